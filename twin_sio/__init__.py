@@ -1,0 +1,1 @@
+"""Realtime chat between people and their AI digital twins."""

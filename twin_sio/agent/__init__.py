@@ -1,0 +1,98 @@
+"""The twin's mind: the ports other packages see, and the values that pass through them.
+
+Adapters: `graph` (LangGraph), `model` (OpenAI-compatible), `extract`. Pure: `prompts`, `scoring`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from twin_sio.domain import Evidence, Exchange, Json, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One line of the conversation as the model will read it."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The user's message that is to be answered."""
+
+    user_id: str
+    conversation_id: str
+    message_id: str
+    seq: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The answer has reached a stage the user may be shown."""
+
+    state: Literal["recalling", "thinking"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of the answer; never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer is whole. `used_traits` are the ids of the traits that the prompt held."""
+
+    model: str
+    used_traits: tuple[str, ...]
+    usage: Json | None = None
+
+
+Step = Stage | Delta | Done
+
+
+class Memory(Protocol):
+    """What the twin may recall; implemented over the store."""
+
+    async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
+        """At most `limit` lines said before `ask` in its conversation, oldest first; of several answers to one
+        message the newest only. Raises `StorageUnavailable`."""
+        ...
+
+    async def profile(self, user_id: str) -> Profile:
+        """The profile as it stands; an empty one of version 0 for a new user. Raises `StorageUnavailable`."""
+        ...
+
+    async def context(self, user_id: str) -> Json | None:
+        """The newest host context that has not expired, of any of the user's sessions."""
+        ...
+
+
+class Agent(Protocol):
+    """Answers a message as the user's twin."""
+
+    def answer(self, ask: Ask) -> AsyncGenerator[Step, None]:
+        """Stages, then deltas, then exactly one `Done`.
+
+        The first delta comes at once, later ones gathered over the chunk interval. Raises `ModelUnavailable` or
+        `ModelTimeout` (also in the middle: what was yielded stands) and `StorageUnavailable`. Closing the generator
+        (or cancelling its reader) ends the model's call at once.
+        """
+        ...
+
+
+class Extractor(Protocol):
+    """Finds what an exchange shows of the user."""
+
+    async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
+        """Evidence from the user's own words only: every quote is a substring of `exchange.text`.
+
+        Raises `ModelUnavailable` / `ModelTimeout`; unusable output of the model is no evidence, not an error.
+        """
+        ...

@@ -1,0 +1,131 @@
+"""Settings: the only reader of the environment. Every field says its unit; `docs` lists them in a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+DEV_SECRET = "development-only-secret-never-in-production"
+
+
+class ConfigError(Exception):
+    """The environment cannot be served; the text names the variable and is safe to print."""
+
+
+def _words(value: object) -> object:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+
+def _env(name: str, default: Any, doc: str, *more: str, **bounds: Any) -> Any:
+    return Field(default, validation_alias=AliasChoices(name, *more), description=doc, **bounds)
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Anything not set has the default that suits one developer on one machine."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    env: Literal["dev", "production"] = _env("TWIN_ENV", "dev", "`dev` runs what has no URL embedded; `production` refuses to")
+    host: str = _env("TWIN_HOST", "127.0.0.1", "address to listen on")
+    port: int = _env("PORT", 8000, "port to listen on; 0 takes a free one", "TWIN_PORT", ge=0, le=65535)
+    data_dir: Path = _env("TWIN_DATA_DIR", Path(".twin"), "where the embedded engines keep their data")
+
+    mongodb_url: str = _env("TWIN_MONGODB_URL", "", "MongoDB, a replica set; empty in dev: embedded")
+    mongodb_database: str = _env("TWIN_MONGODB_DATABASE", "twin_sio", "the database's name")
+    mongodb_timeout_ms: int = _env("TWIN_MONGODB_TIMEOUT_MS", 2500, "ms until an operation fails as storage_unavailable", ge=100)
+    redis_url: str = _env("TWIN_REDIS_URL", "", "Redis; empty in dev: embedded")
+
+    jwt_secret: SecretStr = _env("TWIN_JWT_SECRET", SecretStr(DEV_SECRET), "shared secret of HS256 tokens, 32 bytes or more")
+    jwt_algorithms: Words = _env("TWIN_JWT_ALGORITHMS", ("HS256",), "accepted algorithms, space-separated, one family")
+    jwt_jwks_url: str = _env("TWIN_JWT_JWKS_URL", "", "key set of RS256 / ES256 tokens")
+    jwt_issuer: str = _env("TWIN_JWT_ISSUER", "", "required `iss`; empty: not checked")
+    jwt_audience: str = _env("TWIN_JWT_AUDIENCE", "", "required `aud`; empty: not checked")
+    jwt_leeway_s: int = _env("TWIN_JWT_LEEWAY_S", 5, "s of clock skew that are forgiven", ge=0, le=300)
+    default_scopes: Words = _env("TWIN_DEFAULT_SCOPES", ("twin:chat", "twin:profile"), "scopes of a token that claims none")
+    auth_expiring_s: int = _env("TWIN_AUTH_EXPIRING_S", 60, "s before its token's end that a session is told", ge=1)
+
+    openai_base_url: str = _env("OPENAI_BASE_URL", "", "an OpenAI-compatible endpoint; empty with a key: OpenAI, in dev without: embedded")
+    openai_api_key: SecretStr = _env("OPENAI_API_KEY", SecretStr(""), "its key")
+    model: str = _env("TWIN_MODEL", "", "model name; empty: `gpt-4o-mini`, or the embedded one")
+    model_first_token_s: float = _env("TWIN_MODEL_FIRST_TOKEN_S", 30.0, "s to the first token, then model_timeout", gt=0)
+    model_stall_s: float = _env("TWIN_MODEL_STALL_S", 20.0, "s between two tokens, then model_timeout", gt=0)
+    model_concurrency: int = _env("TWIN_MODEL_CONCURRENCY", 64, "answers generated at once per instance", ge=1)
+    model_max_tokens: int = _env("TWIN_MODEL_MAX_TOKENS", 800, "tokens an answer has at most", ge=1)
+    prompt_budget_tokens: int = _env("TWIN_PROMPT_BUDGET_TOKENS", 2400, "tokens of history and profile in a prompt, estimated", ge=200)
+
+    chunk_interval_ms: int = _env("TWIN_CHUNK_INTERVAL_MS", 40, "ms over which tokens are gathered into one chunk; the first goes at once", ge=0)
+    turn_lease_s: float = _env("TWIN_TURN_LEASE_S", 10.0, "s after which the answer of a dead instance is taken over", ge=0.5)
+    turn_queue: int = _env("TWIN_TURN_QUEUE", 8, "messages of a conversation that may wait for their answer, then busy", ge=1)
+    connection_queue: int = _env("TWIN_CONNECTION_QUEUE", 64, "events of one connection that may wait, then rate_limited", ge=1)
+    heartbeat_interval_ms: int = _env("TWIN_HEARTBEAT_INTERVAL_MS", 25_000, "ms between a client's heartbeats, told in session_ready", ge=1000)
+    stale_s: int = _env("TWIN_STALE_S", 45, "s without a sign of life after which a connection is closed", ge=2)
+    handshake_s: float = _env("TWIN_HANDSHAKE_S", 10.0, "s that a socket has to authenticate", gt=0)
+    context_ttl_s: int = _env("TWIN_CONTEXT_TTL_S", 86_400, "s that a session's host context is kept", ge=1)
+    drain_s: float = _env("TWIN_DRAIN_S", 25.0, "s that running answers get at SIGTERM before they are handed over", ge=0)
+    slow_soft_bytes: int = _env("TWIN_SLOW_SOFT_BYTES", 256 * 1024, "bytes queued for a connection over which ephemera are dropped", ge=1024)
+    slow_hard_bytes: int = _env("TWIN_SLOW_HARD_BYTES", 1024 * 1024, "bytes queued for a connection over which it is cut", ge=4096)
+    slow_stuck_s: float = _env("TWIN_SLOW_STUCK_S", 5.0, "s without progress after which a full connection is cut", gt=0)
+
+    limit_messages_per_minute: int = _env("TWIN_LIMIT_MESSAGES_PER_MINUTE", 60, "user messages a minute and user", ge=1)
+    limit_events_per_second: int = _env("TWIN_LIMIT_EVENTS_PER_SECOND", 50, "events a second and connection", ge=1)
+    limit_sessions: int = _env("TWIN_LIMIT_SESSIONS", 20, "sessions at once and user", ge=1)
+
+    cors_origins: Words = _env("TWIN_CORS_ORIGINS", (), "origins of browsers that may connect, space-separated; empty: the same origin")
+
+    @property
+    def is_dev(self) -> bool:
+        return self.env == "dev"
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """The environment's settings; raises `ConfigError` naming the variable, never its value."""
+        try:
+            settings = cls()
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"{name} is refused ({first['type']}); see the README's configuration table.") from None
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Raise `ConfigError` where production would start on a missing URL or a secret that everybody knows."""
+        algorithms = set(self.jwt_algorithms)
+        shared = {"HS256", "HS384", "HS512"}
+        if not algorithms or (algorithms & shared and algorithms - shared):
+            raise ConfigError("TWIN_JWT_ALGORITHMS must name algorithms of one family: HS256, or RS256 / ES256.")
+        if not algorithms & shared and not self.jwt_jwks_url:
+            raise ConfigError("TWIN_JWT_JWKS_URL is needed for RS256 / ES256 tokens.")
+        if self.is_dev:
+            return
+        for name, value in (("TWIN_MONGODB_URL", self.mongodb_url), ("TWIN_REDIS_URL", self.redis_url)):
+            if not value:
+                raise ConfigError(f"{name} is not set: production runs no embedded engines.")
+        if not self.openai_base_url and not self.openai_api_key.get_secret_value():
+            raise ConfigError("OPENAI_API_KEY (or OPENAI_BASE_URL) is not set: production runs no embedded model.")
+        if algorithms & shared:
+            secret = self.jwt_secret.get_secret_value()
+            if secret == DEV_SECRET or len(secret.encode()) < 32:
+                raise ConfigError("TWIN_JWT_SECRET must be a secret of your own, of 32 bytes or more.")
+
+
+def table() -> str:
+    """The configuration table of the README, in Markdown, made from the fields above."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for field in Settings.model_fields.values():
+        choices = field.validation_alias
+        names = choices.choices if isinstance(choices, AliasChoices) else []
+        default = field.default
+        if isinstance(default, SecretStr):
+            shown = "a development secret" if default.get_secret_value() else ""
+        else:
+            shown = " ".join(default) if isinstance(default, tuple) else str(default)
+        variable = " / ".join(f"`{name}`" for name in names)
+        rows.append(f"| {variable} | {f'`{shown}`' if shown else '–'} | {field.description} |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,190 @@
+"""Frozen values that cross packages. No behaviour beyond what follows from their own fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Json = Mapping[str, Any]
+DEFAULT_CONVERSATION = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a session says of itself; shown to the user's other sessions, never trusted."""
+
+    name: str | None = None
+    platform: str | None = None
+    app_version: str | None = None
+
+    def as_dict(self) -> dict[str, str]:
+        pairs = (("name", self.name), ("platform", self.platform), ("app_version", self.app_version))
+        return {key: value for key, value in pairs if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a token says somebody is."""
+
+    user_id: str
+    scopes: frozenset[str]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One authenticated connection. `connection_id` is fresh for every connect, `session_id` is the client's own."""
+
+    user_id: str
+    session_id: str
+    connection_id: str
+    identity: Identity
+    device: Device = field(default_factory=Device)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A durable event as it stands in the log. `seq` is per user, dense, from 1."""
+
+    user_id: str
+    seq: int
+    type: str
+    message_id: str
+    conversation_id: str
+    at: datetime
+    payload: Json
+    session_id: str | None = None
+    in_response_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A durable event that has no `seq` yet."""
+
+    user_id: str
+    type: str
+    message_id: str
+    conversation_id: str
+    at: datetime
+    payload: Json
+    session_id: str | None = None
+    in_response_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the log answered: the event as stored, and whether this call stored it."""
+
+    event: Event
+    is_new: bool
+
+
+AnswerStatus = Literal["complete", "stopped", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One answer that is owed. `turn_id` is the request's message_id, `message_id` the user's message it answers.
+
+    `order` ranks the turns of a conversation; `attempts` counts the generations that were begun.
+    """
+
+    user_id: str
+    turn_id: str
+    message_id: str
+    conversation_id: str
+    session_id: str | None
+    order: float
+    state: Literal["queued", "running", "complete", "stopped", "interrupted", "failed"]
+    generation_id: str | None
+    attempts: int
+    stop_requested: bool
+    partial: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an answer ended; what `twin_message` will carry. `error` is a protocol code where it failed."""
+
+    status: AnswerStatus
+    text: str
+    generation_id: str
+    model: str
+    usage: Json | None = None
+    used_traits: tuple[str, ...] = ()
+    error: str | None = None
+
+
+EvidenceKind = Literal["confirmed", "edited", "change", "explicit", "host", "inferred", "up", "down", "rejected"]
+TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One observation about one slot of the profile; append-only. `quote` is the user's own words."""
+
+    user_id: str
+    key: str
+    value: str
+    polarity: Literal[1, -1]
+    kind: EvidenceKind
+    observed_at: datetime
+    session_id: str
+    message_id: str
+    quote: str
+    extractor: str
+
+    @property
+    def evidence_id(self) -> str:
+        """Equal for the same observation, so that running a job twice adds nothing."""
+        return "\x1f".join((self.message_id, self.kind, self.key, self.value, str(self.polarity)))
+
+
+@dataclass(frozen=True, slots=True)
+class Trait:
+    """What the twin holds about its user, with the number that the evidence gives on `as_of`."""
+
+    trait_id: str
+    key: str
+    value: str
+    status: TraitStatus
+    confidence: float
+    supporting: float
+    opposing: float
+    valid_from: datetime
+    valid_to: datetime | None
+    as_of: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TraitChange:
+    """A trait that now reads otherwise than before; `reason` names the evidence's kind."""
+
+    trait: Trait
+    previous: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """All traits of a user; `version` grows by one with every visible change."""
+
+    user_id: str
+    version: int
+    traits: tuple[Trait, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A user's message, its answer, and what the answer used."""
+
+    user_id: str
+    message_id: str
+    conversation_id: str
+    session_id: str
+    at: datetime
+    text: str
+    answer: str

@@ -1,0 +1,119 @@
+"""Every failure a client can see.
+
+    ServiceError                      becomes an `error` event (or a refused handshake)
+    ├── InvalidMessage                invalid_message, with the field's path
+    ├── Forbidden                     forbidden
+    ├── NotFound                      not_found
+    ├── RateLimited                   rate_limited, with a true retry_after_ms
+    ├── Busy                          busy: the conversation's queue is full
+    ├── StorageUnavailable            storage_unavailable
+    ├── ModelUnavailable              model_unavailable
+    │   └── ModelTimeout              model_timeout
+    └── Refused                       a handshake's codes
+
+Whatever is none of these is a defect: the gateway logs it under a fresh `error_id` and tells the client
+`internal` with that id, and nothing else. No text here is ever made from an exception or from user text.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """A failure with a code the protocol knows. `message` is for people and safe to show."""
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+    text: ClassVar[str] = "Something went wrong on our side."
+
+    def __init__(
+        self, message: str | None = None, *, field: str | None = None, retry_after_ms: int | None = None
+    ) -> None:
+        self.message = message or self.text
+        self.field = field
+        self.retry_after_ms = retry_after_ms
+        super().__init__(self.code)
+
+
+class InvalidMessage(ServiceError):
+    code = "invalid_message"
+    text = "The message does not follow the protocol."
+
+
+class UnknownType(ServiceError):
+    code = "unknown_type"
+    text = "There is no event of this name."
+
+
+class TooLarge(ServiceError):
+    code = "too_large"
+    text = "The message is larger than the limit."
+
+
+class Forbidden(ServiceError):
+    code = "forbidden"
+    text = "The token's scopes do not allow this."
+
+
+class NotFound(ServiceError):
+    code = "not_found"
+    text = "There is no such message or trait of yours."
+
+
+class RateLimited(ServiceError):
+    code = "rate_limited"
+    retryable = True
+    text = "Too many at once: try again after the time given."
+
+
+class Busy(ServiceError):
+    code = "busy"
+    retryable = True
+    text = "Too many messages of this conversation wait for an answer."
+
+
+class Overloaded(ServiceError):
+    code = "overloaded"
+    retryable = True
+    text = "The service is at its limit: try again after the time given."
+
+
+class StorageUnavailable(ServiceError):
+    code = "storage_unavailable"
+    retryable = True
+    text = "Nothing was stored: send it again."
+
+
+class ModelUnavailable(ServiceError):
+    code = "model_unavailable"
+    retryable = True
+    text = "The model cannot be reached."
+
+
+class ModelTimeout(ModelUnavailable):
+    code = "model_timeout"
+    text = "The model took too long."
+
+
+class AuthExpired(ServiceError):
+    code = "auth_expired"
+    text = "The token has expired: connect with a fresh one."
+
+
+class Refused(ServiceError):
+    """A handshake that is refused: sent as Socket.IO's `connect_error` data."""
+
+    def __init__(
+        self, code: str, message: str, *, retryable: bool = False, retry_after_ms: int | None = None
+    ) -> None:
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.reason = code
+        self.may_retry = retryable
+
+    def as_data(self) -> dict[str, object]:
+        """`{code, message, retryable, retry_after_ms?}`."""
+        data: dict[str, object] = {"code": self.reason, "message": self.message, "retryable": self.may_retry}
+        if self.retry_after_ms is not None:
+            data["retry_after_ms"] = self.retry_after_ms
+        return data
