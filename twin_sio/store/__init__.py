@@ -1,0 +1,222 @@
+"""What is kept, as ports with their guarantees. Adapters: `mongo` (the system of record), `redis` (what may be lost).
+
+Every method may raise `StorageUnavailable`; then nothing is promised to have been stored, and asking again is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from twin_sio.domain import Caller, Device, Draft, Event, Evidence, Json, Outcome, Profile, Stored, TraitChange, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A piece of a conversation, oldest first, and whether there is more in the direction asked for."""
+
+    events: tuple[Event, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSummary:
+    """One line of the conversation list."""
+
+    conversation_id: str
+    title: str
+    last: Event | None
+    unread: int
+
+
+class Log(Protocol):
+    """The durable events of every user: dense, ordered, append-only. It alone decides the order."""
+
+    async def append(self, draft: Draft) -> Stored:
+        """Store with the next `seq` of its user; on return it survives the death of any one machine.
+
+        Two drafts with one `(user_id, message_id)` are stored once: the later one gets the earlier event with
+        `is_new` false, whatever it holds. There is never a gap and never a second event of one seq.
+        """
+        ...
+
+    async def read(self, user_id: str, after: int, limit: int) -> Sequence[Event]:
+        """At most `limit` events with `seq > after`, in order; only what can no longer be rolled back."""
+        ...
+
+    async def head(self, user_id: str) -> int:
+        """The newest seq of the user; 0 where there is none."""
+        ...
+
+    async def heads(self, user_ids: Sequence[str]) -> Mapping[str, int]:
+        """The newest seq of each of the users that have one."""
+        ...
+
+    async def get(self, user_id: str, message_id: str) -> Event | None:
+        """The user's event of this id."""
+        ...
+
+    async def page(
+        self, user_id: str, conversation_id: str, *, before: int | None, after: int | None, limit: int
+    ) -> Page:
+        """Messages (user's and twin's) of a conversation next to a seq: stable, since seqs never change.
+
+        Without `before` and `after`: the newest.
+        """
+        ...
+
+    async def feedback(self, user_id: str, message_ids: Sequence[str]) -> Mapping[str, Json]:
+        """The newest feedback payload to each of these messages."""
+        ...
+
+    async def conversations(self, user_id: str) -> Sequence[ConversationSummary]:
+        """The user's conversations, the one with the newest message first."""
+        ...
+
+    async def mark_read(self, user_id: str, conversation_id: str, seq: int) -> None:
+        """Remember that the conversation is read up to `seq`; an older mark never replaces a newer one."""
+        ...
+
+
+class Turns(Protocol):
+    """The answers that are owed. A lease per conversation keeps them one at a time and in order."""
+
+    async def ensure(self, turn: Turn) -> Turn:
+        """Store the turn unless its `(user_id, turn_id)` exists; the stored one either way."""
+        ...
+
+    async def get(self, user_id: str, turn_id: str) -> Turn | None:
+        """The turn of this request."""
+        ...
+
+    async def unfinished(self, user_id: str, conversation_id: str) -> int:
+        """How many answers of the conversation are owed."""
+        ...
+
+    async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
+        """Take the conversation's lease if it is free or expired; times are the database's own."""
+        ...
+
+    async def renew(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
+        """Prolong a lease that is still held; false: it is lost."""
+        ...
+
+    async def release(self, user_id: str, conversation_id: str, owner: str) -> None:
+        """Give the lease back if it is still held."""
+        ...
+
+    async def next(self, user_id: str, conversation_id: str) -> Turn | None:
+        """The oldest turn of the conversation that is not finished."""
+        ...
+
+    async def begin(self, turn: Turn, generation_id: str) -> Turn | None:
+        """Make it running under a fresh generation, one attempt more; None where it has moved on meanwhile."""
+        ...
+
+    async def checkpoint(self, turn: Turn, partial: str) -> Turn | None:
+        """Keep what was generated so far; the turn as stored, or None where another generation has taken over."""
+        ...
+
+    async def settle(self, turn: Turn, outcome: Outcome) -> bool:
+        """Decide the answer, once: false where another generation was first. The one point of no return."""
+        ...
+
+    async def outcome(self, turn: Turn) -> Outcome | None:
+        """The answer that was decided for this turn, if it was."""
+        ...
+
+    async def close(self, turn: Turn, status: str) -> None:
+        """The decided answer stands in the log: the turn is over."""
+        ...
+
+    async def request_stop(self, user_id: str, message_id: str) -> Turn | None:
+        """Ask the running or waiting answer to this message to end; None where there is none."""
+        ...
+
+    async def abandoned(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
+        """`(user_id, conversation_id)` whose lease has expired, or that wait unowned for longer than given."""
+        ...
+
+    async def to_learn(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
+        """`(user_id, turn_id)` of answered turns that no job has learned from after this time."""
+        ...
+
+    async def learned(self, user_id: str, turn_id: str) -> None:
+        """The exchange has been learned from."""
+        ...
+
+
+class Contexts(Protocol):
+    """What the host app says around the conversation, per session; forgotten after a time."""
+
+    async def get(self, user_id: str, session_id: str) -> Json:
+        """The session's context; empty where there is none."""
+        ...
+
+    async def put(self, user_id: str, session_id: str, context: Json) -> None:
+        """Replace the session's context; its time starts anew."""
+        ...
+
+    async def newest(self, user_id: str) -> Json | None:
+        """The context written last by any of the user's sessions."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProfile:
+    """The profile, and the changes of its version while they still have to be told."""
+
+    profile: Profile
+    untold: tuple[TraitChange, ...]
+
+
+class Profiles(Protocol):
+    """Evidence (append-only) and the traits that follow from it."""
+
+    async def add_evidence(self, evidence: Sequence[Evidence]) -> int:
+        """Store what is new; the same evidence twice is one. Returns how many were new."""
+        ...
+
+    async def evidence(self, user_id: str) -> Sequence[Evidence]:
+        """All evidence about the user."""
+        ...
+
+    async def get(self, user_id: str) -> StoredProfile:
+        """The profile; version 0 and no traits for a new user."""
+        ...
+
+    async def replace(self, profile: Profile, untold: Sequence[TraitChange]) -> bool:
+        """Store as the version after the stored one; false where another writer was first."""
+        ...
+
+    async def told(self, user_id: str, version: int) -> None:
+        """The changes of this version stand in the log."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    """A session that was seen alive on some instance."""
+
+    session_id: str
+    connection_id: str
+    device: Device
+    at: datetime
+
+
+class Presence(Protocol):
+    """Which sessions are live. It expires by itself and may be lost; nothing durable relies on it."""
+
+    async def seen(self, caller: Caller) -> None:
+        """The session is alive now."""
+        ...
+
+    async def gone(self, caller: Caller) -> None:
+        """The session has left, unless a newer connection of the same session is there."""
+        ...
+
+    async def sessions(self, user_id: str) -> Sequence[LiveSession]:
+        """The user's live sessions on all instances, as far as is known."""
+        ...

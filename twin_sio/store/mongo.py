@@ -1,0 +1,523 @@
+"""MongoDB through Motor: the system of record. The only file that knows the driver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
+
+from bson.codec_options import CodecOptions
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
+from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from twin_sio.clock import Clock
+from twin_sio.domain import Draft, Event, Evidence, Json, Outcome, Profile, Stored, Trait, TraitChange, Turn
+from twin_sio.errors import StorageUnavailable
+from twin_sio.store import ConversationSummary, Page, StoredProfile
+
+Doc = dict[str, Any]
+Database = AsyncIOMotorDatabase[Doc]
+MESSAGES = ("user_message", "twin_message")
+UNFINISHED = ("queued", "running", "settled")
+_APPEND_TRIES = 200
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _stored(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Whatever the driver raises is `StorageUnavailable` to everybody else."""
+
+    @functools.wraps(method)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(*args, **kwargs)
+        except PyMongoError as error:
+            raise StorageUnavailable() from error
+
+    return call
+
+
+def connect(url: str, database: str, timeout_ms: int) -> tuple[AsyncIOMotorClient[Doc], Database]:
+    """A client and its database. Acknowledged means: on a majority, in the journal. No operation takes longer
+    than `timeout_ms`. The caller closes the client."""
+    client: AsyncIOMotorClient[Doc] = AsyncIOMotorClient(
+        url,
+        serverSelectionTimeoutMS=timeout_ms,
+        connectTimeoutMS=timeout_ms,
+        timeoutMS=timeout_ms,
+        tz_aware=True,
+        appname="twin_sio",
+    )
+    db = client.get_database(
+        database,
+        codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+        write_concern=WriteConcern(w="majority", j=True),
+    )
+    return client, db
+
+
+INDEXES: Mapping[str, Sequence[IndexModel]] = {
+    "events": [
+        IndexModel([("user_id", ASCENDING), ("message_id", ASCENDING)], name="user_message", unique=True),
+        IndexModel([("user_id", ASCENDING), ("seq", ASCENDING)], name="user_seq", unique=True),
+        IndexModel(
+            [("user_id", ASCENDING), ("conversation_id", ASCENDING), ("type", ASCENDING), ("seq", ASCENDING)],
+            name="history",
+        ),
+        IndexModel(
+            [("user_id", ASCENDING), ("payload.message_id", ASCENDING), ("seq", ASCENDING)],
+            name="feedback",
+            partialFilterExpression={"type": "feedback"},
+        ),
+    ],
+    "turns": [
+        IndexModel([("user_id", ASCENDING), ("turn_id", ASCENDING)], name="turn", unique=True),
+        IndexModel(
+            [("user_id", ASCENDING), ("conversation_id", ASCENDING), ("order", ASCENDING)],
+            name="unfinished",
+            partialFilterExpression={"unfinished": True},
+        ),
+        IndexModel([("created_at", ASCENDING)], name="waiting", partialFilterExpression={"unfinished": True}),
+        IndexModel([("closed_at", ASCENDING)], name="to_learn", partialFilterExpression={"to_learn": True}),
+    ],
+    "conversations": [
+        IndexModel([("user_id", ASCENDING), ("conversation_id", ASCENDING)], name="conversation", unique=True),
+        IndexModel([("lease_until", ASCENDING)], name="leases", partialFilterExpression={"leased": True}),
+    ],
+    "contexts": [
+        IndexModel([("user_id", ASCENDING), ("session_id", ASCENDING)], name="session", unique=True),
+        IndexModel([("user_id", ASCENDING), ("updated_at", DESCENDING)], name="newest"),
+        IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0),
+    ],
+    "evidence": [IndexModel([("user_id", ASCENDING), ("observed_at", ASCENDING)], name="user")],
+    "profiles": [],
+}
+
+
+@_stored
+async def create_indexes(db: Database) -> None:
+    """Make what is missing; running it again, or on several instances at once, changes nothing."""
+    for name, models in INDEXES.items():
+        if models:
+            await db[name].create_indexes(list(models))
+
+
+@_stored
+async def ping(db: Database) -> None:
+    """Raise `StorageUnavailable` unless a primary answers."""
+    await db.command("ping")
+
+
+class MongoLog:
+    """`Log` over one collection, `events`; density comes from the unique index, not from a counter."""
+
+    def __init__(self, db: Database) -> None:
+        self._events: AsyncIOMotorCollection[Doc] = db["events"]
+        self._majority = self._events.with_options(read_concern=ReadConcern("majority"))
+        self._marks: AsyncIOMotorCollection[Doc] = db["conversations"]
+        self._heads: dict[str, int] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @_stored
+    async def append(self, draft: Draft) -> Stored:
+        # The lock only spares this instance from racing itself; against others the index decides.
+        lock = self._locks.setdefault(draft.user_id, asyncio.Lock())
+        async with lock:
+            for _ in range(_APPEND_TRIES):
+                stored = await self._try_append(draft)
+                if stored is not None:
+                    return stored
+        raise StorageUnavailable()
+
+    async def _try_append(self, draft: Draft) -> Stored | None:
+        head = self._heads.get(draft.user_id)
+        if head is None:
+            head = await self._newest(draft.user_id)
+        doc = {**_fields(draft), "seq": head + 1}
+        try:
+            await self._events.insert_one(doc)
+        except DuplicateKeyError as error:
+            self._heads.pop(draft.user_id, None)
+            if "message_id" not in (error.details or {}).get("keyPattern", {}):
+                return None  # another instance took this seq: again, with the next
+            found = await self._events.find_one({"user_id": draft.user_id, "message_id": draft.message_id})
+            if found is None:
+                return None
+            # Acknowledge a repeat only once the first is as safe as an acknowledgement says.
+            await self._majority_has(draft.user_id, found["seq"])
+            return Stored(_event(found), is_new=False)
+        except PyMongoError:
+            self._heads.pop(draft.user_id, None)
+            raise
+        if len(self._heads) > 50_000:
+            self._heads.clear()
+        self._heads[draft.user_id] = head + 1
+        return Stored(_event(doc), is_new=True)
+
+    async def _newest(self, user_id: str) -> int:
+        found = await self._events.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", DESCENDING)])
+        return int(found["seq"]) if found else 0
+
+    async def _majority_has(self, user_id: str, seq: int) -> None:
+        for _ in range(100):
+            if await self._majority.find_one({"user_id": user_id, "seq": seq}, {"_id": 1}):
+                return
+            await asyncio.sleep(0.01)
+        raise StorageUnavailable()
+
+    @_stored
+    async def read(self, user_id: str, after: int, limit: int) -> Sequence[Event]:
+        cursor = self._majority.find({"user_id": user_id, "seq": {"$gt": after}}).sort("seq", ASCENDING).limit(limit)
+        return [_event(doc) for doc in await cursor.to_list(limit)]
+
+    @_stored
+    async def head(self, user_id: str) -> int:
+        found = await self._majority.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", DESCENDING)])
+        return int(found["seq"]) if found else 0
+
+    @_stored
+    async def heads(self, user_ids: Sequence[str]) -> Mapping[str, int]:
+        pipeline: list[Doc] = [
+            {"$match": {"user_id": {"$in": list(user_ids)}}},
+            {"$sort": {"user_id": 1, "seq": -1}},
+            {"$group": {"_id": "$user_id", "seq": {"$first": "$seq"}}},
+        ]
+        return {doc["_id"]: doc["seq"] async for doc in self._majority.aggregate(pipeline)}
+
+    @_stored
+    async def get(self, user_id: str, message_id: str) -> Event | None:
+        found = await self._events.find_one({"user_id": user_id, "message_id": message_id})
+        return _event(found) if found else None
+
+    @_stored
+    async def page(
+        self, user_id: str, conversation_id: str, *, before: int | None, after: int | None, limit: int
+    ) -> Page:
+        query: Doc = {"user_id": user_id, "conversation_id": conversation_id, "type": {"$in": list(MESSAGES)}}
+        bounds = {"$lt": before, "$gt": after}
+        if chosen := {op: seq for op, seq in bounds.items() if seq is not None}:
+            query["seq"] = chosen
+        forward = after is not None and before is None
+        order = ASCENDING if forward else DESCENDING
+        docs = await self._majority.find(query).sort("seq", order).limit(limit + 1).to_list(limit + 1)
+        events = [_event(doc) for doc in docs[:limit]]
+        return Page(tuple(events if forward else reversed(events)), has_more=len(docs) > limit)
+
+    @_stored
+    async def feedback(self, user_id: str, message_ids: Sequence[str]) -> Mapping[str, Json]:
+        query = {"user_id": user_id, "type": "feedback", "payload.message_id": {"$in": list(message_ids)}}
+        newest: dict[str, Json] = {}
+        async for doc in self._events.find(query).sort("seq", ASCENDING):
+            newest[doc["payload"]["message_id"]] = doc["payload"]
+        return newest
+
+    @_stored
+    async def conversations(self, user_id: str) -> Sequence[ConversationSummary]:
+        marks = {
+            doc["conversation_id"]: doc.get("read_seq", 0)
+            async for doc in self._marks.find({"user_id": user_id}, {"conversation_id": 1, "read_seq": 1})
+        }
+        pipeline: list[Doc] = [
+            {"$match": {"user_id": user_id, "type": {"$in": list(MESSAGES)}}},
+            {"$sort": {"seq": 1}},
+            {
+                "$group": {
+                    "_id": "$conversation_id",
+                    "title": {"$first": {"$substrCP": ["$payload.text", 0, 60]}},
+                    "last": {"$last": "$$ROOT"},
+                }
+            },
+            {"$sort": {"last.seq": -1}},
+        ]
+        found = [doc async for doc in self._majority.aggregate(pipeline)]
+        unread = await self._unread(user_id, {doc["_id"]: marks.get(doc["_id"], 0) for doc in found})
+        return [
+            ConversationSummary(doc["_id"], doc["title"], _event(doc["last"]), unread.get(doc["_id"], 0))
+            for doc in found
+        ]
+
+    async def _unread(self, user_id: str, marks: Mapping[str, int]) -> Mapping[str, int]:
+        if not marks:
+            return {}
+        newer = [{"conversation_id": name, "seq": {"$gt": seq}} for name, seq in marks.items()]
+        pipeline: list[Doc] = [
+            {"$match": {"user_id": user_id, "type": "twin_message", "$or": newer}},
+            {"$group": {"_id": "$conversation_id", "unread": {"$sum": 1}}},
+        ]
+        return {doc["_id"]: doc["unread"] async for doc in self._majority.aggregate(pipeline)}
+
+    @_stored
+    async def mark_read(self, user_id: str, conversation_id: str, seq: int) -> None:
+        key = {"user_id": user_id, "conversation_id": conversation_id}
+        await _upsert(self._marks, key, {"$max": {"read_seq": seq}})
+
+
+async def _upsert(collection: AsyncIOMotorCollection[Doc], key: Doc, update: Doc) -> None:
+    try:
+        await collection.update_one(key, update, upsert=True)
+    except DuplicateKeyError:  # two upserts met; the document is there now
+        await collection.update_one(key, update)
+
+
+def _fields(draft: Draft) -> Doc:
+    return {
+        "user_id": draft.user_id,
+        "type": draft.type,
+        "message_id": draft.message_id,
+        "conversation_id": draft.conversation_id,
+        "session_id": draft.session_id,
+        "in_response_to": draft.in_response_to,
+        "at": draft.at,
+        "payload": dict(draft.payload),
+    }
+
+
+def _event(doc: Doc) -> Event:
+    return Event(
+        user_id=doc["user_id"],
+        seq=doc["seq"],
+        type=doc["type"],
+        message_id=doc["message_id"],
+        conversation_id=doc["conversation_id"],
+        at=doc["at"],
+        payload=doc["payload"],
+        session_id=doc["session_id"],
+        in_response_to=doc["in_response_to"],
+    )
+
+
+_EXPIRED = {"$lte": [{"$ifNull": ["$lease_until", datetime(1970, 1, 1, tzinfo=UTC)]}, "$$NOW"]}
+
+
+def _until(lease_s: float) -> Doc:
+    return {"$add": ["$$NOW", int(lease_s * 1000)]}
+
+
+class MongoTurns:
+    """`Turns`: a document per answer, a lease per conversation on the database's clock."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._turns: AsyncIOMotorCollection[Doc] = db["turns"]
+        self._leases: AsyncIOMotorCollection[Doc] = db["conversations"]
+        self._clock = clock
+
+    @_stored
+    async def ensure(self, turn: Turn) -> Turn:
+        doc = {**asdict(turn), "unfinished": True}
+        try:
+            await self._turns.insert_one(doc)
+        except DuplicateKeyError:
+            found = await self._turns.find_one({"user_id": turn.user_id, "turn_id": turn.turn_id})
+            return _turn(found) if found else turn
+        return turn
+
+    @_stored
+    async def get(self, user_id: str, turn_id: str) -> Turn | None:
+        found = await self._turns.find_one({"user_id": user_id, "turn_id": turn_id})
+        return _turn(found) if found else None
+
+    @_stored
+    async def unfinished(self, user_id: str, conversation_id: str) -> int:
+        query = {"user_id": user_id, "conversation_id": conversation_id, "unfinished": True}
+        return await self._turns.count_documents(query)
+
+    @_stored
+    async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
+        key = {"user_id": user_id, "conversation_id": conversation_id}
+        free = {**key, "$or": [{"owner": None}, {"owner": owner}, {"$expr": _EXPIRED}]}
+        grant = [{"$set": {"owner": owner, "leased": True, "lease_until": _until(lease_s)}}]
+        if (await self._leases.update_one(free, grant)).matched_count:
+            return True
+        with contextlib.suppress(DuplicateKeyError):  # it exists, and is held
+            await self._leases.insert_one(dict(key))
+            return (await self._leases.update_one(free, grant)).matched_count == 1
+        return False
+
+    @_stored
+    async def renew(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
+        key = {"user_id": user_id, "conversation_id": conversation_id, "owner": owner}
+        result = await self._leases.update_one(key, [{"$set": {"lease_until": _until(lease_s)}}])
+        return result.matched_count == 1
+
+    @_stored
+    async def release(self, user_id: str, conversation_id: str, owner: str) -> None:
+        key = {"user_id": user_id, "conversation_id": conversation_id, "owner": owner}
+        await self._leases.update_one(key, {"$set": {"owner": None, "leased": False}})
+
+    @_stored
+    async def next(self, user_id: str, conversation_id: str) -> Turn | None:
+        query = {"user_id": user_id, "conversation_id": conversation_id, "unfinished": True}
+        found = await self._turns.find_one(query, sort=[("order", ASCENDING)])
+        return _turn(found) if found else None
+
+    @_stored
+    async def begin(self, turn: Turn, generation_id: str) -> Turn | None:
+        found = await self._turns.find_one_and_update(
+            {**_key(turn), "state": {"$in": ["queued", "running"]}, "generation_id": turn.generation_id},
+            {"$set": {"state": "running", "generation_id": generation_id}, "$inc": {"attempts": 1}},
+            return_document=ReturnDocument.AFTER,
+        )
+        return _turn(found) if found else None
+
+    @_stored
+    async def checkpoint(self, turn: Turn, partial: str) -> Turn | None:
+        found = await self._turns.find_one_and_update(
+            {**_key(turn), "state": "running", "generation_id": turn.generation_id},
+            {"$set": {"partial": partial}},
+            return_document=ReturnDocument.AFTER,
+        )
+        return _turn(found) if found else None
+
+    @_stored
+    async def settle(self, turn: Turn, outcome: Outcome) -> bool:
+        result = await self._turns.update_one(
+            {**_key(turn), "state": {"$in": ["queued", "running"]}, "generation_id": turn.generation_id},
+            {"$set": {"state": "settled", "outcome": asdict(outcome)}},
+        )
+        return result.modified_count == 1
+
+    @_stored
+    async def outcome(self, turn: Turn) -> Outcome | None:
+        found = await self._turns.find_one(_key(turn), {"outcome": 1})
+        if not found or not found.get("outcome"):
+            return None
+        fields = found["outcome"]
+        return Outcome(**{**fields, "used_traits": tuple(fields["used_traits"])})
+
+    @_stored
+    async def close(self, turn: Turn, status: str) -> None:
+        change = {
+            "state": status,
+            "unfinished": False,
+            "closed_at": self._clock(),
+            "to_learn": status in ("complete", "stopped") and turn.turn_id == turn.message_id,
+        }
+        await self._turns.update_one({**_key(turn), "unfinished": True}, {"$set": change, "$unset": {"outcome": ""}})
+
+    @_stored
+    async def request_stop(self, user_id: str, message_id: str) -> Turn | None:
+        found = await self._turns.find_one_and_update(
+            {"user_id": user_id, "message_id": message_id, "state": {"$in": ["queued", "running"]}},
+            {"$set": {"stop_requested": True}},
+            sort=[("order", ASCENDING)],
+            return_document=ReturnDocument.AFTER,
+        )
+        return _turn(found) if found else None
+
+    @_stored
+    async def abandoned(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
+        expired = self._leases.find({"leased": True, "$expr": _EXPIRED}, {"user_id": 1, "conversation_id": 1})
+        found = {(doc["user_id"], doc["conversation_id"]) for doc in await expired.limit(limit).to_list(limit)}
+        before = self._clock() - timedelta(seconds=older_than_s)
+        waiting = self._turns.find({"unfinished": True, "created_at": {"$lt": before}})
+        found.update((doc["user_id"], doc["conversation_id"]) for doc in await waiting.limit(limit).to_list(limit))
+        return sorted(found)
+
+    @_stored
+    async def to_learn(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
+        before = self._clock() - timedelta(seconds=older_than_s)
+        cursor = self._turns.find({"to_learn": True, "closed_at": {"$lt": before}}, {"user_id": 1, "turn_id": 1})
+        return [(doc["user_id"], doc["turn_id"]) for doc in await cursor.limit(limit).to_list(limit)]
+
+    @_stored
+    async def learned(self, user_id: str, turn_id: str) -> None:
+        await self._turns.update_one({"user_id": user_id, "turn_id": turn_id}, {"$set": {"to_learn": False}})
+
+
+def _key(turn: Turn) -> Doc:
+    return {"user_id": turn.user_id, "turn_id": turn.turn_id}
+
+
+def _turn(doc: Doc) -> Turn:
+    return Turn(**{name: doc[name] for name in Turn.__slots__})
+
+
+class MongoContexts:
+    """`Contexts`: one document a session, expired by the database."""
+
+    def __init__(self, db: Database, clock: Clock, ttl_s: int) -> None:
+        self._contexts: AsyncIOMotorCollection[Doc] = db["contexts"]
+        self._clock = clock
+        self._ttl = timedelta(seconds=ttl_s)
+
+    @_stored
+    async def get(self, user_id: str, session_id: str) -> Json:
+        query = {"user_id": user_id, "session_id": session_id, "expires_at": {"$gt": self._clock()}}
+        found = await self._contexts.find_one(query)
+        return dict(found["context"]) if found else {}
+
+    @_stored
+    async def put(self, user_id: str, session_id: str, context: Json) -> None:
+        at = self._clock()
+        change = {"$set": {"context": dict(context), "updated_at": at, "expires_at": at + self._ttl}}
+        await _upsert(self._contexts, {"user_id": user_id, "session_id": session_id}, change)
+
+    @_stored
+    async def newest(self, user_id: str) -> Json | None:
+        query = {"user_id": user_id, "expires_at": {"$gt": self._clock()}}
+        found = await self._contexts.find_one(query, sort=[("updated_at", DESCENDING)])
+        return dict(found["context"]) if found else None
+
+
+class MongoProfiles:
+    """`Profiles`: evidence by its own id, the profile in one document that is replaced by version."""
+
+    def __init__(self, db: Database) -> None:
+        self._evidence: AsyncIOMotorCollection[Doc] = db["evidence"]
+        self._profiles: AsyncIOMotorCollection[Doc] = db["profiles"]
+
+    @_stored
+    async def add_evidence(self, evidence: Sequence[Evidence]) -> int:
+        new = 0
+        for piece in evidence:
+            digest = hashlib.sha256(f"{piece.user_id}\x1e{piece.evidence_id}".encode()).hexdigest()
+            try:
+                await self._evidence.insert_one({"_id": digest, **asdict(piece)})
+                new += 1
+            except DuplicateKeyError:
+                continue
+        return new
+
+    @_stored
+    async def evidence(self, user_id: str) -> Sequence[Evidence]:
+        found = await self._evidence.find({"user_id": user_id}).sort("observed_at", ASCENDING).to_list(None)
+        return [Evidence(**{name: doc[name] for name in Evidence.__slots__}) for doc in found]
+
+    @_stored
+    async def get(self, user_id: str) -> StoredProfile:
+        found = await self._profiles.find_one({"_id": user_id})
+        if found is None:
+            return StoredProfile(Profile(user_id, 0, ()), ())
+        traits = tuple(Trait(**trait) for trait in found["traits"])
+        untold = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in found["untold"])
+        return StoredProfile(Profile(user_id, found["version"], traits), untold)
+
+    @_stored
+    async def replace(self, profile: Profile, untold: Sequence[TraitChange]) -> bool:
+        doc = {
+            "version": profile.version + 1,
+            "traits": [asdict(trait) for trait in profile.traits],
+            "untold": [asdict(change) for change in untold],
+        }
+        if profile.version == 0:
+            try:
+                await self._profiles.insert_one({"_id": profile.user_id, **doc})
+            except DuplicateKeyError:
+                return False
+            return True
+        result = await self._profiles.replace_one({"_id": profile.user_id, "version": profile.version}, doc)
+        return result.modified_count == 1
+
+    @_stored
+    async def told(self, user_id: str, version: int) -> None:
+        await self._profiles.update_one({"_id": user_id, "version": version}, {"$set": {"untold": []}})
