@@ -1,0 +1,319 @@
+"""An OpenAI-compatible server that does as it is told, over real HTTP: in-process, or as a process of its own.
+
+In-process: `async with ScriptedModel() as model`, then `model.base_url`, `model.script(...)`, `model.until(...)`.
+As a process: `python -m tests.scripted_model --port 0` prints `listening PORT`; `POST /control` takes
+`{"reset"?, "default"?, "scripts"?}` (fields of `Script`), `GET /control` tells what was seen (`ScriptedModel.seen`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import json
+import re
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import ClientConnectionError, web
+
+FILLER = ("and", "so", "the", "story", "goes", "on", "as", "before")
+ECHO_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Script:
+    """How requests are answered. What is not set is the plain, whole, deterministic answer."""
+
+    contains: str | None = (
+        None  # for requests whose last user message holds this; None: for the next one, whatever it is
+    )
+    times: int | None = None  # how many requests it serves; None: one without `contains`, for ever with
+    tokens: tuple[str, ...] | None = None  # the answer; None: made from the user's text
+    count: int | None = None  # how many tokens the made answer has; None: as many as it needs
+    first_delay_s: float = 0.0
+    token_delay_s: float = 0.0
+    status: int | None = None  # refuse with this HTTP status
+    hang: bool = False  # take the request and never answer
+    hang_after: int | None = None  # fall silent after so many tokens
+    cut_after: int | None = None  # break the connection after so many tokens
+    end_after: int | None = None  # end the stream politely after so many tokens, without finish_reason or [DONE]
+    rubbish_after: int | None = None  # after so many tokens send `rubbish`
+    rubbish: str = "data: {not json\n\n"
+    empty_choices: bool = False  # chunks without choices, then [DONE]
+    error_after: int | None = None  # after so many tokens send an `error` object, as some servers do
+    json_answer: str | None = None  # given verbatim where the request asks for a JSON schema
+    usage: bool = True
+    finish: bool = True  # say finish_reason
+    done: bool = True  # say [DONE]
+    crlf: bool = False
+    comments: bool = False  # keep-alive comments between the tokens
+
+    @classmethod
+    def of(cls, **fields: Any) -> Script:
+        if fields.get("tokens") is not None:
+            fields["tokens"] = tuple(fields["tokens"])
+        return cls(**fields)
+
+
+def last_user_text(body: dict[str, Any]) -> str:
+    """The text of the last user message of a request; empty where there is none."""
+    texts = [message.get("content") for message in body.get("messages", ()) if message.get("role") == "user"]
+    return texts[-1] if texts and isinstance(texts[-1], str) else ""
+
+
+def made_answer(text: str, count: int | None = None) -> tuple[str, ...]:
+    """The answer the server gives to `text` unless scripted: the same every time, in small tokens."""
+    words = re.findall(r"\S+\s*", f"You said: {text[:ECHO_CHARACTERS]} - and I have heard it.") or ["You"]
+    if count is None:
+        return tuple(words)
+    filler = [" " + FILLER[index % len(FILLER)] for index in range(max(0, count - len(words)))]
+    return tuple([*words, *filler][:count])
+
+
+class ScriptedModel:
+    """The server. Its counters change only on the loop it runs on; `until` waits for them."""
+
+    def __init__(self, port: int = 0, **default: Any) -> None:
+        self.port = port
+        self.default = Script.of(**default)
+        self.reset()
+        self._changed = asyncio.Condition()
+        self._runner: web.AppRunner | None = None
+
+    def reset(self) -> None:
+        """Forget every script, request and counter."""
+        self.scripts: list[tuple[Script, int | None]] = []
+        self.requests: list[dict[str, Any]] = []
+        self.running = 0
+        self.peak = 0
+        self.running_by_text: Counter[str] = Counter()
+        self.peak_by_text: dict[str, int] = {}
+        self.cancelled = 0
+        self.completed = 0
+        self.tokens_sent = 0
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def script(self, **fields: Any) -> None:
+        """Set the behaviour of the next request, or of those whose last user message holds `contains`."""
+        script = Script.of(**fields)
+        left = script.times if script.times is not None or script.contains is not None else 1
+        self.scripts.append((script, left))
+
+    def answer_to(self, text: str) -> str:
+        """What the server says to `text` while only the default is set."""
+        return "".join(self.default.tokens or made_answer(text, self.default.count))
+
+    def seen(self) -> dict[str, Any]:
+        names = (
+            "requests",
+            "running",
+            "peak",
+            "running_by_text",
+            "peak_by_text",
+            "cancelled",
+            "completed",
+            "tokens_sent",
+        )
+        return {name: getattr(self, name) for name in names}
+
+    async def until(self, holds: Callable[[ScriptedModel], object], timeout: float = 10.0) -> None:
+        """Return as soon as `holds(self)`; TimeoutError after `timeout` seconds."""
+        async with asyncio.timeout(timeout), self._changed:
+            await self._changed.wait_for(lambda: bool(holds(self)))
+
+    async def __aenter__(self) -> ScriptedModel:
+        app = web.Application(client_max_size=16 * 1024 * 1024)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/control", self._tell)
+        app.router.add_post("/control", self._take)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    # -- control
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "scripted", "object": "model"}]})
+
+    async def _tell(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.seen())
+
+    async def _take(self, request: web.Request) -> web.Response:
+        wanted = await request.json()
+        if wanted.get("reset"):
+            self.reset()
+            self.default = Script()
+        if "default" in wanted:
+            self.default = Script.of(**wanted["default"])
+        for fields in wanted.get("scripts", ()):
+            self.script(**fields)
+        return web.json_response({"ok": True})
+
+    # -- the API
+
+    def _pick(self, text: str) -> Script:
+        for index, (script, left) in enumerate(self.scripts):
+            if script.contains is not None and script.contains not in text:
+                continue
+            if left is not None:
+                self.scripts[index : index + 1] = [(script, left - 1)] if left > 1 else []
+            return script
+        return self.default
+
+    @contextlib.asynccontextmanager
+    async def _counted(self, text: str) -> AsyncIterator[None]:
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        self.running_by_text[text] += 1
+        self.peak_by_text[text] = max(self.peak_by_text.get(text, 0), self.running_by_text[text])
+        try:
+            await self._notify()
+            yield
+            self.completed += 1
+        except (asyncio.CancelledError, ClientConnectionError):
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+            self.running_by_text[text] -= 1
+            await self._notify()
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.requests.append(body)
+        text = last_user_text(body)
+        script = self._pick(text)
+        async with self._counted(text):
+            await asyncio.sleep(script.first_delay_s)
+            if script.hang:
+                await asyncio.Event().wait()
+            if script.status is not None:
+                error = {"error": {"message": f"scripted, about: {text}", "type": "scripted"}}
+                return web.json_response(error, status=script.status)
+            tokens = self._tokens(script, body, text)
+            if body.get("stream"):
+                return await self._stream(request, body, script, tokens)
+            return await self._whole(request, script, tokens)
+
+    def _tokens(self, script: Script, body: dict[str, Any], text: str) -> tuple[str, ...]:
+        if (body.get("response_format") or {}).get("type") == "json_schema":
+            answer = script.json_answer if script.json_answer is not None else self.default.json_answer
+            return tuple(re.findall(r"(?s).{1,8}", answer if answer is not None else '{"candidates": []}'))
+        return script.tokens if script.tokens is not None else made_answer(text, script.count)
+
+    async def _whole(self, request: web.Request, script: Script, tokens: tuple[str, ...]) -> web.Response:
+        if script.cut_after is not None and request.transport is not None:
+            request.transport.abort()
+        if script.rubbish_after is not None:
+            return web.Response(text=script.rubbish, content_type="application/json")
+        message = {"role": "assistant", "content": "".join(tokens)}
+        choices = [] if script.empty_choices else [{"index": 0, "message": message, "finish_reason": "stop"}]
+        return web.json_response({**_head("chat.completion"), "choices": choices, "usage": _usage(tokens)})
+
+    async def _stream(
+        self, request: web.Request, body: dict[str, Any], script: Script, tokens: tuple[str, ...]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for index, token in enumerate(tokens):
+            if not await self._still_whole(request, response, script, index):
+                return response
+            await self._say(response, script, token)
+        if not await self._still_whole(request, response, script, len(tokens)):
+            return response
+        for line in _ending(body, script, tokens):
+            await response.write(_framed(line, script))
+        await response.write_eof()
+        return response
+
+    async def _still_whole(self, request: web.Request, response: web.StreamResponse, script: Script, at: int) -> bool:
+        """Do what the script wants done once `at` tokens are out; false where that ended the answer."""
+        if script.hang_after == at:
+            await asyncio.Event().wait()
+        if script.rubbish_after == at:
+            await response.write(script.rubbish.encode(errors="surrogateescape"))
+        if script.error_after == at:
+            await response.write(_framed(json.dumps({"error": {"message": "scripted"}}), script))
+        if script.cut_after == at and request.transport is not None:
+            request.transport.abort()
+        if script.end_after == at:
+            await response.write_eof()
+        return at not in (script.cut_after, script.end_after)
+
+    async def _say(self, response: web.StreamResponse, script: Script, token: str) -> None:
+        choices = [] if script.empty_choices else [{"index": 0, "delta": {"content": token}, "finish_reason": None}]
+        if script.comments:
+            await response.write(b": keep-alive\n\n")
+        await response.write(_framed(json.dumps({**_head("chat.completion.chunk"), "choices": choices}), script))
+        self.tokens_sent += 1
+        await self._notify()
+        if script.token_delay_s:
+            await asyncio.sleep(script.token_delay_s)
+
+
+def _head(kind: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-scripted", "object": kind, "created": 0, "model": "scripted"}
+
+
+def _usage(tokens: tuple[str, ...]) -> dict[str, int]:
+    return {"prompt_tokens": 1, "completion_tokens": len(tokens), "total_tokens": 1 + len(tokens)}
+
+
+def _framed(data: str, script: Script) -> bytes:
+    end = "\r\n" if script.crlf else "\n"
+    return f"data: {data}{end}{end}".encode()
+
+
+def _ending(body: dict[str, Any], script: Script, tokens: tuple[str, ...]) -> Iterator[str]:
+    head = _head("chat.completion.chunk")
+    if script.finish and not script.empty_choices:
+        yield json.dumps({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    if script.usage and (body.get("stream_options") or {}).get("include_usage"):
+        yield json.dumps({**head, "choices": [], "usage": _usage(tokens)})
+    if script.done:
+        yield "[DONE]"
+
+
+async def serve(port: int, default: dict[str, Any]) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with ScriptedModel(port, **default) as model:
+        print(f"listening {model.port}", flush=True)
+        await ended.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A scripted OpenAI-compatible server.")
+    parser.add_argument("--port", type=int, default=0)
+    for field in dataclasses.fields(Script):
+        if field.name in {"count", "first_delay_s", "token_delay_s"}:
+            parser.add_argument(f"--{field.name.replace('_', '-')}", type=int if field.name == "count" else float)
+    chosen = vars(parser.parse_args())
+    port = chosen.pop("port")
+    asyncio.run(serve(port, {name: value for name, value in chosen.items() if value is not None}))
+
+
+if __name__ == "__main__":
+    main()
