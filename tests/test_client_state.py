@@ -1,0 +1,379 @@
+"""The client's half of the resume contract, without a socket."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twin_sio.client_state import (
+    AnswerGrew,
+    ClientState,
+    Failed,
+    MessageChanged,
+    Settled,
+    WantsHistory,
+    WantsResume,
+)
+
+Envelope = dict[str, Any]
+
+
+def event(type: str, payload: dict[str, Any], message_id: str = "", **metadata: Any) -> Envelope:
+    return {"type": type, "payload": payload, "metadata": {"message_id": message_id or f"id-{type}", **metadata}}
+
+
+def ready(seq: int = 0) -> Envelope:
+    return event("session_ready", {"seq": seq, "sessions": [], "heartbeat_interval_ms": 25000})
+
+
+def said(seq: int, text: str = "hello") -> Envelope:
+    return event("user_message", {"text": text}, f"u{seq}", seq=seq, session_id="other")
+
+
+def answered(seq: int, to: str, text: str = "hi", generation: str = "g1", status: str = "complete") -> Envelope:
+    payload = {"text": text, "generation_id": generation, "status": status, "model": "m", "used_traits": []}
+    return event("twin_message", payload, f"t{seq}", seq=seq, in_response_to=to)
+
+
+def chunk(index: int, text: str, generation: str = "g1", to: str = "u1", **more: Any) -> Envelope:
+    payload = {"text": text, "generation_id": generation, "chunk_index": index, "is_last_chunk": False, **more}
+    return event("twin_message_chunk", payload, f"c-{generation}-{index}", in_response_to=to)
+
+
+def receipt(message_id: str, seq: int, status: str = "accepted") -> Envelope:
+    payload = {"message_id": message_id, "status": status}
+    return event("message_received", payload, f"r-{message_id}", seq=seq, in_response_to=message_id)
+
+
+def mine(message_id: str, text: str = "hello") -> Envelope:
+    return event("user_message", {"text": text}, message_id)
+
+
+def a_client(last_seq: int | None = 0, *envelopes: Envelope) -> ClientState:
+    state = ClientState(last_seq=last_seq)
+    for envelope in envelopes:
+        state.receive(envelope)
+    return state
+
+
+def kinds(changes: list[Any]) -> list[type]:
+    return [type(change) for change in changes]
+
+
+def view(state: ClientState) -> dict[str, Any]:
+    """What a user could see of the state."""
+    return {
+        "last_seq": state.last_seq,
+        "transcript": [
+            (m.message_id, m.role, m.text, m.seq, m.status, m.in_response_to, m.feedback) for m in state.transcript()
+        ],
+        "read": state.read_up_to,
+        "traits": state.traits,
+        "version": state.profile_version,
+        "running": {g.generation_id: g.text for g in state.generations.values()},
+    }
+
+
+# -- seq ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_without_a_past_starts_at_the_head_of_the_log() -> None:
+    assert a_client(None, ready(41)).last_seq == 41
+
+
+def test_a_durable_event_is_applied_once() -> None:
+    state = a_client(0, said(1))
+    assert state.receive(said(1)) == []
+    assert [m.message_id for m in state.transcript()] == ["u1"]
+
+
+def test_a_hole_asks_for_a_resume_and_nothing_behind_it_is_applied() -> None:
+    state = a_client(1)
+    assert state.receive(said(3)) == [WantsResume(1)]
+    assert state.receive(said(4)) == []
+    assert state.transcript() == []
+    for envelope in (said(2), said(3), said(4)):
+        assert kinds(state.receive(envelope)) == [MessageChanged]
+    assert state.last_seq == 4
+
+
+def test_an_event_lost_within_a_resume_is_asked_for_again() -> None:
+    state = a_client(1)
+    state.receive(said(3))
+    changes = state.receive(event("resumed", {"through_seq": 3, "complete": True}))
+    assert WantsResume(1) in changes
+
+
+def test_a_heartbeat_that_is_ahead_asks_for_a_resume() -> None:
+    state = a_client(2)
+    assert state.receive(event("heartbeat_ack", {"head_seq": 2})) == []
+    assert state.receive(event("heartbeat_ack", {"head_seq": 5})) == [WantsResume(2)]
+
+
+def test_a_resync_asks_for_a_resume_though_one_is_under_way() -> None:
+    state = a_client(2, said(4))
+    assert state.receive(event("resync", {"reason": "gap"})) == [WantsResume(2)]
+
+
+def test_what_retention_removed_is_skipped_and_history_is_asked_for() -> None:
+    state = a_client(2)
+    changes = state.receive(event("resumed", {"through_seq": 9, "complete": False}))
+    assert WantsHistory("retention") in changes
+    assert state.last_seq == 9
+
+
+def test_a_log_that_was_erased_is_followed_from_its_new_start() -> None:
+    state = a_client(50)
+    assert WantsHistory("log_restarted") in state.receive(ready(2))
+    assert kinds(state.receive(said(3))) == [MessageChanged]
+
+
+# -- the outbox --------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_stays_in_the_outbox_until_it_is_received() -> None:
+    state = a_client(0)
+    state.sending(mine("a"))
+    assert list(state.outbox) == ["a"]
+    assert state.transcript()[0].status == "sending"
+    changes = state.receive(receipt("a", 1))
+    assert kinds(changes) == [Settled, MessageChanged]
+    assert state.outbox == {}
+    assert (state.transcript()[0].seq, state.last_seq) == (1, 1)
+
+
+def test_a_receipt_that_reveals_a_hole_settles_the_message_and_asks_for_a_resume() -> None:
+    state = a_client(0)
+    state.sending(mine("a"))
+    assert kinds(state.receive(receipt("a", 3))) == [Settled, MessageChanged, WantsResume]
+    assert (state.outbox, state.last_seq) == ({}, 0)
+
+
+def test_an_own_message_that_comes_back_in_a_resume_stands_there_once() -> None:
+    state = a_client(0)
+    state.sending(mine("a"))
+    state.receive(event("user_message", {"text": "hello"}, "a", seq=1, session_id="mine"))
+    state.receive(receipt("a", 1, "duplicate"))
+    assert [(m.message_id, m.seq) for m in state.transcript()] == [("a", 1)]
+    assert state.outbox == {}
+
+
+def test_a_second_receipt_changes_nothing() -> None:
+    state = a_client(0)
+    state.sending(mine("a"))
+    state.receive(receipt("a", 1))
+    assert state.receive(receipt("a", 1, "duplicate")) == []
+
+
+def test_a_refused_message_leaves_the_outbox_and_says_so_once() -> None:
+    state = a_client(0)
+    state.sending(mine("a"))
+    refusal = event("error", {"code": "busy"}, "e1", in_response_to="a")
+    assert kinds(state.receive(refusal)) == [Settled, MessageChanged, Failed]
+    assert state.receive(refusal) == []
+    assert state.transcript()[0].status == "refused"
+
+
+def test_the_old_answer_to_a_repeat_is_shown_to_a_client_that_never_saw_it() -> None:
+    state = a_client(None, ready(8))
+    state.sending(mine("u5"))
+    state.receive(receipt("u5", 5, "duplicate"))
+    state.receive(answered(6, "u5", "as I said"))
+    assert [m.text for m in state.transcript()] == ["hello", "as I said"]
+    assert state.last_seq == 8
+
+
+def test_own_feedback_is_on_the_message_once_it_is_received() -> None:
+    state = a_client(0, said(1), answered(2, "u1"))
+    state.sending(event("feedback", {"message_id": "t2", "rating": "up"}, "f"))
+    state.receive(receipt("f", 3))
+    assert state.messages["t2"].feedback == {"rating": "up"}
+    assert state.last_seq == 3
+
+
+@pytest.mark.parametrize(
+    ("request_type", "answer"),
+    [
+        ("history", event("history", {"messages": []}, in_response_to="q")),
+        ("profile_get", event("profile", {"version": 1, "traits": []}, in_response_to="q")),
+        ("conversations", event("conversations", {"conversations": []}, in_response_to="q")),
+        ("auth_refresh", event("auth_refreshed", {}, in_response_to="q")),
+    ],
+)
+def test_a_request_is_settled_by_its_answer_and_by_nothing_else(request_type: str, answer: Envelope) -> None:
+    state = a_client(0)
+    state.sending(event(request_type, {}, "q"))
+    state.receive(event("twin_thinking", {"state": "thinking"}, in_response_to="q"))
+    assert "q" in state.outbox
+    assert Settled("q", answer) in state.receive(answer)
+
+
+# -- generations -------------------------------------------------------------------------------------------------------
+
+
+def test_chunks_are_joined_in_order_and_the_final_text_closes_them() -> None:
+    state = a_client(0, said(1), chunk(0, "Go"), chunk(1, "od"), chunk(2, ".", is_last_chunk=True))
+    assert state.generations["g1"].text == "Good."
+    state.receive(answered(2, "u1", "Good."))
+    assert state.generations == {}
+    assert state.answers("u1")[0].joined_matches is True
+
+
+def test_a_final_text_that_differs_from_its_chunks_is_recorded() -> None:
+    state = a_client(0, said(1), chunk(0, "Bad", is_last_chunk=True), answered(2, "u1", "Good."))
+    assert state.answers("u1")[0].joined_matches is False
+
+
+def test_nothing_is_said_about_chunks_that_were_not_all_seen() -> None:
+    state = a_client(0, said(1), chunk(0, "Go"), answered(2, "u1", "Good."))
+    assert state.answers("u1")[0].joined_matches is None
+
+
+def test_a_repeated_chunk_is_dropped() -> None:
+    state = a_client(0, chunk(0, "a"), chunk(1, "b"))
+    assert state.receive(chunk(1, "b")) == []
+    assert state.generations["g1"].text == "ab"
+
+
+def test_a_missing_chunk_asks_for_a_resume_and_a_merged_one_heals_it() -> None:
+    state = a_client(0, chunk(0, "a"))
+    assert state.receive(chunk(2, "c")) == [WantsResume(0)]
+    assert state.receive(chunk(3, "abcd", first_chunk_index=0)) == [AnswerGrew("g1", "u1", "main", "abcd", True)]
+    state.receive(chunk(4, "e"))
+    assert state.generations["g1"].text == "abcde"
+
+
+def test_a_merged_chunk_in_the_middle_is_appended_as_one() -> None:
+    state = a_client(0, chunk(0, "a"))
+    [grew] = state.receive(chunk(3, "bcd", first_chunk_index=1))
+    assert isinstance(grew, AnswerGrew)
+    assert not grew.replaced
+    state.receive(chunk(4, "e"))
+    assert state.generations["g1"].text == "abcde"
+
+
+def test_a_newer_attempt_replaces_the_older_and_the_older_ones_late_chunks_are_dropped() -> None:
+    state = a_client(0, chunk(0, "old"), chunk(0, "new", "g2"))
+    assert state.receive(chunk(1, "er", "g1")) == []
+    assert {g.generation_id: g.text for g in state.generations.values()} == {"g2": "new"}
+
+
+def test_a_chunk_behind_its_final_message_is_dropped() -> None:
+    state = a_client(0, said(1), answered(2, "u1"))
+    assert state.receive(chunk(0, "late")) == []
+    assert state.generations == {}
+
+
+def test_a_second_answer_stands_beside_the_first() -> None:
+    state = a_client(0, said(1), answered(2, "u1", "one"), answered(3, "u1", "two", "g2"))
+    assert [m.text for m in state.answers("u1")] == ["one", "two"]
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_types_and_fields_are_ignored() -> None:
+    state = a_client(0)
+    assert state.receive(event("hologram", {"x": 1})) == []
+    assert kinds(state.receive(said(1) | {"more": True})) == [MessageChanged]
+
+
+def test_a_device_that_left_no_longer_types() -> None:
+    state = a_client(0, event("typing_indicator", {"is_typing": True}, session_id="phone"))
+    assert state.typing == {"phone"}
+    state.receive(event("presence", {"session_id": "phone", "state": "left", "device": {}, "sessions": []}))
+    assert state.typing == set()
+
+
+def test_a_history_page_puts_older_messages_before_what_is_there() -> None:
+    page = {"messages": [{"message_id": "u3", "role": "user", "text": "past", "timestamp": "t", "seq": 3}]}
+    state = a_client(None, ready(8), said(9), event("history", page))
+    assert [m.text for m in state.transcript()] == ["past", "hello"]
+
+
+def test_an_older_profile_never_replaces_a_newer_one() -> None:
+    trait = {"trait_id": "a", "key": "city", "value": "Graz"}
+    state = a_client(0, event("profile_update", {"version": 4, "changes": [trait | {"reason": "explicit"}]}, seq=1))
+    state.receive(event("profile", {"version": 3, "traits": []}))
+    assert (state.profile_version, state.traits) == (4, {"a": trait})
+
+
+# -- stale state plus events is fresh state ----------------------------------------------------------------------------
+
+
+def a_log(random: Random, length: int) -> list[Envelope]:
+    """Durable events of one user, with their chunks in between, as the server would send them live."""
+    log: list[Envelope] = []
+    users, twins = ["u0"], ["t0"]
+    for seq in range(1, length + 1):
+        choice = random.randrange(6)
+        if choice <= 1:
+            log.append(said(seq, f"text {seq}"))
+            users.append(f"u{seq}")
+        elif choice <= 3:
+            to, words = random.choice(users), [f"w{i} " for i in range(random.randrange(1, 5))]
+            pieces = [chunk(i, w, f"g{seq}", to, is_last_chunk=i + 1 == len(words)) for i, w in enumerate(words)]
+            log += [*pieces, answered(seq, to, "".join(words), f"g{seq}")]
+            twins.append(f"t{seq}")
+        elif choice == 4:
+            rating = {"message_id": random.choice(twins), "rating": random.choice(["up", "down", "none"])}
+            log.append(event("feedback", rating, f"f{seq}", seq=seq, session_id="other"))
+        else:
+            change = {"trait_id": f"a{random.randrange(3)}", "key": "k", "value": f"v{seq}", "reason": "explicit"}
+            log.append(event("profile_update", {"version": seq, "changes": [change]}, f"p{seq}", seq=seq))
+    return log
+
+
+def resume_answer(log: list[Envelope], last_seq: int) -> list[Envelope]:
+    missed = [e for e in log if e["metadata"].get("seq", 0) > last_seq]
+    head = max((e["metadata"].get("seq", 0) for e in log), default=0)
+    return [*missed, event("resumed", {"through_seq": head, "complete": True})]
+
+
+def deliver(state: ClientState, sent: list[Envelope], log: list[Envelope], loss: float, random: Random) -> None:
+    """Hand over `sent`, and answer every wish for a resume over the same lossy way."""
+    waiting = list(sent)
+    while waiting:
+        envelope = waiting.pop(0)
+        if random.random() < loss:
+            continue
+        for change in state.receive(envelope):
+            if isinstance(change, WantsResume):
+                waiting = resume_answer(log, change.last_seq) + waiting
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 25), loss=st.sampled_from([0.0, 0.1, 0.4]))
+def test_whatever_is_dropped_repeated_or_reordered_the_client_ends_in_the_same_state(
+    seed: int, length: int, loss: float
+) -> None:
+    random = Random(seed)
+    log = a_log(random, length)
+    mangled = [envelope for envelope in log for _ in range(random.choice([1, 1, 1, 2, 3]))]
+    for _ in range(random.randrange(4)):
+        a, b = random.randrange(len(mangled)), random.randrange(len(mangled))
+        mangled[a], mangled[b] = mangled[b], mangled[a]
+    state = a_client(0)
+    deliver(state, mangled, log, loss, random)
+    head = max(e["metadata"].get("seq", 0) for e in log)
+    deliver(state, [event("heartbeat_ack", {"head_seq": head})], log, 0.0, random)
+    assert view(state) == view(a_client(0, *log))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=30))
+def test_however_chunks_arrive_the_text_is_never_anything_but_a_beginning_of_the_answer(
+    arrivals: list[tuple[int, int]],
+) -> None:
+    words = ["a ", "b ", "c ", "d ", "e ", "f ", "g "]
+    state = a_client(0)
+    for one, other in arrivals:
+        first, last = min(one, other), max(one, other)
+        state.receive(chunk(last, "".join(words[first : last + 1]), first_chunk_index=first))
+        text = state.generations["g1"].text
+        assert "".join(words).startswith(text)
+        assert text == "".join(words[: state.generations["g1"].next_index])

@@ -1,0 +1,621 @@
+"""What a client knows, and how every envelope changes it. Pure: no sockets, no clock, no tasks.
+
+`ClientState.receive(envelope)` applies one envelope and returns what changed, for a shell to show or to act on. It
+holds the client's half of the resume contract: durable events are applied in the order of their `seq`, each once;
+a hole asks for a resume and nothing behind it is applied before it is filled; chunks are joined by their index.
+Stale state plus the missed events equals fresh state, whatever was dropped, repeated or reordered on the way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from twin_sio.domain import DEFAULT_CONVERSATION, Json
+from twin_sio.protocol import DURABLE_EVENTS
+
+_NOT_ASKED_FOR: frozenset[str] = frozenset()
+_SETTLED_BY: Mapping[str, frozenset[str]] = {
+    "user_message": frozenset({"message_received"}),
+    "context_update": frozenset({"message_received"}),
+    "feedback": frozenset({"message_received"}),
+    "history": frozenset({"history"}),
+    "conversations": frozenset({"conversations"}),
+    "auth_refresh": frozenset({"auth_refreshed"}),
+    "profile_get": frozenset({"profile"}),
+    "profile_correct": frozenset({"profile_update", "profile", "message_received"}),
+    "regenerate": frozenset({"message_received", "twin_thinking", "twin_message_chunk", "twin_message"}),
+}
+NEEDS_ANSWER = frozenset(_SETTLED_BY)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the transcript. `seq` is None while an own message is not yet stored.
+
+    `joined_matches` says whether the chunks that were seen join to the final text; None where not all were seen.
+    """
+
+    message_id: str
+    role: Literal["user", "twin"]
+    text: str
+    conversation_id: str = DEFAULT_CONVERSATION
+    seq: int | None = None
+    timestamp: str | None = None
+    session_id: str | None = None
+    in_response_to: str | None = None
+    status: str | None = None
+    generation_id: str | None = None
+    model: str | None = None
+    used_traits: tuple[str, ...] = ()
+    feedback: Json | None = None
+    joined_matches: bool | None = None
+
+
+@dataclass(slots=True)
+class Generation:
+    """An answer that is being written: the text so far, the index of the next chunk, whether all are here."""
+
+    generation_id: str
+    in_response_to: str | None
+    conversation_id: str
+    text: str = ""
+    next_index: int = 0
+    is_whole: bool = False
+
+
+# -- what an envelope may change ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Connected and authorised; `session` is the payload of `session_ready`."""
+
+    session: Json
+
+
+@dataclass(frozen=True, slots=True)
+class MessageChanged:
+    """A message is new, or reads otherwise (stored, refused, rated). A twin's message is final when it appears."""
+
+    message: Message
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerGrew:
+    """More of an answer. Where `replaced` is set, what was shown of it before must go: `text` is all of it."""
+
+    generation_id: str
+    in_response_to: str | None
+    conversation_id: str
+    text: str
+    replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    conversation_id: str
+    in_response_to: str | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Typing:
+    session_id: str
+    is_typing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUpTo:
+    conversation_id: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DevicesChanged:
+    """`event` is the `presence` payload; `devices` all sessions that are there now."""
+
+    event: Json
+    devices: tuple[Json, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileChanged:
+    version: int
+    changes: tuple[Json, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextChanged:
+    payload: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A request has its answer: the envelope, which is an `error` where it was refused."""
+
+    message_id: str
+    envelope: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The server says that something failed; `error` is the payload of the `error` event."""
+
+    error: Json
+    in_response_to: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WantsResume:
+    """Something was missed: send `resume` with this `last_seq`."""
+
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class WantsHistory:
+    """What was missed can no longer be resumed: ask for `history`."""
+
+    reason: Literal["retention", "log_restarted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    through_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    reconnect_after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuthExpiring:
+    expires_at: str
+
+
+StateChange = (
+    Ready
+    | MessageChanged
+    | AnswerGrew
+    | Thinking
+    | Typing
+    | ReadUpTo
+    | DevicesChanged
+    | ProfileChanged
+    | ContextChanged
+    | Settled
+    | Failed
+    | WantsResume
+    | WantsHistory
+    | Resumed
+    | Draining
+    | AuthExpiring
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The parts of an envelope that every rule looks at."""
+
+    type: str
+    payload: Json
+    message_id: str
+    seq: int | None
+    session_id: str | None
+    in_response_to: str | None
+    conversation_id: str
+    timestamp: str | None
+
+    @classmethod
+    def of(cls, envelope: Json) -> _Head:
+        meta = envelope.get("metadata", {})
+        return cls(
+            envelope.get("type", ""),
+            envelope.get("payload", {}),
+            meta.get("message_id", ""),
+            meta.get("seq"),
+            meta.get("session_id"),
+            meta.get("in_response_to"),
+            meta.get("conversation_id", DEFAULT_CONVERSATION),
+            meta.get("timestamp"),
+        )
+
+
+@dataclass(slots=True)
+class ClientState:
+    """All that one client knows of its user's twin.
+
+    `last_seq` is None until the first `session_ready`. `outbox` holds, in order, what was sent and has no answer yet:
+    send all of it again after every reconnect; the ids make that safe. Read the attributes freely, change none.
+    """
+
+    last_seq: int | None = None
+    resuming: bool = False
+    session: Json = field(default_factory=dict)
+    messages: dict[str, Message] = field(default_factory=dict)
+    generations: dict[str, Generation] = field(default_factory=dict)
+    outbox: dict[str, Json] = field(default_factory=dict)
+    thinking: dict[str, str] = field(default_factory=dict)
+    typing: set[str] = field(default_factory=set)
+    read_up_to: dict[str, str] = field(default_factory=dict)
+    devices: tuple[Json, ...] = ()
+    profile_version: int = 0
+    traits: dict[str, Json] = field(default_factory=dict)
+    _ended: set[str] = field(default_factory=set)
+    _errors_seen: deque[str] = field(default_factory=lambda: deque(maxlen=64))
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def transcript(self, conversation_id: str = DEFAULT_CONVERSATION) -> list[Message]:
+        """The conversation in the order that every device sees; own messages not yet stored come last."""
+        ours = [message for message in self.messages.values() if message.conversation_id == conversation_id]
+        # Sorting is stable: unstored messages stay in the order in which they were sent.
+        return sorted(ours, key=lambda message: (message.seq is None, message.seq or 0))
+
+    def answers(self, message_id: str) -> list[Message]:
+        """The final answers to a user's message, oldest first; more than one after `regenerate`."""
+        found = [m for m in self.messages.values() if m.role == "twin" and m.in_response_to == message_id]
+        return sorted(found, key=lambda message: message.seq or 0)
+
+    def generation_of(self, message_id: str) -> Generation | None:
+        """The running answer to a user's message."""
+        return next((g for g in self.generations.values() if g.in_response_to == message_id), None)
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    def sending(self, envelope: Json) -> list[StateChange]:
+        """Note that `envelope` goes out: one that is answered enters the outbox, an own message the transcript."""
+        head = _Head.of(envelope)
+        if head.type in NEEDS_ANSWER:
+            self.outbox[head.message_id] = envelope
+        if head.type != "user_message":
+            return []
+        known = self.messages.get(head.message_id)
+        if known is not None and known.seq is not None:
+            return []
+        message = Message(
+            head.message_id,
+            "user",
+            head.payload["text"],
+            head.conversation_id,
+            timestamp=head.timestamp,
+            status="sending",
+        )
+        return self._put(message)
+
+    # -- receiving -----------------------------------------------------------------------------------------------------
+
+    def receive(self, envelope: Json) -> list[StateChange]:
+        """Apply one envelope and say what changed. Unknown types change nothing (forward compatibility)."""
+        head = _Head.of(envelope)
+        request = self._settle(head)
+        changes: list[StateChange] = [Settled(request[0], envelope)] if request else []
+        if head.type == "message_received":
+            changes += self._received(head, request[1] if request else None)
+        elif head.type in DURABLE_EVENTS:
+            changes += self._durable(head)
+        else:
+            apply = _EPHEMERAL.get(head.type)
+            changes += apply(self, head) if apply else []
+        return changes
+
+    def _settle(self, head: _Head) -> tuple[str, Json] | None:
+        asked = head.payload.get("message_id") if head.type == "message_received" else head.in_response_to
+        request = self.outbox.get(asked or "")
+        if request is None or asked is None:
+            return None
+        if head.type != "error" and head.type not in _SETTLED_BY.get(request["type"], _NOT_ASKED_FOR):
+            return None
+        del self.outbox[asked]
+        return asked, request
+
+    def _advance(self, seq: int) -> Literal["next", "old", "hole"]:
+        if self.last_seq is not None and seq <= self.last_seq:
+            return "old"
+        if self.last_seq is not None and seq > self.last_seq + 1:
+            return "hole"
+        self.last_seq = seq
+        return "next"
+
+    def _behind(self) -> list[StateChange]:
+        """Ask once; until the answer has come, further holes are the same hole."""
+        if self.resuming:
+            return []
+        self.resuming = True
+        return [WantsResume(self.last_seq or 0)]
+
+    def _received(self, head: _Head, request: Json | None) -> list[StateChange]:
+        changes: list[StateChange] = []
+        message = self.messages.get(head.payload.get("message_id", ""))
+        if message is not None and message.role == "user" and message.seq is None:
+            changes += self._put(replace(message, seq=head.seq, status=None, timestamp=head.timestamp))
+        if request is not None and request["type"] == "feedback":
+            changes += self._rate(request["payload"])
+        if head.seq is not None and self._advance(head.seq) == "hole":
+            changes += self._behind()
+        return changes
+
+    def _durable(self, head: _Head) -> list[StateChange]:
+        place = "next" if head.seq is None else self._advance(head.seq)
+        if place == "hole":
+            return self._behind()
+        # A repeat of an old message is answered with the old answer, which a client that lost its memory never saw.
+        is_news = head.type.endswith("_message") and head.message_id not in self.messages
+        if place == "old" and not is_news:
+            return []
+        return _DURABLE[head.type](self, head)
+
+    def _put(self, message: Message) -> list[StateChange]:
+        known = self.messages.get(message.message_id)
+        if known is not None:
+            message = replace(
+                message,
+                feedback=message.feedback or known.feedback,
+                joined_matches=known.joined_matches if message.joined_matches is None else message.joined_matches,
+            )
+            if message == known:
+                return []
+        self.messages[message.message_id] = message
+        return [MessageChanged(message, known is None)]
+
+    # durable
+
+    def _user_message(self, head: _Head) -> list[StateChange]:
+        self.typing.discard(head.session_id or "")
+        return self._put(
+            Message(
+                head.message_id,
+                "user",
+                head.payload.get("text", ""),
+                head.conversation_id,
+                head.seq,
+                head.timestamp,
+                head.session_id,
+            )
+        )
+
+    def _twin_message(self, head: _Head) -> list[StateChange]:
+        said = head.payload
+        text, generation_id = said.get("text", ""), said.get("generation_id")
+        seen = self.generations.get(generation_id or "")
+        matches = seen.text == text if seen is not None and seen.is_whole else None
+        self._end(generation_id, head.in_response_to)
+        self.thinking.pop(head.conversation_id, None)
+        return self._put(
+            Message(
+                head.message_id,
+                "twin",
+                text,
+                head.conversation_id,
+                head.seq,
+                head.timestamp,
+                head.session_id,
+                head.in_response_to,
+                said.get("status"),
+                generation_id,
+                said.get("model"),
+                tuple(said.get("used_traits", ())),
+                joined_matches=matches,
+            )
+        )
+
+    def _feedback(self, head: _Head) -> list[StateChange]:
+        return self._rate(head.payload)
+
+    def _rate(self, rating: Json) -> list[StateChange]:
+        message = self.messages.get(rating.get("message_id", ""))
+        if message is None:
+            return []
+        kept = {key: value for key, value in rating.items() if key != "message_id" and value is not None}
+        return self._put(replace(message, feedback=kept))
+
+    def _read_receipt(self, head: _Head) -> list[StateChange]:
+        message_id = head.payload.get("message_id", "")
+        self.read_up_to[head.conversation_id] = message_id
+        return [ReadUpTo(head.conversation_id, message_id)]
+
+    def _profile_update(self, head: _Head) -> list[StateChange]:
+        version, changes = head.payload.get("version", 0), tuple(head.payload.get("changes", ()))
+        self.profile_version = max(self.profile_version, version)
+        for change in changes:
+            held = {key: value for key, value in change.items() if key not in ("previous", "reason")}
+            self.traits[change["trait_id"]] = {**self.traits.get(change["trait_id"], {}), **held}
+        return [ProfileChanged(version, changes)]
+
+    # chunks
+
+    def _chunk(self, head: _Head) -> list[StateChange]:
+        piece = head.payload
+        if piece["generation_id"] in self._ended:
+            return []
+        generation = self._generation(piece["generation_id"], head)
+        index, first = piece["chunk_index"], piece.get("first_chunk_index", piece["chunk_index"])
+        if index < generation.next_index:
+            return []
+        if first not in (0, generation.next_index):
+            return self._behind()
+        replaced = first == 0
+        generation.text = piece["text"] if replaced else generation.text + piece["text"]
+        generation.next_index = index + 1
+        generation.is_whole = bool(piece.get("is_last_chunk"))
+        return [
+            AnswerGrew(
+                generation.generation_id, generation.in_response_to, head.conversation_id, piece["text"], replaced
+            )
+        ]
+
+    def _generation(self, generation_id: str, head: _Head) -> Generation:
+        """The generation a chunk belongs to; a new one ends the older attempts at the same message."""
+        known = self.generations.get(generation_id)
+        if known is None:
+            self._end(None, head.in_response_to)
+            known = Generation(generation_id, head.in_response_to, head.conversation_id)
+            self.generations[generation_id] = known
+        return known
+
+    def _end(self, generation_id: str | None, in_response_to: str | None) -> None:
+        over = [
+            g.generation_id for g in self.generations.values() if in_response_to and g.in_response_to == in_response_to
+        ]
+        for ended in {*over, *([generation_id] if generation_id else [])}:
+            self.generations.pop(ended, None)
+            self._ended.add(ended)
+
+    # the session
+
+    def _session_ready(self, head: _Head) -> list[StateChange]:
+        self.session = head.payload
+        self.devices = tuple(head.payload.get("sessions", ()))
+        self.thinking.clear()
+        self.typing.clear()
+        changes: list[StateChange] = [Ready(head.payload)]
+        newest = head.payload.get("seq", 0)
+        self.resuming = self.last_seq is not None
+        if self.last_seq is None:
+            self.last_seq = newest
+        elif newest < self.last_seq:
+            # The log is younger than what we know: it was erased. Without this all of the new one would be "old".
+            self.last_seq = newest
+            changes.append(WantsHistory("log_restarted"))
+        return changes
+
+    def _resumed(self, head: _Head) -> list[StateChange]:
+        self.resuming = False
+        through, last = head.payload["through_seq"], self.last_seq or 0
+        changes: list[StateChange] = [Resumed(through)]
+        if not head.payload.get("complete", True):
+            self.last_seq = max(last, through)
+            changes.append(WantsHistory("retention"))
+        elif through > last:
+            changes += self._behind()
+        return changes
+
+    def _heartbeat_ack(self, head: _Head) -> list[StateChange]:
+        if head.payload.get("head_seq", 0) <= (self.last_seq or 0):
+            return []
+        return self._resync()
+
+    def _resync(self) -> list[StateChange]:
+        """The server knows of more than we do: ask, also where an earlier question is still open."""
+        self.resuming = False
+        return self._behind()
+
+    def _error(self, head: _Head) -> list[StateChange]:
+        # The acknowledgement and the event are the same envelope; whoever sees both is told once.
+        if head.message_id in self._errors_seen:
+            return []
+        self._errors_seen.append(head.message_id)
+        changes: list[StateChange] = []
+        message = self.messages.get(head.in_response_to or "")
+        if message is not None and message.status == "sending":
+            changes += self._put(replace(message, status="refused"))
+        return [*changes, Failed(head.payload, head.in_response_to)]
+
+    def _presence(self, head: _Head) -> list[StateChange]:
+        self.devices = tuple(head.payload.get("sessions", ()))
+        if head.payload.get("state") == "left":
+            self.typing.discard(head.payload.get("session_id", ""))
+        return [DevicesChanged(head.payload, self.devices)]
+
+    def _typing_indicator(self, head: _Head) -> list[StateChange]:
+        session_id, is_typing = head.session_id or "", bool(head.payload.get("is_typing"))
+        (self.typing.add if is_typing else self.typing.discard)(session_id)
+        return [Typing(session_id, is_typing)]
+
+    def _twin_thinking(self, head: _Head) -> list[StateChange]:
+        state = head.payload.get("state", "")
+        if state == "done":
+            self.thinking.pop(head.conversation_id, None)
+        else:
+            self.thinking[head.conversation_id] = state
+        return [Thinking(head.conversation_id, head.in_response_to, state)]
+
+    # answers
+
+    def _history(self, head: _Head) -> list[StateChange]:
+        conversation_id = head.payload.get("conversation_id", head.conversation_id)
+        changes: list[StateChange] = []
+        for entry in head.payload.get("messages", ()):
+            changes += self._put(_from_history(entry, conversation_id))
+        return changes
+
+    def _profile(self, head: _Head) -> list[StateChange]:
+        version = head.payload.get("version", 0)
+        if version < self.profile_version:
+            return []
+        self.profile_version = version
+        self.traits = {trait["trait_id"]: trait for trait in head.payload.get("traits", ())}
+        return [ProfileChanged(version, ())]
+
+
+def _from_history(entry: Json, conversation_id: str) -> Message:
+    return Message(
+        entry["message_id"],
+        entry["role"],
+        entry["text"],
+        conversation_id,
+        entry.get("seq"),
+        entry.get("timestamp"),
+        entry.get("session_id"),
+        entry.get("in_response_to"),
+        entry.get("status"),
+        entry.get("generation_id"),
+        entry.get("model"),
+        tuple(entry.get("used_traits") or ()),
+        entry.get("feedback"),
+    )
+
+
+_Rule = Callable[[ClientState, _Head], list[StateChange]]
+_DURABLE: Mapping[str, _Rule] = {
+    "user_message": ClientState._user_message,
+    "twin_message": ClientState._twin_message,
+    "feedback": ClientState._feedback,
+    "read_receipt": ClientState._read_receipt,
+    "profile_update": ClientState._profile_update,
+}
+_EPHEMERAL: Mapping[str, _Rule] = {
+    "twin_message_chunk": ClientState._chunk,
+    "session_ready": ClientState._session_ready,
+    "resumed": ClientState._resumed,
+    "heartbeat_ack": ClientState._heartbeat_ack,
+    "resync": lambda state, _: state._resync(),
+    "error": ClientState._error,
+    "presence": ClientState._presence,
+    "typing_indicator": ClientState._typing_indicator,
+    "twin_thinking": ClientState._twin_thinking,
+    "history": ClientState._history,
+    "profile": ClientState._profile,
+    "context_update": lambda _, head: [ContextChanged(head.payload)],
+    "server_draining": lambda _, head: [Draining(head.payload.get("reconnect_after_ms", 0))],
+    "auth_expiring": lambda _, head: [AuthExpiring(head.payload.get("expires_at", ""))],
+}
+
+__all__ = [
+    "NEEDS_ANSWER",
+    "AnswerGrew",
+    "AuthExpiring",
+    "ClientState",
+    "ContextChanged",
+    "DevicesChanged",
+    "Draining",
+    "Failed",
+    "Generation",
+    "Message",
+    "MessageChanged",
+    "ProfileChanged",
+    "ReadUpTo",
+    "Ready",
+    "Resumed",
+    "Settled",
+    "StateChange",
+    "Thinking",
+    "Typing",
+    "WantsHistory",
+    "WantsResume",
+]
