@@ -1,0 +1,309 @@
+"""The embedded engines are real: what is started here is a real mongod, redis-server and model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pymongo
+import pytest
+import redis
+from pydantic import SecretStr
+
+from twin_sio import local
+from twin_sio.clock import monotonic
+from twin_sio.config import Settings
+from twin_sio.local import Child, Embedded, Engine, EngineMissing, FolderInUse
+
+NO_MODEL = {"openai_base_url": "http://127.0.0.1:9/v1"}
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@contextmanager
+def mongo(url: str) -> Iterator[Any]:
+    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(url, serverSelectionTimeoutMS=10_000)
+    try:
+        yield client.get_database("test")
+    finally:
+        client.close()
+
+
+def is_gone(pid: int) -> bool:
+    """Whether no process has the id; one that is dead and not yet waited for counts as gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = monotonic() + 20
+    while not holds():
+        assert monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return orjson.loads(answer.read())
+
+
+async def test_what_has_no_url_is_started_and_serves(tmp_path: Path) -> None:
+    said: list[str] = []
+    async with Embedded(Settings(data_dir=tmp_path), said.append) as embedded:
+        settings = embedded.settings
+        with mongo(settings.mongodb_url) as database:
+            with database.client.start_session() as session, session.start_transaction():
+                database.notes.insert_one({"_id": 1}, session=session)
+            assert database.notes.count_documents({}) == 1
+        with redis.Redis.from_url(settings.redis_url) as client:
+            assert client.incr("n") == 1
+        models = await asyncio.to_thread(get, f"{settings.openai_base_url}/models")
+        assert models["data"][0]["id"] == settings.model
+        assert settings.openai_api_key.get_secret_value()
+        assert embedded.environment["TWIN_MONGODB_URL"] == settings.mongodb_url
+    for name in ("mongod", "redis-server", "model"):
+        assert any(line.startswith(f"{name}: ready in ") for line in said)
+        assert f"{name}: stopped" in said
+
+
+def test_each_slot_of_the_model_holds_the_longest_prompt(tmp_path: Path) -> None:
+    model = local.start_model(tmp_path)
+    try:
+        slots = get(model.url.replace("/v1", "/slots"))
+        assert [slot["n_ctx"] for slot in slots] == [local.MODEL_SLOT_TOKENS] * local.MODEL_SLOTS
+    finally:
+        model.stop()
+
+
+async def test_the_data_is_found_again_at_the_next_start_on_other_ports(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, **NO_MODEL)
+    async with Embedded(settings, quiet) as first:
+        urls = {first.settings.mongodb_url, first.settings.redis_url}
+        with mongo(first.settings.mongodb_url) as database:
+            database.notes.insert_one({"text": "kept"})
+        with redis.Redis.from_url(first.settings.redis_url) as client:
+            client.set("note", "kept")
+    async with Embedded(settings, quiet) as second:
+        assert urls.isdisjoint({second.settings.mongodb_url, second.settings.redis_url})
+        with mongo(second.settings.mongodb_url) as database:
+            assert database.notes.find_one()["text"] == "kept"
+        with redis.Redis.from_url(second.settings.redis_url) as client:
+            assert client.get("note") == b"kept"
+
+
+async def test_what_has_a_url_is_neither_started_nor_changed(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    settings = Settings(
+        data_dir=folder,
+        mongodb_url="mongodb://db.example/?replicaSet=rs0",
+        redis_url="redis://cache.example/0",
+        openai_api_key=SecretStr("a key"),
+    )
+    async with Embedded(settings, quiet) as embedded:
+        assert embedded.settings == settings
+        assert embedded.environment == {}
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(embedded.wait_for_death(), 0.05)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["mongod", "redis-server"])
+async def test_an_engine_killed_from_outside_is_noticed_and_named(tmp_path: Path, name: str) -> None:
+    async with Embedded(Settings(data_dir=tmp_path, **NO_MODEL), quiet) as embedded:
+        death = asyncio.create_task(embedded.wait_for_death())
+        victim = next(engine for engine in embedded._engines if engine.name == name)
+        os.kill(victim.pid, signal.SIGKILL)
+        told = await asyncio.wait_for(death, 10)
+    assert told == f"{name} was killed from outside (signal 9); its log: {victim.log}"
+    assert victim.log is not None
+    assert victim.log.is_file()
+
+
+async def test_stopping_ends_what_was_started_and_nothing_else(tmp_path: Path) -> None:
+    neighbour = local.start_redis(tmp_path / "neighbour")
+    try:
+        async with Embedded(Settings(data_dir=tmp_path / "data", **NO_MODEL), quiet) as embedded:
+            pids = [engine.pid for engine in embedded._engines]
+            assert len(pids) == 2
+            assert not any(is_gone(pid) for pid in pids)
+        assert all(is_gone(pid) for pid in pids)
+        with redis.Redis.from_url(neighbour.url) as client:
+            assert client.ping()
+    finally:
+        neighbour.stop()
+
+
+async def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Engine] = []
+    fork = Engine._fork
+
+    def recorded(self: Engine) -> Any:
+        started.append(self)
+        return fork(self)
+
+    monkeypatch.setattr(Engine, "_fork", recorded)
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "redis" / "appendonlydir").write_text("not a folder")
+    with pytest.raises(local.EngineFailed, match=r"redis-server ended by itself \(exit code 1\); its log: "):
+        async with Embedded(Settings(data_dir=tmp_path, **NO_MODEL), quiet):
+            pytest.fail("It must not come up.")
+    assert {engine.name for engine in started} == {"mongod", "redis-server"}
+    assert not any(engine.alive for engine in started)
+    with local._FolderLock(tmp_path):  # the folder is free again
+        pass
+
+
+async def test_a_second_server_in_the_same_folder_is_told_who_has_it(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, **NO_MODEL)
+    async with Embedded(settings, quiet):
+        with pytest.raises(FolderInUse, match=rf"process {os.getpid()}\).*TWIN_DATA_DIR"):
+            await Embedded(settings, quiet).__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("find", "variable"),
+    [
+        (local.find_mongod, "TWIN_MONGODB_URL"),
+        (local.find_redis, "TWIN_REDIS_URL"),
+        (lambda _: local.find_model(), "OPENAI_BASE_URL"),
+    ],
+)
+def test_an_engine_that_is_found_nowhere_names_the_variable_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Callable[[Path], object], variable: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "path_hooks", [])
+    with pytest.raises(EngineMissing, match=f"set {variable} to the URL"):
+        find(tmp_path)
+
+
+def test_a_platform_without_wheels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    with pytest.raises(EngineMissing, match="no wheel with it for Darwin arm64"):
+        local._missing("mongod", "a MongoDB", "TWIN_MONGODB_URL")
+
+
+def test_an_engine_whose_library_is_missing_says_which(tmp_path: Path) -> None:
+    program = tmp_path / "mongod"
+    program.write_text(
+        '#!/bin/sh\necho "$0: error while loading shared libraries: libcurl.so.4: cannot open shared object file: No '
+        'such file or directory" >&2\nexit 127\n'
+    )
+    program.chmod(0o755)
+    with pytest.raises(
+        EngineMissing, match=r"libcurl\.so\.4 is missing \(Debian's package libcurl4\).*TWIN_MONGODB_URL"
+    ):
+        local.Mongod(str(program), tmp_path).start()
+
+
+def test_a_program_without_its_run_bit_gets_it_or_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "site-packages" / "engine"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o644)
+    assert local._runnable(program, tmp_path / "data") == program
+    assert os.access(program, os.X_OK)
+
+    program.chmod(0o644)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    chmod = Path.chmod
+    monkeypatch.setattr(
+        Path, "chmod", lambda path, mode: refused() if path == program else chmod(path, mode)
+    )  # root is refused nothing
+    copy = local._runnable(program, tmp_path / "data")
+    assert copy == tmp_path / "data" / "engine"
+    assert subprocess.run([copy], check=True).returncode == 0
+
+
+def test_mongod_comes_back_on_its_port_with_what_it_acknowledged(tmp_path: Path) -> None:
+    mongod = local.start_mongod(tmp_path)
+    try:
+        with mongo(mongod.url) as database:
+            database.notes.insert_one({"_id": 1})
+            url = mongod.url
+            mongod.kill()
+            assert not mongod.alive
+            mongod.restart()
+            assert mongod.url == url
+            assert database.notes.count_documents({}) == 1
+    finally:
+        mongod.stop()
+
+
+def test_a_paused_redis_answers_nothing_until_it_is_resumed(tmp_path: Path) -> None:
+    server = local.start_redis(tmp_path)
+    try:
+        with redis.Redis.from_url(server.url, socket_timeout=0.2) as client:
+            assert client.ping()
+            server.pause()
+            with pytest.raises(redis.TimeoutError):
+                client.ping()
+            server.resume()
+            assert client.ping()
+        server.pause()
+        assert server.stop() == 0
+    finally:
+        server.stop()
+
+
+def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom twin_sio import local\n"
+        "server = local.start_redis(Path(sys.argv[1]))\n"
+        "print(server.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent
+    )
+    with parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert not is_gone(child)
+        parent.kill()
+    until(lambda: is_gone(child), "the engine outlived the process that started it")
+
+
+def test_a_terminals_interrupt_does_not_reach_children(tmp_path: Path) -> None:
+    server = local.start_redis(tmp_path)
+    try:
+        assert os.getsid(server.pid) == server.pid
+    finally:
+        server.stop()
+
+
+async def test_a_child_is_named_when_it_ends_and_its_environment_is_ours_and_more(tmp_path: Path) -> None:
+    show = "import os; print(os.environ['TWIN_A'], 'PATH' in os.environ); raise SystemExit(3)"
+    child = Child("worker", [sys.executable, "-c", show], log=tmp_path / "worker.log", env={"TWIN_A": "a value"})
+    child.start()
+    assert await asyncio.wait_for(child.wait(), 20) == 3
+    assert child.obituary() == f"worker ended by itself (exit code 3); its log: {tmp_path / 'worker.log'}"
+    assert (tmp_path / "worker.log").read_text() == "a value True\n"
+
+
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    log = tmp_path / "log"
+    child = Child("stubborn", [sys.executable, "-c", stubborn], log=log)
+    child.start()
+    until(lambda: log.read_text() == "up\n", "it did not start")
+    assert child.stop(grace_s=0.1) == -signal.SIGKILL
+    assert child.obituary() == f"stubborn was stopped; its log: {log}"
