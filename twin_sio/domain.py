@@ -118,6 +118,21 @@ class Outcome:
     error: str | None = None
 
 
+@dataclass(slots=True)
+class Generation:
+    """One attempt at an answer while it is made: what all chunks share, and all text so far.
+
+    The one value here that changes; only whoever generates (or relays) it appends to `texts`.
+    """
+
+    generation_id: str
+    conversation_id: str
+    in_response_to: str
+    session_id: str | None
+    started_at: float
+    texts: list[str] = field(default_factory=list)
+
+
 EvidenceKind = Literal["confirmed", "edited", "change", "explicit", "host", "inferred", "up", "down", "rejected"]
 TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]
 

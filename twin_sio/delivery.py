@@ -1,0 +1,654 @@
+"""Who hears what, and in which order.
+
+Durable events are ordered by their `seq`, which the log alone gives out. Every instance hands them to its sessions
+strictly in that order: an event that is ahead of its turn waits, a hole is filled from the log. So it does not matter
+over which way an event came, whether it came twice, or whether Redis lost it: Redis rings the bell, the log answers.
+
+Chunks are ordered per generation by their index. A session that missed one gets the whole text so far as one merged
+chunk. All else is ephemeral: sent once, in no promised order, dropped first where a client reads too slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+import socketio
+import structlog
+
+from twin_sio.channels import CONTROL, FAILURES, Channels
+from twin_sio.clock import Clock, NewId, monotonic
+from twin_sio.domain import Caller, Event, Generation
+from twin_sio.errors import StorageUnavailable
+from twin_sio.protocol import Outgoing
+from twin_sio.sockets import NAMESPACE, SocketServer, event_frame, message
+
+log = structlog.get_logger("delivery")
+
+_HOLE_PATIENCE_S = 0.05
+_PENDING_MAX = 1_000
+_HEAL_TRIES = 40
+_RESUME_PAGE = 200
+_LINGER_S = 30.0
+_GENERATION_TTL_S = 600
+
+ReadLog = Callable[[str, int, int], Awaitable[Sequence[Event]]]
+ReadHeads = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
+
+
+def room(user_id: str) -> str:
+    """The Socket.IO room of all of a user's sessions."""
+    return f"user:{user_id}"
+
+
+def _channel(user_id: str) -> str:
+    return f"twin:user:{user_id}"
+
+
+@dataclass(slots=True)
+class _Session:
+    """A connection as delivery sees it: how far it has been served."""
+
+    caller: Caller
+    position: int
+    live: bool = False
+    chunk_next: dict[str, int] = field(default_factory=dict)
+    answers: dict[int, str] = field(default_factory=dict)  # what this session gets in the event's place
+
+    def instead(self, seq: int, frame: str) -> str:
+        return self.answers.pop(seq, frame) if self.answers else frame
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A durable event on its way through a feed."""
+
+    frame: str
+    generation_id: str | None = None
+
+
+class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
+    """The Redis manager: a channel per user, one order for all of a user's sessions.
+
+    Sending never waits and never raises. A write-only instance (`sockets` never attached, `listen=False`) reaches
+    every session through Redis only; what Redis loses, the log's next reader finds.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        *,
+        clock: Clock,
+        new_id: NewId,
+        read: ReadLog,
+        heads: ReadHeads,
+        listen: bool = True,
+        soft_bytes: int = 256 * 1024,
+        hard_bytes: int = 1024 * 1024,
+        stuck_s: float = 5.0,
+        on_control: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
+        super().__init__(redis_url, write_only=not listen)
+        self._clock = clock
+        self._new_id = new_id
+        self._read = read
+        self._read_heads = heads
+        self._soft = soft_bytes
+        self._hard = hard_bytes
+        self._stuck_s = stuck_s
+        self.on_control = on_control
+        self.channels = Channels(
+            redis_url,
+            on_message=self._hear if listen else None,
+            on_restored=self._restored,
+        )
+        self._feeds: dict[str, _Feed] = {}
+        self._producing: dict[str, tuple[str, Generation]] = {}
+        self._rooms_of: dict[str, set[str]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.slow_aborts = 0
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """The library's hook before its first connection; `start` has done what there is to do."""
+
+    async def start(self) -> None:
+        """Begin to publish and listen."""
+        await self.channels.start()
+        if not self.write_only:
+            self._spawn(self._watch_slow())
+
+    async def stop(self) -> None:
+        """End every task and connection of this manager."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.channels.stop()
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def publish(self, event: Event, origin: Caller | None = None, answer: Outgoing | None = None) -> None:
+        """Show a stored event to all of its user's sessions, each in its turn; `origin` gets `answer` instead."""
+        item = _item(event)
+        feed = self._feeds.get(event.user_id)
+        if feed is not None:
+            if origin is not None and answer is not None:
+                feed.answer(origin.connection_id, event.seq, event_frame(answer.type, answer.envelope()))
+            feed.offer(event.seq, item)
+        self._ring(event.user_id, ["d", event.seq, item.generation_id], item.frame)
+
+    def to_user(self, user_id: str, outgoing: Outgoing, *, skip: str | None = None) -> None:
+        """Something ephemeral to all of a user's sessions, but for the connection `skip`."""
+        frame = event_frame(outgoing.type, outgoing.envelope())
+        self._ephemeral(user_id, frame, skip)
+        self._ring(user_id, ["e", skip], frame)
+
+    def to_others(self, caller: Caller, outgoing: Outgoing) -> None:
+        """Something ephemeral to the user's sessions other than the caller's."""
+        self.to_user(caller.user_id, outgoing, skip=caller.connection_id)
+
+    def to_session(self, caller: Caller, outgoing: Outgoing) -> None:
+        """To one connection of this instance; for the dead it is dropped."""
+        self._write(caller.connection_id, event_frame(outgoing.type, outgoing.envelope()))
+
+    def begin_generation(self, user_id: str, generation: Generation) -> None:
+        """An answer begins under a fresh id; it replaces what an earlier attempt at it has shown."""
+        self._producing[generation.generation_id] = (user_id, generation)
+        feed = self._feeds.get(user_id)
+        if feed is not None:
+            feed.generations = feed.without(generation.in_response_to)
+            feed.generations[generation.generation_id] = generation
+        self.channels.command("HSET", _gens(user_id), generation.generation_id, _meta(generation))
+        self.channels.command("EXPIRE", _gens(user_id), _GENERATION_TTL_S)
+
+    def chunk(self, user_id: str, generation: Generation, text: str, *, is_last: bool = False) -> None:
+        """The next piece of an answer that this instance generates, to all of the user's sessions."""
+        index = len(generation.texts)
+        generation.texts.append(text)
+        frame = self._chunk_frame(generation, text, index, is_last=is_last)
+        feed = self._feeds.get(user_id)
+        if feed is not None:
+            feed.show_chunk(generation, index, frame)
+        key = _gen(generation.generation_id)
+        self.channels.command("RPUSH", key, text)
+        if index == 0:
+            self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
+        self._ring(user_id, ["c", generation.generation_id, index, text, _meta(generation).decode()], frame)
+
+    def end_generation(self, user_id: str, generation: Generation) -> None:
+        """No more chunks will come; the answer itself is a durable event."""
+        self._producing.pop(generation.generation_id, None)
+        self.channels.command("HDEL", _gens(user_id), generation.generation_id)
+
+    def control(self, **words: Any) -> None:
+        """A word to all instances, this one included."""
+        self.on_control(words)
+        self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, words]))
+
+    async def partial(self, generation_id: str) -> str:
+        """What a generation of any instance has sent so far, as far as Redis remembers."""
+        try:
+            texts = await self.channels.texts(_gen(generation_id))
+        except FAILURES:
+            return ""
+        return "".join(texts)
+
+    def _chunk_frame(
+        self, generation: Generation, text: str, index: int, *, first: int | None = None, is_last: bool = False
+    ) -> str:
+        payload: dict[str, Any] = {"text": text, "generation_id": generation.generation_id, "chunk_index": index}
+        if first is not None and first != index:
+            payload["first_chunk_index"] = first
+        payload["is_last_chunk"] = is_last
+        outgoing = Outgoing(
+            "twin_message_chunk",
+            payload,
+            self._new_id(),
+            self._clock(),
+            generation.session_id,
+            generation.in_response_to,
+            generation.conversation_id,
+        )
+        return event_frame(outgoing.type, outgoing.envelope())
+
+    def merged(self, generation: Generation) -> str:
+        """The whole text so far as one chunk."""
+        return self._chunk_frame(generation, "".join(generation.texts), len(generation.texts) - 1, first=0)
+
+    def _ring(self, user_id: str, head: list[Any], frame: str) -> None:
+        header = orjson.dumps([self.channels.instance, *head])
+        self.channels.publish(_channel(user_id), header + b"\n" + frame.encode())
+
+    # -- sockets -----------------------------------------------------------------------------------------------------
+
+    def _write(self, sid: str, frame: str) -> int:
+        return self._deliver(sid, message(frame))
+
+    def _deliver(self, sid: str, packet: Any) -> int:
+        server: SocketServer = self.server
+        held = server.write(sid, packet)
+        if held > self._hard:
+            self._cut(sid)
+        return held
+
+    def _ephemeral(self, user_id: str, frame: str, skip: str | None) -> None:
+        packet = message(frame)
+        for sid, _ in self.get_participants(NAMESPACE, room(user_id)):
+            if sid != skip and self.server.held(sid)[0] < self._soft:
+                self._deliver(sid, packet)
+
+    def _cut(self, sid: str) -> None:
+        self.slow_aborts += 1
+        log.info("slow_consumer_cut", connection=sid)
+        self.server.abort(sid)
+
+    async def _watch_slow(self) -> None:
+        while True:
+            await asyncio.sleep(min(0.5, self._stuck_s / 4))
+            for feed in list(self._feeds.values()):
+                for sid in list(feed.sessions):
+                    held, still_s = self.server.held(sid)
+                    if held and still_s > self._stuck_s:
+                        self._cut(sid)
+
+    # -- sessions ----------------------------------------------------------------------------------------------------
+
+    async def prepare(self, user_id: str) -> None:
+        """Listen to the user's channel before anything of the user is read; waits a second at most."""
+        feed = self._feed(user_id)
+        self._release_later(feed)
+        await self.channels.subscribe(_channel(user_id))
+
+    def _feed(self, user_id: str) -> _Feed:
+        feed = self._feeds.get(user_id)
+        if feed is None:
+            feed = self._feeds[user_id] = _Feed(self, user_id)
+        return feed
+
+    def attach(self, caller: Caller, *, head: int, last_seq: int | None) -> None:
+        """Serve a connection from now on: what it missed after `last_seq`, `resumed`, then live events. Without
+        `last_seq`: live from `head`, which was read after `prepare`."""
+        feed = self._feed(caller.user_id)
+        feed.know(head)
+        session = _Session(caller, head if last_seq is None else last_seq)
+        feed.sessions[caller.connection_id] = session
+        self._spawn(feed.catch_up(session, tell=last_seq is not None))
+
+    async def resume(self, caller: Caller, last_seq: int) -> Outgoing | None:
+        """Send again everything after `last_seq`, then `resumed` (which is returned), then go on live.
+
+        None where the connection is gone, or asked anew meanwhile.
+        """
+        feed = self._feeds.get(caller.user_id)
+        session = feed.sessions.get(caller.connection_id) if feed else None
+        if feed is None or session is None:
+            return None
+        fresh = replace(session, position=last_seq, live=False, chunk_next={})
+        feed.sessions[caller.connection_id] = fresh  # an earlier catch-up finds itself replaced, and ends
+        return await feed.catch_up(fresh, tell=True)
+
+    def detach(self, caller: Caller) -> None:
+        """The connection is gone. Its user's channel is kept for a while: it tends to come back."""
+        feed = self._feeds.get(caller.user_id)
+        if feed is None:
+            return
+        feed.sessions.pop(caller.connection_id, None)
+        if not feed.sessions:
+            self._release_later(feed)
+
+    def _release_later(self, feed: _Feed) -> None:
+        feed.linger = monotonic() + _LINGER_S
+        asyncio.get_running_loop().call_later(_LINGER_S + 1, self._forget, feed)
+
+    def _forget(self, feed: _Feed) -> None:
+        if not feed.sessions and monotonic() > feed.linger and self._feeds.get(feed.user_id) is feed:
+            del self._feeds[feed.user_id]
+            self.channels.unsubscribe(_channel(feed.user_id))
+
+    def local_sessions(self, user_id: str) -> list[Caller]:
+        """The user's connections on this instance."""
+        feed = self._feeds.get(user_id)
+        return [session.caller for session in feed.sessions.values()] if feed else []
+
+    # -- hearing -----------------------------------------------------------------------------------------------------
+
+    def _hear(self, channel: str, payload: bytes) -> None:
+        if channel == CONTROL:
+            source, words = orjson.loads(payload)
+            if source != self.channels.instance:
+                self.on_control(words)
+            return
+        header, _, body = payload.partition(b"\n")
+        source, kind, *rest = orjson.loads(header)
+        feed = self._feeds.get(channel.removeprefix("twin:user:"))
+        if source == self.channels.instance or feed is None:
+            return
+        frame = body.decode()
+        if kind == "d":
+            feed.offer(rest[0], _Item(frame, generation_id=rest[1]))
+        elif kind == "c":
+            feed.hear_chunk(rest[0], rest[1], rest[2], rest[3], frame)
+        elif kind == "e":
+            self._ephemeral(feed.user_id, frame, rest[0])
+
+    def _restored(self) -> None:
+        """Redis is back: tell what it has forgotten, look at the log for what it has swallowed."""
+        for user_id, generation in self._producing.values():
+            key = _gen(generation.generation_id)
+            self.channels.command("DEL", key)
+            if generation.texts:
+                self.channels.command("RPUSH", key, *generation.texts)
+                self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
+            self.channels.command("HSET", _gens(user_id), generation.generation_id, _meta(generation))
+        if not self.write_only:
+            self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, {"kind": "look"}]))
+            self._spawn(self.look())
+
+    async def look(self) -> None:
+        """Compare every feed with the log and serve what was missed; then tell the clients to do the same."""
+        while True:
+            users = list(self._feeds)
+            try:
+                for start in range(0, len(users), 500):
+                    heads = await self._read_heads(users[start : start + 500])
+                    for user_id, head in heads.items():
+                        if user_id in self._feeds:
+                            self._feeds[user_id].behind(head)
+                break
+            except StorageUnavailable:
+                await asyncio.sleep(0.5 + random.random())
+        for feed in list(self._feeds.values()):
+            for session in list(feed.sessions.values()):
+                self.to_session(
+                    session.caller, Outgoing("resync", {"reason": "redis_restored"}, self._new_id(), self._clock())
+                )
+
+    # -- the library's interface -------------------------------------------------------------------------------------
+
+    async def emit(
+        self, event: str, data: Any, namespace: str | None = None, room: Any = None, skip_sid: Any = None, **_: Any
+    ) -> None:  # noqa: ARG002
+        """The stock call, for a room `user:...`: ephemeral, on every instance."""
+        if isinstance(room, str) and room.startswith("user:"):
+            frame = event_frame(event, data)
+            user_id = room.removeprefix("user:")
+            if not self.write_only:
+                self._ephemeral(user_id, frame, skip_sid)
+            self._ring(user_id, ["e", skip_sid], frame)
+        elif isinstance(room, str) and self.server is not None:
+            self._write(room, event_frame(event, data))
+
+    async def _publish(self, data: Any) -> None:
+        """What the stock manager would broadcast (disconnects and rooms of sids elsewhere) has no use here."""
+
+    async def disconnect(self, sid: str, namespace: str, **_: Any) -> None:
+        """Forget a connection; in time that does not grow with the number of rooms."""
+        self.basic_disconnect(sid, namespace)
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
+        self._rooms_of.setdefault(sid, set()).add(room)
+
+    def basic_disconnect(self, sid: str, namespace: str, **_: Any) -> None:
+        for name in self._rooms_of.pop(sid, ()):
+            self.basic_leave_room(sid, namespace, name)
+        self.callbacks.pop(sid, None)
+        for pending in (self.pending_connect, self.pending_disconnect):
+            waiting = pending.get(namespace)
+            if waiting is not None and sid in waiting:
+                waiting.remove(sid)
+                if not waiting:
+                    del pending[namespace]
+
+
+def _meta(generation: Generation) -> bytes:
+    return orjson.dumps([generation.conversation_id, generation.in_response_to, generation.session_id])
+
+
+def _generation(generation_id: str, meta: bytes | str) -> Generation:
+    conversation_id, in_response_to, session_id = orjson.loads(meta)
+    return Generation(generation_id, conversation_id, in_response_to, session_id, monotonic())
+
+
+def _gens(user_id: str) -> str:
+    return f"twin:gens:{user_id}"
+
+
+def _gen(generation_id: str) -> str:
+    return f"twin:gen:{generation_id}"
+
+
+class _Feed:
+    """One user on this instance: the point up to which everything was served, and what waits beyond a hole."""
+
+    def __init__(self, delivery: Delivery, user_id: str) -> None:
+        self._delivery = delivery
+        self.user_id = user_id
+        self.head: int | None = None
+        self.sessions: dict[str, _Session] = {}
+        self.generations: dict[str, Generation] = {}
+        self.linger = 0.0
+        self._pending: dict[int, _Item] = {}
+        self._target = 0
+        self._healer: asyncio.Task[Any] | None = None
+
+    # -- durable -----------------------------------------------------------------------------------------------------
+
+    def know(self, head: int) -> None:
+        """The log stands at `head` (read after the subscription): the feed begins there, or catches up."""
+        if self.head is None:
+            self.head = head
+            self._pending = {seq: item for seq, item in self._pending.items() if seq > head}
+            self._drain()
+            self.behind(self._target)
+        else:
+            self.behind(head)
+
+    def behind(self, head: int) -> None:
+        """The log is at `head`: fetch what has not been heard."""
+        self._target = max(self._target, head)
+        if self.head is not None and head > self.head:
+            self._heal(0.0)
+
+    def answer(self, sid: str, seq: int, frame: str) -> None:
+        """Give one session `frame` in the place of the event `seq`; at once, where that has passed it by."""
+        session = self.sessions.get(sid)
+        if session is None:
+            return
+        if session.position >= seq:
+            self._delivery._write(sid, frame)
+        else:
+            session.answers[seq] = frame
+
+    def offer(self, seq: int, item: _Item) -> None:
+        """An event was stored: serve it in its turn, once."""
+        if self.head is not None and seq <= self.head:
+            return
+        self._target = max(self._target, seq)
+        if len(self._pending) < _PENDING_MAX:
+            self._pending[seq] = item
+        self._drain()
+        if self.head is not None and self.head < self._target:
+            self._heal(_HOLE_PATIENCE_S)
+
+    def _drain(self) -> None:
+        while self.head is not None and (item := self._pending.pop(self.head + 1, None)) is not None:
+            self._serve(self.head + 1, item)
+
+    def _serve(self, seq: int, item: _Item) -> None:
+        self.head = seq
+        if item.generation_id is not None:
+            self.generations.pop(item.generation_id, None)
+        packet = message(item.frame)
+        for sid, session in list(self.sessions.items()):
+            if not session.live or session.position >= seq:
+                continue
+            session.position = seq
+            if item.generation_id is not None:
+                session.chunk_next.pop(item.generation_id, None)
+            frame = session.instead(seq, item.frame)
+            self._delivery._deliver(sid, packet if frame is item.frame else message(frame))
+
+    def _heal(self, patience_s: float) -> None:
+        if self._healer is None or self._healer.done():
+            self._healer = self._delivery._spawn(self._fill(patience_s))
+
+    async def _fill(self, patience_s: float) -> None:
+        """Read the log from the head on until nothing is missing. A hole may just be late on its way."""
+        await asyncio.sleep(patience_s)
+        tries = 0
+        while self.head is not None and self.head < self._target and tries < _HEAL_TRIES:
+            try:
+                events = await self._delivery._read(self.user_id, self.head, _RESUME_PAGE)
+            except StorageUnavailable:
+                await asyncio.sleep(0.5 + random.random())
+                continue
+            for event in events:
+                if event.seq > self.head:  # what the log no longer has (retention) is passed over
+                    self._pending.pop(event.seq, None)
+                    self._serve(event.seq, _item(event))
+            self._drain()
+            if not events:
+                tries += 1
+                await asyncio.sleep(_HOLE_PATIENCE_S)
+        if self.head is not None and self.head < self._target:  # told of what the log has never had
+            self._target = self.head
+            self._pending.clear()
+
+    # -- chunks ------------------------------------------------------------------------------------------------------
+
+    def without(self, in_response_to: str) -> dict[str, Generation]:
+        return {
+            name: generation
+            for name, generation in self.generations.items()
+            if generation.in_response_to != in_response_to
+        }
+
+    def show_chunk(self, generation: Generation, index: int, frame: str) -> None:
+        """A chunk that `generation.texts` holds already, to every live session: as it is, or merged."""
+        packet = message(frame)
+        whole: Any = None
+        for sid, session in self.sessions.items():
+            if not session.live:
+                continue
+            if self._delivery.server.held(sid)[0] > self._delivery._soft:
+                continue  # its next chunk will be a merged one
+            if session.chunk_next.get(generation.generation_id, 0) == index:
+                self._delivery._deliver(sid, packet)
+            else:
+                whole = whole or message(self._delivery.merged(generation))
+                self._delivery._deliver(sid, whole)
+            session.chunk_next[generation.generation_id] = index + 1
+
+    def hear_chunk(self, generation_id: str, index: int, text: str, meta: str, frame: str) -> None:
+        """A chunk from another instance. One that is ahead waits for the whole text, which Redis holds."""
+        generation = self.generations.get(generation_id)
+        if generation is None:
+            generation = _generation(generation_id, meta)
+            self.generations = self.without(in_response_to)
+            self.generations[generation_id] = generation
+        if index == len(generation.texts):
+            generation.texts.append(text)
+            self.show_chunk(generation, index, frame)
+        elif index > len(generation.texts):
+            self._delivery._spawn(self._refetch(generation))
+
+    async def _refetch(self, generation: Generation) -> None:
+        await self._fetch(generation)
+        if generation.texts and generation.generation_id in self.generations:
+            self.show_chunk(generation, len(generation.texts) - 1, self._delivery.merged(generation))
+
+    async def _fetch(self, generation: Generation) -> None:
+        try:
+            texts = await self._delivery.channels.texts(_gen(generation.generation_id))
+        except FAILURES:
+            return
+        if len(texts) > len(generation.texts):
+            generation.texts[:] = texts
+
+    async def adopt_running(self) -> None:
+        """Learn of generations that began before this instance listened."""
+        for user_id, mine in self._delivery._producing.values():
+            if user_id == self.user_id:
+                self.generations[mine.generation_id] = mine
+        if not self._delivery.channels.healthy:
+            return
+        try:
+            running = await self._delivery.channels.fields(_gens(self.user_id))
+        except FAILURES:
+            return
+        for generation_id, meta in running.items():
+            if generation_id in self.generations or generation_id in self._delivery._producing:
+                continue
+            generation = _generation(generation_id, meta)
+            await self._fetch(generation)
+            self.generations.setdefault(generation_id, generation)
+        stale = monotonic() - _GENERATION_TTL_S
+        self.generations = {name: one for name, one in self.generations.items() if one.started_at > stale}
+
+    # -- resume ------------------------------------------------------------------------------------------------------
+
+    async def catch_up(self, session: _Session, *, tell: bool) -> Outgoing | None:
+        """Serve one session from the log until it stands where the feed stands; then it is live."""
+        sid = session.caller.connection_id
+        complete = True
+        await self.adopt_running()
+        while self.sessions.get(sid) is session:
+            if self.head is not None and session.position >= self.head:
+                break
+            try:
+                events = await self._delivery._read(self.user_id, session.position, _RESUME_PAGE)
+            except StorageUnavailable:
+                await asyncio.sleep(0.5 + random.random())
+                continue
+            if self.sessions.get(sid) is not session:
+                return None
+            if not events:  # the log ends before the feed's head: retention has removed what there was
+                complete = False
+                session.position = self.head or 0
+                break
+            for event in events:
+                complete = complete and event.seq == session.position + 1
+                session.position = event.seq
+                self._delivery._write(sid, session.instead(event.seq, _item(event).frame))
+            self.know(session.position)
+            await self._drained(sid)
+        if self.sessions.get(sid) is not session:
+            return None
+        head = self.head or 0
+        complete = complete and session.position <= head
+        session.position = head
+        # From here to the end nothing waits: what follows is live, and in order.
+        for generation in self.generations.values():
+            if generation.texts:
+                self._delivery._write(sid, self._delivery.merged(generation))
+                session.chunk_next[generation.generation_id] = len(generation.texts)
+        session.live = True
+        told = Outgoing(
+            "resumed", {"through_seq": head, "complete": complete}, self._delivery._new_id(), self._delivery._clock()
+        )
+        if tell:
+            self._delivery.to_session(session.caller, told)
+        return told
+
+    async def _drained(self, sid: str) -> None:
+        """Wait until the client has read most of it, so that a long resume is not taken for a slow consumer."""
+        while self._delivery.server.held(sid)[0] > self._delivery._soft // 2:  # noqa: ASYNC110 - the library's queue
+            await asyncio.sleep(0.005)
+
+
+def _item(event: Event) -> _Item:
+    return _Item(
+        event_frame(event.type, Outgoing.of(event).envelope()), generation_id=event.payload.get("generation_id")
+    )

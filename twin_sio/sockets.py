@@ -1,0 +1,289 @@
+"""The seam to python-socketio and python-engineio: everything that leans on their insides stands in this file.
+
+`SocketServer` hands whole frames to sockets without a task per recipient, counts what each socket holds, aborts one
+that does not read, and gives every odd frame to `on_event` / `on_malformed` instead of losing it in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+import socketio
+from aiohttp import WSMsgType, web
+from engineio.packet import MESSAGE
+from engineio.packet import Packet as EnginePacket
+from engineio.payload import Payload
+from socketio import packet as socketio_packet
+
+from twin_sio.clock import monotonic
+
+NAMESPACE = "/"
+PACKET_MAX_BYTES = 100_000
+_ODD_PACKET = "49"
+POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at once
+
+
+# The library logs what clients sent; we log ourselves, and never that.
+_silent = logging.getLogger("twin_sio.silent")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
+
+class MalformedFrame(Exception):
+    """A frame that is no Socket.IO event of ours."""
+
+
+class Json:
+    """orjson behind the `json` module's two functions, as the library's packets call them."""
+
+    @staticmethod
+    def dumps(value: object, **_: object) -> str:
+        return orjson.dumps(value).decode()
+
+    @staticmethod
+    def loads(text: str | bytes, **_: object) -> Any:
+        return orjson.loads(text)
+
+
+class Frame(socketio_packet.Packet):  # type: ignore[misc]
+    """A packet that is never searched for binary values."""
+
+    uses_binary_events = False
+    json = Json
+
+
+def event_frame(name: str, envelope: Mapping[str, Any]) -> str:
+    """The Socket.IO text of an event; built once for all who get it."""
+    return f'2["{name}",{orjson.dumps(envelope).decode()}]'
+
+
+def ack_frame(ack_id: int, envelope: Mapping[str, Any] | None) -> str:
+    """The Socket.IO text of an acknowledgement with one argument, or none."""
+    body = orjson.dumps(envelope).decode() if envelope is not None else ""
+    return f"3{ack_id}[{body}]"
+
+
+class Outbox(asyncio.Queue[Any]):
+    """A socket's queue that knows how many characters it holds and when one last left it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = 0
+        self.moved_at = monotonic()
+
+    def _put(self, item: Any) -> None:
+        if not self.held:
+            self.moved_at = monotonic()
+        self.held += _size(item)
+        super()._put(item)
+
+    def _get(self) -> Any:
+        item = super()._get()
+        self.held -= _size(item)
+        self.moved_at = monotonic()
+        return item
+
+
+def _size(item: Any) -> int:
+    data = getattr(item, "data", None)
+    return len(data) if isinstance(data, str) else 0
+
+
+class WebSocket:
+    """The WebSocket of one Engine.IO socket: no compression, text only, its transport within reach."""
+
+    def __init__(self, handler: Callable[[WebSocket], Awaitable[None]], server: Any) -> None:
+        self._handler = handler
+        self._max = server.max_http_buffer_size
+
+    async def __call__(self, environ: dict[str, Any]) -> web.WebSocketResponse:
+        request: web.Request = environ["aiohttp.request"]
+        self._ws = web.WebSocketResponse(max_msg_size=self._max, compress=False)
+        await self._ws.prepare(request)
+        self._handler.__self__.transport = request.transport  # type: ignore[attr-defined]
+        await self._handler(self)
+        return self._ws
+
+    async def close(self) -> None:
+        await self._ws.close()
+
+    async def send(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            await self._ws.send_str(message)
+
+    async def wait(self) -> str:
+        message = await self._ws.receive()
+        if message.type is not WSMsgType.TEXT or not message.data or message.data[0] not in "0123456":
+            raise OSError  # closed, binary or no Engine.IO packet: the reader ends, and with it the socket
+        data: str = message.data
+        if data[0] != "4":
+            return data[: len("2probe")]
+        # The library would take what does not begin with a digit for JSON, and may die of its depth.
+        return data if data[1:2] in ("0", "1", "2", "3") else _ODD_PACKET
+
+
+class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
+    """An AsyncServer that keeps order and answers everything.
+
+    `on_event(sid, name, args, ack_id)` is called for each event in the order of arrival and must not wait;
+    `on_malformed(sid)` for each frame that is none; `on_connected(sid)` right after the client was told that it is
+    connected, so that what it emits comes first.
+    """
+
+    on_event: Callable[[str, str, list[Any], int | None], None]
+    on_malformed: Callable[[str], None]
+    on_connected: Callable[[str], None]
+
+    def __init__(self, manager: Any, *, cors: list[str] | None, ping_interval_s: int, ping_timeout_s: int) -> None:
+        super().__init__(
+            async_mode="aiohttp",
+            client_manager=manager,
+            serializer=Frame,
+            async_handlers=False,
+            cors_allowed_origins=cors,
+            ping_interval=ping_interval_s,
+            ping_timeout=ping_timeout_s,
+            max_http_buffer_size=PACKET_MAX_BYTES,
+            http_compression=False,
+            logger=_silent,
+            engineio_logger=_silent,
+        )
+        self.eio.async_handlers = False
+        self.eio.create_queue = Outbox
+        self.eio._async = {**self.eio._async, "websocket": WebSocket}
+        Payload.max_decode_packets = POLL_PACKETS
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def write(self, sid: str, frame: EnginePacket) -> int:
+        """Queue a whole frame for one connection; what it now holds, in characters (-1: it is gone)."""
+        socket = self._socket(sid)
+        if socket is None:
+            return -1
+        socket.queue.put_nowait(frame)
+        held: int = socket.queue.held
+        return held
+
+    def held(self, sid: str) -> tuple[int, float]:
+        """Characters queued for the connection, and for how many seconds nothing has moved."""
+        socket = self._socket(sid)
+        if socket is None:
+            return 0, 0.0
+        return socket.queue.held, monotonic() - socket.queue.moved_at if socket.queue.held else 0.0
+
+    def close(self, sid: str) -> None:
+        """Close plainly after what is queued: the client comes back by itself."""
+        socket = self._socket(sid)
+        if socket is not None:
+            socket.queue.put_nowait(None)
+
+    def abort(self, sid: str) -> None:
+        """Cut the connection now and drop what is queued; the client comes back by itself."""
+        socket = self._socket(sid)
+        if socket is None:
+            return
+        transport = getattr(socket, "transport", None)
+        while not socket.queue.empty():
+            socket.queue.get_nowait()
+        socket.queue.put_nowait(None)
+        if transport is not None:
+            transport.abort()
+
+    def _socket(self, sid: str) -> Any:
+        eio_sid = self.manager.eio_sid_from_sid(sid, NAMESPACE)
+        socket = self.eio.sockets.get(eio_sid)
+        return None if socket is None or socket.closed or socket.closing else socket
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
+        if self.manager.sid_from_eio_sid(eio_sid, NAMESPACE) is not None or (namespace or NAMESPACE) != NAMESPACE:
+            # A second CONNECT, or a namespace that does not exist: nothing is registered for either.
+            refusal = self.packet_class(
+                socketio_packet.CONNECT_ERROR,
+                data={"code": "session_invalid", "message": "There is one namespace: /.", "retryable": False},
+                namespace=(namespace or NAMESPACE)[:64],
+            )
+            await self._send_packet(eio_sid, refusal)
+            return
+        await super()._handle_connect(eio_sid, namespace, data)
+        sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
+        if sid is not None and self.manager.is_connected(sid, NAMESPACE):
+            self.on_connected(sid)
+
+    async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
+        sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
+        try:
+            kind, ack_id, args = _decode(data)
+        except MalformedFrame:
+            if sid is not None:
+                self.on_malformed(sid)
+            else:
+                self._drop(eio_sid)
+            return
+        if kind == socketio_packet.CONNECT:
+            await self._handle_connect(eio_sid, args[0], args[1])
+        elif kind == socketio_packet.DISCONNECT:
+            await self._handle_disconnect(eio_sid, NAMESPACE, self.reason.CLIENT_DISCONNECT)
+        elif kind == socketio_packet.EVENT:
+            if sid is not None and self.manager.is_connected(sid, NAMESPACE):
+                self.on_event(sid, args[0], args[1:], ack_id)
+            else:
+                self._drop(eio_sid)  # an event before CONNECT: such a client is none
+
+    def _drop(self, eio_sid: str) -> None:
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is not None and not socket.closed:
+            socket.queue.put_nowait(None)
+
+
+def message(frame: str) -> EnginePacket:
+    """A Socket.IO text as the Engine.IO packet that any number of sockets can share."""
+    return EnginePacket(MESSAGE, frame)
+
+
+def _decode(data: Any) -> tuple[int, int | None, list[Any]]:
+    """`(kind, ack id, arguments)` of a client's Socket.IO packet; of a CONNECT `[namespace, auth]`.
+
+    Refuses whatever the protocol has no use for: binary, other namespaces, ids that are not plain digits.
+    """
+    if isinstance(data, dict | list | int | float | bool):  # Engine.IO has taken the text for JSON
+        raise MalformedFrame
+    if not isinstance(data, str) or not data:
+        raise MalformedFrame
+    kind, rest = data[0], data[1:]
+    if kind == "0":
+        return socketio_packet.CONNECT, None, list(_connect(rest))
+    if kind == "1":
+        return socketio_packet.DISCONNECT, None, []
+    if kind == "3":  # we ask for no acknowledgements
+        return socketio_packet.ACK, None, []
+    if kind != "2":
+        raise MalformedFrame
+    if rest.startswith("/,"):
+        rest = rest[2:]
+    digits = len(rest) - len(rest.lstrip("0123456789"))
+    if digits > 15:
+        raise MalformedFrame
+    try:
+        args = orjson.loads(rest[digits:])
+    except ValueError:
+        raise MalformedFrame from None
+    if not isinstance(args, list) or not args or not isinstance(args[0], str):
+        raise MalformedFrame
+    return socketio_packet.EVENT, int(rest[:digits]) if digits else None, args
+
+
+def _connect(rest: str) -> tuple[str, Any]:
+    namespace = NAMESPACE
+    if rest.startswith("/"):
+        namespace, _, rest = rest.partition(",")
+        namespace = namespace.partition("?")[0]
+    try:
+        return namespace, orjson.loads(rest) if rest else None
+    except ValueError:
+        raise MalformedFrame from None
