@@ -1,0 +1,776 @@
+"""A client of the protocol: one user's session, kept alive. For the command line, tests, benchmarks and your own.
+
+    async with TwinClient("http://127.0.0.1:8000", token) as twin:
+        answer = await twin.ask("What did I want to cook tonight?")
+        print(answer.text)
+
+What is sent is sent until the server has stored it: over reconnects, to whichever instance, each message once in
+effect. What comes is applied in order and once (see `client_state`). Reconnecting is done here, with exponential
+backoff and full jitter; `close()` ends every task that was started.
+
+    ClientError
+    ├── Unreachable          nothing that speaks the protocol answers at the address
+    ├── HandshakeRefused     the server refused the connection, by code
+    ├── RequestFailed        the server answered a request with an error, by code
+    ├── NoAnswer             the time that was given is up
+    └── Gone                 the connection has ended for good
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import aiohttp
+import orjson
+import socketio
+from socketio.packet import Packet
+
+from twin_sio.client_state import (
+    NEEDS_ANSWER,
+    AuthExpiring,
+    ClientState,
+    Draining,
+    Failed,
+    Message,
+    Ready,
+    Resumed,
+    Settled,
+    StateChange,
+    WantsHistory,
+    WantsResume,
+)
+from twin_sio.clock import iso, monotonic, new_id, now
+from twin_sio.domain import DEFAULT_CONVERSATION, Json
+from twin_sio.protocol import PAGE_DEFAULT, merge_patch
+
+T = TypeVar("T")
+Token = str | Callable[[], Awaitable[str]]
+Hook = Callable[[Literal["in", "out"], Json], None]
+
+_LOG = logging.getLogger("twin_sio.client")
+_LOG.addHandler(logging.NullHandler())
+_FAULTS = (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError)
+_TOLD_TO_LEAVE = "io server disconnect"
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+class ClientError(Exception):
+    """Whatever goes wrong between this client and its server; the text is fit to show to a person."""
+
+
+class Unreachable(ClientError):
+    def __init__(self, url: str) -> None:
+        super().__init__(f"Nothing that speaks the twin protocol answers at {url}.")
+
+
+class _Coded(ClientError):
+    """A failure that the server names: `code`, `message`, `retryable`, `retry_after_ms` (None: not said)."""
+
+    def __init__(self, told: Json) -> None:
+        self.code = str(told.get("code", "unavailable"))
+        self.message = str(told.get("message", ""))
+        self.retryable = bool(told.get("retryable", False))
+        self.retry_after_ms: int | None = told.get("retry_after_ms")
+        self.field: str | None = told.get("field")
+        super().__init__(f"{self.code}: {self.message}" + (f" ({self.field})" if self.field else ""))
+
+
+class HandshakeRefused(_Coded):
+    pass
+
+
+class RequestFailed(_Coded):
+    pass
+
+
+class NoAnswer(ClientError):
+    pass
+
+
+class Gone(ClientError):
+    pass
+
+
+# -- what a shell reports beside the changes of the state --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnecting:
+    """The next attempt is made in `delay_s` seconds; `attempt` counts from 0; `why` the last one failed, if it did."""
+
+    attempt: int
+    delay_s: float
+    why: ClientError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last change of a stream. `error` is None after `close()`."""
+
+    error: BaseException | None
+
+
+Change = StateChange | Disconnected | Reconnecting | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential, with full jitter: attempt n waits a random time up to `base_s * 2**n`, at most `max_s`."""
+
+    base_s: float = 0.2
+    max_s: float = 10.0
+
+    def delay(self, attempt: int, at_least_ms: int | None = None) -> float:
+        jittered = random.uniform(0, min(self.max_s, self.base_s * 2 ** min(attempt, 32)))
+        return max(jittered, (at_least_ms or 0) / 1000)
+
+
+# -- one connection ----------------------------------------------------------------------------------------------------
+
+
+def _given(fields: Json) -> dict[str, Any]:
+    """The fields that have a value."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+class _Orjson:
+    """orjson in the shape that socketio expects of a JSON module."""
+
+    @staticmethod
+    def dumps(value: object, **_: object) -> str:
+        return orjson.dumps(value).decode()
+
+    loads = staticmethod(orjson.loads)
+
+
+class _JsonPacket(Packet):  # type: ignore[misc]
+    # On a subclass, because the library's `json=` option would change every client and server of the process.
+    uses_binary_events = False
+    json = _Orjson
+
+
+class _Link:
+    """One connection, used once. `lost` is done when it has ended, with the reason."""
+
+    def __init__(self, http: aiohttp.ClientSession, on_envelope: Callable[[Json], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[str] = loop.create_future()
+        self._ready: asyncio.Future[str] = loop.create_future()
+        self._refusal: Json | None = None
+        self._on_envelope = on_envelope
+        self._sio = socketio.AsyncClient(
+            reconnection=False,
+            logger=_LOG,
+            engineio_logger=_LOG,
+            handle_sigint=False,
+            http_session=http,
+            serializer=_JsonPacket,
+        )
+        # Handlers are plain functions: a coroutine would be a task, and tasks may overtake each other.
+        self._sio.on("*", self._on_event)
+        self._sio.on("connect_error", self._on_refusal)
+        self._sio.on("disconnect", self._on_disconnect)
+
+    async def open(self, url: str, auth: Json, transports: Sequence[str], timeout: float) -> None:
+        """Connect, and wait for `session_ready`. Raises `HandshakeRefused` or `Unreachable`, and is closed then."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._sio.connect(
+                    url, auth=auth, transports=list(transports), namespaces=["/"], wait_timeout=timeout
+                )
+                await asyncio.wait({self._ready, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+        except _FAULTS as fault:
+            await self.close()
+            raise self._failure(url) from fault
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        if not self._ready.done():
+            await self.close()
+            raise self._failure(url)
+
+    async def emit(self, envelope: Json, on_ack: Callable[[Json], None] | None) -> None:
+        """Hand over to the socket's queue. On a connection that has gone nothing happens: the outbox sends again."""
+        with suppress(socketio.exceptions.SocketIOError):
+            await self._sio.emit(envelope["type"], envelope, callback=on_ack)
+
+    async def close(self) -> None:
+        """End the connection and every task of it, within about a second even where the other side is silent."""
+        eio = self._sio.eio
+        with suppress(*_FAULTS):
+            async with asyncio.timeout(1.0):
+                if eio.state == "connected":
+                    await eio.queue.join()
+                await self._sio.disconnect()
+        for task in (eio.read_loop_task, eio.write_loop_task):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self.drop()
+        self._note_lost("closed")
+
+    async def drop(self) -> None:
+        """Close the WebSocket without a word of Socket.IO, as a network that goes away does."""
+        ws = self._sio.eio.ws
+        if ws is not None and not ws.closed:
+            with suppress(*_FAULTS):
+                async with asyncio.timeout(1.0):
+                    await ws.close()
+
+    def leave(self) -> None:
+        self._note_lost("draining")
+
+    def _failure(self, url: str) -> ClientError:
+        return HandshakeRefused(self._refusal) if self._refusal is not None else Unreachable(url)
+
+    def _on_event(self, _: str, envelope: object = None, *__: object) -> None:
+        if not isinstance(envelope, dict):
+            return
+        self._on_envelope(envelope)
+        if envelope.get("type") == "session_ready" and not self._ready.done():
+            self._ready.set_result("ready")
+
+    def _on_refusal(self, data: object = None) -> None:
+        if isinstance(data, dict):
+            self._refusal = data
+
+    def _on_disconnect(self, reason: str) -> None:
+        # The same reason stands for a Socket.IO disconnect ("do not come back") and for an Engine.IO close (come
+        # back); in the first case the transport is still up.
+        final = reason == self._sio.reason.SERVER_DISCONNECT and self._sio.eio.state == "connected"
+        self._note_lost(_TOLD_TO_LEAVE if final else "transport close")
+
+    def _note_lost(self, reason: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+
+# -- the client --------------------------------------------------------------------------------------------------------
+
+
+class Changes:
+    """A stream of what changes, from the moment it is made; ends with `Ended`. Unbounded: read it or close it."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Change] = asyncio.Queue()
+        self._is_over = False
+
+    def put(self, change: Change) -> None:
+        self._queue.put_nowait(change)
+
+    def __aiter__(self) -> AsyncIterator[Change]:
+        return self
+
+    async def __anext__(self) -> Change:
+        if self._is_over:
+            raise StopAsyncIteration
+        change = await self._queue.get()
+        self._is_over = isinstance(change, Ended)
+        return change
+
+
+class TwinClient:
+    """One session of one user. Connect with `async with` or `connect()`; `state` is what it knows.
+
+    `token` is the JWT, or an async function that gives a fresh one for every connection (and when one expires).
+    `on_envelope` sees every envelope as it comes and goes. `answer_timeout` (seconds) bounds the methods that wait
+    for the twin, `ack_timeout` is the time after which an unanswered request is sent again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        device: Json | None = None,
+        context: Json | None = None,
+        last_seq: int | None = None,
+        transports: Sequence[str] = ("websocket",),
+        backoff: Backoff = Backoff(),
+        connect_timeout: float = 10.0,
+        ack_timeout: float = 5.0,
+        answer_timeout: float = 120.0,
+        heartbeat: bool = True,
+        on_envelope: Hook | None = None,
+    ) -> None:
+        self.url = url
+        self.session_id = session_id or new_id()
+        self.state = ClientState(last_seq=last_seq)
+        self.on_envelope = on_envelope
+        self.device = dict(device or {})
+        self._token = token
+        self._user_id = user_id
+        self._context = context
+        self._transports = transports
+        self._backoff = backoff
+        self._connect_timeout = connect_timeout
+        self._ack_timeout = ack_timeout
+        self._answer_timeout = answer_timeout
+        self._heartbeats = heartbeat
+
+        self._http: aiohttp.ClientSession | None = None
+        self._link: _Link | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: weakref.WeakSet[Changes] = weakref.WeakSet()
+        self._nudge = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._due: dict[str, float] = {}
+        self._resume_due: float | None = None
+        self._heartbeat_due: float | None = None
+        self._leave: asyncio.TimerHandle | None = None
+        self._expected: dict[str, Json | None] = {}
+        self._failures: dict[str, Json] = {}
+        self._ended: Ended | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._link is not None and not self._link.lost.done()
+
+    async def connect(self, patience: float = 0.0) -> Json:
+        """Connect, and stay connected from then on; the payload of `session_ready`.
+
+        Raises `Unreachable` or `HandshakeRefused` where the first attempt fails. With `patience` (seconds) an attempt
+        that may be repeated is repeated for so long.
+        """
+        self._http = aiohttp.ClientSession()
+        try:
+            await self._open_until(monotonic() + patience, first_delay=0.0)
+        except BaseException:
+            await self._http.close()
+            raise
+        self._start(self._supervise())
+        self._start(self._tend())
+        return self.state.session
+
+    async def close(self) -> None:
+        """Leave, and end everything that was started. Safe to call twice."""
+        self._end(None)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._leave is not None:
+            self._leave.cancel()
+        if self._link is not None:
+            await self._link.close()
+        if self._http is not None:
+            await self._http.close()
+
+    async def drop(self) -> None:
+        """Lose the connection as a bad network does; it is made again by itself. For tests and demonstrations."""
+        if self._link is not None:
+            await self._link.drop()
+
+    def changes(self) -> Changes:
+        """What changes from now on, as a stream of its own for every caller."""
+        stream = Changes()
+        self._streams.add(stream)
+        if self._ended is not None:
+            stream.put(self._ended)
+        return stream
+
+    async def until(self, check: Callable[[ClientState], T | None], timeout: float | None = None) -> T:
+        """The first result of `check` that is neither None nor False, asked again after every change.
+
+        Raises `NoAnswer` after `timeout` seconds (None: `answer_timeout`), `Gone` or what else ended the client.
+        """
+        try:
+            async with asyncio.timeout(self._answer_timeout if timeout is None else timeout):
+                while True:
+                    found = check(self.state)
+                    if found is not None and found is not False:
+                        return found
+                    if self._ended is not None:
+                        raise self._ended.error or Gone("The client was closed.")
+                    await self._moved.wait()
+        except TimeoutError:
+            raise NoAnswer("The time for an answer is up.") from None
+
+    # -- talking -------------------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        text: str,
+        *,
+        context: Json | None = None,
+        conversation_id: str = DEFAULT_CONVERSATION,
+        message_id: str | None = None,
+    ) -> str:
+        """Say something; returns its id at once. It is sent until it is stored; `receipt` and `answer` wait."""
+        payload = _given({"text": text, "context": context})
+        return await self._submit("user_message", payload, conversation_id=conversation_id, message_id=message_id)
+
+    async def receipt(self, message_id: str, timeout: float | None = None) -> Message:
+        """Wait until an own message is stored; raises `RequestFailed` where it was refused."""
+
+        def stored(state: ClientState) -> Message | None:
+            if message_id in state.outbox:
+                return None
+            self._raise_failure(message_id)
+            return state.messages.get(message_id)
+
+        return await self.until(stored, timeout)
+
+    async def answer(self, message_id: str, timeout: float | None = None, *, newer_than: int = 0) -> Message:
+        """Wait for the twin's final answer to an own message (to the one after the first `newer_than` answers)."""
+
+        def answered(state: ClientState) -> Message | None:
+            answers = state.answers(message_id)
+            if len(answers) > newer_than:
+                return answers[-1]
+            self._raise_failure(message_id)
+            return None
+
+        return await self.until(answered, timeout)
+
+    async def ask(self, text: str, timeout: float | None = None, **more: Any) -> Message:
+        """`send`, then `answer`."""
+        return await self.answer(await self.send(text, **more), timeout)
+
+    async def stop(self, message_id: str) -> None:
+        """End the running answer to an own message; it comes as a `twin_message` with status `stopped`."""
+        await self._submit("stop_generation", {"message_id": message_id}, conversation_id=self._home(message_id))
+
+    async def regenerate(self, message_id: str, timeout: float | None = None) -> Message:
+        """Ask for another answer to a message of the user, and wait for it; the older ones are kept."""
+        before = len(self.state.answers(message_id))
+        self._failures.pop(message_id, None)
+        request = await self._submit("regenerate", {"message_id": message_id}, conversation_id=self._home(message_id))
+
+        def another(state: ClientState) -> Message | None:
+            answers = state.answers(message_id)
+            if len(answers) > before:
+                return answers[-1]
+            self._raise_failure(request)
+            self._raise_failure(message_id)
+            return None
+
+        return await self.until(another, timeout)
+
+    async def feedback(
+        self,
+        message_id: str,
+        rating: Literal["up", "down", "none"],
+        *,
+        comment: str | None = None,
+        tags: Sequence[str] | None = None,
+        correction: str | None = None,
+    ) -> None:
+        """Rate an answer of the twin; returns when it is stored."""
+        said = {"message_id": message_id, "rating": rating, "comment": comment, "correction": correction}
+        payload = _given({**said, "tags": None if tags is None else list(tags)})
+        await self._request("feedback", payload, conversation_id=self._home(message_id))
+
+    async def typing(self, is_typing: bool, *, conversation_id: str = DEFAULT_CONVERSATION) -> None:
+        await self._submit("typing_indicator", {"is_typing": is_typing}, conversation_id=conversation_id)
+
+    async def read(self, message_id: str) -> None:
+        """Tell the other devices that all up to and with this message was read."""
+        await self._submit("read_receipt", {"message_id": message_id}, conversation_id=self._home(message_id))
+
+    async def update_context(self, context: Json, *, mode: Literal["merge", "replace"] = "merge") -> None:
+        """Change the host context of this session; it is said again with every reconnect."""
+        await self._request("context_update", {"context": context, "mode": mode})
+        self._context = merge_patch(self._context, context) if mode == "merge" else context
+
+    # -- asking --------------------------------------------------------------------------------------------------------
+
+    async def history(
+        self,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        limit: int = PAGE_DEFAULT,
+        conversation_id: str = DEFAULT_CONVERSATION,
+    ) -> Json:
+        """A page of a conversation, oldest first: `{messages, has_more, conversation_id}`; the state takes it in."""
+        asked = _given({"before": before, "after": after, "limit": limit})
+        return await self._request("history", asked, conversation_id=conversation_id)
+
+    async def conversations(self) -> list[Json]:
+        """`{conversation_id, title, last_message, unread}` of each, the newest first."""
+        found: list[Json] = (await self._request("conversations", {}))["conversations"]
+        return found
+
+    async def profile(self) -> Json:
+        """What the twin believes of its user: `{version, traits}`."""
+        return await self._request("profile_get", {})
+
+    async def correct(
+        self, trait_id: str, action: Literal["confirm", "reject", "edit"], value: str | None = None
+    ) -> Json:
+        """Confirm, reject or edit a trait; returns what the server answered."""
+        return await self._request("profile_correct", _given({"trait_id": trait_id, "action": action, "value": value}))
+
+    async def refresh(self, token: str) -> None:
+        """Put a fresh token in force, for this connection and the ones to come."""
+        await self._request("auth_refresh", {"token": token})
+        if not callable(self._token):
+            self._token = token
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    async def _request(self, type: str, payload: Json, **more: Any) -> Json:
+        message_id = new_id()
+        self._expected[message_id] = None
+        try:
+            await self._submit(type, payload, message_id=message_id, **more)
+            envelope = await self.until(lambda _: self._expected[message_id], self._ack_timeout * 4)
+        finally:
+            del self._expected[message_id]
+            self.state.outbox.pop(message_id, None)
+        answer: Json = envelope["payload"]
+        if envelope["type"] == "error":
+            raise RequestFailed(answer)
+        return answer
+
+    async def _submit(
+        self,
+        type: str,
+        payload: Json,
+        *,
+        conversation_id: str = DEFAULT_CONVERSATION,
+        message_id: str | None = None,
+    ) -> str:
+        message_id = message_id or new_id()
+        metadata = {"timestamp": iso(now()), "message_id": message_id, "conversation_id": conversation_id}
+        envelope = {"type": type, "payload": payload, "metadata": metadata}
+        self._failures.pop(message_id, None)
+        self._publish(self.state.sending(envelope))
+        await self._emit(envelope)
+        self._nudge.set()
+        return message_id
+
+    async def _emit(self, envelope: Json) -> None:
+        link, message_id = self._link, envelope["metadata"]["message_id"]
+        if envelope["type"] in NEEDS_ANSWER:
+            self._due[message_id] = monotonic() + self._ack_timeout
+        if link is None or link.lost.done():
+            return
+        if self.on_envelope is not None:
+            self.on_envelope("out", envelope)
+        await link.emit(envelope, self._on_ack if envelope["type"] in NEEDS_ANSWER else None)
+
+    def _home(self, message_id: str) -> str:
+        known = self.state.messages.get(message_id)
+        return known.conversation_id if known is not None else DEFAULT_CONVERSATION
+
+    # -- receiving -----------------------------------------------------------------------------------------------------
+
+    def _on_ack(self, envelope: object = None, *_: object) -> None:
+        # The same envelope comes as an event too. Chunks could come twice that way, but they know their index.
+        if isinstance(envelope, dict):
+            self._on_envelope(envelope)
+
+    def _on_envelope(self, envelope: Json) -> None:
+        if self.on_envelope is not None:
+            self.on_envelope("in", envelope)
+        changes = self.state.receive(envelope)
+        for change in changes:
+            self._react(change)
+        self._publish(changes)
+
+    def _react(self, change: Change) -> None:
+        match change:
+            case Settled(message_id, envelope):
+                self._due.pop(message_id, None)
+                if message_id in self._expected:
+                    self._expected[message_id] = envelope
+            case Failed(error, str(in_response_to)):
+                self._failures[in_response_to] = error
+            case WantsResume():
+                self._resume_due = monotonic()
+                self._nudge.set()
+            case Resumed():
+                self._resume_due = None
+            case WantsHistory():
+                self._start(self._catch_up())
+            case Draining(after_ms) if self._link is not None:
+                self._leave = asyncio.get_running_loop().call_later(after_ms / 1000, self._link.leave)
+            case AuthExpiring() if callable(self._token):
+                self._start(self._renew())
+            case _:
+                pass
+
+    def _publish(self, changes: Sequence[Change]) -> None:
+        if not changes:
+            return
+        for stream in tuple(self._streams):
+            for change in changes:
+                stream.put(change)
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    def _raise_failure(self, message_id: str) -> None:
+        if message_id in self._failures:
+            raise RequestFailed(self._failures[message_id])
+
+    # -- staying connected ---------------------------------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._end(task.exception())
+
+    def _end(self, error: BaseException | None) -> None:
+        if self._ended is None:
+            self._ended = Ended(error)
+            self._publish([self._ended])
+
+    async def _supervise(self) -> None:
+        """Make the connection again whenever it is lost, until the server says not to."""
+        while (link := self._link) is not None:
+            since = monotonic()
+            reason = await link.lost
+            await link.close()
+            self._publish([Disconnected(reason)])
+            if reason == _TOLD_TO_LEAVE:
+                return self._end(Gone("The server ended this session: it was replaced, or its user is gone."))
+            # A server that accepts and drops at once must not be hammered without any pause.
+            await self._open_until(float("inf"), self._first_delay(monotonic() - since))
+        return None
+
+    def _first_delay(self, lasted_s: float) -> float:
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave.cancel()
+            return max(0.0, leave.when() - asyncio.get_running_loop().time())
+        return self._backoff.delay(0 if lasted_s > 5 else 2)
+
+    async def _open_until(self, deadline: float, first_delay: float) -> None:
+        """Try until it succeeds; raises the last failure where it may not be repeated, or at the deadline."""
+        delay, attempt, why = first_delay, 0, None
+        while True:
+            if attempt or delay:
+                self._publish([Reconnecting(attempt, delay, why)])
+                await asyncio.sleep(delay)
+            try:
+                return await self._open()
+            except (Unreachable, HandshakeRefused) as failure:
+                if not self._may_repeat(failure) or monotonic() >= deadline:
+                    raise
+                attempt, why = attempt + 1, failure
+                delay = self._backoff.delay(attempt, getattr(failure, "retry_after_ms", None))
+
+    def _may_repeat(self, failure: ClientError) -> bool:
+        if not isinstance(failure, HandshakeRefused):
+            return True
+        return failure.retryable or (failure.code == "auth_expired" and callable(self._token))
+
+    async def _open(self) -> None:
+        if self._http is None:
+            raise Gone("connect() comes first.")
+        link = _Link(self._http, self._on_envelope)
+        await link.open(self.url, await self._auth(), self._transports, self._connect_timeout)
+        self._link = link
+        self._heartbeat_due = monotonic() + self._heartbeat_s()
+        if self.state.resuming:
+            self._resume_due = monotonic() + 2 * self._ack_timeout
+        for envelope in tuple(self.state.outbox.values()):
+            await self._emit(envelope)
+        self._nudge.set()
+
+    async def _auth(self) -> Json:
+        token = await self._token() if callable(self._token) else self._token
+        return _given(
+            {
+                "token": token,
+                "session_id": self.session_id,
+                "user_id": self._user_id,
+                "last_seq": self.state.last_seq,
+                "context": self._context,
+                "device": self.device,
+            }
+        )
+
+    async def _tend(self) -> None:
+        """Send what is due: unanswered requests again, resumes, heartbeats. Sleeps until the next of them."""
+        while True:
+            dues = [*self._due.values(), self._resume_due, self._heartbeat_due if self._heartbeats else None]
+            next_due = min((due for due in dues if due is not None), default=None)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if next_due is None else max(0.0, next_due - monotonic())):
+                    await self._nudge.wait()
+            self._nudge.clear()
+            if self.is_connected:
+                await self._send_due(monotonic())
+            else:
+                # Nothing can be sent now; whoever connects sends all of it and nudges.
+                await self._nudge.wait()
+
+    async def _send_due(self, at: float) -> None:
+        for message_id in [message_id for message_id, due in self._due.items() if due <= at]:
+            envelope = self.state.outbox.get(message_id)
+            if envelope is None:
+                del self._due[message_id]
+            else:
+                await self._emit(envelope)
+        if self._resume_due is not None and self._resume_due <= at:
+            self._resume_due = at + 2 * self._ack_timeout
+            await self._submit("resume", {"last_seq": self.state.last_seq or 0})
+        if self._heartbeats and self._heartbeat_due is not None and self._heartbeat_due <= at:
+            self._heartbeat_due = at + self._heartbeat_s()
+            await self._submit("heartbeat", {})
+
+    def _heartbeat_s(self) -> float:
+        return float(self.state.session.get("heartbeat_interval_ms", 25_000)) / 1000
+
+    async def _catch_up(self) -> None:
+        """What a resume could not give: the newest page, from which a shell may page back."""
+        with suppress(RequestFailed, NoAnswer):
+            await self.history()
+
+    async def _renew(self) -> None:
+        if callable(self._token):
+            with suppress(RequestFailed, NoAnswer):
+                await self.refresh(await self._token())
+
+
+__all__ = [
+    "Backoff",
+    "Change",
+    "Changes",
+    "ClientError",
+    "Disconnected",
+    "Ended",
+    "Gone",
+    "HandshakeRefused",
+    "NoAnswer",
+    "Ready",
+    "Reconnecting",
+    "RequestFailed",
+    "TwinClient",
+    "Unreachable",
+]
