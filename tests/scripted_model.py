@@ -248,12 +248,12 @@ class ScriptedModel:
 
     async def _still_whole(self, request: web.Request, response: web.StreamResponse, script: Script, at: int) -> bool:
         """Do what the script wants done once `at` tokens are out; false where that ended the answer."""
-        if script.hang_after == at:
-            await asyncio.Event().wait()
         if script.rubbish_after == at:
             await response.write(script.rubbish.encode(errors="surrogateescape"))
         if script.error_after == at:
             await response.write(_framed(json.dumps({"error": {"message": "scripted"}}), script))
+        if script.hang_after == at:
+            await asyncio.Event().wait()
         if script.cut_after == at and request.transport is not None:
             request.transport.abort()
         if script.end_after == at:

@@ -1,0 +1,311 @@
+"""What the twin believes of its user: a pure function of the evidence and a date.
+
+Nothing is remembered between two calls, so computing again always gives the same, whatever the order the evidence
+came in. `p = (1 + S) / (2 + S + C)`, S the supporting and C the opposing weight of a value, both decayed. A model's
+own opinion of its confidence has no place here.
+
+How a status comes about, first match wins:
+
+    rejected     the user rejected the value and has not confirmed it since; nothing else can teach it again
+    superseded   a functional slot holds a newer explicit value
+    applied      p reached 0.80 and has not been seen under 0.65 since
+    tentative    p is 0.55 or more; also an inferred value beside an explicit one in a functional slot, and a
+                 sensitive value that its user has not confirmed, however sure they are
+    unused       the rest
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import fsum
+from typing import Final
+
+from twin_sio.domain import Evidence, Trait, TraitStatus
+
+FUNCTIONAL: Final = frozenset(
+    {
+        "identity.name",
+        "identity.nickname",
+        "identity.pronouns",
+        "identity.birthday",
+        "identity.age",
+        "identity.gender",
+        "location.city",
+        "location.country",
+        "location.timezone",
+        "work.employer",
+        "work.role",
+        "work.industry",
+        "family.status",
+        "family.partner",
+        "language.preferred",
+        "style.tone",
+        "style.length",
+    }
+)
+"""The slots that hold one value at a time, as `category.key`; every other slot holds as many as there are."""
+
+SENSITIVE: Final = frozenset(
+    {"health", "medical", "faith", "religion", "politics", "political", "sexuality", "sexual", "orientation"}
+)
+"""Words of a key that make its slot sensitive: health, faith, politics, sexuality and their usual other names."""
+
+CORRECTIONS: Final = frozenset({"confirmed", "edited"})
+STATED: Final = frozenset({"explicit", "change"}) | CORRECTIONS
+EXPLICIT: Final = STATED | {"host"}
+_ALWAYS_OPPOSING: Final = frozenset({"down", "rejected"})
+_SLACK: Final = 1e-9  # a threshold that is reached in exact arithmetic is reached
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The numbers of the model: weights by kind, half-lives in days, thresholds of the bands."""
+
+    confirmed: float = 16.0
+    edited: float = 16.0
+    rejected: float = 16.0
+    change: float = 12.0
+    explicit: float = 8.0
+    host: float = 6.0
+    inferred: float = 0.5
+    up: float = 0.25
+    down: float = 0.75
+    repeat: float = 0.25
+    explicit_half_life: float = 365.0
+    inferred_half_life: float = 60.0
+    apply: float = 0.80
+    demote: float = 0.65
+    tentative: float = 0.55
+
+    def of(self, piece: Evidence) -> float:
+        return float(getattr(self, piece.kind))
+
+    def half_life(self, *, explicit: bool) -> float:
+        return self.explicit_half_life if explicit else self.inferred_half_life
+
+
+WEIGHTS: Final = Weights()
+
+
+def normal(value: str) -> str:
+    """`value` as values are compared: without regard to case, spacing and the spelling of characters."""
+    return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+
+
+def trait_id(user_id: str, key: str, value: str) -> str:
+    """The same id for the same value of the same user's slot, for ever; tells nothing of any of them."""
+    told = "\x1f".join((user_id, key, normal(value)))
+    return "trait-" + hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def is_sensitive(key: str) -> bool:
+    """Whether the slot is of health, faith, politics or sexuality: never inferred, applied once confirmed."""
+    return not SENSITIVE.isdisjoint(re.split(r"[._]", key))
+
+
+def confidence(
+    evidence: Iterable[Evidence], as_of: datetime, weights: Weights = WEIGHTS, *, rivals: Sequence[Evidence] = ()
+) -> float:
+    """The probability, on `as_of`, of the one value that `evidence` is about; later evidence is not yet known.
+
+    `rivals` support other values of the same functional slot; inferences among them oppose a value that is itself
+    only inferred.
+    """
+    pieces = _known(evidence, as_of)
+    if _rejected_at(pieces) is not None:
+        return 1 / (2 + weights.rejected)
+    supporting, opposing = _weighed(pieces, as_of, weights, rivals)
+    return (1 + supporting) / (2 + supporting + opposing)
+
+
+def score(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: Weights = WEIGHTS) -> tuple[Trait, ...]:
+    """Every trait that the evidence of one user gives on `as_of`, sorted by key and value; the evidence in any order.
+
+    Evidence repeated under one id, and evidence after `as_of`, changes nothing.
+    """
+    slots: dict[str, dict[str, list[Evidence]]] = defaultdict(lambda: defaultdict(list))
+    for piece in _known(evidence, as_of):
+        slots[piece.key][normal(piece.value)].append(piece)
+    return tuple(
+        trait for key in sorted(slots) for trait in _Slot(user_id, key, dict(slots[key]), as_of, weights).traits()
+    )
+
+
+def _known(evidence: Iterable[Evidence], as_of: datetime) -> list[Evidence]:
+    """What counts by `as_of`: once each, in the order of their instants, nothing that a sensitive slot refuses."""
+    usable = [piece for piece in evidence if piece.observed_at <= as_of and _counts(piece)]
+    usable.sort(
+        key=lambda piece: (piece.observed_at, piece.evidence_id, piece.session_id, piece.quote, piece.extractor)
+    )
+    first: dict[str, Evidence] = {}
+    for piece in usable:
+        first.setdefault(piece.evidence_id, piece)
+    return list(first.values())
+
+
+def _counts(piece: Evidence) -> bool:
+    return piece.kind in STATED or piece.kind in _ALWAYS_OPPOSING or not is_sensitive(piece.key)
+
+
+def _supports(piece: Evidence) -> bool:
+    return piece.polarity > 0 and piece.kind not in _ALWAYS_OPPOSING
+
+
+def _rejected_at(pieces: Sequence[Evidence]) -> datetime | None:
+    """When the rejection that stands was made; None where there is none, or the user confirmed the value since."""
+    rejections = [piece.observed_at for piece in pieces if piece.kind == "rejected"]
+    if not rejections:
+        return None
+    last = max(rejections)
+    lifted = any(piece.kind in CORRECTIONS and _supports(piece) and piece.observed_at > last for piece in pieces)
+    return None if lifted else last
+
+
+def _weighed(
+    pieces: Sequence[Evidence], as_of: datetime, weights: Weights, rivals: Sequence[Evidence]
+) -> tuple[float, float]:
+    """S and C on `as_of`."""
+    support = [piece for piece in pieces if _supports(piece)]
+    against = [piece for piece in pieces if not _supports(piece) and piece.kind != "rejected"]
+    if not any(piece.kind in EXPLICIT for piece in support):
+        against += [piece for piece in _known(rivals, as_of) if piece.kind not in EXPLICIT and _supports(piece)]
+    explicit_since = min((piece.observed_at for piece in support if piece.kind in EXPLICIT), default=None)
+
+    def opposing_half_life(piece: Evidence) -> float:
+        # That of what it opposed when it was observed: what is learnt later must not change how the past reads.
+        if support and support[0].observed_at < piece.observed_at:
+            return weights.half_life(explicit=explicit_since is not None and explicit_since < piece.observed_at)
+        return weights.half_life(explicit=piece.kind in EXPLICIT)
+
+    return (
+        _total([(p, weights.half_life(explicit=p.kind in EXPLICIT)) for p in support], as_of, weights),
+        _total([(p, opposing_half_life(p)) for p in against], as_of, weights),
+    )
+
+
+def _total(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights: Weights) -> float:
+    """The decayed weights added up; within a session the strongest counts whole, the n-th after it x repeat^n.
+
+    Strongest first, so that one more piece can never take from the others more than it brings.
+    """
+    sessions: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for piece, half_life in pieces:
+        days = (as_of - piece.observed_at).total_seconds() / 86_400
+        sessions[piece.session_id, normal(piece.value)].append(weights.of(piece) * 0.5 ** (days / half_life))
+    return fsum(
+        weight * weights.repeat**nth
+        for session in sessions.values()
+        for nth, weight in enumerate(sorted(session, reverse=True))
+    )
+
+
+class _Slot:
+    """All values of one slot of one user's profile, on one date."""
+
+    def __init__(
+        self, user_id: str, key: str, values: dict[str, list[Evidence]], as_of: datetime, weights: Weights
+    ) -> None:
+        self.user_id, self.key, self.values, self.as_of, self.weights = user_id, key, values, as_of, weights
+        # For a functional slot: who stated which value when, without the values that the user rejected.
+        self.reign = (
+            sorted(
+                (piece.observed_at, weights.of(piece), name)
+                for name, pieces in values.items()
+                if key in FUNCTIONAL and _rejected_at(pieces) is None
+                for piece in pieces
+                if piece.kind in EXPLICIT and _supports(piece)
+            )
+            if key in FUNCTIONAL
+            else []
+        )
+
+    def traits(self) -> list[Trait]:
+        return [self._trait(name) for name in sorted(self.values)]
+
+    def _trait(self, name: str) -> Trait:
+        pieces = self.values[name]
+        rivals = self._rivals(name)
+        supporting, opposing = _weighed(pieces, self.as_of, self.weights, rivals)
+        rejected_at, superseded_at = _rejected_at(pieces), self._superseded_at(name)
+        if rejected_at is not None:
+            supporting, opposing = 0.0, self.weights.rejected
+        shown = next((piece for piece in reversed(pieces) if _supports(piece)), pieces[-1])
+        return Trait(
+            trait_id=trait_id(self.user_id, self.key, name),
+            key=self.key,
+            value=shown.value,
+            status=self._status(name, pieces, rivals, rejected_at, superseded_at),
+            confidence=(1 + supporting) / (2 + supporting + opposing),
+            supporting=supporting,
+            opposing=opposing,
+            valid_from=self._valid_from(name),
+            valid_to=rejected_at or superseded_at,
+            as_of=self.as_of,
+        )
+
+    def _rivals(self, name: str) -> list[Evidence]:
+        if self.key not in FUNCTIONAL:
+            return []
+        return [piece for other, pieces in self.values.items() if other != name for piece in pieces]
+
+    def _status(
+        self,
+        name: str,
+        pieces: list[Evidence],
+        rivals: list[Evidence],
+        rejected_at: datetime | None,
+        superseded_at: datetime | None,
+    ) -> TraitStatus:
+        if rejected_at is not None:
+            return "rejected"
+        if superseded_at is not None:
+            return "superseded"
+        if self._is_applied(pieces, rivals):
+            return "applied" if self._may_apply(name, pieces) else "tentative"
+        p = confidence(pieces, self.as_of, self.weights, rivals=rivals)
+        return "tentative" if p >= self.weights.tentative - _SLACK else "unused"
+
+    def _may_apply(self, name: str, pieces: list[Evidence]) -> bool:
+        if is_sensitive(self.key):
+            return any(piece.kind in CORRECTIONS and _supports(piece) for piece in pieces)
+        return not self.reign or self.reign[-1][2] == name
+
+    def _is_applied(self, pieces: list[Evidence], rivals: list[Evidence]) -> bool:
+        """The band with its hysteresis: the newest instant at which p left the middle decides.
+
+        p is looked at just before and just after every piece of evidence and on `as_of`, from the newest backwards.
+        """
+        instants = sorted({piece.observed_at for piece in (*pieces, *rivals)}, reverse=True)
+        looks = [(pieces, rivals, self.as_of)]
+        for at in instants:
+            looks.append((pieces, rivals, at))
+            looks.append(([p for p in pieces if p.observed_at < at], [p for p in rivals if p.observed_at < at], at))
+        for known, others, at in looks:
+            p = confidence(known, at, self.weights, rivals=others)
+            if p >= self.weights.apply - _SLACK:
+                return True
+            if p < self.weights.demote - _SLACK:
+                return False
+        return False
+
+    def _superseded_at(self, name: str) -> datetime | None:
+        """When another value was stated after this one was for the last time; None while this one is the newest."""
+        stated = [at for at, _, other in self.reign if other == name]
+        if not stated or self.reign[-1][2] == name:
+            return None
+        return min(at for at, _, other in self.reign if other != name and at >= stated[-1])
+
+    def _valid_from(self, name: str) -> datetime:
+        """When the value began to hold: where others held between, when it was stated again."""
+        stated = [at for at, _, other in self.reign if other == name]
+        if not stated:
+            pieces = self.values[name]
+            return next((piece.observed_at for piece in pieces if _supports(piece)), pieces[0].observed_at)
+        others = [at for at, _, other in self.reign if other != name and at < stated[-1]]
+        return min(at for at in stated if not others or at > others[-1])
