@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twin_sio.client_state import (
+from twin_sio.client import (
     AnswerGrew,
     ClientState,
     Failed,

@@ -595,27 +595,3 @@ _EPHEMERAL: Mapping[str, _Rule] = {
     "server_draining": lambda _, head: [Draining(head.payload.get("reconnect_after_ms", 0))],
     "auth_expiring": lambda _, head: [AuthExpiring(head.payload.get("expires_at", ""))],
 }
-
-__all__ = [
-    "NEEDS_ANSWER",
-    "AnswerGrew",
-    "AuthExpiring",
-    "ClientState",
-    "ContextChanged",
-    "DevicesChanged",
-    "Draining",
-    "Failed",
-    "Generation",
-    "Message",
-    "MessageChanged",
-    "ProfileChanged",
-    "ReadUpTo",
-    "Ready",
-    "Resumed",
-    "Settled",
-    "StateChange",
-    "Thinking",
-    "Typing",
-    "WantsHistory",
-    "WantsResume",
-]

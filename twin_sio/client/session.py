@@ -1,25 +1,8 @@
-"""A client of the protocol: one user's session, kept alive. For the command line, tests, benchmarks and your own.
-
-    async with TwinClient("http://127.0.0.1:8000", token) as twin:
-        answer = await twin.ask("What did I want to cook tonight?")
-        print(answer.text)
-
-What is sent is sent until the server has stored it: over reconnects, to whichever instance, each message once in
-effect. What comes is applied in order and once (see `client_state`). Reconnecting is done here, with exponential
-backoff and full jitter; `close()` ends every task that was started.
-
-    ClientError
-    ├── Unreachable          nothing that speaks the protocol answers at the address
-    ├── HandshakeRefused     the server refused the connection, by code
-    ├── RequestFailed        the server answered a request with an error, by code
-    ├── NoAnswer             the time that was given is up
-    └── Gone                 the connection has ended for good
-"""
+"""`TwinClient`: one user's session, kept alive over as many connections as it takes."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -29,18 +12,24 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 import aiohttp
-import orjson
-import socketio
-from socketio.packet import Packet
 
-from twin_sio.client_state import (
+from twin_sio.client.link import (
+    TOLD_TO_LEAVE,
+    ClientError,
+    Gone,
+    HandshakeRefused,
+    Link,
+    NoAnswer,
+    RequestFailed,
+    Unreachable,
+)
+from twin_sio.client.state import (
     NEEDS_ANSWER,
     AuthExpiring,
     ClientState,
     Draining,
     Failed,
     Message,
-    Ready,
     Resumed,
     Settled,
     StateChange,
@@ -55,50 +44,10 @@ T = TypeVar("T")
 Token = str | Callable[[], Awaitable[str]]
 Hook = Callable[[Literal["in", "out"], Json], None]
 
-_LOG = logging.getLogger("twin_sio.client")
-_LOG.addHandler(logging.NullHandler())
-_FAULTS = (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError)
-_TOLD_TO_LEAVE = "io server disconnect"
 
-
-# -- failures ----------------------------------------------------------------------------------------------------------
-
-
-class ClientError(Exception):
-    """Whatever goes wrong between this client and its server; the text is fit to show to a person."""
-
-
-class Unreachable(ClientError):
-    def __init__(self, url: str) -> None:
-        super().__init__(f"Nothing that speaks the twin protocol answers at {url}.")
-
-
-class _Coded(ClientError):
-    """A failure that the server names: `code`, `message`, `retryable`, `retry_after_ms` (None: not said)."""
-
-    def __init__(self, told: Json) -> None:
-        self.code = str(told.get("code", "unavailable"))
-        self.message = str(told.get("message", ""))
-        self.retryable = bool(told.get("retryable", False))
-        self.retry_after_ms: int | None = told.get("retry_after_ms")
-        self.field: str | None = told.get("field")
-        super().__init__(f"{self.code}: {self.message}" + (f" ({self.field})" if self.field else ""))
-
-
-class HandshakeRefused(_Coded):
-    pass
-
-
-class RequestFailed(_Coded):
-    pass
-
-
-class NoAnswer(ClientError):
-    pass
-
-
-class Gone(ClientError):
-    pass
+def _given(fields: Json) -> dict[str, Any]:
+    """The fields that have a value."""
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 # -- what a shell reports beside the changes of the state --------------------------------------------------------------
@@ -138,126 +87,6 @@ class Backoff:
     def delay(self, attempt: int, at_least_ms: int | None = None) -> float:
         jittered = random.uniform(0, min(self.max_s, self.base_s * 2 ** min(attempt, 32)))
         return max(jittered, (at_least_ms or 0) / 1000)
-
-
-# -- one connection ----------------------------------------------------------------------------------------------------
-
-
-def _given(fields: Json) -> dict[str, Any]:
-    """The fields that have a value."""
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-class _Orjson:
-    """orjson in the shape that socketio expects of a JSON module."""
-
-    @staticmethod
-    def dumps(value: object, **_: object) -> str:
-        return orjson.dumps(value).decode()
-
-    loads = staticmethod(orjson.loads)
-
-
-class _JsonPacket(Packet):  # type: ignore[misc]
-    # On a subclass, because the library's `json=` option would change every client and server of the process.
-    uses_binary_events = False
-    json = _Orjson
-
-
-class _Link:
-    """One connection, used once. `lost` is done when it has ended, with the reason."""
-
-    def __init__(self, http: aiohttp.ClientSession, on_envelope: Callable[[Json], None]) -> None:
-        loop = asyncio.get_running_loop()
-        self.lost: asyncio.Future[str] = loop.create_future()
-        self._ready: asyncio.Future[str] = loop.create_future()
-        self._refusal: Json | None = None
-        self._on_envelope = on_envelope
-        self._sio = socketio.AsyncClient(
-            reconnection=False,
-            logger=_LOG,
-            engineio_logger=_LOG,
-            handle_sigint=False,
-            http_session=http,
-            serializer=_JsonPacket,
-        )
-        # Handlers are plain functions: a coroutine would be a task, and tasks may overtake each other.
-        self._sio.on("*", self._on_event)
-        self._sio.on("connect_error", self._on_refusal)
-        self._sio.on("disconnect", self._on_disconnect)
-
-    async def open(self, url: str, auth: Json, transports: Sequence[str], timeout: float) -> None:
-        """Connect, and wait for `session_ready`. Raises `HandshakeRefused` or `Unreachable`, and is closed then."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._sio.connect(
-                    url, auth=auth, transports=list(transports), namespaces=["/"], wait_timeout=timeout
-                )
-                await asyncio.wait({self._ready, self.lost}, return_when=asyncio.FIRST_COMPLETED)
-        except _FAULTS as fault:
-            await self.close()
-            raise self._failure(url) from fault
-        except asyncio.CancelledError:
-            await self.close()
-            raise
-        if not self._ready.done():
-            await self.close()
-            raise self._failure(url)
-
-    async def emit(self, envelope: Json, on_ack: Callable[[Json], None] | None) -> None:
-        """Hand over to the socket's queue. On a connection that has gone nothing happens: the outbox sends again."""
-        with suppress(socketio.exceptions.SocketIOError):
-            await self._sio.emit(envelope["type"], envelope, callback=on_ack)
-
-    async def close(self) -> None:
-        """End the connection and every task of it, within about a second even where the other side is silent."""
-        eio = self._sio.eio
-        with suppress(*_FAULTS):
-            async with asyncio.timeout(1.0):
-                if eio.state == "connected":
-                    await eio.queue.join()
-                await self._sio.disconnect()
-        for task in (eio.read_loop_task, eio.write_loop_task):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        await self.drop()
-        self._note_lost("closed")
-
-    async def drop(self) -> None:
-        """Close the WebSocket without a word of Socket.IO, as a network that goes away does."""
-        ws = self._sio.eio.ws
-        if ws is not None and not ws.closed:
-            with suppress(*_FAULTS):
-                async with asyncio.timeout(1.0):
-                    await ws.close()
-
-    def leave(self) -> None:
-        self._note_lost("draining")
-
-    def _failure(self, url: str) -> ClientError:
-        return HandshakeRefused(self._refusal) if self._refusal is not None else Unreachable(url)
-
-    def _on_event(self, _: str, envelope: object = None, *__: object) -> None:
-        if not isinstance(envelope, dict):
-            return
-        self._on_envelope(envelope)
-        if envelope.get("type") == "session_ready" and not self._ready.done():
-            self._ready.set_result("ready")
-
-    def _on_refusal(self, data: object = None) -> None:
-        if isinstance(data, dict):
-            self._refusal = data
-
-    def _on_disconnect(self, reason: str) -> None:
-        # The same reason stands for a Socket.IO disconnect ("do not come back") and for an Engine.IO close (come
-        # back); in the first case the transport is still up.
-        final = reason == self._sio.reason.SERVER_DISCONNECT and self._sio.eio.state == "connected"
-        self._note_lost(_TOLD_TO_LEAVE if final else "transport close")
-
-    def _note_lost(self, reason: str) -> None:
-        if not self.lost.done():
-            self.lost.set_result(reason)
 
 
 # -- the client --------------------------------------------------------------------------------------------------------
@@ -326,7 +155,7 @@ class TwinClient:
         self._heartbeats = heartbeat
 
         self._http: aiohttp.ClientSession | None = None
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: weakref.WeakSet[Changes] = weakref.WeakSet()
         self._nudge = asyncio.Event()
@@ -656,7 +485,7 @@ class TwinClient:
             reason = await link.lost
             await link.close()
             self._publish([Disconnected(reason)])
-            if reason == _TOLD_TO_LEAVE:
+            if reason == TOLD_TO_LEAVE:
                 return self._end(Gone("The server ended this session: it was replaced, or its user is gone."))
             # A server that accepts and drops at once must not be hammered without any pause.
             await self._open_until(float("inf"), self._first_delay(monotonic() - since))
@@ -692,7 +521,7 @@ class TwinClient:
     async def _open(self) -> None:
         if self._http is None:
             raise Gone("connect() comes first.")
-        link = _Link(self._http, self._on_envelope)
+        link = Link(self._http, self._on_envelope)
         await link.open(self.url, await self._auth(), self._transports, self._connect_timeout)
         self._link = link
         self._heartbeat_due = monotonic() + self._heartbeat_s()
@@ -756,21 +585,3 @@ class TwinClient:
         if callable(self._token):
             with suppress(RequestFailed, NoAnswer):
                 await self.refresh(await self._token())
-
-
-__all__ = [
-    "Backoff",
-    "Change",
-    "Changes",
-    "ClientError",
-    "Disconnected",
-    "Ended",
-    "Gone",
-    "HandshakeRefused",
-    "NoAnswer",
-    "Ready",
-    "Reconnecting",
-    "RequestFailed",
-    "TwinClient",
-    "Unreachable",
-]

@@ -1,0 +1,88 @@
+"""A client of the protocol: one user's session, kept alive. For the command line, tests, benchmarks and your own.
+
+    async with TwinClient("http://127.0.0.1:8000", token) as twin:
+        answer = await twin.ask("What did I want to cook tonight?")
+        print(answer.text)
+
+What is sent is sent until the server has stored it: over reconnects, to whichever instance, each message once in
+effect. What comes is applied in order and once (see `state`). Reconnecting is done here, with exponential
+backoff and full jitter; `close()` ends every task that was started.
+
+`state` is the pure core, `link` one connection, `session` what holds them together.
+"""
+
+from twin_sio.client.link import (
+    ClientError,
+    Gone,
+    HandshakeRefused,
+    NoAnswer,
+    RequestFailed,
+    Unreachable,
+)
+from twin_sio.client.session import (
+    Backoff,
+    Change,
+    Changes,
+    Disconnected,
+    Ended,
+    Reconnecting,
+    TwinClient,
+)
+from twin_sio.client.state import (
+    AnswerGrew,
+    AuthExpiring,
+    ClientState,
+    ContextChanged,
+    DevicesChanged,
+    Draining,
+    Failed,
+    Generation,
+    Message,
+    MessageChanged,
+    ProfileChanged,
+    ReadUpTo,
+    Ready,
+    Resumed,
+    Settled,
+    StateChange,
+    Thinking,
+    Typing,
+    WantsHistory,
+    WantsResume,
+)
+
+__all__ = [
+    "AnswerGrew",
+    "AuthExpiring",
+    "Backoff",
+    "Change",
+    "Changes",
+    "ClientError",
+    "ClientState",
+    "ContextChanged",
+    "DevicesChanged",
+    "Disconnected",
+    "Draining",
+    "Ended",
+    "Failed",
+    "Generation",
+    "Gone",
+    "HandshakeRefused",
+    "Message",
+    "MessageChanged",
+    "NoAnswer",
+    "ProfileChanged",
+    "ReadUpTo",
+    "Ready",
+    "Reconnecting",
+    "RequestFailed",
+    "Resumed",
+    "Settled",
+    "StateChange",
+    "Thinking",
+    "TwinClient",
+    "Typing",
+    "Unreachable",
+    "WantsHistory",
+    "WantsResume",
+]
