@@ -244,7 +244,7 @@ class _Slot:
             confidence=(1 + supporting) / (2 + supporting + opposing),
             supporting=supporting,
             opposing=opposing,
-            valid_from=self._valid_from(name),
+            valid_from=min(self._valid_from(name), rejected_at or self.as_of),
             valid_to=rejected_at or superseded_at,
             as_of=self.as_of,
         )

@@ -1,0 +1,341 @@
+"""The profile's numbers: the design's anchors, and what holds for any evidence whatever."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twin_sio.agent.scoring import confidence, is_sensitive, score, trait_id
+from twin_sio.domain import Evidence, EvidenceKind, Trait
+
+DAY = timedelta(days=1)
+YEAR = 365 * DAY
+START = datetime(2026, 1, 1, tzinfo=UTC)
+KINDS = ("confirmed", "edited", "change", "explicit", "host", "inferred", "up", "down", "rejected")
+KEYS = ("location.city", "food.likes", "health.condition")
+
+
+def seen(
+    kind: EvidenceKind = "inferred",
+    value: str = "Berlin",
+    *,
+    key: str = "interests.likes",
+    day: float = 0,
+    session: str | None = None,
+    polarity: int = 1,
+    message: str | None = None,
+) -> Evidence:
+    """One piece of evidence; each day is a session of its own unless told otherwise."""
+    return Evidence(
+        user_id="u1",
+        key=key,
+        value=value,
+        polarity=-1 if polarity < 0 else 1,
+        kind=kind,
+        observed_at=START + day * DAY,
+        session_id=session or f"s{day}",
+        message_id=message or f"m-{day}-{kind}-{value}-{polarity}-{session}",
+        quote=value,
+        extractor="test@1",
+    )
+
+
+def traits(*evidence: Evidence, day: float = 0) -> dict[str, Trait]:
+    """The traits by value, on `day`."""
+    return {trait.value: trait for trait in score("u1", evidence, START + day * DAY)}
+
+
+def number(*evidence: Evidence, day: float = 0) -> float:
+    return round(confidence(evidence, START + day * DAY), 2)
+
+
+# -- the anchors
+
+
+def test_one_inference_gives_060():
+    assert number(seen()) == 0.60
+
+
+def test_six_inferring_sessions_give_080_and_apply_the_trait():
+    evidence = [seen(session=f"s{n}", message=f"m{n}") for n in range(6)]
+    assert number(*evidence) == 0.80
+    assert traits(*evidence)["Berlin"].status == "applied"
+
+
+def test_one_explicit_statement_gives_090_and_083_a_year_later():
+    assert (number(seen("explicit")), number(seen("explicit"), day=365)) == (0.90, 0.83)
+
+
+@pytest.mark.parametrize("kind", ["confirmed", "edited"])
+def test_one_correction_gives_094(kind):
+    assert number(seen(kind)) == 0.94
+
+
+def test_eight_repeats_in_one_session_give_062():
+    assert number(*(seen(session="s", message=f"m{n}") for n in range(8))) == 0.62
+
+
+@pytest.mark.parametrize(("kind", "weight"), [("change", 12), ("host", 6), ("up", 0.25)])
+def test_other_kinds_weigh_what_the_design_says(kind, weight):
+    assert confidence([seen(kind)], START) == pytest.approx((1 + weight) / (2 + weight))
+
+
+def test_a_thumb_down_weighs_three_times_a_thumb_up():
+    assert confidence([seen("down", polarity=-1)], START) == pytest.approx(1 / 2.75)
+
+
+# -- decay and opposition
+
+
+def test_inferences_fade_in_60_days():
+    assert confidence([seen()], START + 60 * DAY) == pytest.approx(1.25 / 2.25)
+
+
+def test_opposition_fades_no_sooner_than_what_it_opposes():
+    """An inference against an explicit statement keeps its share of it, so the trait does not rebound."""
+    evidence = [seen("explicit", day=0), seen("inferred", day=10, polarity=-1)]
+    trait = traits(*evidence, day=375)["Berlin"]
+    assert trait.opposing == pytest.approx(0.25)
+
+
+def test_what_comes_later_does_not_change_how_long_an_opposition_counted():
+    evidence = [seen("inferred", day=0), seen("explicit", day=1, polarity=-1), seen("explicit", day=100)]
+    assert traits(*evidence, day=61)["Berlin"].opposing == pytest.approx(4)
+    assert traits(*evidence, day=121)["Berlin"].opposing == pytest.approx(2)
+
+
+def test_the_strongest_piece_of_a_session_counts_whole():
+    """Idle remarks before a plain statement must not take its weight."""
+    evidence = [*(seen(session="s", message=f"m{n}") for n in range(5)), seen("explicit", session="s")]
+    assert number(*evidence) >= 0.90
+
+
+# -- rejection
+
+
+def test_a_rejection_cannot_be_taught_again_by_messages_old_or_new():
+    evidence = [
+        *(seen("explicit", day=n) for n in range(20)),
+        seen("rejected", day=20, polarity=-1),
+        *(seen("change", day=n) for n in range(21, 60)),
+    ]
+    trait = traits(*evidence, day=60)["Berlin"]
+    assert (trait.status, trait.valid_to) == ("rejected", START + 20 * DAY)
+    assert trait.confidence < 0.1
+    assert traits(*evidence, day=60 + 730)["Berlin"] == replace(trait, as_of=START + 790 * DAY)
+
+
+@pytest.mark.parametrize("kind", ["confirmed", "edited"])
+def test_only_the_users_own_later_correction_lifts_a_rejection(kind):
+    rejected = [seen("rejected", day=1, polarity=-1)]
+    assert traits(seen(kind, day=0), *rejected, day=2)["Berlin"].status == "rejected"
+    assert traits(*rejected, seen(kind, day=2), day=2)["Berlin"].status == "applied"
+
+
+# -- bands
+
+
+def test_the_bands_are_applied_tentative_and_unused():
+    assert traits(seen("explicit"))["Berlin"].status == "applied"
+    assert traits(seen())["Berlin"].status == "tentative"
+    assert traits(seen("up"))["Berlin"].status == "tentative"
+    assert traits(seen("down", polarity=-1))["Berlin"].status == "unused"
+
+
+def test_an_applied_trait_stays_applied_until_under_065():
+    evidence = [seen("explicit")]
+    statuses = [traits(*evidence, day=days)["Berlin"].status for days in (0, 365, 900, 1000, 1100, 1400, 1900)]
+    numbers = [number(*evidence, day=days) for days in (900, 1000, 1100, 1400, 1900)]
+    assert statuses == ["applied", "applied", "applied", "applied", "applied", "tentative", "unused"], numbers
+
+
+def test_a_trait_that_never_reached_080_is_not_applied_between_065_and_080():
+    evidence = [seen(session=f"s{n}", message=f"m{n}") for n in range(4)]
+    assert (number(*evidence), traits(*evidence)["Berlin"].status) == (0.75, "tentative")
+
+
+def test_a_demoted_trait_needs_080_again():
+    """It fell under 0.65 before the newer evidence came, which lifts it to no more than 0.8."""
+    evidence = [seen("explicit"), *(seen(day=1400, session=f"t{n}", message=f"n{n}") for n in range(2))]
+    trait = traits(*evidence, day=1400)["Berlin"]
+    assert 0.65 < trait.confidence < 0.80
+    assert trait.status == "tentative"
+
+
+# -- functional slots
+
+CITY = "location.city"
+
+
+def test_a_newer_explicit_value_supersedes_the_older_which_is_kept_with_its_end():
+    held = traits(seen("explicit", "Berlin", key=CITY), seen("change", "Munich", key=CITY, day=10), day=11)
+    assert (held["Berlin"].status, held["Berlin"].valid_to) == ("superseded", START + 10 * DAY)
+    assert (held["Munich"].status, held["Munich"].valid_from, held["Munich"].valid_to) == (
+        "applied",
+        START + 10 * DAY,
+        None,
+    )
+
+
+def test_a_value_that_holds_again_begins_anew():
+    evidence = [seen("explicit", city, key=CITY, day=day) for day, city in enumerate(("Berlin", "Munich", "berlin"))]
+    held = traits(*evidence, day=3)
+    assert (held["berlin"].status, held["berlin"].valid_from) == ("applied", START + 2 * DAY)
+    assert (held["Munich"].status, held["Munich"].valid_to) == ("superseded", START + 2 * DAY)
+
+
+def test_inference_never_displaces_an_explicit_value():
+    inferred = [seen("inferred", "Munich", key=CITY, day=10, session=f"s{n}", message=f"m{n}") for n in range(50)]
+    held = traits(seen("explicit", "Berlin", key=CITY), *inferred, day=10)
+    alone = traits(seen("explicit", "Berlin", key=CITY), day=10)
+    assert held["Berlin"] == alone["Berlin"]
+    assert held["Munich"].status == "tentative"
+
+
+def test_inferred_values_of_one_slot_oppose_each_other():
+    both = [
+        seen("inferred", city, key=CITY, session=f"{city}{n}", message=f"{city}{n}") for n in range(6) for city in "ab"
+    ]
+    assert {trait.status for trait in traits(*both).values()} == {"unused"}
+
+
+def test_rejecting_the_newer_value_brings_the_older_back():
+    evidence = [seen("explicit", "Berlin", key=CITY), seen("explicit", "Munich", key=CITY, day=1)]
+    held = traits(*evidence, seen("rejected", "Munich", key=CITY, day=2, polarity=-1), day=2)
+    assert (held["Berlin"].status, held["Munich"].status) == ("applied", "rejected")
+
+
+def test_other_slots_hold_many_values_and_only_opposite_polarity_opposes():
+    held = traits(
+        seen("explicit", "tea"), seen("explicit", "coffee", day=1), seen("change", "tea", day=2, polarity=-1), day=2
+    )
+    assert (held["tea"].status, held["coffee"].status) == ("unused", "applied")
+
+
+# -- sensitive slots
+
+
+@pytest.mark.parametrize(
+    "key", ["health.condition", "faith.religion", "politics.party", "sexuality.orientation", "identity.religion"]
+)
+def test_sensitive_traits_are_never_inferred_and_applied_only_when_confirmed(key):
+    assert is_sensitive(key)
+    guesses = [seen(kind, key=key, day=day) for kind in ("inferred", "host", "up") for day in range(9)]
+    assert traits(*guesses, day=9) == {}
+    assert traits(*guesses, seen("explicit", key=key), day=9)["Berlin"].status == "tentative"
+    assert traits(seen("explicit", key=key), seen("confirmed", key=key, day=1), day=9)["Berlin"].status == "applied"
+
+
+def test_everyday_slots_are_not_sensitive():
+    assert not any(is_sensitive(key) for key in (CITY, "food.likes", "work.role"))
+
+
+# -- identity
+
+
+def test_spellings_of_one_value_are_one_trait():
+    held = score("u1", [seen("explicit", "New  York"), seen("explicit", "new york ", day=1)], START + DAY)
+    assert [trait.value for trait in held] == ["new york "]
+
+
+def test_trait_ids_fit_the_protocol_and_tell_users_slots_and_values_apart():
+    ids = {
+        trait_id(user, key, value)
+        for user in ("u1", "u2")
+        for key in ("a.b", "a.c")
+        for value in ("x", "y", "日本", "\ud800")
+    }
+    assert len(ids) == 16
+    assert all(re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", each) for each in ids)
+    assert trait_id("u1", "a.b", " X ") == trait_id("u1", "a.b", "x")
+
+
+# -- for any evidence
+
+pieces = st.builds(
+    lambda kind, value, key, day, session, polarity, message: seen(
+        kind, value, key=key, day=day, session=session, polarity=polarity, message=message
+    ),
+    kind=st.sampled_from(KINDS),
+    value=st.sampled_from(("Berlin", "berlin", "Munich")),
+    key=st.sampled_from(KEYS),
+    day=st.integers(0, 800),
+    session=st.sampled_from(("s1", "s2", "s3")),
+    polarity=st.sampled_from((1, -1)),
+    message=st.uuids(version=4).map(str),
+)
+timelines = st.lists(pieces, max_size=14)
+days = st.integers(0, 1500)
+steady = settings(deadline=None, max_examples=100)  # a busy machine is no failure
+
+
+@steady
+@given(timelines, days, st.randoms(use_true_random=False))
+def test_the_order_of_the_evidence_does_not_matter(evidence, day, random):
+    shuffled = random.sample(evidence, len(evidence))
+    assert score("u1", evidence, START + day * DAY) == score("u1", shuffled, START + day * DAY)
+
+
+@steady
+@given(timelines, days)
+def test_computing_again_for_any_date_gives_what_was_computed_on_that_date(evidence, day):
+    """What was not yet observed on a date changes nothing of it."""
+    on = START + day * DAY
+    assert score("u1", evidence, on) == score("u1", [piece for piece in evidence if piece.observed_at <= on], on)
+
+
+@steady
+@given(timelines, days, st.integers(0, 90))
+def test_evidence_that_comes_twice_changes_nothing(evidence, day, later):
+    on = START + day * DAY
+    again = [replace(piece, observed_at=piece.observed_at + later * DAY) for piece in evidence]
+    assert score("u1", [*evidence, *again], on) == score("u1", evidence, on)
+
+
+@steady
+@given(
+    timelines,
+    st.sampled_from(("confirmed", "edited", "change", "explicit", "host", "inferred", "up")),
+    st.sampled_from(KEYS),
+    days,
+)
+def test_one_more_support_never_lowers_a_trait(evidence, kind, key, after):
+    """Whatever was known, a newer supporting piece leaves the confidence as it is or lifts it, then and later."""
+    more = seen(kind, key=key, day=801, session="s1", message="more")
+    on = START + (801 + after) * DAY
+    before = {trait.trait_id: trait for trait in score("u1", evidence, on)}
+    for trait in score("u1", [*evidence, more], on):
+        if trait.trait_id == trait_id("u1", key, "Berlin") and trait.trait_id in before:
+            assert trait.confidence >= before[trait.trait_id].confidence - 1e-12
+
+
+@steady
+@given(timelines, st.sampled_from(KEYS))
+def test_a_rejection_never_rebounds(evidence, key):
+    """Two years on, with whatever was said before or after it, short of the user's own correction."""
+    rejection = seen("rejected", key=key, day=400, polarity=-1, message="no")
+    told = [p for p in evidence if p.observed_at <= rejection.observed_at or p.kind not in ("confirmed", "edited")]
+    for on in (START + 400 * DAY, START + 800 * DAY, START + 400 * DAY + 2 * YEAR):
+        held = {trait.trait_id: trait for trait in score("u1", [*told, rejection], on)}
+        trait = held[trait_id("u1", key, "Berlin")]
+        assert trait.status == "rejected"
+        assert trait.confidence < 0.1
+
+
+@steady
+@given(timelines, days)
+def test_every_trait_is_well_formed_and_a_functional_slot_states_one_value(evidence, day):
+    held = score("u1", evidence, START + day * DAY)
+    stated = [trait for trait in held if trait.key == CITY and trait.status == "applied"]
+    assert len(stated) <= 1
+    assert [(trait.key, trait.value.casefold()) for trait in held] == sorted((t.key, t.value.casefold()) for t in held)
+    for trait in held:
+        assert 0 < trait.confidence < 1
+        assert trait.valid_to is None or trait.valid_from <= trait.valid_to
+        assert (trait.status in ("rejected", "superseded")) == (trait.valid_to is not None)
+        assert trait.confidence == pytest.approx((1 + trait.supporting) / (2 + trait.supporting + trait.opposing))
