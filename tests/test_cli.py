@@ -1,0 +1,101 @@
+"""The command line: what can be tested without a service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from click.testing import Result
+from jose import jwt
+from typer.testing import CliRunner
+
+from twin_sio.cli.live import RESTARTED, LiveAnswer
+from twin_sio.cli.main import app
+from twin_sio.config import DEV_SECRET
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+async def run(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> Result:
+    """The command's result. In a thread: the command has an event loop of its own."""
+    return await asyncio.to_thread(CliRunner().invoke, app, list(arguments), input=stdin, env=env)
+
+
+async def test_a_token_names_its_user_and_ends() -> None:
+    result = await run("token", "--sub", "ada", "--ttl", "60", "--scope", "twin:chat twin:data")
+    claims = jwt.decode(result.stdout.strip(), DEV_SECRET, algorithms=["HS256"])
+    assert claims["sub"] == "ada"
+    assert claims["exp"] - claims["iat"] == 60
+    assert claims["scope"] == "twin:chat twin:data"
+
+
+async def test_a_token_without_scopes_claims_none_and_is_called_a_development_token_on_stderr() -> None:
+    result = await run("token", "--sub", "ada")
+    assert "scope" not in jwt.get_unverified_claims(result.stdout.strip())
+    assert "development" in result.stderr
+
+
+async def test_a_token_is_signed_with_the_secret_of_the_environment() -> None:
+    secret = "another-secret-of-thirty-two-bytes!"
+    result = await run("token", "--sub", "ada", env={"TWIN_JWT_SECRET": secret})
+    assert jwt.decode(result.stdout.strip(), secret, algorithms=["HS256"])["sub"] == "ada"
+
+
+@pytest.mark.parametrize("command", [[], ["chat"], ["token"], ["history"]])
+async def test_every_help_shows_an_example(command: Sequence[str]) -> None:
+    result = await run(*command, "--help")
+    assert result.exit_code == 0
+    assert "    twin-sio " in result.stdout
+
+
+async def test_the_version_is_told() -> None:
+    result = await run("--version")
+    assert result.stdout.startswith("twin-sio ")
+
+
+@pytest.mark.parametrize("command", [["chat", "--once"], ["chat"], ["history"]])
+async def test_a_service_that_is_not_there_is_named_with_what_to_do(command: Sequence[str]) -> None:
+    result = await run(*command, "--url", NOWHERE, stdin="hello\n")
+    assert result.exit_code == 1
+    assert NOWHERE in result.stderr
+    assert "Start the service" in result.stderr
+    assert result.stdout == ""
+
+
+async def test_an_address_without_a_scheme_is_http() -> None:
+    result = await run("history", "--url", "127.0.0.1:9")
+    assert NOWHERE in result.stderr
+
+
+async def test_an_address_of_another_kind_is_a_usage_error() -> None:
+    result = await run("history", "--url", "ftp://example.com")
+    assert result.exit_code == 2
+    assert "--url" in result.stderr
+
+
+async def test_nothing_on_stdin_is_said_before_anything_is_asked() -> None:
+    result = await run("chat", "--once", "--url", NOWHERE, stdin="\n")
+    assert result.exit_code == 1
+    assert "nothing to ask" in result.stderr
+
+
+def test_a_live_answer_prints_each_line_once_and_keeps_the_last() -> None:
+    live = LiveAnswer()
+    assert live.grow("one") == []
+    assert live.grow("one\ntwo\nth") == ["one", "two"]
+    assert live.tail == "th"
+    assert live.finish("one\ntwo\nthree") == ["three"]
+
+
+def test_a_live_answer_that_only_its_tail_changes_is_not_printed_again() -> None:
+    live = LiveAnswer()
+    live.grow("one\ntw")
+    assert live.grow("one\nnew") == []
+    assert live.tail == "new"
+
+
+def test_a_live_answer_that_begins_anew_says_so() -> None:
+    live = LiveAnswer()
+    live.grow("one\ntw")
+    assert live.finish("other\nend") == [RESTARTED, "other", "end"]
