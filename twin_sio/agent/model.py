@@ -313,3 +313,5 @@ def _failures_named() -> Iterator[None]:
         raise _Failed(again=error.status_code in RETRIED_STATUS or error.status_code >= 500) from None
     except (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError):
         raise _Failed(again=True) from None
+    except UnicodeError:  # half a character in a message: it holds the text it could not encode
+        raise _Failed(again=False) from None

@@ -1,0 +1,180 @@
+"""The twin's graph over a real model server: what it yields, when, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.scripted_model import ScriptedModel
+from twin_sio.agent import Ask, Delta, Done, Said, Stage, Step
+from twin_sio.agent.graph import TwinAgent
+from twin_sio.agent.model import OpenAIModel
+from twin_sio.domain import Json, Profile, Trait
+from twin_sio.errors import ModelTimeout, ModelUnavailable, ServiceError, StorageUnavailable
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ASK = Ask("u1", "main", "m1", 1, "Where do I live?")
+CITY = Trait("trait-city", "location.city", "Berlin", "applied", 0.9, 8, 0, NOW, None, NOW)
+
+
+@dataclass
+class RememberedInPlace:
+    """A `Memory` over plain values."""
+
+    said: Sequence[Said] = ()
+    traits: tuple[Trait, ...] = (CITY,)
+    host: Json | None = field(default_factory=lambda: {"page": "map"})
+    failure: ServiceError | None = None
+
+    async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
+        return self.said[-limit:]
+
+    async def profile(self, user_id: str) -> Profile:
+        if self.failure is not None:
+            raise self.failure
+        return Profile(user_id, 1, self.traits)
+
+    async def context(self, user_id: str) -> Json | None:
+        return self.host
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedModel]:
+    async with ScriptedModel() as running:
+        yield running
+
+
+@pytest.fixture
+async def model(server: ScriptedModel) -> AsyncIterator[OpenAIModel]:
+    model = OpenAIModel(
+        base_url=server.base_url, api_key="", model="tiny", stall_s=0.3, first_token_s=2, backoff_s=0.001
+    )
+    yield model
+    await model.close()
+
+
+def twin(model: OpenAIModel, memory: RememberedInPlace | None = None, interval_ms: int = 40) -> TwinAgent:
+    return TwinAgent(memory or RememberedInPlace(), model, budget_tokens=1000, chunk_interval_ms=interval_ms)
+
+
+async def steps_of(agent: TwinAgent, ask: Ask = ASK) -> list[Step]:
+    async with aclosing(agent.answer(ask)) as steps:
+        return [step async for step in steps]
+
+
+async def broken(agent: TwinAgent) -> tuple[str, ServiceError]:
+    """The text that came before the failure, and the failure."""
+    said: list[str] = []
+    try:
+        async for step in agent.answer(ASK):
+            said += [step.text] if isinstance(step, Delta) else []
+    except ServiceError as failure:
+        return "".join(said), failure
+    raise AssertionError("the answer did not fail")
+
+
+async def test_an_answer_is_stages_then_deltas_then_one_done(server, model):
+    steps = await steps_of(twin(model))
+    assert steps[:2] == [Stage("recalling"), Stage("thinking")]
+    assert all(isinstance(step, Delta) and step.text for step in steps[2:-1])
+    assert "".join(step.text for step in steps if isinstance(step, Delta)) == server.answer_to(ASK.text)
+    assert isinstance(steps[-1], Done)
+    assert (steps[-1].model, steps[-1].used_traits) == ("tiny", ("trait-city",))
+    assert steps[-1].usage["completion_tokens"] > 0
+
+
+async def test_the_model_is_told_what_was_recalled(server, model):
+    await steps_of(twin(model, RememberedInPlace(said=[Said("user", "Hi"), Said("assistant", "Hello")])))
+    told = server.requests[0]["messages"]
+    assert [message["role"] for message in told] == ["system", "user", "assistant", "user"]
+    assert "Berlin" in told[0]["content"]
+    assert '{"page": "map"}' in told[0]["content"]
+    assert told[-1]["content"] == ASK.text
+
+
+async def test_the_first_delta_comes_at_once_and_the_rest_gathered(server, model):
+    """With an interval longer than the answer there are two deltas: the first token, and all others."""
+    server.script(tokens=tuple("abcdefgh"), token_delay_s=0.002)
+    steps = await steps_of(twin(model, interval_ms=60_000))
+    assert [step.text for step in steps if isinstance(step, Delta)] == ["a", "bcdefgh"]
+
+
+async def test_what_is_gathered_goes_out_although_the_model_has_fallen_silent(server, model):
+    """A token that waits for company leaves after the interval, long before the model stalls."""
+    server.script(tokens=("a", "b", "c"), hang_after=2)
+    async with aclosing(twin(model, interval_ms=20).answer(ASK)) as steps:
+        said = []
+        async for step in steps:
+            said += [step.text] if isinstance(step, Delta) else []
+            if said == ["a", "b"]:
+                assert server.running == 1
+                break
+
+
+async def test_without_an_interval_every_token_is_a_delta(server, model):
+    server.script(tokens=("a", "b", "c"))
+    steps = await steps_of(twin(model, interval_ms=0))
+    assert [step.text for step in steps if isinstance(step, Delta)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("interval_ms", [0, 40, 60_000])
+async def test_a_failure_comes_after_all_that_was_said(server, model, interval_ms):
+    server.script(tokens=("a", "b", "c"), rubbish_after=3)
+    said, failure = await broken(twin(model, interval_ms=interval_ms))
+    assert (said, type(failure)) == ("abc", ModelUnavailable)
+
+
+async def test_a_model_that_stalls_is_model_timeout(server, model):
+    server.script(tokens=("a", "b", "c"), hang_after=2)
+    said, failure = await broken(twin(model))
+    assert (said, type(failure)) == ("ab", ModelTimeout)
+
+
+async def test_storage_that_fails_is_told_and_the_model_is_not_asked(server, model):
+    said, failure = await broken(twin(model, RememberedInPlace(failure=StorageUnavailable())))
+    assert (said, type(failure), server.requests) == ("", StorageUnavailable, [])
+
+
+async def test_closing_the_answer_ends_the_models_call_at_once(server, model):
+    server.script(count=10_000, token_delay_s=0.01)
+    async with aclosing(twin(model).answer(ASK)) as steps:
+        async for step in steps:
+            if isinstance(step, Delta):
+                break
+    await server.until(lambda seen: seen.cancelled == 1 and seen.running == 0, timeout=1)
+
+
+async def test_cancelling_the_reader_ends_the_models_call_at_once(server, model):
+    server.script(hang=True)
+    reader = asyncio.create_task(steps_of(twin(model)))
+    await server.until(lambda seen: seen.running == 1)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    await server.until(lambda seen: seen.cancelled == 1 and seen.running == 0, timeout=1)
+
+
+async def test_answers_run_beside_each_other_and_do_not_mix(server, model):
+    agent = twin(model)
+    asks = [Ask(f"u{n}", "main", f"m{n}", 1, f"question {n}") for n in range(8)]
+    server.default = server.default.of(token_delay_s=0.002)
+    answers = await asyncio.gather(*(steps_of(agent, ask) for ask in asks))
+    for ask, steps in zip(asks, answers, strict=True):
+        assert "".join(step.text for step in steps if isinstance(step, Delta)) == server.answer_to(ask.text)
+    assert server.peak > 1
+
+
+def test_nothing_is_traced_whatever_the_environment_says():
+    """LangSmith would be sent every prompt if the environment asked for it."""
+    told = "import twin_sio.agent.graph; from langsmith.utils import tracing_is_enabled; print(tracing_is_enabled())"
+    asked = {**os.environ, "LANGSMITH_TRACING": "true", "LANGCHAIN_TRACING_V2": "true"}
+    done = subprocess.run([sys.executable, "-c", told], env=asked, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

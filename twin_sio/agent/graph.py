@@ -1,0 +1,133 @@
+"""The twin as a LangGraph graph: recall -> respond. The messages are its state, so it has no checkpointer.
+
+Tokens are gathered before they reach the graph's writer: each item costs on its way through the graph, and a stream
+of items is cheaper than a stream of tokens. `stream_mode="custom"` is the only mode that adds next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Final, Protocol, TypedDict, cast
+
+import langsmith
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import StreamWriter
+
+from twin_sio.agent import Agent, Ask, Delta, Done, Memory, Stage, Step, prompts
+from twin_sio.agent.model import Finished
+from twin_sio.errors import ServiceError
+
+HISTORY_LINES: Final = 60  # what is fetched at most; the token budget decides what is used
+
+langsmith.configure(enabled=False)  # whatever the environment says: what users say is sent to the model alone
+
+
+class ChatModel(Protocol):
+    """What the twin needs of a model."""
+
+    @property
+    def name(self) -> str: ...
+
+    def stream(self, messages: Sequence[prompts.Message]) -> AsyncGenerator[str | Finished, None]: ...
+
+
+class _State(TypedDict, total=False):
+    ask: Ask
+    messages: list[prompts.Message]
+    used: tuple[str, ...]
+
+
+class TwinAgent(Agent):
+    """Answers as the user's twin, from their profile, the conversation so far and the host's context."""
+
+    def __init__(self, memory: Memory, model: ChatModel, *, budget_tokens: int, chunk_interval_ms: int) -> None:
+        self._memory = memory
+        self._model = model
+        self._budget_tokens = budget_tokens
+        self._interval_s = chunk_interval_ms / 1000
+        graph = StateGraph(_State)
+        graph.add_node("recall", self._recall)
+        graph.add_node("respond", self._respond)
+        graph.add_edge(START, "recall")
+        graph.add_edge("recall", "respond")
+        graph.add_edge("respond", END)
+        self._graph: Any = graph.compile()
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Step, None]:
+        """See the port. Read it under `contextlib.aclosing`: only closing ends the model's call at once."""
+        async with aclosing(self._graph.astream({"ask": ask}, stream_mode="custom")) as steps:
+            async for step in steps:
+                if isinstance(step, ServiceError):
+                    raise step
+                yield cast(Step, step)
+
+    async def _recall(self, state: _State, writer: StreamWriter) -> _State:
+        writer(Stage("recalling"))
+        ask = state["ask"]
+        try:
+            history, profile, context = await asyncio.gather(
+                self._memory.history(ask, HISTORY_LINES),
+                self._memory.profile(ask.user_id),
+                self._memory.context(ask.user_id),
+            )
+        except ServiceError as failure:
+            writer(failure)
+            return {}
+        messages, used = prompts.build(ask.text, history, profile, context, budget_tokens=self._budget_tokens)
+        return {"messages": messages, "used": used}
+
+    async def _respond(self, state: _State, writer: StreamWriter) -> _State:
+        if "messages" not in state:  # recalling failed, and the reader was told
+            return {}
+        writer(Stage("thinking"))
+        gathered = _Gathered(lambda text: writer(Delta(text)), self._interval_s)
+        try:
+            async with aclosing(self._model.stream(state["messages"])) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, str):
+                        gathered.add(piece)
+                        continue
+                    gathered.flush()
+                    writer(Done(self._model.name, state["used"], piece.usage))
+        except ServiceError as failure:
+            # As an item and not as an exception, which would overtake the deltas that are still on their way.
+            gathered.flush()
+            writer(failure)
+        finally:
+            gathered.drop()
+        return {}
+
+
+class _Gathered:
+    """Hands the first piece on at once, and what comes after it at most once per interval."""
+
+    def __init__(self, send: Callable[[str], None], interval_s: float) -> None:
+        self._send = send
+        self._interval_s = interval_s
+        self._pieces: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._begun = False
+
+    def add(self, text: str) -> None:
+        self._pieces.append(text)
+        if not self._begun or not self._interval_s:
+            self._begun = True
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self.flush)
+
+    def flush(self) -> None:
+        """Hand on what is held."""
+        text = "".join(self._pieces)
+        self.drop()
+        if text:
+            self._send(text)
+
+    def drop(self) -> None:
+        """Forget what is held, and the timer."""
+        self._pieces.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
