@@ -169,6 +169,22 @@ def test_a_second_receipt_changes_nothing() -> None:
     assert state.receive(receipt("a", 1, "duplicate")) == []
 
 
+def test_an_acknowledgement_that_overtakes_an_event_is_no_hole() -> None:
+    state = a_client(0)
+    state.sending(mine("a"))
+    assert state.acknowledged(receipt("a", 2)) == []
+    for envelope in (said(1), receipt("a", 2)):
+        assert state.receive(envelope) != []
+    assert (state.last_seq, state.outbox) == (2, {})
+
+
+def test_an_answer_that_comes_as_acknowledgement_and_as_event_is_applied_once() -> None:
+    state = a_client(0)
+    state.sending(mine("a"))
+    assert kinds(state.acknowledged(receipt("a", 1))) == [Settled, MessageChanged]
+    assert state.receive(receipt("a", 1)) == []
+
+
 def test_a_refused_message_leaves_the_outbox_and_says_so_once() -> None:
     state = a_client(0)
     state.sending(mine("a"))

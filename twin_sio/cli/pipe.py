@@ -47,7 +47,7 @@ async def ask_once(client: TwinClient, text: str, conversation_id: str, out: Tex
     """Ask, and print the answer's text and nothing else. Raises `Failure` where it did not end well."""
     answer = await _ask(client, text, conversation_id)
     print(answer.text, file=out, flush=True)
-    _check(answer)
+    _check(client, answer)
 
 
 async def ask_lines(client: TwinClient, questions: TextIO, conversation_id: str, out: TextIO) -> None:
@@ -56,7 +56,7 @@ async def ask_lines(client: TwinClient, questions: TextIO, conversation_id: str,
         print(f"you: {question}", file=out, flush=True)
         answer = await _ask(client, question, conversation_id)
         print(f"twin: {answer.text}", file=out, flush=True)
-        _check(answer)
+        _check(client, answer)
 
 
 async def print_history(client: TwinClient, conversation_id: str, limit: int, as_json: bool, out: TextIO) -> None:
@@ -97,9 +97,10 @@ async def _ask(client: TwinClient, text: str, conversation_id: str) -> Message:
     raise AssertionError("unreachable")
 
 
-def _check(answer: Message) -> None:
+def _check(client: TwinClient, answer: Message) -> None:
     if answer.status in ("failed", "interrupted"):
-        raise Failure(f"The answer did not end well: its status is {answer.status}.")
+        why = client.failure(answer.in_response_to or "")
+        raise Failure(f"The answer did not end well, it is {answer.status}." + (f" {why}" if why else ""))
 
 
 async def _lines(source: TextIO) -> AsyncIterator[str]:

@@ -118,7 +118,8 @@ class TwinClient:
 
     `token` is the JWT, or an async function that gives a fresh one for every connection (and when one expires).
     `on_envelope` sees every envelope as it comes and goes. `answer_timeout` (seconds) bounds the methods that wait
-    for the twin, `ack_timeout` is the time after which an unanswered request is sent again.
+    for the twin, `ack_timeout` is the time after which an unanswered request is sent again. With `acks` Socket.IO
+    acknowledgements are asked for too; the events come all the same, and are enough.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class TwinClient:
         ack_timeout: float = 5.0,
         answer_timeout: float = 120.0,
         heartbeat: bool = True,
+        acks: bool = False,
         on_envelope: Hook | None = None,
     ) -> None:
         self.url = url
@@ -153,6 +155,7 @@ class TwinClient:
         self._ack_timeout = ack_timeout
         self._answer_timeout = answer_timeout
         self._heartbeats = heartbeat
+        self._acks = acks
 
         self._http: aiohttp.ClientSession | None = None
         self._link: Link | None = None
@@ -268,16 +271,26 @@ class TwinClient:
         return await self.until(stored, timeout)
 
     async def answer(self, message_id: str, timeout: float | None = None, *, newer_than: int = 0) -> Message:
-        """Wait for the twin's final answer to an own message (to the one after the first `newer_than` answers)."""
+        """Wait for the twin's final answer to a message (for the one after the first `newer_than` answers).
+
+        An answer that could not be made is one too: look at its `status`, and at `failure`. Raises `RequestFailed`
+        where the message itself was refused.
+        """
 
         def answered(state: ClientState) -> Message | None:
             answers = state.answers(message_id)
             if len(answers) > newer_than:
                 return answers[-1]
-            self._raise_failure(message_id)
+            message = state.messages.get(message_id)
+            if message is not None and message.status == "refused":
+                self._raise_failure(message_id)
             return None
 
         return await self.until(answered, timeout)
+
+    def failure(self, message_id: str) -> RequestFailed | None:
+        """What the server said went wrong with this message or its answer."""
+        return RequestFailed(self._failures[message_id]) if message_id in self._failures else None
 
     async def ask(self, text: str, timeout: float | None = None, **more: Any) -> Message:
         """`send`, then `answer`."""
@@ -290,7 +303,6 @@ class TwinClient:
     async def regenerate(self, message_id: str, timeout: float | None = None) -> Message:
         """Ask for another answer to a message of the user, and wait for it; the older ones are kept."""
         before = len(self.state.answers(message_id))
-        self._failures.pop(message_id, None)
         request = await self._submit("regenerate", {"message_id": message_id}, conversation_id=self._home(message_id))
 
         def another(state: ClientState) -> Message | None:
@@ -298,7 +310,6 @@ class TwinClient:
             if len(answers) > before:
                 return answers[-1]
             self._raise_failure(request)
-            self._raise_failure(message_id)
             return None
 
         return await self.until(another, timeout)
@@ -405,7 +416,7 @@ class TwinClient:
             return
         if self.on_envelope is not None:
             self.on_envelope("out", envelope)
-        await link.emit(envelope, self._on_ack if envelope["type"] in NEEDS_ANSWER else None)
+        await link.emit(envelope, self._on_ack if self._acks and envelope["type"] in NEEDS_ANSWER else None)
 
     def _home(self, message_id: str) -> str:
         known = self.state.messages.get(message_id)
@@ -414,14 +425,15 @@ class TwinClient:
     # -- receiving -----------------------------------------------------------------------------------------------------
 
     def _on_ack(self, envelope: object = None, *_: object) -> None:
-        # The same envelope comes as an event too. Chunks could come twice that way, but they know their index.
         if isinstance(envelope, dict):
-            self._on_envelope(envelope)
+            self._apply(self.state.acknowledged(envelope))
 
     def _on_envelope(self, envelope: Json) -> None:
         if self.on_envelope is not None:
             self.on_envelope("in", envelope)
-        changes = self.state.receive(envelope)
+        self._apply(self.state.receive(envelope))
+
+    def _apply(self, changes: Sequence[StateChange]) -> None:
         for change in changes:
             self._react(change)
         self._publish(changes)
@@ -458,8 +470,8 @@ class TwinClient:
         moved.set()
 
     def _raise_failure(self, message_id: str) -> None:
-        if message_id in self._failures:
-            raise RequestFailed(self._failures[message_id])
+        if failure := self.failure(message_id):
+            raise failure
 
     # -- staying connected ---------------------------------------------------------------------------------------------
 

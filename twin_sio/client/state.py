@@ -290,6 +290,16 @@ class ClientState:
 
     # -- receiving -----------------------------------------------------------------------------------------------------
 
+    def acknowledged(self, envelope: Json) -> list[StateChange]:
+        """Apply an envelope that came as an acknowledgement, which may overtake the events that were sent before it.
+
+        So a hole before it is no loss: its event follows in its turn.
+        """
+        seq = _Head.of(envelope).seq
+        if seq is None or self.last_seq is None or seq <= self.last_seq + 1:
+            return self.receive(envelope)
+        return []
+
     def receive(self, envelope: Json) -> list[StateChange]:
         """Apply one envelope and say what changed. Unknown types change nothing (forward compatibility)."""
         head = _Head.of(envelope)
