@@ -51,6 +51,7 @@ class Conversation {
     this.over = new Set(); // generations that have ended or were replaced
     this.thinking = new Map(); // the user's message_id -> state
     this.hasMore = false;
+    this.wantsHistory = true;
   }
 
   // As every device shows it: what is stored by seq, then what is being written, then what is not stored yet.
@@ -74,15 +75,14 @@ class Conversation {
     this.messages.set(id, { ...fresh, ...known, ...fields });
   }
 
-  // The session's first event. True where all has to be read anew: the first time, and where the log began again.
+  // The session's first event. Where the log began again (the user was erased), all is forgotten with it.
   ready(seq) {
     this.thinking.clear();
-    if (this.lastSeq !== null && seq >= this.lastSeq) return false;
+    if (this.lastSeq !== null && seq >= this.lastSeq) return;
     const unsent = [...this.messages.values()].filter((message) => message.seq === null);
     this.forget();
     for (const message of unsent) this.messages.set(message.id, message);
     this.lastSeq = seq;
-    return true;
   }
 
   // "next", "old" or "hole"; only "next" moves the mark.
@@ -160,6 +160,7 @@ class Conversation {
   }
 
   page({ messages, has_more: hasMore }) {
+    this.wantsHistory = false;
     const oldest = Math.min(...[...this.messages.values()].map((message) => message.seq ?? Infinity));
     if (messages.length === 0 || messages[0].seq < oldest) this.hasMore = hasMore;
     for (const said of messages) {
@@ -172,8 +173,10 @@ class Conversation {
         inResponseTo: said.in_response_to ?? null,
         state: said.role === "twin" ? (said.status ?? "complete") : "stored",
         feedback: rating === "none" ? null : rating,
+        from: said.session_id ?? null,
       });
-      if (said.role === "twin") this.drafts.delete(said.in_response_to);
+      const draft = this.drafts.get(said.in_response_to);
+      if (draft && draft.generation === said.generation_id) this.drafts.delete(said.in_response_to);
     }
   }
 }
@@ -207,6 +210,7 @@ class Session {
       sessionStorage.setItem("token", token);
     }
     if (!this.token) {
+      this.view.connection("refused", ERRORS.auth_missing);
       this.view.signIn();
       return;
     }
@@ -274,7 +278,8 @@ class Session {
   ready(payload) {
     const { lastSeq } = this.conversation;
     this.view.connection("online", `Connected as ${payload.user_id}`);
-    if (this.conversation.ready(payload.seq)) this.send("history", { limit: 50 });
+    this.conversation.ready(payload.seq);
+    if (this.conversation.wantsHistory) this.send("history", { limit: 50 });
     this.conversation.resuming = lastSeq !== null; // asked for in the handshake
     for (const event of this.outbox.values()) this.emit(event);
     clearInterval(this.heartbeat);
@@ -389,6 +394,18 @@ function make(tag, className, text) {
   return made;
 }
 
+// Drawn, because not every machine has a font with the sign. Style sheets turn it for the other.
+function thumb() {
+  const space = "http://www.w3.org/2000/svg";
+  const sign = document.createElementNS(space, "svg");
+  const path = document.createElementNS(space, "path");
+  sign.setAttribute("viewBox", "0 0 24 24");
+  sign.setAttribute("aria-hidden", "true");
+  path.setAttribute("d", "M3 10h3v10H3z M9 20h8.5l3-7v-3H14l.8-5-1.6-1.5L9 10z");
+  sign.append(path);
+  return sign;
+}
+
 class View {
   constructor(conversation) {
     this.conversation = conversation;
@@ -469,6 +486,9 @@ class View {
       element("open-profile").disabled = false;
     }
     if (type === "presence") this.showDevices(payload.sessions);
+    if (type === "history" && this.lastRead === null) {
+      this.lastRead = Math.max(0, ...payload.messages.map((message) => message.seq)); // was there before, so was read
+    }
     if (type === "typing_indicator") {
       if (payload.is_typing) this.typists.set(metadata.session_id, Date.now() + TYPING_MS + 2000);
       else this.typists.delete(metadata.session_id);
@@ -561,6 +581,8 @@ class View {
       if (item === place) place = place.nextElementSibling;
       else list.insertBefore(item, place);
       this.fill(item, message);
+      const again = item.querySelector(".again");
+      if (again) again.hidden = message.state === "streaming" || message !== messages.at(-1);
       item.toggleAttribute("data-superseded", newest.get(message.inResponseTo ?? "") !== message.id && !!message.inResponseTo);
       const about = item.querySelector(".about");
       if (about) about.hidden = before === message.inResponseTo;
@@ -588,8 +610,9 @@ class View {
   }
 
   answerButtons(message) {
-    const rate = (rating, sign, label) => {
-      const button = make("button", "rate", sign);
+    const rate = (rating, label) => {
+      const button = make("button", "rate");
+      button.append(thumb());
       button.type = "button";
       button.dataset.rating = rating;
       button.setAttribute("aria-label", label);
@@ -603,8 +626,8 @@ class View {
     };
     const again = make("button", "again", "Answer again");
     again.type = "button";
-    again.addEventListener("click", () => this.session.send("regenerate", { message_id: message.inResponseTo }));
-    return [rate("up", "👍", "Good answer"), rate("down", "👎", "Bad answer"), again];
+    again.addEventListener("click", () => this.session.sendForSure("regenerate", { message_id: message.inResponseTo }));
+    return [rate("up", "Good answer"), rate("down", "Bad answer"), again];
   }
 
   fill(item, message) {
@@ -623,9 +646,9 @@ class View {
     if (at) time.dateTime = message.timestamp;
     const notes = { sending: "sending …", failed: "not sent", stopped: "stopped", interrupted: "cut short" };
     set(item.querySelector(".note"), message.role === "twin" && message.state === "failed" ? "failed" : (notes[message.state] ?? ""));
-    for (const button of item.querySelectorAll(".foot button")) {
+    for (const button of item.querySelectorAll(".rate")) {
       button.hidden = !isFinal;
-      if (button.dataset.rating) button.setAttribute("aria-pressed", String(message.feedback === button.dataset.rating));
+      button.setAttribute("aria-pressed", String(message.feedback === button.dataset.rating));
     }
   }
 
@@ -640,7 +663,8 @@ class View {
   }
 
   showDevices(sessions) {
-    this.devices = sessions ?? [];
+    const isOwn = (device) => device.session_id === this.session.id;
+    this.devices = [...(sessions ?? [])].sort((a, b) => isOwn(b) - isOwn(a));
     element("devices").replaceChildren(
       ...this.devices.map(({ session_id: id, device }) => {
         const item = make("li", "", id === this.session.id ? "this device" : (device?.name ?? "a device"));
@@ -661,11 +685,10 @@ class View {
   // What the user has seen here counts as read on all devices.
   tellRead(messages) {
     const last = messages.findLast((message) => message.role === "twin" && message.seq !== null);
-    const isNew = last && (this.lastRead === null || last.seq > this.lastRead);
-    if (!isNew || document.visibilityState !== "visible" || !this.session.socket.connected) return;
-    const wasKnown = this.lastRead === null; // the first page of history was read before
+    const isSeen = document.visibilityState === "visible" && this.session.socket.connected;
+    if (!isSeen || this.lastRead === null || !last || last.seq <= this.lastRead) return;
     this.lastRead = last.seq;
-    if (!wasKnown) this.session.send("read_receipt", { message_id: last.id });
+    this.session.send("read_receipt", { message_id: last.id });
   }
 
   learned({ changes }) {
