@@ -624,7 +624,8 @@ class View {
       });
       return button;
     };
-    const again = make("button", "again", "Answer again");
+    const again = make("button", "again", "Again");
+    again.setAttribute("aria-label", "Answer again");
     again.type = "button";
     again.addEventListener("click", () => this.session.sendForSure("regenerate", { message_id: message.inResponseTo }));
     return [rate("up", "Good answer"), rate("down", "Bad answer"), again];
