@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-DEV_SECRET = "development-only-secret-never-in-production"
+DEV_SECRET = "development-only-secret-never-in-production"  # noqa: S105 - known to all, refused in production
 
 
 class ConfigError(Exception):
@@ -31,52 +31,90 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    env: Literal["dev", "production"] = _env("TWIN_ENV", "dev", "`dev` runs what has no URL embedded; `production` refuses to")
+    env: Literal["dev", "production"] = _env(
+        "TWIN_ENV", "dev", "`dev` runs what has no URL embedded; `production` refuses to"
+    )
     host: str = _env("TWIN_HOST", "127.0.0.1", "address to listen on")
     port: int = _env("PORT", 8000, "port to listen on; 0 takes a free one", "TWIN_PORT", ge=0, le=65535)
     data_dir: Path = _env("TWIN_DATA_DIR", Path(".twin"), "where the embedded engines keep their data")
 
     mongodb_url: str = _env("TWIN_MONGODB_URL", "", "MongoDB, a replica set; empty in dev: embedded")
     mongodb_database: str = _env("TWIN_MONGODB_DATABASE", "twin_sio", "the database's name")
-    mongodb_timeout_ms: int = _env("TWIN_MONGODB_TIMEOUT_MS", 2500, "ms until an operation fails as storage_unavailable", ge=100)
+    mongodb_timeout_ms: int = _env(
+        "TWIN_MONGODB_TIMEOUT_MS", 2500, "ms until an operation fails as storage_unavailable", ge=100
+    )
     redis_url: str = _env("TWIN_REDIS_URL", "", "Redis; empty in dev: embedded")
 
-    jwt_secret: SecretStr = _env("TWIN_JWT_SECRET", SecretStr(DEV_SECRET), "shared secret of HS256 tokens, 32 bytes or more")
+    jwt_secret: SecretStr = _env(
+        "TWIN_JWT_SECRET", SecretStr(DEV_SECRET), "shared secret of HS256 tokens, 32 bytes or more"
+    )
     jwt_algorithms: Words = _env("TWIN_JWT_ALGORITHMS", ("HS256",), "accepted algorithms, space-separated, one family")
     jwt_jwks_url: str = _env("TWIN_JWT_JWKS_URL", "", "key set of RS256 / ES256 tokens")
     jwt_issuer: str = _env("TWIN_JWT_ISSUER", "", "required `iss`; empty: not checked")
     jwt_audience: str = _env("TWIN_JWT_AUDIENCE", "", "required `aud`; empty: not checked")
     jwt_leeway_s: int = _env("TWIN_JWT_LEEWAY_S", 5, "s of clock skew that are forgiven", ge=0, le=300)
-    default_scopes: Words = _env("TWIN_DEFAULT_SCOPES", ("twin:chat", "twin:profile"), "scopes of a token that claims none")
+    default_scopes: Words = _env(
+        "TWIN_DEFAULT_SCOPES", ("twin:chat", "twin:profile"), "scopes of a token that claims none"
+    )
     auth_expiring_s: int = _env("TWIN_AUTH_EXPIRING_S", 60, "s before its token's end that a session is told", ge=1)
 
-    openai_base_url: str = _env("OPENAI_BASE_URL", "", "an OpenAI-compatible endpoint; empty with a key: OpenAI, in dev without: embedded")
+    openai_base_url: str = _env(
+        "OPENAI_BASE_URL", "", "an OpenAI-compatible endpoint; empty with a key: OpenAI, in dev without: embedded"
+    )
     openai_api_key: SecretStr = _env("OPENAI_API_KEY", SecretStr(""), "its key")
     model: str = _env("TWIN_MODEL", "", "model name; empty: `gpt-4o-mini`, or the embedded one")
-    model_first_token_s: float = _env("TWIN_MODEL_FIRST_TOKEN_S", 30.0, "s to the first token, then model_timeout", gt=0)
+    model_first_token_s: float = _env(
+        "TWIN_MODEL_FIRST_TOKEN_S", 30.0, "s to the first token, then model_timeout", gt=0
+    )
     model_stall_s: float = _env("TWIN_MODEL_STALL_S", 20.0, "s between two tokens, then model_timeout", gt=0)
     model_concurrency: int = _env("TWIN_MODEL_CONCURRENCY", 64, "answers generated at once per instance", ge=1)
     model_max_tokens: int = _env("TWIN_MODEL_MAX_TOKENS", 800, "tokens an answer has at most", ge=1)
-    prompt_budget_tokens: int = _env("TWIN_PROMPT_BUDGET_TOKENS", 2400, "tokens of history and profile in a prompt, estimated", ge=200)
+    prompt_budget_tokens: int = _env(
+        "TWIN_PROMPT_BUDGET_TOKENS", 2400, "tokens of history and profile in a prompt, estimated", ge=200
+    )
 
-    chunk_interval_ms: int = _env("TWIN_CHUNK_INTERVAL_MS", 40, "ms over which tokens are gathered into one chunk; the first goes at once", ge=0)
-    turn_lease_s: float = _env("TWIN_TURN_LEASE_S", 10.0, "s after which the answer of a dead instance is taken over", ge=0.5)
-    turn_queue: int = _env("TWIN_TURN_QUEUE", 8, "messages of a conversation that may wait for their answer, then busy", ge=1)
-    connection_queue: int = _env("TWIN_CONNECTION_QUEUE", 64, "events of one connection that may wait, then rate_limited", ge=1)
-    heartbeat_interval_ms: int = _env("TWIN_HEARTBEAT_INTERVAL_MS", 25_000, "ms between a client's heartbeats, told in session_ready", ge=1000)
+    chunk_interval_ms: int = _env(
+        "TWIN_CHUNK_INTERVAL_MS", 40, "ms over which tokens are gathered into one chunk; the first goes at once", ge=0
+    )
+    turn_lease_s: float = _env(
+        "TWIN_TURN_LEASE_S", 10.0, "s after which the answer of a dead instance is taken over", ge=0.5
+    )
+    turn_queue: int = _env(
+        "TWIN_TURN_QUEUE", 8, "messages of a conversation that may wait for their answer, then busy", ge=1
+    )
+    connection_queue: int = _env(
+        "TWIN_CONNECTION_QUEUE", 64, "events of one connection that may wait, then rate_limited", ge=1
+    )
+    heartbeat_interval_ms: int = _env(
+        "TWIN_HEARTBEAT_INTERVAL_MS", 25_000, "ms between a client's heartbeats, told in session_ready", ge=1000
+    )
     stale_s: int = _env("TWIN_STALE_S", 45, "s without a sign of life after which a connection is closed", ge=2)
     handshake_s: float = _env("TWIN_HANDSHAKE_S", 10.0, "s that a socket has to authenticate", gt=0)
     context_ttl_s: int = _env("TWIN_CONTEXT_TTL_S", 86_400, "s that a session's host context is kept", ge=1)
-    drain_s: float = _env("TWIN_DRAIN_S", 25.0, "s that running answers get at SIGTERM before they are handed over", ge=0)
-    slow_soft_bytes: int = _env("TWIN_SLOW_SOFT_BYTES", 256 * 1024, "bytes queued for a connection over which ephemera are dropped", ge=1024)
-    slow_hard_bytes: int = _env("TWIN_SLOW_HARD_BYTES", 1024 * 1024, "bytes queued for a connection over which it is cut", ge=4096)
-    slow_stuck_s: float = _env("TWIN_SLOW_STUCK_S", 5.0, "s without progress after which a full connection is cut", gt=0)
+    drain_s: float = _env(
+        "TWIN_DRAIN_S", 25.0, "s that running answers get at SIGTERM before they are handed over", ge=0
+    )
+    slow_soft_bytes: int = _env(
+        "TWIN_SLOW_SOFT_BYTES", 256 * 1024, "bytes queued for a connection over which ephemera are dropped", ge=1024
+    )
+    slow_hard_bytes: int = _env(
+        "TWIN_SLOW_HARD_BYTES", 1024 * 1024, "bytes queued for a connection over which it is cut", ge=4096
+    )
+    slow_stuck_s: float = _env(
+        "TWIN_SLOW_STUCK_S", 5.0, "s without progress after which a full connection is cut", gt=0
+    )
 
     limit_messages_per_minute: int = _env("TWIN_LIMIT_MESSAGES_PER_MINUTE", 60, "user messages a minute and user", ge=1)
     limit_events_per_second: int = _env("TWIN_LIMIT_EVENTS_PER_SECOND", 50, "events a second and connection", ge=1)
     limit_sessions: int = _env("TWIN_LIMIT_SESSIONS", 20, "sessions at once and user", ge=1)
 
-    cors_origins: Words = _env("TWIN_CORS_ORIGINS", (), "origins of browsers that may connect, space-separated; empty: the same origin")
+    job_timeout_s: int = _env(
+        "TWIN_JOB_TIMEOUT_S", 60, "s a background job may take; a killed worker's job runs again after it", ge=1
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _env("TWIN_LOG_LEVEL", "info", "the least that is logged")
+    cors_origins: Words = _env(
+        "TWIN_CORS_ORIGINS", (), "origins of browsers that may connect, space-separated; empty: the same origin"
+    )
 
     @property
     def is_dev(self) -> bool:

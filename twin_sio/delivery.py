@@ -377,8 +377,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     # -- the library's interface -------------------------------------------------------------------------------------
 
     async def emit(
-        self, event: str, data: Any, namespace: str | None = None, room: Any = None, skip_sid: Any = None, **_: Any
-    ) -> None:  # noqa: ARG002
+        self, event: str, data: Any, _namespace: str | None = None, room: Any = None, skip_sid: Any = None, **_: Any
+    ) -> None:
         """The stock call, for a room `user:...`: ephemeral, on every instance."""
         if isinstance(room, str) and room.startswith("user:"):
             frame = event_frame(event, data)
@@ -556,7 +556,7 @@ class _Feed:
         generation = self.generations.get(generation_id)
         if generation is None:
             generation = _generation(generation_id, meta)
-            self.generations = self.without(in_response_to)
+            self.generations = self.without(generation.in_response_to)
             self.generations[generation_id] = generation
         if index == len(generation.texts):
             generation.texts.append(text)

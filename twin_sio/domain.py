@@ -97,7 +97,7 @@ class Turn:
     conversation_id: str
     session_id: str | None
     order: float
-    state: Literal["queued", "running", "complete", "stopped", "interrupted", "failed"]
+    state: Literal["queued", "running", "settled", "complete", "stopped", "interrupted", "failed"]
     generation_id: str | None
     attempts: int
     stop_requested: bool

@@ -7,6 +7,7 @@ The event's name is the envelope's `type`. `parse` turns what a client sent into
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -332,6 +333,11 @@ def parse_auth(auth: object) -> Auth:
     return _validated(Auth, auth, "auth")
 
 
+def is_id(text: str) -> bool:
+    """Whether the text fits an id field."""
+    return re.fullmatch(ID_PATTERN, text) is not None and not text.endswith("\n")
+
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -357,7 +363,7 @@ def _walk(value: object, path: str, depth: int) -> None:
         elif isinstance(item, bool) or item is None:
             continue
         elif isinstance(item, int | float):
-            if not math.isfinite(item) or abs(item) > _INT_MAX and isinstance(item, int):
+            if not math.isfinite(item) or (abs(item) > _INT_MAX and isinstance(item, int)):
                 raise InvalidMessage("A number is out of range.", field=where[:200])
         elif isinstance(item, dict):
             for key, inner in item.items():

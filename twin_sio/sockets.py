@@ -138,7 +138,15 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     on_malformed: Callable[[str], None]
     on_connected: Callable[[str], None]
 
-    def __init__(self, manager: Any, *, cors: list[str] | None, ping_interval_s: int, ping_timeout_s: int) -> None:
+    def __init__(
+        self,
+        manager: Any,
+        *,
+        cors: list[str] | None,
+        ping_interval_s: float,
+        ping_timeout_s: float,
+        handshake_s: float,
+    ) -> None:
         super().__init__(
             async_mode="aiohttp",
             client_manager=manager,
@@ -152,7 +160,8 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             logger=_silent,
             engineio_logger=_silent,
         )
-        self.eio.async_handlers = False
+        self._handshake_s = handshake_s
+        self._closing: set[asyncio.Future[None]] = set()
         self.eio.create_queue = Outbox
         self.eio._async = {**self.eio._async, "websocket": WebSocket}
         Payload.max_decode_packets = POLL_PACKETS
@@ -193,12 +202,41 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         if transport is not None:
             transport.abort()
 
+    def abort_all(self) -> None:
+        """Cut every socket that is left, known or not."""
+        for socket in list(self.eio.sockets.values()):
+            socket.queue.put_nowait(None)
+            transport = getattr(socket, "transport", None)
+            if transport is not None:
+                transport.abort()
+
     def _socket(self, sid: str) -> Any:
         eio_sid = self.manager.eio_sid_from_sid(sid, NAMESPACE)
         socket = self.eio.sockets.get(eio_sid)
         return None if socket is None or socket.closed or socket.closing else socket
 
     # -- in ----------------------------------------------------------------------------------------------------------
+
+    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
+        await super()._handle_eio_connect(eio_sid, environ)
+        asyncio.get_running_loop().call_later(self._handshake_s, self._close_stranger, eio_sid)
+
+    def _close_stranger(self, eio_sid: str) -> None:
+        """A socket that has not been let in by now goes."""
+        if self.manager.sid_from_eio_sid(eio_sid, NAMESPACE) is not None:
+            return
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is None:
+            return
+        self._drop(eio_sid)
+        if not socket.upgraded:  # nothing reads a polling socket's queue but its next poll, which may never come
+            task = asyncio.ensure_future(self._forget(eio_sid, socket))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _forget(self, eio_sid: str, socket: Any) -> None:
+        await socket.close(wait=False, abort=True, reason=self.reason.TRANSPORT_CLOSE)
+        self.eio.sockets.pop(eio_sid, None)
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
         if self.manager.sid_from_eio_sid(eio_sid, NAMESPACE) is not None or (namespace or NAMESPACE) != NAMESPACE:
@@ -211,6 +249,11 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             await self._send_packet(eio_sid, refusal)
             return
         await super()._handle_connect(eio_sid, namespace, data)
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is None or socket.closed:  # it left while it was let in: nobody else would clean up
+            await self._handle_disconnect(eio_sid, NAMESPACE, self.reason.TRANSPORT_CLOSE)
+            self.environ.pop(eio_sid, None)
+            return
         sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
         if sid is not None and self.manager.is_connected(sid, NAMESPACE):
             self.on_connected(sid)

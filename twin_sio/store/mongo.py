@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
@@ -29,12 +29,13 @@ Database = AsyncIOMotorDatabase[Doc]
 MESSAGES = ("user_message", "twin_message")
 UNFINISHED = ("queued", "running", "settled")
 _APPEND_TRIES = 200
+_LEARN_WITHIN = timedelta(days=1)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _stored(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def _stored(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Whatever the driver raises is `StorageUnavailable` to everybody else."""
 
     @functools.wraps(method)
@@ -425,8 +426,9 @@ class MongoTurns:
 
     @_stored
     async def to_learn(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
-        before = self._clock() - timedelta(seconds=older_than_s)
-        cursor = self._turns.find({"to_learn": True, "closed_at": {"$lt": before}}, {"user_id": 1, "turn_id": 1})
+        now = self._clock()
+        closed = {"$lt": now - timedelta(seconds=older_than_s), "$gt": now - _LEARN_WITHIN}
+        cursor = self._turns.find({"to_learn": True, "closed_at": closed}, {"user_id": 1, "turn_id": 1})
         return [(doc["user_id"], doc["turn_id"]) for doc in await cursor.limit(limit).to_list(limit)]
 
     @_stored

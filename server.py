@@ -1,0 +1,26 @@
+"""The web process: Settings -> app -> run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import uvloop
+
+from twin_sio.app import serve
+from twin_sio.config import ConfigError, Settings
+
+
+def main() -> int:
+    """Run until SIGTERM or Ctrl-C; the exit code."""
+    try:
+        settings = Settings.from_environment()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(settings, lambda line: print(line, flush=True)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,431 @@
+"""The composition root: every part is made here and handed what it needs; nothing is made at import."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from twin_sio import clock
+from twin_sio.agent.extract import ModelExtractor
+from twin_sio.agent.graph import TwinAgent
+from twin_sio.agent.model import OpenAIModel
+from twin_sio.auth import Authenticator, KeySet, SharedSecret
+from twin_sio.config import ConfigError, Settings
+from twin_sio.delivery import Delivery
+from twin_sio.errors import StorageUnavailable
+from twin_sio.gateway import Gateway, GatewaySettings
+from twin_sio.handlers.context import HostContext
+from twin_sio.handlers.conversation import Conversation
+from twin_sio.handlers.history import Archive
+from twin_sio.handlers.limits import Limits
+from twin_sio.handlers.presence import Attendance
+from twin_sio.handlers.profile import ProfileKeeper
+from twin_sio.handlers.recall import Recall
+from twin_sio.handlers.turns import TurnRunner
+from twin_sio.jobs import Desk, Queue
+from twin_sio.local import Child, Embedded, EngineError
+from twin_sio.sockets import SocketServer
+from twin_sio.store import mongo
+from twin_sio.store.redis import RedisPresence
+
+log = structlog.get_logger("app")
+Say = Callable[[str], None]
+
+WEB = Path(__file__).parent / "web"
+_PAGES = {"/": "index.html", "/chat.js": "chat.js", "/chat.css": "chat.css"}
+_CSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:"
+_INTERRUPT_PATIENCE_S = 1.0
+
+
+def configure_logs(level: str) -> None:
+    """JSON lines on standard error, of `level` and above."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What the server and the worker have in common."""
+
+    db: mongo.Database
+    messages: mongo.MongoLog
+    turns: mongo.MongoTurns
+    contexts: mongo.MongoContexts
+    profiles: mongo.MongoProfiles
+    delivery: Delivery
+    runner: TurnRunner
+    keeper: ProfileKeeper
+    model: OpenAIModel
+    queue: Queue
+
+    @property
+    def desk(self) -> Desk:
+        """What the job functions work with."""
+        return Desk(self.messages, self.turns, self.runner, self.keeper, ModelExtractor(self.model), self.queue)
+
+
+@asynccontextmanager
+async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
+    """The shared parts, connected; closed at the end. `listen`: serve sessions too, not only write to them."""
+    async with AsyncExitStack() as stack:
+        client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
+        stack.callback(client.close)
+        messages = mongo.MongoLog(db)
+        turns = mongo.MongoTurns(db, clock.now)
+        contexts = mongo.MongoContexts(db, clock.now, settings.context_ttl_s)
+        profiles = mongo.MongoProfiles(db)
+        delivery = Delivery(
+            settings.redis_url,
+            clock=clock.now,
+            new_id=clock.new_id,
+            read=messages.read,
+            heads=messages.heads,
+            listen=listen,
+            soft_bytes=settings.slow_soft_bytes,
+            hard_bytes=settings.slow_hard_bytes,
+            stuck_s=settings.slow_stuck_s,
+        )
+        await delivery.start()
+        stack.push_async_callback(delivery.stop)
+        queue = Queue(settings.redis_url, clock.now)
+        stack.push_async_callback(queue.close)
+        model = OpenAIModel(
+            base_url=settings.openai_base_url or None,
+            api_key=settings.openai_api_key.get_secret_value() or "none",
+            model=settings.model or "gpt-4o-mini",
+            first_token_s=settings.model_first_token_s,
+            stall_s=settings.model_stall_s,
+            concurrency=settings.model_concurrency,
+            max_tokens=settings.model_max_tokens,
+        )
+        stack.push_async_callback(model.close)
+        runner = TurnRunner(
+            owner=delivery.channels.instance,
+            turns=turns,
+            messages=messages,
+            agent=TwinAgent(
+                Recall(messages, profiles, contexts),
+                model,
+                budget_tokens=settings.prompt_budget_tokens,
+                chunk_interval_ms=settings.chunk_interval_ms,
+            ),
+            delivery=delivery,
+            jobs=queue,
+            clock=clock.now,
+            new_id=clock.new_id,
+            lease_s=settings.turn_lease_s,
+            waiting_max=settings.turn_queue,
+            concurrency=settings.model_concurrency,
+        )
+        keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id)
+        yield Core(db, messages, turns, contexts, profiles, delivery, runner, keeper, model, queue)
+
+
+class Metrics:
+    """What an operator watches; collected when asked for."""
+
+    def __init__(self, gateway: Gateway, parts: Core) -> None:
+        self._gateway = gateway
+        self._parts = parts
+        self._registry = registry = CollectorRegistry()
+        self._connections = Gauge("twin_connections", "Authenticated connections.", registry=registry)
+        self._users = Gauge("twin_users", "Users with a connection.", registry=registry)
+        self._running = Gauge("twin_conversations_answering", "Conversations being answered.", registry=registry)
+        self._turns = Gauge("twin_turns", "Turns ended by this instance.", ["status"], registry=registry)
+        self._take_overs = Gauge("twin_turn_take_overs", "Turns taken over from elsewhere.", registry=registry)
+        self._lag = Gauge("twin_queue_lag_seconds", "Age of the oldest job that is due.", registry=registry)
+        self._healthy = Gauge("twin_redis_healthy", "1: this instance hears what it publishes.", registry=registry)
+        self._slow = Gauge("twin_slow_consumers_cut", "Connections cut for reading too slowly.", registry=registry)
+        self._first = Histogram(
+            "twin_first_token_seconds", "From the begin of an attempt to its first token.", registry=registry
+        )
+        self._events = Counter("twin_events", "Events handled.", ["type"], registry=registry)
+        self._errors = Counter("twin_errors", "Errors told to clients.", ["code"], registry=registry)
+        gateway.on_handled = lambda name: self._events.labels(name).inc()
+        gateway.on_error = lambda code: self._errors.labels(code).inc()
+
+    async def render(self) -> bytes:
+        """The text format of Prometheus."""
+        stats = self._parts.runner.stats
+        self._connections.set(self._gateway.connections)
+        self._users.set(self._gateway.users)
+        self._running.set(self._parts.runner.running)
+        for status, count in stats.finished.items():
+            self._turns.labels(status).set(count)
+        self._take_overs.set(stats.take_overs)
+        self._lag.set(await self._parts.queue.lag_s())
+        self._healthy.set(self._parts.delivery.channels.healthy)
+        self._slow.set(self._parts.delivery.slow_aborts)
+        while stats.first_token_s:
+            self._first.observe(stats.first_token_s.pop())
+        return generate_latest(self._registry)
+
+
+class Service:
+    """One running instance of the server."""
+
+    def __init__(self, settings: Settings, parts: Core, sockets: SocketServer, gateway: Gateway) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._gateway = gateway
+        self._sockets = sockets
+        self._metrics = Metrics(gateway, parts)
+        self.port = 0
+
+    def routes(self) -> web.Application:
+        """The HTTP side: sockets, probes, metrics, and in dev the chat page."""
+        app = web.Application()
+        self._sockets.attach(app, socketio_path="socket.io")
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._show_metrics)
+        if self._settings.is_dev:
+            for path in (*_PAGES, "/socket.io.min.js"):
+                app.router.add_get(path, self._page)
+        return app
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        checks = {"mongodb": True, "redis": self._parts.delivery.channels.healthy, "draining": self._gateway.draining}
+        try:
+            await mongo.ping(self._parts.db)
+        except StorageUnavailable:
+            checks["mongodb"] = False
+        ready = checks["mongodb"] and checks["redis"] and not checks["draining"]
+        return web.json_response({"ready": ready, **checks}, status=200 if ready else 503)
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        body = await self._metrics.render()
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        path = WEB / _PAGES[request.path] if request.path in _PAGES else stock_client()
+        if path is None:
+            raise web.HTTPNotFound(text="The Socket.IO client is not installed here: run `make setup`.")
+        headers = {
+            "Content-Security-Policy": _CSP,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        }
+        return web.FileResponse(path, headers=headers)
+
+    async def drain(self, patience_s: float) -> None:
+        """Take nobody new, send everybody elsewhere, finish or hand over what runs."""
+        self._gateway.draining = True
+        answers = asyncio.create_task(self._parts.runner.drain(patience_s))
+        await self._gateway.drain(min(2.0, patience_s))
+        await answers
+
+
+def stock_client() -> Path | None:
+    """The browser's socket.io-client, as a pinned wheel carries it; installed at set-up, in dev only."""
+    found = importlib.util.find_spec("nicegui")
+    places = (found.submodule_search_locations or []) if found is not None else []
+    return next((path for place in places if (path := Path(place) / "static" / "socket.io.min.js").is_file()), None)
+
+
+@asynccontextmanager
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    """A listening instance on `settings.host` and `.port` (0: a free one, see `Service.port`)."""
+    async with core(settings, listen=True) as parts, AsyncExitStack() as stack:
+        sockets = SocketServer(
+            parts.delivery,
+            cors=list(settings.cors_origins) or None,
+            ping_interval_s=settings.stale_s * 5 / 9,
+            ping_timeout_s=settings.stale_s * 4 / 9,
+            handshake_s=settings.handshake_s,
+        )
+        gateway = _gateway(settings, parts, sockets)
+        stack.push_async_callback(gateway.stop)
+        instance = Service(settings, parts, sockets, gateway)
+        runner = web.AppRunner(instance.routes(), shutdown_timeout=1.0, access_log=None)
+        stack.push_async_callback(_close, sockets, runner)
+        await mongo.create_indexes(parts.db)
+        parts.runner.start()
+        stack.push_async_callback(parts.runner.drain, 0)
+        await runner.setup()
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+        await site.start()
+        instance.port = runner.addresses[0][1]
+        yield instance
+
+
+async def _close(sockets: SocketServer, runner: web.AppRunner) -> None:
+    sockets.abort_all()
+    await sockets.shutdown()
+    await runner.cleanup()
+
+
+def _gateway(settings: Settings, parts: Core, sockets: SocketServer) -> Gateway:
+    context = HostContext(parts.contexts, parts.delivery, clock.now, clock.new_id)
+    presence = RedisPresence(parts.delivery.channels.redis, clock.now, 3 * settings.stale_s)
+    conversation = Conversation(
+        messages=parts.messages,
+        turns=parts.runner,
+        delivery=parts.delivery,
+        context=context,
+        limits=Limits(settings.limit_messages_per_minute),
+        clock=clock.now,
+        new_id=clock.new_id,
+    )
+    attendance = Attendance(parts.messages, presence, parts.delivery, clock.now, clock.new_id)
+    archive = Archive(parts.messages, clock.now, clock.new_id)
+    keys = (
+        KeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else SharedSecret(settings.jwt_secret.get_secret_value())
+    )
+    gateway = Gateway(
+        sockets,
+        delivery=parts.delivery,
+        authenticator=Authenticator(
+            keys,
+            algorithms=settings.jwt_algorithms,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            leeway_s=settings.jwt_leeway_s,
+            default_scopes=settings.default_scopes,
+            clock=clock.now,
+        ),
+        messages=parts.messages,
+        profiles=parts.profiles,
+        presence=presence,
+        context=context,
+        handlers={
+            "user_message": conversation.user_message,
+            "stop_generation": conversation.stop_generation,
+            "regenerate": conversation.regenerate,
+            "feedback": conversation.feedback,
+            "context_update": context.context_update,
+            "typing_indicator": attendance.typing_indicator,
+            "read_receipt": attendance.read_receipt,
+            "heartbeat": attendance.heartbeat,
+            "resume": attendance.resume,
+            "history": archive.history,
+            "conversations": archive.conversations,
+            "profile_get": parts.keeper.profile_get,
+            "profile_correct": parts.keeper.profile_correct,
+        },
+        settings=GatewaySettings(
+            connection_queue=settings.connection_queue,
+            events_per_second=settings.limit_events_per_second,
+            messages_per_minute=settings.limit_messages_per_minute,
+            sessions=settings.limit_sessions,
+            heartbeat_interval_ms=settings.heartbeat_interval_ms,
+            auth_expiring_s=settings.auth_expiring_s,
+            leeway_s=settings.jwt_leeway_s,
+        ),
+        instance=parts.delivery.channels.instance[:8],
+        clock=clock.now,
+        new_id=clock.new_id,
+    )
+    parts.delivery.on_control = _control(gateway, parts.runner)
+    return gateway
+
+
+def _control(gateway: Gateway, runner: TurnRunner) -> Callable[[dict[str, Any]], None]:
+    def hear(words: dict[str, Any]) -> None:
+        match words:
+            case {"kind": "stop", "user_id": str(user_id), "turn_id": str(turn_id)}:
+                runner.on_stop(user_id, turn_id)
+            case {"kind": "replace", "user_id": str(user_id), "session_id": str(session_id), "keep": str(keep)}:
+                gateway.on_replace(user_id, session_id, keep)
+            case {"kind": "look"}:
+                gateway.look()
+
+    return hear
+
+
+async def serve(settings: Settings, say: Say) -> int:
+    """Run until a signal: in dev with what has no URL embedded, the worker included. Returns the exit code."""
+    configure_logs(settings.log_level)
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[signal.Signals] = loop.create_future()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _signalled, asked, number)
+    try:
+        async with AsyncExitStack() as stack:
+            engines: Embedded | None = None
+            if settings.is_dev:
+                engines = await stack.enter_async_context(Embedded(settings, say))
+                settings = engines.settings
+            instance = await stack.enter_async_context(service(settings))
+            deaths = [asyncio.create_task(engines.wait_for_death())] if engines else []
+            if engines is not None:
+                worker = Child("worker", [sys.executable, "-m", "worker"], env=engines.environment)
+                worker.start()
+                stack.push_async_callback(asyncio.to_thread, worker.stop)
+                deaths.append(asyncio.create_task(_obituary(worker)))
+                _welcome(settings, instance, engines, say)
+            else:
+                say(f"listening on http://{settings.host}:{instance.port}")
+            ended: list[asyncio.Future[Any]] = [asked, *deaths]
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+            died = next((task.result() for task in deaths if task.done()), None)
+            for task in deaths:
+                task.cancel()
+            if died is not None and not asked.done():
+                say(died)
+            patience_s = (
+                settings.drain_s if asked.done() and asked.result() == signal.SIGTERM else _INTERRUPT_PATIENCE_S
+            )
+            say("stopping: clients are sent elsewhere, running answers are finished or handed over")
+            await instance.drain(patience_s)
+            return 1 if died is not None and not asked.done() else 0
+    except (ConfigError, EngineError) as error:
+        say(str(error))
+    except StorageUnavailable:
+        say("MongoDB cannot be reached: see TWIN_MONGODB_URL.")
+    except OSError as error:
+        say(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): set PORT to a free one.")
+    return 1
+
+
+def _signalled(asked: asyncio.Future[signal.Signals], number: signal.Signals) -> None:
+    if asked.done():
+        os._exit(130)  # asked twice: at once; embedded engines die with this process
+    asked.set_result(number)
+
+
+async def _obituary(child: Child) -> str:
+    await child.wait()
+    return child.obituary()
+
+
+def _welcome(settings: Settings, instance: Service, engines: Embedded, say: Say) -> None:
+    from twin_sio.cli.tokens import mint  # only a developer's server mints tokens
+
+    token = mint("ada", settings.jwt_secret.get_secret_value())
+    url = f"http://{settings.host}:{instance.port}"
+    say("")
+    say(f"  Chat page   {url}/#token={token}")
+    say(f"  Terminal    twin-sio chat --url {url} --token {token}")
+    say("")
+    if "OPENAI_BASE_URL" in engines.environment:
+        say("  The answers come from a tiny local model: real, and not bright. For a bright one: OPENAI_API_KEY=sk-...")
+        say("  (or OPENAI_BASE_URL=... OPENAI_API_KEY=... TWIN_MODEL=... for any OpenAI-compatible endpoint) make run")
+    else:
+        say(f"  The answers come from {settings.model or 'gpt-4o-mini'}.")
+    say("  Ctrl-C stops everything that was started here; the conversation is kept.")

@@ -1,0 +1,168 @@
+"""A token becomes an `Identity`, or is refused with one of the protocol's codes and no further reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import orjson
+from jose import jwk, jwt
+from jose.exceptions import ExpiredSignatureError, JOSEError
+
+from twin_sio.clock import Clock, monotonic
+from twin_sio.domain import Identity
+from twin_sio.errors import Refused
+
+_TOKEN_MAX = 16_384
+_USER_MAX = 255
+_REFETCH_FLOOR_S = 10.0
+_REFETCH_AFTER_S = 600.0
+
+
+def auth_missing() -> Refused:
+    return Refused("auth_missing", "A token is needed: send it as auth.token.")
+
+
+def auth_invalid() -> Refused:
+    return Refused("auth_invalid", "The token is not accepted.")
+
+
+def auth_expired() -> Refused:
+    return Refused("auth_expired", "The token has expired: connect with a fresh one.", retryable=True)
+
+
+class Keys:
+    """Where the key of a token comes from."""
+
+    async def get(self, kid: str | None) -> Any:
+        """The key for this `kid`; raises `Refused`."""
+        raise NotImplementedError
+
+
+class SharedSecret(Keys):
+    """One secret that the main app and this service know."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    async def get(self, kid: str | None) -> Any:  # noqa: ARG002 - a shared secret has no id
+        return self._secret
+
+
+class KeySet(Keys):
+    """A JWKS by URL: cached, fetched again for an unknown `kid` with a floor between fetches; when it cannot be
+    reached the last good keys go on counting."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._keys: dict[str, Any] = {}
+        self._fetched_at = -_REFETCH_AFTER_S
+        self._lock = asyncio.Lock()
+
+    async def get(self, kid: str | None) -> Any:
+        if kid is None:
+            raise auth_invalid()
+        age = monotonic() - self._fetched_at
+        if age > _REFETCH_AFTER_S or (kid not in self._keys and age > _REFETCH_FLOOR_S):
+            await self._fetch()
+        try:
+            return self._keys[kid]
+        except KeyError:
+            if not self._keys:
+                raise Refused("unavailable", "Tokens cannot be checked right now.", retryable=True) from None
+            raise auth_invalid() from None
+
+    async def _fetch(self) -> None:
+        async with self._lock:
+            if monotonic() - self._fetched_at < _REFETCH_FLOOR_S:
+                return
+            self._fetched_at = monotonic()
+            try:
+                timeout = aiohttp.ClientTimeout(total=3)
+                async with aiohttp.ClientSession(timeout=timeout) as http, http.get(self._url) as response:
+                    response.raise_for_status()
+                    found = orjson.loads(await response.read())["keys"]
+                    self._keys = {key["kid"]: jwk.construct(key) for key in found if "kid" in key and "alg" in key}
+            except (aiohttp.ClientError, TimeoutError, JOSEError, KeyError, TypeError, ValueError):
+                return
+
+
+class Authenticator:
+    """Checks tokens with pinned algorithms; whatever the token says about its own checking is ignored."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        algorithms: tuple[str, ...],
+        issuer: str,
+        audience: str,
+        leeway_s: int,
+        default_scopes: tuple[str, ...],
+        clock: Clock,
+    ) -> None:
+        self._keys = keys
+        self._algorithms = list(algorithms)
+        self._issuer = issuer or None
+        self._audience = audience or None
+        self._leeway_s = leeway_s
+        self._default_scopes = frozenset(default_scopes)
+        self._clock = clock
+
+    async def identify(self, token: str | None) -> Identity:
+        """Who the token says somebody is; raises `Refused`: auth_missing, auth_invalid, auth_expired, unavailable."""
+        if not token:
+            raise auth_missing()
+        if len(token) > _TOKEN_MAX or token.count(".") != 2:
+            raise auth_invalid()
+        try:
+            header = jwt.get_unverified_header(token)
+            kid = header.get("kid")
+            if header.get("alg") not in self._algorithms or not isinstance(kid, str | None):
+                raise auth_invalid()
+            claims = jwt.decode(
+                token,
+                await self._keys.get(kid),
+                algorithms=self._algorithms,
+                audience=self._audience,
+                issuer=self._issuer,
+                options={
+                    "leeway": self._leeway_s,
+                    "require_exp": True,
+                    "require_sub": True,
+                    "require_aud": self._audience is not None,
+                    "require_iss": self._issuer is not None,
+                    "verify_aud": self._audience is not None,
+                    "verify_at_hash": False,
+                },
+            )
+        except ExpiredSignatureError:
+            raise auth_expired() from None
+        except (JOSEError, ValueError, TypeError, AttributeError, KeyError):
+            raise auth_invalid() from None
+        return self._identity(claims)
+
+    def _identity(self, claims: Mapping[str, Any]) -> Identity:
+        sub, exp = claims.get("sub"), claims.get("exp")
+        if not isinstance(sub, str) or not 0 < len(sub) <= _USER_MAX or not sub.isprintable():
+            raise auth_invalid()
+        if not isinstance(exp, int | float) or isinstance(exp, bool):
+            raise auth_invalid()
+        try:
+            expires_at = datetime.fromtimestamp(exp, UTC)
+        except (OverflowError, ValueError, OSError):
+            raise auth_invalid() from None
+        return Identity(sub, self._scopes(claims), expires_at)
+
+    def _scopes(self, claims: Mapping[str, Any]) -> frozenset[str]:
+        claimed = claims.get("scope", claims.get("scp"))
+        if claimed is None:
+            return self._default_scopes
+        if isinstance(claimed, str):
+            return frozenset(claimed.split())
+        if isinstance(claimed, list) and all(isinstance(item, str) for item in claimed):
+            return frozenset(claimed)
+        raise auth_invalid()

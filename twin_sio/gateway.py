@@ -1,0 +1,473 @@
+"""The socket's edge: who gets in, in which order events are handled, and what a client is told of failures.
+
+The error boundary of the product is `_handle`: a `ServiceError` becomes an `error` event with its code, anything else
+`internal` with an id that is in the log. Each connection has a bounded FIFO, worked off one event at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import structlog
+from socketio.exceptions import ConnectionRefusedError as SocketRefused
+
+from twin_sio.auth import Authenticator, auth_expired
+from twin_sio.clock import Clock, NewId, iso
+from twin_sio.delivery import Delivery, room
+from twin_sio.domain import Caller, Device
+from twin_sio.errors import (
+    AuthExpired,
+    Forbidden,
+    InvalidMessage,
+    RateLimited,
+    Refused,
+    ServiceError,
+    StorageUnavailable,
+)
+from twin_sio.handlers import Answer
+from twin_sio.handlers.context import HostContext
+from twin_sio.handlers.limits import Bucket
+from twin_sio.protocol import (
+    CLIENT_EVENTS,
+    ENVELOPE_MAX_BYTES,
+    PAGE_MAX,
+    PROTOCOL_VERSION,
+    TEXT_MAX,
+    Auth,
+    AuthRefresh,
+    Incoming,
+    Outgoing,
+    error_payload,
+    is_id,
+    parse,
+    parse_auth,
+)
+from twin_sio.sockets import NAMESPACE, SocketServer, ack_frame, message
+from twin_sio.store import Log, Presence, Profiles
+
+log = structlog.get_logger("gateway")
+
+Handler = Callable[[Caller, Incoming[Any]], Awaitable[Answer | None]]
+_ADMISSION_S = 4.5
+
+
+@dataclass(slots=True)
+class _Connection:
+    """What the gateway keeps of one connection."""
+
+    caller: Caller
+    head: int
+    last_seq: int | None
+    profile_version: int
+    bucket: Bucket
+    greeted: bool = False
+    waiting: deque[tuple[str, list[Any], int | None]] = field(default_factory=deque)
+    worker: asyncio.Task[None] | None = None
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Bounds; the names are those of the settings."""
+
+    connection_queue: int
+    events_per_second: int
+    messages_per_minute: int
+    sessions: int
+    heartbeat_interval_ms: int
+    auth_expiring_s: int
+    leeway_s: int
+
+
+class Gateway:
+    """Authenticates connections and dispatches their events to handlers."""
+
+    def __init__(
+        self,
+        server: SocketServer,
+        *,
+        delivery: Delivery,
+        authenticator: Authenticator,
+        messages: Log,
+        profiles: Profiles,
+        presence: Presence,
+        context: HostContext,
+        handlers: Mapping[str, Handler],
+        settings: GatewaySettings,
+        instance: str,
+        clock: Clock,
+        new_id: NewId,
+    ) -> None:
+        self._server = server
+        self._delivery = delivery
+        self._authenticator = authenticator
+        self._messages = messages
+        self._profiles = profiles
+        self._presence = presence
+        self._context = context
+        self._handlers: Mapping[str, Handler] = {**handlers, "auth_refresh": self._auth_refresh}
+        self._settings = settings
+        self._instance = instance
+        self._clock = clock
+        self._new_id = new_id
+        self._connections: dict[str, _Connection] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.draining = False
+        self.on_error: Callable[[str], None] = lambda _: None
+        self.on_handled: Callable[[str], None] = lambda _: None
+        missing = CLIENT_EVENTS.keys() - self._handlers.keys()
+        if missing:
+            raise ValueError(f"events without a handler: {sorted(missing)}")
+        server.on("connect", self._connect)
+        server.on("disconnect", self._disconnect)
+        server.on_connected = self._connected
+        server.on_event = self._take
+        server.on_malformed = self._malformed
+
+    @property
+    def connections(self) -> int:
+        """Authenticated connections of this instance."""
+        return len(self._connections)
+
+    @property
+    def users(self) -> int:
+        """Users with a connection on this instance."""
+        return len({one.caller.user_id for one in self._connections.values()})
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- getting in --------------------------------------------------------------------------------------------------
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
+        try:
+            async with asyncio.timeout(_ADMISSION_S):
+                self._connections[sid] = await self._admit(sid, environ, auth)
+        except Refused as refused:
+            self.on_error(refused.reason)
+            raise SocketRefused(refused.message, refused.as_data()) from None
+        except (StorageUnavailable, TimeoutError):
+            raise self._unavailable("The store cannot be reached.") from None
+        except Exception:
+            error_id = self._new_id()
+            log.exception("connect_failed", error_id=error_id)
+            raise self._unavailable(f"Something went wrong on our side ({error_id}).") from None
+
+    def _unavailable(self, text: str) -> Exception:
+        self.on_error("unavailable")
+        refused = Refused("unavailable", text, retryable=True, retry_after_ms=2_000)
+        return SocketRefused(refused.message, refused.as_data())
+
+    async def _admit(self, sid: str, environ: dict[str, Any], auth: object) -> _Connection:
+        if self.draining:
+            raise Refused("draining", "This server goes away: try another.", retryable=True, retry_after_ms=500)
+        try:
+            sent = parse_auth(auth)
+        except InvalidMessage as error:
+            code = "session_invalid" if error.field == "auth.session_id" else "auth_invalid"
+            raise Refused(code, f"The auth payload is refused: {error.field}.") from None
+        identity = await self._authenticator.identify(sent.token or _bearer(environ))
+        if sent.user_id is not None and sent.user_id != identity.user_id:
+            raise Refused("auth_user_mismatch", "The token belongs to another user.")
+        if not identity.scopes & {"twin:chat", "twin:profile"}:
+            raise Refused("auth_forbidden", "The token has no scope for this service.")
+        session_id = sent.session_id or environ.get("HTTP_X_SESSION_ID") or self._new_id()
+        if not is_id(session_id):
+            raise Refused("session_invalid", "A session id has 1 to 128 of A-Z a-z 0-9 . _ : -")
+        device = Device(sent.device.name, sent.device.platform, sent.device.app_version)
+        caller = Caller(identity.user_id, session_id, sid, identity, device)
+        await self._room_for_one(caller)
+        await self._delivery.prepare(caller.user_id)
+        return await self._look_up(caller, sent)
+
+    async def _look_up(self, caller: Caller, sent: Auth) -> _Connection:
+        head, stored = await asyncio.gather(
+            self._messages.head(caller.user_id), self._profiles.get(caller.user_id), return_exceptions=False
+        )
+        if sent.context is not None:
+            try:
+                await self._context.merge(caller, sent.context)
+            except ServiceError as error:
+                if isinstance(error, StorageUnavailable):
+                    raise
+                raise Refused("session_invalid", error.message) from None
+        bucket = Bucket(self._settings.events_per_second, 2 * self._settings.events_per_second)
+        return _Connection(caller, head, sent.last_seq, stored.profile.version, bucket)
+
+    async def _room_for_one(self, caller: Caller) -> None:
+        live = {one.session_id for one in await self._presence.sessions(caller.user_id)}
+        live |= {one.session_id for one in self._delivery.local_sessions(caller.user_id)}
+        if len(live - {caller.session_id}) >= self._settings.sessions:
+            raise Refused("too_many_sessions", "Too many devices are connected.", retryable=True, retry_after_ms=10_000)
+
+    def _connected(self, sid: str) -> None:
+        """The client knows that it is connected: greet it before anything else reaches it."""
+        connection = self._connections.get(sid)
+        if connection is None:
+            return
+        self._spawn(self._welcome(sid, connection))
+
+    async def _welcome(self, sid: str, connection: _Connection) -> None:
+        caller = connection.caller
+        self._replace_earlier(caller)
+        await self._presence.seen(caller)
+        sessions = await self._sessions(caller)
+        if self._connections.get(sid) is not connection:
+            return
+        self._delivery.to_session(caller, self._session_ready(connection, sessions))
+        connection.greeted = True
+        await self._delivery.enter_room(sid, NAMESPACE, room(caller.user_id))
+        self._delivery.attach(caller, head=connection.head, last_seq=connection.last_seq)
+        self._delivery.to_others(caller, self._presence_event(caller, "joined", sessions))
+        self._watch_expiry(connection)
+        log.info("connected", user=caller.user_id, session=caller.session_id, connection=sid)
+        self._work(connection)
+
+    async def _sessions(self, caller: Caller) -> list[dict[str, Any]]:
+        known = {one.session_id: one.device for one in await self._presence.sessions(caller.user_id)}
+        known.update({one.session_id: one.device for one in self._delivery.local_sessions(caller.user_id)})
+        return [{"session_id": name, "device": device.as_dict()} for name, device in sorted(known.items())]
+
+    def _session_ready(self, connection: _Connection, sessions: list[dict[str, Any]]) -> Outgoing:
+        caller, settings = connection.caller, self._settings
+        payload = {
+            "user_id": caller.user_id,
+            "session_id": caller.session_id,
+            "expires_at": iso(caller.identity.expires_at),
+            "seq": connection.head,
+            "sessions": sessions or [{"session_id": caller.session_id, "device": caller.device.as_dict()}],
+            "heartbeat_interval_ms": settings.heartbeat_interval_ms,
+            "limits": {
+                "text_characters": TEXT_MAX,
+                "envelope_bytes": ENVELOPE_MAX_BYTES,
+                "history_page": PAGE_MAX,
+                "messages_per_minute": settings.messages_per_minute,
+                "events_per_second": settings.events_per_second,
+                "sessions": settings.sessions,
+            },
+            "profile_version": connection.profile_version,
+            "server": {"instance": self._instance, "protocol": PROTOCOL_VERSION, "time": iso(self._clock())},
+        }
+        return Outgoing("session_ready", payload, self._new_id(), self._clock(), caller.session_id)
+
+    def _presence_event(self, caller: Caller, state: str, sessions: list[dict[str, Any]]) -> Outgoing:
+        payload = {
+            "session_id": caller.session_id,
+            "state": state,
+            "device": caller.device.as_dict(),
+            "sessions": sessions,
+        }
+        return Outgoing("presence", payload, self._new_id(), self._clock(), caller.session_id)
+
+    def _replace_earlier(self, caller: Caller) -> None:
+        """The same session id again: the earlier connection goes, on whichever instance it is."""
+        self._delivery.control(
+            kind="replace", user_id=caller.user_id, session_id=caller.session_id, keep=caller.connection_id
+        )
+
+    def on_replace(self, user_id: str, session_id: str, keep: str) -> None:
+        """Let go of connections of this session other than `keep`."""
+        for sid, connection in list(self._connections.items()):
+            caller = connection.caller
+            if (caller.user_id, caller.session_id) == (user_id, session_id) and sid != keep:
+                self._spawn(self._server.disconnect(sid))
+
+    def look(self) -> None:
+        """Somebody's publishes were lost: compare all feeds with the log."""
+        self._spawn(self._delivery.look())
+
+    # -- leaving -----------------------------------------------------------------------------------------------------
+
+    async def _disconnect(self, sid: str, reason: object = None) -> None:
+        connection = self._connections.pop(sid, None)
+        if connection is None:
+            return
+        for timer in connection.timers:
+            timer.cancel()
+        caller = connection.caller
+        self._delivery.detach(caller)
+        log.info("disconnected", user=caller.user_id, session=caller.session_id, connection=sid, reason=str(reason))
+        self._spawn(self._leave(caller))
+
+    async def _leave(self, caller: Caller) -> None:
+        await self._presence.gone(caller)
+        sessions = await self._sessions(caller)
+        if all(one["session_id"] != caller.session_id for one in sessions):
+            self._delivery.to_others(caller, self._presence_event(caller, "left", sessions))
+
+    async def drain(self, within_s: float, batch: int = 100) -> None:
+        """Tell every client to come back later, then close plainly, spread over `within_s`."""
+        self.draining = True
+        clients = list(self._connections.items())
+        for _, connection in clients:
+            wait_ms = random.randint(100, max(200, int(within_s * 1000)))
+            told = Outgoing("server_draining", {"reconnect_after_ms": wait_ms}, self._new_id(), self._clock())
+            self._delivery.to_session(connection.caller, told)
+        for start in range(0, len(clients), batch):
+            for sid, _ in clients[start : start + batch]:
+                self._server.close(sid)
+            await asyncio.sleep(within_s * batch / max(len(clients), batch) / 2)
+
+    async def stop(self) -> None:
+        """End the gateway's own tasks."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- expiry ------------------------------------------------------------------------------------------------------
+
+    def _watch_expiry(self, connection: _Connection) -> None:
+        for timer in connection.timers:
+            timer.cancel()
+        left_s = (connection.caller.identity.expires_at - self._clock()).total_seconds()
+        loop = asyncio.get_running_loop()
+        warn_s = max(0.0, left_s - self._settings.auth_expiring_s)
+        # A timer is good for some weeks only; a token that outlives it is looked at again then.
+        end_s = min(left_s + self._settings.leeway_s, 2_000_000)
+        connection.timers = [
+            loop.call_later(min(warn_s, 2_000_000), self._warn, connection),
+            loop.call_later(max(0.0, end_s), self._expire, connection),
+        ]
+
+    def _warn(self, connection: _Connection) -> None:
+        expires_at = connection.caller.identity.expires_at
+        told = Outgoing("auth_expiring", {"expires_at": iso(expires_at)}, self._new_id(), self._clock())
+        self._delivery.to_session(connection.caller, told)
+
+    def _expire(self, connection: _Connection) -> None:
+        if not self._is_expired(connection.caller, self._clock()):
+            self._watch_expiry(connection)
+            return
+        self._tell_error(connection.caller, AuthExpired(), None, None)
+        self._server.close(connection.caller.connection_id)
+
+    def _is_expired(self, caller: Caller, at: datetime) -> bool:
+        return (at - caller.identity.expires_at).total_seconds() >= self._settings.leeway_s
+
+    async def _auth_refresh(self, caller: Caller, sent: Incoming[AuthRefresh]) -> Answer:
+        """A fresh token of the same user takes the place of the old one."""
+        try:
+            identity = await self._authenticator.identify(sent.payload.token)
+        except Refused as refused:
+            if refused.reason == auth_expired().reason:
+                raise AuthExpired() from None
+            raise Forbidden("The token is not accepted.", field="payload.token") from None
+        if identity.user_id != caller.user_id:
+            raise Forbidden("The token belongs to another user.", field="payload.token")
+        connection = self._connections.get(caller.connection_id)
+        if connection is not None:
+            connection.caller = replace(caller, identity=identity)
+            self._watch_expiry(connection)
+        payload = {"expires_at": iso(identity.expires_at)}
+        return Answer(
+            Outgoing("auth_refreshed", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
+        )
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def _take(self, sid: str, name: str, args: list[Any], ack_id: int | None) -> None:
+        """In the order of arrival; what is over the bounds is refused at once."""
+        connection = self._connections.get(sid)
+        if connection is None:
+            return
+        try:
+            connection.bucket.take()
+            if len(connection.waiting) >= self._settings.connection_queue:
+                raise RateLimited("Too many events of this connection wait.", retry_after_ms=1_000)
+        except RateLimited as limited:
+            self._refuse(connection.caller, limited, args, ack_id)
+            return
+        connection.waiting.append((name, args, ack_id))
+        self._work(connection)
+
+    def _malformed(self, sid: str) -> None:
+        connection = self._connections.get(sid)
+        if connection is None:
+            return
+        error: ServiceError = InvalidMessage("The frame is no event: no binary, one name, one envelope.", field="frame")
+        try:
+            connection.bucket.take()
+        except RateLimited as limited:
+            error = limited
+        self._tell_error(connection.caller, error, None, None)
+
+    def _work(self, connection: _Connection) -> None:
+        if connection.greeted and connection.waiting and (connection.worker is None or connection.worker.done()):
+            connection.worker = self._spawn(self._work_off(connection))
+
+    async def _work_off(self, connection: _Connection) -> None:
+        while connection.waiting:
+            name, args, ack_id = connection.waiting.popleft()
+            await self._handle(connection, name, args, ack_id)
+
+    async def _handle(self, connection: _Connection, name: str, args: list[Any], ack_id: int | None) -> None:
+        caller = connection.caller
+        try:
+            answer = await self._dispatch(caller, name, args)
+        except ServiceError as error:
+            self._refuse(caller, error, args, ack_id)
+            return
+        except Exception:
+            error_id = self._new_id()
+            log.exception("event_failed", error_id=error_id, event_type=name if name in CLIENT_EVENTS else "unknown")
+            self._refuse(caller, ServiceError(), args, ack_id, error_id)
+            return
+        self.on_handled(name)
+        if answer is not None and not answer.told:
+            self._delivery.to_session(caller, answer.outgoing)
+        if ack_id is not None:
+            self._ack(caller, ack_id, answer.outgoing if answer is not None else None)
+
+    async def _dispatch(self, caller: Caller, name: str, args: list[Any]) -> Answer | None:
+        sent = parse(name, args)
+        if sent.session_id is not None and sent.session_id != caller.session_id:
+            raise InvalidMessage("The session_id is not this connection's.", field="metadata.session_id")
+        if name != "auth_refresh" and self._is_expired(caller, self._clock()):
+            raise AuthExpired()
+        scope = CLIENT_EVENTS[name].scope
+        if scope is not None and scope not in caller.identity.scopes:
+            raise Forbidden()
+        return await self._handlers[name](caller, sent)
+
+    def _refuse(
+        self, caller: Caller, error: ServiceError, args: list[Any], ack_id: int | None, error_id: str | None = None
+    ) -> None:
+        outgoing = self._tell_error(caller, error, _message_id(args), error_id)
+        if ack_id is not None:
+            self._ack(caller, ack_id, outgoing)
+
+    def _tell_error(
+        self, caller: Caller, error: ServiceError, in_response_to: str | None, error_id: str | None
+    ) -> Outgoing:
+        self.on_error(error.code)
+        outgoing = Outgoing(
+            "error", error_payload(error, error_id), self._new_id(), self._clock(), caller.session_id, in_response_to
+        )
+        self._delivery.to_session(caller, outgoing)
+        return outgoing
+
+    def _ack(self, caller: Caller, ack_id: int, outgoing: Outgoing | None) -> None:
+        frame = ack_frame(ack_id, outgoing.envelope() if outgoing is not None else None)
+        self._server.write(caller.connection_id, message(frame))
+
+
+def _message_id(args: list[Any]) -> str | None:
+    """The id of what was refused, if it has one that can be repeated."""
+    metadata = args[0].get("metadata") if args and isinstance(args[0], dict) else None
+    found = metadata.get("message_id") if isinstance(metadata, dict) else None
+    return found if isinstance(found, str) and is_id(found) else None
+
+
+def _bearer(environ: Mapping[str, Any]) -> str | None:
+    kind, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None

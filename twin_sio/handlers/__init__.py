@@ -1,0 +1,72 @@
+"""What the service does with each event. A handler method is named for its event.
+
+The ports here are what handlers ask of the layers around them; `delivery.Delivery` and `jobs.Queue` fulfil them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twin_sio.domain import Caller, Event, Generation
+from twin_sio.protocol import Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client is told first. `told`: delivery has seen to it already, in its turn."""
+
+    outgoing: Outgoing
+    told: bool = False
+
+
+class Delivery(Protocol):
+    """Reaches the sessions of a user, on every instance. Sending never waits and never raises."""
+
+    def publish(self, event: Event, origin: Caller | None = None, answer: Outgoing | None = None) -> None:
+        """A stored event, to every session in the order of the log; `origin` gets `answer` in its place."""
+        ...
+
+    def to_user(self, user_id: str, outgoing: Outgoing) -> None:
+        """Something ephemeral, to all."""
+        ...
+
+    def to_others(self, caller: Caller, outgoing: Outgoing) -> None:
+        """Something ephemeral, to all but the caller."""
+        ...
+
+    def to_session(self, caller: Caller, outgoing: Outgoing) -> None:
+        """To the caller alone."""
+        ...
+
+    def begin_generation(self, user_id: str, generation: Generation) -> None:
+        """An attempt at an answer begins; it replaces what earlier attempts have shown."""
+        ...
+
+    def chunk(self, user_id: str, generation: Generation, text: str, *, is_last: bool = False) -> None:
+        """The next piece of it, to all; whoever joins later gets all pieces so far as one."""
+        ...
+
+    def end_generation(self, user_id: str, generation: Generation) -> None:
+        """No more pieces will come."""
+        ...
+
+    async def partial(self, generation_id: str) -> str:
+        """What an attempt of any instance has shown so far, as far as that is remembered."""
+        ...
+
+    async def resume(self, caller: Caller, last_seq: int) -> Outgoing | None:
+        """Send the caller what came after `last_seq`, then `resumed`, which is returned."""
+        ...
+
+    def control(self, **words: Any) -> None:
+        """A word to all instances, this one included; may be lost."""
+        ...
+
+
+class Jobs(Protocol):
+    """Work for later. May lose what it is given: the sweep in `jobs` finds it again."""
+
+    async def learn(self, user_id: str, turn_id: str) -> None:
+        """Learn from an answered exchange. Never raises."""
+        ...

@@ -1,0 +1,58 @@
+"""What the host app says around the conversation: data for the prompt, never a trait by itself."""
+
+from __future__ import annotations
+
+import orjson
+
+from twin_sio.clock import Clock, NewId
+from twin_sio.domain import Caller, Json
+from twin_sio.errors import TooLarge
+from twin_sio.handlers import Answer, Delivery
+from twin_sio.protocol import ContextUpdate, Incoming, Outgoing, merge_patch
+from twin_sio.store import Contexts
+
+CONTEXT_MAX_BYTES = 16 * 1024
+
+
+class HostContext:
+    """One context per session; the newest of a user's is the one the twin sees."""
+
+    def __init__(self, contexts: Contexts, delivery: Delivery, clock: Clock, new_id: NewId) -> None:
+        self._contexts = contexts
+        self._delivery = delivery
+        self._clock = clock
+        self._new_id = new_id
+
+    async def context_update(self, caller: Caller, sent: Incoming[ContextUpdate]) -> Answer:
+        """Merge (RFC 7386) or replace the session's context, and show the other devices what was sent."""
+        if sent.payload.mode == "replace":
+            await self._put(caller, sent.payload.context)
+        else:
+            await self.merge(caller, sent.payload.context)
+        self._delivery.to_others(caller, self._relayed(caller, sent))
+        message_id = sent.message_id or self._new_id()
+        payload = {"message_id": message_id, "status": "accepted"}
+        receipt = Outgoing(
+            "message_received", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id
+        )
+        return Answer(receipt)
+
+    async def merge(self, caller: Caller, patch: Json) -> None:
+        """Merge into the session's context; raises `TooLarge` where the result would be over 16 KiB."""
+        await self._put(caller, merge_patch(await self._contexts.get(caller.user_id, caller.session_id), patch))
+
+    async def _put(self, caller: Caller, context: Json) -> None:
+        if len(orjson.dumps(context)) > CONTEXT_MAX_BYTES:
+            raise TooLarge(f"A context has at most {CONTEXT_MAX_BYTES} bytes.", field="payload.context")
+        await self._contexts.put(caller.user_id, caller.session_id, context)
+
+    def _relayed(self, caller: Caller, sent: Incoming[ContextUpdate]) -> Outgoing:
+        payload = sent.payload.model_dump()
+        return Outgoing(
+            "context_update",
+            payload,
+            sent.message_id or self._new_id(),
+            self._clock(),
+            caller.session_id,
+            conversation_id=sent.conversation_id,
+        )

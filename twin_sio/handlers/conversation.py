@@ -1,0 +1,170 @@
+"""Saying something to the twin, and what follows: stop, regenerate, feedback."""
+
+from __future__ import annotations
+
+import asyncio
+
+from twin_sio.clock import Clock, NewId
+from twin_sio.domain import Caller, Draft, Event, Turn
+from twin_sio.errors import InvalidMessage, NotFound
+from twin_sio.handlers import Answer, Delivery
+from twin_sio.handlers.context import HostContext
+from twin_sio.handlers.limits import Limits
+from twin_sio.handlers.turns import TurnRunner, answer_id
+from twin_sio.protocol import Feedback, Incoming, Outgoing, Regenerate, StopGeneration, UserMessage
+from twin_sio.store import Log
+
+
+class Conversation:
+    """Persist first, tell second, acknowledge only what is stored; a repeat has no second effect."""
+
+    def __init__(
+        self,
+        *,
+        messages: Log,
+        turns: TurnRunner,
+        delivery: Delivery,
+        context: HostContext,
+        limits: Limits,
+        clock: Clock,
+        new_id: NewId,
+    ) -> None:
+        self._messages = messages
+        self._turns = turns
+        self._delivery = delivery
+        self._context = context
+        self._limits = limits
+        self._clock = clock
+        self._new_id = new_id
+
+    async def user_message(self, caller: Caller, sent: Incoming[UserMessage]) -> Answer:
+        """Store, tell every device, answer in the background. A repeat is stored and answered once."""
+        message_id = sent.required_id
+        known, full = await asyncio.gather(
+            self._messages.get(caller.user_id, message_id),
+            self._turns.room_for_one(caller.user_id, sent.conversation_id),
+            return_exceptions=True,
+        )
+        if isinstance(known, BaseException):
+            raise known
+        if known is None:
+            if isinstance(full, BaseException):
+                raise full
+            await self._limits.message(caller.user_id)
+        draft = self._draft(caller, sent, "user_message", {"text": sent.payload.text})
+        if known is not None:
+            return await self._repeat(caller, draft, known)
+        if sent.payload.context is not None:
+            await self._context.merge(caller, sent.payload.context)
+        stored = await self._messages.append(draft)
+        if not stored.is_new:
+            return await self._repeat(caller, draft, stored.event)
+        turn = await self._turns.ensure(self._turn(caller, stored.event))
+        receipt = self._receipt(draft, stored.event.seq, "accepted")
+        self._delivery.publish(stored.event, caller, receipt)
+        if turn.state == "queued" and isinstance(full, int) and full:
+            self._turns.show(turn, "queued")
+        return Answer(receipt, told=True)
+
+    async def _repeat(self, caller: Caller, draft: Draft, known: Event) -> Answer:
+        """The same message again: the same receipt, and its answer to the caller alone if that is there."""
+        _same(draft, known)
+        turn = await self._turns.ensure(self._turn(caller, known))  # heals a crash between message and turn
+        receipt = self._receipt(draft, known.seq, "duplicate")
+        answer = await self._messages.get(known.user_id, answer_id(turn))
+        if answer is not None:
+            self._delivery.to_session(caller, receipt)
+            self._delivery.to_session(caller, Outgoing.of(answer))
+            return Answer(receipt, told=True)
+        return Answer(receipt)
+
+    async def stop_generation(self, caller: Caller, sent: Incoming[StopGeneration]) -> None:
+        """End the running or waiting answer to a message; whoever runs it says so by `status: stopped`."""
+        if not await self._turns.stop(caller, sent.payload.message_id):
+            raise NotFound("No answer to this message is being made.")
+
+    async def regenerate(self, caller: Caller, sent: Incoming[Regenerate]) -> Answer:
+        """Answer a message anew; the older answer stays as an alternative."""
+        asked = await self._messages.get(caller.user_id, sent.payload.message_id)
+        if asked is None or asked.type != "user_message":
+            raise NotFound("There is no message of yours with this id.")
+        turn_id = sent.required_id
+        used = await self._messages.get(caller.user_id, turn_id)
+        if used is not None:
+            raise InvalidMessage("The message_id was used for something else.", field="metadata.message_id")
+        known = await self._turns.find(caller.user_id, turn_id)
+        if known is not None and known.message_id != asked.message_id:
+            raise InvalidMessage("The message_id was used for another message.", field="metadata.message_id")
+        if known is None:
+            await self._turns.room_for_one(caller.user_id, asked.conversation_id)
+            await self._limits.message(caller.user_id)
+        order = await self._messages.head(caller.user_id) + 0.5
+        await self._turns.ensure(self._turn(caller, asked, turn_id=turn_id, order=order))
+        draft = self._draft(caller, sent, "regenerate", {})
+        return Answer(self._receipt(draft, None, "duplicate" if known else "accepted"))
+
+    async def feedback(self, caller: Caller, sent: Incoming[Feedback]) -> Answer:
+        """Keep a rating of one of the twin's messages; the newest counts."""
+        about = await self._messages.get(caller.user_id, sent.payload.message_id)
+        if about is None or about.type != "twin_message":
+            raise NotFound("There is no message of the twin with this id.")
+        payload = sent.payload.model_dump(exclude_none=True)
+        draft = self._draft(caller, sent, "feedback", payload, conversation_id=about.conversation_id)
+        stored = await self._messages.append(draft)
+        if not stored.is_new:
+            _same(draft, stored.event)
+            return Answer(self._receipt(draft, stored.event.seq, "duplicate"))
+        receipt = self._receipt(draft, stored.event.seq, "accepted")
+        self._delivery.publish(stored.event, caller, receipt)
+        return Answer(receipt, told=True)
+
+    def _draft(
+        self,
+        caller: Caller,
+        sent: Incoming[UserMessage] | Incoming[Feedback] | Incoming[Regenerate],
+        type: str,
+        payload: dict[str, object],
+        conversation_id: str | None = None,
+    ) -> Draft:
+        return Draft(
+            caller.user_id,
+            type,
+            sent.required_id,
+            conversation_id or sent.conversation_id,
+            self._clock(),
+            payload,
+            caller.session_id,
+        )
+
+    def _turn(self, caller: Caller, asked: Event, turn_id: str | None = None, order: float | None = None) -> Turn:
+        return Turn(
+            user_id=asked.user_id,
+            turn_id=turn_id or asked.message_id,
+            message_id=asked.message_id,
+            conversation_id=asked.conversation_id,
+            session_id=caller.session_id,
+            order=float(asked.seq) if order is None else order,
+            state="queued",
+            generation_id=None,
+            attempts=0,
+            stop_requested=False,
+            partial="",
+            created_at=self._clock(),
+        )
+
+    def _receipt(self, draft: Draft, seq: int | None, status: str) -> Outgoing:
+        return Outgoing(
+            "message_received",
+            {"message_id": draft.message_id, "status": status},
+            self._new_id(),
+            self._clock(),
+            draft.session_id,
+            draft.message_id,
+            draft.conversation_id,
+            seq,
+        )
+
+
+def _same(draft: Draft, known: Event) -> None:
+    if known.type != draft.type or known.payload != draft.payload:
+        raise InvalidMessage("The message_id was used for another message.", field="metadata.message_id")

@@ -1,0 +1,88 @@
+"""Looking back: pages of a conversation, and the list of conversations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twin_sio.clock import Clock, NewId, iso
+from twin_sio.domain import Caller, Event, Json
+from twin_sio.errors import NotFound
+from twin_sio.handlers import Answer
+from twin_sio.protocol import Conversations, History, Incoming, Outgoing
+from twin_sio.store import Log
+
+_TWIN_FIELDS = ("status", "generation_id", "model", "usage", "used_traits")
+
+
+class Archive:
+    """Reads the log as people see it."""
+
+    def __init__(self, messages: Log, clock: Clock, new_id: NewId) -> None:
+        self._messages = messages
+        self._clock = clock
+        self._new_id = new_id
+
+    async def history(self, caller: Caller, sent: Incoming[History]) -> Answer:
+        """A page next to a message, oldest first; its neighbours never change."""
+        page = await self._messages.page(
+            caller.user_id,
+            sent.conversation_id,
+            before=await self._seq(caller, sent.payload.before),
+            after=await self._seq(caller, sent.payload.after),
+            limit=sent.payload.limit,
+        )
+        rated = await self._messages.feedback(caller.user_id, [event.message_id for event in page.events])
+        payload = {
+            "messages": [_line(event, rated.get(event.message_id)) for event in page.events],
+            "has_more": page.has_more,
+            "conversation_id": sent.conversation_id,
+        }
+        return self._answer(caller, "history", payload, sent.message_id, sent.conversation_id)
+
+    async def _seq(self, caller: Caller, message_id: str | None) -> int | None:
+        if message_id is None:
+            return None
+        event = await self._messages.get(caller.user_id, message_id)
+        if event is None:
+            raise NotFound("There is no message of yours with this id.")
+        return event.seq
+
+    async def conversations(self, caller: Caller, sent: Incoming[Conversations]) -> Answer:
+        """The user's conversations, the one with the newest message first."""
+        listed = [
+            {
+                "conversation_id": one.conversation_id,
+                "title": one.title,
+                "last_message": _line(one.last, None) if one.last else None,
+                "unread": one.unread,
+            }
+            for one in await self._messages.conversations(caller.user_id)
+        ]
+        return self._answer(caller, "conversations", {"conversations": listed}, sent.message_id, None)
+
+    def _answer(
+        self, caller: Caller, type: str, payload: Json, in_response_to: str | None, conversation_id: str | None
+    ) -> Answer:
+        outgoing = Outgoing(
+            type, payload, self._new_id(), self._clock(), caller.session_id, in_response_to, conversation_id
+        )
+        return Answer(outgoing)
+
+
+def _line(event: Event, feedback: Json | None) -> dict[str, Any]:
+    is_twin = event.type == "twin_message"
+    line: dict[str, Any] = {
+        "message_id": event.message_id,
+        "role": "twin" if is_twin else "user",
+        "text": event.payload["text"],
+        "timestamp": iso(event.at),
+        "seq": event.seq,
+    }
+    if event.session_id is not None:
+        line["session_id"] = event.session_id
+    if is_twin:
+        line["in_response_to"] = event.in_response_to
+        line.update({name: event.payload[name] for name in _TWIN_FIELDS if name in event.payload})
+    if feedback is not None:
+        line["feedback"] = feedback
+    return line

@@ -1,0 +1,66 @@
+"""Signs of life between a user's devices: typing, reading, heartbeats, catching up."""
+
+from __future__ import annotations
+
+from twin_sio.clock import Clock, NewId, iso
+from twin_sio.domain import Caller, Draft
+from twin_sio.errors import NotFound
+from twin_sio.handlers import Answer, Delivery
+from twin_sio.protocol import Heartbeat, Incoming, Outgoing, ReadReceipt, Resume, TypingIndicator
+from twin_sio.store import Log, Presence
+
+
+class Attendance:
+    """Relays what is ephemeral, stores how far was read."""
+
+    def __init__(self, messages: Log, presence: Presence, delivery: Delivery, clock: Clock, new_id: NewId) -> None:
+        self._messages = messages
+        self._presence = presence
+        self._delivery = delivery
+        self._clock = clock
+        self._new_id = new_id
+
+    async def typing_indicator(self, caller: Caller, sent: Incoming[TypingIndicator]) -> None:
+        """Relayed to the other devices; may be lost."""
+        payload = {"is_typing": sent.payload.is_typing}
+        outgoing = Outgoing(
+            "typing_indicator",
+            payload,
+            self._new_id(),
+            self._clock(),
+            caller.session_id,
+            conversation_id=sent.conversation_id,
+        )
+        self._delivery.to_others(caller, outgoing)
+
+    async def read_receipt(self, caller: Caller, sent: Incoming[ReadReceipt]) -> None:
+        """Everything up to and with this message is read, on every device. A durable event without an answer: the
+        sender sees it come back with its seq, so that its own count stays whole."""
+        read = await self._messages.get(caller.user_id, sent.payload.message_id)
+        if read is None or read.type not in ("user_message", "twin_message"):
+            raise NotFound("There is no message of yours with this id.")
+        await self._messages.mark_read(caller.user_id, read.conversation_id, read.seq)
+        draft = Draft(
+            caller.user_id,
+            "read_receipt",
+            self._new_id(),
+            read.conversation_id,
+            self._clock(),
+            {"message_id": read.message_id},
+            caller.session_id,
+        )
+        stored = await self._messages.append(draft)
+        self._delivery.publish(stored.event)
+
+    async def heartbeat(self, caller: Caller, sent: Incoming[Heartbeat]) -> Answer:
+        """The server's time and the newest seq: whoever is behind asks to resume."""
+        await self._presence.seen(caller)
+        head = await self._messages.head(caller.user_id)
+        at = self._clock()
+        payload = {"server_time": iso(at), "head_seq": head}
+        return Answer(Outgoing("heartbeat_ack", payload, self._new_id(), at, caller.session_id, sent.message_id))
+
+    async def resume(self, caller: Caller, sent: Incoming[Resume]) -> Answer | None:
+        """Send what was missed, then `resumed`."""
+        resumed = await self._delivery.resume(caller, sent.payload.last_seq)
+        return Answer(resumed, told=True) if resumed is not None else None

@@ -1,0 +1,163 @@
+"""What the twin believes: read, corrected, and brought up to date by evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twin_sio.agent.scoring import score
+from twin_sio.clock import Clock, NewId, iso
+from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Profile, Trait, TraitChange
+from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
+from twin_sio.handlers import Answer, Delivery
+from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
+from twin_sio.store import Log, Profiles, StoredProfile
+
+_TRIES = 20
+_NOTICEABLE = 0.005
+_KINDS: Mapping[str, EvidenceKind] = {"confirm": "confirmed", "edit": "edited", "reject": "rejected"}
+
+
+class ProfileKeeper:
+    """Evidence in, traits out; every visible change is a version, logged and told exactly once."""
+
+    def __init__(self, profiles: Profiles, messages: Log, delivery: Delivery, clock: Clock, new_id: NewId) -> None:
+        self._profiles = profiles
+        self._messages = messages
+        self._delivery = delivery
+        self._clock = clock
+        self._new_id = new_id
+
+    async def profile_get(self, caller: Caller, sent: Incoming[ProfileGet]) -> Answer:
+        """The profile, scored as of now."""
+        profile = (await self._profiles.get(caller.user_id)).profile
+        payload = {"version": profile.version, "traits": [trait_payload(trait) for trait in profile.traits]}
+        outgoing = Outgoing("profile", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
+        return Answer(outgoing)
+
+    async def profile_correct(self, caller: Caller, sent: Incoming[ProfileCorrect]) -> Answer:
+        """The user's own word on a trait: it outweighs everything that was observed. A repeat changes nothing."""
+        correction = sent.payload
+        profile = (await self._profiles.get(caller.user_id)).profile
+        trait = next((one for one in profile.traits if one.trait_id == correction.trait_id), None)
+        if trait is None:
+            raise NotFound("There is no trait of yours with this id.")
+        value = trait.value
+        if correction.action == "edit":
+            if correction.value is None:
+                raise InvalidMessage("An edit needs the value to hold instead.", field="payload.value")
+            value = correction.value
+        evidence = Evidence(
+            user_id=caller.user_id,
+            key=trait.key,
+            value=value,
+            polarity=-1 if correction.action == "reject" else 1,
+            kind=_KINDS[correction.action],
+            observed_at=self._clock(),
+            session_id=caller.session_id,
+            message_id=sent.required_id,
+            quote="",
+            extractor="user",
+        )
+        told = await self.learn(caller.user_id, [evidence], in_response_to=sent.message_id, caller=caller)
+        if told is not None:
+            return Answer(told, told=True)
+        payload = {"version": profile.version, "changes": []}
+        return Answer(
+            Outgoing("profile_update", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
+        )
+
+    async def learn(
+        self,
+        user_id: str,
+        evidence: Sequence[Evidence],
+        in_response_to: str | None = None,
+        caller: Caller | None = None,
+    ) -> Outgoing | None:
+        """Take evidence in and tell the devices what changed; None where nothing did. Safe to run again."""
+        await self._profiles.add_evidence(evidence)
+        for _ in range(_TRIES):
+            stored = await self._profiles.get(user_id)
+            if stored.untold:
+                await self._tell(stored, None, None)
+            everything = await self._profiles.evidence(user_id)
+            traits = score(user_id, everything, self._clock())
+            changes = _changes(stored.profile, traits, evidence)
+            if not changes:
+                return None
+            fresh = Profile(user_id, stored.profile.version, tuple(traits))
+            if await self._profiles.replace(fresh, changes):
+                now = StoredProfile(Profile(user_id, stored.profile.version + 1, fresh.traits), tuple(changes))
+                return await self._tell(now, in_response_to, caller)
+        raise StorageUnavailable
+
+    async def _tell(self, stored: StoredProfile, in_response_to: str | None, caller: Caller | None) -> Outgoing:
+        """Log the changes of a version, show them, and note that they were told."""
+        profile = stored.profile
+        draft = Draft(
+            profile.user_id,
+            "profile_update",
+            f"profile-v{profile.version}",
+            "main",
+            self._clock(),
+            {"version": profile.version, "changes": [_change_payload(change) for change in stored.untold]},
+            caller.session_id if caller else None,
+            in_response_to,
+        )
+        event: Event = (await self._messages.append(draft)).event
+        self._delivery.publish(event)
+        await self._profiles.told(profile.user_id, profile.version)
+        return Outgoing.of(event)
+
+
+def _changes(before: Profile, traits: Sequence[Trait], evidence: Sequence[Evidence]) -> list[TraitChange]:
+    """Traits that read otherwise now: new, of another status, or moved by this evidence."""
+    old = {trait.trait_id: trait for trait in before.traits}
+    reasons = {piece.key: piece.kind for piece in evidence}
+    changes = []
+    for trait in traits:
+        was = old.get(trait.trait_id)
+        moved = was is not None and abs(was.confidence - trait.confidence) >= _NOTICEABLE and trait.key in reasons
+        if was is None or was.status != trait.status or moved:
+            changes.append(TraitChange(trait, _displaced(before, trait), reasons.get(trait.key, "time")))
+    return changes
+
+
+def _displaced(before: Profile, trait: Trait) -> str | None:
+    if trait.status != "applied":
+        return None
+    others = (one for one in before.traits if one.key == trait.key and one.value != trait.value)
+    was = next((one for one in others if one.status == "applied" and one.valid_to is None), None)
+    return was.value if was is not None else None
+
+
+def trait_payload(trait: Trait) -> dict[str, Any]:
+    """A trait as clients see it; confidence to four decimals."""
+    payload: dict[str, Any] = {
+        "trait_id": trait.trait_id,
+        "key": trait.key,
+        "value": trait.value,
+        "status": trait.status,
+        "confidence": round(trait.confidence, 4),
+        "supporting": round(trait.supporting, 4),
+        "opposing": round(trait.opposing, 4),
+        "valid_from": iso(trait.valid_from),
+    }
+    if trait.valid_to is not None:
+        payload["valid_to"] = iso(trait.valid_to)
+    return payload
+
+
+def _change_payload(change: TraitChange) -> dict[str, Any]:
+    trait = change.trait
+    payload: dict[str, Any] = {
+        "trait_id": trait.trait_id,
+        "key": trait.key,
+        "value": trait.value,
+        "confidence": round(trait.confidence, 4),
+        "status": trait.status,
+        "reason": change.reason,
+    }
+    if change.previous is not None:
+        payload["previous"] = change.previous
+    return payload

@@ -1,0 +1,411 @@
+"""Answers: each message once, one at a time per conversation, in order, whoever dies.
+
+A turn is stored before it is acknowledged. Whichever instance holds the conversation's lease answers its turns, the
+oldest first; when the lease runs out another takes over under a fresh generation. `settle` decides an answer, once;
+only then does it enter the log and reach the devices. One of the product's two catch-alls is here: a turn that fails
+for an unknown reason ends as `failed`, and the next one is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from twin_sio.agent import Agent, Ask, Delta, Done, Stage
+from twin_sio.clock import Clock, NewId, monotonic
+from twin_sio.domain import Caller, Draft, Event, Generation, Outcome, Turn
+from twin_sio.errors import Busy, ModelUnavailable, ServiceError, StorageUnavailable
+from twin_sio.handlers import Delivery, Jobs
+from twin_sio.protocol import Outgoing, error_payload
+from twin_sio.store import Log, Turns
+
+log = structlog.get_logger("turns")
+
+_TAKE_OVERS = 2
+_SWEEP_S = 2.0
+_OVER = ("complete", "stopped", "interrupted", "failed")
+Key = tuple[str, str]
+
+
+class LeaseLost(Exception):
+    """Another instance may answer now: say nothing more."""
+
+
+@dataclass(slots=True)
+class TurnStats:
+    """Counters for the operator; `first_token_s` is drained by whoever exports it."""
+
+    finished: dict[str, int] = field(default_factory=dict)
+    take_overs: int = 0
+    first_token_s: list[float] = field(default_factory=list)
+
+
+class TurnRunner:
+    """Answers the turns of the conversations whose lease this instance holds."""
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        turns: Turns,
+        messages: Log,
+        agent: Agent,
+        delivery: Delivery,
+        jobs: Jobs,
+        clock: Clock,
+        new_id: NewId,
+        lease_s: float = 10.0,
+        waiting_max: int = 8,
+        concurrency: int = 64,
+    ) -> None:
+        self._owner = owner
+        self._turns = turns
+        self._messages = messages
+        self._agent = agent
+        self._delivery = delivery
+        self._jobs = jobs
+        self._clock = clock
+        self._new_id = new_id
+        self._lease_s = lease_s
+        self._waiting_max = waiting_max
+        self._slots = asyncio.Semaphore(concurrency)
+        self._running: dict[Key, asyncio.Task[None]] = {}
+        self._again: set[Key] = set()
+        self._stops: dict[tuple[str, str], asyncio.Event] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        self._draining = False
+        self.stats = TurnStats()
+
+    # -- what handlers ask -------------------------------------------------------------------------------------------
+
+    async def room_for_one(self, user_id: str, conversation_id: str) -> None:
+        """Raise `Busy` where too many messages of the conversation wait already."""
+        if await self._turns.unfinished(user_id, conversation_id) > self._waiting_max:
+            raise Busy(retry_after_ms=2_000)
+
+    async def ensure(self, turn: Turn) -> Turn:
+        """Store the turn unless it is there, and see to it that it is answered."""
+        stored = await self._turns.ensure(turn)
+        if stored.state in ("queued", "running") or stored.state not in (
+            "complete",
+            "stopped",
+            "interrupted",
+            "failed",
+        ):
+            self.kick(turn.user_id, turn.conversation_id)
+        return stored
+
+    async def find(self, user_id: str, turn_id: str) -> Turn | None:
+        """The turn of this request, if it was stored."""
+        return await self._turns.get(user_id, turn_id)
+
+    def kick(self, user_id: str, conversation_id: str) -> None:
+        """Look after the conversation's turns, in the background; safe to call at any time."""
+        key = (user_id, conversation_id)
+        if self._draining:
+            return
+        if key in self._running:
+            self._again.add(key)
+            return
+        task = asyncio.create_task(self._drain(key))
+        self._running[key] = task
+        task.add_done_callback(lambda _: self._drained(key))
+
+    def _drained(self, key: Key) -> None:
+        self._running.pop(key, None)
+        if key in self._again:
+            self._again.discard(key)
+            self.kick(*key)
+
+    async def stop(self, caller: Caller, message_id: str) -> bool:
+        """End the answer to this message, wherever it runs; false where none is owed."""
+        turn = await self._turns.request_stop(caller.user_id, message_id)
+        if turn is None:
+            return False
+        self._delivery.control(kind="stop", user_id=turn.user_id, turn_id=turn.turn_id)
+        self.kick(turn.user_id, turn.conversation_id)
+        return True
+
+    def on_stop(self, user_id: str, turn_id: str) -> None:
+        """The control channel asks whoever answers this turn to end it."""
+        if event := self._stops.get((user_id, turn_id)):
+            event.set()
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to look for answers that nobody works on."""
+        self._sweeper = asyncio.create_task(self._sweep_forever())
+
+    async def drain(self, patience_s: float) -> None:
+        """Finish what runs within `patience_s`; hand the rest over by giving up its leases."""
+        self._draining = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        if self._running and patience_s > 0:
+            await asyncio.wait(list(self._running.values()), timeout=patience_s)
+        left = list(self._running.values())
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S * (0.5 + random.random()))
+            with suppress(StorageUnavailable):
+                await self.sweep()
+
+    async def sweep(self) -> int:
+        """Take over what others have left behind; how many conversations that concerns."""
+        found = await self._turns.abandoned(self._lease_s, 100)
+        for user_id, conversation_id in found:
+            self.kick(user_id, conversation_id)
+        return len(found)
+
+    async def idle(self) -> None:
+        """Wait until this instance answers nothing."""
+        while self._running:
+            await asyncio.wait(list(self._running.values()))
+
+    @property
+    def running(self) -> int:
+        """Conversations this instance answers in at this moment."""
+        return len(self._running)
+
+    # -- one conversation --------------------------------------------------------------------------------------------
+
+    async def _drain(self, key: Key) -> None:
+        try:
+            while await self._turns.next(*key) is not None and not self._draining:
+                if not await self._turns.acquire(*key, self._owner, self._lease_s):
+                    return  # whoever holds it looks once more after letting go
+                await self._answer_all(key)
+        except StorageUnavailable:
+            log.warning("turns_postponed", conversation=key[1])  # the sweep comes back to it
+
+    async def _answer_all(self, key: Key) -> None:
+        lost = asyncio.Event()
+        renewing = asyncio.create_task(self._renew(key, lost))
+        try:
+            while not lost.is_set() and not self._draining:
+                turn = await self._turns.next(*key)
+                if turn is None:
+                    break
+                async with self._slots:
+                    await self._answer(turn, lost)
+        except LeaseLost:
+            log.warning("lease_lost", conversation=key[1])
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            if not lost.is_set():
+                with suppress(StorageUnavailable):
+                    await asyncio.shield(self._turns.release(*key, self._owner))
+
+    async def _renew(self, key: Key, lost: asyncio.Event) -> None:
+        """Hold the lease; when it cannot be renewed in time, it counts as lost before others can take it."""
+        good_until = monotonic() + self._lease_s * 0.9
+        while monotonic() < good_until:
+            await asyncio.sleep(min(self._lease_s / 3, max(0.05, (good_until - monotonic()) / 3)))
+            asked_at = monotonic()
+            with suppress(StorageUnavailable):
+                if not await self._turns.renew(*key, self._owner, self._lease_s):
+                    break
+                good_until = asked_at + self._lease_s * 0.9
+        lost.set()
+
+    # -- one turn ----------------------------------------------------------------------------------------------------
+
+    async def _answer(self, turn: Turn, lost: asyncio.Event) -> None:
+        decided = await self._turns.outcome(turn)
+        if decided is None:
+            decided = await self._decide(turn, lost)
+        if decided is not None:
+            await self._tell(turn, decided)
+
+    async def _decide(self, turn: Turn, lost: asyncio.Event) -> Outcome | None:
+        """An outcome that has been settled; None where somebody else's counts."""
+        if turn.stop_requested or turn.attempts > _TAKE_OVERS:
+            status = "stopped" if turn.stop_requested else "interrupted"
+            shown = await self._delivery.partial(turn.generation_id) if turn.generation_id else ""
+            text = max(turn.partial, shown, key=len)
+            outcome = Outcome(status, text, turn.generation_id or self._new_id(), "")  # type: ignore[arg-type]
+            return outcome if await self._turns.settle(turn, outcome) else None
+        asked = await self._messages.get(turn.user_id, turn.message_id)
+        begun = await self._turns.begin(turn, self._new_id()) if asked is not None else None
+        if asked is None or begun is None or begun.generation_id is None:
+            return None
+        if begun.attempts > 1:
+            self.stats.take_overs += 1
+            log.info("turn_taken_over", turn=begun.turn_id, attempt=begun.attempts)
+        outcome = await self._generate(begun, asked, lost)
+        while True:
+            try:
+                return outcome if await self._turns.settle(begun, outcome) else None
+            except StorageUnavailable:
+                if lost.is_set():
+                    raise LeaseLost from None
+                await asyncio.sleep(0.2)
+
+    async def _generate(self, turn: Turn, asked: Event, lost: asyncio.Event) -> Outcome:
+        """Stream one answer to the devices. Raises `LeaseLost`; every other ending is an outcome."""
+        generation = Generation(
+            turn.generation_id or "", turn.conversation_id, turn.message_id, turn.session_id, monotonic()
+        )
+        attempt = _Attempt(self, turn, asked, generation)
+        stop = self._stops[turn.user_id, turn.turn_id] = asyncio.Event()
+        work = asyncio.create_task(attempt.run())
+        keep = asyncio.create_task(self._keep(turn, generation, stop))
+        watch = [asyncio.create_task(stop.wait()), asyncio.create_task(lost.wait())]
+        self._delivery.begin_generation(turn.user_id, generation)
+        try:
+            await asyncio.wait([work, *watch], return_when=asyncio.FIRST_COMPLETED)
+            if lost.is_set() and not work.done():
+                raise LeaseLost
+            if not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+                outcome = attempt.outcome("stopped")
+            else:
+                outcome = work.result()
+            self._delivery.chunk(turn.user_id, generation, "", is_last=True)
+            return outcome
+        finally:
+            self._stops.pop((turn.user_id, turn.turn_id), None)
+            for task in (work, keep, *watch):
+                task.cancel()
+            await asyncio.gather(work, keep, *watch, return_exceptions=True)
+            self._delivery.end_generation(turn.user_id, generation)
+            self.show(turn, "done")
+
+    async def _keep(self, turn: Turn, generation: Generation, stop: asyncio.Event) -> None:
+        """Now and then store what was said so far, and hear of a stop that the control channel has lost."""
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            with suppress(StorageUnavailable):
+                stored = await self._turns.checkpoint(turn, "".join(generation.texts))
+                if stored is not None and stored.stop_requested:
+                    stop.set()
+
+    async def _tell(self, turn: Turn, outcome: Outcome) -> None:
+        """Log the decided answer and show it. Done again after a crash, it changes nothing."""
+        payload: dict[str, object] = {
+            "text": outcome.text,
+            "generation_id": outcome.generation_id,
+            "status": outcome.status,
+            "model": outcome.model,
+            "used_traits": list(outcome.used_traits),
+        }
+        if outcome.usage is not None:
+            payload["usage"] = dict(outcome.usage)
+        draft = Draft(
+            turn.user_id,
+            "twin_message",
+            answer_id(turn),
+            turn.conversation_id,
+            self._clock(),
+            payload,
+            turn.session_id,
+            turn.message_id,
+        )
+        stored = await self._messages.append(draft)
+        if outcome.error is not None:
+            self._tell_error(turn, outcome.error)
+        self._delivery.publish(stored.event)
+        await self._turns.close(turn, outcome.status)
+        self.stats.finished[outcome.status] = self.stats.finished.get(outcome.status, 0) + 1
+        if outcome.status in ("complete", "stopped") and turn.turn_id == turn.message_id:
+            await self._jobs.learn(turn.user_id, turn.turn_id)
+
+    def _tell_error(self, turn: Turn, code: str) -> None:
+        error = _ERRORS.get(code, ServiceError)()
+        self._delivery.to_user(turn.user_id, self._event(turn, "error", error_payload(error)))
+
+    def show(self, turn: Turn, state: str) -> None:
+        """Tell the devices where the answer stands."""
+        self._delivery.to_user(turn.user_id, self._event(turn, "twin_thinking", {"state": state}))
+
+    def _event(self, turn: Turn, type: str, payload: dict[str, object]) -> Outgoing:
+        return Outgoing(
+            type,
+            payload,
+            self._new_id(),
+            self._clock(),
+            turn.session_id,
+            turn.message_id,
+            turn.conversation_id,
+        )
+
+
+class _Attempt:
+    """One run of the agent, relayed as it comes."""
+
+    def __init__(self, runner: TurnRunner, turn: Turn, asked: Event, generation: Generation) -> None:
+        self._runner = runner
+        self._turn = turn
+        self._asked = asked
+        self._generation = generation
+        self._done: Done | None = None
+
+    async def run(self) -> Outcome:
+        try:
+            await self._stream()
+        except ModelUnavailable as error:
+            return self.outcome("failed", error.code)
+        except StorageUnavailable as error:
+            return self.outcome("failed", error.code)
+        except Exception:
+            error_id = self._runner._new_id()
+            log.exception("turn_failed", error_id=error_id, turn=self._turn.turn_id)
+            return self.outcome("failed", "internal")
+        return self.outcome("complete")
+
+    async def _stream(self) -> None:
+        turn, delivery = self._turn, self._runner._delivery
+        ask = Ask(
+            turn.user_id, turn.conversation_id, turn.message_id, self._asked.seq, str(self._asked.payload["text"])
+        )
+        began = monotonic()
+        async with aclosing(self._runner._agent.answer(ask)) as steps:
+            async for step in steps:
+                match step:
+                    case Stage(state):
+                        self._runner.show(turn, state)
+                    case Delta(text):
+                        if not self._generation.texts:
+                            self._runner.stats.first_token_s.append(monotonic() - began)
+                        delivery.chunk(turn.user_id, self._generation, text)
+                    case Done():
+                        self._done = step
+
+    def outcome(self, status: str, error: str | None = None) -> Outcome:
+        """How it ended, with the text as the devices have seen it."""
+        done = self._done or Done("", ())
+        return Outcome(
+            status,  # type: ignore[arg-type]
+            "".join(self._generation.texts),
+            self._generation.generation_id,
+            done.model,
+            done.usage,
+            done.used_traits,
+            error,
+        )
+
+
+def _errors(kinds: Sequence[type[ServiceError]]) -> dict[str, type[ServiceError]]:
+    return {kind.code: kind for kind in kinds}
+
+
+_ERRORS = _errors([ModelUnavailable, *ModelUnavailable.__subclasses__(), StorageUnavailable])
+
+
+def answer_id(turn: Turn) -> str:
+    """The id of the answer to a turn: the same for every attempt, so that the log takes only one."""
+    return "twin-" + hashlib.sha256(f"{turn.user_id}\x1e{turn.turn_id}".encode()).hexdigest()[:32]

@@ -1,0 +1,114 @@
+"""Work for later, on an arq queue: what is enqueued, and the job functions. Jobs carry ids only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from arq import Retry
+from arq.connections import ArqRedis
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
+
+from twin_sio.agent import Extractor
+from twin_sio.clock import Clock
+from twin_sio.domain import Exchange, Turn
+from twin_sio.errors import ModelUnavailable, StorageUnavailable
+from twin_sio.handlers.profile import ProfileKeeper
+from twin_sio.handlers.turns import TurnRunner, answer_id
+from twin_sio.store import Log, Turns
+
+log = structlog.get_logger("jobs")
+
+QUEUE = "twin:jobs"
+TRIES = 5
+_SWEEP_AFTER_S = 60.0
+_FAILURES = (RedisError, OSError, TimeoutError)
+
+
+class Queue:
+    """Enqueues. What Redis does not take is found by the sweep, in the turns themselves."""
+
+    def __init__(self, redis_url: str, clock: Clock) -> None:
+        pool = ConnectionPool.from_url(redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        self._redis = ArqRedis(connection_pool=pool, default_queue_name=QUEUE)
+        self._clock = clock
+
+    async def learn(self, user_id: str, turn_id: str) -> None:
+        """Learn from the exchange, once, however often this is asked."""
+        with suppress(*_FAILURES):
+            await self._redis.enqueue_job(
+                "learn", user_id, turn_id, _job_id=f"learn:{len(user_id)}:{user_id}:{turn_id}"
+            )
+
+    async def lag_s(self) -> float:
+        """For how long the oldest job that is due has waited; 0 where none waits or Redis is away."""
+        with suppress(*_FAILURES):
+            oldest = await self._redis.zrange(QUEUE, 0, 0, withscores=True)
+            if oldest:
+                return max(0.0, self._clock().timestamp() - oldest[0][1] / 1000)
+        return 0.0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        with suppress(*_FAILURES):
+            await self._redis.aclose(close_connection_pool=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the job functions work with; stands in arq's context under `desk`."""
+
+    messages: Log
+    turns: Turns
+    runner: TurnRunner
+    keeper: ProfileKeeper
+    extractor: Extractor
+    queue: Queue
+
+
+async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
+    """Learn from one exchange; running it twice adds nothing. Returns how many pieces of evidence it held."""
+    desk: Desk = ctx["desk"]
+    try:
+        turn = await desk.turns.get(user_id, turn_id)
+        exchange = await _exchange(desk, turn) if turn is not None else None
+        if exchange is None:  # erased since it was queued
+            return 0
+        evidence = await desk.extractor.candidates(exchange)
+        await desk.keeper.learn(user_id, evidence, in_response_to=exchange.message_id)
+        await desk.turns.learned(user_id, turn_id)
+    except (ModelUnavailable, StorageUnavailable) as error:
+        log.warning("learn_postponed", code=error.code, turn=turn_id)
+        raise Retry(defer=2 ** int(ctx.get("job_try", 1))) from None
+    log.info("learned", turn=turn_id, evidence=len(evidence))
+    return len(evidence)
+
+
+async def sweep(ctx: Mapping[str, Any]) -> None:
+    """Take over answers that nobody works on, and queue what was answered but never learned from."""
+    desk: Desk = ctx["desk"]
+    with suppress(StorageUnavailable):
+        await desk.runner.sweep()
+        for user_id, turn_id in await desk.turns.to_learn(_SWEEP_AFTER_S, 100):
+            await desk.queue.learn(user_id, turn_id)
+        await desk.runner.idle()
+
+
+async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:
+    asked = await desk.messages.get(turn.user_id, turn.message_id)
+    answered = await desk.messages.get(turn.user_id, answer_id(turn))
+    if asked is None or asked.type != "user_message":
+        return None
+    return Exchange(
+        user_id=turn.user_id,
+        message_id=asked.message_id,
+        conversation_id=asked.conversation_id,
+        session_id=asked.session_id or "",
+        at=asked.at,
+        text=str(asked.payload["text"]),
+        answer=str(answered.payload["text"]) if answered is not None else "",
+    )

@@ -1,0 +1,62 @@
+"""Presence in Redis: what may be lost. With Redis away, nobody is known to be there, and nothing breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from twin_sio.clock import Clock, iso
+from twin_sio.domain import Caller, Device
+from twin_sio.store import LiveSession
+
+_FAILURES = (RedisError, OSError, TimeoutError)
+
+
+class RedisPresence:
+    """A hash per user, a field per session; a field that was not refreshed in `ttl_s` counts as gone."""
+
+    def __init__(self, redis: Redis, clock: Clock, ttl_s: int) -> None:
+        self._redis = redis
+        self._clock = clock
+        self._ttl_s = ttl_s
+
+    async def seen(self, caller: Caller) -> None:
+        value = orjson.dumps([caller.connection_id, iso(self._clock()), caller.device.as_dict()])
+        key = _key(caller.user_id)
+        try:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hset(key, caller.session_id, value)  # type: ignore[arg-type]
+            pipe.expire(key, self._ttl_s)
+            await pipe.execute()
+        except _FAILURES:
+            return
+
+    async def gone(self, caller: Caller) -> None:
+        try:
+            found = await self._redis.hget(_key(caller.user_id), caller.session_id)  # type: ignore[misc]
+            if found is not None and orjson.loads(found)[0] == caller.connection_id:
+                await self._redis.hdel(_key(caller.user_id), caller.session_id)  # type: ignore[misc]
+        except _FAILURES:
+            return
+
+    async def sessions(self, user_id: str) -> Sequence[LiveSession]:
+        try:
+            found = await self._redis.hgetall(_key(user_id))  # type: ignore[misc]
+        except _FAILURES:
+            return []
+        oldest = self._clock() - timedelta(seconds=self._ttl_s)
+        live = [_session(name, value) for name, value in found.items()]
+        return sorted((one for one in live if one.at >= oldest), key=lambda one: one.session_id)
+
+
+def _key(user_id: str) -> str:
+    return f"twin:presence:{user_id}"
+
+
+def _session(name: bytes, value: bytes) -> LiveSession:
+    connection_id, at, device = orjson.loads(value)
+    return LiveSession(name.decode(), connection_id, Device(**device), datetime.fromisoformat(at))
