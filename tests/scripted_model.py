@@ -96,6 +96,12 @@ class ScriptedModel:
         self.cancelled = 0
         self.completed = 0
         self.tokens_sent = 0
+        self.peers: set[int] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many connections the requests came over."""
+        return len(self.peers)
 
     @property
     def base_url(self) -> str:
@@ -201,6 +207,8 @@ class ScriptedModel:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
+        if request.transport is not None:
+            self.peers.add(request.transport.get_extra_info("peername")[1])
         text = last_user_text(body)
         script = self._pick(text)
         async with self._counted(text):

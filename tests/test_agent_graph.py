@@ -152,6 +152,34 @@ async def test_closing_the_answer_ends_the_models_call_at_once(server, model):
     await server.until(lambda seen: seen.cancelled == 1 and seen.running == 0, timeout=1)
 
 
+class Watched:
+    """The real model, and how many of its streams are open."""
+
+    def __init__(self, model: OpenAIModel) -> None:
+        self.model, self.name, self.open = model, model.name, 0
+
+    async def stream(self, messages):
+        self.open += 1
+        try:
+            async with aclosing(self.model.stream(messages)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            self.open -= 1
+
+
+async def test_once_the_answer_is_closed_nothing_of_it_runs_on(server, model):
+    """Closing waits for the graph, so that no second generation can begin beside the remains of the first."""
+    server.script(count=10_000, token_delay_s=0.01)
+    watched = Watched(model)
+    async with aclosing(twin(watched).answer(ASK)) as steps:
+        async for step in steps:
+            if isinstance(step, Delta):
+                assert watched.open == 1
+                break
+    assert watched.open == 0
+
+
 async def test_cancelling_the_reader_ends_the_models_call_at_once(server, model):
     server.script(hang=True)
     reader = asyncio.create_task(steps_of(twin(model)))

@@ -89,6 +89,18 @@ async def test_servers_may_differ_in_manners(server, model, manners):
     assert (end.usage is None) is ("usage" in manners)
 
 
+async def test_a_last_line_without_its_end_still_counts(server, model):
+    server.script(tokens=("a",), rubbish_after=1, rubbish="data: [DONE]", end_after=1)
+    assert await read(model) == (["a"], Finished("stop", None))
+
+
+async def test_one_connection_serves_one_answer_after_the_other(server, model):
+    """A new TLS handshake for each answer would be the larger part of the time to its first token."""
+    for _ in range(3):
+        await read(model)
+    assert (server.completed, server.connections) == (3, 1)
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_passing_refusal_is_tried_again(server, model, status):
     server.script(status=status)

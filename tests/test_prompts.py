@@ -63,6 +63,10 @@ def test_of_tentative_traits_the_surest_is_at_most_a_question():
     assert ("jazz" in system, used) == (False, ("trait-rock",))
 
 
+def test_a_question_that_exceeds_the_budget_is_not_asked():
+    assert build(trait("v" * 200, "tentative"), budget_tokens=120)[2] == ()
+
+
 def test_sensitive_traits_are_told_once_confirmed_and_never_asked_for():
     ill = trait("asthma", "tentative", key="health.condition")
     assert "asthma" not in build(ill)[0]

@@ -111,11 +111,21 @@ def test_what_comes_later_does_not_change_how_long_an_opposition_counted():
 
 def test_the_strongest_piece_of_a_session_counts_whole():
     """Idle remarks before a plain statement must not take its weight."""
-    evidence = [*(seen(session="s", message=f"m{n}") for n in range(5)), seen("explicit", session="s")]
+    evidence = [*(seen(session="s", message=f"m{n}") for n in range(5)), seen("explicit", session="s", message="n")]
     assert number(*evidence) >= 0.90
 
 
+def test_an_opposition_that_meets_nothing_fades_by_its_own_kind():
+    assert traits(seen("explicit", polarity=-1), day=365)["Berlin"].opposing == pytest.approx(4)
+    assert traits(seen("inferred", polarity=-1), day=60)["Berlin"].opposing == pytest.approx(0.25)
+
+
 # -- rejection
+
+
+def test_a_rejected_value_has_the_same_low_confidence_for_ever():
+    evidence = [*(seen("explicit", day=n) for n in range(20)), seen("rejected", day=20, polarity=-1)]
+    assert (number(*evidence, day=20), number(*evidence, day=2000)) == (0.06, 0.06)
 
 
 def test_a_rejection_cannot_be_taught_again_by_messages_old_or_new():

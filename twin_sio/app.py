@@ -417,7 +417,7 @@ async def _obituary(child: Child) -> str:
 def _welcome(settings: Settings, instance: Service, engines: Embedded, say: Say) -> None:
     from twin_sio.cli.tokens import mint  # only a developer's server mints tokens
 
-    token = mint("ada", settings.jwt_secret.get_secret_value())
+    token = mint("ada", settings.jwt_secret.get_secret_value(), ttl_s=86_400)
     url = f"http://{settings.host}:{instance.port}"
     say("")
     say(f"  Chat page   {url}/#token={token}")

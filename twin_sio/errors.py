@@ -104,9 +104,7 @@ class AuthExpired(ServiceError):
 class Refused(ServiceError):
     """A handshake that is refused: sent as Socket.IO's `connect_error` data."""
 
-    def __init__(
-        self, code: str, message: str, *, retryable: bool = False, retry_after_ms: int | None = None
-    ) -> None:
+    def __init__(self, code: str, message: str, *, retryable: bool = False, retry_after_ms: int | None = None) -> None:
         super().__init__(message, retry_after_ms=retry_after_ms)
         self.reason = code
         self.may_retry = retryable

@@ -165,7 +165,8 @@ class Gateway:
     def _unavailable(self, text: str) -> Exception:
         self.on_error("unavailable")
         refused = Refused("unavailable", text, retryable=True, retry_after_ms=2_000)
-        return SocketRefused(refused.message, refused.as_data())
+        error: Exception = SocketRefused(refused.message, refused.as_data())
+        return error
 
     async def _admit(self, sid: str, environ: dict[str, Any], auth: object) -> _Connection:
         if self.draining:

@@ -49,7 +49,7 @@ class Queue:
         with suppress(*_FAILURES):
             oldest = await self._redis.zrange(QUEUE, 0, 0, withscores=True)
             if oldest:
-                return max(0.0, self._clock().timestamp() - oldest[0][1] / 1000)
+                return max(0.0, self._clock().timestamp() - float(oldest[0][1]) / 1000)
         return 0.0
 
     async def close(self) -> None:

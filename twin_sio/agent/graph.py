@@ -66,21 +66,15 @@ class TwinAgent(Agent):
     async def _recall(self, state: _State, writer: StreamWriter) -> _State:
         writer(Stage("recalling"))
         ask = state["ask"]
-        try:
-            history, profile, context = await asyncio.gather(
-                self._memory.history(ask, HISTORY_LINES),
-                self._memory.profile(ask.user_id),
-                self._memory.context(ask.user_id),
-            )
-        except ServiceError as failure:
-            writer(failure)
-            return {}
+        history, profile, context = await asyncio.gather(
+            self._memory.history(ask, HISTORY_LINES),
+            self._memory.profile(ask.user_id),
+            self._memory.context(ask.user_id),
+        )
         messages, used = prompts.build(ask.text, history, profile, context, budget_tokens=self._budget_tokens)
         return {"messages": messages, "used": used}
 
     async def _respond(self, state: _State, writer: StreamWriter) -> _State:
-        if "messages" not in state:  # recalling failed, and the reader was told
-            return {}
         writer(Stage("thinking"))
         gathered = _Gathered(lambda text: writer(Delta(text)), self._interval_s)
         try:
@@ -92,7 +86,7 @@ class TwinAgent(Agent):
                     gathered.flush()
                     writer(Done(self._model.name, state["used"], piece.usage))
         except ServiceError as failure:
-            # As an item and not as an exception, which would overtake the deltas that are still on their way.
+            # As an item: its place behind the deltas must not hang on when the graph lets an exception out.
             gathered.flush()
             writer(failure)
         finally:

@@ -12,7 +12,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,9 +161,10 @@ class OpenAIModel:
             while (event := await self._next(events, answer, deadline)) is not None:
                 if text := answer.take(event):
                     yield text
-        if not answer.begun or not (answer.reason or events.announced_end):
-            raise _Failed(again=True)
-        yield Finished(answer.reason or "stop", answer.usage)
+            if not answer.begun or not (answer.reason or events.announced_end):
+                raise _Failed(again=True)
+            yield Finished(answer.reason or "stop", answer.usage)
+            await events.drain(asyncio.get_running_loop().time() + TRAILER_S)
 
     async def _next(self, events: _Events, answer: _Answer, deadline: float) -> dict[str, Any] | None:
         """The next event, within the time that this point of the answer allows; None after the last one."""
@@ -238,7 +239,8 @@ class _Events:
         self._raw = raw
         self._lines: deque[bytes] = deque()
         self._rest = b""
-        self._ended = False
+        self._ended = False  # nothing more is said
+        self._exhausted = False  # nothing more is there to be read
         self.announced_end = False
 
     async def next(self, deadline: float) -> dict[str, Any] | None:
@@ -256,6 +258,12 @@ class _Events:
                 return None
             await self._read(deadline)
 
+    async def drain(self, deadline: float) -> None:
+        """Read on to the end, so that the connection can serve the next request; best effort."""
+        with suppress(_Failed, ModelTimeout):
+            while not self._exhausted:
+                await self._read(deadline)
+
     async def _read(self, deadline: float) -> None:
         try:
             with _failures_named():
@@ -264,7 +272,7 @@ class _Events:
         except TimeoutError:
             raise ModelTimeout from None
         if piece is None:
-            self._ended = True
+            self._ended = self._exhausted = True
             self._lines.append(self._rest)
             return
         lines = (self._rest + piece).split(b"\n")

@@ -1,0 +1,144 @@
+"""The real parts every service test stands on: mongod, redis-server, a scripted model, a server, clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arq.worker import create_worker
+from pydantic import SecretStr
+
+from tests.scripted_model import ScriptedModel
+from twin_sio.app import Service, configure_logs, service
+from twin_sio.cli.tokens import mint
+from twin_sio.client import TwinClient
+from twin_sio.clock import new_id
+from twin_sio.config import DEV_SECRET, Settings
+from twin_sio.local import Mongod, RedisServer, start_mongod, start_redis
+from worker import worker_settings
+
+configure_logs("error")
+
+
+@pytest.fixture(scope="session")
+def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    engine = start_mongod(tmp_path_factory.mktemp("mongod"))
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    engine = start_redis(tmp_path_factory.mktemp("redis"))
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture(scope="session")
+async def model() -> AsyncIterator[ScriptedModel]:
+    """One scripted model for all tests: a test steers it by words of its own (`Script.contains`)."""
+    async with ScriptedModel() as scripted:
+        yield scripted
+
+
+def settings_for(mongodb_url: str, redis_url: str, model_url: str, **more: Any) -> Settings:
+    """Settings of a service for tests: real engines, a free port, times that suit a test."""
+    return Settings(
+        **{
+            "port": 0,
+            "mongodb_url": mongodb_url,
+            "redis_url": redis_url,
+            "openai_base_url": model_url,
+            "openai_api_key": SecretStr("scripted"),
+            "model": "scripted",
+            "limit_messages_per_minute": 10_000,
+            "limit_events_per_second": 10_000,
+            **more,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def settings(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel) -> Settings:
+    return settings_for(mongod.url, redis_server.url, model.base_url)
+
+
+@pytest.fixture(scope="session")
+async def instance(settings: Settings) -> AsyncIterator[Service]:
+    """One server of default settings, shared: tests keep apart by their users."""
+    async with service(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def url(instance: Service) -> str:
+    return url_of(instance)
+
+
+def url_of(instance: Service) -> str:
+    return f"http://127.0.0.1:{instance.port}"
+
+
+@pytest.fixture
+def user() -> str:
+    """A user of this test alone."""
+    return f"user-{new_id()[:12]}"
+
+
+def token_of(user: str, **more: Any) -> str:
+    return mint(user, DEV_SECRET, **more)
+
+
+Connect = Callable[..., Any]
+
+
+@pytest.fixture
+async def connect(user: str, url: str) -> AsyncIterator[Connect]:
+    """`await connect()` gives a connected client of this test's user, which is closed at the end."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(at: str = url, *, sub: str = user, **more: Any) -> TwinClient:
+            client = TwinClient(at, token_of(sub), **more)
+            return await stack.enter_async_context(client)
+
+        yield opened
+
+
+@asynccontextmanager
+async def working(settings: Settings) -> AsyncIterator[None]:
+    """A real arq worker on this loop."""
+    worker = create_worker({**worker_settings(settings), "handle_signals": False})
+    task = asyncio.create_task(worker.async_run())
+    try:
+        yield
+    finally:
+        await worker.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(scope="session")
+async def worker(settings: Settings) -> AsyncIterator[None]:
+    async with working(settings):
+        yield
+
+
+async def eventually(check: Callable[[], Any], timeout: float = 10.0) -> Any:
+    """The first true result of `check`, sync or async, asked again and again."""
+    async with asyncio.timeout(timeout):
+        while True:
+            found = check()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
