@@ -170,7 +170,8 @@ class Link:
 
     def _on_refusal(self, data: object = None) -> None:
         if isinstance(data, dict):
-            self._refusal = data
+            told = data.get("data")
+            self._refusal = told if isinstance(told, dict) else data
 
     def _on_disconnect(self, reason: str) -> None:
         # The same reason stands for a Socket.IO disconnect ("do not come back") and for an Engine.IO close (come

@@ -50,6 +50,11 @@ def _given(fields: Json) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
+def _envelope(type: str, payload: Json, message_id: str, conversation_id: str = DEFAULT_CONVERSATION) -> Json:
+    metadata = {"timestamp": iso(now()), "message_id": message_id, "conversation_id": conversation_id}
+    return {"type": type, "payload": payload, "metadata": metadata}
+
+
 # -- what a shell reports beside the changes of the state --------------------------------------------------------------
 
 
@@ -369,6 +374,11 @@ class TwinClient:
         """Confirm, reject or edit a trait; returns what the server answered."""
         return await self._request("profile_correct", _given({"trait_id": trait_id, "action": action, "value": value}))
 
+    async def heartbeat(self) -> int:
+        """The newest seq of the log. Sent by itself at the interval the server names; this is for asking now."""
+        head: int = (await self._request("heartbeat", {}))["head_seq"]
+        return head
+
     async def refresh(self, token: str) -> None:
         """Put a fresh token in force, for this connection and the ones to come."""
         await self._request("auth_refresh", {"token": token})
@@ -400,8 +410,7 @@ class TwinClient:
         message_id: str | None = None,
     ) -> str:
         message_id = message_id or new_id()
-        metadata = {"timestamp": iso(now()), "message_id": message_id, "conversation_id": conversation_id}
-        envelope = {"type": type, "payload": payload, "metadata": metadata}
+        envelope = _envelope(type, payload, message_id, conversation_id)
         self._failures.pop(message_id, None)
         self._publish(self.state.sending(envelope))
         await self._emit(envelope)
@@ -583,7 +592,8 @@ class TwinClient:
             await self._submit("resume", {"last_seq": self.state.last_seq or 0})
         if self._heartbeats and self._heartbeat_due is not None and self._heartbeat_due <= at:
             self._heartbeat_due = at + self._heartbeat_s()
-            await self._submit("heartbeat", {})
+            # Past the outbox: a heartbeat that was lost is worth nothing later.
+            await self._emit(_envelope("heartbeat", {}, new_id()))
 
     def _heartbeat_s(self) -> float:
         return float(self.state.session.get("heartbeat_interval_ms", 25_000)) / 1000

@@ -24,6 +24,7 @@ _SETTLED_BY: Mapping[str, frozenset[str]] = {
     "history": frozenset({"history"}),
     "conversations": frozenset({"conversations"}),
     "auth_refresh": frozenset({"auth_refreshed"}),
+    "heartbeat": frozenset({"heartbeat_ack"}),
     "profile_get": frozenset({"profile"}),
     "profile_correct": frozenset({"profile_update", "profile", "message_received"}),
     "regenerate": frozenset({"message_received", "twin_thinking", "twin_message_chunk", "twin_message"}),
