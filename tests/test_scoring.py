@@ -199,6 +199,12 @@ def test_a_value_that_holds_again_begins_anew():
     assert (held["Munich"].status, held["Munich"].valid_to) == ("superseded", START + 2 * DAY)
 
 
+def test_a_value_that_ended_twice_ends_where_it_was_left_last():
+    stated = [seen("explicit", city, key=CITY, day=day) for day, city in enumerate(("Berlin", "Munich") * 2)]
+    held = traits(*stated, day=4)
+    assert (held["Berlin"].valid_from, held["Berlin"].valid_to) == (START + 2 * DAY, START + 3 * DAY)
+
+
 def test_inference_never_displaces_an_explicit_value():
     inferred = [seen("inferred", "Munich", key=CITY, day=10, session=f"s{n}", message=f"m{n}") for n in range(50)]
     held = traits(seen("explicit", "Berlin", key=CITY), *inferred, day=10)
