@@ -151,7 +151,7 @@ class DeviceInfo(Wire):
 class Auth(Wire):
     """The Socket.IO `auth` payload of a connect."""
 
-    token: Annotated[str, StringConstraints(min_length=1, max_length=16_384)] | None = None
+    token: Annotated[str, StringConstraints(max_length=16_384)] | None = None
     session_id: Id | None = None
     user_id: Annotated[str, StringConstraints(max_length=255)] | None = None
     last_seq: Annotated[int, Field(ge=0, le=_INT_MAX)] | None = None

@@ -1,0 +1,94 @@
+"""A socket without a client library: whole Engine.IO frames out, Socket.IO events in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+
+class RawSocket:
+    """One WebSocket to the server. `send` takes a frame as it is; events and acks are kept as they come."""
+
+    def __init__(self, url: str, token: str | None, **auth: Any) -> None:
+        self._url = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
+        self._auth = {"token": token, **auth}
+        self.events: list[dict[str, Any]] = []
+        self.acks: dict[int, list[Any]] = {}
+        self.refusal: dict[str, Any] | None = None
+        self.closed = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._next_ack = 0
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        await self.send("40" + json.dumps(self._auth))
+        await self.until(lambda: self.of("session_ready") or self.refusal)
+        return self
+
+    async def open(self) -> None:
+        """The Engine.IO handshake only."""
+        self._http = aiohttp.ClientSession()
+        self._ws = await self._http.ws_connect(self._url, max_msg_size=0)
+        self._reader = asyncio.create_task(self._read())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        await self._ws.close()
+        await self._http.close()
+
+    async def send(self, frame: str | bytes) -> None:
+        if isinstance(frame, bytes):
+            await self._ws.send_bytes(frame)
+        else:
+            await self._ws.send_str(frame)
+
+    async def emit(self, name: object, *args: object) -> int:
+        """An event that asks for an acknowledgement; the id to find it under."""
+        ack = self._next_ack
+        self._next_ack += 1
+        await self.send(f"42{ack}" + json.dumps([name, *args]))
+        return ack
+
+    async def ask(self, name: object, *args: object) -> dict[str, Any]:
+        """Emit and wait for the acknowledgement's envelope."""
+        ack = await self.emit(name, *args)
+        await self.until(lambda: ack in self.acks)
+        return self.acks[ack][0] if self.acks[ack] else {}
+
+    def of(self, type: str) -> list[dict[str, Any]]:
+        return [one for one in self.events if one["type"] == type]
+
+    async def until(self, holds: Any, timeout: float = 10.0) -> Any:
+        async with asyncio.timeout(timeout):
+            while not (found := holds()):
+                self._changed.clear()
+                await self._changed.wait()
+        return found
+
+    async def _read(self) -> None:
+        async for message in self._ws:
+            if message.type is aiohttp.WSMsgType.TEXT:
+                await self._take(message.data)
+                self._changed.set()
+        self.closed.set()
+        self._changed.set()
+
+    async def _take(self, frame: str) -> None:
+        if frame == "2":
+            await self.send("3")
+        elif frame.startswith("42"):
+            name, envelope = json.loads(frame[2:])
+            assert envelope["type"] == name
+            self.events.append(envelope)
+        elif frame.startswith("43"):
+            digits = len(frame[2:]) - len(frame[2:].lstrip("0123456789"))
+            self.acks[int(frame[2 : 2 + digits])] = json.loads(frame[2 + digits :])
+        elif frame.startswith("44"):
+            self.refusal = json.loads(frame[frame.index("{") :])

@@ -1,0 +1,235 @@
+"""Every input is hostile: a coded error, the connection alive, nothing stored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import token_of
+from tests.raw import RawSocket
+from twin_sio.app import Service
+from twin_sio.protocol import CLIENT_EVENTS
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+GOOD: dict[str, dict[str, Any]] = {
+    "user_message": {"text": "hello"},
+    "context_update": {"context": {"page": "/"}},
+    "feedback": {"message_id": "m", "rating": "up"},
+    "typing_indicator": {"is_typing": True},
+    "read_receipt": {"message_id": "m"},
+    "heartbeat": {},
+    "resume": {"last_seq": 0},
+    "stop_generation": {"message_id": "m"},
+    "regenerate": {"message_id": "m"},
+    "history": {"limit": 5},
+    "conversations": {},
+    "auth_refresh": {"token": "t"},
+    "profile_get": {},
+    "profile_correct": {"trait_id": "t", "action": "confirm"},
+}
+CODES = {"invalid_message", "unknown_type", "too_large", "not_found", "forbidden"}
+NEEDY = [name for name in CLIENT_EVENTS if GOOD[name]]
+
+
+def envelope(name: str, **more: Any) -> dict[str, Any]:
+    return {"payload": {**GOOD[name], **more}, "metadata": {"message_id": "m-1"}}
+
+
+async def _alive_and_empty(raw: RawSocket) -> None:
+    ack = await raw.ask("heartbeat", {"payload": {}})
+    assert ack["type"] == "heartbeat_ack"
+    assert ack["payload"]["head_seq"] == 0
+
+
+def _is_coded(answer: dict[str, Any]) -> None:
+    assert answer["type"] == "error"
+    assert answer["payload"]["code"] in CODES
+    assert answer["payload"]["message"]
+    assert isinstance(answer["payload"]["retryable"], bool)
+
+
+def test_every_client_event_is_tried() -> None:
+    assert GOOD.keys() == CLIENT_EVENTS.keys()
+
+
+@pytest.mark.parametrize("name", CLIENT_EVENTS)
+async def test_an_envelope_of_the_wrong_shape_is_refused(name: str, url: str, user: str) -> None:
+    deep: Any = "x"
+    for _ in range(50):
+        deep = {"deeper": deep}
+    ident = {"message_id": "m-1"}
+    cases: list[tuple[Any, ...]] = [
+        (),
+        (envelope(name), envelope(name)),
+        ("text",),
+        (7,),
+        ([envelope(name)],),
+        (None,),
+        ({**envelope(name), "payload": "text"},),
+        ({**envelope(name), "payload": [1]},),
+        ({**envelope(name), "metadata": "text"},),
+        ({**envelope(name), "metadata": {"message_id": 7}},),
+        ({**envelope(name), "metadata": {"message_id": "not an id"}},),
+        ({**envelope(name), "metadata": {"message_id": "x" * 129}},),
+        ({**envelope(name), "metadata": {**ident, "conversation_id": ""}},),
+        ({**envelope(name), "metadata": {**ident, "timestamp": "yesterday"}},),
+        ({**envelope(name), "metadata": {**ident, "timestamp": "2026-06-12T14:22:31"}},),
+        ({**envelope(name), "metadata": {**ident, "session_id": "somebody-else"}},),
+        ({**envelope(name), "type": "something_else"},),
+        (envelope(name, extra=deep),),
+        (envelope(name, extra="a\x00b"),),
+        (envelope(name, extra={"a\x00b": 1}),),
+        (envelope(name, extra=2**60),),
+        (envelope(name, extra="x" * 70_000),),
+    ]
+    if CLIENT_EVENTS[name].needs_id:
+        cases += [({"payload": GOOD[name]},), ({"payload": GOOD[name], "metadata": {}},)]
+    async with RawSocket(url, token_of(user)) as raw:
+        for case in cases:
+            _is_coded(await raw.ask(name, *case))
+        await _alive_and_empty(raw)
+
+
+@pytest.mark.parametrize("name", NEEDY)
+async def test_each_field_of_the_wrong_type_is_refused_by_its_path(name: str, url: str, user: str) -> None:
+    async with RawSocket(url, token_of(user)) as raw:
+        for field in GOOD[name]:
+            for wrong in ([], {"a": []} if field != "context" else "text", 1.5, None):
+                answer = await raw.ask(name, envelope(name, **{field: wrong}))
+                _is_coded(answer)
+                if wrong is not None or name not in ("history",):
+                    assert answer["payload"].get("field", "").startswith(f"payload.{field}")
+                    break
+        await _alive_and_empty(raw)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 9000, "a\x00b"])
+async def test_a_text_out_of_bounds_is_refused(text: str, url: str, user: str) -> None:
+    async with RawSocket(url, token_of(user)) as raw:
+        answer = await raw.ask("user_message", envelope("user_message", text=text))
+        assert answer["payload"]["code"] == "invalid_message"
+        assert answer["payload"]["field"] == "payload.text"
+        await _alive_and_empty(raw)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '42["user_message",{"payload":{"text":"\\ud800"},"metadata":{"message_id":"m"}}]',
+        '42["user_message",{"payload":{"text":NaN},"metadata":{"message_id":"m"}}]',
+        '42["user_message",{"payload":{"text":"x"},"metadata":{"message_id":"m"}}',
+        '42{"not":"a list"}',
+        "42[]",
+        "42[7]",
+        '42[null,{"a":1}]',
+        "42",
+        "4",
+        "4[[[[",
+        "4" + "[" * 5000,
+        "42" + "[" * 5000,
+        '42٣["user_message",{}]',
+        '42/other,["user_message",{}]',
+        '4299999999999999999999["heartbeat",{}]',
+        '451-["user_message",{"_placeholder":true,"num":0}]',
+        '450-["user_message"]',
+        "4510000000-[]",
+        '461-0["x",{"_placeholder":true,"num":0}]',
+        '44{"message":"x"}',
+        "47",
+    ],
+)
+async def test_a_malformed_frame_gets_one_coded_error(frame: str, url: str, user: str) -> None:
+    async with RawSocket(url, token_of(user)) as raw:
+        await raw.send(frame)
+        await raw.until(lambda: raw.of("error"))
+        _is_coded(raw.of("error")[0])
+        await _alive_and_empty(raw)
+        assert len(raw.of("error")) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["connect", "disconnect", "connect_error", "*", "message", "no_such_event", "__ack", ""]
+)
+async def test_a_name_that_is_no_event_is_unknown_and_runs_nothing(name: str, url: str, user: str) -> None:
+    async with RawSocket(url, token_of(user)) as raw:
+        answer = await raw.ask(name, {"payload": {}, "aiohttp.request": None}, {"token": "forged"})
+        assert answer["payload"]["code"] == "unknown_type"
+        await _alive_and_empty(raw)
+
+
+async def test_a_second_connect_and_other_namespaces_change_nothing(url: str, user: str, instance: Service) -> None:
+    async with RawSocket(url, token_of(user)) as raw:
+        before = instance._gateway.connections
+        await raw.send("40" + json.dumps({"token": token_of("somebody-else")}))
+        await raw.until(lambda: raw.refusal)
+        for index in range(50):
+            await raw.send(f"40/namespace-{index},{{}}")
+        await _alive_and_empty(raw)
+        assert instance._gateway.connections == before
+        assert len(instance._sockets.manager.rooms) == 1
+
+
+async def test_an_event_before_connect_closes_the_socket(url: str) -> None:
+    raw = RawSocket(url, None)
+    await raw.open()
+    await raw.send('42["heartbeat",{"payload":{}}]')
+    async with asyncio.timeout(5):
+        await raw.closed.wait()
+    assert raw.events == []
+    await raw.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("frame", [b"\x00\x01binary", "", "x", "9"])
+async def test_what_is_no_engine_packet_closes_the_socket_and_leaves_no_entry(
+    frame: str | bytes, url: str, user: str, instance: Service
+) -> None:
+    async with RawSocket(url, token_of(user)) as raw:
+        await raw.send(frame)
+        async with asyncio.timeout(5):
+            await raw.closed.wait()
+    async with asyncio.timeout(5):
+        while any(one.caller.user_id == user for one in instance._gateway._connections.values()):
+            await asyncio.sleep(0.01)
+    assert all(socket.closed is False for socket in instance._sockets.eio.sockets.values())
+
+
+@pytest.mark.parametrize(
+    "auth", ['"text"', "[1,2]", "7", "{}", '{"token":7}', "true", "{bad", '{"token":"x","last_seq":-1}']
+)
+async def test_an_auth_of_the_wrong_shape_is_refused_or_closed(auth: str, url: str) -> None:
+    raw = RawSocket(url, None)
+    await raw.open()
+    await raw.send("40" + auth)
+    await raw.until(lambda: raw.refusal or raw.closed.is_set())
+    if raw.refusal is not None:
+        assert raw.refusal["data"]["code"] in {"auth_missing", "auth_invalid"}
+    assert raw.events == []
+    await raw.__aexit__(None, None, None)
+
+
+@given(name=st.sampled_from(sorted(CLIENT_EVENTS)), payload=JSON, metadata=JSON)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+async def test_whatever_comes_is_answered_once_and_never_by_internal(
+    name: str, payload: Any, metadata: Any, fuzzed: RawSocket
+) -> None:
+    ack = await fuzzed.emit(name, {"payload": payload, "metadata": metadata})
+    await fuzzed.until(lambda: ack in fuzzed.acks)
+    for answer in fuzzed.acks[ack]:
+        if answer["type"] == "error":
+            assert answer["payload"]["code"] != "internal"
+            assert "Traceback" not in json.dumps(answer)
+
+
+@pytest.fixture(scope="module")
+async def fuzzed(instance: Service) -> Any:
+    async with RawSocket(f"http://127.0.0.1:{instance.port}", token_of("fuzzed-user")) as raw:
+        yield raw
