@@ -73,7 +73,9 @@ class Command:
 class Chat:
     """One terminal, and the devices that it speaks as (one, until `/as-device` adds more)."""
 
-    def __init__(self, new_client: NewClient, device: str, conversation_id: str) -> None:
+    def __init__(
+        self, new_client: NewClient, device: str, conversation_id: str, console: Console | None = None
+    ) -> None:
         self._new_client = new_client
         self._device = device
         self._conversation = conversation_id
@@ -86,7 +88,7 @@ class Chat:
         self._is_raw = False
         self._is_typing = False
         self._work: set[asyncio.Task[None]] = set()
-        self._console = Console(force_terminal=True, highlight=False)
+        self._console = console or Console(force_terminal=True, highlight=False)
         self._prompt: PromptSession[str] = PromptSession(
             message=self._region, completer=_Commands(), complete_while_typing=True, key_bindings=self._keys()
         )

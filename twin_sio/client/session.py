@@ -537,7 +537,10 @@ class TwinClient:
     def _may_repeat(self, failure: ClientError) -> bool:
         if not isinstance(failure, HandshakeRefused):
             return True
-        return failure.retryable or (failure.code == "auth_expired" and callable(self._token))
+        if failure.code.startswith("auth_"):
+            # "Retryable" means with another token, and one that was given as a text stays what it is.
+            return failure.code == "auth_expired" and callable(self._token)
+        return failure.retryable
 
     async def _open(self) -> None:
         if self._http is None:

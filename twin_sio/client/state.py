@@ -422,8 +422,7 @@ class ClientState:
         message = self.messages.get(rating.get("message_id", ""))
         if message is None:
             return []
-        kept = {key: value for key, value in rating.items() if key != "message_id" and value is not None}
-        return self._put(replace(message, feedback=kept))
+        return self._put(replace(message, feedback=_rating(rating)))
 
     def _read_receipt(self, head: _Head) -> list[StateChange]:
         message_id = head.payload.get("message_id", "")
@@ -564,6 +563,11 @@ class ClientState:
         return [ProfileChanged(version, ())]
 
 
+def _rating(told: Json) -> Json:
+    """What was said of a message, without saying again of which."""
+    return {key: value for key, value in told.items() if key != "message_id" and value is not None}
+
+
 def _from_history(entry: Json, conversation_id: str) -> Message:
     return Message(
         entry["message_id"],
@@ -578,7 +582,7 @@ def _from_history(entry: Json, conversation_id: str) -> Message:
         entry.get("generation_id"),
         entry.get("model"),
         tuple(entry.get("used_traits") or ()),
-        entry.get("feedback"),
+        _rating(entry["feedback"]) if entry.get("feedback") else None,
     )
 
 
