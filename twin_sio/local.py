@@ -53,8 +53,8 @@ Say = Callable[[str], None]
 MODEL_NAME = "smollm2-135m-instruct"
 MODEL_SLOTS = 2
 MODEL_SLOT_TOKENS = 4096
-# On two cores the embedded model reads some 200 tokens of a prompt a second: a prompt of the full budget would keep its
-# first token waiting for ten seconds and more.
+# The embedded model reads 100 to 200 tokens of a prompt a second on two cores: a prompt of the full budget would keep its
+# first token waiting for twenty seconds.
 MODEL_PROMPT_TOKENS = 1000
 
 _READY_S = 60.0
@@ -659,8 +659,13 @@ def _serve_model(file: str, port: int) -> None:
     params.port = port
     params.n_parallel = MODEL_SLOTS
     params.n_ctx = MODEL_SLOTS * MODEL_SLOT_TOKENS  # shared out among the slots
-    params.cpuparams.n_threads = MODEL_SLOTS
+    # Its threads wait for each other at every step. With as many as there are cores, or spinning while they wait, it
+    # is several times slower as soon as anything else runs: the server, the database, a browser.
+    params.cpuparams.n_threads = max(1, min(4, (os.cpu_count() or 2) // 2))
+    params.cpuparams.poll = 0
     params.cache_ram_mib = 256
+    params.sampling.temp = 0.3  # where the request says nothing; hotter, so small a model leaves the subject
+    params.sampling.penalty_repeat = 1.1
     params.cors_origins = "http://127.0.0.1"  # no web page of elsewhere may ask it
     params.ui = False
     server = xllamacpp.Server(params)
