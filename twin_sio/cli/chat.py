@@ -90,7 +90,11 @@ class Chat:
         self._work: set[asyncio.Task[None]] = set()
         self._console = console or Console(force_terminal=True, highlight=False)
         self._prompt: PromptSession[str] = PromptSession(
-            message=self._region, completer=_Commands(), complete_while_typing=True, key_bindings=self._keys()
+            message=self._region,
+            completer=_Commands(),
+            complete_while_typing=True,
+            key_bindings=self._keys(),
+            reserve_space_for_menu=4,
         )
 
     @property
