@@ -53,8 +53,8 @@ Say = Callable[[str], None]
 MODEL_NAME = "smollm2-135m-instruct"
 MODEL_SLOTS = 2
 MODEL_SLOT_TOKENS = 4096
-# The embedded model reads 100 to 200 tokens of a prompt a second on two cores: a prompt of the full budget would keep its
-# first token waiting for twenty seconds.
+# On two cores the embedded model reads 100 to 200 tokens of a prompt a second: a prompt of the full budget would keep
+# its first token waiting for twenty seconds.
 MODEL_PROMPT_TOKENS = 1000
 
 _READY_S = 60.0
