@@ -30,7 +30,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
 
     return {
         "functions": [learn],
-        "cron_jobs": [cron(sweep, second=_SWEEP_SECONDS, timeout=300, keep_result=0, max_tries=1)],
+        "cron_jobs": [cron(sweep, second=_SWEEP_SECONDS, timeout=settings.job_timeout_s, keep_result=0, max_tries=1)],
         "queue_name": QUEUE,
         "redis_settings": RedisSettings.from_dsn(settings.redis_url),
         "on_startup": on_startup,

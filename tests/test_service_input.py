@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import token_of
+from tests.conftest import eventually, token_of
 from tests.raw import RawSocket
 from twin_sio.app import Service
 from twin_sio.protocol import CLIENT_EVENTS
@@ -196,9 +196,7 @@ async def test_what_is_no_engine_packet_closes_the_socket_and_leaves_no_entry(
         await raw.send(frame)
         async with asyncio.timeout(5):
             await raw.closed.wait()
-    async with asyncio.timeout(5):
-        while any(one.caller.user_id == user for one in instance._gateway._connections.values()):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: all(one.caller.user_id != user for one in instance._gateway._connections.values()))
     assert all(socket.closed is False for socket in instance._sockets.eio.sockets.values())
 
 

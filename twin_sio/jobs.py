@@ -95,7 +95,6 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
         await desk.runner.sweep()
         for user_id, turn_id in await desk.turns.to_learn(_SWEEP_AFTER_S, 100):
             await desk.queue.learn(user_id, turn_id)
-        await desk.runner.idle()
 
 
 async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twin_sio.agent.scoring import score
+from twin_sio.agent.scoring import FUNCTIONAL, normal, score
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Profile, Trait, TraitChange
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
@@ -47,7 +48,7 @@ class ProfileKeeper:
             if correction.value is None:
                 raise InvalidMessage("An edit needs the value to hold instead.", field="payload.value")
             value = correction.value
-        evidence = Evidence(
+        word = Evidence(
             user_id=caller.user_id,
             key=trait.key,
             value=value,
@@ -59,7 +60,11 @@ class ProfileKeeper:
             quote="",
             extractor="user",
         )
-        told = await self.learn(caller.user_id, [evidence], in_response_to=sent.message_id, caller=caller)
+        evidence = [word]
+        if correction.action == "edit" and trait.key not in FUNCTIONAL and normal(value) != normal(trait.value):
+            # A slot of one value supersedes by itself; in a slot of many the old value would go on standing.
+            evidence.append(dataclasses.replace(word, value=trait.value, polarity=-1, kind="rejected"))
+        told = await self.learn(caller.user_id, evidence, in_response_to=sent.message_id, caller=caller)
         if told is not None:
             return Answer(told, told=True)
         payload = {"version": profile.version, "changes": []}

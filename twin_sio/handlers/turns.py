@@ -169,11 +169,6 @@ class TurnRunner:
             self.kick(user_id, conversation_id)
         return len(found)
 
-    async def idle(self) -> None:
-        """Wait until this instance answers nothing."""
-        while self._running:
-            await asyncio.wait(list(self._running.values()))
-
     @property
     def running(self) -> int:
         """Conversations this instance answers in at this moment."""

@@ -1,0 +1,80 @@
+"""Servers, workers and models as processes of their own, to be killed, paused and restarted."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.conftest import eventually
+from twin_sio.cli.tokens import mint
+from twin_sio.local import Child
+
+SECRET = "a secret of the tests, longer than thirty-two bytes"
+
+
+def environment(mongodb_url: str, redis_url: str, model_url: str, **more: Any) -> dict[str, str]:
+    """The environment of a production server or worker over these engines."""
+    variables = {
+        "TWIN_ENV": "production",
+        "PORT": 0,
+        "TWIN_MONGODB_URL": mongodb_url,
+        "TWIN_REDIS_URL": redis_url,
+        "OPENAI_BASE_URL": model_url,
+        "OPENAI_API_KEY": "scripted",
+        "TWIN_MODEL": "scripted",
+        "TWIN_JWT_SECRET": SECRET,
+        "TWIN_LIMIT_MESSAGES_PER_MINUTE": 100_000,
+        "TWIN_LIMIT_EVENTS_PER_SECOND": 10_000,
+        "TWIN_HEARTBEAT_INTERVAL_MS": 1000,
+        "TWIN_TURN_LEASE_S": 2,
+        **more,
+    }
+    return {name: str(value) for name, value in variables.items()}
+
+
+def token_of(user: str) -> str:
+    return mint(user, SECRET, ttl_s=7200)
+
+
+class Process(Child):
+    """A Python module as a process; `port` is what its first line said."""
+
+    def __init__(self, module: str, folder: Path, env: dict[str, str] | None = None, *args: str) -> None:
+        log = folder / f"{module}-{id(self):x}.log"
+        super().__init__(module, [sys.executable, "-m", module, *args], log=log, env=env)
+        self._log = log
+        self.port = 0
+
+    async def listening(self) -> None:
+        """Wait for the line that tells the port."""
+        self.port = int((await eventually(self._announced, timeout=30.0)).group(1))
+
+    def _announced(self) -> re.Match[str] | None:
+        return re.search(r"listening (?:on http://\S+:)?(\d+)", self.printed())
+
+    def printed(self) -> str:
+        """All it has printed since it was started."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def is_ready(self) -> bool:
+        """Whether `/readyz` says so."""
+        try:
+            async with aiohttp.ClientSession() as http, http.get(f"{self.url}/readyz") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+
+async def started(process: Process) -> Process:
+    """Start it and wait until it listens."""
+    process.start()
+    await process.listening()
+    return process
