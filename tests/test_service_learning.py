@@ -86,10 +86,11 @@ async def test_a_job_killed_in_the_middle_runs_again_and_adds_nothing_twice(
 ) -> None:
     text = f"I prefer tea, {user}"
     answer = candidates(likes("tea", "I prefer tea", key="preferences.drink"))
-    model.script(contains=text, json_answer=answer, first_delay_s=30, times=1)
+    asked_to_learn = f'"{text}'  # the extraction's prompt quotes the message, the chat's does not
+    model.script(contains=asked_to_learn, json_answer=answer, first_delay_s=30, times=1)
     env = environment(
         mongod.url,
-        redis_server.url,
+        redis_server.url.removesuffix("0") + "1",  # a queue that no other test's worker works off
         model.base_url,
         TWIN_MONGODB_DATABASE=f"killed_{user[-6:]}",
         TWIN_JOB_TIMEOUT_S=2,
@@ -103,7 +104,7 @@ async def test_a_job_killed_in_the_middle_runs_again_and_adds_nothing_twice(
             first.start()
             await eventually(lambda: _asked_for_traits(model, text) == 1, timeout=30)
             first.kill()
-            model.script(contains=text, json_answer=answer)
+            model.script(contains=asked_to_learn, json_answer=answer)
             second.start()
             await client.until(lambda state: state.profile_version == 1, timeout=60)
             trait = (await client.profile())["traits"][0]

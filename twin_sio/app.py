@@ -46,7 +46,10 @@ Say = Callable[[str], None]
 
 WEB = Path(__file__).parent / "web"
 _PAGES = {"/": "index.html", "/chat.js": "chat.js", "/chat.css": "chat.css"}
-_CSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:"
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _INTERRUPT_PATIENCE_S = 1.0
 
 
@@ -117,6 +120,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             model=settings.model or "gpt-4o-mini",
             first_token_s=settings.model_first_token_s,
             stall_s=settings.model_stall_s,
+            complete_s=settings.job_timeout_s * 0.75,  # ends before the job that waits for it
             concurrency=settings.model_concurrency,
             max_tokens=settings.model_max_tokens,
         )
@@ -421,7 +425,9 @@ def _welcome(settings: Settings, instance: Service, engines: Embedded, say: Say)
     url = f"http://{settings.host}:{instance.port}"
     say("")
     say(f"  Chat page   {url}/#token={token}")
-    say(f"  Terminal    twin-sio chat --url {url} --token {token}")
+    command = Path(sys.executable).with_name("twin-sio")
+    shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
+    say(f"  Terminal    {shown} chat --url {url} --token {token}")
     say("")
     if "OPENAI_BASE_URL" in engines.environment:
         say("  The answers come from a tiny local model: real, and not bright. For a bright one: OPENAI_API_KEY=sk-...")

@@ -118,7 +118,7 @@ class OpenAIModel:
                 attempt += 1
 
     async def complete_json(
-        self, messages: Messages, schema: Json, *, name: str, max_tokens: int = 1500
+        self, messages: Messages, schema: Json, *, name: str, max_tokens: int = 500
     ) -> Json | None:
         """The object that the model answers under `schema`; None where its answer is no JSON object.
 
