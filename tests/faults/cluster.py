@@ -1,0 +1,177 @@
+"""The service as it is deployed: servers, a worker, MongoDB, Redis and a model, each a process, to be broken."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pymongo
+
+from tests.conftest import eventually
+from tests.faults.figures import Figures, Scale
+from tests.faults.record import Json, Record, Sum, judged
+from tests.faults.stock import StockClients
+from tests.faults.wire import Wire
+from tests.processes import Process, environment, started, token_of
+from twin_sio.client import Backoff, TwinClient
+from twin_sio.clock import new_id
+from twin_sio.local import Mongod, RedisServer, start_mongod, start_redis
+
+DATABASE = "faults"
+Fault = Callable[["Cluster", Scale], Awaitable[Figures]]
+
+
+class Device(TwinClient):
+    """A client that goes to the next server whenever it connects again; `record` is all that it was sent."""
+
+    def __init__(self, cluster: Cluster, user: str, server: int, **more: Any) -> None:
+        self._cluster = cluster
+        self._attempt = server
+        self.user = user
+        self.record = Record(f"{user}/{server}")
+        super().__init__("", token_of(user), on_envelope=self.record.hook, backoff=Backoff(0.2, 1.0), **more)
+
+    @property
+    def url(self) -> str:
+        """Of the next server: every attempt reads it once."""
+        found = self._cluster.servers[self._attempt % len(self._cluster.servers)].url
+        self._attempt += 1
+        return found
+
+    @url.setter
+    def url(self, _: str) -> None:
+        """The servers are the cluster's."""
+
+    def goes_to(self, server: int) -> None:
+        """Where the next attempt leads."""
+        self._attempt = server
+
+
+class Cluster:
+    """What is running. A fault restores what it breaks; its users are its own."""
+
+    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+        self.folder = folder
+        self._stack = stack
+        self._mongo: pymongo.AsyncMongoClient[Json]
+        self._http: aiohttp.ClientSession
+        self.mongod: Mongod
+        self.redis: RedisServer
+        self.model: Process
+        self.servers: list[Process] = []
+        self.worker: Process
+        self.balancer: Wire
+        """A load balancer before all servers, for clients that know one address."""
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self, servers: int, variables: dict[str, Any]) -> None:
+        engines = await asyncio.gather(
+            asyncio.to_thread(start_mongod, self.folder / "mongod"),
+            asyncio.to_thread(start_redis, self.folder / "redis"),
+        )
+        self.mongod, self.redis = engines
+        for engine in engines:
+            self._stack.push_async_callback(asyncio.to_thread, engine.stop)
+        self.model = await self.process("tests.scripted_model")
+        self._http = await self._stack.enter_async_context(aiohttp.ClientSession())
+        self._mongo = pymongo.AsyncMongoClient(self.mongod.url, timeoutMS=20_000)
+        self._stack.push_async_callback(self._mongo.close)
+        self.environment = environment(
+            self.mongod.url,
+            self.redis.url,
+            f"{self.model.url}/v1",
+            TWIN_MONGODB_DATABASE=DATABASE,
+            TWIN_LOG_LEVEL="warning",
+            TWIN_LIMIT_SESSIONS=500,
+            **variables,
+        )
+        self.servers = list(await asyncio.gather(*(self.process("server") for _ in range(servers))))
+        self.worker = Process("worker", self.folder, self.environment)
+        self.worker.start()
+        self._stack.push_async_callback(asyncio.to_thread, self.worker.stop)
+        self.balancer = await self._stack.enter_async_context(Wire(lambda: [one.port for one in self.servers]))
+
+    async def process(self, module: str, *args: str, **variables: Any) -> Process:
+        """One more process, listening; stopped with the cluster. `variables` override the environment."""
+        env = {**getattr(self, "environment", {}), **{name: str(value) for name, value in variables.items()}}
+        running = await started(Process(module, self.folder, env, *args))
+        self._stack.push_async_callback(asyncio.to_thread, running.stop, 3.0)
+        return running
+
+    async def restart(self, server: int) -> None:
+        """Start a killed server again, on another port, and wait until it is ready."""
+        process = self.servers[server]
+        process.start()
+        await process.listening()
+        await self.until_ready(server)
+
+    async def until_ready(self, *servers: int, timeout: float = 20.0) -> None:
+        """Wait until these servers (none named: all) say that they are ready."""
+        for index in servers or range(len(self.servers)):
+            await eventually(self.servers[index].is_ready, timeout)
+
+    # -- clients -----------------------------------------------------------------------------------------------------
+
+    def user(self, name: str = "user") -> str:
+        return f"{name}-{new_id()[:10]}"
+
+    def device(self, user: str, server: int = 0, **more: Any) -> Device:
+        """A client of ours, not yet connected: `async with` it."""
+        return Device(self, user, server, **more)
+
+    def stock(self) -> StockClients:
+        """Stock JavaScript clients behind the load balancer, in a process of their own: `async with` it."""
+        return StockClients(self.balancer.url)
+
+    # -- the model ---------------------------------------------------------------------------------------------------
+
+    async def script(self, contains: str, **fields: Any) -> None:
+        """How the model answers messages that hold `contains` (`tests.scripted_model.Script`)."""
+        body = {"scripts": [{"contains": contains, **fields}]}
+        async with self._http.post(f"{self.model.url}/control", json=body) as response:
+            response.raise_for_status()
+
+    async def model_seen(self) -> Json:
+        """The model's counters: `peak_by_text`, `requests` and others."""
+        async with self._http.get(f"{self.model.url}/control") as response:
+            seen: Json = await response.json()
+            return seen
+
+    # -- the truth ---------------------------------------------------------------------------------------------------
+
+    async def log(self, user: str) -> list[Json]:
+        """The user's durable events, read from MongoDB past all our code."""
+        return await self._mongo[DATABASE]["events"].find({"user_id": user}).sort("seq", 1).to_list()
+
+    async def turns(self, user: str) -> list[Json]:
+        return await self._mongo[DATABASE]["turns"].find({"user_id": user}).sort("order", 1).to_list()
+
+    async def judge(self, records: Sequence[Record], user: str) -> Sum:
+        """Compare what one user's devices were sent with the log."""
+        return judged(records, await self.log(user))
+
+    async def metrics(self, server: int) -> dict[str, float]:
+        """The server's plain gauges and counters."""
+        async with self._http.get(f"{self.servers[server].url}/metrics") as response:
+            lines = [line.rpartition(" ") for line in (await response.text()).splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in lines}
+
+
+@asynccontextmanager
+async def cluster(folder: Path, servers: int = 3, **variables: Any) -> AsyncIterator[Cluster]:
+    """A running cluster; `variables` go into the environment of servers and worker."""
+    async with AsyncExitStack() as stack:
+        running = Cluster(folder, stack)
+        await running.start(servers, variables)
+        yield running
+
+
+def chooser(scale: Scale, fault: str) -> random.Random:
+    """The fault's own source of choices, the same for the same seed."""
+    return random.Random(f"{scale.seed}:{fault}")
