@@ -1,0 +1,186 @@
+"""Tokens as an attacker would send them, made by another library than the one that checks them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import jwt
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from twin_sio.auth import Authenticator, KeySet, SharedSecret
+from twin_sio.clock import now
+from twin_sio.errors import Refused
+
+SECRET = "a secret that is long enough for every algorithm of its family, shared"
+LATER = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+GOOD = {"sub": "ada", "exp": LATER}
+
+
+def authenticator(keys: Any = None, **more: Any) -> Authenticator:
+    settings: dict[str, Any] = {
+        "algorithms": ("HS256",),
+        "issuer": "",
+        "audience": "",
+        "leeway_s": 5,
+        "default_scopes": ("twin:chat", "twin:profile"),
+        "clock": now,
+    }
+    return Authenticator(keys or SharedSecret(SECRET), **{**settings, **more})
+
+
+def signed(claims: dict[str, Any], secret: str = SECRET, algorithm: str = "HS256", **headers: Any) -> str:
+    return jwt.encode(claims, secret, algorithm=algorithm, headers=headers)
+
+
+async def refusal(token: str | None, **more: Any) -> str:
+    with pytest.raises(Refused) as refused:
+        await authenticator(**more).identify(token)
+    return refused.value.reason
+
+
+async def test_a_good_token_is_its_user_with_the_default_scopes() -> None:
+    identity = await authenticator().identify(signed(GOOD))
+    assert identity.user_id == "ada"
+    assert identity.scopes == {"twin:chat", "twin:profile"}
+    assert identity.expires_at == datetime(2100, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("claim", [{"scope": "twin:chat other"}, {"scp": ["twin:chat", "other"]}])
+async def test_scopes_are_taken_from_either_claim(claim: dict) -> None:
+    assert (await authenticator().identify(signed({**GOOD, **claim}))).scopes == {"twin:chat", "other"}
+
+
+@pytest.mark.parametrize("token", [None, ""])
+async def test_no_token_is_missing(token: str | None) -> None:
+    assert await refusal(token) == "auth_missing"
+
+
+async def test_an_expired_token_is_expired() -> None:
+    assert await refusal(signed({"sub": "ada", "exp": 1})) == "auth_expired"
+
+
+def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
+    parts = [base64.urlsafe_b64encode(json.dumps(one).encode()).rstrip(b"=").decode() for one in (header, claims)]
+    return ".".join([*parts, ""])
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "x",
+        "a.b.c",
+        "a.b.c.d.e",
+        "\x00.\x00.\x00",
+        "x" * 1_000_000,
+        signed(GOOD, "another secret that is long enough for every algorithm of its family"),
+        signed(GOOD, algorithm="HS384"),
+        unsigned({"alg": "none"}, GOOD),
+        unsigned({"alg": "None", "typ": "JWT"}, GOOD),
+        signed({"exp": LATER}),
+        signed({"sub": "ada"}),
+        signed({"sub": "", "exp": LATER}),
+        signed({"sub": "a" * 10_000, "exp": LATER}),
+        signed({"sub": "a\nb", "exp": LATER}),
+        signed({**GOOD, "nbf": LATER}),
+        signed({**GOOD, "scope": 7}),
+        signed({**GOOD, "scope": {"twin:chat": True}}),
+        signed(GOOD) + "x",
+        unsigned({"alg": "HS256", "kid": 7}, GOOD),
+    ],
+)
+async def test_a_bad_token_is_invalid_and_no_more_is_said(token: str) -> None:
+    assert await refusal(token) == "auth_invalid"
+
+
+async def test_issuer_and_audience_are_checked_where_set() -> None:
+    wanted = {"issuer": "main-app", "audience": "twin"}
+    good = signed({**GOOD, "iss": "main-app", "aud": "twin"})
+    assert (await authenticator(**wanted).identify(good)).user_id == "ada"
+    for claims in (
+        {"iss": "main-app"},
+        {"aud": "twin"},
+        {"iss": "other", "aud": "twin"},
+        {"iss": "main-app", "aud": "x"},
+    ):
+        assert await refusal(signed({**GOOD, **claims}), **wanted) == "auth_invalid"
+
+
+class Issuer:
+    """A main app that publishes its keys."""
+
+    def __init__(self) -> None:
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.fetched = 0
+        self.down = False
+
+    def token(self, kid: str = "k1", **claims: Any) -> str:
+        return jwt.encode({**GOOD, **claims}, self.key, algorithm="RS256", headers={"kid": kid})
+
+    async def keys(self, _: web.Request) -> web.Response:
+        self.fetched += 1
+        if self.down:
+            raise web.HTTPServiceUnavailable
+        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
+        return web.json_response({"keys": [{**public, "kid": "k1", "alg": "RS256", "use": "sig"}]})
+
+    @property
+    def public_pem(self) -> str:
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self.key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
+
+
+@pytest.fixture
+async def issuer() -> Any:
+    made = Issuer()
+    app = web.Application()
+    app.router.add_get("/jwks.json", made.keys)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/jwks.json"
+    yield made
+    await runner.cleanup()
+
+
+async def test_a_key_set_is_fetched_once_and_its_tokens_accepted(issuer: Any) -> None:
+    auth = authenticator(KeySet(issuer.url), algorithms=("RS256",))
+    for _ in range(3):
+        assert (await auth.identify(issuer.token())).user_id == "ada"
+    assert issuer.fetched == 1
+
+
+async def test_an_unknown_key_is_invalid_and_does_not_fetch_at_every_try(issuer: Any) -> None:
+    auth = authenticator(KeySet(issuer.url), algorithms=("RS256",))
+    await auth.identify(issuer.token())
+    for _ in range(5):
+        with pytest.raises(Refused, match="internal"):
+            await auth.identify(issuer.token(kid="other"))
+    assert issuer.fetched == 1
+
+
+async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(issuer: Any) -> None:
+    auth = authenticator(KeySet(issuer.url), algorithms=("RS256",))
+    body = jwt.encode(GOOD, "x" * 32, algorithm="HS256", headers={"kid": "k1"}).rsplit(".", 1)[0]
+    digest = hmac.new(issuer.public_pem.encode(), body.encode(), hashlib.sha256).digest()
+    forged = body + "." + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    with pytest.raises(Refused) as refused:
+        await auth.identify(forged)
+    assert refused.value.reason == "auth_invalid"
+
+
+async def test_without_its_key_set_the_last_good_keys_go_on_counting(issuer: Any) -> None:
+    keys = KeySet(issuer.url)
+    auth = authenticator(keys, algorithms=("RS256",))
+    await auth.identify(issuer.token())
+    issuer.down = True
+    keys._fetched_at = -1e9
+    assert (await auth.identify(issuer.token())).user_id == "ada"
+    assert issuer.fetched == 2

@@ -1,0 +1,84 @@
+"""What the docs say is what the code says."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from twin_sio import errors, protocol
+from twin_sio.config import ConfigError, Settings
+
+ROOT = Path(__file__).parent.parent
+
+
+def _docs() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_tool", ROOT / "tools" / "docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+DOCS = _docs()
+
+
+@pytest.mark.parametrize("part", DOCS.PARTS)
+def test_the_generated_tables_are_current(part: str) -> None:
+    text = (ROOT / DOCS.PARTS[part][0]).read_text()
+    assert DOCS.rendered(text, part) == text, "run: .venv/bin/python tools/docs.py"
+
+
+def test_every_error_code_is_explained() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
+    assert codes
+    assert [code for code in sorted(codes) if f"`{code}`" not in text] == []
+
+
+def test_every_local_link_of_the_docs_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, "TWIN_MONGODB_URL"),
+        ({"mongodb_url": "mongodb://x"}, "TWIN_REDIS_URL"),
+        ({"mongodb_url": "mongodb://x", "redis_url": "redis://x"}, "OPENAI_API_KEY"),
+        ({"mongodb_url": "mongodb://x", "redis_url": "redis://x", "openai_base_url": "http://x"}, "TWIN_JWT_SECRET"),
+        ({"jwt_algorithms": "HS256 RS256"}, "TWIN_JWT_ALGORITHMS"),
+    ],
+)
+def test_production_refuses_to_start_and_names_the_variable(given: dict, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Settings(env="production", **given).check()
+
+
+def test_a_refused_variable_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWIN_TURN_LEASE_S", "a-secret-by-mistake")
+    with pytest.raises(ConfigError) as refused:
+        Settings.from_environment()
+    assert "TWIN_TURN_LEASE_S" in str(refused.value)
+    assert "a-secret-by-mistake" not in str(refused.value)
+
+
+def test_merge_patch_is_rfc_7386() -> None:
+    cases = [
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ]
+    for target, patch, expected in cases:
+        assert protocol.merge_patch(target, patch) == expected

@@ -1,0 +1,68 @@
+"""Writes the generated parts of the docs: `python tools/docs.py` (a test sees to it that they are current)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+
+from twin_sio import config, protocol
+
+ROOT = Path(__file__).parent.parent
+
+
+def client_events() -> str:
+    """The table of what clients send, from the payload models."""
+    rows = ["| event | `message_id` | scope | payload |", "|---|---|---|---|"]
+    for name, event in protocol.CLIENT_EVENTS.items():
+        needs = "required" if event.needs_id else "optional"
+        fields = [_field(field, info) for field, info in event.payload.model_fields.items()]
+        scope = f"`{event.scope}`" if event.scope else "any"
+        rows.append(f"| `{name}` | {needs} | {scope} | {', '.join(fields) or '–'} |")
+    return "\n".join(rows) + "\n"
+
+
+def _field(name: str, info: FieldInfo) -> str:
+    return f"`{name}`" if info.is_required() else f"`{name}?`"
+
+
+def server_events() -> str:
+    """The table of what the server sends."""
+    rows = ["| event | `seq` | meaning |", "|---|---|---|"]
+    for name, meaning in protocol.SERVER_EVENTS.items():
+        durable = "yes" if name in protocol.DURABLE_EVENTS else ""
+        rows.append(f"| `{name}` | {durable} | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+PARTS: dict[str, tuple[str, Callable[[], str]]] = {
+    "configuration": ("README.md", config.table),
+    "client events": ("docs/protocol.md", client_events),
+    "server events": ("docs/protocol.md", server_events),
+}
+
+
+def rendered(text: str, part: str) -> str:
+    """`text` with the generated part between its markers brought up to date."""
+    begin, end = f"<!-- generated: {part} -->\n", "<!-- end -->\n"
+    before, found, rest = text.partition(begin)
+    if not found:
+        raise SystemExit(f"no marker for {part}")
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"no end after {part}")
+    return before + begin + PARTS[part][1]() + end + after
+
+
+def main() -> int:
+    """Rewrite every file that has generated parts."""
+    for part, (name, _) in PARTS.items():
+        path = ROOT / name
+        path.write_text(rendered(path.read_text(), part))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
