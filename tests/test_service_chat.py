@@ -160,6 +160,29 @@ async def test_the_host_context_reaches_the_prompt_as_data(connect: Connect, mod
     assert '"open"' not in prompt
 
 
+async def test_a_context_may_have_any_names(connect: Connect, model: ScriptedModel, user: str) -> None:
+    client = await connect()
+    await client.update_context({"$set": {"a.b": 1, "": user}, "a.b": {"$x": [1.5, None, {"y": True}]}})
+    await client.ask(f"odd names {user}")
+    prompt = next(str(one["messages"]) for one in reversed(model.requests) if f"odd names {user}" in str(one))
+    assert f'"":"{user}"' in prompt.replace('": "', '":"')
+
+
+async def test_a_message_that_waits_is_shown_as_queued(connect: Connect, model: ScriptedModel, user: str) -> None:
+    model.script(contains=f"slow {user}", token_delay_s=0.02, count=20)
+    seen: list[dict] = []
+    client = await connect(on_envelope=lambda way, envelope: seen.append(envelope))
+    await client.receipt(await client.send(f"slow {user}"))
+    waiting = await client.send(f"next {user}")
+    await client.answer(waiting)
+    states = [
+        one["payload"]["state"]
+        for one in seen
+        if one["type"] == "twin_thinking" and one["metadata"]["in_response_to"] == waiting
+    ]
+    assert states == ["queued", "recalling", "thinking", "done"]
+
+
 async def test_a_context_update_reaches_the_other_devices(connect: Connect) -> None:
     seen: list[dict] = []
     phone = await connect()

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ _CSP = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _INTERRUPT_PATIENCE_S = 1.0
+_STOP_S = 4.5
 
 
 def configure_logs(level: str) -> None:
@@ -112,7 +114,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         )
         await delivery.start()
         stack.push_async_callback(delivery.stop)
-        queue = Queue(settings.redis_url, clock.now)
+        queue = Queue(settings.redis_url, clock.now, lambda: delivery.channels.healthy)
         stack.push_async_callback(queue.close)
         model = OpenAIModel(
             base_url=settings.openai_base_url or None,
@@ -147,12 +149,35 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         yield Core(db, messages, turns, contexts, profiles, delivery, runner, keeper, model, queue)
 
 
+class LoopWatch:
+    """How late the event loop came to what was due: whatever blocks it, or starves the process, shows here."""
+
+    _STEP_S = 0.01
+
+    def __init__(self) -> None:
+        self._worst_s = 0.0
+
+    def take(self) -> float:
+        """The worst since it was last asked for, in seconds."""
+        worst_s, self._worst_s = self._worst_s, 0.0
+        return worst_s
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            due = clock.monotonic() + self._STEP_S
+            await asyncio.sleep(self._STEP_S)
+            self._worst_s = max(self._worst_s, clock.monotonic() - due)
+
+
 class Metrics:
     """What an operator watches; collected when asked for."""
 
-    def __init__(self, gateway: Gateway, parts: Core) -> None:
+    def __init__(self, gateway: Gateway, server: SocketServer, parts: Core, loop: LoopWatch) -> None:
         self._gateway = gateway
+        self._server = server
         self._parts = parts
+        self._loop = loop
         self._registry = registry = CollectorRegistry()
         self._connections = Gauge("twin_connections", "Authenticated connections.", registry=registry)
         self._users = Gauge("twin_users", "Users with a connection.", registry=registry)
@@ -161,7 +186,14 @@ class Metrics:
         self._take_overs = Gauge("twin_turn_take_overs", "Turns taken over from elsewhere.", registry=registry)
         self._lag = Gauge("twin_queue_lag_seconds", "Age of the oldest job that is due.", registry=registry)
         self._healthy = Gauge("twin_redis_healthy", "1: this instance hears what it publishes.", registry=registry)
+        self._sockets = Gauge("twin_sockets", "Open sockets, let in or not.", registry=registry)
+        self._held = Gauge("twin_held_bytes", "Bytes that wait for clients to read.", registry=registry)
+        self._tasks = Gauge("twin_tasks", "Tasks of the event loop.", registry=registry)
+        self._heard = Gauge("twin_messages_heard", "Messages of other instances that were decoded.", registry=registry)
         self._slow = Gauge("twin_slow_consumers_cut", "Connections cut for reading too slowly.", registry=registry)
+        self._late = Gauge(
+            "twin_loop_lag_seconds", "The latest the event loop came since the last scrape.", registry=registry
+        )
         self._first = Histogram(
             "twin_first_token_seconds", "From the begin of an attempt to its first token.", registry=registry
         )
@@ -181,7 +213,12 @@ class Metrics:
         self._take_overs.set(stats.take_overs)
         self._lag.set(await self._parts.queue.lag_s())
         self._healthy.set(self._parts.delivery.channels.healthy)
+        self._sockets.set(self._server.sockets)
+        self._held.set(self._server.held_by_all)
+        self._tasks.set(len(asyncio.all_tasks()))
+        self._heard.set(self._parts.delivery.channels.heard)
         self._slow.set(self._parts.delivery.slow_aborts)
+        self._late.set(self._loop.take())
         while stats.first_token_s:
             self._first.observe(stats.first_token_s.pop())
         return generate_latest(self._registry)
@@ -195,7 +232,8 @@ class Service:
         self._parts = parts
         self._gateway = gateway
         self._sockets = sockets
-        self._metrics = Metrics(gateway, parts)
+        self.loop_watch = LoopWatch()
+        self._metrics = Metrics(gateway, sockets, parts, self.loop_watch)
         self.port = 0
 
     def routes(self) -> web.Application:
@@ -268,6 +306,8 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         instance = Service(settings, parts, sockets, gateway)
         runner = web.AppRunner(instance.routes(), shutdown_timeout=1.0, access_log=None)
         stack.push_async_callback(_close, sockets, runner)
+        watching = asyncio.create_task(instance.loop_watch.run())
+        stack.callback(watching.cancel)
         await mongo.create_indexes(parts.db)
         parts.runner.start()
         stack.push_async_callback(parts.runner.drain, 0)
@@ -286,7 +326,8 @@ async def _close(sockets: SocketServer, runner: web.AppRunner) -> None:
 
 def _gateway(settings: Settings, parts: Core, sockets: SocketServer) -> Gateway:
     context = HostContext(parts.contexts, parts.delivery, clock.now, clock.new_id)
-    presence = RedisPresence(parts.delivery.channels.redis, clock.now, 3 * settings.stale_s)
+    channels = parts.delivery.channels
+    presence = RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy)
     conversation = Conversation(
         messages=parts.messages,
         turns=parts.runner,
@@ -354,8 +395,12 @@ def _control(gateway: Gateway, runner: TurnRunner) -> Callable[[dict[str, Any]],
         match words:
             case {"kind": "stop", "user_id": str(user_id), "turn_id": str(turn_id)}:
                 runner.on_stop(user_id, turn_id)
+            case {"kind": "turns", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
+                runner.kick(user_id, conversation_id)
             case {"kind": "replace", "user_id": str(user_id), "session_id": str(session_id), "keep": str(keep)}:
                 gateway.on_replace(user_id, session_id, keep)
+            case {"kind": "owed", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
+                runner.on_owed(user_id, conversation_id)
             case {"kind": "look"}:
                 gateway.look()
 
@@ -396,6 +441,7 @@ async def serve(settings: Settings, say: Say) -> int:
                 settings.drain_s if asked.done() and asked.result() == signal.SIGTERM else _INTERRUPT_PATIENCE_S
             )
             say("stopping: clients are sent elsewhere, running answers are finished or handed over")
+            _end_within(patience_s + _STOP_S)
             await instance.drain(patience_s)
             return 1 if died is not None and not asked.done() else 0
     except (ConfigError, EngineError) as error:
@@ -411,6 +457,13 @@ def _signalled(asked: asyncio.Future[signal.Signals], number: signal.Signals) ->
     if asked.done():
         os._exit(130)  # asked twice: at once; embedded engines die with this process
     asked.set_result(number)
+
+
+def _end_within(seconds: float) -> None:
+    """End the process then, whatever hangs: a store that does not answer, a thread that waits for one."""
+    deadline = threading.Timer(seconds, os._exit, [1])
+    deadline.daemon = True
+    deadline.start()
 
 
 async def _obituary(child: Child) -> str:

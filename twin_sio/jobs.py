@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +32,16 @@ _FAILURES = (RedisError, OSError, TimeoutError)
 class Queue:
     """Enqueues. What Redis does not take is found by the sweep, in the turns themselves."""
 
-    def __init__(self, redis_url: str, clock: Clock) -> None:
+    def __init__(self, redis_url: str, clock: Clock, healthy: Callable[[], bool]) -> None:
         pool = ConnectionPool.from_url(redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
         self._redis = ArqRedis(connection_pool=pool, default_queue_name=QUEUE)
         self._clock = clock
+        self._healthy = healthy
 
     async def learn(self, user_id: str, turn_id: str) -> None:
         """Learn from the exchange, once, however often this is asked."""
+        if not self._healthy():  # a hung Redis must not hold up the next answer
+            return
         with suppress(*_FAILURES):
             await self._redis.enqueue_job(
                 "learn", user_id, turn_id, _job_id=f"learn:{len(user_id)}:{user_id}:{turn_id}"

@@ -84,10 +84,12 @@ class TurnRunner:
 
     # -- what handlers ask -------------------------------------------------------------------------------------------
 
-    async def room_for_one(self, user_id: str, conversation_id: str) -> None:
-        """Raise `Busy` where too many messages of the conversation wait already."""
-        if await self._turns.unfinished(user_id, conversation_id) > self._waiting_max:
+    async def room_for_one(self, user_id: str, conversation_id: str) -> int:
+        """How many answers of the conversation are owed already; raises `Busy` where those are too many."""
+        owed = await self._turns.unfinished(user_id, conversation_id)
+        if owed > self._waiting_max:
             raise Busy(retry_after_ms=2_000)
+        return owed
 
     async def ensure(self, turn: Turn) -> Turn:
         """Store the turn unless it is there, and see to it that it is answered."""
@@ -108,7 +110,8 @@ class TurnRunner:
     def kick(self, user_id: str, conversation_id: str) -> None:
         """Look after the conversation's turns, in the background; safe to call at any time."""
         key = (user_id, conversation_id)
-        if self._draining:
+        if self._draining:  # the others look after it now; without the word their sweep would, some seconds later
+            self._delivery.control(kind="owed", user_id=user_id, conversation_id=conversation_id)
             return
         if key in self._running:
             self._again.add(key)
@@ -119,7 +122,7 @@ class TurnRunner:
 
     def _drained(self, key: Key) -> None:
         self._running.pop(key, None)
-        if key in self._again:
+        if key in self._again or self._draining:
             self._again.discard(key)
             self.kick(*key)
 
@@ -137,6 +140,11 @@ class TurnRunner:
         if event := self._stops.get((user_id, turn_id)):
             event.set()
 
+    def on_owed(self, user_id: str, conversation_id: str) -> None:
+        """An instance that goes away leaves this conversation to the others."""
+        if not self._draining:
+            self.kick(user_id, conversation_id)
+
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -151,10 +159,12 @@ class TurnRunner:
             await asyncio.gather(self._sweeper, return_exceptions=True)
         if self._running and patience_s > 0:
             await asyncio.wait(list(self._running.values()), timeout=patience_s)
-        left = list(self._running.values())
-        for task in left:
+        left = dict(self._running)
+        for task in left.values():
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*left.values(), return_exceptions=True)
+        for user_id, conversation_id in left:
+            self._delivery.control(kind="turns", user_id=user_id, conversation_id=conversation_id)
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -234,8 +244,11 @@ class TurnRunner:
             outcome = Outcome(status, text, turn.generation_id or self._new_id(), "")  # type: ignore[arg-type]
             return outcome if await self._turns.settle(turn, outcome) else None
         asked = await self._messages.get(turn.user_id, turn.message_id)
-        begun = await self._turns.begin(turn, self._new_id()) if asked is not None else None
-        if asked is None or begun is None or begun.generation_id is None:
+        if asked is None:  # erased since: there is nothing to answer
+            await self._turns.close(turn, "failed")
+            return None
+        begun = await self._turns.begin(turn, self._new_id())
+        if begun is None:
             return None
         if begun.attempts > 1:
             self.stats.take_overs += 1

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
+import orjson
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
@@ -444,8 +445,13 @@ def _turn(doc: Doc) -> Turn:
     return Turn(**{name: doc[name] for name in Turn.__slots__})
 
 
+def _loaded(context: str) -> Json:
+    loaded: Json = orjson.loads(context)
+    return loaded
+
+
 class MongoContexts:
-    """`Contexts`: one document a session, expired by the database."""
+    """`Contexts`: one document a session, expired by the database. Kept as JSON text: hosts name fields `$x`, `a.b`."""
 
     def __init__(self, db: Database, clock: Clock, ttl_s: int) -> None:
         self._contexts: AsyncIOMotorCollection[Doc] = db["contexts"]
@@ -456,19 +462,19 @@ class MongoContexts:
     async def get(self, user_id: str, session_id: str) -> Json:
         query = {"user_id": user_id, "session_id": session_id, "expires_at": {"$gt": self._clock()}}
         found = await self._contexts.find_one(query)
-        return dict(found["context"]) if found else {}
+        return _loaded(found["context"]) if found else {}
 
     @_stored
     async def put(self, user_id: str, session_id: str, context: Json) -> None:
         at = self._clock()
-        change = {"$set": {"context": dict(context), "updated_at": at, "expires_at": at + self._ttl}}
+        change = {"$set": {"context": orjson.dumps(context).decode(), "updated_at": at, "expires_at": at + self._ttl}}
         await _upsert(self._contexts, {"user_id": user_id, "session_id": session_id}, change)
 
     @_stored
     async def newest(self, user_id: str) -> Json | None:
         query = {"user_id": user_id, "expires_at": {"$gt": self._clock()}}
         found = await self._contexts.find_one(query, sort=[("updated_at", DESCENDING)])
-        return dict(found["context"]) if found else None
+        return _loaded(found["context"]) if found else None
 
 
 class MongoProfiles:

@@ -1,8 +1,8 @@
-"""Presence in Redis: what may be lost. With Redis away, nobody is known to be there, and nothing breaks."""
+"""Presence in Redis: what may be lost. With Redis away nobody is known to be there, and nothing waits for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import orjson
@@ -19,12 +19,15 @@ _FAILURES = (RedisError, OSError, TimeoutError)
 class RedisPresence:
     """A hash per user, a field per session; a field that was not refreshed in `ttl_s` counts as gone."""
 
-    def __init__(self, redis: Redis, clock: Clock, ttl_s: int) -> None:
+    def __init__(self, redis: Redis, clock: Clock, ttl_s: int, healthy: Callable[[], bool]) -> None:
         self._redis = redis
+        self._healthy = healthy
         self._clock = clock
         self._ttl_s = ttl_s
 
     async def seen(self, caller: Caller) -> None:
+        if not self._healthy():
+            return
         value = orjson.dumps([caller.connection_id, iso(self._clock()), caller.device.as_dict()])
         key = _key(caller.user_id)
         try:
@@ -36,6 +39,8 @@ class RedisPresence:
             return
 
     async def gone(self, caller: Caller) -> None:
+        if not self._healthy():
+            return
         try:
             found = await self._redis.hget(_key(caller.user_id), caller.session_id)  # type: ignore[misc]
             if found is not None and orjson.loads(found)[0] == caller.connection_id:
@@ -44,6 +49,8 @@ class RedisPresence:
             return
 
     async def sessions(self, user_id: str) -> Sequence[LiveSession]:
+        if not self._healthy():
+            return []
         try:
             found = await self._redis.hgetall(_key(user_id))  # type: ignore[misc]
         except _FAILURES:
