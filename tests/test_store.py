@@ -1,0 +1,151 @@
+"""The store's guarantees, over a real MongoDB."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tests.conftest import eventually
+from twin_sio.clock import new_id, now
+from twin_sio.domain import Draft, Evidence, Outcome, Profile, Turn
+from twin_sio.local import Mongod
+from twin_sio.store import mongo
+
+
+@pytest.fixture(scope="module")
+async def db(mongod: Mongod) -> AsyncIterator[mongo.Database]:
+    client, database = mongo.connect(mongod.url, "store_tests", 5000)
+    await mongo.create_indexes(database)
+    await mongo.create_indexes(database)  # idempotent
+    yield database
+    client.close()
+
+
+def draft(user: str, message_id: str | None = None, text: str = "hi", conversation: str = "main") -> Draft:
+    return Draft(user, "user_message", message_id or new_id(), conversation, now(), {"text": text})
+
+
+async def test_seqs_are_dense_whoever_writes_at_the_same_time(db: mongo.Database, user: str) -> None:
+    writers = [mongo.MongoLog(db) for _ in range(3)]
+    stored = await asyncio.gather(*(writers[index % 3].append(draft(user)) for index in range(60)))
+    assert sorted(one.event.seq for one in stored) == list(range(1, 61))
+    read = await writers[0].read(user, 0, 100)
+    assert [event.seq for event in read] == list(range(1, 61))
+    assert await writers[1].head(user) == 60
+
+
+async def test_one_id_is_stored_once_whoever_writes_it(db: mongo.Database, user: str) -> None:
+    writers = [mongo.MongoLog(db) for _ in range(3)]
+    stored = await asyncio.gather(*(writers[index % 3].append(draft(user, "same")) for index in range(20)))
+    assert sum(one.is_new for one in stored) == 1
+    assert {one.event.seq for one in stored} == {1}
+
+
+async def test_what_was_read_back_is_what_was_stored(db: mongo.Database, user: str) -> None:
+    log = mongo.MongoLog(db)
+    stored = await log.append(draft(user, text="Zażółć 🌙 <b>"))
+    assert await log.get(user, stored.event.message_id) == stored.event
+    assert await log.get("somebody-else", stored.event.message_id) is None
+
+
+async def test_a_head_that_is_out_of_date_costs_a_second_try_and_no_gap(db: mongo.Database, user: str) -> None:
+    log = mongo.MongoLog(db)
+    await log.append(draft(user, "first"))
+    log._heads[user] = 0  # another instance has written since
+    assert (await log.append(draft(user, "second"))).event.seq == 2
+
+
+def turn(user: str, turn_id: str = "t1", order: float = 1.0, conversation: str = "main") -> Turn:
+    return Turn(user, turn_id, turn_id, conversation, "s", order, "queued", None, 0, False, "", now())
+
+
+async def test_a_lease_has_one_owner_until_it_runs_out(db: mongo.Database, user: str) -> None:
+    turns = mongo.MongoTurns(db, now)
+    wins = await asyncio.gather(*(turns.acquire(user, "main", f"owner-{n}", 0.4) for n in range(10)))
+    assert sum(wins) == 1
+    owner = f"owner-{wins.index(True)}"
+    assert await turns.acquire(user, "main", "later", 5) is False
+    assert await turns.renew(user, "main", owner, 0.2) is True
+    await eventually(lambda: turns.acquire(user, "main", "later", 5))
+    assert await turns.renew(user, "main", owner, 5) is False
+    await turns.release(user, "main", owner)  # not its own any more
+    assert await turns.acquire(user, "main", "third", 5) is False
+    await turns.release(user, "main", "later")
+    assert await turns.acquire(user, "main", "third", 5) is True
+
+
+async def test_only_the_newest_generation_may_settle_and_only_once(db: mongo.Database, user: str) -> None:
+    turns = mongo.MongoTurns(db, now)
+    queued = await turns.ensure(turn(user))
+    assert await turns.ensure(turn(user)) == queued
+    first = await turns.begin(queued, "g1")
+    assert first is not None
+    second = await turns.begin(first, "g2")
+    assert second is not None
+    assert second.attempts == 2
+    assert await turns.begin(first, "g3") is None
+    outcome = Outcome("complete", "text", "g2", "m", {"total_tokens": 3}, ("t-1",))
+    assert await turns.checkpoint(first, "half") is None
+    assert await turns.settle(first, replace(outcome, generation_id="g1")) is False
+    assert await turns.settle(second, outcome) is True
+    assert await turns.settle(second, outcome) is False
+    assert await turns.outcome(second) == outcome
+    await turns.close(second, "complete")
+    assert await turns.next(user, "main") is None
+
+
+async def test_turns_come_in_their_order_and_what_waits_is_counted(db: mongo.Database, user: str) -> None:
+    turns = mongo.MongoTurns(db, now)
+    for turn_id, order in (("b", 2.0), ("a", 1.0), ("c", 2.5)):
+        await turns.ensure(turn(user, turn_id, order))
+    assert await turns.unfinished(user, "main") == 3
+    oldest = await turns.next(user, "main")
+    assert oldest is not None
+    assert oldest.turn_id == "a"
+
+
+async def test_what_nobody_works_on_is_found(db: mongo.Database, user: str) -> None:
+    turns = mongo.MongoTurns(db, lambda: now() + timedelta(seconds=60))
+    await turns.ensure(turn(user, "waiting", conversation="unowned"))
+    await turns.acquire(user, "expired", "dead", 0.0)
+    await turns.acquire(user, "held", "alive", 60)
+    found = await turns.abandoned(5, 1000)
+    assert {(user, "unowned"), (user, "expired")} <= set(found)
+    assert (user, "held") not in found
+
+
+def evidence(user: str, value: str = "tea") -> Evidence:
+    return Evidence(user, "preferences.drink", value, 1, "explicit", now(), "s", "m", "I like tea", "test")
+
+
+async def test_the_same_evidence_counts_once(db: mongo.Database, user: str) -> None:
+    profiles = mongo.MongoProfiles(db)
+    assert await profiles.add_evidence([evidence(user), evidence(user, "coffee")]) == 2
+    assert await profiles.add_evidence([evidence(user)]) == 0
+    assert {piece.value for piece in await profiles.evidence(user)} == {"tea", "coffee"}
+
+
+async def test_a_profile_is_replaced_by_one_writer_per_version(db: mongo.Database, user: str) -> None:
+    profiles = mongo.MongoProfiles(db)
+    for version in range(3):
+        wins = await asyncio.gather(*(profiles.replace(Profile(user, version, ()), []) for _ in range(5)))
+        assert sum(wins) == 1
+    assert (await profiles.get(user)).profile.version == 3
+
+
+async def test_a_context_is_its_sessions_and_the_newest_counts(db: mongo.Database, user: str) -> None:
+    at = [now()]
+    contexts = mongo.MongoContexts(db, lambda: at[0], ttl_s=60)
+    await contexts.put(user, "phone", {"page": 1})
+    at[0] += timedelta(seconds=1)
+    await contexts.put(user, "tablet", {"page": 2})
+    assert await contexts.get(user, "phone") == {"page": 1}
+    assert await contexts.newest(user) == {"page": 2}
+    at[0] += timedelta(seconds=59.5)
+    assert await contexts.get(user, "phone") == {}
+    at[0] += timedelta(seconds=1)
+    assert await contexts.newest(user) is None
