@@ -45,7 +45,8 @@ async def run(names: list[str], seed: int) -> int:
         async with cluster(Path(folder)) as running:
             for name, fault in chosen.items():
                 began = time.monotonic()
-                print(f"{name} ...", end="\r", flush=True)
+                if sys.stdout.isatty():
+                    print(f"{name} ...", end="\r", flush=True)
                 try:
                     async with asyncio.timeout(LIMIT_S):
                         figures = await fault(running, Scale(full=True, seed=seed))

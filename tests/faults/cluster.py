@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,21 @@ class Device(TwinClient):
     def url(self, _: str) -> None:
         """The servers are the cluster's."""
 
+    @property
+    def server(self) -> int:
+        """Where the last attempt led."""
+        return (self._attempt - 1) % len(self._cluster.servers)
+
     def goes_to(self, server: int) -> None:
         """Where the next attempt leads."""
         self._attempt = server
+
+    async def move(self, server: int) -> None:
+        """Leave, come back at another server and be resumed there."""
+        had = len(self.record.resumed_at)
+        self.goes_to(server)
+        await self.drop()
+        await eventually(lambda: len(self.record.resumed_at) > had and self.is_connected, 20.0)
 
 
 class Cluster:
@@ -155,6 +167,20 @@ class Cluster:
     async def judge(self, records: Sequence[Record], user: str) -> Sum:
         """Compare what one user's devices were sent with the log."""
         return judged(records, await self.log(user))
+
+    async def settle(self, records: Mapping[str, Sequence[Record]], timeout: float = 20.0) -> Sum:
+        """Wait until every user's devices have come to the end of the log, then judge them all."""
+        total = Sum()
+        for user, devices in records.items():
+
+            async def at_the_end(user: str = user, devices: Sequence[Record] = devices) -> bool:
+                log = await self.log(user)
+                return all(one.last == log[-1]["seq"] for one in devices if log)
+
+            with suppress(TimeoutError):  # then something is lost, and judged so
+                await eventually(at_the_end, timeout)
+            total += await self.judge(devices, user)
+        return total
 
     async def metrics(self, server: int) -> dict[str, float]:
         """The server's plain gauges and counters."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from tests.faults.record import Sum
+
 T = TypeVar("T")
 
 
@@ -36,6 +38,11 @@ class Figures:
             self.broken.append(f"{name} {found}, not {exactly}")
         elif exactly is None and at_most is not None and found > at_most:
             self.broken.append(f"{name} {found} > {at_most}")
+
+    def judge(self, total: Sum) -> None:
+        """Nothing lost, doubled, out of order, other than the log has it, or joined to another text."""
+        for name in ("lost", "doubled", "inverted", "false", "misjoined"):
+            self.count(name, getattr(total, name))
 
     def time(self, name: str, found_s: float, *, at_most_s: float | None = None) -> None:
         """A duration in seconds."""

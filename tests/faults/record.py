@@ -6,9 +6,10 @@ beyond a hole is dropped too (a resume brings it). Chunks are joined by index wi
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 DURABLE = frozenset({"user_message", "twin_message", "feedback", "read_receipt", "profile_update"})
@@ -37,13 +38,14 @@ class Record:
         self.applied: list[tuple[int, str | None, str]] = []
         self.generations: dict[str, Joined] = {}
         self.finals: dict[str, tuple[str, Joined | None]] = {}
+        self.answers: dict[str, Json] = {}
         self.connected_at: list[float] = []
         self.resumed_at: list[tuple[float, int]] = []
         self.final_at: dict[str, float] = {}
         self.resyncs: list[float] = []
         self.errors: list[Json] = []
         self.receipts: dict[str, list[Json]] = {}
-        self.holes = 0
+        self.holes = 0  # events that came ahead of their turn: no server of ours does that
         self.repeats = 0
         self.incomplete = 0
 
@@ -75,6 +77,7 @@ class Record:
         elif kind in DURABLE:
             if kind == "twin_message":
                 self._final(meta["message_id"], payload, at)
+                self.answers[meta["in_response_to"]] = payload
             self._durable(meta["seq"], meta.get("message_id"), kind)
 
     def _durable(self, seq: int, message_id: str | None, kind: str) -> None:
@@ -129,18 +132,21 @@ class Record:
         return len(ids) - len(set(ids))
 
     def inverted(self) -> int:
-        """Pairs of neighbours in the wrong order."""
+        """Events that came ahead of their turn, and neighbours in the wrong order."""
         seqs = [seq for seq, _, _ in self.applied]
-        return sum(1 for one, two in zip(seqs, seqs[1:], strict=False) if two <= one)
+        return self.holes + sum(1 for one, two in itertools.pairwise(seqs) if two <= one)
 
-    def misjoined(self, *, strict: bool = False) -> list[str]:
-        """Answers whose joined chunks are not the stored text: not a part of its begin, or said to be whole and not
-        equal. `strict`: any that were not joined to the end count too."""
+    def joined_whole(self) -> int:
+        """Answers of which every chunk was joined, to the last."""
+        return sum(1 for _, joined in self.finals.values() if joined is not None and joined.is_whole)
+
+    def misjoined(self) -> list[str]:
+        """Answers whose joined chunks are not the stored text: not its begin, or said to be whole and not equal."""
         wrong = []
         for message_id, (text, joined) in self.finals.items():
             if joined is None:
                 continue
-            is_wrong = joined.text != text if joined.is_whole or strict else not text.startswith(joined.text)
+            is_wrong = joined.text != text if joined.is_whole else not text.startswith(joined.text)
             if is_wrong or (joined.has_gap and joined.is_whole):
                 wrong.append(message_id)
         return wrong
@@ -155,6 +161,10 @@ class Sum:
     inverted: int = 0
     false: int = 0
     misjoined: int = 0
+
+    def __add__(self, other: Sum) -> Sum:
+        mine, theirs = astuple(self), astuple(other)
+        return Sum(*(one + two for one, two in zip(mine, theirs, strict=True)))
 
 
 def judged(records: Iterable[Record], log: Sequence[Json]) -> Sum:
