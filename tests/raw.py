@@ -19,6 +19,8 @@ class RawSocket:
         self.events: list[dict[str, Any]] = []
         self.acks: dict[int, list[Any]] = {}
         self.refusal: dict[str, Any] | None = None
+        self.disconnected = False
+        self.leave: str | None = None  # the Socket.IO disconnect, if there was one
         self.closed = asyncio.Event()
         self._changed = asyncio.Event()
         self._next_ack = 0
@@ -90,5 +92,9 @@ class RawSocket:
         elif frame.startswith("43"):
             digits = len(frame[2:]) - len(frame[2:].lstrip("0123456789"))
             self.acks[int(frame[2 : 2 + digits])] = json.loads(frame[2 + digits :])
+        elif frame.startswith("41"):
+            self.leave = frame
+        elif frame == "41":
+            self.disconnected = True
         elif frame.startswith("44"):
             self.refusal = json.loads(frame[frame.index("{") :])

@@ -48,6 +48,7 @@ class Channels:
         probe_interval_s: float = 1.0,
     ) -> None:
         self.instance = new_id()
+        self.heard = 0
         self.redis = client(url)
         self._ears = client(url, timeout_s=None)
         self._on_message = on_message
@@ -202,6 +203,7 @@ class Channels:
             if channel == self._own:
                 self._heard()
             elif self._on_message is not None:
+                self.heard += 1
                 self._on_message(channel, message["data"])
 
     # -- health ------------------------------------------------------------------------------------------------------

@@ -196,6 +196,14 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         self.on_control(words)
         self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, words]))
 
+    def replace(self, caller: Caller) -> None:
+        """Let go of this session's earlier connections, wherever they are. On the user's channel, for whoever holds
+        one listens there: on the control channel every instance would decode every connect of all others."""
+        words = {"kind": "replace", "user_id": caller.user_id, "session_id": caller.session_id}
+        words["keep"] = caller.connection_id
+        self.on_control(words)
+        self._ring(caller.user_id, ["r", words], "")
+
     async def partial(self, generation_id: str) -> str:
         """What a generation of any instance has sent so far, as far as Redis remembers."""
         try:
@@ -341,6 +349,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             feed.hear_chunk(rest[0], rest[1], rest[2], rest[3], frame)
         elif kind == "e":
             self._ephemeral(feed.user_id, frame, rest[0])
+        elif kind == "r":
+            self.on_control(rest[0])
 
     def _restored(self) -> None:
         """Redis is back: tell what it has forgotten, look at the log for what it has swallowed."""

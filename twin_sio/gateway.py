@@ -117,6 +117,7 @@ class Gateway:
         self._clock = clock
         self._new_id = new_id
         self._connections: dict[str, _Connection] = {}
+        self._by_session: dict[tuple[str, str], set[str]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.draining = False
         self.on_error: Callable[[str], None] = lambda _: None
@@ -151,7 +152,10 @@ class Gateway:
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         try:
             async with asyncio.timeout(_ADMISSION_S):
-                self._connections[sid] = await self._admit(sid, environ, auth)
+                connection = await self._admit(sid, environ, auth)
+            self._refuse_while_draining()  # it may have begun since
+            self._connections[sid] = connection
+            self._by_session.setdefault(_session_key(connection.caller), set()).add(sid)
         except Refused as refused:
             self.on_error(refused.reason)
             raise SocketRefused(refused.message, refused.as_data()) from None
@@ -169,8 +173,7 @@ class Gateway:
         return error
 
     async def _admit(self, sid: str, environ: dict[str, Any], auth: object) -> _Connection:
-        if self.draining:
-            raise Refused("draining", "This server goes away: try another.", retryable=True, retry_after_ms=500)
+        self._refuse_while_draining()
         try:
             sent = parse_auth(auth)
         except InvalidMessage as error:
@@ -189,6 +192,10 @@ class Gateway:
         await self._room_for_one(caller)
         await self._delivery.prepare(caller.user_id)
         return await self._look_up(caller, sent)
+
+    def _refuse_while_draining(self) -> None:
+        if self.draining:
+            raise Refused("draining", "This server goes away: try another.", retryable=True, retry_after_ms=500)
 
     async def _look_up(self, caller: Caller, sent: Auth) -> _Connection:
         head, stored = await asyncio.gather(
@@ -271,16 +278,12 @@ class Gateway:
 
     def _replace_earlier(self, caller: Caller) -> None:
         """The same session id again: the earlier connection goes, on whichever instance it is."""
-        self._delivery.control(
-            kind="replace", user_id=caller.user_id, session_id=caller.session_id, keep=caller.connection_id
-        )
+        self._delivery.replace(caller)
 
     def on_replace(self, user_id: str, session_id: str, keep: str) -> None:
         """Let go of connections of this session other than `keep`."""
-        for sid, connection in list(self._connections.items()):
-            caller = connection.caller
-            if (caller.user_id, caller.session_id) == (user_id, session_id) and sid != keep:
-                self._spawn(self._server.disconnect(sid))
+        for sid in self._by_session.get((user_id, session_id), set()) - {keep}:
+            self._spawn(self._server.disconnect(sid))
 
     def look(self) -> None:
         """Somebody's publishes were lost: compare all feeds with the log."""
@@ -295,6 +298,10 @@ class Gateway:
         for timer in connection.timers:
             timer.cancel()
         caller = connection.caller
+        mine = self._by_session[_session_key(caller)]
+        mine.discard(sid)
+        if not mine:
+            del self._by_session[_session_key(caller)]
         self._delivery.detach(caller)
         log.info("disconnected", user=caller.user_id, session=caller.session_id, connection=sid, reason=str(reason))
         self._spawn(self._leave(caller))
@@ -313,10 +320,11 @@ class Gateway:
             wait_ms = random.randint(100, max(200, int(within_s * 1000)))
             told = Outgoing("server_draining", {"reconnect_after_ms": wait_ms}, self._new_id(), self._clock())
             self._delivery.to_session(connection.caller, told)
+        batches = max(1, -(-len(clients) // batch))
         for start in range(0, len(clients), batch):
+            await asyncio.sleep(within_s / batches)  # before, too: the clients are to read the word first
             for sid, _ in clients[start : start + batch]:
                 self._server.close(sid)
-            await asyncio.sleep(within_s * batch / max(len(clients), batch) / 2)
 
     async def stop(self) -> None:
         """End the gateway's own tasks."""
@@ -460,6 +468,10 @@ class Gateway:
     def _ack(self, caller: Caller, ack_id: int, outgoing: Outgoing | None) -> None:
         frame = ack_frame(ack_id, outgoing.envelope() if outgoing is not None else None)
         self._server.write(caller.connection_id, message(frame))
+
+
+def _session_key(caller: Caller) -> tuple[str, str]:
+    return caller.user_id, caller.session_id
 
 
 def _message_id(args: list[Any]) -> str | None:

@@ -7,14 +7,17 @@ that does not read, and gives every odd frame to `on_event` / `on_malformed` ins
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket as socket_module
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
 import socketio
 from aiohttp import WSMsgType, web
-from engineio.packet import MESSAGE
+from engineio.packet import CLOSE, MESSAGE
 from engineio.packet import Packet as EnginePacket
 from engineio.payload import Payload
 from socketio import packet as socketio_packet
@@ -25,6 +28,10 @@ NAMESPACE = "/"
 PACKET_MAX_BYTES = 100_000
 _ODD_PACKET = "49"
 POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at once
+_UNSENT_MAX_BYTES = 128 * 1024
+_UPGRADE_S = 10.0
+_FAREWELL_S = 2.0
+_STRANGER_LOOK_S = 1.0
 
 
 # The library logs what clients sent; we log ourselves, and never that.
@@ -68,12 +75,24 @@ def ack_frame(ack_id: int, envelope: Mapping[str, Any] | None) -> str:
 
 
 class Outbox(asyncio.Queue[Any]):
-    """A socket's queue that knows how many characters it holds and when one last left it."""
+    """A socket's queue that knows how many bytes it holds and when one last left it.
+
+    The WebSocket's writer takes all there is at once and may then wait for its client for ever: what it has in its
+    hands counts until `sent` is called for it. A poll's answer counts as gone once it is taken.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.held = 0
         self.moved_at = monotonic()
+        self.has_writer = False
+        self._in_hand: deque[int] = deque()
+
+    def sent(self) -> None:
+        """The oldest packet in the writer's hands has gone out."""
+        if self._in_hand:
+            self.held -= self._in_hand.popleft()
+            self.moved_at = monotonic()
 
     def _put(self, item: Any) -> None:
         if not self.held:
@@ -83,14 +102,18 @@ class Outbox(asyncio.Queue[Any]):
 
     def _get(self) -> Any:
         item = super()._get()
-        self.held -= _size(item)
-        self.moved_at = monotonic()
+        if self.has_writer:
+            self._in_hand.append(_size(item))
+        else:
+            self.held -= _size(item)
+            self.moved_at = monotonic()
         return item
 
 
 def _size(item: Any) -> int:
+    """What the packet's text takes in memory: one emoji makes four bytes of every character."""
     data = getattr(item, "data", None)
-    return len(data) if isinstance(data, str) else 0
+    return data.__sizeof__() if isinstance(data, str) else 0
 
 
 class WebSocket:
@@ -98,25 +121,43 @@ class WebSocket:
 
     def __init__(self, handler: Callable[[WebSocket], Awaitable[None]], server: Any) -> None:
         self._handler = handler
+        self._socket: Any = handler.__self__  # type: ignore[attr-defined]
         self._max = server.max_http_buffer_size
 
     async def __call__(self, environ: dict[str, Any]) -> web.WebSocketResponse:
         request: web.Request = environ["aiohttp.request"]
         self._ws = web.WebSocketResponse(max_msg_size=self._max, compress=False)
         await self._ws.prepare(request)
-        self._handler.__self__.transport = request.transport  # type: ignore[attr-defined]
-        await self._handler(self)
+        self._transport = self._socket.transport = request.transport
+        _bound_kernel(request.transport)
+        try:
+            await self._handler(self)
+        finally:
+            if not self._socket.upgraded:  # an upgrade that failed: back to polling
+                self._socket.upgrading = False
         return self._ws
 
     async def close(self) -> None:
-        await self._ws.close()
+        """Close politely; who does not take notice, or has not read what was sent before, is cut off."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._ws.close()
+                return
+        if self._transport is not None:
+            self._transport.abort()
 
     async def send(self, message: str | bytes) -> None:
         if isinstance(message, str):
             await self._ws.send_str(message)
+            self._socket.queue.sent()
 
     async def wait(self) -> str:
-        message = await self._ws.receive()
+        # The library bounds the wait for a packet of an open WebSocket, but not for the two of an upgrade.
+        self._socket.queue.has_writer = self._socket.upgraded
+        try:
+            message = await self._ws.receive(timeout=None if self._socket.upgraded else _UPGRADE_S)
+        except TimeoutError:
+            raise OSError from None
         if message.type is not WSMsgType.TEXT or not message.data or message.data[0] not in "0123456":
             raise OSError  # closed, binary or no Engine.IO packet: the reader ends, and with it the socket
         data: str = message.data
@@ -124,6 +165,15 @@ class WebSocket:
             return data[: len("2probe")]
         # The library would take what does not begin with a digit for JSON, and may die of its depth.
         return data if data[1:2] in ("0", "1", "2", "3") else _ODD_PACKET
+
+
+def _bound_kernel(transport: Any) -> None:
+    """Let the kernel take little more than the network does: megabytes there would be held for a client, too, and
+    would hide for seconds that it has stopped reading."""
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is not None and hasattr(socket_module, "TCP_NOTSENT_LOWAT"):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket_module.IPPROTO_TCP, socket_module.TCP_NOTSENT_LOWAT, _UNSENT_MAX_BYTES)
 
 
 class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
@@ -169,46 +219,79 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def write(self, sid: str, frame: EnginePacket) -> int:
-        """Queue a whole frame for one connection; what it now holds, in characters (-1: it is gone)."""
+        """Queue a whole frame for one connection; the bytes now held for it (-1: it is gone)."""
         socket = self._socket(sid)
         if socket is None:
             return -1
         socket.queue.put_nowait(frame)
-        held: int = socket.queue.held
-        return held
+        return _held(socket)
 
     def held(self, sid: str) -> tuple[int, float]:
-        """Characters queued for the connection, and for how many seconds nothing has moved."""
+        """Bytes held for the connection, and for how many seconds nothing of it has moved."""
         socket = self._socket(sid)
         if socket is None:
             return 0, 0.0
-        return socket.queue.held, monotonic() - socket.queue.moved_at if socket.queue.held else 0.0
+        return _held(socket), monotonic() - socket.queue.moved_at if socket.queue.held else 0.0
+
+    @property
+    def sockets(self) -> int:
+        """Engine.IO sockets of this instance, whether let in or not."""
+        return len(self.eio.sockets)
+
+    @property
+    def held_by_all(self) -> int:
+        """Bytes held for all sockets together."""
+        return sum(_held(socket) for socket in self.eio.sockets.values())
 
     def close(self, sid: str) -> None:
         """Close plainly after what is queued: the client comes back by itself."""
         socket = self._socket(sid)
         if socket is not None:
-            socket.queue.put_nowait(None)
+            self._dismiss(socket)
 
     def abort(self, sid: str) -> None:
         """Cut the connection now and drop what is queued; the client comes back by itself."""
         socket = self._socket(sid)
         if socket is None:
             return
-        transport = getattr(socket, "transport", None)
         while not socket.queue.empty():
             socket.queue.get_nowait()
-        socket.queue.put_nowait(None)
-        if transport is not None:
-            transport.abort()
+        self._cut(socket)
 
     def abort_all(self) -> None:
         """Cut every socket that is left, known or not."""
         for socket in list(self.eio.sockets.values()):
+            self._cut(socket)
+
+    async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
+        """Tell the client to leave for good; one that stays all the same is a stranger from now on."""
+        eio_sid = self.manager.eio_sid_from_sid(sid, NAMESPACE)
+        await super().disconnect(sid, namespace=namespace, ignore_queue=ignore_queue)
+        if eio_sid is not None:
+            self._expect_entry(eio_sid)
+
+    def _dismiss(self, socket: Any) -> None:
+        if socket.upgraded:
             socket.queue.put_nowait(None)
-            transport = getattr(socket, "transport", None)
-            if transport is not None:
-                transport.abort()
+            return
+        # A poll would take the bare None for an error; and only a next poll, which may never come, would read it.
+        socket.queue.put_nowait(EnginePacket(CLOSE))
+        socket.queue.put_nowait(None)
+        asyncio.get_running_loop().call_later(_FAREWELL_S, self._cut, socket)
+
+    def _cut(self, socket: Any) -> None:
+        socket.queue.put_nowait(None)
+        transport = getattr(socket, "transport", None)
+        if transport is not None:
+            transport.abort()
+        if not socket.upgraded and not socket.closed:
+            task = asyncio.ensure_future(self._forget(socket))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _forget(self, socket: Any) -> None:
+        await socket.close(wait=False, abort=True, reason=self.reason.TRANSPORT_CLOSE)
+        self.eio.sockets.pop(socket.sid, None)
 
     def _socket(self, sid: str) -> Any:
         eio_sid = self.manager.eio_sid_from_sid(sid, NAMESPACE)
@@ -219,24 +302,26 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
         await super()._handle_eio_connect(eio_sid, environ)
-        asyncio.get_running_loop().call_later(self._handshake_s, self._close_stranger, eio_sid)
+        self._expect_entry(eio_sid)
+
+    def _expect_entry(self, eio_sid: str) -> None:
+        """Whoever has not been let in when the time is up is gone by then: asked to leave before, cut at its end."""
+        asyncio.get_running_loop().call_later(0.95 * self._handshake_s, self._close_stranger, eio_sid)
 
     def _close_stranger(self, eio_sid: str) -> None:
-        """A socket that has not been let in by now goes."""
-        if self.manager.sid_from_eio_sid(eio_sid, NAMESPACE) is not None:
-            return
         socket = self.eio.sockets.get(eio_sid)
-        if socket is None:
+        if socket is None or socket.closed:
             return
-        self._drop(eio_sid)
-        if not socket.upgraded:  # nothing reads a polling socket's queue but its next poll, which may never come
-            task = asyncio.ensure_future(self._forget(eio_sid, socket))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-
-    async def _forget(self, eio_sid: str, socket: Any) -> None:
-        await socket.close(wait=False, abort=True, reason=self.reason.TRANSPORT_CLOSE)
-        self.eio.sockets.pop(eio_sid, None)
+        sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
+        loop = asyncio.get_running_loop()
+        if sid is not None:
+            if not self.manager.is_connected(sid, NAMESPACE):  # it is being looked at, or is just leaving
+                loop.call_later(_STRANGER_LOOK_S, self._close_stranger, eio_sid)
+        elif socket.upgraded:
+            socket.queue.put_nowait(None)
+            loop.call_later(0.05 * self._handshake_s, self._cut, socket)
+        else:
+            self._cut(socket)
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
         if self.manager.sid_from_eio_sid(eio_sid, NAMESPACE) is not None or (namespace or NAMESPACE) != NAMESPACE:
@@ -258,6 +343,13 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         if sid is not None and self.manager.is_connected(sid, NAMESPACE):
             self.on_connected(sid)
 
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        socket = self.eio.sockets.get(eio_sid)
+        await super()._handle_eio_disconnect(eio_sid, reason)
+        if socket is not None and reason == self.reason.PING_TIMEOUT:
+            # The library says goodbye and waits for it to be read, which whoever is silent may never do.
+            asyncio.get_running_loop().call_later(_FAREWELL_S, self._cut, socket)
+
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
         try:
@@ -272,6 +364,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             await self._handle_connect(eio_sid, args[0], args[1])
         elif kind == socketio_packet.DISCONNECT:
             await self._handle_disconnect(eio_sid, NAMESPACE, self.reason.CLIENT_DISCONNECT)
+            self._expect_entry(eio_sid)
         elif kind == socketio_packet.EVENT:
             if sid is not None and self.manager.is_connected(sid, NAMESPACE):
                 self.on_event(sid, args[0], args[1:], ack_id)
@@ -281,7 +374,15 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     def _drop(self, eio_sid: str) -> None:
         socket = self.eio.sockets.get(eio_sid)
         if socket is not None and not socket.closed:
-            socket.queue.put_nowait(None)
+            self._dismiss(socket)
+
+
+def _held(socket: Any) -> int:
+    """What waits in the queue, in the writer's hands and in the transport."""
+    transport = getattr(socket, "transport", None)
+    unsent: int = transport.get_write_buffer_size() if transport is not None else 0
+    queued: int = socket.queue.held
+    return queued + unsent
 
 
 def message(frame: str) -> EnginePacket:

@@ -1,0 +1,405 @@
+"""What `twin_sio.sockets` relies on in python-socketio and python-engineio, over real sockets.
+
+An upgrade of either library that changes it fails here, and not in production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import re
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import engineio
+import engineio.async_socket
+import pytest
+import socketio
+from aiohttp import web
+from engineio.packet import MESSAGE, PING, Packet
+
+from tests.conftest import eventually
+from tests.raw import RawSocket
+from twin_sio.sockets import NAMESPACE, Outbox, SocketServer, event_frame, message
+
+BIG = 64 * 1024
+
+
+class Served:
+    """A `SocketServer` alone: everybody gets in, unless `admit` says otherwise."""
+
+    def __init__(self, handshake_s: float, ping_s: float) -> None:
+        self.events: list[tuple[str, list[Any], int | None]] = []
+        self.malformed: list[str] = []
+        self.connected: list[str] = []
+        self.left: list[tuple[str, str]] = []
+        self.admit: Any = None
+        self.server = SocketServer(
+            socketio.AsyncManager(),
+            cors=None,
+            ping_interval_s=ping_s,
+            ping_timeout_s=ping_s,
+            handshake_s=handshake_s,
+        )
+        self.server.on("connect", self._on_connect)
+        self.server.on("disconnect", self._on_disconnect)
+        self.server.on_event = lambda sid, name, args, ack: self.events.append((name, args, ack))
+        self.server.on_malformed = self.malformed.append
+        self.server.on_connected = self._on_connected
+        self.url = ""
+
+    async def _on_connect(self, sid: str, environ: dict, auth: object = None) -> None:
+        if self.admit is not None:
+            await self.admit(sid)
+
+    def _on_connected(self, sid: str) -> None:
+        self.connected.append(sid)
+        frame = event_frame("session_ready", {"type": "session_ready", "payload": {}, "metadata": {}})
+        self.server.write(sid, message(frame))
+
+    async def _on_disconnect(self, sid: str, reason: str) -> None:
+        self.left.append((sid, reason))
+
+    @property
+    def entries(self) -> int:
+        """Whatever is still kept of any client."""
+        rooms = self.server.manager.rooms.get(NAMESPACE, {})
+        return len(self.server.eio.sockets) + len(self.server.environ) + sum(len(one) for one in rooms.values())
+
+
+@contextlib.asynccontextmanager
+async def served(handshake_s: float = 10.0, ping_s: float = 2.0) -> AsyncIterator[Served]:
+    one = Served(handshake_s, ping_s)
+    app = web.Application()
+    one.server.attach(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    one.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield one
+    finally:
+        one.server.abort_all()
+        await one.server.shutdown()
+        await runner.cleanup()
+
+
+def deaf(url: str) -> socket.socket:
+    """A WebSocket that was let in and reads no more, with a small buffer of its own."""
+    host, port = re.fullmatch(r"http://(.+):(\d+)", url).groups()
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((host, int(port)))
+    client.sendall(
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    client.sendall(b"\x81\x82\x00\x00\x00\x0040")  # "40": the CONNECT of the default namespace, masked with zeros
+    return client
+
+
+async def tasks_back_to(count: int) -> None:
+    """As many tasks as there were, and the two of the library that look for the silent from the first socket on."""
+    await eventually(lambda: len(asyncio.all_tasks()) <= count + 2)
+
+
+# -- what is overridden, and called ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "parameters"),
+    [
+        (socketio.AsyncServer, "_handle_eio_connect", ["self", "eio_sid", "environ"]),
+        (socketio.AsyncServer, "_handle_connect", ["self", "eio_sid", "namespace", "data"]),
+        (socketio.AsyncServer, "_handle_eio_message", ["self", "eio_sid", "data"]),
+        (socketio.AsyncServer, "_handle_eio_disconnect", ["self", "eio_sid", "reason"]),
+        (socketio.AsyncServer, "_handle_disconnect", ["self", "eio_sid", "namespace", "reason"]),
+        (socketio.AsyncServer, "_send_packet", ["self", "eio_sid", "pkt"]),
+        (socketio.AsyncServer, "disconnect", ["self", "sid", "namespace", "ignore_queue"]),
+        (socketio.AsyncManager, "eio_sid_from_sid", ["self", "sid", "namespace"]),
+        (socketio.AsyncManager, "sid_from_eio_sid", ["self", "eio_sid", "namespace"]),
+        (socketio.AsyncManager, "is_connected", ["self", "sid", "namespace"]),
+        (socketio.AsyncManager, "basic_enter_room", ["self", "sid", "namespace", "room", "eio_sid"]),
+        (socketio.AsyncManager, "basic_leave_room", ["self", "sid", "namespace", "room"]),
+        (socketio.AsyncManager, "basic_disconnect", ["self", "sid", "namespace", "kwargs"]),
+        (socketio.AsyncManager, "get_participants", ["self", "namespace", "room"]),
+        (socketio.AsyncRedisManager, "_publish", ["self", "data"]),
+        (engineio.AsyncServer, "create_queue", ["self", "args", "kwargs"]),
+        (engineio.async_socket.AsyncSocket, "close", ["self", "wait", "abort", "reason"]),
+        (engineio.async_socket.AsyncSocket, "_websocket_handler", ["self", "ws"]),
+    ],
+)
+def test_the_library_still_has_what_is_overridden_or_called(owner: Any, name: str, parameters: list[str]) -> None:
+    assert list(inspect.signature(getattr(owner, name)).parameters) == parameters
+
+
+async def test_the_library_calls_what_was_put_in_its_place() -> None:
+    async with served() as one, RawSocket(one.url, None) as raw:
+        (socket_,) = one.server.eio.sockets.values()
+        assert isinstance(socket_.queue, Outbox)
+        assert socket_.transport is not None
+        assert (socket_.upgraded, socket_.upgrading, socket_.closed, socket_.closing) == (True, False, False, False)
+        await raw.send('42["one",{}]')
+        await raw.send('427["two",{}]')
+        await eventually(lambda: len(one.events) == 2)
+        assert one.events == [("one", [{}], None), ("two", [{}], 7)]
+        await raw.send("5")
+        await raw.send("4x")
+        await raw.send('451-["binary"]')
+        await eventually(lambda: len(one.malformed) == 2)
+        assert one.malformed == one.connected * 2
+
+
+async def test_a_packet_class_of_ours_writes_what_the_library_sends() -> None:
+    async with served() as one:
+        raw = RawSocket(one.url, None)
+        await raw.open()
+        await raw.send("40/elsewhere,{}")
+        await raw.until(lambda: raw.refusal)
+        assert raw.refusal["data"] if "data" in raw.refusal else raw.refusal
+        await raw.__aexit__(None, None, None)
+
+
+# -- what a socket holds ---------------------------------------------------------------------------------------------
+
+
+async def test_an_outbox_counts_what_is_queued_and_what_is_in_the_writers_hands() -> None:
+    box = Outbox()
+    box.put_nowait(Packet(MESSAGE, "x" * 1000))
+    box.put_nowait(Packet(PING))
+    assert 1000 <= box.held < 1100
+    box.get_nowait()
+    box.get_nowait()
+    assert box.held == 0  # taken by a poll: gone
+    box.has_writer = True
+    box.put_nowait(Packet(MESSAGE, "x" * 1000))
+    box.get_nowait()
+    assert box.held >= 1000  # taken by the writer: not yet
+    box.sent()
+    assert box.held == 0
+    box.sent()
+    assert box.held == 0
+
+
+async def test_what_a_deaf_client_is_sent_stays_counted_until_it_is_cut() -> None:
+    async with served() as one:
+        before = len(asyncio.all_tasks())
+        client = deaf(one.url)
+        (sid,) = await eventually(lambda: one.connected)
+        sent = 0
+        while one.server.held(sid)[0] < 1024 * 1024:
+            one.server.write(sid, message("2" + "x" * BIG))
+            sent += BIG
+            assert sent < 8 * 1024 * 1024, "it vanishes uncounted"
+            await asyncio.sleep(0)
+        assert one.server.held_by_all >= 1024 * 1024
+        await eventually(lambda: one.server.held(sid)[1] > 0.2)  # nothing moves
+        one.server.abort(sid)
+        await eventually(lambda: one.left)
+        await eventually(lambda: one.entries == 0)
+        await tasks_back_to(before)
+        assert one.server.held(sid) == (0, 0.0)
+        client.close()
+
+
+async def test_the_kernel_takes_little_for_a_client_that_does_not_read() -> None:
+    async with served() as one:
+        client = deaf(one.url)
+        (sid,) = await eventually(lambda: one.connected)
+        sent = 0
+        for _ in range(64):
+            one.server.write(sid, message("2" + "x" * BIG))
+            sent += BIG
+            await asyncio.sleep(0.001)
+        await eventually(lambda: one.server.held(sid)[1] > 0.2)
+        assert sent - one.server.held(sid)[0] < 1024 * 1024
+        one.server.abort(sid)
+        client.close()
+
+
+async def test_a_client_that_falls_silent_with_little_to_read_leaves_nothing_behind() -> None:
+    async with served(ping_s=0.3) as one:
+        before = len(asyncio.all_tasks())
+        client = deaf(one.url)
+        (sid,) = await eventually(lambda: one.connected)
+        for _ in range(6):
+            one.server.write(sid, message("2" + "x" * BIG))
+        await eventually(lambda: one.left)
+        await eventually(lambda: one.entries == 0)
+        await tasks_back_to(before)
+        client.close()
+
+
+# -- letting go ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_is_closed_plainly_after_what_is_queued() -> None:
+    async with served() as one, RawSocket(one.url, None) as raw:
+        frame = event_frame("last", {"type": "last", "payload": {}, "metadata": {}})
+        (sid,) = one.connected
+        one.server.write(sid, message(frame))
+        one.server.close(sid)
+        await asyncio.wait_for(raw.closed.wait(), 5)
+        assert raw.of("last")
+        assert raw.leave is None  # no Socket.IO disconnect: it comes back by itself
+        await eventually(lambda: one.entries == 0)
+        assert one.left == [(sid, "transport close")]
+
+
+async def test_a_stock_client_comes_back_after_a_plain_close_and_stays_away_after_a_disconnect() -> None:
+    async with served() as one:
+        client = socketio.AsyncClient(reconnection_delay=0.05, randomization_factor=0)
+        await client.connect(one.url, transports=["websocket"])
+        try:
+            await eventually(lambda: len(one.connected) == 1)
+            one.server.close(one.connected[0])
+            await eventually(lambda: len(one.connected) == 2 and client.connected)
+            await one.server.disconnect(one.connected[1])
+            await eventually(lambda: not client.connected)
+            await eventually(lambda: one.entries == 0)
+            assert len(one.connected) == 2
+        finally:
+            await client.disconnect()
+
+
+async def test_a_client_that_ignores_the_close_is_cut_off() -> None:
+    async with served() as one:
+        before = len(asyncio.all_tasks())
+        client = deaf(one.url)
+        (sid,) = await eventually(lambda: one.connected)
+        one.server.close(sid)
+        await eventually(lambda: one.entries == 0)
+        await tasks_back_to(before)
+        client.close()
+
+
+class _Gate:
+    """Lets nobody in before it is opened."""
+
+    def __init__(self) -> None:
+        self.asked, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, sid: str) -> None:
+        self.asked.set()
+        await self.opened.wait()
+
+
+async def test_a_connection_that_leaves_while_it_is_let_in_leaves_no_entry() -> None:
+    async with served() as one:
+        one.admit = gate = _Gate()
+        raw = RawSocket(one.url, None)
+        await raw.open()
+        await raw.send("40")
+        await gate.asked.wait()
+        await raw.__aexit__(None, None, None)
+        gate.opened.set()
+        await eventually(lambda: one.entries == 0)
+        assert [sid for sid, _ in one.left] == one.connected
+
+
+async def test_a_polling_client_that_is_cut_while_it_is_let_in_leaves_no_entry_and_is_not_greeted() -> None:
+    async with served() as one, aiohttp.ClientSession() as http:
+        one.admit = gate = _Gate()
+        at = await _poll_open(http, one.url)
+        posting = asyncio.create_task(http.post(at, data="40"))
+        await gate.asked.wait()
+        one.server.abort_all()
+        await eventually(lambda: not one.server.eio.sockets)
+        gate.opened.set()
+        (await posting).close()
+        await eventually(lambda: one.entries == 0)
+        assert one.connected == []
+
+
+# -- strangers -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_socket_that_never_asks_to_be_let_in_is_closed_in_time() -> None:
+    async with served(handshake_s=0.4) as one:
+        before = len(asyncio.all_tasks())
+        raw = RawSocket(one.url, None)
+        await raw.open()
+        began = asyncio.get_running_loop().time()
+        await asyncio.wait_for(raw.closed.wait(), 5)
+        assert asyncio.get_running_loop().time() - began < 2
+        await eventually(lambda: one.entries == 0)
+        await raw.__aexit__(None, None, None)
+        await tasks_back_to(before)
+
+
+async def test_who_was_refused_or_has_left_the_namespace_is_a_stranger_again() -> None:
+    async def refuse(sid: str) -> None:
+        raise socketio.exceptions.ConnectionRefusedError("no")
+
+    async with served(handshake_s=0.4) as one:
+        async with RawSocket(one.url, None) as left:
+            await left.send("41")
+            await asyncio.wait_for(left.closed.wait(), 5)
+        one.admit = refuse
+        async with RawSocket(one.url, None) as refused:
+            assert refused.refusal
+            await asyncio.wait_for(refused.closed.wait(), 5)
+        await eventually(lambda: one.entries == 0)
+
+
+async def test_one_that_was_let_in_stays_past_the_time() -> None:
+    async with served(handshake_s=0.2) as one, RawSocket(one.url, None) as raw:
+        await asyncio.sleep(0.5)
+        await raw.send('42["still here",{}]')
+        await eventually(lambda: one.events)
+        assert not raw.closed.is_set()
+
+
+async def _poll_open(http: aiohttp.ClientSession, url: str) -> str:
+    async with http.get(f"{url}/socket.io/?EIO=4&transport=polling") as response:
+        sid: str = json.loads((await response.text())[1:])["sid"]
+    return f"{url}/socket.io/?EIO=4&transport=polling&sid={sid}"
+
+
+async def test_a_polling_stranger_and_its_half_made_upgrade_are_gone_in_time() -> None:
+    async with served(handshake_s=0.4) as one, aiohttp.ClientSession() as http:
+        before = len(asyncio.all_tasks())
+        at = await _poll_open(http, one.url)
+        upgrade = await http.ws_connect(at.replace("http", "ws", 1).replace("polling", "websocket"))
+        await upgrade.send_str("2probe")
+        assert await upgrade.receive_str(timeout=5) == "3probe"
+        ended = await upgrade.receive(timeout=5)
+        assert ended.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+        await eventually(lambda: one.entries == 0)
+        async with http.get(at) as response:
+            assert response.status == 400
+        await upgrade.close()
+        await tasks_back_to(before)
+
+
+async def test_a_polling_client_is_told_of_the_close_and_forgotten() -> None:
+    async with served() as one, aiohttp.ClientSession() as http:
+        at = await _poll_open(http, one.url)
+        async with http.post(at, data="40") as response:
+            assert response.status == 200
+        (sid,) = await eventually(lambda: one.connected)
+        one.server.write(sid, message(event_frame("last", {})))
+        one.server.close(sid)
+        async with http.get(at) as response:
+            packets = (await response.text()).split("\x1e")
+        assert packets[-1] == "1"  # Engine.IO's close: the client comes back by itself
+        assert any("last" in one for one in packets)
+        await eventually(lambda: one.entries == 0)
+
+
+async def test_a_polling_client_that_does_not_poll_is_forgotten_when_it_is_cut() -> None:
+    async with served() as one, aiohttp.ClientSession() as http:
+        at = await _poll_open(http, one.url)
+        async with http.post(at, data="40") as response:
+            assert response.status == 200
+        (sid,) = await eventually(lambda: one.connected)
+        for _ in range(20):
+            one.server.write(sid, message("2" + "x" * BIG))
+        assert one.server.held(sid)[0] > 20 * BIG
+        one.server.abort(sid)
+        await eventually(lambda: one.entries == 0)
+        assert one.left == [(sid, "transport close")]
