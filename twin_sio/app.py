@@ -55,15 +55,15 @@ _INTERRUPT_PATIENCE_S = 1.0
 _STOP_S = 4.5
 
 
-def configure_logs(level: str) -> None:
-    """JSON lines on standard error, of `level` and above."""
+def configure_logs(level: str, *, for_people: bool = False) -> None:
+    """Logs of `level` and above on standard error: JSON lines, or lines for people."""
+    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=not for_people),
+            *([structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20)] if for_people else last),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -409,7 +409,7 @@ def _control(gateway: Gateway, runner: TurnRunner) -> Callable[[dict[str, Any]],
 
 async def serve(settings: Settings, say: Say) -> int:
     """Run until a signal: in dev with what has no URL embedded, the worker included. Returns the exit code."""
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, for_people=settings.is_dev)
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[signal.Signals] = loop.create_future()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -27,34 +27,30 @@ Fault = Callable[["Cluster", Scale], Awaitable[Figures]]
 
 
 class Device(TwinClient):
-    """A client that goes to the next server whenever it connects again; `record` is all that it was sent."""
+    """A client that is sent to whichever server lives when it connects again; `record` is all that it was sent."""
 
     def __init__(self, cluster: Cluster, user: str, server: int, **more: Any) -> None:
         self._cluster = cluster
-        self._attempt = server
+        self._next: int | None = server
+        self.server = server
         self.user = user
         self.record = Record(f"{user}/{server}")
         super().__init__("", token_of(user), on_envelope=self.record.hook, backoff=Backoff(0.2, 1.0), **more)
 
     @property
     def url(self) -> str:
-        """Of the next server: every attempt reads it once."""
-        found = self._cluster.servers[self._attempt % len(self._cluster.servers)].url
-        self._attempt += 1
-        return found
+        """Read once by every attempt: of the server that was chosen for it, or that a load balancer would choose."""
+        self.server = self._cluster.any_server() if self._next is None else self._next
+        self._next = None
+        return self._cluster.servers[self.server].url
 
     @url.setter
     def url(self, _: str) -> None:
         """The servers are the cluster's."""
 
-    @property
-    def server(self) -> int:
-        """Where the last attempt led."""
-        return (self._attempt - 1) % len(self._cluster.servers)
-
     def goes_to(self, server: int) -> None:
         """Where the next attempt leads."""
-        self._attempt = server
+        self._next = server
 
     async def move(self, server: int) -> None:
         """Leave, come back at another server and be resumed there."""
@@ -70,6 +66,7 @@ class Cluster:
     def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
         self.folder = folder
         self._stack = stack
+        self._turn = 0
         self._mongo: pymongo.AsyncMongoClient[Json]
         self._http: aiohttp.ClientSession
         self.mongod: Mongod
@@ -107,7 +104,9 @@ class Cluster:
         self.worker = Process("worker", self.folder, self.environment)
         self.worker.start()
         self._stack.push_async_callback(asyncio.to_thread, self.worker.stop)
-        self.balancer = await self._stack.enter_async_context(Wire(lambda: [one.port for one in self.servers]))
+        self.balancer = await self._stack.enter_async_context(
+            Wire(lambda: [one.port for one in self.servers if one.alive])
+        )
 
     async def process(self, module: str, *args: str, **variables: Any) -> Process:
         """One more process, listening; stopped with the cluster. `variables` override the environment."""
@@ -129,6 +128,12 @@ class Cluster:
             await eventually(self.servers[index].is_ready, timeout)
 
     # -- clients -----------------------------------------------------------------------------------------------------
+
+    def any_server(self) -> int:
+        """One that lives, in turns."""
+        living = [index for index, one in enumerate(self.servers) if one.alive and one.port]
+        self._turn += 1
+        return living[self._turn % len(living)] if living else 0
 
     def user(self, name: str = "user") -> str:
         return f"{name}-{new_id()[:10]}"
