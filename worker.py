@@ -54,7 +54,7 @@ def main() -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, for_people=settings.is_dev)
     create_worker(worker_settings(settings)).run()
     return 0
 

@@ -178,6 +178,18 @@ async def test_a_second_connect_and_other_namespaces_change_nothing(url: str, us
         assert len(instance._sockets.manager.rooms) == 1
 
 
+async def test_the_events_of_one_connection_are_handled_in_the_order_sent(url: str, user: str) -> None:
+    async with RawSocket(url, token_of(user)) as raw:
+        for index in range(40):
+            metadata = {"message_id": f"m-{index}", "conversation_id": f"c-{index}"}
+            await raw.emit("user_message", {"payload": {"text": f"{index}"}, "metadata": metadata})
+        await raw.until(lambda: len(raw.of("message_received")) == 40)
+        assert [one["metadata"]["seq"] for one in raw.of("message_received")] == sorted(
+            one["metadata"]["seq"] for one in raw.of("message_received")
+        )
+        assert [one["payload"]["message_id"] for one in raw.of("message_received")] == [f"m-{n}" for n in range(40)]
+
+
 async def test_an_event_before_connect_closes_the_socket(url: str) -> None:
     raw = RawSocket(url, None)
     await raw.open()
