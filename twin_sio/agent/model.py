@@ -117,9 +117,7 @@ class OpenAIModel:
                 await self._back_off(attempt, deadline)
                 attempt += 1
 
-    async def complete_json(
-        self, messages: Messages, schema: Json, *, name: str, max_tokens: int = 500
-    ) -> Json | None:
+    async def complete_json(self, messages: Messages, schema: Json, *, name: str, max_tokens: int = 500) -> Json | None:
         """The object that the model answers under `schema`; None where its answer is no JSON object.
 
         Raises `ModelTimeout` and `ModelUnavailable`.
