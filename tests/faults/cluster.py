@@ -115,6 +115,17 @@ class Cluster:
         self._stack.push_async_callback(asyncio.to_thread, running.stop, 3.0)
         return running
 
+    @asynccontextmanager
+    async def one_more(self, **variables: Any) -> AsyncIterator[int]:
+        """Another server, with an environment of its own, for a while; its number."""
+        extra = await self.process("server", **variables)
+        self.servers.append(extra)
+        try:
+            yield len(self.servers) - 1
+        finally:
+            self.servers.remove(extra)
+            await asyncio.to_thread(extra.stop, 3.0)
+
     async def restart(self, server: int) -> None:
         """Start a killed server again, on another port, and wait until it is ready."""
         process = self.servers[server]
@@ -126,6 +137,11 @@ class Cluster:
         """Wait until these servers (none named: all) say that they are ready."""
         for index in servers or range(len(self.servers)):
             await eventually(self.servers[index].is_ready, timeout)
+
+    async def is_ready(self, server: int) -> bool:
+        """What `/readyz` says, over a connection that is kept: good for asking very often."""
+        async with self._http.get(f"{self.servers[server].url}/readyz") as response:
+            return response.status == 200
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
@@ -174,17 +190,14 @@ class Cluster:
         return judged(records, await self.log(user))
 
     async def settle(self, records: Mapping[str, Sequence[Record]], timeout: float = 20.0) -> Sum:
-        """Wait until every user's devices have come to the end of the log, then judge them all."""
+        """Wait until every user's devices have come to the end of the log, then judge them all. What was sent without
+        an acknowledgement must be in the log by now."""
         total = Sum()
         for user, devices in records.items():
-
-            async def at_the_end(user: str = user, devices: Sequence[Record] = devices) -> bool:
-                log = await self.log(user)
-                return all(one.last == log[-1]["seq"] for one in devices if log)
-
+            log = await self.log(user)
             with suppress(TimeoutError):  # then something is lost, and judged so
-                await eventually(at_the_end, timeout)
-            total += await self.judge(devices, user)
+                await eventually(lambda d=devices, end=log[-1]["seq"]: all((r.last or 0) >= end for r in d), timeout)
+            total += judged(devices, await self.log(user))
         return total
 
     async def metrics(self, server: int) -> dict[str, float]:

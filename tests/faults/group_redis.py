@@ -6,14 +6,18 @@ import asyncio
 import itertools
 import shutil
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
 
 from tests.conftest import eventually
-from tests.faults.cluster import Cluster, Device, Fault
+from tests.faults.cluster import Cluster, Device, Fault, chooser
 from tests.faults.figures import Figures, Scale
-from tests.faults.record import Record
+from tests.faults.record import Record, Sum
 from tests.faults.stock import StockClient
+from tests.faults.wire import Connection, Wire
 
 PACE_S = 0.1
 PROBE_S = 1.0  # how often a server probes Redis
@@ -80,6 +84,108 @@ async def f3(cluster: Cluster, scale: Scale) -> Figures:
     figures.count("deaf instances", deaf)
     figures.time("all ready after", ready_s, at_most_s=scale.pick(6.0, 3.0))
     return figures
+
+
+async def f10(cluster: Cluster, scale: Scale) -> Figures:
+    """Listeners are killed, or hear nothing over a connection that stays up: the instance says that it is not ready,
+    listens anew, tells its clients, and nothing is lost."""
+    choose = chooser(scale, "F10")
+    figures = Figures("F10")
+    cuts = scale.pick(1, 5)
+    off: list[float] = []
+    async with _audience(cluster, scale, "f10") as audience, _chatter(audience) as told:
+        for _ in range(cuts):
+            await asyncio.sleep(choose.uniform(0.3, 1.3))
+            off += await _deafened(cluster, audience, range(len(cluster.servers)), lambda: _kill_listeners(cluster))
+    total = told.total
+    figures.note(f"listeners killed {cuts} times, {told.count} events, {audience.size}")
+    figures.time("not ready within", max(off), at_most_s=2 * PROBE_S)
+    async with AsyncExitStack() as stack:
+        wire = await stack.enter_async_context(Wire(lambda: [cluster.redis.port]))
+        mute = await stack.enter_async_context(cluster.one_more(TWIN_REDIS_URL=f"redis://127.0.0.1:{wire.port}/0"))
+        audience = await stack.enter_async_context(_audience(cluster, scale, "f10b"))
+        off = []
+        async with _chatter(audience) as told:
+            for _ in range(scale.pick(1, 3)):
+                await asyncio.sleep(choose.uniform(0.3, 1.3))
+                off += await _deafened(cluster, audience, [mute], lambda: wire.hold(_listens))
+                wire.release()
+    figures.note(f"one listener blocked {scale.pick(1, 3)} times, {told.count} events, {audience.size}")
+    figures.time("not ready within", max(off), at_most_s=2.5 * PROBE_S + scale.pick(1.0, 0.3))
+    figures.judge(total + told.total)
+    return figures
+
+
+def _listens(connection: Connection) -> bool:
+    return b"SUBSCRIBE" in connection.said
+
+
+async def _kill_listeners(cluster: Cluster) -> None:
+    async with Redis.from_url(cluster.redis.url) as client:
+        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+async def _deafened(
+    cluster: Cluster, audience: Audience, servers: Sequence[int], strike: Callable[[], object]
+) -> list[float]:
+    """Strike, and wait until these servers were not ready, are ready again and have told their devices to look; the
+    seconds that each took to say that it is not ready."""
+    watches = [asyncio.create_task(_until_not_ready(cluster, index)) for index in servers]
+    await asyncio.sleep(0.1)  # the watches look by now
+    listeners = [one for devices in audience.devices.values() for one in devices if one.server in servers]
+    had = [len(one.record.resyncs) for one in listeners]
+    struck_at = time.monotonic()
+    if asyncio.iscoroutine(waiting := strike()):
+        await waiting
+    off = [at - struck_at for at in await asyncio.gather(*watches)]
+    await cluster.until_ready(*servers)
+    for one, before in zip(listeners, had, strict=True):
+        await eventually(lambda r=one.record, n=before: len(r.resyncs) > n, 10.0)
+    return off
+
+
+async def _until_not_ready(cluster: Cluster, server: int) -> float:
+    async def says_so() -> bool:
+        return not await cluster.is_ready(server)
+
+    await eventually(says_so, 20.0)
+    return time.monotonic()
+
+
+@dataclass
+class _Told:
+    count: int = 0
+    is_over: bool = False
+    total: Sum = field(default_factory=Sum)
+
+
+@asynccontextmanager
+async def _chatter(audience: Audience) -> AsyncIterator[_Told]:
+    """While inside, every device of the audience tells durable events all the time; then the devices are judged."""
+    told = _Told()
+    await audience.stream("chatter", tokens=5)
+    await audience.answered()
+
+    async def talk(device: Device, message_id: str) -> None:
+        while not told.is_over:
+            told.count += 1
+            await device.read(message_id)
+            await asyncio.sleep(PACE_S)
+
+    async def is_stored() -> bool:
+        logs = [await audience.cluster.log(user) for user in audience.devices]
+        return sum(event["type"] == "read_receipt" for log in logs for event in log) == told.count
+
+    async with asyncio.TaskGroup() as tasks:
+        for user, devices in audience.devices.items():
+            for device in devices:
+                tasks.create_task(talk(device, audience.asked[user][0]))
+        try:
+            yield told
+        finally:
+            told.is_over = True
+    await eventually(is_stored, 20.0)
+    told.total = await audience.cluster.settle(audience.records)
 
 
 async def _lags(cluster: Cluster) -> list[float]:
@@ -216,4 +322,4 @@ def _length(record: Record, asked: str) -> int:
     return found[-1] if found else 0
 
 
-FAULTS: dict[str, Fault] = {"F2": f2, "F3": f3}
+FAULTS: dict[str, Fault] = {"F2": f2, "F3": f3, "F10": f10}
