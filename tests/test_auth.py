@@ -15,7 +15,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from twin_sio.auth import Authenticator, KeySet, SharedSecret
+from twin_sio.auth import Authenticator, KeySet, SharedSecrets
 from twin_sio.clock import now
 from twin_sio.errors import Refused
 
@@ -33,7 +33,7 @@ def authenticator(keys: Any = None, **more: Any) -> Authenticator:
         "default_scopes": ("twin:chat", "twin:profile"),
         "clock": now,
     }
-    return Authenticator(keys or SharedSecret(SECRET), **{**settings, **more})
+    return Authenticator(keys or SharedSecrets(SECRET), **{**settings, **more})
 
 
 def signed(claims: dict[str, Any], secret: str = SECRET, algorithm: str = "HS256", **headers: Any) -> str:
@@ -111,6 +111,17 @@ async def test_issuer_and_audience_are_checked_where_set() -> None:
         {"iss": "main-app", "aud": "x"},
     ):
         assert await refusal(signed({**GOOD, **claims}), **wanted) == "auth_invalid"
+
+
+async def test_tokens_of_the_new_and_the_previous_secret_count_while_one_replaces_the_other() -> None:
+    before = "the secret of before, which is long enough for every algorithm of its family"
+    auth = authenticator(SharedSecrets(SECRET, before))
+    assert (await auth.identify(signed(GOOD))).user_id == "ada"
+    assert (await auth.identify(signed(GOOD, before))).user_id == "ada"
+    for bad, reason in ((signed({**GOOD, "exp": 1}, before), "auth_expired"), (signed(GOOD, "z" * 64), "auth_invalid")):
+        with pytest.raises(Refused) as refused:
+            await auth.identify(bad)
+        assert refused.value.reason == reason
 
 
 class Issuer:

@@ -23,7 +23,7 @@ from twin_sio import clock
 from twin_sio.agent.extract import ModelExtractor
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
-from twin_sio.auth import Authenticator, KeySet, SharedSecret
+from twin_sio.auth import Authenticator, Keys, KeySet, SharedSecrets
 from twin_sio.config import ConfigError, Settings
 from twin_sio.delivery import Delivery
 from twin_sio.errors import StorageUnavailable
@@ -41,6 +41,7 @@ from twin_sio.local import Child, Embedded, EngineError
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
 from twin_sio.store.redis import RedisPresence
+from twin_sio.store.sealing import Sealer
 
 log = structlog.get_logger("app")
 Say = Callable[[str], None]
@@ -70,6 +71,15 @@ def configure_logs(level: str, *, for_people: bool = False) -> None:
     )
 
 
+def sealer_of(settings: Settings) -> Sealer:
+    """What seals text at rest; raises `ConfigError` for a key that is none."""
+    keys = settings.encryption_keys.get_secret_value().replace(",", " ").split()
+    try:
+        return Sealer(keys)
+    except ValueError:
+        raise ConfigError("TWIN_ENCRYPTION_KEYS holds what is no Fernet key (32 bytes, URL-safe base64).") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Core:
     """What the server and the worker have in common."""
@@ -97,10 +107,11 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
     async with AsyncExitStack() as stack:
         client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
         stack.callback(client.close)
-        messages = mongo.MongoLog(db)
-        turns = mongo.MongoTurns(db, clock.now)
-        contexts = mongo.MongoContexts(db, clock.now, settings.context_ttl_s)
-        profiles = mongo.MongoProfiles(db)
+        sealer = sealer_of(settings)
+        messages = mongo.MongoLog(db, sealer)
+        turns = mongo.MongoTurns(db, clock.now, sealer)
+        contexts = mongo.MongoContexts(db, clock.now, settings.context_ttl_s, sealer)
+        profiles = mongo.MongoProfiles(db, sealer)
         delivery = Delivery(
             settings.redis_url,
             clock=clock.now,
@@ -339,14 +350,11 @@ def _gateway(settings: Settings, parts: Core, sockets: SocketServer) -> Gateway:
     )
     attendance = Attendance(parts.messages, presence, parts.delivery, clock.now, clock.new_id)
     archive = Archive(parts.messages, clock.now, clock.new_id)
-    keys = (
-        KeySet(settings.jwt_jwks_url) if settings.jwt_jwks_url else SharedSecret(settings.jwt_secret.get_secret_value())
-    )
     gateway = Gateway(
         sockets,
         delivery=parts.delivery,
         authenticator=Authenticator(
-            keys,
+            _keys(settings),
             algorithms=settings.jwt_algorithms,
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,
@@ -388,6 +396,13 @@ def _gateway(settings: Settings, parts: Core, sockets: SocketServer) -> Gateway:
     )
     parts.delivery.on_control = _control(gateway, parts.runner)
     return gateway
+
+
+def _keys(settings: Settings) -> Keys:
+    if settings.jwt_jwks_url:
+        return KeySet(settings.jwt_jwks_url)
+    previous = settings.jwt_previous_secrets.get_secret_value()
+    return SharedSecrets(settings.jwt_secret.get_secret_value(), *(one for one in previous.split(",") if one))
 
 
 def _control(gateway: Gateway, runner: TurnRunner) -> Callable[[dict[str, Any]], None]:

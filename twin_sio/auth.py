@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import orjson
-from jose import jwk, jwt
-from jose.exceptions import ExpiredSignatureError, JOSEError
+from jose import jwk, jws, jwt
+from jose.exceptions import ExpiredSignatureError, JOSEError, JWSError
 
 from twin_sio.clock import Clock, monotonic
 from twin_sio.domain import Identity
@@ -38,18 +39,18 @@ class Keys:
     """Where the key of a token comes from."""
 
     async def get(self, kid: str | None) -> Any:
-        """The key for this `kid`; raises `Refused`."""
+        """The key for this `kid`, or a tuple of keys any of which may fit; raises `Refused`."""
         raise NotImplementedError
 
 
-class SharedSecret(Keys):
-    """One secret that the main app and this service know."""
+class SharedSecrets(Keys):
+    """Secrets that the main app and this service know: several at once while one takes the other's place."""
 
-    def __init__(self, secret: str) -> None:
-        self._secret = secret
+    def __init__(self, *secrets: str) -> None:
+        self._secrets = secrets
 
     async def get(self, kid: str | None) -> Any:  # noqa: ARG002 - a shared secret has no id
-        return self._secret
+        return self._secrets
 
 
 class KeySet(Keys):
@@ -123,27 +124,39 @@ class Authenticator:
             kid = header.get("kid")
             if header.get("alg") not in self._algorithms or not isinstance(kid, str | None):
                 raise auth_invalid()
-            claims = jwt.decode(
-                token,
-                await self._keys.get(kid),
-                algorithms=self._algorithms,
-                audience=self._audience,
-                issuer=self._issuer,
-                options={
-                    "leeway": self._leeway_s,
-                    "require_exp": True,
-                    "require_sub": True,
-                    "require_aud": self._audience is not None,
-                    "require_iss": self._issuer is not None,
-                    "verify_aud": self._audience is not None,
-                    "verify_at_hash": False,
-                },
-            )
+            claims = self._claims(token, await self._keys.get(kid))
         except ExpiredSignatureError:
             raise auth_expired() from None
         except (JOSEError, ValueError, TypeError, AttributeError, KeyError):
             raise auth_invalid() from None
         return self._identity(claims)
+
+    def _claims(self, token: str, keys: Any) -> Mapping[str, Any]:
+        candidates = keys if isinstance(keys, tuple) else (keys,)
+        for key in candidates[:-1]:
+            with suppress(JWSError):
+                jws.verify(token, key, self._algorithms)
+                return self._decoded(token, key)
+        return self._decoded(token, candidates[-1])
+
+    def _decoded(self, token: str, key: Any) -> Mapping[str, Any]:
+        claims: Mapping[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=self._algorithms,
+            audience=self._audience,
+            issuer=self._issuer,
+            options={
+                "leeway": self._leeway_s,
+                "require_exp": True,
+                "require_sub": True,
+                "require_aud": self._audience is not None,
+                "require_iss": self._issuer is not None,
+                "verify_aud": self._audience is not None,
+                "verify_at_hash": False,
+            },
+        )
+        return claims
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
         sub, exp = claims.get("sub"), claims.get("exp")

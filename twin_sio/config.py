@@ -45,8 +45,17 @@ class Settings(BaseSettings):
     )
     redis_url: str = _env("TWIN_REDIS_URL", "", "Redis; empty in dev: embedded")
 
+    encryption_keys: SecretStr = _env(
+        "TWIN_ENCRYPTION_KEYS",
+        SecretStr(""),
+        "Fernet keys that seal text at rest, the first seals; empty: kept as it is",
+    )
+
     jwt_secret: SecretStr = _env(
         "TWIN_JWT_SECRET", SecretStr(DEV_SECRET), "shared secret of HS256 tokens, 32 bytes or more"
+    )
+    jwt_previous_secrets: SecretStr = _env(
+        "TWIN_JWT_PREVIOUS_SECRETS", SecretStr(""), "secrets that still count while they are replaced, comma-separated"
     )
     jwt_algorithms: Words = _env("TWIN_JWT_ALGORITHMS", ("HS256",), "accepted algorithms, space-separated, one family")
     jwt_jwks_url: str = _env("TWIN_JWT_JWKS_URL", "", "key set of RS256 / ES256 tokens")

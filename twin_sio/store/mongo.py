@@ -24,12 +24,14 @@ from twin_sio.clock import Clock
 from twin_sio.domain import Draft, Event, Evidence, Json, Outcome, Profile, Stored, Trait, TraitChange, Turn
 from twin_sio.errors import StorageUnavailable
 from twin_sio.store import ConversationSummary, Page, StoredProfile
+from twin_sio.store.sealing import Sealer, is_sealed
 
 Doc = dict[str, Any]
 Database = AsyncIOMotorDatabase[Doc]
 MESSAGES = ("user_message", "twin_message")
 UNFINISHED = ("queued", "running", "settled")
 _APPEND_TRIES = 200
+_TITLE_CHARACTERS = 60
 _LEARN_WITHIN = timedelta(days=1)
 
 P = ParamSpec("P")
@@ -123,7 +125,8 @@ async def ping(db: Database) -> None:
 class MongoLog:
     """`Log` over one collection, `events`; density comes from the unique index, not from a counter."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, sealer: Sealer | None = None) -> None:
+        self._sealer = sealer or Sealer()
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
         self._majority = self._events.with_options(read_concern=ReadConcern("majority"))
         self._marks: AsyncIOMotorCollection[Doc] = db["conversations"]
@@ -145,7 +148,7 @@ class MongoLog:
         head = self._heads.get(draft.user_id)
         if head is None:
             head = await self._newest(draft.user_id)
-        doc = {**_fields(draft), "seq": head + 1}
+        doc = {**self._fields(draft), "seq": head + 1}
         try:
             await self._events.insert_one(doc)
         except DuplicateKeyError as error:
@@ -157,14 +160,14 @@ class MongoLog:
                 return None
             # Acknowledge a repeat only once the first is as safe as an acknowledgement says.
             await self._majority_has(draft.user_id, found["seq"])
-            return Stored(_event(found), is_new=False)
+            return Stored(self._event(found), is_new=False)
         except PyMongoError:
             self._heads.pop(draft.user_id, None)
             raise
         if len(self._heads) > 50_000:
             self._heads.clear()
         self._heads[draft.user_id] = head + 1
-        return Stored(_event(doc), is_new=True)
+        return Stored(self._event(doc), is_new=True)
 
     async def _newest(self, user_id: str) -> int:
         found = await self._events.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", DESCENDING)])
@@ -180,7 +183,7 @@ class MongoLog:
     @_stored
     async def read(self, user_id: str, after: int, limit: int) -> Sequence[Event]:
         cursor = self._majority.find({"user_id": user_id, "seq": {"$gt": after}}).sort("seq", ASCENDING).limit(limit)
-        return [_event(doc) for doc in await cursor.to_list(limit)]
+        return [self._event(doc) for doc in await cursor.to_list(limit)]
 
     @_stored
     async def head(self, user_id: str) -> int:
@@ -199,7 +202,7 @@ class MongoLog:
     @_stored
     async def get(self, user_id: str, message_id: str) -> Event | None:
         found = await self._events.find_one({"user_id": user_id, "message_id": message_id})
-        return _event(found) if found else None
+        return self._event(found) if found else None
 
     @_stored
     async def page(
@@ -212,7 +215,7 @@ class MongoLog:
         forward = after is not None and before is None
         order = ASCENDING if forward else DESCENDING
         docs = await self._majority.find(query).sort("seq", order).limit(limit + 1).to_list(limit + 1)
-        events = [_event(doc) for doc in docs[:limit]]
+        events = [self._event(doc) for doc in docs[:limit]]
         return Page(tuple(events if forward else reversed(events)), has_more=len(docs) > limit)
 
     @_stored
@@ -220,7 +223,8 @@ class MongoLog:
         query = {"user_id": user_id, "type": "feedback", "payload.message_id": {"$in": list(message_ids)}}
         newest: dict[str, Json] = {}
         async for doc in self._events.find(query).sort("seq", ASCENDING):
-            newest[doc["payload"]["message_id"]] = doc["payload"]
+            event = self._event(doc)
+            newest[event.payload["message_id"]] = event.payload
         return newest
 
     @_stored
@@ -235,7 +239,7 @@ class MongoLog:
             {
                 "$group": {
                     "_id": "$conversation_id",
-                    "title": {"$first": {"$substrCP": ["$payload.text", 0, 60]}},
+                    "first": {"$first": "$payload"},
                     "last": {"$last": "$$ROOT"},
                 }
             },
@@ -244,7 +248,12 @@ class MongoLog:
         found = [doc async for doc in self._majority.aggregate(pipeline)]
         unread = await self._unread(user_id, {doc["_id"]: marks.get(doc["_id"], 0) for doc in found})
         return [
-            ConversationSummary(doc["_id"], doc["title"], _event(doc["last"]), unread.get(doc["_id"], 0))
+            ConversationSummary(
+                doc["_id"],
+                self._sealer.open(doc["first"])["text"][:_TITLE_CHARACTERS],
+                self._event(doc["last"]),
+                unread.get(doc["_id"], 0),
+            )
             for doc in found
         ]
 
@@ -263,39 +272,40 @@ class MongoLog:
         key = {"user_id": user_id, "conversation_id": conversation_id}
         await _upsert(self._marks, key, {"$max": {"read_seq": seq}})
 
+    def _fields(self, draft: Draft) -> Doc:
+        payload = self._sealer.seal(dict(draft.payload))
+        if is_sealed(payload) and "message_id" in draft.payload:
+            payload["message_id"] = draft.payload["message_id"]  # feedback is found by what it is about
+        return {
+            "user_id": draft.user_id,
+            "type": draft.type,
+            "message_id": draft.message_id,
+            "conversation_id": draft.conversation_id,
+            "session_id": draft.session_id,
+            "in_response_to": draft.in_response_to,
+            "at": draft.at,
+            "payload": payload,
+        }
+
+    def _event(self, doc: Doc) -> Event:
+        return Event(
+            user_id=doc["user_id"],
+            seq=doc["seq"],
+            type=doc["type"],
+            message_id=doc["message_id"],
+            conversation_id=doc["conversation_id"],
+            at=doc["at"],
+            payload=self._sealer.open(doc["payload"]),
+            session_id=doc["session_id"],
+            in_response_to=doc["in_response_to"],
+        )
+
 
 async def _upsert(collection: AsyncIOMotorCollection[Doc], key: Doc, update: Doc) -> None:
     try:
         await collection.update_one(key, update, upsert=True)
     except DuplicateKeyError:  # two upserts met; the document is there now
         await collection.update_one(key, update)
-
-
-def _fields(draft: Draft) -> Doc:
-    return {
-        "user_id": draft.user_id,
-        "type": draft.type,
-        "message_id": draft.message_id,
-        "conversation_id": draft.conversation_id,
-        "session_id": draft.session_id,
-        "in_response_to": draft.in_response_to,
-        "at": draft.at,
-        "payload": dict(draft.payload),
-    }
-
-
-def _event(doc: Doc) -> Event:
-    return Event(
-        user_id=doc["user_id"],
-        seq=doc["seq"],
-        type=doc["type"],
-        message_id=doc["message_id"],
-        conversation_id=doc["conversation_id"],
-        at=doc["at"],
-        payload=doc["payload"],
-        session_id=doc["session_id"],
-        in_response_to=doc["in_response_to"],
-    )
 
 
 _EXPIRED = {"$lte": [{"$ifNull": ["$lease_until", datetime(1970, 1, 1, tzinfo=UTC)]}, "$$NOW"]}
@@ -308,25 +318,26 @@ def _until(lease_s: float) -> Doc:
 class MongoTurns:
     """`Turns`: a document per answer, a lease per conversation on the database's clock."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None) -> None:
+        self._sealer = sealer or Sealer()
         self._turns: AsyncIOMotorCollection[Doc] = db["turns"]
         self._leases: AsyncIOMotorCollection[Doc] = db["conversations"]
         self._clock = clock
 
     @_stored
     async def ensure(self, turn: Turn) -> Turn:
-        doc = {**asdict(turn), "unfinished": True}
+        doc = {**asdict(turn), "partial": self._sealer.seal(turn.partial), "unfinished": True}
         try:
             await self._turns.insert_one(doc)
         except DuplicateKeyError:
             found = await self._turns.find_one({"user_id": turn.user_id, "turn_id": turn.turn_id})
-            return _turn(found) if found else turn
+            return self._turn(found) if found else turn
         return turn
 
     @_stored
     async def get(self, user_id: str, turn_id: str) -> Turn | None:
         found = await self._turns.find_one({"user_id": user_id, "turn_id": turn_id})
-        return _turn(found) if found else None
+        return self._turn(found) if found else None
 
     @_stored
     async def unfinished(self, user_id: str, conversation_id: str) -> int:
@@ -360,7 +371,7 @@ class MongoTurns:
     async def next(self, user_id: str, conversation_id: str) -> Turn | None:
         query = {"user_id": user_id, "conversation_id": conversation_id, "unfinished": True}
         found = await self._turns.find_one(query, sort=[("order", ASCENDING)])
-        return _turn(found) if found else None
+        return self._turn(found) if found else None
 
     @_stored
     async def begin(self, turn: Turn, generation_id: str) -> Turn | None:
@@ -369,22 +380,22 @@ class MongoTurns:
             {"$set": {"state": "running", "generation_id": generation_id}, "$inc": {"attempts": 1}},
             return_document=ReturnDocument.AFTER,
         )
-        return _turn(found) if found else None
+        return self._turn(found) if found else None
 
     @_stored
     async def checkpoint(self, turn: Turn, partial: str) -> Turn | None:
         found = await self._turns.find_one_and_update(
             {**_key(turn), "state": "running", "generation_id": turn.generation_id},
-            {"$set": {"partial": partial}},
+            {"$set": {"partial": self._sealer.seal(partial)}},
             return_document=ReturnDocument.AFTER,
         )
-        return _turn(found) if found else None
+        return self._turn(found) if found else None
 
     @_stored
     async def settle(self, turn: Turn, outcome: Outcome) -> bool:
         result = await self._turns.update_one(
             {**_key(turn), "state": {"$in": ["queued", "running"]}, "generation_id": turn.generation_id},
-            {"$set": {"state": "settled", "outcome": asdict(outcome)}},
+            {"$set": {"state": "settled", "outcome": self._sealer.seal(asdict(outcome))}},
         )
         return result.modified_count == 1
 
@@ -393,7 +404,7 @@ class MongoTurns:
         found = await self._turns.find_one(_key(turn), {"outcome": 1})
         if not found or not found.get("outcome"):
             return None
-        fields = found["outcome"]
+        fields = self._sealer.open(found["outcome"])
         return Outcome(**{**fields, "used_traits": tuple(fields["used_traits"])})
 
     @_stored
@@ -414,7 +425,7 @@ class MongoTurns:
             sort=[("order", ASCENDING)],
             return_document=ReturnDocument.AFTER,
         )
-        return _turn(found) if found else None
+        return self._turn(found) if found else None
 
     @_stored
     async def abandoned(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
@@ -436,24 +447,20 @@ class MongoTurns:
     async def learned(self, user_id: str, turn_id: str) -> None:
         await self._turns.update_one({"user_id": user_id, "turn_id": turn_id}, {"$set": {"to_learn": False}})
 
+    def _turn(self, doc: Doc) -> Turn:
+        fields = {name: doc[name] for name in Turn.__slots__}
+        return Turn(**{**fields, "partial": self._sealer.open(doc["partial"])})
+
 
 def _key(turn: Turn) -> Doc:
     return {"user_id": turn.user_id, "turn_id": turn.turn_id}
 
 
-def _turn(doc: Doc) -> Turn:
-    return Turn(**{name: doc[name] for name in Turn.__slots__})
-
-
-def _loaded(context: str) -> Json:
-    loaded: Json = orjson.loads(context)
-    return loaded
-
-
 class MongoContexts:
     """`Contexts`: one document a session, expired by the database. Kept as JSON text: hosts name fields `$x`, `a.b`."""
 
-    def __init__(self, db: Database, clock: Clock, ttl_s: int) -> None:
+    def __init__(self, db: Database, clock: Clock, ttl_s: int, sealer: Sealer | None = None) -> None:
+        self._sealer = sealer or Sealer()
         self._contexts: AsyncIOMotorCollection[Doc] = db["contexts"]
         self._clock = clock
         self._ttl = timedelta(seconds=ttl_s)
@@ -462,25 +469,36 @@ class MongoContexts:
     async def get(self, user_id: str, session_id: str) -> Json:
         query = {"user_id": user_id, "session_id": session_id, "expires_at": {"$gt": self._clock()}}
         found = await self._contexts.find_one(query)
-        return _loaded(found["context"]) if found else {}
+        return self._loaded(found["context"]) if found else {}
 
     @_stored
     async def put(self, user_id: str, session_id: str, context: Json) -> None:
         at = self._clock()
-        change = {"$set": {"context": orjson.dumps(context).decode(), "updated_at": at, "expires_at": at + self._ttl}}
+        change = {
+            "$set": {
+                "context": self._sealer.seal(orjson.dumps(context).decode()),
+                "updated_at": at,
+                "expires_at": at + self._ttl,
+            }
+        }
         await _upsert(self._contexts, {"user_id": user_id, "session_id": session_id}, change)
 
     @_stored
     async def newest(self, user_id: str) -> Json | None:
         query = {"user_id": user_id, "expires_at": {"$gt": self._clock()}}
         found = await self._contexts.find_one(query, sort=[("updated_at", DESCENDING)])
-        return _loaded(found["context"]) if found else None
+        return self._loaded(found["context"]) if found else None
+
+    def _loaded(self, stored: Any) -> Json:
+        loaded: Json = orjson.loads(self._sealer.open(stored))
+        return loaded
 
 
 class MongoProfiles:
     """`Profiles`: evidence by its own id, the profile in one document that is replaced by version."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, sealer: Sealer | None = None) -> None:
+        self._sealer = sealer or Sealer()
         self._evidence: AsyncIOMotorCollection[Doc] = db["evidence"]
         self._profiles: AsyncIOMotorCollection[Doc] = db["profiles"]
 
@@ -490,7 +508,8 @@ class MongoProfiles:
         for piece in evidence:
             digest = hashlib.sha256(f"{piece.user_id}\x1e{piece.evidence_id}".encode()).hexdigest()
             try:
-                await self._evidence.insert_one({"_id": digest, **asdict(piece)})
+                index = {"user_id": piece.user_id, "observed_at": piece.observed_at}
+                await self._evidence.insert_one({"_id": digest, **index, "piece": self._sealer.seal(asdict(piece))})
                 new += 1
             except DuplicateKeyError:
                 continue
@@ -499,23 +518,24 @@ class MongoProfiles:
     @_stored
     async def evidence(self, user_id: str) -> Sequence[Evidence]:
         found = await self._evidence.find({"user_id": user_id}).sort("observed_at", ASCENDING).to_list(None)
-        return [Evidence(**{name: doc[name] for name in Evidence.__slots__}) for doc in found]
+        return [Evidence(**self._sealer.open(doc["piece"])) for doc in found]
 
     @_stored
     async def get(self, user_id: str) -> StoredProfile:
         found = await self._profiles.find_one({"_id": user_id})
         if found is None:
             return StoredProfile(Profile(user_id, 0, ()), ())
-        traits = tuple(Trait(**trait) for trait in found["traits"])
-        untold = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in found["untold"])
+        traits = tuple(Trait(**trait) for trait in self._sealer.open(found["traits"]))
+        changes = self._sealer.open(found["untold"])
+        untold = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in changes)
         return StoredProfile(Profile(user_id, found["version"], traits), untold)
 
     @_stored
     async def replace(self, profile: Profile, untold: Sequence[TraitChange]) -> bool:
         doc = {
             "version": profile.version + 1,
-            "traits": [asdict(trait) for trait in profile.traits],
-            "untold": [asdict(change) for change in untold],
+            "traits": self._sealer.seal([asdict(trait) for trait in profile.traits]),
+            "untold": self._sealer.seal([asdict(change) for change in untold]),
         }
         if profile.version == 0:
             try:
@@ -529,3 +549,43 @@ class MongoProfiles:
     @_stored
     async def told(self, user_id: str, version: int) -> None:
         await self._profiles.update_one({"_id": user_id, "version": version}, {"$set": {"untold": []}})
+
+
+_SEALED_FIELDS: Mapping[str, Sequence[str]] = {
+    "events": ("payload",),
+    "turns": ("partial", "outcome"),
+    "contexts": ("context",),
+    "evidence": ("piece",),
+    "profiles": ("traits", "untold"),
+}
+
+
+@_stored
+async def reseal(db: Database, sealer: Sealer, on_progress: Callable[[str, int, int], None]) -> int:
+    """Bring everything that is stored under the first key, while the service runs; how many values were rewritten.
+
+    `on_progress(collection, done, of)` is called now and then. Stopping in the middle loses nothing.
+    """
+    rewritten = 0
+    for name, fields in _SEALED_FIELDS.items():
+        collection: AsyncIOMotorCollection[Doc] = db[name]
+        total, done = await collection.estimated_document_count(), 0
+        async for doc in collection.find({}, dict.fromkeys(fields, 1)):
+            for field in (one for one in fields if one in doc):
+                fresh = _resealed(sealer, doc[field])
+                # Only where it still reads the same: whoever has written since has used the first key already.
+                result = await collection.update_one({"_id": doc["_id"], field: doc[field]}, {"$set": {field: fresh}})
+                rewritten += result.modified_count
+            done += 1
+            if done % 500 == 0:
+                on_progress(name, done, total)
+        on_progress(name, done, max(total, done))
+    return rewritten
+
+
+def _resealed(sealer: Sealer, stored: Any) -> Any:
+    value = sealer.open(stored)
+    fresh = sealer.seal(value)
+    if is_sealed(fresh) and isinstance(value, Mapping) and "message_id" in value:
+        fresh["message_id"] = value["message_id"]
+    return fresh

@@ -1,0 +1,118 @@
+"""Text at rest: nothing readable in the database, readable before and after a rotation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+from cryptography.fernet import Fernet
+
+from tests.conftest import Connect, settings_for, url_of
+from tests.scripted_model import ScriptedModel
+from tests.test_store import draft, evidence, turn
+from twin_sio.app import sealer_of, service
+from twin_sio.clock import now
+from twin_sio.config import ConfigError, Settings
+from twin_sio.domain import Outcome, Profile
+from twin_sio.errors import StorageUnavailable
+from twin_sio.local import Mongod, RedisServer
+from twin_sio.store import mongo
+from twin_sio.store.sealing import Sealer
+
+CANARY = "canary-7f3a"
+OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+
+
+async def _dump(db: mongo.Database) -> str:
+    return str([[doc async for doc in db[name].find({})] for name in await db.list_collection_names()])
+
+
+async def _write_all(db: mongo.Database, sealer: Sealer, user: str) -> None:
+    log, turns = mongo.MongoLog(db, sealer), mongo.MongoTurns(db, now, sealer)
+    await log.append(draft(user, "m1", CANARY))
+    begun = await turns.begin(await turns.ensure(turn(user)), "g1")
+    assert begun is not None
+    await turns.checkpoint(begun, CANARY)
+    await turns.settle(begun, Outcome("complete", CANARY, "g1", "model"))
+    await mongo.MongoContexts(db, now, 60, sealer).put(user, "s", {"page": CANARY})
+    profiles = mongo.MongoProfiles(db, sealer)
+    await profiles.add_evidence([evidence(user, CANARY)])
+    await profiles.replace(Profile(user, 0, ()), [])
+
+
+async def _read_all(db: mongo.Database, sealer: Sealer, user: str) -> list[object]:
+    log, turns = mongo.MongoLog(db, sealer), mongo.MongoTurns(db, now, sealer)
+    stored = await turns.get(user, "t1")
+    assert stored is not None
+    outcome = await turns.outcome(stored)
+    event = await log.get(user, "m1")
+    return [
+        event and event.payload["text"],
+        (await log.conversations(user))[0].title,
+        stored.partial,
+        outcome and outcome.text,
+        await mongo.MongoContexts(db, now, 60, sealer).get(user, "s"),
+        [piece.value for piece in await mongo.MongoProfiles(db, sealer).evidence(user)],
+    ]
+
+
+EXPECTED = [CANARY, CANARY, CANARY, CANARY, {"page": CANARY}, [CANARY]]
+
+
+async def test_what_is_sealed_is_readable_to_us_and_not_in_the_database(mongod: Mongod, user: str) -> None:
+    client, db = mongo.connect(mongod.url, f"sealed_{user[-6:]}", 5000)
+    sealer = Sealer([OLD])
+    await _write_all(db, sealer, user)
+    assert await _read_all(db, sealer, user) == EXPECTED
+    assert CANARY not in await _dump(db)
+    with pytest.raises(StorageUnavailable):
+        await _read_all(db, Sealer([NEW]), user)
+    client.close()
+
+
+async def test_a_rotation_keeps_everything_readable_without_the_old_key(mongod: Mongod, user: str) -> None:
+    database = f"rotated_{user[-6:]}"
+    client, db = mongo.connect(mongod.url, database, 5000)
+    await _write_all(db, Sealer(), f"{user}-open")  # from before there was a key
+    await _write_all(db, Sealer([OLD]), user)
+    variables = {"TWIN_MONGODB_URL": mongod.url, "TWIN_MONGODB_DATABASE": database}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "twin_sio.admin", "reseal"],
+        env={**os.environ, **variables, "TWIN_ENCRYPTION_KEYS": f"{NEW} {OLD}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "14 values rewritten\n"), done.stderr
+    for name in (user, f"{user}-open"):
+        assert await _read_all(db, Sealer([NEW]), name) == EXPECTED
+    assert CANARY not in await _dump(db)
+    client.close()
+
+
+async def test_a_sealed_service_talks_and_what_looks_sealed_is_only_text(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, connect: Connect, user: str
+) -> None:
+    settings = settings_for(
+        mongod.url, redis_server.url, model.base_url, encryption_keys=OLD, mongodb_database=f"talk_{user[-6:]}"
+    )
+    async with service(settings) as running:
+        client = await connect(url_of(running))
+        answer = await client.ask('{"sealed": "' + CANARY)
+        await client.feedback(answer.message_id, "up", comment=CANARY)
+        lines = (await client.history())["messages"]
+        await client.close()
+    assert lines[0]["text"] == '{"sealed": "' + CANARY
+    assert lines[1]["feedback"]["comment"] == CANARY
+    found, db = mongo.connect(mongod.url, settings.mongodb_database, 5000)
+    assert CANARY not in await _dump(db)
+    found.close()
+
+
+def test_a_key_that_is_none_is_refused_by_the_variables_name() -> None:
+    with pytest.raises(ConfigError, match="TWIN_ENCRYPTION_KEYS"):
+        sealer_of(Settings(encryption_keys="not-a-key"))
