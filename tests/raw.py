@@ -19,7 +19,6 @@ class RawSocket:
         self.events: list[dict[str, Any]] = []
         self.acks: dict[int, list[Any]] = {}
         self.refusal: dict[str, Any] | None = None
-        self.disconnected = False
         self.leave: str | None = None  # the Socket.IO disconnect, if there was one
         self.closed = asyncio.Event()
         self._changed = asyncio.Event()
@@ -94,7 +93,5 @@ class RawSocket:
             self.acks[int(frame[2 : 2 + digits])] = json.loads(frame[2 + digits :])
         elif frame.startswith("41"):
             self.leave = frame
-        elif frame == "41":
-            self.disconnected = True
         elif frame.startswith("44"):
             self.refusal = json.loads(frame[frame.index("{") :])

@@ -7,12 +7,16 @@ import json
 from collections.abc import AsyncIterator
 
 import aiohttp
+import jwt
 import pytest
 
 from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
+from twin_sio.admin import revoke
 from twin_sio.app import Service, service
+from twin_sio.cli.tokens import mint
+from twin_sio.config import DEV_SECRET, Settings
 from twin_sio.local import Mongod, RedisServer
 from twin_sio.protocol import CLIENT_EVENTS
 
@@ -43,7 +47,7 @@ async def test_a_session_is_warned_then_told_then_closed_plainly(strict: Service
             "error",
         ]
         assert raw.of("error")[0]["payload"]["code"] == "auth_expired"
-        assert raw.disconnected is False
+        assert raw.leave is None
 
 
 async def test_a_refreshed_token_prolongs_the_session(strict: Service, user: str) -> None:
@@ -56,6 +60,30 @@ async def test_a_refreshed_token_prolongs_the_session(strict: Service, user: str
             async with asyncio.timeout(2.5):
                 await raw.closed.wait()
         assert (await raw.ask("heartbeat", {}))["type"] == "heartbeat_ack"
+
+
+async def test_a_revoked_user_or_token_is_let_go_for_good_within_five_seconds(
+    strict: Service, user: str, settings: Settings
+) -> None:
+    other = f"{user}-other"
+    good, old = mint(other, DEV_SECRET), token_of(user)
+    marked = jwt.encode({"sub": other, "exp": 4102444800, "jti": f"jti-{user}"}, DEV_SECRET, algorithm="HS256")
+    async with (
+        RawSocket(url_of(strict), old) as banned,
+        RawSocket(url_of(strict), marked) as stolen,
+        RawSocket(url_of(strict), good) as innocent,
+    ):
+        assert await revoke(settings, user, f"jti-{user}", 60) == 2
+        async with asyncio.timeout(5):
+            await banned.until(lambda: banned.leave)
+            await stolen.until(lambda: stolen.leave)
+        assert (await innocent.ask("heartbeat", {}))["type"] == "heartbeat_ack"
+        for token in (old, marked):
+            async with RawSocket(url_of(strict), token) as again:
+                assert again.refusal is not None
+                assert again.refusal["data"]["code"] == "auth_invalid"
+        async with RawSocket(url_of(strict), token_of(user)) as issued_later:
+            assert issued_later.refusal is None
 
 
 async def test_the_scope_of_every_event_is_enforced(url: str, user: str) -> None:

@@ -6,19 +6,38 @@ import argparse
 import asyncio
 import sys
 
+from redis.exceptions import RedisError
+
 from twin_sio.app import sealer_of
+from twin_sio.channels import client
+from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.errors import StorageUnavailable
 from twin_sio.store import mongo
+from twin_sio.store.redis import RedisRevocations
 
 
 async def reseal(settings: Settings) -> int:
     """Seal everything with the first of TWIN_ENCRYPTION_KEYS; how many values were rewritten."""
-    client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
+    database, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
     try:
         return await mongo.reseal(db, sealer_of(settings), _show)
     finally:
-        client.close()
+        database.close()
+
+
+async def revoke(settings: Settings, user: str | None, token: str | None, for_s: int) -> int:
+    """Let a user's tokens so far, or one token, count no longer, on every instance within five seconds."""
+    redis = client(settings.redis_url)
+    try:
+        revocations = RedisRevocations(redis, lambda: True)
+        if user is not None:
+            await revocations.revoke_user(user, now(), for_s)
+        if token is not None:
+            await revocations.revoke_token(token, for_s)
+    finally:
+        await redis.aclose()
+    return (user is not None) + (token is not None)
 
 
 def _show(name: str, done: int, of: int) -> None:
@@ -34,9 +53,22 @@ def main() -> int:
         help="seal all stored text with the first of TWIN_ENCRYPTION_KEYS",
         description="Rotation: put the new key first in TWIN_ENCRYPTION_KEYS, restart, run this, remove the old key.",
     )
-    parser.parse_args()
+    out = commands.add_parser(
+        "revoke",
+        help="let tokens count no longer before they end",
+        description="Example: python -m twin_sio.admin revoke --user ada. Tokens issued later are good again.",
+    )
+    out.add_argument("--user", help="all tokens of this user (`sub`) that were issued up to now")
+    out.add_argument("--token", help="the one token with this `jti`")
+    out.add_argument("--for", dest="for_s", type=int, default=86_400, help="seconds; as long as your tokens live")
+    asked = parser.parse_args()
     try:
         settings = Settings.from_environment()
+        if asked.command == "revoke":
+            if not settings.redis_url:
+                raise ConfigError("TWIN_REDIS_URL is not set: say which Redis.")
+            print(f"{asyncio.run(revoke(settings, asked.user, asked.token, asked.for_s))} revoked")
+            return 0
         if not settings.mongodb_url:
             raise ConfigError("TWIN_MONGODB_URL is not set: say which database.")
         print(f"{asyncio.run(reseal(settings))} values rewritten")
@@ -45,6 +77,9 @@ def main() -> int:
         return 2
     except StorageUnavailable as error:
         print(error.message, file=sys.stderr)
+        return 1
+    except (RedisError, OSError):
+        print("Redis cannot be reached: see TWIN_REDIS_URL.", file=sys.stderr)
         return 1
     return 0
 

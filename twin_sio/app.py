@@ -40,7 +40,7 @@ from twin_sio.jobs import Desk, Queue
 from twin_sio.local import Child, Embedded, EngineError
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
-from twin_sio.store.redis import RedisPresence
+from twin_sio.store.redis import RedisPresence, RedisRevocations
 from twin_sio.store.sealing import Sealer
 
 log = structlog.get_logger("app")
@@ -313,6 +313,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             handshake_s=settings.handshake_s,
         )
         gateway = _gateway(settings, parts, sockets)
+        gateway.start()
         stack.push_async_callback(gateway.stop)
         instance = Service(settings, parts, sockets, gateway)
         runner = web.AppRunner(instance.routes(), shutdown_timeout=1.0, access_log=None)
@@ -365,6 +366,7 @@ def _gateway(settings: Settings, parts: Core, sockets: SocketServer) -> Gateway:
         messages=parts.messages,
         profiles=parts.profiles,
         presence=presence,
+        revocations=RedisRevocations(channels.redis, lambda: channels.healthy),
         context=context,
         handlers={
             "user_message": conversation.user_message,

@@ -164,11 +164,15 @@ class Authenticator:
             raise auth_invalid()
         if not isinstance(exp, int | float) or isinstance(exp, bool):
             raise auth_invalid()
+        issued, token_id = claims.get("iat"), claims.get("jti")
+        if not isinstance(token_id, str | None) or len(token_id or "") > _USER_MAX:
+            raise auth_invalid()
         try:
             expires_at = datetime.fromtimestamp(exp, UTC)
+            issued_at = datetime.fromtimestamp(issued, UTC) if isinstance(issued, int | float) else None
         except (OverflowError, ValueError, OSError):
             raise auth_invalid() from None
-        return Identity(sub, self._scopes(claims), expires_at)
+        return Identity(sub, self._scopes(claims), expires_at, issued_at, token_id)
 
     def _scopes(self, claims: Mapping[str, Any]) -> frozenset[str]:
         claimed = claims.get("scope", claims.get("scp"))

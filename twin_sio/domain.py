@@ -31,6 +31,8 @@ class Identity:
     user_id: str
     scopes: frozenset[str]
     expires_at: datetime
+    issued_at: datetime | None = None
+    token_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

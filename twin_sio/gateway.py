@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from socketio.exceptions import ConnectionRefusedError as SocketRefused
 
-from twin_sio.auth import Authenticator, auth_expired
+from twin_sio.auth import Authenticator, auth_expired, auth_invalid
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.delivery import Delivery, room
 from twin_sio.domain import Caller, Device
@@ -49,12 +49,13 @@ from twin_sio.protocol import (
     parse_auth,
 )
 from twin_sio.sockets import NAMESPACE, SocketServer, ack_frame, message
-from twin_sio.store import Log, Presence, Profiles
+from twin_sio.store import Log, Presence, Profiles, Revocations
 
 log = structlog.get_logger("gateway")
 
 Handler = Callable[[Caller, Incoming[Any]], Awaitable[Answer | None]]
 _ADMISSION_S = 4.5
+_REVOCATIONS_S = 2.0
 
 
 @dataclass(slots=True)
@@ -97,6 +98,7 @@ class Gateway:
         messages: Log,
         profiles: Profiles,
         presence: Presence,
+        revocations: Revocations,
         context: HostContext,
         handlers: Mapping[str, Handler],
         settings: GatewaySettings,
@@ -110,6 +112,7 @@ class Gateway:
         self._messages = messages
         self._profiles = profiles
         self._presence = presence
+        self._revocations = revocations
         self._context = context
         self._handlers: Mapping[str, Handler] = {**handlers, "auth_refresh": self._auth_refresh}
         self._settings = settings
@@ -182,6 +185,8 @@ class Gateway:
         identity = await self._authenticator.identify(sent.token or _bearer(environ))
         if sent.user_id is not None and sent.user_id != identity.user_id:
             raise Refused("auth_user_mismatch", "The token belongs to another user.")
+        if any(await self._revocations.revoked([identity])):
+            raise auth_invalid()
         if not identity.scopes & {"twin:chat", "twin:profile"}:
             raise Refused("auth_forbidden", "The token has no scope for this service.")
         session_id = sent.session_id or environ.get("HTTP_X_SESSION_ID") or self._new_id()
@@ -326,6 +331,10 @@ class Gateway:
             for sid, _ in clients[start : start + batch]:
                 self._server.close(sid)
 
+    def start(self) -> None:
+        """Begin to look after connections."""
+        self._spawn(self._watch_revocations())
+
     async def stop(self) -> None:
         """End the gateway's own tasks."""
         tasks = list(self._tasks)
@@ -363,6 +372,20 @@ class Gateway:
     def _is_expired(self, caller: Caller, at: datetime) -> bool:
         return (at - caller.identity.expires_at).total_seconds() >= self._settings.leeway_s
 
+    async def _watch_revocations(self) -> None:
+        """Look every other second whose token was revoked meanwhile, and let those go for good."""
+        while True:
+            await asyncio.sleep(_REVOCATIONS_S)
+            everybody = list(self._connections.items())
+            for start in range(0, len(everybody), 1000):
+                some = everybody[start : start + 1000]
+                found = await self._revocations.revoked([one.caller.identity for _, one in some])
+                for (sid, connection), is_revoked in zip(some, found, strict=True):
+                    if is_revoked:
+                        log.info("revoked", user=connection.caller.user_id, connection=sid)
+                        self._tell_error(connection.caller, AuthExpired(), None, None)
+                        self._spawn(self._server.disconnect(sid))
+
     async def _auth_refresh(self, caller: Caller, sent: Incoming[AuthRefresh]) -> Answer:
         """A fresh token of the same user takes the place of the old one."""
         try:
@@ -373,6 +396,8 @@ class Gateway:
             raise Forbidden("The token is not accepted.", field="payload.token") from None
         if identity.user_id != caller.user_id:
             raise Forbidden("The token belongs to another user.", field="payload.token")
+        if any(await self._revocations.revoked([identity])):
+            raise Forbidden("The token is not accepted.", field="payload.token")
         connection = self._connections.get(caller.connection_id)
         if connection is not None:
             connection.caller = replace(caller, identity=identity)

@@ -10,7 +10,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from twin_sio.domain import Caller, Device, Draft, Event, Evidence, Json, Outcome, Profile, Stored, TraitChange, Turn
+from twin_sio.domain import (
+    Caller,
+    Device,
+    Draft,
+    Event,
+    Evidence,
+    Identity,
+    Json,
+    Outcome,
+    Profile,
+    Stored,
+    TraitChange,
+    Turn,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +217,22 @@ class LiveSession:
     connection_id: str
     device: Device
     at: datetime
+
+
+class Revocations(Protocol):
+    """Tokens that count no longer before they end."""
+
+    async def revoke_user(self, user_id: str, at: datetime, for_s: int) -> None:
+        """Every token of the user that was issued up to `at` counts no longer, for `for_s` seconds."""
+        ...
+
+    async def revoke_token(self, token_id: str, for_s: int) -> None:
+        """The token with this `jti` counts no longer, for `for_s` seconds."""
+        ...
+
+    async def revoked(self, identities: Sequence[Identity]) -> Sequence[bool]:
+        """Which of them count no longer. All are good while Redis is away: tokens still end by themselves."""
+        ...
 
 
 class Presence(Protocol):

@@ -1,4 +1,4 @@
-"""Presence in Redis: what may be lost. With Redis away nobody is known to be there, and nothing waits for it."""
+"""Presence and revocations in Redis: what may be lost. With Redis away nobody is known there, and nothing waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from twin_sio.clock import Clock, iso
-from twin_sio.domain import Caller, Device
+from twin_sio.domain import Caller, Device, Identity
 from twin_sio.store import LiveSession
 
 _FAILURES = (RedisError, OSError, TimeoutError)
@@ -58,6 +58,47 @@ class RedisPresence:
         oldest = self._clock() - timedelta(seconds=self._ttl_s)
         live = [_session(name, value) for name, value in found.items()]
         return sorted((one for one in live if one.at >= oldest), key=lambda one: one.session_id)
+
+
+class RedisRevocations:
+    """A key per user (the time up to which tokens are revoked) and per token; both end by themselves."""
+
+    def __init__(self, redis: Redis, healthy: Callable[[], bool]) -> None:
+        self._redis = redis
+        self._healthy = healthy
+
+    async def revoke_user(self, user_id: str, at: datetime, for_s: int) -> None:
+        await self._redis.set(_revoked_user(user_id), at.timestamp(), ex=for_s)
+
+    async def revoke_token(self, token_id: str, for_s: int) -> None:
+        await self._redis.set(_revoked_token(token_id), 1, ex=for_s)
+
+    async def revoked(self, identities: Sequence[Identity]) -> Sequence[bool]:
+        if not identities or not self._healthy():
+            return [False] * len(identities)
+        keys = [_revoked_user(one.user_id) for one in identities]
+        keys += [_revoked_token(one.token_id or "") for one in identities]
+        try:
+            found = await self._redis.mget(keys)
+        except _FAILURES:
+            return [False] * len(identities)
+        users, tokens = found[: len(identities)], found[len(identities) :]
+        return [
+            token is not None or (user is not None and _issued(one) <= float(user))
+            for one, user, token in zip(identities, users, tokens, strict=True)
+        ]
+
+
+def _issued(identity: Identity) -> float:
+    return identity.issued_at.timestamp() if identity.issued_at is not None else 0.0
+
+
+def _revoked_user(user_id: str) -> str:
+    return f"twin:revoked:user:{user_id}"
+
+
+def _revoked_token(token_id: str) -> str:
+    return f"twin:revoked:token:{token_id}"
 
 
 def _key(user_id: str) -> str:
