@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,16 @@ class Cluster:
                 await eventually(lambda d=devices, end=log[-1]["seq"]: all((r.last or 0) >= end for r in d), timeout)
             total += judged(devices, await self.log(user))
         return total
+
+    async def ghosts(self, users: Iterable[str]) -> int:
+        """How many answers a device that comes now is shown as running, on any server, although none runs."""
+        found = 0
+        for user in users:
+            for index in range(len(self.servers)):
+                async with self.device(user, index, last_seq=0, heartbeat=False) as fresh:
+                    await fresh.until(lambda _, r=fresh.record: r.resumed_at, 10.0)
+                    found += len(fresh.record.generations)
+        return found
 
     async def metrics(self, server: int) -> dict[str, float]:
         """The server's plain gauges and counters."""

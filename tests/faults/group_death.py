@@ -55,8 +55,10 @@ async def f1(cluster: Cluster, scale: Scale) -> Figures:
                 if len(record.connected_at) > had:
                     times.append(record.resumed_after(killed_at) or float("inf"))
         total = await cluster.settle(records)
+        ghosts = await cluster.ghosts(users)
     figures.note(f"{len(every)} clients, {len(stock)} of them stock JS, {rounds} rounds, {len(times)} reconnects")
     figures.judge(total)
+    figures.count("answers that seem to run on", ghosts)
     figures.count("not answered once and in full", sum([await _amiss(cluster, user, texts[user]) for user in users]))
     whole, finals = (sum(found) for found in zip(*((r.joined_whole(), len(r.finals)) for r in every), strict=True))
     figures.note(f"{whole} of {finals} answers joined from all their chunks")

@@ -74,7 +74,7 @@ class Record:
             self.receipts.setdefault(payload["message_id"], []).append(envelope)
             if meta.get("seq") is not None:
                 self._durable(meta["seq"], payload["message_id"], "own")
-        elif kind in DURABLE:
+        elif kind in DURABLE and meta.get("seq") is not None:  # a correction that changes nothing is not in the log
             if kind == "twin_message":
                 self._final(meta["message_id"], payload, at)
                 self.answers[meta["in_response_to"]] = payload

@@ -1,0 +1,17 @@
+"""The short forms of F1 and F7; `make faults` runs the full ones."""
+
+from __future__ import annotations
+
+from tests.faults.cluster import Cluster
+from tests.faults.figures import Scale
+from tests.faults.group_death import f1, f7
+
+
+async def test_streams_survive_the_death_of_their_server(cluster: Cluster, short: Scale) -> None:
+    figures = await f1(cluster, short)
+    assert figures.passed, figures
+
+
+async def test_a_message_sent_many_times_over_and_past_a_death_is_answered_once(cluster: Cluster, short: Scale) -> None:
+    figures = await f7(cluster, short)
+    assert figures.passed, figures

@@ -1,0 +1,19 @@
+"""The short forms of F6 and F12; `make faults` runs the full ones."""
+
+from __future__ import annotations
+
+from tests.faults.cluster import Cluster
+from tests.faults.figures import Scale
+from tests.faults.group_order import f6, f12
+
+
+async def test_events_of_all_servers_reach_all_devices_in_one_order(cluster: Cluster, short: Scale) -> None:
+    figures = await f6(cluster, short)
+    assert figures.passed, figures
+
+
+async def test_whatever_a_network_does_all_clients_end_with_what_the_server_knows(
+    cluster: Cluster, short: Scale
+) -> None:
+    figures = await f12(cluster, short)
+    assert figures.passed, figures
