@@ -38,6 +38,7 @@ from twin_sio.handlers.recall import Recall
 from twin_sio.handlers.turns import TurnRunner
 from twin_sio.jobs import Desk, Queue
 from twin_sio.local import Child, Embedded, EngineError
+from twin_sio.rest import Rest
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
 from twin_sio.store.redis import RedisPresence, RedisRevocations
@@ -89,6 +90,7 @@ class Core:
     turns: mongo.MongoTurns
     contexts: mongo.MongoContexts
     profiles: mongo.MongoProfiles
+    personal: mongo.MongoPersonalData
     delivery: Delivery
     runner: TurnRunner
     keeper: ProfileKeeper
@@ -156,8 +158,9 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             waiting_max=settings.turn_queue,
             concurrency=settings.model_concurrency,
         )
-        keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id)
-        yield Core(db, messages, turns, contexts, profiles, delivery, runner, keeper, model, queue)
+        personal = mongo.MongoPersonalData(db, sealer)
+        keeper = ProfileKeeper(profiles, messages, personal, delivery, clock.now, clock.new_id)
+        yield Core(db, messages, turns, contexts, profiles, personal, delivery, runner, keeper, model, queue)
 
 
 class LoopWatch:
@@ -238,9 +241,10 @@ class Metrics:
 class Service:
     """One running instance of the server."""
 
-    def __init__(self, settings: Settings, parts: Core, sockets: SocketServer, gateway: Gateway) -> None:
+    def __init__(self, settings: Settings, parts: Core, sockets: SocketServer, gateway: Gateway, rest: Rest) -> None:
         self._settings = settings
         self._parts = parts
+        self._rest = rest
         self._gateway = gateway
         self._sockets = sockets
         self.loop_watch = LoopWatch()
@@ -254,6 +258,7 @@ class Service:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._show_metrics)
+        app.router.add_routes(self._rest.routes())
         if self._settings.is_dev:
             for path in (*_PAGES, "/socket.io.min.js"):
                 app.router.add_get(path, self._page)
@@ -312,10 +317,20 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             ping_timeout_s=settings.stale_s * 4 / 9,
             handshake_s=settings.handshake_s,
         )
-        gateway = _gateway(settings, parts, sockets)
+        shared = _doors(settings, parts)
+        gateway = _gateway(settings, parts, shared, sockets)
         gateway.start()
         stack.push_async_callback(gateway.stop)
-        instance = Service(settings, parts, sockets, gateway)
+        rest = Rest(
+            authenticator=shared.authenticator,
+            revocations=shared.revocations,
+            personal=parts.personal,
+            presence=shared.presence,
+            delivery=parts.delivery,
+            queue=parts.queue,
+            clock=clock.now,
+        )
+        instance = Service(settings, parts, sockets, gateway, rest)
         runner = web.AppRunner(instance.routes(), shutdown_timeout=1.0, access_log=None)
         stack.push_async_callback(_close, sockets, runner)
         watching = asyncio.create_task(instance.loop_watch.run())
@@ -336,10 +351,34 @@ async def _close(sockets: SocketServer, runner: web.AppRunner) -> None:
     await runner.cleanup()
 
 
-def _gateway(settings: Settings, parts: Core, sockets: SocketServer) -> Gateway:
-    context = HostContext(parts.contexts, parts.delivery, clock.now, clock.new_id)
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """What every door of the service needs: sockets and HTTP."""
+
+    authenticator: Authenticator
+    presence: RedisPresence
+    revocations: RedisRevocations
+
+
+def _doors(settings: Settings, parts: Core) -> _Doors:
     channels = parts.delivery.channels
-    presence = RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy)
+    return _Doors(
+        Authenticator(
+            _keys(settings),
+            algorithms=settings.jwt_algorithms,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            leeway_s=settings.jwt_leeway_s,
+            default_scopes=settings.default_scopes,
+            clock=clock.now,
+        ),
+        RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy),
+        RedisRevocations(channels.redis, lambda: channels.healthy),
+    )
+
+
+def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketServer) -> Gateway:
+    context = HostContext(parts.contexts, parts.delivery, clock.now, clock.new_id)
     conversation = Conversation(
         messages=parts.messages,
         turns=parts.runner,
@@ -349,24 +388,16 @@ def _gateway(settings: Settings, parts: Core, sockets: SocketServer) -> Gateway:
         clock=clock.now,
         new_id=clock.new_id,
     )
-    attendance = Attendance(parts.messages, presence, parts.delivery, clock.now, clock.new_id)
+    attendance = Attendance(parts.messages, shared.presence, parts.delivery, clock.now, clock.new_id)
     archive = Archive(parts.messages, clock.now, clock.new_id)
     gateway = Gateway(
         sockets,
         delivery=parts.delivery,
-        authenticator=Authenticator(
-            _keys(settings),
-            algorithms=settings.jwt_algorithms,
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-            leeway_s=settings.jwt_leeway_s,
-            default_scopes=settings.default_scopes,
-            clock=clock.now,
-        ),
+        authenticator=shared.authenticator,
         messages=parts.messages,
         profiles=parts.profiles,
-        presence=presence,
-        revocations=RedisRevocations(channels.redis, lambda: channels.healthy),
+        presence=shared.presence,
+        revocations=shared.revocations,
         context=context,
         handlers={
             "user_message": conversation.user_message,
@@ -418,6 +449,9 @@ def _control(gateway: Gateway, runner: TurnRunner) -> Callable[[dict[str, Any]],
                 gateway.on_replace(user_id, session_id, keep)
             case {"kind": "owed", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
                 runner.on_owed(user_id, conversation_id)
+            case {"kind": "erased", "user_id": str(user_id)}:
+                runner.on_erased(user_id)
+                gateway.on_erased(user_id)
             case {"kind": "look"}:
                 gateway.look()
 

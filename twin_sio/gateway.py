@@ -290,6 +290,12 @@ class Gateway:
         for sid in self._by_session.get((user_id, session_id), set()) - {keep}:
             self._spawn(self._server.disconnect(sid))
 
+    def on_erased(self, user_id: str) -> None:
+        """The user's data is gone: so are their sessions, and they are not to come back by themselves."""
+        for sid, connection in list(self._connections.items()):
+            if connection.caller.user_id == user_id:
+                self._spawn(self._server.disconnect(sid))
+
     def look(self) -> None:
         """Somebody's publishes were lost: compare all feeds with the log."""
         self._spawn(self._delivery.look())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import structlog
 from arq import Retry
 from arq.connections import ArqRedis
+from arq.constants import job_key_prefix
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
@@ -43,9 +45,18 @@ class Queue:
         if not self._healthy():  # a hung Redis must not hold up the next answer
             return
         with suppress(*_FAILURES):
-            await self._redis.enqueue_job(
-                "learn", user_id, turn_id, _job_id=f"learn:{len(user_id)}:{user_id}:{turn_id}"
-            )
+            await self._redis.enqueue_job("learn", user_id, turn_id, _job_id=_job_prefix(user_id) + turn_id)
+
+    async def erase(self, user_id: str) -> int:
+        """Take the user's jobs out of the queue; how many there were. Redis away: they find nothing when they run."""
+        count = 0
+        with suppress(*_FAILURES):
+            async for key in self._redis.scan_iter(match=f"{job_key_prefix}{_job_prefix(user_id)}*", count=1000):
+                job_id = key.decode().removeprefix(job_key_prefix)
+                if job_id.startswith(_job_prefix(user_id)):
+                    count += await self._redis.zrem(QUEUE, job_id)
+                    await self._redis.delete(key)
+        return count
 
     async def lag_s(self) -> float:
         """For how long the oldest job that is due has waited; 0 where none waits or Redis is away."""
@@ -59,6 +70,11 @@ class Queue:
         """Close the connections."""
         with suppress(*_FAILURES):
             await self._redis.aclose(close_connection_pool=True)
+
+
+def _job_prefix(user_id: str) -> str:
+    # Hashed: an id of another user can neither be its beginning nor a pattern.
+    return f"learn:{hashlib.sha256(user_id.encode()).hexdigest()[:32]}:"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Profil
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
 from twin_sio.handlers import Answer, Delivery
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
-from twin_sio.store import Log, Profiles, StoredProfile
+from twin_sio.store import Log, PersonalData, Profiles, StoredProfile
 
 _TRIES = 20
 _NOTICEABLE = 0.005
@@ -22,7 +22,16 @@ _KINDS: Mapping[str, EvidenceKind] = {"confirm": "confirmed", "edit": "edited", 
 class ProfileKeeper:
     """Evidence in, traits out; every visible change is a version, logged and told exactly once."""
 
-    def __init__(self, profiles: Profiles, messages: Log, delivery: Delivery, clock: Clock, new_id: NewId) -> None:
+    def __init__(
+        self,
+        profiles: Profiles,
+        messages: Log,
+        personal: PersonalData,
+        delivery: Delivery,
+        clock: Clock,
+        new_id: NewId,
+    ) -> None:
+        self._personal = personal
         self._profiles = profiles
         self._messages = messages
         self._delivery = delivery
@@ -81,6 +90,34 @@ class ProfileKeeper:
     ) -> Outgoing | None:
         """Take evidence in and tell the devices what changed; None where nothing did. Safe to run again."""
         await self._profiles.add_evidence(evidence)
+        told = await self._rescore(user_id, evidence, in_response_to, caller)
+        late = await self._late(user_id, evidence)
+        if not late:
+            return told
+        # Erased while this was under way: take back what was written, whoever was first.
+        await self._profiles.remove_evidence(late)
+        await self._restore(user_id)
+        if told is not None and (event := await self._messages.get(user_id, told.message_id)) is not None:
+            await self._messages.remove(event)
+        return None
+
+    async def _restore(self, user_id: str) -> None:
+        for _ in range(_TRIES):
+            left = await self._profiles.evidence(user_id)
+            if not left:
+                await self._profiles.remove(user_id)
+                return
+            version = (await self._profiles.get(user_id)).profile.version
+            if await self._profiles.replace(Profile(user_id, version, score(user_id, left, self._clock())), []):
+                return
+
+    async def _late(self, user_id: str, evidence: Sequence[Evidence]) -> list[Evidence]:
+        fence = await self._personal.erased_at(user_id) if evidence else None
+        return [piece for piece in evidence if fence is not None and piece.observed_at <= fence]
+
+    async def _rescore(
+        self, user_id: str, evidence: Sequence[Evidence], in_response_to: str | None, caller: Caller | None
+    ) -> Outgoing | None:
         for _ in range(_TRIES):
             stored = await self._profiles.get(user_id)
             if stored.untold:

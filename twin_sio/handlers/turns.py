@@ -145,6 +145,12 @@ class TurnRunner:
         if not self._draining:
             self.kick(user_id, conversation_id)
 
+    def on_erased(self, user_id: str) -> None:
+        """The user was erased: end what is being said to them. It cannot be settled, so nothing of it is kept."""
+        for (owner, _), event in list(self._stops.items()):
+            if owner == user_id:
+                event.set()
+
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -327,7 +333,9 @@ class TurnRunner:
         if outcome.error is not None:
             self._tell_error(turn, outcome.error)
         self._delivery.publish(stored.event)
-        await self._turns.close(turn, outcome.status)
+        if not await self._turns.close(turn, outcome.status):  # erased while it was answered
+            await self._messages.remove(stored.event)
+            return
         self.stats.finished[outcome.status] = self.stats.finished.get(outcome.status, 0) + 1
         if outcome.status in ("complete", "stopped") and turn.turn_id == turn.message_id:
             await self._jobs.learn(turn.user_id, turn.turn_id)

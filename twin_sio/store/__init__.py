@@ -5,7 +5,7 @@ Every method may raise `StorageUnavailable`; then nothing is promised to have be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -61,6 +61,10 @@ class Log(Protocol):
 
     async def head(self, user_id: str) -> int:
         """The newest seq of the user; 0 where there is none."""
+        ...
+
+    async def remove(self, event: Event) -> None:
+        """Take an event back that was written while its user was being erased."""
         ...
 
     async def heads(self, user_ids: Sequence[str]) -> Mapping[str, int]:
@@ -140,8 +144,8 @@ class Turns(Protocol):
         """The answer that was decided for this turn, if it was."""
         ...
 
-    async def close(self, turn: Turn, status: str) -> None:
-        """The decided answer stands in the log: the turn is over."""
+    async def close(self, turn: Turn, status: str) -> bool:
+        """The decided answer stands in the log: the turn is over. False where it was erased meanwhile."""
         ...
 
     async def request_stop(self, user_id: str, message_id: str) -> Turn | None:
@@ -158,6 +162,27 @@ class Turns(Protocol):
 
     async def learned(self, user_id: str, turn_id: str) -> None:
         """The exchange has been learned from."""
+        ...
+
+
+class PersonalData(Protocol):
+    """Everything that is kept about a user, as a whole."""
+
+    def export(self, user_id: str) -> AsyncIterator[Json]:
+        """Everything, one value after the other: `{kind, ...}`, kind `event`, `turn`, `context`, `evidence`, `profile`,
+        `conversation`. Values JSON can hold; times in ISO 8601."""
+        ...
+
+    async def erase(self, user_id: str, upto: datetime) -> Mapping[str, int]:
+        """Remove what is older than or as old as `upto`, and raise the fence to it; counts per collection.
+
+        Whatever of before the fence is written later counts as late (`erased_at`) and has to be taken back by its
+        writer. The user's seqs go on where they were. Running it again removes nothing.
+        """
+        ...
+
+    async def erased_at(self, user_id: str) -> datetime | None:
+        """The fence: when the user was erased last."""
         ...
 
 
@@ -204,6 +229,14 @@ class Profiles(Protocol):
         """Store as the version after the stored one; false where another writer was first."""
         ...
 
+    async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
+        """Take evidence back that was written while its user was being erased."""
+        ...
+
+    async def remove(self, user_id: str) -> None:
+        """Take the profile back; the next evidence makes a new one."""
+        ...
+
     async def told(self, user_id: str, version: int) -> None:
         """The changes of this version stand in the log."""
         ...
@@ -244,6 +277,10 @@ class Presence(Protocol):
 
     async def gone(self, caller: Caller) -> None:
         """The session has left, unless a newer connection of the same session is there."""
+        ...
+
+    async def erase(self, user_id: str) -> int:
+        """Forget all sessions of the user; how many keys that were."""
         ...
 
     async def sessions(self, user_id: str) -> Sequence[LiveSession]:

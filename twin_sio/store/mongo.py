@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
@@ -130,6 +130,7 @@ class MongoLog:
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
         self._majority = self._events.with_options(read_concern=ReadConcern("majority"))
         self._marks: AsyncIOMotorCollection[Doc] = db["conversations"]
+        self._users: AsyncIOMotorCollection[Doc] = db["users"]
         self._heads: dict[str, int] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -170,8 +171,14 @@ class MongoLog:
         return Stored(self._event(doc), is_new=True)
 
     async def _newest(self, user_id: str) -> int:
-        found = await self._events.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", DESCENDING)])
-        return int(found["seq"]) if found else 0
+        return await self._head(self._events, user_id)
+
+    async def _head(self, events: AsyncIOMotorCollection[Doc], user_id: str) -> int:
+        found = await events.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", DESCENDING)])
+        if found:
+            return int(found["seq"])
+        erased = await self._users.find_one({"_id": user_id}, {"floor": 1})
+        return int(erased["floor"]) if erased else 0
 
     async def _majority_has(self, user_id: str, seq: int) -> None:
         for _ in range(100):
@@ -187,8 +194,12 @@ class MongoLog:
 
     @_stored
     async def head(self, user_id: str) -> int:
-        found = await self._majority.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", DESCENDING)])
-        return int(found["seq"]) if found else 0
+        return await self._head(self._majority, user_id)
+
+    @_stored
+    async def remove(self, event: Event) -> None:
+        await self._users.update_one({"_id": event.user_id}, {"$max": {"floor": event.seq}}, upsert=True)
+        await self._events.delete_one({"user_id": event.user_id, "seq": event.seq})
 
     @_stored
     async def heads(self, user_ids: Sequence[str]) -> Mapping[str, int]:
@@ -408,14 +419,18 @@ class MongoTurns:
         return Outcome(**{**fields, "used_traits": tuple(fields["used_traits"])})
 
     @_stored
-    async def close(self, turn: Turn, status: str) -> None:
+    async def close(self, turn: Turn, status: str) -> bool:
         change = {
             "state": status,
             "unfinished": False,
             "closed_at": self._clock(),
             "to_learn": status in ("complete", "stopped") and turn.turn_id == turn.message_id,
         }
-        await self._turns.update_one({**_key(turn), "unfinished": True}, {"$set": change, "$unset": {"outcome": ""}})
+        done = {"$set": change, "$unset": {"outcome": ""}}
+        if (await self._turns.update_one({**_key(turn), "unfinished": True}, done)).matched_count:
+            return True
+        # Closed before by somebody else is as good; only a turn that is gone has been erased.
+        return await self._turns.find_one(_key(turn), {"_id": 1}) is not None
 
     @_stored
     async def request_stop(self, user_id: str, message_id: str) -> Turn | None:
@@ -506,7 +521,7 @@ class MongoProfiles:
     async def add_evidence(self, evidence: Sequence[Evidence]) -> int:
         new = 0
         for piece in evidence:
-            digest = hashlib.sha256(f"{piece.user_id}\x1e{piece.evidence_id}".encode()).hexdigest()
+            digest = _evidence_key(piece)
             try:
                 index = {"user_id": piece.user_id, "observed_at": piece.observed_at}
                 await self._evidence.insert_one({"_id": digest, **index, "piece": self._sealer.seal(asdict(piece))})
@@ -547,9 +562,73 @@ class MongoProfiles:
         return result.modified_count == 1
 
     @_stored
+    async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
+        await self._evidence.delete_many({"_id": {"$in": [_evidence_key(piece) for piece in evidence]}})
+
+    @_stored
+    async def remove(self, user_id: str) -> None:
+        await self._profiles.delete_one({"_id": user_id})
+
+    @_stored
     async def told(self, user_id: str, version: int) -> None:
         await self._profiles.update_one({"_id": user_id, "version": version}, {"$set": {"untold": []}})
 
+
+def _evidence_key(piece: Evidence) -> str:
+    return hashlib.sha256(f"{piece.user_id}\x1e{piece.evidence_id}".encode()).hexdigest()
+
+
+class MongoPersonalData:
+    """`PersonalData`: the fence and the floor of the seqs stand in `users`, which holds nothing about anybody."""
+
+    def __init__(self, db: Database, sealer: Sealer | None = None) -> None:
+        self._db = db
+        self._sealer = sealer or Sealer()
+        self._users: AsyncIOMotorCollection[Doc] = db["users"]
+
+    async def export(self, user_id: str) -> AsyncIterator[Json]:
+        try:
+            for kind, (name, _) in _PERSONAL.items():
+                key = "_id" if name == "profiles" else "user_id"
+                async for doc in self._db[name].find({key: user_id}):
+                    yield {"kind": kind, **self._readable(name, doc)}
+        except PyMongoError as error:
+            raise StorageUnavailable() from error
+
+    def _readable(self, name: str, doc: Doc) -> Doc:
+        sealed = _SEALED_FIELDS.get(name, ())
+        doc.pop("_id")
+        return {field: self._sealer.open(value) if field in sealed else value for field, value in doc.items()}
+
+    @_stored
+    async def erase(self, user_id: str, upto: datetime) -> Mapping[str, int]:
+        newest = await self._db["events"].find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", DESCENDING)])
+        fence = {"$max": {"erased_at": upto, "floor": int(newest["seq"]) if newest else 0}}
+        # The fence first: whoever writes after the removal finds it, whoever wrote before is removed.
+        await self._users.update_one({"_id": user_id}, fence, upsert=True)
+        counts = {}
+        for name, stamp in _PERSONAL.values():
+            key: Doc = {"_id": user_id} if name == "profiles" else {"user_id": user_id}
+            if stamp is not None:
+                key[stamp] = {"$lte": upto}
+            counts[name] = (await self._db[name].delete_many(key)).deleted_count
+        return counts
+
+    @_stored
+    async def erased_at(self, user_id: str) -> datetime | None:
+        found = await self._users.find_one({"_id": user_id}, {"erased_at": 1})
+        return found.get("erased_at") if found else None
+
+
+# Turns first: an answer that is being made can then be settled no more. What has no time of its own goes as a whole.
+_PERSONAL: Mapping[str, tuple[str, str | None]] = {
+    "turn": ("turns", "created_at"),
+    "event": ("events", "at"),
+    "context": ("contexts", "updated_at"),
+    "evidence": ("evidence", "observed_at"),
+    "profile": ("profiles", None),
+    "conversation": ("conversations", None),
+}
 
 _SEALED_FIELDS: Mapping[str, Sequence[str]] = {
     "events": ("payload",),

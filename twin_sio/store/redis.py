@@ -48,6 +48,12 @@ class RedisPresence:
         except _FAILURES:
             return
 
+    async def erase(self, user_id: str) -> int:
+        try:
+            return int(await self._redis.delete(_key(user_id)))
+        except _FAILURES:
+            return 0
+
     async def sessions(self, user_id: str) -> Sequence[LiveSession]:
         if not self._healthy():
             return []

@@ -1,0 +1,129 @@
+"""A user's data as a whole: exported, erased for good, and nobody else's touched."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import orjson
+
+from tests.conftest import Connect, eventually, token_of
+from tests.scripted_model import ScriptedModel
+from tests.test_service_learning import candidates, likes
+from twin_sio.app import Service
+from twin_sio.client import TwinClient
+from twin_sio.config import Settings
+from twin_sio.jobs import learn
+
+
+def data_token(user: str) -> str:
+    return token_of(user, scope="twin:chat twin:profile twin:data")
+
+
+async def export(url: str, user: str) -> list[dict[str, Any]]:
+    headers = {"Authorization": f"Bearer {data_token(user)}"}
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/v1/export", headers=headers) as response:
+        assert response.status == 200
+        return [orjson.loads(line) for line in (await response.text()).splitlines()]
+
+
+async def erase(url: str, user: str) -> dict[str, int]:
+    headers = {"Authorization": f"Bearer {data_token(user)}"}
+    async with aiohttp.ClientSession() as http, http.delete(f"{url}/v1/data", headers=headers) as response:
+        assert response.status == 200
+        return (await response.json())["erased"]
+
+
+async def _talked(connect: Connect, model: ScriptedModel, user: str) -> TwinClient:
+    text = f"I prefer tea, {user}"
+    model.script(contains=text, json_answer=candidates(likes("tea", "I prefer tea", key="preferences.drink")))
+    client = await connect(sub=user, context={"page": f"/of/{user}"})
+    await client.ask(text)
+    await client.until(lambda state: state.profile_version == 1)
+    return client
+
+
+async def test_an_export_holds_everything_and_nothing_of_others(
+    url: str, connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    await _talked(connect, model, user)
+    await _talked(connect, model, f"{user}-other")
+    lines = await export(url, user)
+    kinds = {line["kind"] for line in lines}
+    assert kinds == {"event", "turn", "context", "evidence", "profile", "conversation", "end"}
+    assert lines[-1] == {"kind": "end", "lines": len(lines) - 1}
+    assert f"{user}-other" not in str(lines)
+    assert [line["payload"]["text"] for line in lines if line.get("type") == "user_message"] == [
+        f"I prefer tea, {user}"
+    ]
+
+
+async def test_an_erasure_removes_everything_ends_the_sessions_and_again_returns_zeros(
+    url: str, connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    client = await _talked(connect, model, user)
+    other = await _talked(connect, model, f"{user}-other")
+    counts = await erase(url, user)
+    assert {name for name, count in counts.items() if count} >= {"events", "turns", "contexts", "evidence", "profiles"}
+    await eventually(lambda: not client.is_connected)
+    assert other.is_connected
+    await eventually(lambda: _nothing_left(url, user))
+    assert set((await erase(url, user)).values()) == {0}
+    assert len((await other.history())["messages"]) == 2
+
+
+async def _nothing_left(url: str, user: str) -> bool:
+    return await export(url, user) == [{"kind": "end", "lines": 0}]
+
+
+async def test_seqs_go_on_after_an_erasure_so_that_no_device_mistakes_new_for_old(
+    url: str, connect: Connect, model: ScriptedModel, user: str
+) -> None:
+    client = await connect()
+    await client.ask("before")
+    await erase(url, user)
+    fresh = await connect()
+    message_id = await fresh.send("after")
+    assert (await fresh.receipt(message_id)).seq == 3
+
+
+async def test_an_answer_that_is_being_made_leaves_nothing_behind(
+    url: str, connect: Connect, model: ScriptedModel, user: str
+) -> None:
+    model.script(contains=f"long {user}", token_delay_s=0.05, count=2000)
+    client = await connect()
+    message_id = await client.send(f"long {user}")
+    await client.until(lambda state: (g := state.generation_of(message_id)) and g.text)
+    before = model.cancelled
+    await erase(url, user)
+    await model.until(lambda m: m.cancelled > before)
+    await eventually(lambda: _nothing_left(url, user))
+
+
+async def test_a_late_job_brings_nothing_back(
+    url: str, instance: Service, connect: Connect, model: ScriptedModel, settings: Settings, user: str
+) -> None:
+    text = f"I prefer mate, {user}"
+    answer = candidates(likes("mate", "I prefer mate", key="preferences.drink"))
+    model.script(contains=f'"{text}', json_answer=answer, first_delay_s=1.0)
+    client = await connect()
+    message_id = await client.send(text)
+    await client.answer(message_id)
+    job = asyncio.create_task(learn({"desk": instance._parts.desk}, user, message_id))
+    await model.until(lambda m: any("response_format" in one and text in str(one["messages"]) for one in m.requests))
+    await erase(url, user)
+    await job
+    assert await _nothing_left(url, user)
+
+
+async def test_the_data_routes_take_their_scope_and_no_other(url: str, user: str) -> None:
+    tokens = {None: 401, "not.a.token": 401, token_of(user): 403, token_of(user, ttl_s=-60): 401}
+    async with aiohttp.ClientSession() as http:
+        for token, status in tokens.items():
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            async with http.get(f"{url}/v1/export", headers=headers) as got:
+                assert got.status == status
+                assert (await got.json())["code"] in {"auth_missing", "auth_invalid", "auth_expired", "forbidden"}
+            async with http.delete(f"{url}/v1/data", headers=headers) as deleted:
+                assert deleted.status == status
