@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,6 +36,8 @@ _HEAL_TRIES = 40
 _RESUME_PAGE = 200
 _LINGER_S = 30.0
 _GENERATION_TTL_S = 600
+_ANSWERED_MAX = 500
+_OVER_MAX = 32
 
 ReadLog = Callable[[str, int, int], Awaitable[Sequence[Event]]]
 ReadHeads = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
@@ -68,7 +71,8 @@ class _Item:
     """A durable event on its way through a feed."""
 
     frame: str
-    generation_id: str | None = None
+    generation_id: str | None = None  # of the answer that it is,
+    in_response_to: str | None = None  # and what it answers
 
 
 class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
@@ -108,6 +112,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         )
         self._feeds: dict[str, _Feed] = {}
         self._producing: dict[str, tuple[str, Generation]] = {}
+        self._answered: deque[tuple[str, str]] = deque(maxlen=_ANSWERED_MAX)
         self._rooms_of: dict[str, set[str]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.slow_aborts = 0
@@ -146,7 +151,11 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             if origin is not None and answer is not None:
                 feed.answer(origin.connection_id, event.seq, event_frame(answer.type, answer.envelope()))
             feed.offer(event.seq, item)
-        self._ring(event.user_id, ["d", event.seq, item.generation_id], item.frame)
+        if item.in_response_to is not None:
+            # Whoever shows an answer says that it runs no longer: the instance that began it may have died meanwhile.
+            self._answered.append((event.user_id, item.in_response_to))
+            self.channels.command("HDEL", _gens(event.user_id), item.in_response_to)
+        self._ring(event.user_id, ["d", event.seq, item.generation_id, item.in_response_to], item.frame)
 
     def to_user(self, user_id: str, outgoing: Outgoing, *, skip: str | None = None) -> None:
         """Something ephemeral to all of a user's sessions, but for the connection `skip`."""
@@ -169,8 +178,13 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         if feed is not None:
             feed.generations = feed.without(generation.in_response_to)
             feed.generations[generation.generation_id] = generation
-        self.channels.command("HSET", _gens(user_id), generation.generation_id, _meta(generation))
-        self.channels.command("EXPIRE", _gens(user_id), _GENERATION_TTL_S)
+        self._announce(user_id, generation)
+
+    def _announce(self, user_id: str, generation: Generation) -> None:
+        """Let joiners elsewhere find it; under the message, so that a later attempt takes an earlier one's place."""
+        key = _gens(user_id)
+        self.channels.command("HSET", key, generation.in_response_to, _running(generation))
+        self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
 
     def chunk(self, user_id: str, generation: Generation, text: str, *, is_last: bool = False) -> None:
         """The next piece of an answer that this instance generates, to all of the user's sessions."""
@@ -189,7 +203,6 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     def end_generation(self, user_id: str, generation: Generation) -> None:
         """No more chunks will come; the answer itself is a durable event."""
         self._producing.pop(generation.generation_id, None)
-        self.channels.command("HDEL", _gens(user_id), generation.generation_id)
 
     def control(self, **words: Any) -> None:
         """A word to all instances, this one included."""
@@ -203,6 +216,15 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         words["keep"] = caller.connection_id
         self.on_control(words)
         self._ring(caller.user_id, ["r", words], "")
+
+    async def erase(self, user_id: str) -> int:
+        """Let Redis forget what is being said to the user; how many keys there were."""
+        try:
+            running = await self.channels.fields(_gens(user_id))
+            keys = [_gens(user_id), *(_gen(generation_id) for generation_id in running)]
+            return int(await self.channels.redis.delete(*keys))
+        except FAILURES:
+            return 0  # they end by themselves within minutes
 
     async def partial(self, generation_id: str) -> str:
         """What a generation of any instance has sent so far, as far as Redis remembers."""
@@ -344,7 +366,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             return
         frame = body.decode()
         if kind == "d":
-            feed.offer(rest[0], _Item(frame, generation_id=rest[1]))
+            feed.offer(rest[0], _Item(frame, generation_id=rest[1], in_response_to=rest[2]))
         elif kind == "c":
             feed.hear_chunk(rest[0], rest[1], rest[2], rest[3], frame)
         elif kind == "e":
@@ -360,7 +382,11 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             if generation.texts:
                 self.channels.command("RPUSH", key, *generation.texts)
                 self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
-            self.channels.command("HSET", _gens(user_id), generation.generation_id, _meta(generation))
+            self._announce(user_id, generation)
+        running = {(user_id, generation.in_response_to) for user_id, generation in self._producing.values()}
+        for user_id, in_response_to in self._answered:
+            if (user_id, in_response_to) not in running:
+                self.channels.command("HDEL", _gens(user_id), in_response_to)
         if not self.write_only:
             self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, {"kind": "look"}]))
             self._spawn(self.look())
@@ -426,6 +452,10 @@ def _meta(generation: Generation) -> bytes:
     return orjson.dumps([generation.conversation_id, generation.in_response_to, generation.session_id])
 
 
+def _running(generation: Generation) -> bytes:
+    return orjson.dumps([generation.generation_id, _meta(generation).decode()])
+
+
 def _generation(generation_id: str, meta: bytes | str) -> Generation:
     conversation_id, in_response_to, session_id = orjson.loads(meta)
     return Generation(generation_id, conversation_id, in_response_to, session_id, monotonic())
@@ -448,6 +478,7 @@ class _Feed:
         self.head: int | None = None
         self.sessions: dict[str, _Session] = {}
         self.generations: dict[str, Generation] = {}
+        self.over: deque[str] = deque(maxlen=_OVER_MAX)
         self.linger = 0.0
         self._pending: dict[int, _Item] = {}
         self._target = 0
@@ -498,8 +529,9 @@ class _Feed:
 
     def _serve(self, seq: int, item: _Item) -> None:
         self.head = seq
-        if item.generation_id is not None:
-            self.generations.pop(item.generation_id, None)
+        if item.generation_id is not None and item.in_response_to is not None:
+            self.over.append(item.generation_id)
+            self.generations = self.without(item.in_response_to)
         packet = message(item.frame)
         for sid, session in list(self.sessions.items()):
             if not session.live or session.position >= seq:
@@ -598,12 +630,15 @@ class _Feed:
             running = await self._delivery.channels.fields(_gens(self.user_id))
         except FAILURES:
             return
-        for generation_id, meta in running.items():
+        for found in running.values():
+            generation = _generation(*orjson.loads(found))
+            generation_id = generation.generation_id
             if generation_id in self.generations or generation_id in self._delivery._producing:
                 continue
-            generation = _generation(generation_id, meta)
             await self._fetch(generation)
-            self.generations.setdefault(generation_id, generation)
+            if generation_id not in self.over and generation_id not in self.generations:
+                self.generations = self.without(generation.in_response_to)
+                self.generations[generation_id] = generation
         stale = monotonic() - _GENERATION_TTL_S
         self.generations = {name: one for name, one in self.generations.items() if one.started_at > stale}
 
@@ -659,6 +694,9 @@ class _Feed:
 
 
 def _item(event: Event) -> _Item:
+    is_answer = event.type == "twin_message"
     return _Item(
-        event_frame(event.type, Outgoing.of(event).envelope()), generation_id=event.payload.get("generation_id")
+        event_frame(event.type, Outgoing.of(event).envelope()),
+        generation_id=event.payload.get("generation_id") if is_answer else None,
+        in_response_to=event.in_response_to if is_answer else None,
     )

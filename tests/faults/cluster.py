@@ -206,7 +206,7 @@ class Cluster:
         for user in users:
             for index in range(len(self.servers)):
                 async with self.device(user, index, last_seq=0, heartbeat=False) as fresh:
-                    await fresh.until(lambda _, r=fresh.record: r.resumed_at, 10.0)
+                    await fresh.until(lambda _, r=fresh.record: bool(r.resumed_at), 10.0)
                     found += len(fresh.record.generations)
         return found
 

@@ -67,7 +67,7 @@ async def f1(cluster: Cluster, scale: Scale) -> Figures:
 
 
 async def _streaming(device: Device, message_id: str) -> None:
-    await device.until(lambda state: (running := state.generation_of(message_id)) and running.text)
+    await device.until(lambda state: bool((running := state.generation_of(message_id)) and running.text))
 
 
 async def _amiss(cluster: Cluster, user: str, texts: dict[str, str]) -> int:
