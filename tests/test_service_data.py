@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
+from pymongo.read_concern import ReadConcern
 
-from tests.conftest import Connect, eventually, token_of
+from tests.conftest import Connect, eventually, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
-from twin_sio.app import Service
+from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
+from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.jobs import learn
+from twin_sio.local import RedisServer, start_mongod
+from twin_sio.store import mongo
 
 
 def data_token(user: str) -> str:
@@ -115,6 +121,46 @@ async def test_a_late_job_brings_nothing_back(
     await erase(url, user)
     await job
     assert await _nothing_left(url, user)
+
+
+async def test_what_is_too_old_is_removed_and_a_device_is_told_that_there_is_a_gap(
+    redis_server: RedisServer, model: ScriptedModel, connect: Connect, folder: Path, user: str
+) -> None:
+    mongod = start_mongod(folder, ttl_monitor_s=1)
+    client, db = mongo.connect(mongod.url, "retained", 5000)
+    try:
+        settings = settings_for(
+            mongod.url, redis_server.url, model.base_url, mongodb_database="retained", retention_messages_days=30
+        )
+        async with service(settings) as running:
+            device = await connect(url_of(running))
+            await device.ask("long ago")
+            await device.ask("not so long ago")
+            await device.close()
+            await db["events"].update_many({"seq": {"$lte": 2}}, {"$set": {"at": now() - timedelta(days=31)}})
+            await eventually(lambda: _count(db, 2), timeout=30)
+            seen: list[dict] = []
+            back = await connect(url_of(running), last_seq=1, on_envelope=lambda way, envelope: seen.append(envelope))
+            await eventually(lambda: [one for one in seen if one["type"] == "resumed"])
+            resumed = next(one["payload"] for one in seen if one["type"] == "resumed")
+            assert resumed == {"through_seq": 4, "complete": False}
+            await back.close()
+            await db["events"].update_many({}, {"$set": {"at": now() - timedelta(days=31)}})
+            await eventually(lambda: _count(db, 0), timeout=30)
+        kept_for_ever = settings.model_copy(update={"retention_messages_days": 0})
+        async with service(kept_for_ever) as running:
+            device = await connect(url_of(running))
+            assert device.state.last_seq == 4
+            assert "retention" not in await db["events"].index_information()
+            await device.close()
+    finally:
+        client.close()
+        mongod.stop()
+
+
+async def _count(db: mongo.Database, wanted: int) -> bool:
+    events = db["events"].with_options(read_concern=ReadConcern("majority"))  # as the log is read
+    return await events.count_documents({}) == wanted
 
 
 async def test_the_data_routes_take_their_scope_and_no_other(url: str, user: str) -> None:

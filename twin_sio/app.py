@@ -110,7 +110,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
         stack.callback(client.close)
         sealer = sealer_of(settings)
-        messages = mongo.MongoLog(db, sealer)
+        messages = mongo.MongoLog(db, sealer, expires=settings.retention_messages_days > 0)
         turns = mongo.MongoTurns(db, clock.now, sealer)
         contexts = mongo.MongoContexts(db, clock.now, settings.context_ttl_s, sealer)
         profiles = mongo.MongoProfiles(db, sealer)
@@ -336,6 +336,8 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         watching = asyncio.create_task(instance.loop_watch.run())
         stack.callback(watching.cancel)
         await mongo.create_indexes(parts.db)
+        kept = {"messages": settings.retention_messages_days, "evidence": settings.retention_evidence_days}
+        await mongo.apply_retention(parts.db, kept)
         parts.runner.start()
         stack.push_async_callback(parts.runner.drain, 0)
         await runner.setup()

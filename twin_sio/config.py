@@ -117,6 +117,12 @@ class Settings(BaseSettings):
     limit_events_per_second: int = _env("TWIN_LIMIT_EVENTS_PER_SECOND", 50, "events a second and connection", ge=1)
     limit_sessions: int = _env("TWIN_LIMIT_SESSIONS", 20, "sessions at once and user", ge=1)
 
+    retention_messages_days: int = _env(
+        "TWIN_RETENTION_MESSAGES_DAYS", 0, "days that messages and other events are kept; 0: for ever", ge=0
+    )
+    retention_evidence_days: int = _env(
+        "TWIN_RETENTION_EVIDENCE_DAYS", 0, "days that the evidence of the profile is kept; 0: for ever", ge=0
+    )
     job_timeout_s: int = _env(
         "TWIN_JOB_TIMEOUT_S", 60, "s a background job may take; a killed worker's job runs again after it", ge=1
     )

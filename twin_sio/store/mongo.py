@@ -16,7 +16,7 @@ import orjson
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -117,6 +117,30 @@ async def create_indexes(db: Database) -> None:
 
 
 @_stored
+async def apply_retention(db: Database, days: Mapping[str, int]) -> None:
+    """Let MongoDB remove what is older than so many days, per kind (`messages`, `evidence`); 0 keeps it for ever.
+
+    Changes what an earlier setting made, while the service runs.
+    """
+    for kind, (name, stamp) in _RETAINED.items():
+        seconds = days[kind] * 86_400
+        if not seconds:
+            with contextlib.suppress(OperationFailure):  # there was none
+                await db[name].drop_index("retention")
+            continue
+        try:
+            await db[name].create_index([(stamp, ASCENDING)], name="retention", expireAfterSeconds=seconds)
+        except OperationFailure:  # it is there with another time
+            await db.command("collMod", name, index={"name": "retention", "expireAfterSeconds": seconds})
+
+
+_RETAINED: Mapping[str, tuple[str, str]] = {
+    "messages": ("events", "at"),
+    "evidence": ("evidence", "observed_at"),
+}
+
+
+@_stored
 async def ping(db: Database) -> None:
     """Raise `StorageUnavailable` unless a primary answers."""
     await db.command("ping")
@@ -125,7 +149,9 @@ async def ping(db: Database) -> None:
 class MongoLog:
     """`Log` over one collection, `events`; density comes from the unique index, not from a counter."""
 
-    def __init__(self, db: Database, sealer: Sealer | None = None) -> None:
+    def __init__(self, db: Database, sealer: Sealer | None = None, *, expires: bool = False) -> None:
+        """`expires`: events are removed in time, so the head has to be remembered beside them."""
+        self._expires = expires
         self._sealer = sealer or Sealer()
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
         self._majority = self._events.with_options(read_concern=ReadConcern("majority"))
@@ -168,6 +194,9 @@ class MongoLog:
         if len(self._heads) > 50_000:
             self._heads.clear()
         self._heads[draft.user_id] = head + 1
+        if self._expires:
+            floor = {"$max": {"floor": head + 1}}
+            await self._users.update_one({"_id": draft.user_id}, floor, upsert=True)
         return Stored(self._event(doc), is_new=True)
 
     async def _newest(self, user_id: str) -> int:
