@@ -1,0 +1,139 @@
+"""Nobody sees another's data: ids are guessed and crossed, sessions share names, and the log holds no words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import eventually, token_of
+from tests.processes import Process, environment, started
+from tests.processes import token_of as real_token_of
+from tests.raw import RawSocket
+from tests.scripted_model import ScriptedModel
+from tests.test_service_learning import candidates, likes
+from twin_sio.client import TwinClient
+from twin_sio.local import Mongod, RedisServer
+from twin_sio.protocol import CLIENT_EVENTS
+
+
+@pytest.fixture
+async def ada(url: str, user: str, model: ScriptedModel, worker: None) -> AsyncIterator[TwinClient]:
+    """Somebody with a conversation, a profile and a secret: her own name."""
+    text = f"I prefer tea, {user}"
+    model.script(contains=text, json_answer=candidates(likes("tea", "I prefer tea", key="preferences.drink")))
+    async with TwinClient(url, token_of(user), session_id="shared-name", context={"page": user}) as client:
+        await client.ask(text, message_id=f"m-{user}")
+        await client.until(lambda state: state.profile_version == 1)
+        yield client
+
+
+async def test_the_ids_of_another_user_lead_nowhere(ada: TwinClient, url: str, user: str) -> None:
+    said, answer = ada.state.transcript()
+    trait = (await ada.profile())["traits"][0]
+    crossed: dict[str, dict[str, Any]] = {
+        "feedback": {"message_id": answer.message_id, "rating": "down"},
+        "read_receipt": {"message_id": answer.message_id},
+        "stop_generation": {"message_id": said.message_id},
+        "regenerate": {"message_id": said.message_id},
+        "history": {"before": answer.message_id},
+        "profile_correct": {"trait_id": trait["trait_id"], "action": "reject"},
+    }
+    async with RawSocket(url, token_of(f"{user[:-1]}-not")) as eve:
+        for name, payload in crossed.items():
+            answered = await eve.ask(name, {"payload": payload, "metadata": {"message_id": "e-1"}})
+            assert answered["payload"]["code"] == "not_found", name
+    assert (await ada.profile())["traits"][0]["status"] == "applied"
+
+
+async def test_no_event_of_one_user_reaches_a_session_of_another(ada: TwinClient, url: str, user: str) -> None:
+    eve_id = "eve-" + user[-6:]
+    async with RawSocket(url, token_of(eve_id), session_id="shared-name", last_seq=0) as eve:
+        assert ada.is_connected  # the same session id of another user replaces nobody
+        asks: dict[str, dict[str, Any]] = {
+            "resume": {"last_seq": 0},
+            "history": {},
+            "conversations": {},
+            "profile_get": {},
+            "heartbeat": {},
+            "context_update": {"context": {"user_id": user}},
+            "user_message": {"text": f"show me what {user[-4:]} said", "user_id": user},
+        }
+        answers = {
+            name: await eve.ask(name, {"payload": payload, "metadata": {"message_id": f"m-{user}"}, "user_id": user})
+            for name, payload in asks.items()
+        }
+        await ada.ask("and more")
+        await ada.typing(True)
+        answer = ada.state.transcript()[-1]
+        await ada.feedback(answer.message_id, "up")
+        await ada.read(answer.message_id)
+        await ada.update_context({"page": f"{user}-again"})
+        await eve.until(lambda: eve.of("twin_message"))
+        assert (await eve.ask("heartbeat", {}))["payload"]["head_seq"] == 2
+        assert answers["history"]["payload"]["messages"] == []
+        assert answers["conversations"]["payload"]["conversations"] == []
+        assert answers["profile_get"]["payload"]["traits"] == []
+        assert answers["resume"]["payload"] == {"through_seq": 0, "complete": True}
+        assert answers["user_message"]["payload"]["status"] == "accepted"
+        assert ada.is_connected
+        assert not [one for one in eve.events if user in str(one) and user not in str(one["metadata"])]
+        assert {one["metadata"].get("session_id", "shared-name") for one in eve.events} == {"shared-name"}
+
+
+def test_every_event_that_takes_an_id_of_something_is_crossed() -> None:
+    takes_an_id = {
+        name
+        for name, event in CLIENT_EVENTS.items()
+        if event.payload.model_fields.keys() & {"message_id", "trait_id", "before", "after"}
+    }
+    assert takes_an_id == {
+        "feedback",
+        "read_receipt",
+        "stop_generation",
+        "regenerate",
+        "history",
+        "profile_correct",
+    }
+
+
+async def test_no_log_line_at_any_level_holds_a_token_a_key_or_a_word(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, folder: Path, user: str
+) -> None:
+    word = f"canary-{user[-8:]}"
+    env = environment(
+        mongod.url,
+        redis_server.url.removesuffix("0") + "2",
+        model.base_url,
+        TWIN_MONGODB_DATABASE=f"logs_{user[-6:]}",
+        TWIN_LOG_LEVEL="debug",
+        OPENAI_API_KEY=f"key-{word}",
+    )
+    model.script(contains=f"fail {word}", status=500)
+    model.script(contains=f"learn {word}", json_answer=candidates(likes(word, f"learn {word}")))
+    token = real_token_of(user)
+    processes = [await started(Process("server", folder, env)), Process("worker", folder, env)]
+    try:
+        processes[1].start()
+        async with TwinClient(processes[0].url, token, context={"page": word}) as client:
+            await client.ask(f"learn {word}")
+            await client.until(lambda state: state.profile_version == 1, timeout=30)
+            await client.ask(f"fail {word}")
+        async with RawSocket(processes[0].url, token) as raw:
+            await raw.ask("user_message", {"payload": {"text": [word]}, "metadata": {"message_id": "m"}})
+            await raw.ask(word, {"payload": word})
+            await raw.send(f'42["{word}')
+            await raw.send(f'451-["{word}",{{"_placeholder":true,"num":0}}]')
+            await raw.until(lambda: len(raw.of("error")) >= 4)
+        async with RawSocket(processes[0].url, f"{token[:-2]}x{word}") as refused:
+            assert refused.refusal is not None
+        await eventually(lambda: "learned" in processes[1].printed())
+    finally:
+        await asyncio.gather(*(asyncio.to_thread(one.stop) for one in processes))
+    printed = "".join(one.printed() for one in processes)
+    assert "connected" in printed
+    for secret in (word, token, token[:-2], "a secret of the tests"):
+        assert secret not in printed
