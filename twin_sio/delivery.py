@@ -200,7 +200,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
         self._ring(user_id, ["c", generation.generation_id, index, text, _meta(generation).decode()], frame)
 
-    def end_generation(self, user_id: str, generation: Generation) -> None:
+    def end_generation(self, generation: Generation) -> None:
         """No more chunks will come; the answer itself is a durable event."""
         self._producing.pop(generation.generation_id, None)
 
@@ -595,6 +595,8 @@ class _Feed:
 
     def hear_chunk(self, generation_id: str, index: int, text: str, meta: str, frame: str) -> None:
         """A chunk from another instance. One that is ahead waits for the whole text, which Redis holds."""
+        if generation_id in self.over:  # a Redis that stood still says it late
+            return
         generation = self.generations.get(generation_id)
         if generation is None:
             generation = _generation(generation_id, meta)

@@ -47,7 +47,7 @@ class Delivery(Protocol):
         """The next piece of it, to all; whoever joins later gets all pieces so far as one."""
         ...
 
-    def end_generation(self, user_id: str, generation: Generation) -> None:
+    def end_generation(self, generation: Generation) -> None:
         """No more pieces will come."""
         ...
 

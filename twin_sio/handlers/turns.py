@@ -296,7 +296,7 @@ class TurnRunner:
             for task in (work, keep, *watch):
                 task.cancel()
             await asyncio.gather(work, keep, *watch, return_exceptions=True)
-            self._delivery.end_generation(turn.user_id, generation)
+            self._delivery.end_generation(generation)
             self.show(turn, "done")
 
     async def _keep(self, turn: Turn, generation: Generation, stop: asyncio.Event) -> None:
