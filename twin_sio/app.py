@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import signal
+import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -341,10 +342,21 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         parts.runner.start()
         stack.push_async_callback(parts.runner.drain, 0)
         await runner.setup()
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024, ssl_context=_tls(settings))
         await site.start()
         instance.port = runner.addresses[0][1]
         yield instance
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError):
+        raise ConfigError("TWIN_TLS_CERT and TWIN_TLS_KEY cannot be read, or do not fit each other.") from None
+    return context
 
 
 async def _close(sockets: SocketServer, runner: web.AppRunner) -> None:

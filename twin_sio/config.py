@@ -127,6 +127,8 @@ class Settings(BaseSettings):
         "TWIN_JOB_TIMEOUT_S", 60, "s a background job may take; a killed worker's job runs again after it", ge=1
     )
     log_level: Literal["debug", "info", "warning", "error"] = _env("TWIN_LOG_LEVEL", "info", "the least that is logged")
+    tls_cert: Path | None = _env("TWIN_TLS_CERT", None, "certificate chain (PEM), for those without a proxy")
+    tls_key: Path | None = _env("TWIN_TLS_KEY", None, "its private key (PEM)")
     cors_origins: Words = _env(
         "TWIN_CORS_ORIGINS", (), "origins of browsers that may connect, space-separated; empty: the same origin"
     )
@@ -155,6 +157,8 @@ class Settings(BaseSettings):
             raise ConfigError("TWIN_JWT_ALGORITHMS must name algorithms of one family: HS256, or RS256 / ES256.")
         if not algorithms & shared and not self.jwt_jwks_url:
             raise ConfigError("TWIN_JWT_JWKS_URL is needed for RS256 / ES256 tokens.")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("TWIN_TLS_CERT and TWIN_TLS_KEY are set together or not at all.")
         if self.is_dev:
             return
         for name, value in (("TWIN_MONGODB_URL", self.mongodb_url), ("TWIN_REDIS_URL", self.redis_url)):
@@ -178,7 +182,7 @@ def table() -> str:
         if isinstance(default, SecretStr):
             shown = "a development secret" if default.get_secret_value() else ""
         else:
-            shown = " ".join(default) if isinstance(default, tuple) else str(default)
+            shown = " ".join(default) if isinstance(default, tuple) else "" if default is None else str(default)
         variable = " / ".join(f"`{name}`" for name in names)
         rows.append(f"| {variable} | {f'`{shown}`' if shown else '–'} | {field.description} |")
     return "\n".join(rows) + "\n"

@@ -1,0 +1,113 @@
+"""The doors themselves: TLS, origins, headers of the pages, and a start that says what is wrong."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.conftest import settings_for
+from tests.processes import Process
+from tests.scripted_model import ScriptedModel
+from twin_sio.app import service
+from twin_sio.clock import now
+from twin_sio.config import Settings
+from twin_sio.local import Mongod, RedisServer
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that nobody but this test trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now() - timedelta(days=1))
+        .not_valid_after(now() + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert, private = folder / "cert.pem", folder / "key.pem"
+    cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form, none = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, none))
+    return cert, private
+
+
+async def test_tls_is_served_with_a_certificate_of_ones_own(settings: Settings, folder: Path) -> None:
+    cert, key = certificate(folder)
+    trust = ssl.create_default_context(cafile=str(cert))
+    async with service(settings.model_copy(update={"tls_cert": cert, "tls_key": key})) as running:
+        url = f"https://localhost:{running.port}"
+        async with aiohttp.ClientSession() as http, http.get(f"{url}/healthz", ssl=trust) as response:
+            assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [(None, 200), ("https://app.example", 200), ("https://evil.example", 400), ("null", 400)],
+)
+async def test_only_listed_origins_connect_and_native_clients_pass(
+    origin: str | None, status: int, mongod: Mongod, redis_server: RedisServer, model: ScriptedModel
+) -> None:
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, cors_origins="https://app.example")
+    headers = {"Origin": origin} if origin else {}
+    async with service(settings) as running, aiohttp.ClientSession() as http:
+        url = f"http://127.0.0.1:{running.port}/socket.io/?EIO=4&transport=polling"
+        async with http.get(url, headers=headers) as response:
+            assert response.status == status
+            assert response.headers.get("Access-Control-Allow-Origin") in (None, "https://app.example")
+
+
+async def test_the_chat_page_allows_nothing_but_its_own_and_is_there_in_dev_only(url: str, settings: Settings) -> None:
+    async with aiohttp.ClientSession() as http:
+        for path in ("/", "/chat.js", "/chat.css", "/socket.io.min.js"):
+            async with http.get(url + path) as response:
+                assert response.status == 200
+                assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+                assert "unsafe" not in response.headers["Content-Security-Policy"]
+                assert response.headers["X-Content-Type-Options"] == "nosniff"
+        in_production = settings.model_copy(update={"env": "production"})
+        async with service(in_production) as running, http.get(f"http://127.0.0.1:{running.port}/") as response:
+            assert response.status == 404
+
+
+@pytest.mark.parametrize(
+    ("module", "env", "told"),
+    [
+        ("server", {"TWIN_ENV": "production"}, "TWIN_MONGODB_URL"),
+        ("server", {"TWIN_PORT": "many"}, "PORT"),
+        ("server", {"TWIN_TLS_CERT": "x.pem"}, "TWIN_TLS_KEY"),
+        ("worker", {}, "TWIN_REDIS_URL"),
+    ],
+)
+async def test_a_start_that_cannot_be_says_which_variable_in_one_line(
+    module: str, env: dict[str, str], told: str, folder: Path
+) -> None:
+    process = Process(module, folder, env)
+    process.start()
+    assert await process.wait() == 2
+    assert told in process.printed()
+    assert len(process.printed().strip().splitlines()) == 1
+
+
+async def test_a_database_that_is_not_there_is_named_at_the_start(
+    redis_server: RedisServer, model: ScriptedModel, folder: Path
+) -> None:
+    env = {
+        "TWIN_MONGODB_URL": "mongodb://127.0.0.1:9/?replicaSet=none",
+        "TWIN_REDIS_URL": redis_server.url,
+        "OPENAI_BASE_URL": model.base_url,
+        "TWIN_MONGODB_TIMEOUT_MS": "300",
+        "PORT": "0",
+    }
+    process = Process("server", folder, env)
+    process.start()
+    assert await process.wait() == 1
+    assert "TWIN_MONGODB_URL" in process.printed()
+    assert "Traceback" not in process.printed()
