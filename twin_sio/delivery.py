@@ -221,7 +221,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         """Let Redis forget what is being said to the user; how many keys there were."""
         try:
             running = await self.channels.fields(_gens(user_id))
-            keys = [_gens(user_id), *(_gen(generation_id) for generation_id in running)]
+            keys = [_gens(user_id), *(_gen(orjson.loads(value)[0]) for value in running.values())]
             return int(await self.channels.redis.delete(*keys))
         except FAILURES:
             return 0  # they end by themselves within minutes
