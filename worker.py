@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextlib import AsyncExitStack
 from typing import Any
 
-from arq import cron
+import structlog
+from arq import Worker, cron
 from arq.connections import RedisSettings
-from arq.worker import create_worker
 
 from twin_sio.app import configure_logs, core
+from twin_sio.channels import FAILURES
 from twin_sio.config import ConfigError, Settings
 from twin_sio.jobs import QUEUE, TRIES, learn, sweep
 
+log = structlog.get_logger("worker")
+
 _SWEEP_SECONDS = set(range(0, 60, 5))
+_AWAY_S = 0.5
+
+
+class PatientWorker(Worker):
+    """An arq worker that outlives its Redis. arq's own ends with the first command that fails."""
+
+    async def _poll_iteration(self) -> None:
+        try:
+            await super()._poll_iteration()
+        except FAILURES as error:
+            # A job whose end could not be noted runs again, which changes nothing.
+            log.warning("redis_away", error=type(error).__name__)
+            await asyncio.sleep(_AWAY_S)
+            # A job that could not be fetched to its end keeps its slot in arq's count: give back what nobody uses.
+            for _ in range(self.job_counter - sum(not task.done() for task in self.tasks.values())):
+                self._release_sem_dec_counter_on_complete()
+
+    async def close(self) -> None:
+        try:
+            await super().close()
+        except FAILURES:  # arq has stopped on its way to `on_shutdown`
+            if self.on_shutdown is not None:
+                await self.on_shutdown(self.ctx)
 
 
 def worker_settings(settings: Settings) -> dict[str, Any]:
@@ -55,7 +82,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     configure_logs(settings.log_level, for_people=settings.is_dev)
-    create_worker(worker_settings(settings)).run()
+    PatientWorker(**worker_settings(settings)).run()
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -18,7 +19,7 @@ from tests.faults.record import Json, Record, Sum, judged
 from tests.faults.stock import StockClients
 from tests.faults.wire import Wire
 from tests.processes import Process, environment, started, token_of
-from twin_sio.client import Backoff, TwinClient
+from twin_sio.client import Backoff, Message, TwinClient
 from twin_sio.clock import new_id
 from twin_sio.local import Mongod, RedisServer, start_mongod, start_redis
 
@@ -175,6 +176,16 @@ class Cluster:
         async with self._http.get(f"{self.model.url}/control") as response:
             seen: Json = await response.json()
             return seen
+
+    async def teach(self, device: Device) -> Message:
+        """Say what the worker learns a first trait from, and wait until the device knows of it; the answer."""
+        text = f"I prefer tea, {device.user}"
+        trait = {"key": "preferences.drink", "value": "tea", "quote": "I prefer tea"}
+        found = {"candidates": [{**trait, "kind": "explicit", "polarity": "support"}]}
+        await self.script(text, json_answer=json.dumps(found))
+        answer = await device.ask(text, timeout=30)
+        await device.until(lambda state: state.profile_version > 0, 60)
+        return answer
 
     # -- the truth ---------------------------------------------------------------------------------------------------
 

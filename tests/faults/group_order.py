@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -144,15 +143,11 @@ class Schedule:
 
     async def prepare(self, stack: AsyncExitStack) -> None:
         """Four devices that have heard a first answer and a first trait."""
-        text = f"I prefer tea, {self.user}"
-        trait = {"key": "preferences.drink", "value": "tea", "quote": "I prefer tea", "kind": "explicit"}
-        answer = json.dumps({"candidates": [{**trait, "polarity": "support"}]})
-        await self.cluster.script(text, json_answer=answer)
-        await self.cluster.script(self.user, token_delay_s=0.02)
         for number in range(4):
             device = Careless(self.cluster, self.user, number % 2, random.Random(self.choose.random()))
             self.devices.append(await stack.enter_async_context(device))
-        self.answer_id = (await self.devices[0].ask(text, timeout=30)).message_id
+        self.answer_id = (await self.cluster.teach(self.devices[0])).message_id
+        await self.cluster.script(self.user, token_delay_s=0.02)
         for device in self.devices:
             await device.until(lambda state: state.profile_version > 0, 60)
         self.trait_id = next(iter(self.devices[0].state.traits))

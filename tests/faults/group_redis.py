@@ -77,6 +77,10 @@ async def f3(cluster: Cluster, scale: Scale) -> Figures:
         whole_s = await audience.whole_after(back_at, away_finals)
         deaf = await audience.deaf()
         ready_s = await _until_all_ready(cluster, back_at)
+        asked_at = time.monotonic()
+        async with cluster.device(cluster.user("f3-learns")) as pupil:
+            await cluster.teach(pupil)
+        learnt_s = time.monotonic() - asked_at
         await audience.answered()
         total = await cluster.settle(audience.records)
         ghosts = await cluster.ghosts(audience.devices)
@@ -86,6 +90,7 @@ async def f3(cluster: Cluster, scale: Scale) -> Figures:
     figures.count("answers made meanwhile", len(away_finals), at_most=None)
     figures.time("every device whole after", whole_s, at_most_s=3.0)
     figures.count("deaf instances", deaf)
+    figures.time("learnt from a message within", learnt_s, at_most_s=10.0)
     figures.time("all ready after", ready_s, at_most_s=scale.pick(6.0, 3.0))
     return figures
 
