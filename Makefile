@@ -13,7 +13,7 @@ run: setup ## set up what is missing and start the service with all that it need
 	@exec $(BIN)/python server.py
 
 test: setup-test browser lint types contracts ## lint, types, import contracts and all tests
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 faults: setup-test ## break the service in every way it must survive, with figures; takes some minutes
 	@$(BIN)/python -m tests.faults

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faults.cluster import Cluster
 from tests.faults.figures import Scale
 from tests.faults.group_death import f1, f7
+
+pytestmark = pytest.mark.xdist_group("faults")  # one cluster is enough
 
 
 async def test_streams_survive_the_death_of_their_server(cluster: Cluster, short: Scale) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faults.cluster import Cluster
 from tests.faults.figures import Scale
 from tests.faults.group_order import f6, f12
+
+pytestmark = pytest.mark.xdist_group("faults")  # one cluster is enough
 
 
 async def test_events_of_all_servers_reach_all_devices_in_one_order(cluster: Cluster, short: Scale) -> None:

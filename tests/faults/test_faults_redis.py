@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faults.cluster import Cluster
 from tests.faults.figures import Scale
 from tests.faults.group_redis import f2, f3, f10
+
+pytestmark = pytest.mark.xdist_group("faults")  # one cluster is enough
 
 
 async def test_a_redis_that_stands_still_holds_up_nobody_and_is_caught_up_with(cluster: Cluster, short: Scale) -> None:
