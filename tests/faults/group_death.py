@@ -44,6 +44,7 @@ async def f1(cluster: Cluster, scale: Scale) -> Figures:
             killed_at = time.monotonic()
             cluster.servers[victim].kill()
             restarted = asyncio.create_task(cluster.restart(victim))
+            await _meanwhile([pair for pair in zip(second, asked, strict=True) if pair[0].server != victim])
             for one, other, message_id in zip(first, second, asked, strict=True):
                 await one.answer(message_id, 60)
                 await other.answer(message_id, 60)
@@ -64,6 +65,14 @@ async def f1(cluster: Cluster, scale: Scale) -> Figures:
     figures.note(f"{whole} of {finals} answers joined from all their chunks")
     figures.time("p95 to resumed", percentile(times, 0.95), at_most_s=scale.pick(6.0, 3.0))
     return figures
+
+
+async def _meanwhile(readers: Sequence[tuple[Device, str]]) -> None:
+    """Things happen while others are away, so that they have something to resume."""
+    for _ in range(4):
+        for device, message_id in readers:
+            await device.read(message_id)
+        await asyncio.sleep(0.1)
 
 
 async def _streaming(device: Device, message_id: str) -> None:
