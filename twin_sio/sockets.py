@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket as socket_module
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import orjson
@@ -213,6 +213,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         self._handshake_s = handshake_s
         self._closing: set[asyncio.Future[None]] = set()
         self.eio.create_queue = Outbox
+        self.eio.start_background_task = self._start_for_socket
         self.eio._async = {**self.eio._async, "websocket": WebSocket}
         Payload.max_decode_packets = POLL_PACKETS
 
@@ -300,6 +301,15 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _start_for_socket(target: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **named: Any) -> Any:
+        """Start one of the library's tasks. A socket's next ping is kept with it, to end when it ends: otherwise every
+        closed socket would live on for a whole ping interval."""
+        task = asyncio.ensure_future(target(*args, **named))
+        if target.__name__ == "_send_ping":
+            target.__self__.ping_task = task  # type: ignore[attr-defined]
+        return task
+
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
         await super()._handle_eio_connect(eio_sid, environ)
         self._expect_entry(eio_sid)
@@ -345,6 +355,9 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         socket = self.eio.sockets.get(eio_sid)
+        ping = getattr(socket, "ping_task", None)
+        if ping is not None and ping is not asyncio.current_task():
+            ping.cancel()
         await super()._handle_eio_disconnect(eio_sid, reason)
         if socket is not None and reason == self.reason.PING_TIMEOUT:
             # The library says goodbye and waits for it to be read, which whoever is silent may never do.
