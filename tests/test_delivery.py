@@ -1,0 +1,90 @@
+"""Delivery on its own, over a real Redis: what an instance hears, and what it forgets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from bench.disconnects import Connected
+from tests.conftest import eventually
+from twin_sio.channels import Channels
+from twin_sio.clock import new_id, now
+from twin_sio.delivery import Delivery
+from twin_sio.domain import Event
+from twin_sio.local import RedisServer
+
+
+async def _nothing(user_id: str, after: int, limit: int) -> Sequence[Event]:
+    return []
+
+
+async def _no_heads(user_ids: Sequence[str]) -> Mapping[str, int]:
+    return {}
+
+
+@asynccontextmanager
+async def delivering(redis_server: RedisServer) -> AsyncIterator[Delivery]:
+    one = Delivery(redis_server.url, clock=now, new_id=new_id, read=_nothing, heads=_no_heads)
+    await one.start()
+    try:
+        yield one
+    finally:
+        await one.stop()
+
+
+def event(user: str, seq: int) -> Event:
+    return Event(user, seq, "user_message", f"m-{seq}", "main", now(), {"text": "x" * 200})
+
+
+async def test_an_instance_decodes_nothing_of_what_fifty_others_say_to_other_users(
+    redis_server: RedisServer, user: str
+) -> None:
+    async with delivering(redis_server) as mine, delivering(redis_server) as other:
+        await mine.prepare(user)
+        senders = [Channels(redis_server.url) for _ in range(50)]
+        for sender in senders:
+            await sender.start()
+        before = mine.channels.heard
+        for round_ in range(100):
+            for index, sender in enumerate(senders):
+                sender.publish(
+                    f"twin:user:{user}-{index}", b'["x","d",1,null,null]\n' + bytes([round_ % 50 + 40]) * 300
+                )
+        for sender in senders:
+            await sender.stop()
+        other.publish(event(user, 1))
+        await eventually(lambda: mine.channels.heard > before)
+        assert mine.channels.heard == before + 1
+
+
+async def test_what_is_published_is_heard_in_the_order_of_the_calls(redis_server: RedisServer, user: str) -> None:
+    heard: list[bytes] = []
+    ears = Channels(redis_server.url, on_message=lambda _, payload: heard.append(payload))
+    mouth = Channels(redis_server.url)
+    await ears.start()
+    await mouth.start()
+    try:
+        assert await ears.subscribe(f"test:{user}")
+        for index in range(1000):
+            mouth.publish(f"test:{user}", str(index).encode())
+            if index % 100 == 0:
+                await asyncio.sleep(0)
+        await eventually(lambda: len(heard) == 1000)
+        assert heard == [str(index).encode() for index in range(1000)]
+        ears.unsubscribe(f"test:{user}")
+        await eventually(lambda: _silent(mouth, user, heard))
+    finally:
+        await asyncio.gather(ears.stop(), mouth.stop())
+
+
+async def _silent(mouth: Channels, user: str, heard: list[bytes]) -> bool:
+    before = len(heard)
+    found = await mouth.redis.execute_command("PUBSUB", "NUMSUB", f"test:{user}")
+    return found[1] == 0 and len(heard) == before
+
+
+async def test_a_thousand_disconnects_leave_no_entry_in_any_table() -> None:
+    manager = Connected.ours(1000)
+    await manager.leave_all()
+    assert manager.left_behind() == {}
