@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
 import pytest
 
 from tests.conftest import Connect, eventually, token_of
+from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
+from tests.test_store import draft
 from twin_sio.client import HandshakeRefused, RequestFailed, TwinClient
+from twin_sio.config import Settings
+from twin_sio.store import mongo
 
 
 async def test_a_message_is_acknowledged_and_answered(connect: Connect, model: ScriptedModel) -> None:
@@ -301,3 +306,20 @@ async def test_a_session_is_refused_with_a_code(url: str, user: str) -> None:
             await client.connect()
         assert refused.value.code == code
         await client.close()
+
+
+async def test_a_repeat_from_a_device_that_is_still_catching_up_makes_no_hole(
+    url: str, user: str, settings: Settings
+) -> None:
+    client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, 5000)
+    said = [draft(user, f"m-{index}") for index in range(1, 3001)]
+    await db["events"].insert_many([{**asdict(one), "seq": seq} for seq, one in enumerate(said, 1)])
+    client.close()
+    async with RawSocket(url, token_of(user), last_seq=0) as back:
+        await back.ask("user_message", {"payload": {"text": "hi"}, "metadata": {"message_id": "m-3000"}})
+        assert not back.of("resumed")  # it was asked for in the middle
+        await back.until(lambda: back.of("resumed"))
+        seqs = [one["metadata"]["seq"] for one in back.events if "seq" in one["metadata"]]
+        assert seqs[:3000] == list(range(1, 3001))
+        receipts = back.of("message_received")
+        assert [one["payload"] for one in receipts] == [{"message_id": "m-3000", "status": "duplicate"}]

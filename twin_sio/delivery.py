@@ -171,6 +171,12 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         """To one connection of this instance; for the dead it is dropped."""
         self._write(caller.connection_id, event_frame(outgoing.type, outgoing.envelope()))
 
+    def in_turn(self, caller: Caller, outgoing: Outgoing) -> None:
+        """Something about a stored event to one connection, not ahead of what that has not been sent yet."""
+        feed = self._feeds.get(caller.user_id)
+        if feed is not None and outgoing.seq is not None:
+            feed.answer(caller.connection_id, outgoing.seq, event_frame(outgoing.type, outgoing.envelope()))
+
     def begin_generation(self, user_id: str, generation: Generation) -> None:
         """An answer begins under a fresh id; it replaces what an earlier attempt at it has shown."""
         self._producing[generation.generation_id] = (user_id, generation)

@@ -39,6 +39,11 @@ class Delivery(Protocol):
         """To the caller alone."""
         ...
 
+    def in_turn(self, caller: Caller, outgoing: Outgoing) -> None:
+        """To the caller alone, with the seq of something stored: in that event's place where the caller has not come
+        so far yet, at once where it has. Otherwise it would look like a hole."""
+        ...
+
     def begin_generation(self, user_id: str, generation: Generation) -> None:
         """An attempt at an answer begins; it replaces what earlier attempts have shown."""
         ...

@@ -72,11 +72,10 @@ class Conversation:
         turn = await self._turns.ensure(self._turn(caller, known))  # heals a crash between message and turn
         receipt = self._receipt(draft, known.seq, "duplicate")
         answer = await self._messages.get(known.user_id, answer_id(turn))
+        self._delivery.in_turn(caller, receipt)
         if answer is not None:
-            self._delivery.to_session(caller, receipt)
-            self._delivery.to_session(caller, Outgoing.of(answer))
-            return Answer(receipt, told=True)
-        return Answer(receipt)
+            self._delivery.in_turn(caller, Outgoing.of(answer))
+        return Answer(receipt, told=True)
 
     async def stop_generation(self, caller: Caller, sent: Incoming[StopGeneration]) -> None:
         """End the running or waiting answer to a message; whoever runs it says so by `status: stopped`."""
@@ -113,7 +112,9 @@ class Conversation:
         stored = await self._messages.append(draft)
         if not stored.is_new:
             _same(draft, stored.event)
-            return Answer(self._receipt(draft, stored.event.seq, "duplicate"))
+            repeated = self._receipt(draft, stored.event.seq, "duplicate")
+            self._delivery.in_turn(caller, repeated)
+            return Answer(repeated, told=True)
         receipt = self._receipt(draft, stored.event.seq, "accepted")
         self._delivery.publish(stored.event, caller, receipt)
         return Answer(receipt, told=True)
