@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -117,7 +118,8 @@ async def working(settings: Settings) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await worker.close()
+        with contextlib.suppress(asyncio.CancelledError):  # of the job it was at
+            await worker.close()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
@@ -237,13 +237,14 @@ async def test_no_more_answers_run_at_once_than_allowed(server):
 
 
 async def test_waiting_for_a_slot_ends_as_model_timeout(server):
-    server.script(hang=True)
-    async with opened(server.base_url, concurrency=1, first_token_s=0.1) as model, AsyncExitStack() as held:
+    server.script(hang_after=1)  # it holds the slot for as long as it may be silent
+    async with opened(server.base_url, concurrency=1, first_token_s=1.0, stall_s=60.0) as model:
         holder = asyncio.create_task(read_broken(model))
-        held.push_async_callback(asyncio.wait, [holder])
-        await server.until(lambda seen: seen.running == 1)
+        await server.until(lambda seen: seen.tokens_sent == 1)
         _, failure = await read_broken(model)
         assert isinstance(failure, ModelTimeout)
+        holder.cancel()
+        await asyncio.gather(holder, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

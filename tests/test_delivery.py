@@ -43,16 +43,14 @@ async def test_an_instance_decodes_nothing_of_what_fifty_others_say_to_other_use
     async with delivering(redis_server) as mine, delivering(redis_server) as other:
         await mine.prepare(user)
         senders = [Channels(redis_server.url) for _ in range(50)]
-        for sender in senders:
-            await sender.start()
+        await asyncio.gather(*(sender.start() for sender in senders))
         before = mine.channels.heard
         for round_ in range(100):
             for index, sender in enumerate(senders):
                 sender.publish(
                     f"twin:user:{user}-{index}", b'["x","d",1,null,null]\n' + bytes([round_ % 50 + 40]) * 300
                 )
-        for sender in senders:
-            await sender.stop()
+        await asyncio.gather(*(sender.stop() for sender in senders))
         other.publish(event(user, 1))
         await eventually(lambda: mine.channels.heard > before)
         assert mine.channels.heard == before + 1
