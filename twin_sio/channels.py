@@ -36,6 +36,16 @@ def client(url: str, *, timeout_s: float | None = _TIMEOUT_S) -> Redis:
     return redis
 
 
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel until they have ended: the Redis client loses a cancellation that comes while it connects."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Channels:
     """Publish and subscribe, over one connection each; both survive a Redis that hangs, dies or comes back empty."""
 
@@ -81,10 +91,7 @@ class Channels:
         """Send what is queued, if Redis takes it within a second, then close."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), _TIMEOUT_S)
-        tasks = [*self._tasks, *([self._ear_task] if self._ear_task else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(*self._tasks, *([self._ear_task] if self._ear_task else []))
         for redis in (self.redis, self._ears):
             with contextlib.suppress(*FAILURES):
                 await redis.aclose()
@@ -226,8 +233,7 @@ class Channels:
                 log.warning("redis_deaf")
                 self._break()
                 restarted_at = monotonic()
-                self._ear_task.cancel()
-                await asyncio.gather(self._ear_task, return_exceptions=True)
+                await _end(self._ear_task)
                 self._ear_task = asyncio.create_task(self._listen())
 
     def _heard(self) -> None:
