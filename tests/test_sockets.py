@@ -350,6 +350,7 @@ async def test_who_was_refused_or_has_left_the_namespace_is_a_stranger_again() -
 
     async with served(handshake_s=0.4) as one:
         async with RawSocket(one.url, None) as left:
+            await asyncio.sleep(0.5)  # past the look at newcomers
             await left.send("41")
             await asyncio.wait_for(left.closed.wait(), 5)
         one.admit = refuse
