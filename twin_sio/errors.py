@@ -73,12 +73,6 @@ class Busy(ServiceError):
     text = "Too many messages of this conversation wait for an answer."
 
 
-class Overloaded(ServiceError):
-    code = "overloaded"
-    retryable = True
-    text = "The service is at its limit: try again after the time given."
-
-
 class StorageUnavailable(ServiceError):
     code = "storage_unavailable"
     retryable = True
