@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,12 +17,23 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from twin_sio.auth import Authenticator, KeySet, SharedSecrets
-from twin_sio.clock import now
+from twin_sio.domain import Identity
 from twin_sio.errors import Refused
 
 SECRET = "a secret that is long enough for every algorithm of its family, shared"
 LATER = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 GOOD = {"sub": "ada", "exp": LATER}
+
+
+class NothingRevoked:
+    """Whose tokens all count; revocation itself is tested over a real Redis."""
+
+    async def revoke_user(self, user_id: str, at: datetime, for_s: int) -> None: ...
+
+    async def revoke_token(self, token_id: str, for_s: int) -> None: ...
+
+    async def revoked(self, identities: Sequence[Identity]) -> Sequence[bool]:
+        return [False] * len(identities)
 
 
 def authenticator(keys: Any = None, **more: Any) -> Authenticator:
@@ -31,7 +43,7 @@ def authenticator(keys: Any = None, **more: Any) -> Authenticator:
         "audience": "",
         "leeway_s": 5,
         "default_scopes": ("twin:chat", "twin:profile"),
-        "clock": now,
+        "revocations": NothingRevoked(),
     }
     return Authenticator(keys or SharedSecrets(SECRET), **{**settings, **more})
 

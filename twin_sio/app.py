@@ -324,7 +324,6 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(gateway.stop)
         rest = Rest(
             authenticator=shared.authenticator,
-            revocations=shared.revocations,
             personal=parts.personal,
             presence=shared.presence,
             delivery=parts.delivery,
@@ -376,6 +375,7 @@ class _Doors:
 
 def _doors(settings: Settings, parts: Core) -> _Doors:
     channels = parts.delivery.channels
+    revocations = RedisRevocations(channels.redis, lambda: channels.healthy)
     return _Doors(
         Authenticator(
             _keys(settings),
@@ -384,10 +384,10 @@ def _doors(settings: Settings, parts: Core) -> _Doors:
             audience=settings.jwt_audience,
             leeway_s=settings.jwt_leeway_s,
             default_scopes=settings.default_scopes,
-            clock=clock.now,
+            revocations=revocations,
         ),
         RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy),
-        RedisRevocations(channels.redis, lambda: channels.healthy),
+        revocations,
     )
 
 

@@ -13,9 +13,10 @@ import orjson
 from jose import jwk, jws, jwt
 from jose.exceptions import ExpiredSignatureError, JOSEError, JWSError
 
-from twin_sio.clock import Clock, monotonic
+from twin_sio.clock import monotonic
 from twin_sio.domain import Identity
 from twin_sio.errors import Refused
+from twin_sio.store import Revocations
 
 _TOKEN_MAX = 16_384
 _USER_MAX = 255
@@ -103,15 +104,15 @@ class Authenticator:
         audience: str,
         leeway_s: int,
         default_scopes: tuple[str, ...],
-        clock: Clock,
+        revocations: Revocations,
     ) -> None:
         self._keys = keys
+        self._revocations = revocations
         self._algorithms = list(algorithms)
         self._issuer = issuer or None
         self._audience = audience or None
         self._leeway_s = leeway_s
         self._default_scopes = frozenset(default_scopes)
-        self._clock = clock
 
     async def identify(self, token: str | None) -> Identity:
         """Who the token says somebody is; raises `Refused`: auth_missing, auth_invalid, auth_expired, unavailable."""
@@ -129,7 +130,10 @@ class Authenticator:
             raise auth_expired() from None
         except (JOSEError, ValueError, TypeError, AttributeError, KeyError):
             raise auth_invalid() from None
-        return self._identity(claims)
+        identity = self._identity(claims)
+        if any(await self._revocations.revoked([identity])):
+            raise auth_invalid()
+        return identity
 
     def _claims(self, token: str, keys: Any) -> Mapping[str, Any]:
         candidates = keys if isinstance(keys, tuple) else (keys,)

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from socketio.exceptions import ConnectionRefusedError as SocketRefused
 
-from twin_sio.auth import Authenticator, auth_expired, auth_invalid
+from twin_sio.auth import Authenticator, auth_expired
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.delivery import Delivery, room
 from twin_sio.domain import Caller, Device
@@ -185,8 +185,6 @@ class Gateway:
         identity = await self._authenticator.identify(sent.token or _bearer(environ))
         if sent.user_id is not None and sent.user_id != identity.user_id:
             raise Refused("auth_user_mismatch", "The token belongs to another user.")
-        if any(await self._revocations.revoked([identity])):
-            raise auth_invalid()
         if not identity.scopes & {"twin:chat", "twin:profile"}:
             raise Refused("auth_forbidden", "The token has no scope for this service.")
         session_id = sent.session_id or environ.get("HTTP_X_SESSION_ID") or self._new_id()
@@ -203,9 +201,7 @@ class Gateway:
             raise Refused("draining", "This server goes away: try another.", retryable=True, retry_after_ms=500)
 
     async def _look_up(self, caller: Caller, sent: Auth) -> _Connection:
-        head, stored = await asyncio.gather(
-            self._messages.head(caller.user_id), self._profiles.get(caller.user_id), return_exceptions=False
-        )
+        head, stored = await asyncio.gather(self._messages.head(caller.user_id), self._profiles.get(caller.user_id))
         if sent.context is not None:
             try:
                 await self._context.merge(caller, sent.context)
@@ -231,7 +227,7 @@ class Gateway:
 
     async def _welcome(self, sid: str, connection: _Connection) -> None:
         caller = connection.caller
-        self._replace_earlier(caller)
+        self._delivery.replace(caller)
         await self._presence.seen(caller)
         sessions = await self._sessions(caller)
         if self._connections.get(sid) is not connection:
@@ -280,10 +276,6 @@ class Gateway:
             "sessions": sessions,
         }
         return Outgoing("presence", payload, self._new_id(), self._clock(), caller.session_id)
-
-    def _replace_earlier(self, caller: Caller) -> None:
-        """The same session id again: the earlier connection goes, on whichever instance it is."""
-        self._delivery.replace(caller)
 
     def on_replace(self, user_id: str, session_id: str, keep: str) -> None:
         """Let go of connections of this session other than `keep`."""
@@ -402,8 +394,6 @@ class Gateway:
             raise Forbidden("The token is not accepted.", field="payload.token") from None
         if identity.user_id != caller.user_id:
             raise Forbidden("The token belongs to another user.", field="payload.token")
-        if any(await self._revocations.revoked([identity])):
-            raise Forbidden("The token is not accepted.", field="payload.token")
         connection = self._connections.get(caller.connection_id)
         if connection is not None:
             connection.caller = replace(caller, identity=identity)

@@ -13,9 +13,9 @@ from arq import Retry
 from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from redis.asyncio import ConnectionPool
-from redis.exceptions import RedisError
 
 from twin_sio.agent import Extractor
+from twin_sio.channels import FAILURES
 from twin_sio.clock import Clock
 from twin_sio.domain import Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
@@ -28,7 +28,6 @@ log = structlog.get_logger("jobs")
 QUEUE = "twin:jobs"
 TRIES = 5
 _SWEEP_AFTER_S = 60.0
-_FAILURES = (RedisError, OSError, TimeoutError)
 
 
 class Queue:
@@ -44,13 +43,13 @@ class Queue:
         """Learn from the exchange, once, however often this is asked."""
         if not self._healthy():  # a hung Redis must not hold up the next answer
             return
-        with suppress(*_FAILURES):
+        with suppress(*FAILURES):
             await self._redis.enqueue_job("learn", user_id, turn_id, _job_id=_job_prefix(user_id) + turn_id)
 
     async def erase(self, user_id: str) -> int:
         """Take the user's jobs out of the queue; how many there were. Redis away: they find nothing when they run."""
         count = 0
-        with suppress(*_FAILURES):
+        with suppress(*FAILURES):
             async for key in self._redis.scan_iter(match=f"{job_key_prefix}{_job_prefix(user_id)}*", count=1000):
                 job_id = key.decode().removeprefix(job_key_prefix)
                 if job_id.startswith(_job_prefix(user_id)):
@@ -60,7 +59,7 @@ class Queue:
 
     async def lag_s(self) -> float:
         """For how long the oldest job that is due has waited; 0 where none waits or Redis is away."""
-        with suppress(*_FAILURES):
+        with suppress(*FAILURES):
             oldest = await self._redis.zrange(QUEUE, 0, 0, withscores=True)
             if oldest:
                 return max(0.0, self._clock().timestamp() - float(oldest[0][1]) / 1000)
@@ -68,7 +67,7 @@ class Queue:
 
     async def close(self) -> None:
         """Close the connections."""
-        with suppress(*_FAILURES):
+        with suppress(*FAILURES):
             await self._redis.aclose(close_connection_pool=True)
 
 

@@ -17,7 +17,7 @@ from twin_sio.domain import Identity
 from twin_sio.errors import Forbidden, Refused, StorageUnavailable
 from twin_sio.jobs import Queue
 from twin_sio.protocol import error_payload
-from twin_sio.store import PersonalData, Presence, Revocations
+from twin_sio.store import PersonalData, Presence
 
 log = structlog.get_logger("audit")
 
@@ -31,7 +31,6 @@ class Rest:
         self,
         *,
         authenticator: Authenticator,
-        revocations: Revocations,
         personal: PersonalData,
         presence: Presence,
         delivery: Delivery,
@@ -39,7 +38,6 @@ class Rest:
         clock: Clock,
     ) -> None:
         self._authenticator = authenticator
-        self._revocations = revocations
         self._personal = personal
         self._presence = presence
         self._delivery = delivery
@@ -71,8 +69,6 @@ class Rest:
     async def _identify(self, request: web.Request) -> Identity:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         identity = await self._authenticator.identify(token.strip() if kind.lower() == "bearer" else None)
-        if any(await self._revocations.revoked([identity])):
-            raise Refused("auth_invalid", "The token is not accepted.")
         if "twin:data" not in identity.scopes:
             raise Forbidden("The token lacks the scope twin:data.")
         return identity

@@ -7,13 +7,11 @@ from datetime import datetime, timedelta
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from twin_sio.channels import FAILURES
 from twin_sio.clock import Clock, iso
 from twin_sio.domain import Caller, Device, Identity
 from twin_sio.store import LiveSession
-
-_FAILURES = (RedisError, OSError, TimeoutError)
 
 
 class RedisPresence:
@@ -35,7 +33,7 @@ class RedisPresence:
             pipe.hset(key, caller.session_id, value)  # type: ignore[arg-type]
             pipe.expire(key, self._ttl_s)
             await pipe.execute()
-        except _FAILURES:
+        except FAILURES:
             return
 
     async def gone(self, caller: Caller) -> None:
@@ -45,13 +43,13 @@ class RedisPresence:
             found = await self._redis.hget(_key(caller.user_id), caller.session_id)  # type: ignore[misc]
             if found is not None and orjson.loads(found)[0] == caller.connection_id:
                 await self._redis.hdel(_key(caller.user_id), caller.session_id)  # type: ignore[misc]
-        except _FAILURES:
+        except FAILURES:
             return
 
     async def erase(self, user_id: str) -> int:
         try:
             return int(await self._redis.delete(_key(user_id)))
-        except _FAILURES:
+        except FAILURES:
             return 0
 
     async def sessions(self, user_id: str) -> Sequence[LiveSession]:
@@ -59,7 +57,7 @@ class RedisPresence:
             return []
         try:
             found = await self._redis.hgetall(_key(user_id))  # type: ignore[misc]
-        except _FAILURES:
+        except FAILURES:
             return []
         oldest = self._clock() - timedelta(seconds=self._ttl_s)
         live = [_session(name, value) for name, value in found.items()]
@@ -86,7 +84,7 @@ class RedisRevocations:
         keys += [_revoked_token(one.token_id or "") for one in identities]
         try:
             found = await self._redis.mget(keys)
-        except _FAILURES:
+        except FAILURES:
             return [False] * len(identities)
         users, tokens = found[: len(identities)], found[len(identities) :]
         return [
