@@ -548,8 +548,9 @@ def _welcome(settings: Settings, instance: Service, engines: Embedded, say: Say)
     say(f"  Terminal    {shown} chat --url {url} --token {token}")
     say("")
     if "OPENAI_BASE_URL" in engines.environment:
-        say("  The answers come from a tiny local model: real, and not bright. For a bright one: OPENAI_API_KEY=sk-...")
-        say("  (or OPENAI_BASE_URL=... OPENAI_API_KEY=... TWIN_MODEL=... for any OpenAI-compatible endpoint) make run")
+        say("  The answers come from a tiny local model: real, and not bright. For a bright one:")
+        say("    OpenAI                   OPENAI_API_KEY=sk-... make run")
+        say("    an endpoint like it      OPENAI_BASE_URL=... OPENAI_API_KEY=... TWIN_MODEL=... make run")
     else:
         say(f"  The answers come from {settings.model or 'gpt-4o-mini'}.")
     say("  Ctrl-C stops everything that was started here; the conversation is kept.")
