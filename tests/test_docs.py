@@ -33,6 +33,11 @@ def test_the_generated_tables_are_current(part: str) -> None:
     assert DOCS.rendered(text, part) == text, "run: .venv/bin/python tools/docs.py"
 
 
+@pytest.mark.parametrize("name", DOCS.FILES)
+def test_the_generated_files_are_current(name: str) -> None:
+    assert (ROOT / name).read_text() == DOCS.FILES[name](), "run: .venv/bin/python tools/docs.py"
+
+
 def test_every_error_code_is_explained() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}

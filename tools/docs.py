@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from twin_sio import config, protocol
+from twin_sio import config, protocol, rest
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,8 +57,18 @@ def rendered(text: str, part: str) -> str:
     return before + begin + PARTS[part][1]() + end + after
 
 
+def openapi() -> str:
+    """The OpenAPI document, as it is served at `/openapi.json`."""
+    return json.dumps(rest.openapi(), indent=2) + "\n"
+
+
+FILES: dict[str, Callable[[], str]] = {"docs/openapi.json": openapi}
+
+
 def main() -> int:
-    """Rewrite every file that has generated parts."""
+    """Rewrite every file that is generated, or has generated parts."""
+    for name, text in FILES.items():
+        (ROOT / name).write_text(text())
     for part, (name, _) in PARTS.items():
         path = ROOT / name
         path.write_text(rendered(path.read_text(), part))

@@ -329,6 +329,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             delivery=parts.delivery,
             queue=parts.queue,
             clock=clock.now,
+            new_id=clock.new_id,
         )
         instance = Service(settings, parts, sockets, gateway, rest)
         runner = web.AppRunner(instance.routes(), shutdown_timeout=1.0, access_log=None)

@@ -1,8 +1,12 @@
-"""The HTTP edge: what a user may do with all of their data, with a token of the scope `twin:data`."""
+"""The HTTP edge: what a user may do with their data beside the conversation, with a token in `Authorization`.
+
+A route is one entry of a table: its check, its errors and its place in the OpenAPI document follow from that.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,21 +15,124 @@ import structlog
 from aiohttp import web
 
 from twin_sio.auth import Authenticator
-from twin_sio.clock import Clock, iso
+from twin_sio.clock import Clock, NewId, iso
 from twin_sio.delivery import Delivery
 from twin_sio.domain import Identity
-from twin_sio.errors import Forbidden, Refused, StorageUnavailable
+from twin_sio.errors import Forbidden, Refused, ServiceError, StorageUnavailable
 from twin_sio.jobs import Queue
-from twin_sio.protocol import error_payload
+from twin_sio.protocol import PROTOCOL_VERSION, Scope, error_payload
 from twin_sio.store import PersonalData, Presence
 
-log = structlog.get_logger("audit")
+log = structlog.get_logger("rest")
+audit = structlog.get_logger("audit")
 
-_REFUSALS = {"unavailable": 503}
+Answering = Callable[[web.Request, Identity], Awaitable[web.StreamResponse]]
+_JSON_LINES = "application/x-ndjson"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One thing that can be asked: `answer` is the JSON schema of what a 200 holds, of each line where it streams."""
+
+    method: str
+    path: str
+    scope: Scope
+    summary: str
+    answer: Mapping[str, Any]
+    streams: bool = False
+    may_be_missing: bool = False  # 404 is among its answers
+
+    def operation(self) -> dict[str, Any]:
+        """Its place in the OpenAPI document."""
+        statuses = [*_ERRORS] if self.may_be_missing else [one for one in _ERRORS if one != "404"]
+        body = {_JSON_LINES if self.streams else "application/json": {"schema": dict(self.answer)}}
+        names = [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+        return {
+            "summary": self.summary,
+            "security": [{"token": [self.scope]}],
+            "parameters": [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names],
+            "responses": {
+                "200": {"description": "What was asked for.", "content": body},
+                **{status: {"$ref": f"#/components/responses/{status}"} for status in statuses},
+            },
+        }
+
+
+_COUNTS: Mapping[str, Any] = {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}}
+ROUTES: Mapping[str, Route] = {
+    "export": Route(
+        "GET",
+        "/v1/export",
+        "twin:data",
+        "Everything about the user, as JSON Lines; the last line is `end` with the number of lines before it.",
+        {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}},
+        streams=True,
+    ),
+    "erase": Route(
+        "DELETE",
+        "/v1/data",
+        "twin:data",
+        "Remove everything about the user and end their sessions; how much there was, per store.",
+        {"type": "object", "required": ["erased"], "properties": {"erased": _COUNTS}},
+    ),
+}
+_ERRORS: Mapping[str, str] = {
+    "401": "The token is missing, not accepted or expired.",
+    "403": "The token lacks the scope.",
+    "404": "There is no such thing of this user's.",
+    "429": "Too many requests; `retry_after_ms` says when the next is taken.",
+    "500": "A defect on our side; `error_id` is in the log.",
+    "503": "A store cannot be reached; nothing was changed.",
+}
+_STATUS: Mapping[str, int] = {
+    "auth_missing": 401,
+    "auth_invalid": 401,
+    "auth_expired": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "rate_limited": 429,
+    "overloaded": 503,
+    "unavailable": 503,
+    "storage_unavailable": 503,
+}
+_ERROR_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["code", "message", "retryable"],
+    "properties": {
+        "code": {"type": "string", "enum": [*_STATUS, "internal"]},
+        "message": {"type": "string"},
+        "retryable": {"type": "boolean"},
+        "retry_after_ms": {"type": "integer", "minimum": 0},
+        "field": {"type": "string"},
+        "error_id": {"type": "string"},
+    },
+}
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI 3.1 document of all routes."""
+    paths: dict[str, dict[str, Any]] = {}
+    for name, route in ROUTES.items():
+        paths.setdefault(route.path, {})[route.method.lower()] = {"operationId": name, **route.operation()}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "twin_sio",
+            "version": str(PROTOCOL_VERSION),
+            "description": "What a user may do with their data beside the conversation, which runs over Socket.IO.",
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "schemas": {"Error": dict(_ERROR_SCHEMA)},
+            "responses": {status: {"description": text, "content": error} for status, text in _ERRORS.items()},
+        },
+    }
 
 
 class Rest:
-    """`GET /v1/export` and `DELETE /v1/data`. Errors are JSON: `{code, message, retryable}`."""
+    """Answers the routes. Errors are JSON: `{code, message, retryable, retry_after_ms?, error_id?}`."""
 
     def __init__(
         self,
@@ -36,6 +143,7 @@ class Rest:
         delivery: Delivery,
         queue: Queue,
         clock: Clock,
+        new_id: NewId,
     ) -> None:
         self._authenticator = authenticator
         self._personal = personal
@@ -43,41 +151,47 @@ class Rest:
         self._delivery = delivery
         self._queue = queue
         self._clock = clock
+        self._new_id = new_id
+        self._answering: Mapping[str, Answering] = {"export": self._export, "erase": self._erase}
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes, each behind the check of the token."""
-        return [
-            web.get("/v1/export", self._guarded(self._export)),
-            web.delete("/v1/data", self._guarded(self._erase)),
-        ]
+        """The routes, each behind the check of the token, and their description."""
+        described = web.get("/openapi.json", self._describe)
+        return [described, *(web.route(one.method, one.path, self._guarded(name)) for name, one in ROUTES.items())]
 
-    def _guarded(
-        self, handler: Callable[[web.Request, Identity], Awaitable[web.StreamResponse]]
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def _describe(self, _: web.Request) -> web.Response:
+        return _json(openapi(), 200)
+
+    def _guarded(self, name: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        route, answer = ROUTES[name], self._answering[name]
+
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
-                return await handler(request, await self._identify(request))
+                return await answer(request, await self._identify(request, route.scope))
             except Refused as refused:
-                return _json(refused.as_data(), _REFUSALS.get(refused.reason, 401))
-            except Forbidden as error:
-                return _json(error_payload(error), 403)
-            except StorageUnavailable as error:
-                return _json(error_payload(error), 503)
+                return _json(refused.as_data(), _STATUS.get(refused.reason, 401))
+            except ServiceError as error:
+                return _json(error_payload(error), _STATUS[error.code])
+            except web.HTTPException:
+                raise
+            except Exception:
+                error_id = self._new_id()
+                log.exception("request_failed", error_id=error_id, route=name)
+                return _json(error_payload(ServiceError(), error_id), 500)
 
         return handle
 
-    async def _identify(self, request: web.Request) -> Identity:
+    async def _identify(self, request: web.Request, scope: Scope) -> Identity:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         identity = await self._authenticator.identify(token.strip() if kind.lower() == "bearer" else None)
-        if "twin:data" not in identity.scopes:
-            raise Forbidden("The token lacks the scope twin:data.")
+        if scope not in identity.scopes:
+            raise Forbidden(f"The token lacks the scope {scope}.")
         return identity
 
     async def _export(self, request: web.Request, identity: Identity) -> web.StreamResponse:
-        """Everything about the user as JSON Lines, streamed; the last line is `{"kind": "end", "lines": n}`."""
         values = self._personal.export(identity.user_id)
         first = await anext(values, None)  # an unreachable store is a 503, not a broken stream
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        response = web.StreamResponse(headers={"Content-Type": _JSON_LINES, "Cache-Control": "no-store"})
         await response.prepare(request)
         lines = 0
         try:
@@ -89,17 +203,16 @@ class Rest:
             await response.write(_line({"kind": "error", **error_payload(error)}))
             return response
         await response.write(_line({"kind": "end", "lines": lines}))
-        log.info("exported", user=identity.user_id, lines=lines)
+        audit.info("exported", user=identity.user_id, lines=lines)
         return response
 
     async def _erase(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002
-        """Remove everything, end the sessions; how much there was, per store. Running it again returns zeros."""
         user_id = identity.user_id
         counts: dict[str, int] = dict(await self._personal.erase(user_id, self._clock()))
         self._delivery.control(kind="erased", user_id=user_id)
         counts["jobs"] = await self._queue.erase(user_id)
         counts["redis"] = await self._delivery.erase(user_id) + await self._presence.erase(user_id)
-        log.info("erased", user=user_id, **counts)
+        audit.info("erased", user=user_id, **counts)
         return _json({"erased": counts}, 200)
 
 

@@ -1,0 +1,74 @@
+"""The HTTP routes answer as their OpenAPI document says, whatever they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+
+from tests.conftest import token_of
+from twin_sio import rest
+from twin_sio.app import Service
+from twin_sio.errors import StorageUnavailable
+
+ALL = "twin:chat twin:profile twin:data"
+
+
+async def test_the_document_is_served_as_it_is_generated(url: str) -> None:
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/openapi.json") as got:
+        assert await got.json() == rest.openapi()
+
+
+@pytest.mark.parametrize("scope", [ALL, "twin:chat", None])
+async def test_every_route_answers_as_the_document_says(url: str, user: str, scope: str | None) -> None:
+    headers = {"Authorization": f"Bearer {token_of(user, scope=scope)}"} if scope else {}
+    await asyncio.to_thread(_fuzz, url, headers)
+
+
+def _fuzz(url: str, headers: dict[str, str]) -> None:
+    schema = schemathesis.openapi.from_dict(rest.openapi())
+    tried = 0
+    for operation in schema.get_all_operations():
+        cases: Any = operation.ok().as_strategy()
+
+        @given(case=cases)
+        @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+        def try_one(case: Any) -> None:
+            case.call_and_validate(base_url=url, headers=headers)
+
+        try_one()
+        tried += 1
+    assert tried == len(rest.ROUTES)
+
+
+async def test_a_defect_is_told_by_an_id_and_nothing_else(
+    url: str, user: str, instance: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> None:
+        raise RuntimeError("a secret of the inside")
+
+    monkeypatch.setattr(instance._rest._personal, "erase", fails)
+    headers = {"Authorization": f"Bearer {token_of(user, scope=ALL)}"}
+    async with aiohttp.ClientSession() as http, http.delete(f"{url}/v1/data", headers=headers) as got:
+        body = await got.text()
+    assert got.status == 500
+    assert json.loads(body)["code"] == "internal"
+    assert json.loads(body)["error_id"]
+    assert "secret" not in body
+
+
+async def test_an_unreachable_store_is_told_as_such(
+    url: str, user: str, instance: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> None:
+        raise StorageUnavailable
+
+    monkeypatch.setattr(instance._rest._personal, "erase", fails)
+    headers = {"Authorization": f"Bearer {token_of(user, scope=ALL)}"}
+    async with aiohttp.ClientSession() as http, http.delete(f"{url}/v1/data", headers=headers) as got:
+        assert (got.status, (await got.json())["code"]) == (503, "storage_unavailable")
