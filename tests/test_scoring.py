@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twin_sio.agent.scoring import confidence, is_sensitive, score, trait_id
+from twin_sio.agent.scoring import WEIGHTS, Weights, confidence, is_functional, is_sensitive, score, trait_id
+from twin_sio.app import weights_of
+from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Evidence, EvidenceKind, Trait
 
 DAY = timedelta(days=1)
@@ -233,6 +235,16 @@ def test_other_slots_hold_many_values_and_only_opposite_polarity_opposes():
     assert (held["tea"].status, held["coffee"].status) == ("unused", "applied")
 
 
+TEA = "preferences.coffee_vs_tea"
+
+
+def test_a_comparison_is_one_slot_in_which_the_newer_preference_supersedes_the_older():
+    held = traits(seen("explicit", "coffee", key=TEA), seen("explicit", "tea", key=TEA, day=9), day=9)
+    assert is_functional(TEA)
+    assert (held["coffee"].status, held["tea"].status) == ("superseded", "applied")
+    assert held["coffee"].valid_to == START + 9 * DAY
+
+
 # -- sensitive slots
 
 
@@ -344,6 +356,28 @@ def test_a_rejection_never_rebounds(evidence, key):
 
 
 @steady
+@given(timelines, st.sampled_from(("inferred", "explicit", "change", "up")), st.sampled_from(KEYS), days)
+def test_an_echo_loop_of_a_hundred_turns_changes_nothing_that_anybody_could_see(evidence, kind, key, after):
+    """The user (or whoever puts the twin's words into their mouth) says the same all session long: once it counts
+    whole, the next few by ever less, and then nothing moves, no confidence and no status."""
+    on = START + (801 + after) * DAY
+
+    def said(times: int) -> list[tuple[str, str, float]]:
+        loop = [seen(kind, key=key, day=801, session="loop", message=f"turn{n}") for n in range(times)]
+        held = score("u1", [*evidence, *loop], on)
+        return [(trait.trait_id, trait.status, round(trait.confidence, 4)) for trait in held]
+
+    assert said(10) == said(110)
+
+
+@pytest.mark.parametrize("kind", ["inferred", "up"])
+def test_an_echo_loop_never_applies_what_was_only_guessed(kind):
+    loop = [seen(kind, session="loop", message=f"turn{n}") for n in range(100)]
+    assert confidence(loop, START) - confidence(loop[:1], START) < 0.03
+    assert traits(*loop)["Berlin"].status == "tentative"
+
+
+@steady
 @given(timelines, days)
 def test_every_trait_is_well_formed_and_a_functional_slot_states_one_value(evidence, day):
     held = score("u1", evidence, START + day * DAY)
@@ -355,3 +389,20 @@ def test_every_trait_is_well_formed_and_a_functional_slot_states_one_value(evide
         assert trait.valid_to is None or trait.valid_from <= trait.valid_to
         assert (trait.status in ("rejected", "superseded")) == (trait.valid_to is not None)
         assert trait.confidence == pytest.approx((1 + trait.supporting) / (2 + trait.supporting + trait.opposing))
+
+
+# -- settings
+
+
+def test_the_weights_are_settings_and_the_design_is_their_default(monkeypatch):
+    assert weights_of(Settings()) == WEIGHTS
+    monkeypatch.setenv("TWIN_SCORE_EXPLICIT", "3")
+    monkeypatch.setenv("TWIN_SCORE_APPLY", "0.9")
+    assert weights_of(Settings.from_environment()) == Weights(explicit=3, apply=0.9)
+    assert score("u1", [seen("explicit")], START, Weights(explicit=3, apply=0.9))[0].status == "tentative"
+
+
+def test_bands_that_do_not_rise_are_refused(monkeypatch):
+    monkeypatch.setenv("TWIN_SCORE_DEMOTE", "0.85")
+    with pytest.raises(ConfigError, match="TWIN_SCORE_DEMOTE"):
+        Settings.from_environment()

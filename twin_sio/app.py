@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from twin_sio import clock
 from twin_sio.agent.extract import ModelExtractor
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
+from twin_sio.agent.scoring import Weights
 from twin_sio.auth import Authenticator, Keys, KeySet, SharedSecrets
 from twin_sio.config import ConfigError, Settings
 from twin_sio.delivery import Delivery
@@ -80,6 +81,11 @@ def sealer_of(settings: Settings) -> Sealer:
         return Sealer(keys)
     except ValueError:
         raise ConfigError("TWIN_ENCRYPTION_KEYS holds what is no Fernet key (32 bytes, URL-safe base64).") from None
+
+
+def weights_of(settings: Settings) -> Weights:
+    """The weights by which the profile is computed."""
+    return Weights(**{field.name: getattr(settings, f"score_{field.name}") for field in fields(Weights)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +166,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             concurrency=settings.model_concurrency,
         )
         personal = mongo.MongoPersonalData(db, sealer)
-        keeper = ProfileKeeper(profiles, messages, personal, delivery, clock.now, clock.new_id)
+        keeper = ProfileKeeper(profiles, messages, personal, delivery, clock.now, clock.new_id, weights_of(settings))
         yield Core(db, messages, turns, contexts, profiles, personal, delivery, runner, keeper, model, queue)
 
 

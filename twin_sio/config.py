@@ -117,6 +117,36 @@ class Settings(BaseSettings):
     limit_events_per_second: int = _env("TWIN_LIMIT_EVENTS_PER_SECOND", 50, "events a second and connection", ge=1)
     limit_sessions: int = _env("TWIN_LIMIT_SESSIONS", 20, "sessions at once and user", ge=1)
 
+    score_confirmed: float = _env("TWIN_SCORE_CONFIRMED", 16.0, "weight of a trait that its user confirms", gt=0)
+    score_edited: float = _env("TWIN_SCORE_EDITED", 16.0, "weight of a value that its user puts in", gt=0)
+    score_rejected: float = _env(
+        "TWIN_SCORE_REJECTED", 16.0, "weight against a value that its user rejects; never fades", gt=0
+    )
+    score_change: float = _env(
+        "TWIN_SCORE_CHANGE", 12.0, 'weight of a change that is plainly said ("I moved to")', gt=0
+    )
+    score_explicit: float = _env("TWIN_SCORE_EXPLICIT", 8.0, "weight of a plain statement", gt=0)
+    score_host: float = _env("TWIN_SCORE_HOST", 6.0, "weight of a verified field of the host", gt=0)
+    score_inferred: float = _env("TWIN_SCORE_INFERRED", 0.5, "weight of what only follows from a message", gt=0)
+    score_up: float = _env("TWIN_SCORE_UP", 0.25, "weight of a thumb up, for each trait the answer used", gt=0)
+    score_down: float = _env(
+        "TWIN_SCORE_DOWN", 0.75, "weight of a thumb down, against each trait the answer used", gt=0
+    )
+    score_repeat: float = _env(
+        "TWIN_SCORE_REPEAT", 0.25, "share of its weight that each repeat within a session keeps", ge=0, lt=1
+    )
+    score_explicit_half_life: float = _env(
+        "TWIN_SCORE_EXPLICIT_HALF_LIFE", 365.0, "days after which what was said weighs half", gt=0
+    )
+    score_inferred_half_life: float = _env(
+        "TWIN_SCORE_INFERRED_HALF_LIFE", 60.0, "days after which what was inferred weighs half", gt=0
+    )
+    score_apply: float = _env("TWIN_SCORE_APPLY", 0.80, "confidence from which a trait is applied", gt=0.5, lt=1)
+    score_demote: float = _env("TWIN_SCORE_DEMOTE", 0.65, "confidence under which it no longer is", ge=0.5, lt=1)
+    score_tentative: float = _env(
+        "TWIN_SCORE_TENTATIVE", 0.55, "confidence from which the twin may ask for a trait", ge=0.5, lt=1
+    )
+
     retention_messages_days: int = _env(
         "TWIN_RETENTION_MESSAGES_DAYS", 0, "days that messages and other events are kept; 0: for ever", ge=0
     )
@@ -159,6 +189,8 @@ class Settings(BaseSettings):
             raise ConfigError("TWIN_JWT_JWKS_URL is needed for RS256 / ES256 tokens.")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("TWIN_TLS_CERT and TWIN_TLS_KEY are set together or not at all.")
+        if not self.score_tentative <= self.score_demote <= self.score_apply:
+            raise ConfigError("TWIN_SCORE_TENTATIVE, TWIN_SCORE_DEMOTE and TWIN_SCORE_APPLY must rise in this order.")
         if self.is_dev:
             return
         for name, value in (("TWIN_MONGODB_URL", self.mongodb_url), ("TWIN_REDIS_URL", self.redis_url)):

@@ -49,7 +49,9 @@ FUNCTIONAL: Final = frozenset(
         "style.length",
     }
 )
-"""The slots that hold one value at a time, as `category.key`; every other slot holds as many as there are."""
+"""The slots that hold one value at a time, as `category.key`; so does every comparison (`is_functional`)."""
+
+_COMPARISON: Final = re.compile(r"preferences\.\w+_vs_\w+")
 
 SENSITIVE: Final = frozenset(
     {"health", "medical", "faith", "religion", "politics", "political", "sexuality", "sexual", "orientation"}
@@ -102,6 +104,15 @@ def trait_id(user_id: str, key: str, value: str) -> str:
     """The same id for the same value of the same user's slot, for ever; tells nothing of any of them."""
     told = "\x1f".join((user_id, key, normal(value)))
     return "trait-" + hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def is_functional(key: str) -> bool:
+    """Whether the slot holds one value at a time; every other slot holds as many as there are.
+
+    A comparison (`preferences.coffee_vs_tea`) does, its value being what is preferred: to prefer the one now is to
+    prefer the other no more.
+    """
+    return key in FUNCTIONAL or _COMPARISON.fullmatch(key) is not None
 
 
 def is_sensitive(key: str) -> bool:
@@ -217,11 +228,11 @@ class _Slot:
             sorted(
                 (piece.observed_at, weights.of(piece), name)
                 for name, pieces in values.items()
-                if key in FUNCTIONAL and _rejected_at(pieces) is None
+                if _rejected_at(pieces) is None
                 for piece in pieces
                 if piece.kind in EXPLICIT and _supports(piece)
             )
-            if key in FUNCTIONAL
+            if is_functional(key)
             else []
         )
 
@@ -250,7 +261,7 @@ class _Slot:
         )
 
     def _rivals(self, name: str) -> list[Evidence]:
-        if self.key not in FUNCTIONAL:
+        if not is_functional(self.key):
             return []
         return [piece for other, pieces in self.values.items() if other != name for piece in pieces]
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twin_sio.agent.scoring import FUNCTIONAL, normal, score
+from twin_sio.agent.scoring import WEIGHTS, Weights, is_functional, normal, score
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Profile, Trait, TraitChange
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
@@ -30,7 +30,9 @@ class ProfileKeeper:
         delivery: Delivery,
         clock: Clock,
         new_id: NewId,
+        weights: Weights = WEIGHTS,
     ) -> None:
+        self._weights = weights
         self._personal = personal
         self._profiles = profiles
         self._messages = messages
@@ -70,7 +72,7 @@ class ProfileKeeper:
             extractor="user",
         )
         evidence = [word]
-        if correction.action == "edit" and trait.key not in FUNCTIONAL and normal(value) != normal(trait.value):
+        if correction.action == "edit" and not is_functional(trait.key) and normal(value) != normal(trait.value):
             # A slot of one value supersedes by itself; in a slot of many the old value would go on standing.
             evidence.append(dataclasses.replace(word, value=trait.value, polarity=-1, kind="rejected"))
         told = await self.learn(caller.user_id, evidence, in_response_to=sent.message_id, caller=caller)
@@ -108,7 +110,9 @@ class ProfileKeeper:
                 await self._profiles.remove(user_id)
                 return
             version = (await self._profiles.get(user_id)).profile.version
-            if await self._profiles.replace(Profile(user_id, version, score(user_id, left, self._clock())), []):
+            if await self._profiles.replace(
+                Profile(user_id, version, score(user_id, left, self._clock(), self._weights)), []
+            ):
                 return
 
     async def _late(self, user_id: str, evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -123,7 +127,7 @@ class ProfileKeeper:
             if stored.untold:
                 await self._tell(stored, None, None)
             everything = await self._profiles.evidence(user_id)
-            traits = score(user_id, everything, self._clock())
+            traits = score(user_id, everything, self._clock(), self._weights)
             changes = _changes(stored.profile, traits, evidence)
             if not changes:
                 return None
