@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -221,6 +222,55 @@ async def test_a_rating_shows_on_the_other_device_and_after_a_reload(opened: Ope
     await expect(phone.locator(pressed)).to_be_visible(timeout=PATIENCE_MS)
     await laptop.reload()
     await expect(laptop.locator(pressed)).to_be_visible(timeout=PATIENCE_MS)
+
+
+async def learnt(page: Page, model: ScriptedModel, text: str, key: str, value: str) -> None:
+    found = {"key": key, "value": value, "polarity": "support", "kind": "explicit", "quote": text}
+    model.script(contains=text, json_answer=json.dumps({"candidates": [found]}))
+    await say(page, text)
+    await expect(page.locator(".toast").filter(has_text=value)).to_be_visible(timeout=PATIENCE_MS)
+
+
+async def test_the_profile_shows_why_and_is_put_right_by_keyboard_on_a_phone(
+    opened: Opened, user: str, model: ScriptedModel
+) -> None:
+    phone = await opened(user, viewport={"width": 360, "height": 700})
+    await learnt(phone, model, "I live in Graz <b>now</b>", "location.city", "Graz")
+    await phone.locator("#open-profile").click()
+    trait = phone.locator("#traits > li[data-status=applied]")
+    await expect(trait.locator(".value")).to_have_text("Graz")
+    await expect(trait.locator(".sure")).to_have_text("90 %, applied")
+    assert await trait.locator("meter").evaluate("meter => meter.value") == 0.9
+    await trait.locator("summary").focus()
+    await phone.keyboard.press("Enter")
+    await expect(trait.locator("q")).to_have_text("I live in Graz <b>now</b>")
+    await expect(trait.locator(".weight")).to_contain_text("+8.00 · explicit")
+    assert await phone.evaluate("document.querySelector('#profile').scrollWidth <= innerWidth")
+    await trait.locator("[data-action=edit]").focus()
+    await phone.keyboard.press("Enter")
+    await phone.keyboard.type("Linz")
+    await phone.keyboard.press("Enter")
+    linz = phone.locator("#traits > li").filter(has=phone.get_by_text("Linz", exact=True))
+    await expect(linz).to_have_attribute("data-status", "applied", timeout=PATIENCE_MS)
+    graz = phone.locator("#traits > li").filter(has=phone.get_by_text("Graz", exact=True))
+    await expect(graz).to_have_attribute("data-status", "superseded")
+    await linz.locator("[data-action=reject]").focus()
+    await phone.keyboard.press("Enter")
+    await expect(linz).to_have_attribute("data-status", "rejected", timeout=PATIENCE_MS)
+    assert await phone.evaluate("!!document.activeElement.closest('#traits li')")  # where the keyboard stood, it stands
+
+
+async def test_an_edit_that_is_called_off_changes_nothing(opened: Opened, user: str, model: ScriptedModel) -> None:
+    page = await opened(user)
+    await learnt(page, model, "I play the oboe", "interests.likes", "oboe")
+    await page.locator("#open-profile").click()
+    await page.locator("[data-action=edit]").click()
+    await page.keyboard.type("flute")
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#traits .value")).to_have_text("oboe")
+    await expect(page.locator("#profile")).to_be_visible()
+    await page.locator("[data-action=confirm]").click()
+    await expect(page.locator("#traits .sure")).to_have_text("95 %, applied", timeout=PATIENCE_MS)
 
 
 async def test_text_is_shown_as_text_whatever_it_holds(opened: Opened, user: str) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import fsum
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twin_sio.agent.scoring import WEIGHTS, Weights, confidence, is_functional, is_sensitive, score, trait_id
+from twin_sio.agent.scoring import WEIGHTS, Weights, confidence, explain, is_functional, is_sensitive, score, trait_id
 from twin_sio.app import weights_of
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Evidence, EvidenceKind, Trait
@@ -389,6 +390,47 @@ def test_every_trait_is_well_formed_and_a_functional_slot_states_one_value(evide
         assert trait.valid_to is None or trait.valid_from <= trait.valid_to
         assert (trait.status in ("rejected", "superseded")) == (trait.valid_to is not None)
         assert trait.confidence == pytest.approx((1 + trait.supporting) / (2 + trait.supporting + trait.opposing))
+
+
+@steady
+@given(timelines, days)
+def test_the_explained_pieces_give_the_traits_number_exactly(evidence, day):
+    """Added up by hand from what is told: weight x decay x repeat, (1 + S) / (2 + S + C)."""
+    on = START + day * DAY
+    for trait in score("u1", evidence, on):
+        told = explain("u1", evidence, on, trait.trait_id)
+        assert told.trait == trait
+        assert all(one.effective == one.weight * one.decay * one.repeat for one in told.reasons)
+        supporting, opposing = (
+            fsum(one.effective for one in told.reasons if one.side == side) for side in ("supports", "opposes")
+        )
+        assert (supporting, opposing) == (trait.supporting, trait.opposing)
+        assert (1 + supporting) / (2 + supporting + opposing) == trait.confidence
+
+
+@steady
+@given(timelines, days)
+def test_an_explanation_holds_every_piece_about_the_value_once(evidence, day):
+    on = START + day * DAY
+    for trait in score("u1", evidence, on):
+        about = [p for p in evidence if (p.key, p.value.casefold()) == (trait.key, trait.value.casefold())]
+        known = {piece.evidence_id for piece in about if piece.observed_at <= on}
+        told = [one.piece.evidence_id for one in explain("u1", evidence, on, trait.trait_id).reasons]
+        assert known <= set(told)
+        assert len(told) == len(set(told))
+
+
+def test_a_rejected_value_is_explained_by_its_rejection_and_the_rest_is_set_aside():
+    evidence = [seen("explicit"), seen("rejected", day=1, polarity=-1)]
+    told = explain("u1", evidence, START + DAY, trait_id("u1", "interests.likes", "Berlin"))
+    assert [(one.piece.kind, one.side, one.effective) for one in told.reasons] == [
+        ("rejected", "opposes", 16.0),
+        ("explicit", "set_aside", 0.0),
+    ]
+
+
+def test_a_trait_that_the_evidence_does_not_give_has_no_explanation():
+    assert explain("u1", [seen()], START, trait_id("u2", "interests.likes", "Berlin")) is None
 
 
 # -- settings

@@ -24,6 +24,7 @@ async def test_the_document_is_served_as_it_is_generated(url: str) -> None:
         assert await got.json() == rest.openapi()
 
 
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # schemathesis does, for what stands in a path
 @pytest.mark.parametrize("scope", [ALL, "twin:chat", None])
 async def test_every_route_answers_as_the_document_says(url: str, user: str, scope: str | None) -> None:
     headers = {"Authorization": f"Bearer {token_of(user, scope=scope)}"} if scope else {}

@@ -334,6 +334,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             presence=shared.presence,
             delivery=parts.delivery,
             queue=parts.queue,
+            keeper=parts.keeper,
             clock=clock.now,
             new_id=clock.new_id,
         )

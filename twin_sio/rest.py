@@ -19,6 +19,7 @@ from twin_sio.clock import Clock, NewId, iso
 from twin_sio.delivery import Delivery
 from twin_sio.domain import Identity
 from twin_sio.errors import Forbidden, Refused, ServiceError, StorageUnavailable
+from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.jobs import Queue
 from twin_sio.protocol import PROTOCOL_VERSION, Scope, error_payload
 from twin_sio.store import PersonalData, Presence
@@ -59,7 +60,58 @@ class Route:
 
 
 _COUNTS: Mapping[str, Any] = {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}}
+_NUMBER: Mapping[str, Any] = {"type": "number"}
+_TEXT: Mapping[str, Any] = {"type": "string"}
+_TIME: Mapping[str, Any] = {"type": "string", "format": "date-time"}
+_TRAIT: Mapping[str, Any] = {
+    "trait_id": _TEXT,
+    "key": _TEXT,
+    "value": _TEXT,
+    "status": {"type": "string", "enum": ["applied", "tentative", "unused", "rejected", "superseded"]},
+    "confidence": _NUMBER,
+    "supporting": _NUMBER,
+    "opposing": _NUMBER,
+    "valid_from": _TIME,
+    "valid_to": _TIME,
+}
+_REASON: Mapping[str, Any] = {
+    "side": {"type": "string", "enum": ["supports", "opposes", "set_aside"]},
+    **dict.fromkeys(("kind", "value", "quote", "message_id", "session_id", "extractor"), _TEXT),
+    **dict.fromkeys(("weight", "decay", "repeat", "effective", "age_days"), _NUMBER),
+    "polarity": {"type": "integer", "enum": [1, -1]},
+    "observed_at": _TIME,
+}
 ROUTES: Mapping[str, Route] = {
+    "profile": Route(
+        "GET",
+        "/v1/profile",
+        "twin:profile",
+        "What the twin believes of its user, scored as of now.",
+        {
+            "type": "object",
+            "properties": {
+                "version": {"type": "integer"},
+                "as_of": _TIME,
+                "traits": {"type": "array", "items": {"type": "object", "properties": _TRAIT}},
+            },
+        },
+    ),
+    "why": Route(
+        "GET",
+        "/v1/profile/{trait_id}/why",
+        "twin:profile",
+        "The evidence whose effective weights add up to a trait's number, exactly; numbers are not rounded.",
+        {
+            "type": "object",
+            "properties": {
+                **_TRAIT,
+                "as_of": _TIME,
+                "formula": _TEXT,
+                "evidence": {"type": "array", "items": {"type": "object", "properties": _REASON}},
+            },
+        },
+        may_be_missing=True,
+    ),
     "export": Route(
         "GET",
         "/v1/export",
@@ -142,6 +194,7 @@ class Rest:
         presence: Presence,
         delivery: Delivery,
         queue: Queue,
+        keeper: ProfileKeeper,
         clock: Clock,
         new_id: NewId,
     ) -> None:
@@ -150,9 +203,15 @@ class Rest:
         self._presence = presence
         self._delivery = delivery
         self._queue = queue
+        self._keeper = keeper
         self._clock = clock
         self._new_id = new_id
-        self._answering: Mapping[str, Answering] = {"export": self._export, "erase": self._erase}
+        self._answering: Mapping[str, Answering] = {
+            "profile": self._profile,
+            "why": self._why,
+            "export": self._export,
+            "erase": self._erase,
+        }
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, each behind the check of the token, and their description."""
@@ -187,6 +246,12 @@ class Rest:
         if scope not in identity.scopes:
             raise Forbidden(f"The token lacks the scope {scope}.")
         return identity
+
+    async def _profile(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002
+        return _json(await self._keeper.read(identity.user_id), 200)
+
+    async def _why(self, request: web.Request, identity: Identity) -> web.StreamResponse:
+        return _json(await self._keeper.why(identity.user_id, request.match_info["trait_id"]), 200)
 
     async def _export(self, request: web.Request, identity: Identity) -> web.StreamResponse:
         values = self._personal.export(identity.user_id)

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import fsum
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from twin_sio.domain import Evidence, Trait, TraitStatus
 
@@ -131,7 +131,7 @@ def confidence(
     pieces = _known(evidence, as_of)
     if _rejected_at(pieces) is not None:
         return 1 / (2 + weights.rejected)
-    supporting, opposing = _weighed(pieces, as_of, weights, rivals)
+    supporting, opposing = map(_total, _weighed(pieces, as_of, weights, rivals))
     return (1 + supporting) / (2 + supporting + opposing)
 
 
@@ -140,12 +140,14 @@ def score(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: 
 
     Evidence repeated under one id, and evidence after `as_of`, changes nothing.
     """
+    return tuple(trait for slot in _slots(user_id, evidence, as_of, weights) for trait in slot.traits())
+
+
+def _slots(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: Weights) -> list[_Slot]:
     slots: dict[str, dict[str, list[Evidence]]] = defaultdict(lambda: defaultdict(list))
     for piece in _known(evidence, as_of):
         slots[piece.key][normal(piece.value)].append(piece)
-    return tuple(
-        trait for key in sorted(slots) for trait in _Slot(user_id, key, dict(slots[key]), as_of, weights).traits()
-    )
+    return [_Slot(user_id, key, dict(slots[key]), as_of, weights) for key in sorted(slots)]
 
 
 def _known(evidence: Iterable[Evidence], as_of: datetime) -> list[Evidence]:
@@ -178,10 +180,19 @@ def _rejected_at(pieces: Sequence[Evidence]) -> datetime | None:
     return None if lifted else last
 
 
+class _Part(NamedTuple):
+    """What one piece of evidence brings on a date: weight x decay x repeat."""
+
+    piece: Evidence
+    weight: float
+    decay: float
+    repeat: float
+
+
 def _weighed(
     pieces: Sequence[Evidence], as_of: datetime, weights: Weights, rivals: Sequence[Evidence]
-) -> tuple[float, float]:
-    """S and C on `as_of`."""
+) -> tuple[list[_Part], list[_Part]]:
+    """What S and C are made of on `as_of`."""
     support = [piece for piece in pieces if _supports(piece)]
     against = [piece for piece in pieces if not _supports(piece) and piece.kind != "rejected"]
     if not any(piece.kind in EXPLICIT for piece in support):
@@ -195,25 +206,37 @@ def _weighed(
         return weights.half_life(explicit=piece.kind in EXPLICIT)
 
     return (
-        _total([(p, weights.half_life(explicit=p.kind in EXPLICIT)) for p in support], as_of, weights),
-        _total([(p, opposing_half_life(p)) for p in against], as_of, weights),
+        _parts([(p, weights.half_life(explicit=p.kind in EXPLICIT)) for p in support], as_of, weights),
+        _parts([(p, opposing_half_life(p)) for p in against], as_of, weights),
     )
 
 
-def _total(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights: Weights) -> float:
-    """The decayed weights added up; within a session the strongest counts whole, the n-th after it x repeat^n.
+def _parts(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights: Weights) -> list[_Part]:
+    """The pieces with their factors; within a session the strongest counts whole, the n-th after it x repeat^n.
 
     Strongest first, so that one more piece can never take from the others more than it brings.
     """
-    sessions: dict[tuple[str, str], list[float]] = defaultdict(list)
+    sessions: dict[tuple[str, str], list[_Part]] = defaultdict(list)
     for piece, half_life in pieces:
-        days = (as_of - piece.observed_at).total_seconds() / 86_400
-        sessions[piece.session_id, normal(piece.value)].append(weights.of(piece) * 0.5 ** (days / half_life))
-    return fsum(
-        weight * weights.repeat**nth
+        decay = 0.5 ** (_days(piece, as_of) / half_life)
+        sessions[piece.session_id, normal(piece.value)].append(_Part(piece, weights.of(piece), decay, 1.0))
+    return [
+        part._replace(repeat=weights.repeat**nth) if nth else part
         for session in sessions.values()
-        for nth, weight in enumerate(sorted(session, reverse=True))
-    )
+        for nth, part in enumerate(sorted(session, key=_brought, reverse=True))
+    ]
+
+
+def _days(piece: Evidence, as_of: datetime) -> float:
+    return (as_of - piece.observed_at).total_seconds() / 86_400
+
+
+def _brought(part: _Part) -> float:
+    return part.weight * part.decay * part.repeat
+
+
+def _total(parts: Iterable[_Part]) -> float:
+    return fsum(map(_brought, parts))
 
 
 class _Slot:
@@ -242,10 +265,8 @@ class _Slot:
     def _trait(self, name: str) -> Trait:
         pieces = self.values[name]
         rivals = self._rivals(name)
-        supporting, opposing = _weighed(pieces, self.as_of, self.weights, rivals)
+        supporting, opposing = map(_total, self.sides(name))
         rejected_at, superseded_at = _rejected_at(pieces), self._superseded_at(name)
-        if rejected_at is not None:
-            supporting, opposing = 0.0, self.weights.rejected
         shown = next((piece for piece in reversed(pieces) if _supports(piece)), pieces[-1])
         return Trait(
             trait_id=trait_id(self.user_id, self.key, name),
@@ -259,6 +280,15 @@ class _Slot:
             valid_to=rejected_at or superseded_at,
             as_of=self.as_of,
         )
+
+    def sides(self, name: str) -> tuple[list[_Part], list[_Part]]:
+        """What supports a value and what opposes it; one that was rejected has its rejection alone."""
+        pieces = self.values[name]
+        rejected_at = _rejected_at(pieces)
+        if rejected_at is None:
+            return _weighed(pieces, self.as_of, self.weights, self._rivals(name))
+        said = next(piece for piece in pieces if piece.kind == "rejected" and piece.observed_at == rejected_at)
+        return [], [_Part(said, self.weights.rejected, 1.0, 1.0)]
 
     def _rivals(self, name: str) -> list[Evidence]:
         if not is_functional(self.key):
@@ -320,3 +350,69 @@ class _Slot:
             return next((piece.observed_at for piece in pieces if _supports(piece)), pieces[0].observed_at)
         others = [at for at, _, other in self.reign if other != name and at < stated[-1]]
         return min(at for at in stated if not others or at > others[-1])
+
+
+# -- why
+
+FORMULA: Final = "(1 + S) / (2 + S + C)"
+Side = Literal["supports", "opposes", "set_aside"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One piece of evidence as it counts on a date: `effective` is weight x decay x repeat, and part of S or C.
+
+    `set_aside` counts for nothing: it was rejected with its value, or a sensitive slot does not take it.
+    """
+
+    piece: Evidence
+    side: Side
+    weight: float
+    decay: float
+    repeat: float
+    effective: float
+    age_days: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A trait, and all that its number is made of, the weightiest first.
+
+    `trait.supporting` is the sum of what supports, `trait.opposing` of what opposes, `trait.confidence` is `FORMULA`.
+    """
+
+    trait: Trait
+    reasons: tuple[Reason, ...]
+
+
+def explain(
+    user_id: str, evidence: Sequence[Evidence], as_of: datetime, wanted: str, weights: Weights = WEIGHTS
+) -> Explanation | None:
+    """Why the trait of the id `wanted` has its number on `as_of`, by the very parts it was computed from; None where
+    the evidence gives no such trait."""
+    for slot in _slots(user_id, evidence, as_of, weights):
+        for name in slot.values:
+            if trait_id(user_id, slot.key, name) == wanted:
+                return _explained(slot, name, evidence)
+    return None
+
+
+def _explained(slot: _Slot, name: str, evidence: Sequence[Evidence]) -> Explanation:
+    supporting, opposing = slot.sides(name)
+    reasons = [_reason(part, "supports", slot.as_of) for part in supporting]
+    reasons += [_reason(part, "opposes", slot.as_of) for part in opposing]
+    counted = {reason.piece.evidence_id for reason in reasons}
+    about = (piece for piece in evidence if piece.key == slot.key and normal(piece.value) == name)
+    ignored = {
+        piece.evidence_id: piece
+        for piece in about
+        if piece.evidence_id not in counted and piece.observed_at <= slot.as_of
+    }
+    aside = [_Part(piece, slot.weights.of(piece), 1.0, 0.0) for piece in ignored.values()]
+    reasons += [_reason(part, "set_aside", slot.as_of) for part in aside]
+    reasons.sort(key=lambda reason: (-reason.effective, reason.piece.observed_at, reason.piece.evidence_id))
+    return Explanation(next(trait for trait in slot.traits() if normal(trait.value) == name), tuple(reasons))
+
+
+def _reason(part: _Part, side: Side, as_of: datetime) -> Reason:
+    return Reason(part.piece, side, part.weight, part.decay, part.repeat, _brought(part), _days(part.piece, as_of))

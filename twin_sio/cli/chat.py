@@ -184,6 +184,25 @@ class Chat:
             table.add_row(Text(trait["key"]), Text(trait["value"]), trait["status"], *numbers)
         self._console.print(table)
 
+    async def _why(self, rest: str) -> None:
+        wanted = rest.casefold()
+        traits = (await self.client.profile())["traits"]
+        found = [one for one in traits if wanted in (one["trait_id"], one["key"].casefold(), one["value"].casefold())]
+        if not wanted or not found:
+            raise CommandError("Which trait? Its key or its value, as /profile lists them: /why location.city")
+        for trait in found:
+            self._show_reasons(await self.client.why(trait["trait_id"]))
+
+    def _show_reasons(self, why: Json) -> None:
+        table = Table(title=Text(f"{why['key']} = {why['value']}"), title_justify="left")
+        for column in ("", "kind", "weight", "x decay", "x repeat", "=", "days ago", "your words"):
+            table.add_column(column)
+        for one in why["evidence"]:
+            numbers = (f"{one[name]:.2f}" for name in ("weight", "decay", "repeat", "effective", "age_days"))
+            table.add_row(one["side"].replace("_", " "), one["kind"], *numbers, Text(one["quote"]))
+        self._console.print(table)
+        self._print("{formula} = {confidence:.4f}, S = {supporting:.2f}, C = {opposing:.2f}".format(**why), "bold")
+
     async def _stop(self, _: str) -> None:
         if not await self._stop_running():
             raise CommandError("There is no answer to stop.")
@@ -420,6 +439,7 @@ COMMANDS: dict[str, Command] = {
     "/typing": Command("/typing", "be seen typing, and again: no longer", Chat._typing),
     "/history": Command("/history [n]", "the newest n messages", Chat._history),
     "/profile": Command("/profile", "what the twin believes of you, and how surely", Chat._profile),
+    "/why": Command("/why TRAIT", "what you said that makes it believe so", Chat._why),
     "/stop": Command("/stop", "end the running answer (or Ctrl-C)", Chat._stop),
     "/regenerate": Command("/regenerate", "another answer to your last message", Chat._regenerate),
     "/as-device": Command("/as-device NAME", "speak as another device, beside this one", Chat._as_device),

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 
@@ -367,6 +368,22 @@ class TwinClient:
     async def profile(self) -> Json:
         """What the twin believes of its user: `{version, traits}`."""
         return await self._request("profile_get", {})
+
+    async def why(self, trait_id: str) -> Json:
+        """What a trait's number is made of, from `GET /v1/profile/{trait_id}/why` with this session's token."""
+        if self._http is None:
+            raise Gone("connect() comes first.")
+        base = "http" + self.url.removeprefix("ws") if self.url.startswith("ws") else self.url
+        url = f"{base.rstrip('/')}/v1/profile/{quote(trait_id, safe='')}/why"
+        headers = {"Authorization": f"Bearer {(await self._auth())['token']}"}
+        try:
+            async with self._http.get(url, headers=headers) as response:
+                told: Json = await response.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            raise Unreachable(self.url) from None
+        if response.status != 200:
+            raise RequestFailed(told)
+        return told
 
     async def correct(
         self, trait_id: str, action: Literal["confirm", "reject", "edit"], value: str | None = None

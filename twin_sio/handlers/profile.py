@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twin_sio.agent.scoring import WEIGHTS, Weights, is_functional, normal, score
+from twin_sio.agent.scoring import (
+    FORMULA,
+    WEIGHTS,
+    Explanation,
+    Reason,
+    Weights,
+    explain,
+    is_functional,
+    normal,
+    score,
+)
 from twin_sio.clock import Clock, NewId, iso
-from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Profile, Trait, TraitChange
+from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Json, Profile, Trait, TraitChange
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
 from twin_sio.handlers import Answer, Delivery
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
@@ -42,10 +53,24 @@ class ProfileKeeper:
 
     async def profile_get(self, caller: Caller, sent: Incoming[ProfileGet]) -> Answer:
         """The profile, scored as of now."""
-        profile = (await self._profiles.get(caller.user_id)).profile
-        payload = {"version": profile.version, "traits": [trait_payload(trait) for trait in profile.traits]}
+        payload = await self.read(caller.user_id)
         outgoing = Outgoing("profile", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
         return Answer(outgoing)
+
+    async def read(self, user_id: str) -> Json:
+        """`{version, as_of, traits}`, scored as of now."""
+        stored, evidence = await asyncio.gather(self._profiles.get(user_id), self._profiles.evidence(user_id))
+        now = self._clock()
+        traits = [trait_payload(trait) for trait in score(user_id, evidence, now, self._weights)]
+        return {"version": stored.profile.version, "as_of": iso(now), "traits": traits}
+
+    async def why(self, user_id: str, trait_id: str) -> Json:
+        """What a trait's number is made of, as of now: the trait, `formula`, and `evidence` whose `effective` weights
+        add up to its `supporting` (S) and `opposing` (C), exactly. Raises `NotFound`, for other users' ids too."""
+        explanation = explain(user_id, await self._profiles.evidence(user_id), self._clock(), trait_id, self._weights)
+        if explanation is None:
+            raise NotFound("There is no trait of yours with this id.")
+        return _why_payload(explanation)
 
     async def profile_correct(self, caller: Caller, sent: Incoming[ProfileCorrect]) -> Answer:
         """The user's own word on a trait: it outweighs everything that was observed. A repeat changes nothing."""
@@ -192,6 +217,33 @@ def trait_payload(trait: Trait) -> dict[str, Any]:
     if trait.valid_to is not None:
         payload["valid_to"] = iso(trait.valid_to)
     return payload
+
+
+def _why_payload(explanation: Explanation) -> Json:
+    trait = explanation.trait
+    numbers = {"confidence": trait.confidence, "supporting": trait.supporting, "opposing": trait.opposing}  # unrounded
+    evidence = [_reason_payload(reason) for reason in explanation.reasons]
+    return {**trait_payload(trait), **numbers, "as_of": iso(trait.as_of), "formula": FORMULA, "evidence": evidence}
+
+
+def _reason_payload(reason: Reason) -> Json:
+    piece = reason.piece
+    return {
+        "side": reason.side,
+        "kind": piece.kind,
+        "polarity": piece.polarity,
+        "value": piece.value,
+        "weight": reason.weight,
+        "decay": reason.decay,
+        "repeat": reason.repeat,
+        "effective": reason.effective,
+        "age_days": reason.age_days,
+        "quote": piece.quote,
+        "message_id": piece.message_id,
+        "session_id": piece.session_id,
+        "observed_at": iso(piece.observed_at),
+        "extractor": piece.extractor,
+    }
 
 
 def _change_payload(change: TraitChange) -> dict[str, Any]:

@@ -298,6 +298,12 @@ class Session {
     if (!complete) this.send("history", { limit: 200 }); // what is too old to be resumed
   }
 
+  async get(path) {
+    const response = await fetch(path, { headers: { Authorization: `Bearer ${this.token}` } });
+    if (!response.ok) throw new Error(`${path}: ${response.status}`);
+    return response.json();
+  }
+
   send(type, payload, messageId = newId()) {
     const event = {
       type,
@@ -699,12 +705,27 @@ class View {
     if (element("profile").open) this.session.send("profile_get", {});
   }
 
+  // Drawn anew with every change; what the user has open, is writing or stands on stays as it is.
   showProfile({ traits }) {
+    const list = element("traits");
+    if (list.querySelector("form.edit")) return; // it is asked for again when the form closes
+    const opened = new Set([...list.querySelectorAll("details[open]")].map((why) => why.closest("li").dataset.traitId));
+    const focus = document.activeElement?.closest?.("#traits li") && {
+      trait: document.activeElement.closest("li").dataset.traitId,
+      action: document.activeElement.dataset.action,
+    };
+    const holds = ({ status }) => !["rejected", "superseded"].includes(status);
+    const order = [...traits].sort((a, b) => holds(b) - holds(a) || b.confidence - a.confidence);
     element("profile-empty").hidden = traits.length > 0;
-    element("traits").replaceChildren(...[...traits].sort((a, b) => b.confidence - a.confidence).map((trait) => this.trait(trait)));
+    list.replaceChildren(...order.map((trait) => this.trait(trait, opened.has(trait.trait_id))));
+    if (!focus) return;
+    const item = list.querySelector(`[data-trait-id="${CSS.escape(focus.trait)}"]`);
+    const same = item?.querySelector(`[data-action="${focus.action}"]`);
+    (same && !same.hidden ? same : (item?.querySelector("summary") ?? element("profile-close"))).focus();
   }
 
-  trait({ trait_id: id, key, value, status, confidence }) {
+  trait(trait, isOpen) {
+    const { trait_id: id, key, value, status, confidence } = trait;
     const item = make("li");
     item.dataset.traitId = id;
     item.dataset.status = status;
@@ -712,17 +733,83 @@ class View {
     Object.assign(meter, { min: 0, max: 1, low: 0.55, high: 0.8, optimum: 1, value: confidence });
     meter.setAttribute("aria-label", `How sure it is of ${key}`);
     const row = make("div", "row");
-    row.append(meter, make("span", "", `${Math.round(confidence * 100)} %, ${status}`));
-    for (const [action, label] of [["confirm", "Right"], ["reject", "Wrong"]]) {
+    row.append(meter, make("span", "sure", `${Math.round(confidence * 100)} %, ${status}`));
+    const actions = make("div", "row");
+    const act = (action, label, run) => {
       const button = make("button", "", label);
       button.type = "button";
-      button.addEventListener("click", () => {
-        for (const each of row.querySelectorAll("button")) each.disabled = true;
-        this.session.send("profile_correct", { trait_id: id, action });
-      });
-      row.append(button);
-    }
-    item.append(make("p", "key", key.replaceAll("_", " ")), make("p", "value", value), row);
+      button.dataset.action = action;
+      button.setAttribute("aria-label", `${label}: ${key} ${value}`);
+      button.addEventListener("click", run);
+      actions.append(button);
+    };
+    act("confirm", "Right", () => this.correct(id, "confirm"));
+    if (status !== "rejected") act("reject", "Wrong", () => this.correct(id, "reject"));
+    act("edit", "Change", () => item.replaceChildren(name, this.editor(trait)) || item.querySelector("input").select());
+    const name = make("p", "key", key.replaceAll("_", " "));
+    item.append(name, make("p", "value", value), row, this.reasons(id, isOpen), actions);
+    return item;
+  }
+
+  correct(id, action, value) {
+    this.session.send("profile_correct", { trait_id: id, action, ...(value === undefined ? {} : { value }) });
+  }
+
+  editor({ trait_id: id, key, value }) {
+    const form = make("form", "edit");
+    const input = make("input");
+    Object.assign(input, { value, required: true, maxLength: 500 });
+    input.setAttribute("aria-label", `What holds instead: ${key}`);
+    const [save, cancel] = [make("button", "", "Save"), make("button", "", "Cancel")];
+    save.type = "submit";
+    cancel.type = "button";
+    const close = () => {
+      form.remove();
+      this.session.send("profile_get", {});
+    };
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.correct(id, "edit", input.value.trim() || value);
+      close();
+    });
+    form.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.preventDefault(); // closes the form, not the drawer
+      close();
+    });
+    cancel.addEventListener("click", close);
+    form.append(input, save, cancel);
+    return form;
+  }
+
+  // Fetched when they are asked for: each piece of evidence with the user's own words and what it weighs.
+  reasons(id, isOpen) {
+    const why = make("details");
+    const list = make("ul");
+    why.append(make("summary", "", "Why?"), list);
+    why.addEventListener("toggle", async () => {
+      if (!why.open || list.childElementCount > 0) return;
+      try {
+        const { evidence } = await this.session.get(`/v1/profile/${encodeURIComponent(id)}/why`);
+        list.replaceChildren(...evidence.map((piece) => this.reason(piece)));
+      } catch {
+        why.open = false;
+        this.toast("The reasons could not be fetched.", "unavailable");
+      }
+    });
+    why.open = isOpen;
+    return why;
+  }
+
+  reason({ side, kind, quote, effective, observed_at: at }) {
+    const item = make("li");
+    item.dataset.side = side;
+    const said = { confirmed: "You said that it is right", rejected: "You said that it is wrong", edited: "You wrote it" };
+    const rated = { up: "You liked an answer that used it", down: "You disliked an answer that used it" };
+    item.append(make(quote ? "q" : "span", "quote", quote || said[kind] || rated[kind] || kind));
+    const weight = { supports: `+${effective.toFixed(2)}`, opposes: `−${effective.toFixed(2)}`, set_aside: "not counted" };
+    const day = new Date(at).toLocaleDateString([], { day: "numeric", month: "short", year: "numeric" });
+    item.append(make("span", "weight", ` ${weight[side]} · ${kind}, ${day}`));
     return item;
   }
 }
