@@ -58,6 +58,9 @@ def settings_for(mongodb_url: str, redis_url: str, model_url: str, **more: Any) 
             "model": "scripted",
             "limit_messages_per_minute": 10_000,
             "limit_events_per_second": 10_000,
+            "limit_connects_per_minute": 0,
+            "limit_connects_per_address": 0,
+            "limit_requests_per_minute": 0,
             "heartbeat_interval_ms": 1000,
             **more,
         }

@@ -29,6 +29,8 @@ def environment(mongodb_url: str, redis_url: str, model_url: str, **more: Any) -
         "TWIN_JWT_SECRET": SECRET,
         "TWIN_LIMIT_MESSAGES_PER_MINUTE": 100_000,
         "TWIN_LIMIT_EVENTS_PER_SECOND": 10_000,
+        "TWIN_LIMIT_CONNECTS_PER_MINUTE": 0,
+        "TWIN_LIMIT_CONNECTS_PER_ADDRESS": 0,
         "TWIN_HEARTBEAT_INTERVAL_MS": 1000,
         "TWIN_TURN_LEASE_S": 2,
         **more,

@@ -13,7 +13,8 @@ import aiohttp
 class RawSocket:
     """One WebSocket to the server. `send` takes a frame as it is; events and acks are kept as they come."""
 
-    def __init__(self, url: str, token: str | None, **auth: Any) -> None:
+    def __init__(self, url: str, token: str | None, headers: dict[str, str] | None = None, **auth: Any) -> None:
+        self._headers = headers
         self._url = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
         self._auth = {"token": token, **auth}
         self.events: list[dict[str, Any]] = []
@@ -33,7 +34,11 @@ class RawSocket:
     async def open(self) -> None:
         """The Engine.IO handshake only."""
         self._http = aiohttp.ClientSession()
-        self._ws = await self._http.ws_connect(self._url, max_msg_size=0)
+        try:
+            self._ws = await self._http.ws_connect(self._url, max_msg_size=0, headers=self._headers)
+        except aiohttp.ClientError:
+            await self._http.close()
+            raise
         self._reader = asyncio.create_task(self._read())
 
     async def __aexit__(

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import re
 import signal
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +40,7 @@ class Script:
     status: int | None = None  # refuse with this HTTP status
     hang: bool = False  # take the request and never answer
     hang_after: int | None = None  # fall silent after so many tokens
+    hold_after: int | None = None  # pause after so many tokens until `release(contains)`
     cut_after: int | None = None  # break the connection after so many tokens
     end_after: int | None = None  # end the stream politely after so many tokens, without finish_reason or [DONE]
     rubbish_after: int | None = None  # after so many tokens send `rubbish`
@@ -97,6 +98,7 @@ class ScriptedModel:
         self.completed = 0
         self.tokens_sent = 0
         self.peers: set[int] = set()
+        self._released: defaultdict[str | None, asyncio.Event] = defaultdict(asyncio.Event)
 
     @property
     def connections(self) -> int:
@@ -112,6 +114,10 @@ class ScriptedModel:
         script = Script.of(**fields)
         left = script.times if script.times is not None or script.contains is not None else 1
         self.scripts.append((script, left))
+
+    def release(self, contains: str) -> None:
+        """Let the answers go on that `hold_after` holds back."""
+        self._released[contains].set()
 
     def answer_to(self, text: str) -> str:
         """What the server says to `text` while only the default is set."""
@@ -262,6 +268,8 @@ class ScriptedModel:
             await response.write(_framed(json.dumps({"error": {"message": "scripted"}}), script))
         if script.hang_after == at:
             await asyncio.Event().wait()
+        if script.hold_after == at:
+            await self._released[script.contains].wait()
         if script.cut_after == at and request.transport is not None:
             request.transport.abort()
         if script.end_after == at:

@@ -102,7 +102,7 @@ async def test_turns_come_in_their_order_and_what_waits_is_counted(db: mongo.Dat
     turns = mongo.MongoTurns(db, now)
     for turn_id, order in (("b", 2.0), ("a", 1.0), ("c", 2.5)):
         await turns.ensure(turn(user, turn_id, order))
-    assert await turns.unfinished(user, "main") == 3
+    assert await turns.owed(user, 10) == {"main": 3}
     oldest = await turns.next(user, "main")
     assert oldest is not None
     assert oldest.turn_id == "a"

@@ -33,16 +33,19 @@ from twin_sio.gateway import Gateway, GatewaySettings
 from twin_sio.handlers.context import HostContext
 from twin_sio.handlers.conversation import Conversation
 from twin_sio.handlers.history import Archive
-from twin_sio.handlers.limits import Limits
+from twin_sio.handlers.limits import Bounds, Limits
 from twin_sio.handlers.presence import Attendance
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.recall import Recall
 from twin_sio.handlers.turns import TurnRunner
 from twin_sio.jobs import Desk, Queue
+from twin_sio.load import Load, Watermarks
 from twin_sio.local import Child, Embedded, EngineError
+from twin_sio.peers import Peers
 from twin_sio.rest import Rest
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
+from twin_sio.store.limits import RedisQuotas
 from twin_sio.store.redis import RedisPresence, RedisRevocations
 from twin_sio.store.sealing import Sealer
 
@@ -103,6 +106,8 @@ class Core:
     keeper: ProfileKeeper
     model: OpenAIModel
     queue: Queue
+    limits: Limits
+    load: Load
 
     @property
     def desk(self) -> Desk:
@@ -147,6 +152,13 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             max_tokens=settings.model_max_tokens,
         )
         stack.push_async_callback(model.close)
+        load = Load(
+            Watermarks(settings.overload_lag_ms, settings.overload_generations, settings.overload_memory_mb),
+            lambda: runner.running,
+        )
+        channels = delivery.channels
+        quotas = RedisQuotas(settings.redis_url, channels.redis, clock.now, lambda: channels.healthy)
+        limits = Limits(_bounds(settings), quotas, load)
         runner = TurnRunner(
             owner=delivery.channels.instance,
             turns=turns,
@@ -159,46 +171,51 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             ),
             delivery=delivery,
             jobs=queue,
+            limits=limits,
             clock=clock.now,
             new_id=clock.new_id,
             lease_s=settings.turn_lease_s,
             waiting_max=settings.turn_queue,
+            owed_max=settings.limit_owed,
             concurrency=settings.model_concurrency,
+            concurrency_per_user=settings.limit_generations,
         )
         personal = mongo.MongoPersonalData(db, sealer)
         keeper = ProfileKeeper(profiles, messages, personal, delivery, clock.now, clock.new_id, weights_of(settings))
-        yield Core(db, messages, turns, contexts, profiles, personal, delivery, runner, keeper, model, queue)
+        yield Core(
+            db=db,
+            messages=messages,
+            turns=turns,
+            contexts=contexts,
+            profiles=profiles,
+            personal=personal,
+            delivery=delivery,
+            runner=runner,
+            keeper=keeper,
+            model=model,
+            queue=queue,
+            limits=limits,
+            load=load,
+        )
 
 
-class LoopWatch:
-    """How late the event loop came to what was due: whatever blocks it, or starves the process, shows here."""
-
-    _STEP_S = 0.01
-
-    def __init__(self) -> None:
-        self._worst_s = 0.0
-
-    def take(self) -> float:
-        """The worst since it was last asked for, in seconds."""
-        worst_s, self._worst_s = self._worst_s, 0.0
-        return worst_s
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        while True:
-            due = clock.monotonic() + self._STEP_S
-            await asyncio.sleep(self._STEP_S)
-            self._worst_s = max(self._worst_s, clock.monotonic() - due)
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        messages_per_minute=settings.limit_messages_per_minute,
+        connects_per_minute=settings.limit_connects_per_minute,
+        connects_per_minute_and_address=settings.limit_connects_per_address,
+        requests_per_minute=settings.limit_requests_per_minute,
+        model_tokens_per_day=settings.limit_tokens_per_day,
+    )
 
 
 class Metrics:
     """What an operator watches; collected when asked for."""
 
-    def __init__(self, gateway: Gateway, server: SocketServer, parts: Core, loop: LoopWatch) -> None:
+    def __init__(self, gateway: Gateway, server: SocketServer, parts: Core) -> None:
         self._gateway = gateway
         self._server = server
         self._parts = parts
-        self._loop = loop
         self._registry = registry = CollectorRegistry()
         self._connections = Gauge("twin_connections", "Authenticated connections.", registry=registry)
         self._users = Gauge("twin_users", "Users with a connection.", registry=registry)
@@ -215,6 +232,7 @@ class Metrics:
         self._late = Gauge(
             "twin_loop_lag_seconds", "The latest the event loop came since the last scrape.", registry=registry
         )
+        self._load = Gauge("twin_load", "The nearest watermark of overload, as a share of it.", registry=registry)
         self._first = Histogram(
             "twin_first_token_seconds", "From the begin of an attempt to its first token.", registry=registry
         )
@@ -239,7 +257,8 @@ class Metrics:
         self._tasks.set(len(asyncio.all_tasks()))
         self._heard.set(self._parts.delivery.channels.heard)
         self._slow.set(self._parts.delivery.slow_aborts)
-        self._late.set(self._loop.take())
+        self._late.set(self._parts.load.take_worst_lag())
+        self._load.set(self._parts.load())
         while stats.first_token_s:
             self._first.observe(stats.first_token_s.pop())
         return generate_latest(self._registry)
@@ -254,8 +273,7 @@ class Service:
         self._rest = rest
         self._gateway = gateway
         self._sockets = sockets
-        self.loop_watch = LoopWatch()
-        self._metrics = Metrics(gateway, sockets, parts, self.loop_watch)
+        self._metrics = Metrics(gateway, sockets, parts)
         self.port = 0
 
     def routes(self) -> web.Application:
@@ -330,6 +348,8 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(gateway.stop)
         rest = Rest(
             authenticator=shared.authenticator,
+            limits=parts.limits,
+            peers=shared.peers,
             personal=parts.personal,
             presence=shared.presence,
             delivery=parts.delivery,
@@ -341,7 +361,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         instance = Service(settings, parts, sockets, gateway, rest)
         runner = web.AppRunner(instance.routes(), shutdown_timeout=1.0, access_log=None)
         stack.push_async_callback(_close, sockets, runner)
-        watching = asyncio.create_task(instance.loop_watch.run())
+        watching = asyncio.create_task(parts.load.run())
         stack.callback(watching.cancel)
         await mongo.create_indexes(parts.db)
         kept = {"messages": settings.retention_messages_days, "evidence": settings.retention_evidence_days}
@@ -379,6 +399,7 @@ class _Doors:
     authenticator: Authenticator
     presence: RedisPresence
     revocations: RedisRevocations
+    peers: Peers
 
 
 def _doors(settings: Settings, parts: Core) -> _Doors:
@@ -396,6 +417,7 @@ def _doors(settings: Settings, parts: Core) -> _Doors:
         ),
         RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy),
         revocations,
+        Peers(settings.trusted_proxies),
     )
 
 
@@ -406,7 +428,7 @@ def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketSer
         turns=parts.runner,
         delivery=parts.delivery,
         context=context,
-        limits=Limits(settings.limit_messages_per_minute),
+        limits=parts.limits,
         clock=clock.now,
         new_id=clock.new_id,
     )
@@ -421,6 +443,8 @@ def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketSer
         presence=shared.presence,
         revocations=shared.revocations,
         context=context,
+        limits=parts.limits,
+        peers=shared.peers,
         handlers={
             "user_message": conversation.user_message,
             "stop_generation": conversation.stop_generation,
@@ -440,6 +464,7 @@ def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketSer
             connection_queue=settings.connection_queue,
             events_per_second=settings.limit_events_per_second,
             messages_per_minute=settings.limit_messages_per_minute,
+            knocks_per_minute=settings.limit_connects_per_address,
             sessions=settings.limit_sessions,
             heartbeat_interval_ms=settings.heartbeat_interval_ms,
             auth_expiring_s=settings.auth_expiring_s,

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from twin_sio.peers import Peers
+
 DEV_SECRET = "development-only-secret-never-in-production"  # noqa: S105 - known to all, refused in production
 
 
@@ -115,6 +117,35 @@ class Settings(BaseSettings):
 
     limit_messages_per_minute: int = _env("TWIN_LIMIT_MESSAGES_PER_MINUTE", 60, "user messages a minute and user", ge=1)
     limit_events_per_second: int = _env("TWIN_LIMIT_EVENTS_PER_SECOND", 50, "events a second and connection", ge=1)
+    limit_connects_per_minute: int = _env(
+        "TWIN_LIMIT_CONNECTS_PER_MINUTE", 60, "connects a minute and user; 0: no bound", ge=0
+    )
+    limit_connects_per_address: int = _env(
+        "TWIN_LIMIT_CONNECTS_PER_ADDRESS",
+        1200,
+        "connects and requests a minute and address, of IPv6 a /64; 0: no bound",
+        ge=0,
+    )
+    limit_requests_per_minute: int = _env(
+        "TWIN_LIMIT_REQUESTS_PER_MINUTE", 120, "HTTP requests a minute and user; 0: no bound", ge=0
+    )
+    limit_generations: int = _env("TWIN_LIMIT_GENERATIONS", 4, "answers generated at once per user", ge=1)
+    limit_owed: int = _env("TWIN_LIMIT_OWED", 100, "messages of a user that may wait for their answer, then busy", ge=1)
+    limit_tokens_per_day: int = _env(
+        "TWIN_LIMIT_TOKENS_PER_DAY", 1_000_000, "tokens of the model's answers a day and user; 0: no bound", ge=0
+    )
+    overload_lag_ms: int = _env(
+        "TWIN_OVERLOAD_LAG_MS", 500, "ms the event loop is late, over a second, that are too much; 0: not watched", ge=0
+    )
+    overload_generations: int = _env(
+        "TWIN_OVERLOAD_GENERATIONS", 256, "conversations being answered by an instance that are too many", ge=0
+    )
+    overload_memory_mb: int = _env(
+        "TWIN_OVERLOAD_MEMORY_MB", 0, "MB of memory of the process that are too much; 0: not watched", ge=0
+    )
+    trusted_proxies: Words = _env(
+        "TWIN_TRUSTED_PROXIES", (), "addresses or networks whose X-Forwarded-For is believed, space-separated"
+    )
     limit_sessions: int = _env("TWIN_LIMIT_SESSIONS", 20, "sessions at once and user", ge=1)
 
     score_confirmed: float = _env("TWIN_SCORE_CONFIRMED", 16.0, "weight of a trait that its user confirms", gt=0)
@@ -187,6 +218,10 @@ class Settings(BaseSettings):
             raise ConfigError("TWIN_JWT_ALGORITHMS must name algorithms of one family: HS256, or RS256 / ES256.")
         if not algorithms & shared and not self.jwt_jwks_url:
             raise ConfigError("TWIN_JWT_JWKS_URL is needed for RS256 / ES256 tokens.")
+        try:
+            Peers(self.trusted_proxies)
+        except ValueError:
+            raise ConfigError("TWIN_TRUSTED_PROXIES holds what is no address and no network.") from None
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("TWIN_TLS_CERT and TWIN_TLS_KEY are set together or not at all.")
         if not self.score_tentative <= self.score_demote <= self.score_apply:

@@ -5,7 +5,8 @@
     ├── Forbidden                     forbidden
     ├── NotFound                      not_found
     ├── RateLimited                   rate_limited, with a true retry_after_ms
-    ├── Busy                          busy: the conversation's queue is full
+    ├── Busy                          busy: too many answers are owed
+    ├── Overloaded                    overloaded, with retry_after_ms
     ├── StorageUnavailable            storage_unavailable
     ├── ModelUnavailable              model_unavailable
     │   └── ModelTimeout              model_timeout
@@ -71,6 +72,12 @@ class Busy(ServiceError):
     code = "busy"
     retryable = True
     text = "Too many messages of this conversation wait for an answer."
+
+
+class Overloaded(ServiceError):
+    code = "overloaded"
+    retryable = True
+    text = "Too busy for more: try again after the time given."
 
 
 class StorageUnavailable(ServiceError):

@@ -32,10 +32,13 @@ from twin_sio.errors import (
 )
 from twin_sio.handlers import Answer
 from twin_sio.handlers.context import HostContext
-from twin_sio.handlers.limits import Bucket
+from twin_sio.handlers.limits import Limits
+from twin_sio.load import Bucket, Buckets
+from twin_sio.peers import Peers
 from twin_sio.protocol import (
     CLIENT_EVENTS,
     ENVELOPE_MAX_BYTES,
+    EPHEMERAL_EVENTS,
     PAGE_MAX,
     PROTOCOL_VERSION,
     TEXT_MAX,
@@ -56,6 +59,7 @@ log = structlog.get_logger("gateway")
 Handler = Callable[[Caller, Incoming[Any]], Awaitable[Answer | None]]
 _ADMISSION_S = 4.5
 _REVOCATIONS_S = 2.0
+_TIMER_MAX_S = 2_000_000  # a timer is good for some weeks only; a token that outlives it is looked at again
 
 
 @dataclass(slots=True)
@@ -80,6 +84,7 @@ class GatewaySettings:
     connection_queue: int
     events_per_second: int
     messages_per_minute: int
+    knocks_per_minute: int
     sessions: int
     heartbeat_interval_ms: int
     auth_expiring_s: int
@@ -100,6 +105,8 @@ class Gateway:
         presence: Presence,
         revocations: Revocations,
         context: HostContext,
+        limits: Limits,
+        peers: Peers,
         handlers: Mapping[str, Handler],
         settings: GatewaySettings,
         instance: str,
@@ -114,6 +121,9 @@ class Gateway:
         self._presence = presence
         self._revocations = revocations
         self._context = context
+        self._limits = limits
+        self._peers = peers
+        self._knocks = Buckets()
         self._handlers: Mapping[str, Handler] = {**handlers, "auth_refresh": self._auth_refresh}
         self._settings = settings
         self._instance = instance
@@ -130,6 +140,7 @@ class Gateway:
             raise ValueError(f"events without a handler: {sorted(missing)}")
         server.on("connect", self._connect)
         server.on("disconnect", self._disconnect)
+        server.on_knock = self._may_knock
         server.on_connected = self._connected
         server.on_event = self._take
         server.on_malformed = self._malformed
@@ -177,6 +188,7 @@ class Gateway:
 
     async def _admit(self, sid: str, environ: dict[str, Any], auth: object) -> _Connection:
         self._refuse_while_draining()
+        await self._limits.knock(self._peers.of(environ["aiohttp.request"]))
         try:
             sent = parse_auth(auth)
         except InvalidMessage as error:
@@ -192,9 +204,17 @@ class Gateway:
             raise Refused("session_invalid", "A session id has 1 to 128 of A-Z a-z 0-9 . _ : -")
         device = Device(sent.device.name, sent.device.platform, sent.device.app_version)
         caller = Caller(identity.user_id, session_id, sid, identity, device)
+        await self._limits.connect(caller.user_id)
         await self._room_for_one(caller)
         await self._delivery.prepare(caller.user_id)
         return await self._look_up(caller, sent)
+
+    def _may_knock(self, environ: Mapping[str, Any]) -> bool:
+        """Whether a socket may be opened at all. A wall for those who never say who they are; before it each connect
+        is counted over all instances, and refused with a code."""
+        most = 2 * self._settings.knocks_per_minute
+        address = self._peers.of(environ["aiohttp.request"])
+        return not most or self._knocks.of(address, most / 60, most).take() is None
 
     def _refuse_while_draining(self) -> None:
         if self.draining:
@@ -236,7 +256,7 @@ class Gateway:
         connection.greeted = True
         await self._delivery.enter_room(sid, NAMESPACE, room(caller.user_id))
         self._delivery.attach(caller, head=connection.head, last_seq=connection.last_seq)
-        self._delivery.to_others(caller, self._presence_event(caller, "joined", sessions))
+        self._tell_presence(caller, "joined", sessions)
         self._watch_expiry(connection)
         log.info("connected", user=caller.user_id, session=caller.session_id, connection=sid)
         self._work(connection)
@@ -268,14 +288,17 @@ class Gateway:
         }
         return Outgoing("session_ready", payload, self._new_id(), self._clock(), caller.session_id)
 
-    def _presence_event(self, caller: Caller, state: str, sessions: list[dict[str, Any]]) -> Outgoing:
+    def _tell_presence(self, caller: Caller, state: str, sessions: list[dict[str, Any]]) -> None:
+        if self._limits.sheds:
+            return
         payload = {
             "session_id": caller.session_id,
             "state": state,
             "device": caller.device.as_dict(),
             "sessions": sessions,
         }
-        return Outgoing("presence", payload, self._new_id(), self._clock(), caller.session_id)
+        told = Outgoing("presence", payload, self._new_id(), self._clock(), caller.session_id)
+        self._delivery.to_others(caller, told)
 
     def on_replace(self, user_id: str, session_id: str, keep: str) -> None:
         """Let go of connections of this session other than `keep`."""
@@ -313,7 +336,7 @@ class Gateway:
         await self._presence.gone(caller)
         sessions = await self._sessions(caller)
         if all(one["session_id"] != caller.session_id for one in sessions):
-            self._delivery.to_others(caller, self._presence_event(caller, "left", sessions))
+            self._tell_presence(caller, "left", sessions)
 
     async def drain(self, within_s: float, batch: int = 100) -> None:
         """Tell every client to come back later, then close plainly, spread over `within_s`."""
@@ -347,12 +370,12 @@ class Gateway:
             timer.cancel()
         left_s = (connection.caller.identity.expires_at - self._clock()).total_seconds()
         loop = asyncio.get_running_loop()
-        warn_s = max(0.0, left_s - self._settings.auth_expiring_s)
-        # A timer is good for some weeks only; a token that outlives it is looked at again then.
-        end_s = min(left_s + self._settings.leeway_s, 2_000_000)
+        if left_s > _TIMER_MAX_S:
+            connection.timers = [loop.call_later(_TIMER_MAX_S / 2, self._watch_expiry, connection)]
+            return
         connection.timers = [
-            loop.call_later(min(warn_s, 2_000_000), self._warn, connection),
-            loop.call_later(max(0.0, end_s), self._expire, connection),
+            loop.call_later(max(0.0, left_s - self._settings.auth_expiring_s), self._warn, connection),
+            loop.call_later(max(0.0, left_s + self._settings.leeway_s), self._expire, connection),
         ]
 
     def _warn(self, connection: _Connection) -> None:
@@ -410,12 +433,11 @@ class Gateway:
         connection = self._connections.get(sid)
         if connection is None:
             return
-        try:
-            connection.bucket.take()
-            if len(connection.waiting) >= self._settings.connection_queue:
-                raise RateLimited("Too many events of this connection wait.", retry_after_ms=1_000)
-        except RateLimited as limited:
-            self._refuse(connection.caller, limited, args, ack_id)
+        wait_ms = connection.bucket.take()
+        if wait_ms is None and len(connection.waiting) >= self._settings.connection_queue:
+            wait_ms = 1_000
+        if wait_ms is not None:
+            self._refuse(connection.caller, RateLimited(retry_after_ms=wait_ms), args, ack_id)
             return
         connection.waiting.append((name, args, ack_id))
         self._work(connection)
@@ -425,10 +447,9 @@ class Gateway:
         if connection is None:
             return
         error: ServiceError = InvalidMessage("The frame is no event: no binary, one name, one envelope.", field="frame")
-        try:
-            connection.bucket.take()
-        except RateLimited as limited:
-            error = limited
+        wait_ms = connection.bucket.take()
+        if wait_ms is not None:
+            error = RateLimited(retry_after_ms=wait_ms)
         self._tell_error(connection.caller, error, None, None)
 
     def _work(self, connection: _Connection) -> None:
@@ -467,6 +488,8 @@ class Gateway:
         scope = CLIENT_EVENTS[name].scope
         if scope is not None and scope not in caller.identity.scopes:
             raise Forbidden()
+        if name in EPHEMERAL_EVENTS and self._limits.sheds:
+            return None
         return await self._handlers[name](caller, sent)
 
     def _refuse(

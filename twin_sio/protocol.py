@@ -214,6 +214,7 @@ SERVER_EVENTS: Mapping[str, str] = {
     "server_draining": "This server goes away: reconnect after the time given.",
     "error": "What failed, by code.",
 }
+EPHEMERAL_EVENTS = frozenset({"typing_indicator"})
 DURABLE_EVENTS = frozenset({"user_message", "twin_message", "feedback", "read_receipt", "profile_update"})
 
 P = TypeVar("P", bound=Wire)

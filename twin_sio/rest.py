@@ -19,8 +19,10 @@ from twin_sio.clock import Clock, NewId, iso
 from twin_sio.delivery import Delivery
 from twin_sio.domain import Identity
 from twin_sio.errors import Forbidden, Refused, ServiceError, StorageUnavailable
+from twin_sio.handlers.limits import Limits
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.jobs import Queue
+from twin_sio.peers import Peers
 from twin_sio.protocol import PROTOCOL_VERSION, Scope, error_payload
 from twin_sio.store import PersonalData, Presence
 
@@ -190,6 +192,8 @@ class Rest:
         self,
         *,
         authenticator: Authenticator,
+        limits: Limits,
+        peers: Peers,
         personal: PersonalData,
         presence: Presence,
         delivery: Delivery,
@@ -199,6 +203,8 @@ class Rest:
         new_id: NewId,
     ) -> None:
         self._authenticator = authenticator
+        self._limits = limits
+        self._peers = peers
         self._personal = personal
         self._presence = presence
         self._delivery = delivery
@@ -241,10 +247,12 @@ class Rest:
         return handle
 
     async def _identify(self, request: web.Request, scope: Scope) -> Identity:
+        await self._limits.knock(self._peers.of(request))
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         identity = await self._authenticator.identify(token.strip() if kind.lower() == "bearer" else None)
         if scope not in identity.scopes:
             raise Forbidden(f"The token lacks the scope {scope}.")
+        await self._limits.request(identity.user_id)
         return identity
 
     async def _profile(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002

@@ -181,12 +181,13 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     `on_event(sid, name, args, ack_id)` is called for each event in the order of arrival and must not wait;
     `on_malformed(sid)` for each frame that is none; `on_connected(sid)` right after the client was told that it is
-    connected, so that what it emits comes first.
+    connected, so that what it emits comes first. `on_knock(environ)` says whether a socket may be opened at all.
     """
 
     on_event: Callable[[str, str, list[Any], int | None], None]
     on_malformed: Callable[[str], None]
     on_connected: Callable[[str], None]
+    on_knock: Callable[[Mapping[str, Any]], bool]
 
     def __init__(
         self,
@@ -310,9 +311,12 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             target.__self__.ping_task = task  # type: ignore[attr-defined]
         return task
 
-    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
+    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> object:
+        if not self.on_knock(environ):
+            return {"code": "rate_limited"}  # the body of a 401; clients come back by themselves
         await super()._handle_eio_connect(eio_sid, environ)
         self._expect_entry(eio_sid)
+        return None
 
     def _expect_entry(self, eio_sid: str) -> None:
         """Whoever has not been let in when the time is up is gone by then: asked to leave before, cut at its end."""

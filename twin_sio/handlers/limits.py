@@ -1,47 +1,83 @@
-"""How much one user may ask for at once, on this instance."""
+"""How much may be asked for, by whom: raises what clients are told. A repeat of what was accepted is never counted."""
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from twin_sio.clock import monotonic
-from twin_sio.errors import RateLimited
+from twin_sio.errors import Overloaded, RateLimited, Refused
+from twin_sio.store import Quota, Quotas
+
+_MINUTE_S = 60
+_DAY_S = 86_400
+SHED_AT, CONNECTS_AT, MESSAGES_AT = 0.75, 0.9, 1.0
+"""The order in which work is refused as the load grows: ephemera, then connections, then messages."""
+
+_COME_BACK_MS = 3_000
 
 
-class Bucket:
-    """A token bucket: `rate` a second on average, `burst` at once."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The settings of the same names; 0: no bound."""
 
-    __slots__ = ("_at", "_burst", "_rate", "_tokens")
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._tokens = burst
-        self._at = monotonic()
-
-    def take(self) -> None:
-        """Take one; raises `RateLimited` with the time until there is one."""
-        now = monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        if self._tokens < 1:
-            raise RateLimited(retry_after_ms=math.ceil((1 - self._tokens) / self._rate * 1000))
-        self._tokens -= 1
+    messages_per_minute: int
+    connects_per_minute: int
+    connects_per_minute_and_address: int
+    requests_per_minute: int
+    model_tokens_per_day: int
 
 
 class Limits:
-    """Messages a minute and user; remembers the users seen last."""
+    """Counts what users and addresses ask for, and knows when this instance has enough."""
 
-    def __init__(self, messages_per_minute: int, users_max: int = 50_000) -> None:
-        self._per_minute = messages_per_minute
-        self._users_max = users_max
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+    def __init__(self, bounds: Bounds, quotas: Quotas, load: Callable[[], float]) -> None:
+        """`load()`: how near this instance is to what it bears; 1.0 is the watermark."""
+        self._quotas = quotas
+        self._load = load
+        self._messages = Quota("messages", bounds.messages_per_minute, _MINUTE_S)
+        self._connects = Quota("connects", bounds.connects_per_minute, _MINUTE_S)
+        self._from_address = Quota("address", bounds.connects_per_minute_and_address, _MINUTE_S)
+        self._requests = Quota("requests", bounds.requests_per_minute, _MINUTE_S)
+        self._tokens = Quota("tokens", bounds.model_tokens_per_day, _DAY_S)
 
     async def message(self, user_id: str) -> None:
-        """Count one message; raises `RateLimited`."""
-        bucket = self._buckets.pop(user_id, None) or Bucket(self._per_minute / 60, self._per_minute)
-        self._buckets[user_id] = bucket
-        if len(self._buckets) > self._users_max:
-            self._buckets.popitem(last=False)
-        bucket.take()
+        """A message that is to be answered; raises `Overloaded` or `RateLimited`."""
+        if self._load() >= MESSAGES_AT:
+            raise Overloaded(retry_after_ms=_COME_BACK_MS)
+        spent_ms = await self._quotas.overspent(self._tokens, user_id)
+        if spent_ms is not None:
+            raise RateLimited("The model's tokens of the day are used up.", retry_after_ms=spent_ms)
+        _limited(await self._quotas.take(self._messages, user_id))
+
+    async def spent(self, user_id: str, tokens: int) -> None:
+        """An answer took so many of the model's tokens."""
+        await self._quotas.spend(self._tokens, user_id, tokens)
+
+    async def request(self, user_id: str) -> None:
+        """A request over HTTP; raises `RateLimited`."""
+        _limited(await self._quotas.take(self._requests, user_id))
+
+    async def knock(self, address: str) -> None:
+        """Somebody at `address` wants to connect, or asks over HTTP; raises `Refused`."""
+        _refused(await self._quotas.take(self._from_address, address))
+
+    async def connect(self, user_id: str) -> None:
+        """A user who has shown a token connects; raises `Refused`."""
+        if self._load() >= CONNECTS_AT:
+            raise Refused("overloaded", "Too busy: try again later.", retryable=True, retry_after_ms=_COME_BACK_MS)
+        _refused(await self._quotas.take(self._connects, user_id))
+
+    @property
+    def sheds(self) -> bool:
+        """Whether what may be lost is not sent any more."""
+        return self._load() >= SHED_AT
+
+
+def _limited(wait_ms: int | None) -> None:
+    if wait_ms is not None:
+        raise RateLimited(retry_after_ms=wait_ms)
+
+
+def _refused(wait_ms: int | None) -> None:
+    if wait_ms is not None:
+        raise Refused("rate_limited", "Too many connects: wait.", retryable=True, retry_after_ms=wait_ms)

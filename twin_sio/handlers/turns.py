@@ -22,6 +22,7 @@ from twin_sio.clock import Clock, NewId, monotonic
 from twin_sio.domain import Caller, Draft, Event, Generation, Outcome, Turn
 from twin_sio.errors import Busy, ModelUnavailable, ServiceError, StorageUnavailable
 from twin_sio.handlers import Delivery, Jobs
+from twin_sio.handlers.limits import Limits
 from twin_sio.protocol import Outgoing, error_payload
 from twin_sio.store import Log, Turns
 
@@ -29,6 +30,7 @@ log = structlog.get_logger("turns")
 
 _TAKE_OVERS = 2
 _SWEEP_S = 2.0
+_TURN_OF_USER_S = 0.2
 _OVER = ("complete", "stopped", "interrupted", "failed")
 Key = tuple[str, str]
 
@@ -58,11 +60,14 @@ class TurnRunner:
         agent: Agent,
         delivery: Delivery,
         jobs: Jobs,
+        limits: Limits,
         clock: Clock,
         new_id: NewId,
         lease_s: float = 10.0,
         waiting_max: int = 8,
+        owed_max: int = 100,
         concurrency: int = 64,
+        concurrency_per_user: int = 4,
     ) -> None:
         self._owner = owner
         self._turns = turns
@@ -70,10 +75,13 @@ class TurnRunner:
         self._agent = agent
         self._delivery = delivery
         self._jobs = jobs
+        self._limits = limits
         self._clock = clock
         self._new_id = new_id
         self._lease_s = lease_s
         self._waiting_max = waiting_max
+        self._owed_max = owed_max
+        self._per_user = concurrency_per_user
         self._slots = asyncio.Semaphore(concurrency)
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
@@ -85,21 +93,17 @@ class TurnRunner:
     # -- what handlers ask -------------------------------------------------------------------------------------------
 
     async def room_for_one(self, user_id: str, conversation_id: str) -> int:
-        """How many answers of the conversation are owed already; raises `Busy` where those are too many."""
-        owed = await self._turns.unfinished(user_id, conversation_id)
-        if owed > self._waiting_max:
+        """How many answers of the conversation are owed already; raises `Busy` where it or its user has too many."""
+        owed = await self._turns.owed(user_id, self._owed_max)
+        here = owed.get(conversation_id, 0)
+        if here > self._waiting_max or sum(owed.values()) >= self._owed_max:
             raise Busy(retry_after_ms=2_000)
-        return owed
+        return here
 
     async def ensure(self, turn: Turn) -> Turn:
         """Store the turn unless it is there, and see to it that it is answered."""
         stored = await self._turns.ensure(turn)
-        if stored.state in ("queued", "running") or stored.state not in (
-            "complete",
-            "stopped",
-            "interrupted",
-            "failed",
-        ):
+        if stored.state not in _OVER:
             self.kick(turn.user_id, turn.conversation_id)
         return stored
 
@@ -197,6 +201,10 @@ class TurnRunner:
             while await self._turns.next(*key) is not None and not self._draining:
                 if not await self._turns.acquire(*key, self._owner, self._lease_s):
                     return  # whoever holds it looks once more after letting go
+                if await self._turns.answering(key[0]) > self._per_user:
+                    await self._turns.release(*key, self._owner)
+                    await asyncio.sleep(_TURN_OF_USER_S * (0.5 + random.random()))
+                    continue
                 await self._answer_all(key)
         except StorageUnavailable:
             log.warning("turns_postponed", conversation=key[1])  # the sweep comes back to it
@@ -336,6 +344,7 @@ class TurnRunner:
         if not await self._turns.close(turn, outcome.status):  # erased while it was answered
             await self._messages.remove(stored.event)
             return
+        await self._limits.spent(turn.user_id, _tokens(outcome))
         self.stats.finished[outcome.status] = self.stats.finished.get(outcome.status, 0) + 1
         if outcome.status in ("complete", "stopped") and turn.turn_id == turn.message_id:
             await self._jobs.learn(turn.user_id, turn.turn_id)
@@ -413,6 +422,12 @@ class _Attempt:
             done.used_traits,
             error,
         )
+
+
+def _tokens(outcome: Outcome) -> int:
+    """What the answer took of the model: as it told, or four characters each where it was cut before it did."""
+    told = (outcome.usage or {}).get("total_tokens")
+    return told if isinstance(told, int) and told >= 0 else -(-len(outcome.text) // 4)
 
 
 def _errors(kinds: Sequence[type[ServiceError]]) -> dict[str, type[ServiceError]]:

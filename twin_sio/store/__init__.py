@@ -108,8 +108,12 @@ class Turns(Protocol):
         """The turn of this request."""
         ...
 
-    async def unfinished(self, user_id: str, conversation_id: str) -> int:
-        """How many answers of the conversation are owed."""
+    async def owed(self, user_id: str, limit: int) -> Mapping[str, int]:
+        """How many answers are owed in each of the user's conversations; counts no more than `limit` in all."""
+        ...
+
+    async def answering(self, user_id: str) -> int:
+        """In how many of the user's conversations somebody is answering: the leases that are held now."""
         ...
 
     async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
@@ -265,6 +269,34 @@ class Revocations(Protocol):
 
     async def revoked(self, identities: Sequence[Identity]) -> Sequence[bool]:
         """Which of them count no longer. All are good while Redis is away: tokens still end by themselves."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """At most `amount` within any `per_s` seconds; 0: no bound. `name` keeps kinds of things apart."""
+
+    name: str
+    amount: int
+    per_s: int
+
+
+class Quotas(Protocol):
+    """What may be asked for in a time, counted over all instances; while Redis is away, over this one alone.
+
+    No method raises, and none waits longer than a quarter of a second.
+    """
+
+    async def take(self, quota: Quota, of: str) -> int | None:
+        """Count one; None. Where that would be one too many nothing is counted: ms until it would not be."""
+        ...
+
+    async def spend(self, quota: Quota, of: str, amount: int) -> None:
+        """Count `amount` that was used already, even past the bound. The window begins with the first amount."""
+        ...
+
+    async def overspent(self, quota: Quota, of: str) -> int | None:
+        """None while less than the bound was spent; otherwise ms until the window ends."""
         ...
 
 

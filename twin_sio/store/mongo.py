@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -380,9 +381,14 @@ class MongoTurns:
         return self._turn(found) if found else None
 
     @_stored
-    async def unfinished(self, user_id: str, conversation_id: str) -> int:
-        query = {"user_id": user_id, "conversation_id": conversation_id, "unfinished": True}
-        return await self._turns.count_documents(query)
+    async def owed(self, user_id: str, limit: int) -> Mapping[str, int]:
+        found = self._turns.find({"user_id": user_id, "unfinished": True}, {"conversation_id": 1}).limit(limit)
+        return Counter([doc["conversation_id"] async for doc in found])
+
+    @_stored
+    async def answering(self, user_id: str) -> int:
+        held = {"user_id": user_id, "leased": True, "$expr": {"$not": [_EXPIRED]}}
+        return await self._leases.count_documents(held)
 
     @_stored
     async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:

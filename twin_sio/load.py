@@ -1,0 +1,125 @@
+"""How much one instance takes on by itself: token buckets, and how near it is to what it can bear."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from twin_sio.clock import monotonic
+
+_STEP_S = 0.01
+_MEMORY_EVERY_S = 1.0
+_SMOOTHED_OVER_S = 1.0
+_STATM = Path("/proc/self/statm")
+_MB = 1024 * 1024
+
+
+class Bucket:
+    """A token bucket: `rate` a second on average, `burst` at once."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._at = monotonic()
+
+    def take(self) -> int | None:
+        """None: one is taken. Otherwise nothing is, and the ms until one could be."""
+        wait_ms = self.wait_ms()
+        if wait_ms:
+            return wait_ms
+        self._tokens -= 1
+        return None
+
+    def spend(self, amount: float) -> None:
+        """Take it even where it is not there."""
+        self.wait_ms()
+        self._tokens -= amount
+
+    def wait_ms(self) -> int:
+        """The ms until one could be taken; 0: now."""
+        now = monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        return max(0, math.ceil((1 - self._tokens) / self._rate * 1000))
+
+
+class Buckets:
+    """A bucket for each of many; the `most` that were used last are remembered."""
+
+    def __init__(self, most: int = 50_000) -> None:
+        self._most = most
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def of(self, key: str, rate: float, burst: float) -> Bucket:
+        """The bucket of this key, made where there is none."""
+        bucket = self._buckets.pop(key, None) or Bucket(rate, burst)
+        self._buckets[key] = bucket
+        if len(self._buckets) > self._most:
+            self._buckets.popitem(last=False)
+        return bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """What an instance bears; 0: not watched. The names are those of the settings."""
+
+    lag_ms: int
+    generations: int
+    memory_mb: int
+
+
+class Load:
+    """Watches the event loop, the answers being made and the memory of this process."""
+
+    def __init__(self, marks: Watermarks, running: Callable[[], int]) -> None:
+        self._marks = marks
+        self._running = running
+        self._worst_s = 0.0
+        self._lag_s = 0.0
+        self._memory = 0
+
+    def take_worst_lag(self) -> float:
+        """The latest the event loop came to what was due since this was last asked, in seconds."""
+        worst_s, self._worst_s = self._worst_s, 0.0
+        return worst_s
+
+    def __call__(self) -> float:
+        """The nearest of the watermarks, as a share of it: 1.0 is reached."""
+        marks = self._marks
+        shares = (
+            (self._lag_s * 1000, marks.lag_ms),
+            (self._running(), marks.generations),
+            (self._memory / _MB, marks.memory_mb),
+        )
+        return max((now / mark for now, mark in shares if mark), default=0.0)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        next_memory = 0.0
+        while True:
+            due = monotonic() + _STEP_S
+            await asyncio.sleep(_STEP_S)
+            late_s = max(0.0, monotonic() - due)
+            self._worst_s = max(self._worst_s, late_s)
+            # Over a second: one long step is no overload, a loop that is always late is.
+            weight = 1 - math.exp(-(late_s + _STEP_S) / _SMOOTHED_OVER_S)
+            self._lag_s += weight * (late_s - self._lag_s)
+            if self._marks.memory_mb and due > next_memory:
+                next_memory = due + _MEMORY_EVERY_S
+                self._memory = _resident_bytes()
+
+
+def _resident_bytes() -> int:
+    """What the process holds in memory; 0 where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
