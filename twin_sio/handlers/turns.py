@@ -344,10 +344,10 @@ class TurnRunner:
         if not await self._turns.close(turn, outcome.status):  # erased while it was answered
             await self._messages.remove(stored.event)
             return
-        await self._limits.spent(turn.user_id, _tokens(outcome))
         self.stats.finished[outcome.status] = self.stats.finished.get(outcome.status, 0) + 1
         if outcome.status in ("complete", "stopped") and turn.turn_id == turn.message_id:
             await self._jobs.learn(turn.user_id, turn.turn_id)
+        await self._limits.spent(turn.user_id, _tokens(outcome))
 
     def _tell_error(self, turn: Turn, code: str) -> None:
         error = _ERRORS.get(code, ServiceError)()
