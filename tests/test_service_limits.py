@@ -246,6 +246,7 @@ async def test_overload_takes_ephemera_first_then_connects_then_messages_and_nev
             assert (await say(here, message_id="m-1"))["type"] == "message_received"
             await there.until(lambda: there.of("twin_message"))
             assert len(there.of("typing_indicator")) == 1
+            await eventually(lambda: one._parts.runner.running == 15)
             presences = len(here.of("presence"))
             assert await refusal(one, user) is None
             async with answering(url, 3, model, f"second-{user}"):  # 0.9
@@ -255,6 +256,7 @@ async def test_overload_takes_ephemera_first_then_connects_then_messages_and_nev
                 assert refused["retry_after_ms"] > 0
                 assert (await say(here))["type"] == "message_received"
                 await there.until(lambda: len(there.of("twin_message")) == 2)
+                await eventually(lambda: one._parts.runner.running == 18)
                 model.script(contains=f"third-{user}", tokens=["a", "b"], hold_after=1)
                 for n in range(2):  # 1.0
                     assert (await say(here, f"third-{user}", conversation=f"c-{n}"))["type"] == "message_received"
