@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import fsum
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -363,10 +364,10 @@ def test_an_echo_loop_of_a_hundred_turns_changes_nothing_that_anybody_could_see(
     whole, the next few by ever less, and then nothing moves, no confidence and no status."""
     on = START + (801 + after) * DAY
 
-    def said(times: int) -> list[tuple[str, str, float]]:
+    def said(times: int) -> list[Any]:
         loop = [seen(kind, key=key, day=801, session="loop", message=f"turn{n}") for n in range(times)]
         held = score("u1", [*evidence, *loop], on)
-        return [(trait.trait_id, trait.status, round(trait.confidence, 4)) for trait in held]
+        return [(trait.trait_id, trait.status, pytest.approx(trait.confidence, abs=1e-4)) for trait in held]
 
     assert said(10) == said(110)
 
@@ -448,3 +449,39 @@ def test_bands_that_do_not_rise_are_refused(monkeypatch):
     monkeypatch.setenv("TWIN_SCORE_DEMOTE", "0.85")
     with pytest.raises(ConfigError, match="TWIN_SCORE_DEMOTE"):
         Settings.from_environment()
+
+
+# -- ratings
+
+
+def rated(kind: EvidenceKind, day: float, *, about: str = "answer", session: str | None = None) -> Evidence:
+    return replace(seen(kind, day=day, session=session, polarity=-1 if kind == "down" else 1), about=about)
+
+
+@pytest.mark.parametrize(("kind", "supporting", "opposing"), [("up", 8.25, 0.0), ("down", 8.0, 0.75)])
+def test_a_rating_weighs_what_the_design_says_also_in_the_session_of_the_statement(kind, supporting, opposing):
+    said, thumb = seen("explicit", session="s"), rated(kind, 0, session="s")
+    trait = traits(said, thumb)["Berlin"]
+    assert (trait.supporting, trait.opposing) == (supporting, opposing)
+
+
+def test_the_newest_rating_of_an_answer_takes_the_place_of_the_earlier_and_none_takes_them_back():
+    said, up, down, none = seen("explicit"), rated("up", 0.1), rated("down", 0.2), rated("withdrawn", 0.3)
+    assert traits(said, up, down, day=1) == traits(said, down, day=1)
+    assert traits(said, up, down, none, day=1) == traits(said, day=1)
+    assert traits(said, up, down, none, rated("up", 0.4), day=1) == traits(said, rated("up", 0.4), day=1)
+
+
+def test_ratings_of_different_answers_stand_beside_each_other():
+    said, one, other = seen("explicit"), rated("up", 0, about="a1"), rated("down", 0, about="a2")
+    trait = traits(said, one, other)["Berlin"]
+    assert (trait.supporting, trait.opposing) == (8.25, 0.75)
+
+
+@steady
+@given(timelines, st.lists(st.sampled_from(("up", "down", "withdrawn")), min_size=1, max_size=6), days)
+def test_however_an_answer_was_rated_before_only_the_last_rating_counts(evidence, kinds, after):
+    """In whatever order the ratings come in."""
+    on = START + (801 + after) * DAY
+    ratings = [rated(kind, 800 + n / 100) for n, kind in enumerate(kinds)]
+    assert score("u1", [*reversed(ratings), *evidence], on) == score("u1", [*evidence, ratings[-1]], on)

@@ -6,12 +6,15 @@ from math import fsum
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.conftest import Connect, eventually, token_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_cli import a_terminal
 from tests.test_service_learning import candidates, likes
+from twin_sio.app import Service
 from twin_sio.client import TwinClient
+from twin_sio.jobs import correct
 
 
 async def get(url: str, path: str, user: str, **token: Any) -> tuple[int, dict[str, Any]]:
@@ -86,3 +89,118 @@ async def test_a_terminal_tells_why_in_the_users_own_words(
         terminal.enter("/why food.likes")
         await terminal.shows("I adore figs")
         await terminal.shows("(1 + S) / (2 + S + C) = 0.9000, S = 8.00, C = 0.00")
+
+
+# -- feedback
+
+
+async def answered_from(client: TwinClient, model: ScriptedModel, user: str, *found: dict) -> tuple[str, list[Any]]:
+    """Teach `found`, then ask: the id of an answer that used it, and the profile's traits."""
+    text = f"{' and '.join(one['quote'] for one in found)}, {user}"
+    await taught(client, model, text, *found)
+    answer = await client.ask(f"What do you think of it, {user}?")
+    traits = (await client.profile())["traits"]
+    assert set(answer.used_traits) == {trait["trait_id"] for trait in traits}
+    return answer.message_id, traits
+
+
+async def sums(client: TwinClient) -> list[tuple[float, float]]:
+    return [(round(one["supporting"], 3), round(one["opposing"], 3)) for one in (await client.profile())["traits"]]
+
+
+async def test_a_rating_changes_the_traits_that_the_answer_used_and_its_receipt_names_them(
+    connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    client = await connect()
+    used, traits = await answered_from(client, model, user, likes("mate", "I drink mate", key="food.likes"))
+    await taught(client, model, f"I love chess, {user}", likes("chess", "I love chess", key="hobbies.games"))
+    (changed,) = await client.feedback(used, "down")
+    assert (changed["trait_id"], changed["reason"]) == (traits[0]["trait_id"], "down")
+    assert changed["confidence"] == round(9 / 10.75, 4)
+    assert await sums(client) == [(8, 0.75), (8, 0)]
+
+
+async def test_the_newest_rating_counts_a_repeat_changes_nothing_and_none_takes_it_back(
+    connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    client, tablet = await connect(), await connect()
+    used, _ = await answered_from(client, model, user, likes("tea", "I drink tea", key="food.likes"))
+    assert len(await client.feedback(used, "up")) == 1
+    assert await sums(client) == [(8.25, 0)]
+    assert await tablet.feedback(used, "up") == []
+    assert await sums(client) == [(8.25, 0)]
+    for rating, expected in (("down", (8, 0.75)), ("none", (8, 0)), ("none", (8, 0)), ("up", (8.25, 0))):
+        await tablet.feedback(used, rating)
+        assert await sums(client) == [expected]
+
+
+async def test_the_same_feedback_twice_gets_the_same_receipt_and_counts_once(
+    connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    seen: list[dict[str, Any]] = []
+    client = await connect(on_envelope=lambda way, envelope: seen.append(envelope) if way == "in" else None)
+    used, _ = await answered_from(client, model, user, likes("rum", "I drink rum", key="food.likes"))
+    for _ in range(2):
+        await client._submit("feedback", {"message_id": used, "rating": "down"}, message_id="once")
+        await client.heartbeat()
+    receipts = [one for one in seen if one["payload"].get("message_id") == "once"]
+    assert [one["payload"]["status"] for one in receipts] == ["accepted", "duplicate"]
+    assert receipts[0]["payload"]["traits"] == receipts[1]["payload"]["traits"] != []
+    assert receipts[0]["metadata"]["seq"] == receipts[1]["metadata"]["seq"]
+    assert await sums(client) == [(8, 0.75)]
+
+
+async def test_enough_bad_ratings_take_a_trait_out_of_use_on_every_device(
+    connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    client, tablet = await connect(), await connect()
+    text = f"I am told I like ska, {user}"
+    await taught(client, model, text, likes("ska", "I like ska", "inferred", "music.likes"))
+    (trait,) = (await client.profile())["traits"]
+    assert trait["status"] == "tentative"
+    answer = await client.ask(f"So, {user}?")
+    assert list(answer.used_traits) == [trait["trait_id"]]
+    version = tablet.state.profile_version or 0
+    (changed,) = await client.feedback(answer.message_id, "down")
+    assert changed["status"] == "unused"
+    await tablet.until(lambda state: (state.profile_version or 0) > version)
+
+
+async def test_a_correction_becomes_explicit_evidence_in_the_users_own_words(
+    connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    client = await connect()
+    used, _ = await answered_from(client, model, user, likes("Oslo", "I live in Oslo", key="location.city"))
+    right = f"I live in Turku, {user}"
+    true = likes("Turku", "I live in Turku", "inferred", "location.city")
+    false = likes("Rome", "I live in Rome", key="location.country")
+    model.script(contains=f'"{right}', json_answer=candidates(true, false))
+    version = client.state.profile_version or 0
+    await client.feedback(used, "down", comment="no", correction=right)
+    await client.until(lambda state: (state.profile_version or 0) > version + 1)
+    held = {trait["value"]: trait for trait in (await client.profile())["traits"]}
+    assert {value: trait["status"] for value, trait in held.items()} == {"Oslo": "superseded", "Turku": "applied"}
+    (piece,) = (await client.why(held["Turku"]["trait_id"]))["evidence"]
+    assert (piece["kind"], piece["quote"]) == ("explicit", "I live in Turku")
+
+
+async def test_a_correction_whose_job_was_lost_is_found_again_and_learnt_once(
+    instance: Service, connect: Connect, model: ScriptedModel, worker: None, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await connect()
+    answer = await client.ask(f"Where am I, {user}?")
+    right = f"In Bergen, I live there, {user}"
+    model.script(contains=f'"{right}', json_answer=candidates(likes("Bergen", "In Bergen", key="location.city")))
+    desk = instance._parts.desk
+
+    async def lost(*_: str) -> None:
+        return None
+
+    with monkeypatch.context() as away:
+        away.setattr(desk.queue, "_enqueue", lost)
+        await client.feedback(answer.message_id, "none", correction=right)
+    ((_, feedback_id),) = [one for one in await desk.messages.to_correct(-1, 1000) if one[0] == user]
+    assert await correct({"desk": desk}, user, feedback_id) == 1
+    assert [one for one in await desk.messages.to_correct(-1, 1000) if one[0] == user] == []
+    assert await correct({"desk": desk}, user, feedback_id) == 1
+    assert await sums(client) == [(8, 0)]

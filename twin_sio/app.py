@@ -429,6 +429,8 @@ def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketSer
         delivery=parts.delivery,
         context=context,
         limits=parts.limits,
+        keeper=parts.keeper,
+        jobs=parts.queue,
         clock=clock.now,
         new_id=clock.new_id,
     )

@@ -135,13 +135,18 @@ class Generation:
     texts: list[str] = field(default_factory=list)
 
 
-EvidenceKind = Literal["confirmed", "edited", "change", "explicit", "host", "inferred", "up", "down", "rejected"]
+EvidenceKind = Literal[
+    "confirmed", "edited", "change", "explicit", "host", "inferred", "up", "down", "withdrawn", "rejected"
+]
 TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One observation about one slot of the profile; append-only. `quote` is the user's own words."""
+    """One observation about one slot of the profile; append-only. `quote` is the user's own words.
+
+    `about` is the answer that was rated, for `up`, `down` and `withdrawn` (the rating was taken back).
+    """
 
     user_id: str
     key: str
@@ -153,6 +158,7 @@ class Evidence:
     message_id: str
     quote: str
     extractor: str
+    about: str = ""
 
     @property
     def evidence_id(self) -> str:

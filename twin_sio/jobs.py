@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -17,7 +17,7 @@ from redis.asyncio import ConnectionPool
 from twin_sio.agent import Extractor
 from twin_sio.channels import FAILURES
 from twin_sio.clock import Clock
-from twin_sio.domain import Exchange, Turn
+from twin_sio.domain import Event, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.turns import TurnRunner, answer_id
@@ -41,10 +41,17 @@ class Queue:
 
     async def learn(self, user_id: str, turn_id: str) -> None:
         """Learn from the exchange, once, however often this is asked."""
+        await self._enqueue("learn", user_id, turn_id)
+
+    async def correct(self, user_id: str, message_id: str) -> None:
+        """Learn from the correction in a feedback, once, however often this is asked."""
+        await self._enqueue("correct", user_id, message_id)
+
+    async def _enqueue(self, job: str, user_id: str, about: str) -> None:
         if not self._healthy():  # a hung Redis must not hold up the next answer
             return
         with suppress(*FAILURES):
-            await self._redis.enqueue_job("learn", user_id, turn_id, _job_id=_job_prefix(user_id) + turn_id)
+            await self._redis.enqueue_job(job, user_id, about, _job_id=f"{_job_prefix(user_id)}{job}:{about}")
 
     async def erase(self, user_id: str) -> int:
         """Take the user's jobs out of the queue; how many there were. Redis away: they find nothing when they run."""
@@ -91,7 +98,7 @@ class Desk:
 async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
     """Learn from one exchange; running it twice adds nothing. Returns how many pieces of evidence it held."""
     desk: Desk = ctx["desk"]
-    try:
+    with _postponing(ctx, turn_id):
         turn = await desk.turns.get(user_id, turn_id)
         exchange = await _exchange(desk, turn) if turn is not None else None
         if exchange is None:  # erased since it was queued
@@ -99,11 +106,36 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
         evidence = await desk.extractor.candidates(exchange)
         await desk.keeper.learn(user_id, evidence, in_response_to=exchange.message_id)
         await desk.turns.learned(user_id, turn_id)
-    except (ModelUnavailable, StorageUnavailable) as error:
-        log.warning("learn_postponed", code=error.code, turn=turn_id)
-        raise Retry(defer=2 ** int(ctx.get("job_try", 1))) from None
     log.info("learned", turn=turn_id, evidence=len(evidence))
     return len(evidence)
+
+
+async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
+    """Learn from what the user wrote to put an answer right; running it twice adds nothing. Returns how many pieces.
+
+    They wrote it in order to be believed: what would only be inferred from another message counts as stated.
+    """
+    desk: Desk = ctx["desk"]
+    with _postponing(ctx, message_id):
+        exchange = await _correction(desk, await desk.messages.get(user_id, message_id))
+        if exchange is None:  # erased since it was queued
+            return 0
+        found = await desk.extractor.candidates(exchange)
+        evidence = [replace(piece, kind="explicit") if piece.kind == "inferred" else piece for piece in found]
+        await desk.keeper.learn(user_id, evidence, in_response_to=message_id)
+        await desk.messages.corrected(user_id, message_id)
+    log.info("corrected", feedback=message_id, evidence=len(evidence))
+    return len(evidence)
+
+
+@contextmanager
+def _postponing(ctx: Mapping[str, Any], about: str) -> Iterator[None]:
+    """Have the job run again, later, where a store or the model cannot be reached."""
+    try:
+        yield
+    except (ModelUnavailable, StorageUnavailable) as error:
+        log.warning("job_postponed", code=error.code, about=about)
+        raise Retry(defer=2 ** int(ctx.get("job_try", 1))) from None
 
 
 async def sweep(ctx: Mapping[str, Any]) -> None:
@@ -113,6 +145,8 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
         await desk.runner.sweep()
         for user_id, turn_id in await desk.turns.to_learn(_SWEEP_AFTER_S, 100):
             await desk.queue.learn(user_id, turn_id)
+        for user_id, message_id in await desk.messages.to_correct(_SWEEP_AFTER_S, 100):
+            await desk.queue.correct(user_id, message_id)
 
 
 async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:
@@ -127,5 +161,20 @@ async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:
         session_id=asked.session_id or "",
         at=asked.at,
         text=str(asked.payload["text"]),
+        answer=str(answered.payload["text"]) if answered is not None else "",
+    )
+
+
+async def _correction(desk: Desk, feedback: Event | None) -> Exchange | None:
+    if feedback is None or feedback.type != "feedback" or not feedback.payload.get("correction"):
+        return None
+    answered = await desk.messages.get(feedback.user_id, feedback.payload["message_id"])
+    return Exchange(
+        user_id=feedback.user_id,
+        message_id=feedback.message_id,
+        conversation_id=feedback.conversation_id,
+        session_id=feedback.session_id or "",
+        at=feedback.at,
+        text=feedback.payload["correction"],
         answer=str(answered.payload["text"]) if answered is not None else "",
     )

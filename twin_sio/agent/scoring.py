@@ -61,6 +61,7 @@ SENSITIVE: Final = frozenset(
 CORRECTIONS: Final = frozenset({"confirmed", "edited"})
 STATED: Final = frozenset({"explicit", "change"}) | CORRECTIONS
 EXPLICIT: Final = STATED | {"host"}
+RATINGS: Final = frozenset({"up", "down", "withdrawn"})
 _ALWAYS_OPPOSING: Final = frozenset({"down", "rejected"})
 _SLACK: Final = 1e-9  # a threshold that is reached in exact arithmetic is reached
 
@@ -86,7 +87,7 @@ class Weights:
     tentative: float = 0.55
 
     def of(self, piece: Evidence) -> float:
-        return float(getattr(self, piece.kind))
+        return float(getattr(self, piece.kind, 0.0))  # `withdrawn` weighs nothing
 
     def half_life(self, *, explicit: bool) -> float:
         return self.explicit_half_life if explicit else self.inferred_half_life
@@ -151,7 +152,8 @@ def _slots(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights:
 
 
 def _known(evidence: Iterable[Evidence], as_of: datetime) -> list[Evidence]:
-    """What counts by `as_of`: once each, in the order of their instants, nothing that a sensitive slot refuses."""
+    """What counts by `as_of`: once each, in the order of their instants, nothing that a sensitive slot refuses, and of
+    the ratings of one answer the newest."""
     usable = [piece for piece in evidence if piece.observed_at <= as_of and _counts(piece)]
     usable.sort(
         key=lambda piece: (piece.observed_at, piece.evidence_id, piece.session_id, piece.quote, piece.extractor)
@@ -159,7 +161,16 @@ def _known(evidence: Iterable[Evidence], as_of: datetime) -> list[Evidence]:
     first: dict[str, Evidence] = {}
     for piece in usable:
         first.setdefault(piece.evidence_id, piece)
-    return list(first.values())
+    newest = {_rated(piece): piece for piece in first.values() if piece.kind in RATINGS}
+    return [
+        piece
+        for piece in first.values()
+        if piece.kind not in RATINGS or (piece.kind != "withdrawn" and newest[_rated(piece)] is piece)
+    ]
+
+
+def _rated(piece: Evidence) -> tuple[str, str, str]:
+    return piece.about or piece.evidence_id, piece.key, normal(piece.value)
 
 
 def _counts(piece: Evidence) -> bool:
@@ -216,10 +227,11 @@ def _parts(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights: W
 
     Strongest first, so that one more piece can never take from the others more than it brings.
     """
-    sessions: dict[tuple[str, str], list[_Part]] = defaultdict(list)
+    sessions: dict[tuple[str, str, bool], list[_Part]] = defaultdict(list)  # a rating repeats no statement
     for piece, half_life in pieces:
         decay = 0.5 ** (_days(piece, as_of) / half_life)
-        sessions[piece.session_id, normal(piece.value)].append(_Part(piece, weights.of(piece), decay, 1.0))
+        source = piece.session_id, normal(piece.value), piece.kind in RATINGS
+        sessions[source].append(_Part(piece, weights.of(piece), decay, 1.0))
     return [
         part._replace(repeat=weights.repeat**nth) if nth else part
         for session in sessions.values()

@@ -161,8 +161,10 @@ class Chat:
         if rating not in ("up", "down"):
             raise CommandError("Rate the last answer: /feedback up, or /feedback down too long")
         verdict: Literal["up", "down"] = "up" if rating == "up" else "down"
-        await self.client.feedback(self._last("twin").message_id, verdict, comment=comment or None)
+        changed = await self.client.feedback(self._last("twin").message_id, verdict, comment=comment or None)
         self._note("Thank you: it is stored.")
+        for trait in changed:
+            self._note("It is {confidence:.2f} sure of {key} = {value} now.".format(**trait))
 
     async def _typing(self, _: str) -> None:
         self._is_typing = not self._is_typing

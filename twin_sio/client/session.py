@@ -328,11 +328,12 @@ class TwinClient:
         comment: str | None = None,
         tags: Sequence[str] | None = None,
         correction: str | None = None,
-    ) -> None:
-        """Rate an answer of the twin; returns when it is stored."""
+    ) -> list[Json]:
+        """Rate an answer of the twin; returns when it is stored, with the traits that it changed."""
         said = {"message_id": message_id, "rating": rating, "comment": comment, "correction": correction}
         payload = _given({**said, "tags": None if tags is None else list(tags)})
-        await self._request("feedback", payload, conversation_id=self._home(message_id))
+        receipt = await self._request("feedback", payload, conversation_id=self._home(message_id))
+        return list(receipt.get("traits", ()))
 
     async def typing(self, is_typing: bool, *, conversation_id: str = DEFAULT_CONVERSATION) -> None:
         await self._submit("typing_indicator", {"is_typing": is_typing}, conversation_id=conversation_id)

@@ -75,3 +75,7 @@ class Jobs(Protocol):
     async def learn(self, user_id: str, turn_id: str) -> None:
         """Learn from an answered exchange. Never raises."""
         ...
+
+    async def correct(self, user_id: str, message_id: str) -> None:
+        """Learn from the correction in this feedback. Never raises."""
+        ...

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Caller, Draft, Event, Turn
-from twin_sio.errors import InvalidMessage, NotFound
-from twin_sio.handlers import Answer, Delivery
+from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
+from twin_sio.handlers import Answer, Delivery, Jobs
 from twin_sio.handlers.context import HostContext
 from twin_sio.handlers.limits import Limits
+from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.turns import TurnRunner, answer_id
 from twin_sio.protocol import Feedback, Incoming, Outgoing, Regenerate, StopGeneration, UserMessage
 from twin_sio.store import Log
@@ -25,6 +27,8 @@ class Conversation:
         turns: TurnRunner,
         delivery: Delivery,
         context: HostContext,
+        keeper: ProfileKeeper,
+        jobs: Jobs,
         limits: Limits,
         clock: Clock,
         new_id: NewId,
@@ -33,6 +37,8 @@ class Conversation:
         self._turns = turns
         self._delivery = delivery
         self._context = context
+        self._keeper = keeper
+        self._jobs = jobs
         self._limits = limits
         self._clock = clock
         self._new_id = new_id
@@ -103,7 +109,8 @@ class Conversation:
         return Answer(self._receipt(draft, None, "duplicate" if known else "accepted"))
 
     async def feedback(self, caller: Caller, sent: Incoming[Feedback]) -> Answer:
-        """Keep a rating of one of the twin's messages; the newest counts."""
+        """Keep a rating of one of the twin's messages; the newest counts. The receipt names the traits that changed:
+        of those that the answer used, and no others. A `correction` is learnt from in the background."""
         about = await self._messages.get(caller.user_id, sent.payload.message_id)
         if about is None or about.type != "twin_message":
             raise NotFound("There is no message of the twin with this id.")
@@ -112,11 +119,17 @@ class Conversation:
         stored = await self._messages.append(draft)
         if not stored.is_new:
             _same(draft, stored.event)
-            repeated = self._receipt(draft, stored.event.seq, "duplicate")
-            self._delivery.in_turn(caller, repeated)
-            return Answer(repeated, told=True)
-        receipt = self._receipt(draft, stored.event.seq, "accepted")
-        self._delivery.publish(stored.event, caller, receipt)
+        evidence, traits = await self._keeper.rate(stored.event, about)  # also heals a crash after the append
+        status = "accepted" if stored.is_new else "duplicate"
+        receipt = self._receipt(draft, stored.event.seq, status, traits=traits)
+        if stored.is_new:
+            self._delivery.publish(stored.event, caller, receipt)
+        else:
+            self._delivery.in_turn(caller, receipt)
+        if sent.payload.correction:
+            await self._jobs.correct(caller.user_id, draft.message_id)
+        with suppress(StorageUnavailable):  # the evidence is stored: whoever scores next counts it
+            await self._keeper.settle(caller.user_id, evidence, draft.message_id)
         return Answer(receipt, told=True)
 
     def _draft(
@@ -153,10 +166,10 @@ class Conversation:
             created_at=self._clock(),
         )
 
-    def _receipt(self, draft: Draft, seq: int | None, status: str) -> Outgoing:
+    def _receipt(self, draft: Draft, seq: int | None, status: str, **more: object) -> Outgoing:
         return Outgoing(
             "message_received",
-            {"message_id": draft.message_id, "status": status},
+            {"message_id": draft.message_id, "status": status, **more},
             self._new_id(),
             self._clock(),
             draft.session_id,

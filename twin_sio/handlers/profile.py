@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from twin_sio.agent.scoring import (
     FORMULA,
+    RATINGS,
     WEIGHTS,
     Explanation,
     Reason,
@@ -17,6 +18,7 @@ from twin_sio.agent.scoring import (
     is_functional,
     normal,
     score,
+    trait_id,
 )
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Json, Profile, Trait, TraitChange
@@ -28,6 +30,7 @@ from twin_sio.store import Log, PersonalData, Profiles, StoredProfile
 _TRIES = 20
 _NOTICEABLE = 0.005
 _KINDS: Mapping[str, EvidenceKind] = {"confirm": "confirmed", "edit": "edited", "reject": "rejected"}
+_RATINGS: Mapping[str, EvidenceKind] = {"up": "up", "down": "down", "none": "withdrawn"}
 
 
 class ProfileKeeper:
@@ -64,10 +67,10 @@ class ProfileKeeper:
         traits = [trait_payload(trait) for trait in score(user_id, evidence, now, self._weights)]
         return {"version": stored.profile.version, "as_of": iso(now), "traits": traits}
 
-    async def why(self, user_id: str, trait_id: str) -> Json:
+    async def why(self, user_id: str, wanted: str) -> Json:
         """What a trait's number is made of, as of now: the trait, `formula`, and `evidence` whose `effective` weights
         add up to its `supporting` (S) and `opposing` (C), exactly. Raises `NotFound`, for other users' ids too."""
-        explanation = explain(user_id, await self._profiles.evidence(user_id), self._clock(), trait_id, self._weights)
+        explanation = explain(user_id, await self._profiles.evidence(user_id), self._clock(), wanted, self._weights)
         if explanation is None:
             raise NotFound("There is no trait of yours with this id.")
         return _why_payload(explanation)
@@ -117,6 +120,16 @@ class ProfileKeeper:
     ) -> Outgoing | None:
         """Take evidence in and tell the devices what changed; None where nothing did. Safe to run again."""
         await self._profiles.add_evidence(evidence)
+        return await self.settle(user_id, evidence, in_response_to, caller)
+
+    async def settle(
+        self,
+        user_id: str,
+        evidence: Sequence[Evidence],
+        in_response_to: str | None = None,
+        caller: Caller | None = None,
+    ) -> Outgoing | None:
+        """Bring the profile up to date with evidence that is stored, as `learn` does."""
         told = await self._rescore(user_id, evidence, in_response_to, caller)
         late = await self._late(user_id, evidence)
         if not late:
@@ -127,6 +140,22 @@ class ProfileKeeper:
         if told is not None and (event := await self._messages.get(user_id, told.message_id)) is not None:
             await self._messages.remove(event)
         return None
+
+    async def rate(self, rating: Event, answer: Event) -> tuple[Sequence[Evidence], Sequence[Json]]:
+        """Store what a rating says of the traits that the answer used, and of no others: the evidence (for `settle`,
+        which tells the devices) and the traits that it changed, as they read now.
+
+        The newest rating of an answer takes the place of the earlier ones. One that says the same changes nothing.
+        """
+        user_id = rating.user_id
+        known = await self._profiles.evidence(user_id)
+        fresh = list(_ratings(rating, answer, known))
+        await self._profiles.add_evidence(fresh)
+        mine = {p.evidence_id: p for p in (*known, *fresh) if p.message_id == rating.message_id and p.kind in RATINGS}
+        changed = {trait_id(user_id, piece.key, piece.value): piece.kind for piece in mine.values()}
+        traits = score(user_id, [*known, *fresh], self._clock(), self._weights)
+        changes = (TraitChange(one, None, changed[one.trait_id]) for one in traits if one.trait_id in changed)
+        return list(mine.values()), [_change_payload(change) for change in changes]
 
     async def _restore(self, user_id: str) -> None:
         for _ in range(_TRIES):
@@ -179,6 +208,30 @@ class ProfileKeeper:
         self._delivery.publish(event)
         await self._profiles.told(profile.user_id, profile.version)
         return Outgoing.of(event)
+
+
+def _ratings(rating: Event, answer: Event, known: Sequence[Evidence]) -> Iterator[Evidence]:
+    """A piece for each trait in the answer's prompt whose standing rating by this answer reads otherwise."""
+    kind, user_id = _RATINGS[rating.payload["rating"]], rating.user_id
+    slots = {trait_id(user_id, piece.key, piece.value): piece for piece in known}
+    earlier = [piece for piece in known if piece.about == answer.message_id and piece.observed_at <= rating.at]
+    earlier.sort(key=lambda piece: piece.observed_at)
+    standing = {trait_id(user_id, piece.key, piece.value): piece.kind for piece in earlier}
+    for used in dict.fromkeys(answer.payload.get("used_traits", ())):
+        if used in slots and standing.get(used, "withdrawn") != kind:
+            yield Evidence(
+                user_id=user_id,
+                key=slots[used].key,
+                value=slots[used].value,
+                polarity=-1 if kind == "down" else 1,
+                kind=kind,
+                observed_at=rating.at,
+                session_id=rating.session_id or "",
+                message_id=rating.message_id,
+                quote="",
+                extractor="user",
+                about=answer.message_id,
+            )
 
 
 def _changes(before: Profile, traits: Sequence[Trait], evidence: Sequence[Evidence]) -> list[TraitChange]:

@@ -88,6 +88,14 @@ class Log(Protocol):
         """The newest feedback payload to each of these messages."""
         ...
 
+    async def to_correct(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
+        """`(user_id, message_id)` of feedback with a correction that no job has learned from after this time."""
+        ...
+
+    async def corrected(self, user_id: str, message_id: str) -> None:
+        """The correction in this feedback has been learned from."""
+        ...
+
     async def conversations(self, user_id: str) -> Sequence[ConversationSummary]:
         """The user's conversations, the one with the newest message first."""
         ...

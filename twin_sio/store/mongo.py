@@ -84,6 +84,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
             name="feedback",
             partialFilterExpression={"type": "feedback"},
         ),
+        IndexModel([("at", ASCENDING)], name="to_correct", partialFilterExpression={"to_correct": True}),
     ],
     "turns": [
         IndexModel([("user_id", ASCENDING), ("turn_id", ASCENDING)], name="turn", unique=True),
@@ -269,6 +270,19 @@ class MongoLog:
         return newest
 
     @_stored
+    async def to_correct(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
+        age_ms = {"$subtract": ["$$NOW", "$at"]}
+        within_ms = _LEARN_WITHIN.total_seconds() * 1000
+        due = {"$and": [{"$gt": [age_ms, older_than_s * 1000]}, {"$lt": [age_ms, within_ms]}]}
+        cursor = self._events.find({"to_correct": True, "$expr": due}, {"user_id": 1, "message_id": 1})
+        return [(doc["user_id"], doc["message_id"]) for doc in await cursor.limit(limit).to_list(limit)]
+
+    @_stored
+    async def corrected(self, user_id: str, message_id: str) -> None:
+        key = {"user_id": user_id, "message_id": message_id}
+        await self._events.update_one(key, {"$unset": {"to_correct": ""}})
+
+    @_stored
     async def conversations(self, user_id: str) -> Sequence[ConversationSummary]:
         marks = {
             doc["conversation_id"]: doc.get("read_seq", 0)
@@ -317,7 +331,9 @@ class MongoLog:
         payload = self._sealer.seal(dict(draft.payload))
         if is_sealed(payload) and "message_id" in draft.payload:
             payload["message_id"] = draft.payload["message_id"]  # feedback is found by what it is about
+        owed = {"to_correct": True} if draft.type == "feedback" and draft.payload.get("correction") else {}
         return {
+            **owed,
             "user_id": draft.user_id,
             "type": draft.type,
             "message_id": draft.message_id,
