@@ -14,6 +14,7 @@ import dataclasses
 import json
 import re
 import signal
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -74,6 +75,14 @@ def made_answer(text: str, count: int | None = None) -> tuple[str, ...]:
         return tuple(words)
     filler = [" " + FILLER[index % len(FILLER)] for index in range(max(0, count - len(words)))]
     return tuple([*words, *filler][:count])
+
+
+def bag(text: str, size: int = 64) -> list[float]:
+    """How often the words of `text` fall into each of `size` places."""
+    places = [0.0] * size
+    for word in re.findall(r"\w+", text.lower()):
+        places[zlib.crc32(word.encode()) % size] += 1.0
+    return places
 
 
 class ScriptedModel:
@@ -144,6 +153,7 @@ class ScriptedModel:
     async def __aenter__(self) -> ScriptedModel:
         app = web.Application(client_max_size=16 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/embeddings", self._embed)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/control", self._tell)
         app.router.add_post("/control", self._take)
@@ -228,6 +238,18 @@ class ScriptedModel:
             if body.get("stream"):
                 return await self._stream(request, body, script, tokens)
             return await self._whole(request, script, tokens)
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        """A vector of the words of each text: texts that share words are near to each other."""
+        body = await request.json()
+        script = self._pick(" ".join(body["input"]))
+        if script.hang:
+            await asyncio.Event().wait()
+        if script.status is not None:
+            return web.json_response({"error": {"message": "scripted"}}, status=script.status)
+        data = [{"object": "embedding", "index": n, "embedding": bag(text)} for n, text in enumerate(body["input"])]
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        return web.json_response({"object": "list", "model": body["model"], "data": data[::-1], "usage": usage})
 
     def _tokens(self, script: Script, body: dict[str, Any], text: str) -> tuple[str, ...]:
         if (body.get("response_format") or {}).get("type") == "json_schema":

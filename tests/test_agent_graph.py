@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.scripted_model import ScriptedModel
-from twin_sio.agent import Ask, Delta, Done, Said, Stage, Step
+from twin_sio.agent import Ask, Delta, Done, Past, Said, Stage, Step
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.domain import Json, Profile, Trait
@@ -44,6 +44,9 @@ class RememberedInPlace:
 
     async def context(self, user_id: str) -> Json | None:
         return self.host
+
+    async def past(self, ask: Ask) -> Past:
+        return Past(("they are moving",))
 
 
 @pytest.fixture
@@ -97,6 +100,7 @@ async def test_the_model_is_told_what_was_recalled(server, model):
     assert [message["role"] for message in told] == ["system", "user", "assistant", "user"]
     assert "Berlin" in told[0]["content"]
     assert '{"page": "map"}' in told[0]["content"]
+    assert '["they are moving"]' in told[0]["content"]
     assert told[-1]["content"] == ASK.text
 
 

@@ -19,7 +19,7 @@ from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Outcome, Profile
 from twin_sio.errors import StorageUnavailable
 from twin_sio.local import Mongod, RedisServer
-from twin_sio.store import mongo
+from twin_sio.store import Embedded, Summary, mongo
 from twin_sio.store.sealing import Sealer
 
 CANARY = "canary-7f3a"
@@ -41,6 +41,13 @@ async def _write_all(db: mongo.Database, sealer: Sealer, user: str) -> None:
     profiles = mongo.MongoProfiles(db, sealer)
     await profiles.add_evidence([evidence(user, CANARY)])
     await profiles.replace(Profile(user, 0, ()), [])
+    memories = mongo.MongoMemories(db, sealer)
+    await turns.acquire(user, "main", "owner", 1)  # makes the conversation
+    thread = await memories.thread(user, "main")
+    assert thread is not None
+    await memories.entitle(thread, CANARY, now())
+    await memories.fold(thread, Summary((CANARY,), 1, now()))
+    await memories.embed(user, "bag", [Embedded("m1", CANARY.encode())])
 
 
 async def _read_all(db: mongo.Database, sealer: Sealer, user: str) -> list[object]:
@@ -56,10 +63,12 @@ async def _read_all(db: mongo.Database, sealer: Sealer, user: str) -> list[objec
         outcome and outcome.text,
         await mongo.MongoContexts(db, now, 60, sealer).get(user, "s"),
         [piece.value for piece in await mongo.MongoProfiles(db, sealer).evidence(user)],
+        (await mongo.MongoMemories(db, sealer).thread(user, "main")).summary.points,  # type: ignore[union-attr]
+        [one.vector for one in await mongo.MongoMemories(db, sealer).vectors(user, "bag", 10)],
     ]
 
 
-EXPECTED = [CANARY, CANARY, CANARY, CANARY, {"page": CANARY}, [CANARY]]
+EXPECTED = [CANARY, CANARY, CANARY, CANARY, {"page": CANARY}, [CANARY], (CANARY,), [CANARY.encode()]]
 
 
 async def test_what_is_sealed_is_readable_to_us_and_not_in_the_database(mongod: Mongod, user: str) -> None:
@@ -87,7 +96,7 @@ async def test_a_rotation_keeps_everything_readable_without_the_old_key(mongod: 
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "14 values rewritten\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "20 values rewritten\n"), done.stderr
     for name in (user, f"{user}-open"):
         assert await _read_all(db, Sealer([NEW]), name) == EXPECTED
     assert CANARY not in await _dump(db)

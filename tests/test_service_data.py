@@ -112,12 +112,12 @@ async def test_a_late_job_brings_nothing_back(
 ) -> None:
     text = f"I prefer mate, {user}"
     answer = candidates(likes("mate", "I prefer mate", key="preferences.drink"))
-    model.script(contains=f'"{text}', json_answer=answer, first_delay_s=1.0)
+    model.script(contains=f'"message": "{text}', json_answer=answer, first_delay_s=1.0)
     client = await connect()
     message_id = await client.send(text)
     await client.answer(message_id)
     job = asyncio.create_task(learn({"desk": instance._parts.desk}, user, message_id))
-    await model.until(lambda m: any("response_format" in one and text in str(one["messages"]) for one in m.requests))
+    await model.until(lambda m: any(f'"message": "{text}' in one["messages"][-1]["content"] for one in m.requests))
     await erase(url, user)
     await job
     assert await _nothing_left(url, user)

@@ -86,7 +86,7 @@ async def test_a_job_killed_in_the_middle_runs_again_and_adds_nothing_twice(
 ) -> None:
     text = f"I prefer tea, {user}"
     answer = candidates(likes("tea", "I prefer tea", key="preferences.drink"))
-    asked_to_learn = f'"{text}'  # the extraction's prompt quotes the message, the chat's does not
+    asked_to_learn = f'"message": "{text}'  # as the extraction's prompt quotes it
     model.script(contains=asked_to_learn, json_answer=answer, first_delay_s=30, times=1)
     env = environment(
         mongod.url,
@@ -115,4 +115,4 @@ async def test_a_job_killed_in_the_middle_runs_again_and_adds_nothing_twice(
 
 
 def _asked_for_traits(model: ScriptedModel, text: str) -> int:
-    return sum("response_format" in one and text in str(one["messages"]) for one in model.requests)
+    return sum(f'"message": "{text}' in one["messages"][-1]["content"] for one in model.requests)

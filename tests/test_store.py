@@ -13,7 +13,7 @@ from tests.conftest import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Draft, Evidence, Outcome, Profile, Turn
 from twin_sio.local import Mongod
-from twin_sio.store import mongo
+from twin_sio.store import Embedded, Summary, Thread, mongo
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,60 @@ async def test_a_profile_is_replaced_by_one_writer_per_version(db: mongo.Databas
         wins = await asyncio.gather(*(profiles.replace(Profile(user, version, ()), []) for _ in range(5)))
         assert sum(wins) == 1
     assert (await profiles.get(user)).profile.version == 3
+
+
+async def _thread(db: mongo.Database, user: str) -> Thread:
+    await mongo.MongoTurns(db, now).acquire(user, "main", "owner", 5)  # makes the conversation
+    thread = await mongo.MongoMemories(db).thread(user, "main")
+    assert thread is not None
+    return thread
+
+
+async def test_a_title_and_a_fold_are_written_once_whoever_writes_them(db: mongo.Database, user: str) -> None:
+    memories, thread = mongo.MongoMemories(db), await _thread(db, user)
+    assert sorted(await asyncio.gather(*(memories.entitle(thread, f"t{n}", now()) for n in range(3)))) == [0, 0, 1]
+    folds = await asyncio.gather(*(memories.fold(thread, Summary((f"p{n}",), 4, now())) for n in range(3)))
+    assert sorted(folds) == [0, 0, 1]
+    stored = await memories.thread(user, "main")
+    assert stored is not None
+    assert await memories.fold(stored, Summary(("next",), 8, now())) is True
+    assert await memories.fold(stored, Summary(("late",), 6, now())) is False
+    assert (await memories.thread(user, "main")).summary.points == ("next",)  # type: ignore[union-attr]
+
+
+async def test_what_is_written_to_a_conversation_that_was_erased_is_dropped(db: mongo.Database, user: str) -> None:
+    memories, thread = mongo.MongoMemories(db), await _thread(db, user)
+    await mongo.MongoPersonalData(db).erase(user, now())
+    assert (await _thread(db, user)).key != thread.key  # another of the same id has begun
+    assert await memories.entitle(thread, "late", now()) is False
+    assert await memories.fold(thread, Summary(("late",), 4, now())) is False
+    await memories.embed(user, "bag", [Embedded("gone", b"1")])
+    assert [line["kind"] async for line in mongo.MongoPersonalData(db).export(user)] == ["conversation"]
+
+
+async def test_what_draws_on_messages_that_are_too_old_is_dropped(db: mongo.Database, user: str) -> None:
+    memories, thread = mongo.MongoMemories(db), await _thread(db, user)
+    await memories.entitle(thread, "title", now())
+    await memories.fold(thread, Summary(("point",), 4, now() - timedelta(days=40)))
+    await memories.expire(now() - timedelta(days=50))
+    assert (await memories.thread(user, "main")).title == "title"  # type: ignore[union-attr]
+    await memories.expire(now() - timedelta(days=30))
+    assert await memories.thread(user, "main") == thread
+    assert await memories.fold(thread, Summary(("anew",), 6, now())) is True
+
+
+async def test_vectors_are_their_messages_and_models(db: mongo.Database, user: str) -> None:
+    log, memories = mongo.MongoLog(db), mongo.MongoMemories(db)
+    for name in ("a", "b", "c"):
+        await log.append(draft(user, name))
+    await memories.embed(user, "bag", [Embedded("a", b"1"), Embedded("b", b"2")])
+    assert [event.message_id for event in await memories.without_vector(user, "bag", 10)] == ["c"]
+    assert [event.message_id for event in await memories.without_vector(user, "other", 2)] == ["b", "c"]
+    assert await memories.vectors(user, "bag", 10) == [Embedded("b", b"2"), Embedded("a", b"1")]
+    assert await memories.vectors(user, "bag", 1) == [Embedded("b", b"2")]
+    assert await memories.vectors(user, "other", 10) == []
+    assert [event.message_id for event in await memories.messages(user, ["a", "gone"])] == ["a"]
+    assert await memories.messages("somebody-else", ["a"]) == []
 
 
 async def test_a_context_is_its_sessions_and_the_newest_counts(db: mongo.Database, user: str) -> None:

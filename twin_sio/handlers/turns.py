@@ -348,6 +348,8 @@ class TurnRunner:
         if outcome.status in ("complete", "stopped") and turn.turn_id == turn.message_id:
             await self._jobs.learn(turn.user_id, turn.turn_id)
         await self._limits.spent(turn.user_id, _tokens(outcome))
+        if outcome.text:
+            await self._jobs.remember(turn.user_id, turn.turn_id)
 
     def _tell_error(self, turn: Turn, code: str) -> None:
         error = _ERRORS.get(code, ServiceError)()

@@ -1,0 +1,49 @@
+"""Vectors: from the wheel and from an endpoint, near where texts are related."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.scripted_model import ScriptedModel
+from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
+from twin_sio.errors import ModelUnavailable
+
+TEXTS = ["My sister Ana gets married in June", "The deployment failed because of nginx", "Soup recipes", "", "🌙"]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedModel]:
+    async with ScriptedModel() as running:
+        yield running
+
+
+async def test_the_local_model_finds_what_is_related_and_nothing_else():
+    embedder = LocalEmbedder(0.3)
+    vectors = await embedder.embed(TEXTS)
+    wedding, emptiness, stranger = await embedder.embed(["When is the wedding?", "", "Quarterly tax declaration"])
+    assert embedder.nearest(wedding, vectors, 5) == [0]
+    assert embedder.nearest(emptiness, vectors, 5) == []
+    assert embedder.nearest(stranger, vectors, 5) == []
+    assert {len(vector) for vector in vectors} == {512}
+
+
+async def test_an_endpoint_is_asked_once_and_its_order_does_not_matter(server):
+    embedder = EndpointEmbedder(0.5, base_url=server.base_url, api_key="k", model="bag")
+    vectors = await embedder.embed(TEXTS)
+    (nginx,) = await embedder.embed(["nginx deployment failed"])
+    assert embedder.nearest(nginx, vectors, 5) == [1]
+    assert embedder.nearest(nginx, [vectors[0][:8], vectors[1]], 5) == [1]  # of another length: passed over
+    await embedder.close()
+
+
+@pytest.mark.parametrize("script", [{"status": 500}, {"status": 401}])
+async def test_an_endpoint_that_fails_is_model_unavailable(server, script):
+    embedder = EndpointEmbedder(0.5, base_url=server.base_url, api_key="k", model="bag")
+    server.script(**script)
+    with pytest.raises(ModelUnavailable):
+        await embedder.embed(["secret words"])
+    await embedder.close()
+    with pytest.raises(ModelUnavailable):
+        await EndpointEmbedder(0.5, base_url="http://127.0.0.1:9/v1", api_key="k", model="bag").embed(["x"])
