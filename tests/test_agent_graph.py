@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.scripted_model import ScriptedModel
-from twin_sio.agent import Ask, Delta, Done, Past, Said, Stage, Step
+from twin_sio.agent import Ask, Delta, Done, Known, Past, Said, Stage, Step, prompts
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.domain import Json, Profile, Trait
@@ -37,10 +37,10 @@ class RememberedInPlace:
     async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
         return self.said[-limit:]
 
-    async def profile(self, user_id: str) -> Profile:
+    async def known(self, user_id: str) -> Known:
         if self.failure is not None:
             raise self.failure
-        return Profile(user_id, 1, self.traits)
+        return prompts.known(Profile(user_id, 1, self.traits), budget_tokens=1000)
 
     async def context(self, user_id: str) -> Json | None:
         return self.host

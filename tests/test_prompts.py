@@ -14,7 +14,14 @@ from twin_sio.domain import Exchange, Profile, Trait
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def trait(value: str, status: str = "applied", *, key: str = "interests.likes", confidence: float = 0.9) -> Trait:
+def trait(
+    value: str,
+    status: str = "applied",
+    *,
+    key: str = "interests.likes",
+    confidence: float = 0.9,
+    pinned: bool = False,
+) -> Trait:
     return Trait(
         trait_id=f"trait-{value[:20]}",
         key=key,
@@ -26,13 +33,15 @@ def trait(value: str, status: str = "applied", *, key: str = "interests.likes", 
         valid_from=NOW,
         valid_to=None,
         as_of=NOW,
+        pinned=pinned,
     )
 
 
 def build(*traits: Trait, text="Hello", history=(), context=None, budget_tokens=1000, past=prompts.Past()):  # noqa: B008
     """The system text, the rest of the messages, and the used ids."""
     profile = Profile("u1", 1, traits)
-    messages, used = prompts.build(text, history, profile, context, budget_tokens=budget_tokens, past=past)
+    known = prompts.known(profile, budget_tokens=budget_tokens)
+    messages, used = prompts.build(text, history, known, context, budget_tokens=budget_tokens, past=past)
     assert messages[0]["role"] == "system"
     return messages[0]["content"], messages[1:], used
 
@@ -50,9 +59,28 @@ def test_applied_traits_are_told_and_their_ids_are_not():
     assert "trait-" not in system
 
 
+def test_what_the_user_confirmed_comes_first_however_sure_the_rest_is():
+    system, _, used = build(trait("jazz", confidence=0.99), trait("chess", confidence=0.81, pinned=True))
+    assert used == ("trait-chess", "trait-jazz")
+    assert system.index("chess") < system.index("jazz")
+
+
+def test_what_the_user_confirmed_is_told_however_small_the_budget():
+    system, _, used = build(trait("jazz"), trait("chess", pinned=True), budget_tokens=0)
+    assert (used, "chess" in system) == (("trait-chess",), True)
+
+
+def test_what_the_user_confirmed_takes_a_thousand_tokens_at_most():
+    traits = [trait(f"{n} " + "v" * 390, confidence=0.99 - n / 1000, pinned=True) for n in range(40)]
+    system, _, used = build(*traits, budget_tokens=0)
+    assert used[0] == traits[0].trait_id
+    assert 900 < (len(system) - len(prompts.PERSONA)) / 4 <= 1_010
+
+
+@pytest.mark.parametrize("pinned", [True, False])
 @pytest.mark.parametrize("status", ["unused", "rejected", "superseded"])
-def test_traits_that_do_not_hold_are_not_told(status):
-    system, _, used = build(trait("jazz", status))
+def test_traits_that_do_not_hold_are_not_told(status, pinned):
+    system, _, used = build(trait("jazz", status, pinned=pinned))
     assert ("jazz" in system, used) == (False, ())
 
 

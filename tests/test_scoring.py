@@ -451,6 +451,18 @@ def test_bands_that_do_not_rise_are_refused(monkeypatch):
         Settings.from_environment()
 
 
+# -- what the user confirmed
+
+
+def test_a_value_is_pinned_once_its_user_confirmed_it_or_wrote_it_in_and_until_they_reject_it():
+    said, right, wrong = seen("explicit"), seen("confirmed", day=1), seen("rejected", day=2, polarity=-1)
+    assert not traits(said)["Berlin"].pinned
+    assert traits(said, right, day=1)["Berlin"].pinned
+    assert traits(seen("edited"))["Berlin"].pinned
+    assert not traits(said, right, wrong, day=2)["Berlin"].pinned
+    assert traits(said, right, wrong, seen("confirmed", day=3), day=3)["Berlin"].pinned
+
+
 # -- ratings
 
 

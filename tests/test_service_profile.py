@@ -8,12 +8,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import Connect, eventually, token_of
+from tests.conftest import Connect, eventually, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_cli import a_terminal
 from tests.test_service_learning import candidates, likes
-from twin_sio.app import Service
+from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
+from twin_sio.config import Settings
 from twin_sio.jobs import correct
 
 
@@ -204,3 +205,65 @@ async def test_a_correction_whose_job_was_lost_is_found_again_and_learnt_once(
     assert [one for one in await desk.messages.to_correct(-1, 1000) if one[0] == user] == []
     assert await correct({"desk": desk}, user, feedback_id) == 1
     assert await sums(client) == [(8, 0)]
+
+
+# -- in use
+
+
+def prompt_to(model: ScriptedModel, text: str) -> str:
+    """The system text of the newest request to answer `text`."""
+    asked = (one for one in reversed(model.requests) if text in str(one["messages"][-1]) and one.get("stream"))
+    return str(next(asked)["messages"][0]["content"])
+
+
+@pytest.mark.parametrize("hears", [True, False])
+async def test_after_a_rejection_the_next_prompt_on_any_instance_lacks_it(
+    settings: Settings, connect: Connect, model: ScriptedModel, worker: None, user: str, hears: bool
+) -> None:
+    """Also on an instance that has the profile in memory and hears nothing, its Redis being away."""
+    elsewhere = settings if hears else settings.model_copy(update={"redis_url": "redis://127.0.0.1:9/0"})
+    phone = await connect()
+    async with service(elsewhere) as other, TwinClient(url_of(other), token_of(user)) as tablet:
+        for city in ("Porto", "Faro"):
+            said = f"I live in {city}, {user}"
+            await taught(phone, model, said, likes(city, f"I live in {city}", key="location.city"))
+            for text in (f"one {city} {user}", f"two {city} {user}"):
+                await tablet.ask(text, conversation_id="elsewhere")
+                assert city in prompt_to(model, text)
+            assert other._parts.known.hits > 0
+            held = {one["value"]: one["trait_id"] for one in (await phone.profile())["traits"]}
+            await phone.correct(held[city], "reject")
+            answer = await tablet.ask(f"three {city} {user}", conversation_id="elsewhere")
+            prompt = prompt_to(model, f"three {city} {user}").partition("## Host")[0]
+            assert (f'"{city}"' in prompt, list(answer.used_traits)) == (False, [])
+
+
+async def test_what_the_user_confirmed_stands_first_in_the_next_prompt(
+    connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    client = await connect()
+    found = [likes("tea", "I drink tea", key="food.likes"), likes("Bonn", "I live in Bonn", "change", "location.city")]
+    _, traits = await answered_from(client, model, user, *found)
+    before = prompt_to(model, f"What do you think of it, {user}?")
+    assert before.index("Bonn") < before.index("tea")
+    await client.correct(next(one["trait_id"] for one in traits if one["value"] == "tea"), "confirm")
+    await client.ask(f"And now, {user}?")
+    after = prompt_to(model, f"And now, {user}?")
+    assert after.index("tea") < after.index("Bonn")
+
+
+async def test_the_hit_rate_of_the_profiles_in_memory_is_in_the_metrics(
+    url: str, connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    client = await connect()
+    await taught(client, model, f"I like ludo, {user}", likes("ludo", "I like ludo", key="hobbies.games"))
+    await client.ask("first")
+    before = await _metric(url, 'twin_profile_reads{cached="yes"}')
+    await client.ask("second")
+    assert await _metric(url, 'twin_profile_reads{cached="yes"}') == before + 1
+
+
+async def _metric(url: str, name: str) -> float:
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/metrics") as response:
+        lines = (await response.text()).splitlines()
+    return float(next(line for line in lines if line.startswith(name)).rpartition(" ")[2])

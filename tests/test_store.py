@@ -11,9 +11,10 @@ import pytest
 
 from tests.conftest import eventually
 from twin_sio.clock import new_id, now
-from twin_sio.domain import Draft, Evidence, Outcome, Profile, Turn
+from twin_sio.domain import Draft, Evidence, Outcome, Profile, Trait, Turn
 from twin_sio.local import Mongod
 from twin_sio.store import Embedded, Summary, Thread, mongo
+from twin_sio.store.cache import CachedProfiles
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +204,46 @@ async def test_a_context_is_its_sessions_and_the_newest_counts(db: mongo.Databas
     assert await contexts.get(user, "phone") == {}
     at[0] += timedelta(seconds=1)
     assert await contexts.newest(user) is None
+
+
+# -- profiles in memory
+
+
+async def test_a_profile_is_made_once_and_again_after_every_write(db: mongo.Database, user: str) -> None:
+    profiles = mongo.MongoProfiles(db)
+    made: list[int] = []
+    cache = CachedProfiles(profiles, lambda profile: made.append(profile.version) or profile.version)
+    for version in range(3):
+        await profiles.replace(Profile(user, version, ()), [])
+        assert [await cache.get(user) for _ in range(3)] == [version + 1] * 3
+    assert (made, cache.hits, cache.misses) == ([1, 2, 3], 6, 3)
+
+
+async def test_a_profile_that_was_erased_and_grew_anew_is_not_taken_for_the_old(db: mongo.Database, user: str) -> None:
+    profiles = mongo.MongoProfiles(db)
+    cache = CachedProfiles(profiles, lambda profile: profile.traits)
+    await profiles.replace(Profile(user, 0, (a_trait("old"),)), [])
+    assert [one.value for one in await cache.get(user)] == ["old"]
+    await profiles.remove(user)
+    await profiles.replace(Profile(user, 0, (a_trait("new"),)), [])
+    assert [one.value for one in await cache.get(user)] == ["new"]
+    await profiles.remove(user)
+    assert await cache.get(user) == ()
+
+
+async def test_memory_holds_so_many_traits_and_the_users_seen_last(db: mongo.Database, user: str) -> None:
+    profiles = mongo.MongoProfiles(db)
+    cache = CachedProfiles(profiles, lambda profile: profile.user_id, traits_max=6)
+    users = [f"{user}-{n}" for n in range(3)]
+    for one in users:
+        await profiles.replace(Profile(one, 0, (a_trait("a"), a_trait("b"))), [])
+    for one in (users[0], users[1], users[0], users[2], users[0]):
+        await cache.get(one)
+    assert (cache.hits, cache.misses) == (2, 3)
+    await cache.get(users[1])
+    assert cache.misses == 4
+
+
+def a_trait(value: str) -> Trait:
+    at = now()
+    return Trait(f"trait-{value}", "interests.likes", value, "applied", 0.9, 8, 0, at, None, at)

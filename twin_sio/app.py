@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from twin_sio import clock
-from twin_sio.agent import Embedder
+from twin_sio.agent import Embedder, Known, prompts
 from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extract import ModelExtractor
 from twin_sio.agent.graph import TwinAgent
@@ -49,6 +50,7 @@ from twin_sio.peers import Peers
 from twin_sio.rest import Rest
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
+from twin_sio.store.cache import CachedProfiles
 from twin_sio.store.limits import RedisQuotas
 from twin_sio.store.redis import RedisPresence, RedisRevocations
 from twin_sio.store.sealing import Sealer
@@ -104,6 +106,7 @@ class Core:
     turns: mongo.MongoTurns
     contexts: mongo.MongoContexts
     profiles: mongo.MongoProfiles
+    known: CachedProfiles[Known]
     personal: mongo.MongoPersonalData
     delivery: Delivery
     runner: TurnRunner
@@ -167,12 +170,13 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         quotas = RedisQuotas(settings.redis_url, channels.redis, clock.now, lambda: channels.healthy)
         limits = Limits(_bounds(settings), quotas, load)
         embedder = _embedder(settings, stack)
+        known = CachedProfiles(profiles, partial(prompts.known, budget_tokens=settings.prompt_budget_tokens))
         runner = TurnRunner(
             owner=delivery.channels.instance,
             turns=turns,
             messages=messages,
             agent=TwinAgent(
-                Recall(messages, profiles, contexts, memories, embedder, patience_s=settings.recall_ms / 1000),
+                Recall(messages, known, contexts, memories, embedder, patience_s=settings.recall_ms / 1000),
                 model,
                 budget_tokens=settings.prompt_budget_tokens,
                 chunk_interval_ms=settings.chunk_interval_ms,
@@ -205,6 +209,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             turns=turns,
             contexts=contexts,
             profiles=profiles,
+            known=known,
             personal=personal,
             delivery=delivery,
             runner=runner,
@@ -264,6 +269,9 @@ class Metrics:
         self._late = Gauge(
             "twin_loop_lag_seconds", "The latest the event loop came since the last scrape.", registry=registry
         )
+        self._recalls = Gauge(
+            "twin_profile_reads", "Profiles read for a prompt, from memory or not.", ["cached"], registry=registry
+        )
         self._load = Gauge("twin_load", "The nearest watermark of overload, as a share of it.", registry=registry)
         self._first = Histogram(
             "twin_first_token_seconds", "From the begin of an attempt to its first token.", registry=registry
@@ -291,6 +299,8 @@ class Metrics:
         self._slow.set(self._parts.delivery.slow_aborts)
         self._late.set(self._parts.load.take_worst_lag())
         self._load.set(self._parts.load())
+        self._recalls.labels("yes").set(self._parts.known.hits)
+        self._recalls.labels("no").set(self._parts.known.misses)
         while stats.first_token_s:
             self._first.observe(stats.first_token_s.pop())
         return generate_latest(self._registry)
@@ -508,7 +518,7 @@ def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketSer
         clock=clock.now,
         new_id=clock.new_id,
     )
-    parts.delivery.on_control = _control(gateway, parts.runner)
+    parts.delivery.on_control = _control(gateway, parts.runner, parts.known)
     return gateway
 
 
@@ -519,7 +529,7 @@ def _keys(settings: Settings) -> Keys:
     return SharedSecrets(settings.jwt_secret.get_secret_value(), *(one for one in previous.split(",") if one))
 
 
-def _control(gateway: Gateway, runner: TurnRunner) -> Callable[[dict[str, Any]], None]:
+def _control(gateway: Gateway, runner: TurnRunner, known: CachedProfiles[Known]) -> Callable[[dict[str, Any]], None]:
     def hear(words: dict[str, Any]) -> None:
         match words:
             case {"kind": "stop", "user_id": str(user_id), "turn_id": str(turn_id)}:
@@ -531,6 +541,7 @@ def _control(gateway: Gateway, runner: TurnRunner) -> Callable[[dict[str, Any]],
             case {"kind": "owed", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
                 runner.on_owed(user_id, conversation_id)
             case {"kind": "erased", "user_id": str(user_id)}:
+                known.forget(user_id)
                 runner.on_erased(user_id)
                 gateway.on_erased(user_id)
             case {"kind": "look"}:

@@ -168,7 +168,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Trait:
-    """What the twin holds about its user, with the number that the evidence gives on `as_of`."""
+    """What the twin holds about its user, with the number that the evidence gives on `as_of`.
+
+    `pinned`: the user confirmed the value or wrote it in.
+    """
 
     trait_id: str
     key: str
@@ -180,6 +183,7 @@ class Trait:
     valid_from: datetime
     valid_to: datetime | None
     as_of: datetime
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

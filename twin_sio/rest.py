@@ -75,6 +75,7 @@ _TRAIT: Mapping[str, Any] = {
     "opposing": _NUMBER,
     "valid_from": _TIME,
     "valid_to": _TIME,
+    "pinned": {"type": "boolean"},
 }
 _REASON: Mapping[str, Any] = {
     "side": {"type": "string", "enum": ["supports", "opposes", "set_aside"]},

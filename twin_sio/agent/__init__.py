@@ -6,12 +6,12 @@ Adapters: `graph` (LangGraph), `model` (OpenAI-compatible), `extract`, `scribe`,
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
-from twin_sio.domain import Evidence, Exchange, Json, Profile
+from twin_sio.domain import Evidence, Exchange, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,18 @@ class Past:
 
     summary: tuple[str, ...] = ()
     related: tuple[Remembered, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a prompt says of the user: its sections, and the ids of the traits in them.
+
+    `is_rejected` tells whether a text holds a value that the user has rejected.
+    """
+
+    sections: tuple[str, ...]
+    used_traits: tuple[str, ...]
+    is_rejected: Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +96,8 @@ class Memory(Protocol):
         message the newest only. Raises `StorageUnavailable`."""
         ...
 
-    async def profile(self, user_id: str) -> Profile:
-        """The profile as it stands; an empty one of version 0 for a new user. Raises `StorageUnavailable`."""
+    async def known(self, user_id: str) -> Known:
+        """What the prompt says of the user, from the profile as it stands now. Raises `StorageUnavailable`."""
         ...
 
     async def context(self, user_id: str) -> Json | None:

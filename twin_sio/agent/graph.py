@@ -66,15 +66,13 @@ class TwinAgent(Agent):
     async def _recall(self, state: _State, writer: StreamWriter) -> _State:
         writer(Stage("recalling"))
         ask = state["ask"]
-        history, profile, context, past = await asyncio.gather(
+        history, known, context, past = await asyncio.gather(
             self._memory.history(ask, HISTORY_LINES),
-            self._memory.profile(ask.user_id),
+            self._memory.known(ask.user_id),
             self._memory.context(ask.user_id),
             self._memory.past(ask),
         )
-        messages, used = prompts.build(
-            ask.text, history, profile, context, budget_tokens=self._budget_tokens, past=past
-        )
+        messages, used = prompts.build(ask.text, history, known, context, budget_tokens=self._budget_tokens, past=past)
         return {"messages": messages, "used": used}
 
     async def _respond(self, state: _State, writer: StreamWriter) -> _State:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from twin_sio.agent import Past, Remembered, Said
+from twin_sio.agent import Known, Past, Remembered, Said
 from twin_sio.agent.scoring import FUNCTIONAL, is_sensitive, normal
 from twin_sio.domain import Exchange, Json, Profile, Trait
 
@@ -21,6 +21,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 RELATED_CHARACTERS: Final = 400
 _WHO: Final[Mapping[str, str]] = {"user": "they said", "assistant": "you said"}
 MESSAGE_OVERHEAD: Final = 4  # tokens that a chat template spends on each message
+PINNED_TOKENS: Final = 1_000  # what the user confirmed is told however small the budget, up to this much
 
 PERSONA: Final = """\
 You are the digital twin of the person you are talking with: you know them, you think along with them, and you speak \
@@ -46,7 +47,7 @@ def tokens(text: str) -> int:
 def build(
     text: str,
     history: Sequence[Said],
-    profile: Profile,
+    known: Known,
     context: Json | None,
     *,
     budget_tokens: int,
@@ -54,23 +55,21 @@ def build(
 ) -> tuple[list[Message], tuple[str, ...]]:
     """The chat messages that ask for the answer to `text`, and the ids of the traits they hold.
 
-    The budget is for all that is added to persona and message: traits take three eighths of it at most, the context,
+    The budget is for all that is added to persona and message: `known` takes three eighths of it at most, the context,
     the summary and the related lines an eighth each, the newest history what is left, whole messages only: a quarter
     is always there for it. A related line that the history holds is not told twice, and what the user has rejected
     stands in neither summary nor related lines. The user's own message is always there.
     """
     eighth = budget_tokens // 8
-    lines, used = _traits(profile, 3 * eighth)
-    rejected = _rejected(profile)
-    summary = _summary([point for point in past.summary if not rejected(point)], eighth)
+    summary = _summary([point for point in past.summary if not known.is_rejected(point)], eighth)
     last = _context(context, eighth)
-    left = budget_tokens - tokens("\n\n".join(["", *lines, *summary, *last]))
-    related = [one for one in past.related if not rejected(one.said.text)]
+    left = budget_tokens - tokens("\n\n".join(["", *known.sections, *summary, *last]))
+    related = [one for one in past.related if not known.is_rejected(one.said.text)]
     told = _newest(history, left - eighth if related else left)
     recalled = _related(related, {said.seq for said in told}, eighth)
-    system = "\n\n".join([PERSONA, *lines, *summary, *recalled, *last])
+    system = "\n\n".join([PERSONA, *known.sections, *summary, *recalled, *last])
     messages = [{"role": said.role, "content": said.text} for said in told]
-    return [{"role": "system", "content": system}, *messages, {"role": "user", "content": text}], used
+    return [{"role": "system", "content": system}, *messages, {"role": "user", "content": text}], known.used_traits
 
 
 def _rejected(profile: Profile) -> Callable[[str], bool]:
@@ -107,18 +106,19 @@ def _section(heading: str, entries: Sequence[object], budget: int, *, reverse: b
     return [f"{heading}\n{_data(kept[::-1] if reverse else kept)}"] if kept else []
 
 
-def _traits(profile: Profile, budget: int) -> tuple[list[str], tuple[str, ...]]:
-    """The sections about the person, the surest traits first, and the ids of the traits in them."""
+def known(profile: Profile, *, budget_tokens: int) -> Known:
+    """What a prompt says of the user: what they confirmed first, whatever the budget, then the surest of what is
+    applied in three eighths of the budget, and one question at most."""
+    budget = budget_tokens // 8 * 3
     ranked = sorted(profile.traits, key=lambda trait: (-trait.confidence, trait.key, trait.trait_id))
-    known, used = [], []
-    for trait in (trait for trait in ranked if trait.status == "applied"):
-        line = f"- {_slot(trait)}: {_data(trait.value)}"
-        budget -= tokens(line + "\n")
-        if budget < 0:
-            break
-        known.append(line)
-        used.append(trait.trait_id)
-    sections = ["\n".join((TRAITS_HEADING, *known))] if known else []
+    applied = [trait for trait in ranked if trait.status == "applied"]
+    told, spent = _fitting([trait for trait in applied if trait.pinned], PINNED_TOKENS)
+    budget -= spent
+    more, spent = _fitting([trait for trait in applied if not trait.pinned], budget)
+    budget -= spent
+    lines = [_fact(trait) for trait in (*told, *more)]
+    used = [trait.trait_id for trait in (*told, *more)]
+    sections = ["\n".join((TRAITS_HEADING, *lines))] if lines else []
     asked = next((trait for trait in ranked if trait.status == "tentative" and not is_sensitive(trait.key)), None)
     if asked is not None:
         question = (
@@ -128,7 +128,23 @@ def _traits(profile: Profile, budget: int) -> tuple[list[str], tuple[str, ...]]:
         if tokens(question) <= budget:
             sections.append(question)
             used.append(asked.trait_id)
-    return sections, tuple(used)
+    return Known(tuple(sections), tuple(used), _rejected(profile))
+
+
+def _fitting(traits: Sequence[Trait], budget: int) -> tuple[list[Trait], int]:
+    """The traits from the beginning whose lines fit, and the tokens they take."""
+    kept, spent = [], 0
+    for trait in traits:
+        cost = tokens(_fact(trait) + "\n")
+        if spent + cost > budget:
+            break
+        kept.append(trait)
+        spent += cost
+    return kept, spent
+
+
+def _fact(trait: Trait) -> str:
+    return f"- {_slot(trait)}: {_data(trait.value)}"
 
 
 def _context(context: Json | None, budget: int) -> list[str]:

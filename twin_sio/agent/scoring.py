@@ -181,6 +181,10 @@ def _supports(piece: Evidence) -> bool:
     return piece.polarity > 0 and piece.kind not in _ALWAYS_OPPOSING
 
 
+def _is_pinned(pieces: Sequence[Evidence]) -> bool:
+    return any(piece.kind in CORRECTIONS and _supports(piece) for piece in pieces)
+
+
 def _rejected_at(pieces: Sequence[Evidence]) -> datetime | None:
     """When the rejection that stands was made; None where there is none, or the user confirmed the value since."""
     rejections = [piece.observed_at for piece in pieces if piece.kind == "rejected"]
@@ -291,6 +295,7 @@ class _Slot:
             valid_from=min(self._valid_from(name), rejected_at or self.as_of),
             valid_to=rejected_at or superseded_at,
             as_of=self.as_of,
+            pinned=rejected_at is None and _is_pinned(pieces),
         )
 
     def sides(self, name: str) -> tuple[list[_Part], list[_Part]]:
@@ -326,7 +331,7 @@ class _Slot:
 
     def _may_apply(self, name: str, pieces: list[Evidence]) -> bool:
         if is_sensitive(self.key):
-            return any(piece.kind in CORRECTIONS and _supports(piece) for piece in pieces)
+            return _is_pinned(pieces)
         return not self.reign or self.reign[-1][2] == name
 
     def _is_applied(self, pieces: list[Evidence], rivals: list[Evidence]) -> bool:

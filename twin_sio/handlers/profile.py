@@ -266,6 +266,7 @@ def trait_payload(trait: Trait) -> dict[str, Any]:
         "supporting": round(trait.supporting, 4),
         "opposing": round(trait.opposing, 4),
         "valid_from": iso(trait.valid_from),
+        "pinned": trait.pinned,
     }
     if trait.valid_to is not None:
         payload["valid_to"] = iso(trait.valid_to)

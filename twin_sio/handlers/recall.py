@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from twin_sio.agent import Ask, Embedder, Past, Remembered, Said
-from twin_sio.domain import Event, Json, Profile
+from twin_sio.agent import Ask, Embedder, Known, Past, Remembered, Said
+from twin_sio.domain import Event, Json
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
-from twin_sio.store import Contexts, Log, Memories, Profiles
+from twin_sio.store import Contexts, Log, Memories
+from twin_sio.store.cache import CachedProfiles
 
 _ANSWERS_AFTER = 50
 _SEARCHED = 2000  # of the user's newest messages
@@ -23,7 +24,7 @@ class Recall:
     def __init__(
         self,
         messages: Log,
-        profiles: Profiles,
+        profiles: CachedProfiles[Known],
         contexts: Contexts,
         memories: Memories,
         embedder: Embedder | None,
@@ -58,8 +59,8 @@ class Recall:
                 said.append(Said("assistant", answer.payload["text"], answer.seq))
         return said[-limit:]
 
-    async def profile(self, user_id: str) -> Profile:
-        return (await self._profiles.get(user_id)).profile
+    async def known(self, user_id: str) -> Known:
+        return await self._profiles.get(user_id)
 
     async def context(self, user_id: str) -> Json | None:
         return await self._contexts.newest(user_id)

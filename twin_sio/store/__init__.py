@@ -282,10 +282,11 @@ class Contexts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredProfile:
-    """The profile, and the changes of its version while they still have to be told."""
+    """The profile, the changes of its version while they still have to be told, and its stamp."""
 
     profile: Profile
     untold: tuple[TraitChange, ...]
+    stamp: str | None = None
 
 
 class Profiles(Protocol):
@@ -301,6 +302,11 @@ class Profiles(Protocol):
 
     async def get(self, user_id: str) -> StoredProfile:
         """The profile; version 0 and no traits for a new user."""
+        ...
+
+    async def stamp(self, user_id: str) -> str | None:
+        """Another one after every write of the profile, and never the same again, not after an erasure either; None
+        where there is no profile. Much cheaper than the profile."""
         ...
 
     async def replace(self, profile: Profile, untold: Sequence[TraitChange]) -> bool:

@@ -22,7 +22,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from twin_sio.clock import Clock
+from twin_sio.clock import Clock, new_id
 from twin_sio.domain import Draft, Event, Evidence, Json, Outcome, Profile, Stored, Trait, TraitChange, Turn
 from twin_sio.errors import StorageUnavailable
 from twin_sio.store import ConversationSummary, Embedded, Page, StoredProfile, Summary, Thread
@@ -604,12 +604,18 @@ class MongoProfiles:
         traits = tuple(Trait(**trait) for trait in self._sealer.open(found["traits"]))
         changes = self._sealer.open(found["untold"])
         untold = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in changes)
-        return StoredProfile(Profile(user_id, found["version"], traits), untold)
+        return StoredProfile(Profile(user_id, found["version"], traits), untold, found.get("stamp"))
+
+    @_stored
+    async def stamp(self, user_id: str) -> str | None:
+        found = await self._profiles.find_one({"_id": user_id}, {"_id": 0, "stamp": 1})
+        return found.get("stamp") if found else None
 
     @_stored
     async def replace(self, profile: Profile, untold: Sequence[TraitChange]) -> bool:
         doc = {
             "version": profile.version + 1,
+            "stamp": new_id(),
             "traits": self._sealer.seal([asdict(trait) for trait in profile.traits]),
             "untold": self._sealer.seal([asdict(change) for change in untold]),
         }
