@@ -146,6 +146,18 @@ async def eventually(check: Callable[[], Any], timeout: float = 10.0) -> Any:
             await asyncio.sleep(0.01)
 
 
+async def examples(test: Any) -> None:
+    """Run a hypothesis test that is a coroutine, on the loop of the servers and clients it talks with."""
+    loop = asyncio.get_running_loop()
+    inner = test.hypothesis.inner_test
+
+    def one(*args: Any, **named: Any) -> None:
+        asyncio.run_coroutine_threadsafe(inner(*args, **named), loop).result(30)
+
+    test.hypothesis.inner_test = one
+    await asyncio.to_thread(test)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path

@@ -105,6 +105,24 @@ def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
         signed({**GOOD, "scope": 7}),
         signed({**GOOD, "scope": {"twin:chat": True}}),
         signed(GOOD) + "x",
+        signed({"sub": ["ada"], "exp": LATER}),
+        signed({"sub": {"id": "ada"}, "exp": LATER}),
+        signed({**GOOD, "exp": "tomorrow"}),
+        signed({**GOOD, "exp": 10**30}),
+        signed({**GOOD, "iat": 10**30}),
+        signed({**GOOD, "jti": 7}),
+        unsigned({"alg": "dir", "enc": "A256GCM", "cty": "JWT"}, GOOD),
+        ".".join(
+            [
+                "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIiwiY3R5IjoiSldUIn0",
+                "",
+                "aXY",
+                signed(GOOD).replace(".", ""),
+                "dGFn",
+            ]
+        ),
+        unsigned({"alg": "HS256", "crit": ["exp"]}, GOOD),
+        unsigned({"alg": "HS256", "jwk": {"kty": "oct", "k": "AAAA"}}, GOOD),
         unsigned({"alg": "HS256", "kid": 7}, GOOD),
     ],
 )

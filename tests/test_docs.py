@@ -51,6 +51,14 @@ def test_every_local_link_of_the_docs_leads_somewhere() -> None:
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+_COMPLETE = {
+    "mongodb_url": "mongodb://x",
+    "redis_url": "redis://x",
+    "openai_base_url": "http://x",
+    "jwt_secret": "a secret of one's own, of more than 32 bytes",
+}
+
+
 @pytest.mark.parametrize(
     ("given", "named"),
     [
@@ -58,6 +66,9 @@ def test_every_local_link_of_the_docs_leads_somewhere() -> None:
         ({"mongodb_url": "mongodb://x"}, "TWIN_REDIS_URL"),
         ({"mongodb_url": "mongodb://x", "redis_url": "redis://x"}, "OPENAI_API_KEY"),
         ({"mongodb_url": "mongodb://x", "redis_url": "redis://x", "openai_base_url": "http://x"}, "TWIN_JWT_SECRET"),
+        ({**_COMPLETE, "jwt_secret": "too short"}, "TWIN_JWT_SECRET"),
+        ({**_COMPLETE, "jwt_previous_secrets": "x" * 32 + ",short"}, "TWIN_JWT_PREVIOUS_SECRETS"),
+        ({"trusted_proxies": "10.0.0.0/8 everybody"}, "TWIN_TRUSTED_PROXIES"),
         ({"jwt_algorithms": "HS256 RS256"}, "TWIN_JWT_ALGORITHMS"),
     ],
 )

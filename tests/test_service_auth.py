@@ -50,6 +50,12 @@ async def test_a_session_is_warned_then_told_then_closed_plainly(strict: Service
         assert raw.leave is None
 
 
+async def test_a_token_for_three_hundred_years_is_not_warned_of_its_end(strict: Service, user: str) -> None:
+    async with RawSocket(url_of(strict), token_of(user, ttl_s=10**10)) as raw:
+        assert (await raw.ask("heartbeat", {}))["type"] == "heartbeat_ack"
+        assert raw.of("auth_expiring") == []
+
+
 async def test_a_refreshed_token_prolongs_the_session(strict: Service, user: str) -> None:
     async with RawSocket(url_of(strict), token_of(user, ttl_s=2)) as raw:
         fresh = {"payload": {"token": token_of(user, ttl_s=600)}, "metadata": {"message_id": "r"}}

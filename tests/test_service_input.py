@@ -173,11 +173,23 @@ async def test_a_second_connect_and_other_namespaces_change_nothing(url: str, us
         before = instance._gateway.connections
         await raw.send("40" + json.dumps({"token": token_of("somebody-else")}))
         await raw.until(lambda: raw.refusal)
-        for index in range(50):
+        for index in range(10):
             await raw.send(f"40/namespace-{index},{{}}")
         await _alive_and_empty(raw)
         assert instance._gateway.connections == before
         assert len(instance._sockets.manager.rooms) == 1
+
+
+async def test_whoever_asks_for_ten_thousand_namespaces_is_closed(url: str, user: str, instance: Service) -> None:
+    async with RawSocket(url, token_of(user)) as raw:
+        for index in range(10_000):
+            if raw.closed.is_set():
+                break
+            await raw.send(f"40/namespace-{index},{{}}")
+        async with asyncio.timeout(10):
+            await raw.closed.wait()
+    await eventually(lambda: all(one.caller.user_id != user for one in instance._gateway._connections.values()))
+    assert set(instance._sockets.manager.rooms) <= {"/"}
 
 
 async def test_the_events_of_one_connection_are_handled_in_the_order_sent(url: str, user: str) -> None:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as prop
+from hypothesis import strategies as st
 
-from tests.conftest import eventually, token_of
+from tests.conftest import eventually, examples, token_of, url_of
 from tests.processes import Process, environment, started
 from tests.processes import token_of as real_token_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
+from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
+from twin_sio.clock import new_id
+from twin_sio.config import Settings
 from twin_sio.local import Mongod, RedisServer
 from twin_sio.protocol import CLIENT_EVENTS
+from twin_sio.rest import ROUTES
 
 
 @pytest.fixture
@@ -82,6 +92,73 @@ async def test_no_event_of_one_user_reaches_a_session_of_another(ada: TwinClient
         assert ada.is_connected
         assert not [one for one in eve.events if user in str(one) and user not in str(one["metadata"])]
         assert {one["metadata"].get("session_id", "shared-name") for one in eve.events} == {"shared-name"}
+
+
+USERS = ("ada", "bob", "eve")
+STEPS = st.tuples(
+    st.sampled_from(USERS),
+    st.sampled_from(
+        ["user_message", "context_update", "typing_indicator", "feedback", "read_receipt", "history", "regenerate"]
+    ),
+    st.sampled_from(USERS),  # whose message it names
+)
+
+
+async def test_no_event_ever_reaches_a_session_of_another_user(instance: Service, settings: Settings) -> None:
+    """Users who share session ids, message ids and conversations, on two instances."""
+
+    @given(steps=st.lists(STEPS, min_size=4, max_size=12))
+    @prop(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    async def run(steps: list[tuple[str, str, str]]) -> None:
+        mark = new_id()[:8]
+        names = {who: f"{who}-{mark}" for who in USERS}
+        async with AsyncExitStack() as stack:
+            sockets: dict[str, list[RawSocket]] = {}
+            for who, name in names.items():
+                opened = [RawSocket(url_of(at), token_of(name), session_id=f"s-{n}") for n, at in enumerate(both)]
+                sockets[who] = [await stack.enter_async_context(one) for one in opened]
+            for number, (who, event, whose) in enumerate(steps):
+                asked = {
+                    "user_message": {"text": f"I am {names[who]}"},
+                    "context_update": {"context": {"who": names[who], "user_id": names[whose]}},
+                    "typing_indicator": {"is_typing": True},
+                    "feedback": {"message_id": _newest(sockets[whose]), "rating": "up", "comment": names[who]},
+                    "read_receipt": {"message_id": _newest(sockets[whose])},
+                    "history": {},
+                    "regenerate": {"message_id": "m-0"},
+                }[event]
+                metadata = {"message_id": f"m-{number}"}
+                await sockets[who][number % 2].ask(event, {"payload": asked, "metadata": metadata})
+            for who, mine in sockets.items():
+                said = sum(1 for step in steps if step[:2] == (who, "user_message"))
+                for raw in mine:  # what is on its way has come once its answer has
+                    await raw.until(lambda raw=raw, said=said: len(raw.of("twin_message")) >= said, timeout=20)
+                    assert (await raw.ask("heartbeat", {}))["type"] == "heartbeat_ack"
+                    others = {name for other, name in names.items() if other != who}
+                    foreign = [one for one in raw.events if any(f"I am {other}" in str(one) for other in others)]
+                    foreign += [one for one in raw.events if any(f"'who': '{other}'" in str(one) for other in others)]
+                    assert foreign == []
+
+    async with service(settings) as second:
+        both = [instance, second]
+        await examples(run)
+
+
+def _newest(sockets: list[RawSocket]) -> str:
+    answers = sockets[0].of("twin_message")
+    return answers[-1]["metadata"]["message_id"] if answers else "m-0"
+
+
+async def test_no_route_shows_or_changes_what_is_anothers(ada: TwinClient, url: str, user: str) -> None:
+    trait = (await ada.profile())["traits"][0]["trait_id"]
+    eve = token_of(f"{user[:-1]}-not", scope="twin:chat twin:profile twin:data")
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {eve}"}) as http:
+        for name, route in ROUTES.items():
+            path = re.sub(r"\{\w+\}", trait, route.path)
+            async with http.request(route.method, url + path, params={"user_id": user, "sub": user}) as got:
+                assert got.status == (404 if route.may_be_missing else 200), name
+                assert user not in await got.text(), name
+    assert (await ada.profile())["traits"][0]["trait_id"] == trait
 
 
 def test_every_event_that_takes_an_id_of_something_is_crossed() -> None:

@@ -131,6 +131,8 @@ async def tasks_back_to(count: int) -> None:
         (socketio.AsyncRedisManager, "_publish", ["self", "data"]),
         (engineio.AsyncServer, "start_background_task", ["self", "target", "args", "kwargs"]),
         (engineio.async_socket.AsyncSocket, "_send_ping", ["self"]),
+        (engineio.AsyncServer, "handle_request", ["self", "args", "kwargs"]),
+        (engineio.async_socket.AsyncSocket, "handle_post_request", ["self", "environ"]),
         (engineio.AsyncServer, "create_queue", ["self", "args", "kwargs"]),
         (engineio.async_socket.AsyncSocket, "close", ["self", "wait", "abort", "reason"]),
         (engineio.async_socket.AsyncSocket, "_websocket_handler", ["self", "ws"]),
@@ -174,7 +176,7 @@ async def test_an_outbox_counts_what_is_queued_and_what_is_in_the_writers_hands(
     box = Outbox()
     box.put_nowait(Packet(MESSAGE, "x" * 1000))
     box.put_nowait(Packet(PING))
-    assert 1000 <= box.held < 1100
+    assert 1000 <= box.held < 1300
     box.get_nowait()
     box.get_nowait()
     assert box.held == 0  # taken by a poll: gone

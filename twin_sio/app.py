@@ -525,8 +525,7 @@ def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketSer
 def _keys(settings: Settings) -> Keys:
     if settings.jwt_jwks_url:
         return KeySet(settings.jwt_jwks_url)
-    previous = settings.jwt_previous_secrets.get_secret_value()
-    return SharedSecrets(settings.jwt_secret.get_secret_value(), *(one for one in previous.split(",") if one))
+    return SharedSecrets(settings.jwt_secret.get_secret_value(), *settings.previous_secrets)
 
 
 def _control(gateway: Gateway, runner: TurnRunner, known: CachedProfiles[Known]) -> Callable[[dict[str, Any]], None]:

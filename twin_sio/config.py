@@ -12,6 +12,8 @@ from twin_sio.peers import Peers
 
 DEV_SECRET = "development-only-secret-never-in-production"  # noqa: S105 - known to all, refused in production
 
+SECRET_MIN_BYTES = 32
+
 
 class ConfigError(Exception):
     """The environment cannot be served; the text names the variable and is safe to print."""
@@ -206,6 +208,11 @@ class Settings(BaseSettings):
     )
 
     @property
+    def previous_secrets(self) -> tuple[str, ...]:
+        """The secrets that still count."""
+        return tuple(one for one in self.jwt_previous_secrets.get_secret_value().split(",") if one)
+
+    @property
     def is_dev(self) -> bool:
         return self.env == "dev"
 
@@ -246,8 +253,10 @@ class Settings(BaseSettings):
             raise ConfigError("OPENAI_API_KEY (or OPENAI_BASE_URL) is not set: production runs no embedded model.")
         if algorithms & shared:
             secret = self.jwt_secret.get_secret_value()
-            if secret == DEV_SECRET or len(secret.encode()) < 32:
+            if secret == DEV_SECRET or len(secret.encode()) < SECRET_MIN_BYTES:
                 raise ConfigError("TWIN_JWT_SECRET must be a secret of your own, of 32 bytes or more.")
+            if any(one == DEV_SECRET or len(one.encode()) < SECRET_MIN_BYTES for one in self.previous_secrets):
+                raise ConfigError("TWIN_JWT_PREVIOUS_SECRETS must be secrets of your own, of 32 bytes or more each.")
 
 
 def table() -> str:

@@ -59,7 +59,6 @@ log = structlog.get_logger("gateway")
 Handler = Callable[[Caller, Incoming[Any]], Awaitable[Answer | None]]
 _ADMISSION_S = 4.5
 _REVOCATIONS_S = 2.0
-_TIMER_MAX_S = 2_000_000  # a timer is good for some weeks only; a token that outlives it is looked at again
 
 
 @dataclass(slots=True)
@@ -370,9 +369,6 @@ class Gateway:
             timer.cancel()
         left_s = (connection.caller.identity.expires_at - self._clock()).total_seconds()
         loop = asyncio.get_running_loop()
-        if left_s > _TIMER_MAX_S:
-            connection.timers = [loop.call_later(_TIMER_MAX_S / 2, self._watch_expiry, connection)]
-            return
         connection.timers = [
             loop.call_later(max(0.0, left_s - self._settings.auth_expiring_s), self._warn, connection),
             loop.call_later(max(0.0, left_s + self._settings.leeway_s), self._expire, connection),

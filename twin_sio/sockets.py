@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket as socket_module
 from collections import deque
@@ -17,6 +18,7 @@ from typing import Any
 import orjson
 import socketio
 from aiohttp import WSMsgType, web
+from engineio.exceptions import EngineIOError
 from engineio.packet import CLOSE, MESSAGE
 from engineio.packet import Packet as EnginePacket
 from engineio.payload import Payload
@@ -28,6 +30,9 @@ NAMESPACE = "/"
 PACKET_MAX_BYTES = 100_000
 _ODD_PACKET = "49"
 POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at once
+_PACKET_BYTES = 64
+_REFUSALS_MAX = 16
+_BAD_BODY = "twin_sio.bad_body"
 _UNSENT_MAX_BYTES = 128 * 1024
 _UPGRADE_S = 10.0
 _FAREWELL_S = 2.0
@@ -111,9 +116,9 @@ class Outbox(asyncio.Queue[Any]):
 
 
 def _size(item: Any) -> int:
-    """What the packet's text takes in memory: one emoji makes four bytes of every character."""
+    """What the packet takes in memory: one emoji makes four bytes of every character of a text."""
     data = getattr(item, "data", None)
-    return data.__sizeof__() if isinstance(data, str) else 0
+    return _PACKET_BYTES + (data.__sizeof__() if isinstance(data, str) else 0)
 
 
 class WebSocket:
@@ -215,6 +220,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         self._closing: set[asyncio.Future[None]] = set()
         self.eio.create_queue = Outbox
         self.eio.start_background_task = self._start_for_socket
+        self.eio.handle_request = self._answer_http
         self.eio._async = {**self.eio._async, "websocket": WebSocket}
         Payload.max_decode_packets = POLL_PACKETS
 
@@ -314,9 +320,29 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> object:
         if not self.on_knock(environ):
             return {"code": "rate_limited"}  # the body of a 401; clients come back by themselves
+        socket = self.eio.sockets[eio_sid]
+        socket.handle_post_request = functools.partial(self._take_post, socket)
         await super()._handle_eio_connect(eio_sid, environ)
         self._expect_entry(eio_sid)
         return None
+
+    async def _answer_http(self, request: web.Request) -> web.StreamResponse:
+        """The library's door. What it answers with an exception is a 400: a socket that is just closing, numbers in
+        the query that are none."""
+        try:
+            response: web.StreamResponse = await type(self.eio).handle_request(self.eio, request)
+        except (KeyError, ValueError):
+            return web.Response(status=400)
+        return web.Response(status=400) if request.get(_BAD_BODY) else response
+
+    async def _take_post(self, socket: Any, environ: dict[str, Any]) -> None:
+        """A poll's packets. The library takes what it cannot read in silence, or waits for its own goodbye to be
+        read; such a client is closed and told."""
+        try:
+            await type(socket).handle_post_request(socket, environ)
+        except (EngineIOError, ValueError, TypeError, IndexError, RecursionError):
+            environ["aiohttp.request"][_BAD_BODY] = True
+            self._dismiss(socket)
 
     def _expect_entry(self, eio_sid: str) -> None:
         """Whoever has not been let in when the time is up is gone by then: asked to leave before, cut at its end."""
@@ -339,13 +365,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
         if self.manager.sid_from_eio_sid(eio_sid, NAMESPACE) is not None or (namespace or NAMESPACE) != NAMESPACE:
-            # A second CONNECT, or a namespace that does not exist: nothing is registered for either.
-            refusal = self.packet_class(
-                socketio_packet.CONNECT_ERROR,
-                data={"code": "session_invalid", "message": "There is one namespace: /.", "retryable": False},
-                namespace=(namespace or NAMESPACE)[:64],
-            )
-            await self._send_packet(eio_sid, refusal)
+            await self._refuse_connect(eio_sid, (namespace or NAMESPACE)[:64])
             return
         await super()._handle_connect(eio_sid, namespace, data)
         socket = self.eio.sockets.get(eio_sid)
@@ -356,6 +376,24 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
         if sid is not None and self.manager.is_connected(sid, NAMESPACE):
             self.on_connected(sid)
+
+    async def _refuse_connect(self, eio_sid: str, namespace: str) -> None:
+        """A second CONNECT, or a namespace that does not exist: nothing is registered for either, and whoever goes on
+        asking is closed."""
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is None:
+            return
+        socket.refusals = getattr(socket, "refusals", 0) + 1
+        if socket.refusals == _REFUSALS_MAX:
+            self._drop(eio_sid)
+        if socket.refusals >= _REFUSALS_MAX:
+            return
+        refusal = self.packet_class(
+            socketio_packet.CONNECT_ERROR,
+            data={"code": "session_invalid", "message": "There is one namespace: /.", "retryable": False},
+            namespace=namespace,
+        )
+        await self._send_packet(eio_sid, refusal)
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         socket = self.eio.sockets.get(eio_sid)
