@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -111,7 +112,7 @@ async def test_a_job_killed_in_the_middle_runs_again_and_adds_nothing_twice(
             assert (trait["value"], trait["supporting"]) == ("tea", 8.0)
     finally:
         for process in (first, second, server):
-            process.stop(grace_s=5)
+            await asyncio.to_thread(process.stop, 5)  # the loop is everybody's
 
 
 def _asked_for_traits(model: ScriptedModel, text: str) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import orjson
 
-from twin_sio.clock import Clock, NewId
+from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Json
 from twin_sio.errors import TooLarge
 from twin_sio.handlers import Answer, Delivery
@@ -24,27 +26,28 @@ class HostContext:
         self._new_id = new_id
 
     async def context_update(self, caller: Caller, sent: Incoming[ContextUpdate]) -> Answer:
-        """Merge (RFC 7386) or replace the session's context, and show the other devices what was sent."""
-        if sent.payload.mode == "replace":
-            await self._put(caller, sent.payload.context)
-        else:
-            await self.merge(caller, sent.payload.context)
+        """Merge (RFC 7386) or replace the session's context, and show the other devices what was sent.
+
+        The receipt says until when it is kept; merging nothing keeps it for as long again.
+        """
+        put = self._put if sent.payload.mode == "replace" else self.merge
+        expires_at = await put(caller, sent.payload.context)
         self._delivery.to_others(caller, self._relayed(caller, sent))
         message_id = sent.message_id or self._new_id()
-        payload = {"message_id": message_id, "status": "accepted"}
+        payload = {"message_id": message_id, "status": "accepted", "expires_at": iso(expires_at)}
         receipt = Outgoing(
             "message_received", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id
         )
         return Answer(receipt)
 
-    async def merge(self, caller: Caller, patch: Json) -> None:
-        """Merge into the session's context; raises `TooLarge` where the result would be over 16 KiB."""
-        await self._put(caller, merge_patch(await self._contexts.get(caller.user_id, caller.session_id), patch))
+    async def merge(self, caller: Caller, patch: Json) -> datetime:
+        """Merge into the session's context; returns when it ends. Raises `TooLarge` where it would be over 16 KiB."""
+        return await self._put(caller, merge_patch(await self._contexts.get(caller.user_id, caller.session_id), patch))
 
-    async def _put(self, caller: Caller, context: Json) -> None:
+    async def _put(self, caller: Caller, context: Json) -> datetime:
         if len(orjson.dumps(context)) > CONTEXT_MAX_BYTES:
             raise TooLarge(f"A context has at most {CONTEXT_MAX_BYTES} bytes.", field="payload.context")
-        await self._contexts.put(caller.user_id, caller.session_id, context)
+        return await self._contexts.put(caller.user_id, caller.session_id, context)
 
     def _relayed(self, caller: Caller, sent: Incoming[ContextUpdate]) -> Outgoing:
         payload = sent.payload.model_dump()

@@ -271,8 +271,8 @@ class Contexts(Protocol):
         """The session's context; empty where there is none."""
         ...
 
-    async def put(self, user_id: str, session_id: str, context: Json) -> None:
-        """Replace the session's context; its time starts anew."""
+    async def put(self, user_id: str, session_id: str, context: Json) -> datetime:
+        """Replace the session's context; its time starts anew. Returns when it will be forgotten."""
         ...
 
     async def newest(self, user_id: str) -> Json | None:

@@ -548,16 +548,18 @@ class MongoContexts:
         return self._loaded(found["context"]) if found else {}
 
     @_stored
-    async def put(self, user_id: str, session_id: str, context: Json) -> None:
+    async def put(self, user_id: str, session_id: str, context: Json) -> datetime:
         at = self._clock()
+        expires_at = at + self._ttl
         change = {
             "$set": {
                 "context": self._sealer.seal(orjson.dumps(context).decode()),
                 "updated_at": at,
-                "expires_at": at + self._ttl,
+                "expires_at": expires_at,
             }
         }
         await _upsert(self._contexts, {"user_id": user_id, "session_id": session_id}, change)
+        return expires_at
 
     @_stored
     async def newest(self, user_id: str) -> Json | None:
