@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 
+from twin_sio.protocol import SERVER_EVENTS
+from twin_sio.server_events import ServerMetadata
+
+
+def held_to_protocol(name: str, envelope: dict[str, Any]) -> None:
+    """Fail where an event from the server is not as the protocol's models say."""
+    assert envelope.keys() == {"type", "payload", "metadata"}
+    assert envelope["type"] == name
+    event = SERVER_EVENTS[name]
+    event.payload.model_validate(envelope["payload"])
+    metadata = ServerMetadata.model_validate(envelope["metadata"])
+    assert metadata.seq is not None or not event.is_durable or name == "profile_update", name
+
 
 class RawSocket:
-    """One WebSocket to the server. `send` takes a frame as it is; events and acks are kept as they come."""
+    """One WebSocket to the server. `send` takes a frame as it is; events and acks are kept as they come.
+
+    What the server says is held against the protocol, unless it is a bare one of `speaks_protocol = False`.
+    """
+
+    speaks_protocol = True
 
     def __init__(self, url: str, token: str | None, headers: dict[str, str] | None = None, **auth: Any) -> None:
         self._headers = headers
@@ -45,7 +64,8 @@ class RawSocket:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reader  # a server that breaks its protocol fails the test
         await self._ws.close()
         await self._http.close()
 
@@ -79,19 +99,22 @@ class RawSocket:
         return found
 
     async def _read(self) -> None:
-        async for message in self._ws:
-            if message.type is aiohttp.WSMsgType.TEXT:
-                await self._take(message.data)
-                self._changed.set()
-        self.closed.set()
-        self._changed.set()
+        try:
+            async for message in self._ws:
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    await self._take(message.data)
+                    self._changed.set()
+        finally:
+            self.closed.set()
+            self._changed.set()
 
     async def _take(self, frame: str) -> None:
         if frame == "2":
             await self.send("3")
         elif frame.startswith("42"):
             name, envelope = json.loads(frame[2:])
-            assert envelope["type"] == name
+            if self.speaks_protocol:
+                held_to_protocol(name, envelope)
             self.events.append(envelope)
         elif frame.startswith("43"):
             digits = len(frame[2:]) - len(frame[2:].lstrip("0123456789"))

@@ -29,6 +29,10 @@ from twin_sio.sockets import NAMESPACE, Outbox, SocketServer, event_frame, messa
 BIG = 64 * 1024
 
 
+class BareSocket(RawSocket):
+    speaks_protocol = False
+
+
 class Served:
     """A `SocketServer` alone: everybody gets in, unless `admit` says otherwise."""
 
@@ -143,7 +147,7 @@ def test_the_library_still_has_what_is_overridden_or_called(owner: Any, name: st
 
 
 async def test_the_library_calls_what_was_put_in_its_place() -> None:
-    async with served() as one, RawSocket(one.url, None) as raw:
+    async with served() as one, BareSocket(one.url, None) as raw:
         (socket_,) = one.server.eio.sockets.values()
         assert isinstance(socket_.queue, Outbox)
         assert socket_.transport is not None
@@ -161,7 +165,7 @@ async def test_the_library_calls_what_was_put_in_its_place() -> None:
 
 async def test_a_packet_class_of_ours_writes_what_the_library_sends() -> None:
     async with served() as one:
-        raw = RawSocket(one.url, None)
+        raw = BareSocket(one.url, None)
         await raw.open()
         await raw.send("40/elsewhere,{}")
         await raw.until(lambda: raw.refusal)
@@ -245,7 +249,7 @@ async def test_a_client_that_falls_silent_with_little_to_read_leaves_nothing_beh
 async def test_the_next_ping_of_a_closed_socket_ends_with_it() -> None:
     async with served() as one:
         before = len(asyncio.all_tasks())
-        async with RawSocket(one.url, None):
+        async with BareSocket(one.url, None):
             (socket_,) = one.server.eio.sockets.values()
             assert not socket_.ping_task.done()
         await eventually(lambda: one.entries == 0)
@@ -254,7 +258,7 @@ async def test_the_next_ping_of_a_closed_socket_ends_with_it() -> None:
 
 
 async def test_a_connection_is_closed_plainly_after_what_is_queued() -> None:
-    async with served() as one, RawSocket(one.url, None) as raw:
+    async with served() as one, BareSocket(one.url, None) as raw:
         frame = event_frame("last", {"type": "last", "payload": {}, "metadata": {}})
         (sid,) = one.connected
         one.server.write(sid, message(frame))
@@ -307,7 +311,7 @@ class _Gate:
 async def test_a_connection_that_leaves_while_it_is_let_in_leaves_no_entry() -> None:
     async with served() as one:
         one.admit = gate = _Gate()
-        raw = RawSocket(one.url, None)
+        raw = BareSocket(one.url, None)
         await raw.open()
         await raw.send("40")
         await gate.asked.wait()
@@ -337,7 +341,7 @@ async def test_a_polling_client_that_is_cut_while_it_is_let_in_leaves_no_entry_a
 async def test_a_socket_that_never_asks_to_be_let_in_is_closed_in_time() -> None:
     async with served(handshake_s=0.4) as one:
         before = len(asyncio.all_tasks())
-        raw = RawSocket(one.url, None)
+        raw = BareSocket(one.url, None)
         await raw.open()
         began = asyncio.get_running_loop().time()
         await asyncio.wait_for(raw.closed.wait(), 5)
@@ -352,19 +356,19 @@ async def test_who_was_refused_or_has_left_the_namespace_is_a_stranger_again() -
         raise socketio.exceptions.ConnectionRefusedError("no")
 
     async with served(handshake_s=0.4) as one:
-        async with RawSocket(one.url, None) as left:
+        async with BareSocket(one.url, None) as left:
             await asyncio.sleep(0.5)  # past the look at newcomers
             await left.send("41")
             await asyncio.wait_for(left.closed.wait(), 5)
         one.admit = refuse
-        async with RawSocket(one.url, None) as refused:
+        async with BareSocket(one.url, None) as refused:
             assert refused.refusal
             await asyncio.wait_for(refused.closed.wait(), 5)
         await eventually(lambda: one.entries == 0)
 
 
 async def test_one_that_was_let_in_stays_past_the_time() -> None:
-    async with served(handshake_s=0.2) as one, RawSocket(one.url, None) as raw:
+    async with served(handshake_s=0.2) as one, BareSocket(one.url, None) as raw:
         await asyncio.sleep(0.5)
         await raw.send('42["still here",{}]')
         await eventually(lambda: one.events)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from twin_sio import config, protocol, rest
+from twin_sio import asyncapi, config, protocol, rest
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,9 +32,9 @@ def _field(name: str, info: FieldInfo) -> str:
 def server_events() -> str:
     """The table of what the server sends."""
     rows = ["| event | `seq` | meaning |", "|---|---|---|"]
-    for name, meaning in protocol.SERVER_EVENTS.items():
-        durable = "yes" if name in protocol.DURABLE_EVENTS else ""
-        rows.append(f"| `{name}` | {durable} | {meaning} |")
+    for name, event in protocol.SERVER_EVENTS.items():
+        durable = "yes" if event.is_durable else ""
+        rows.append(f"| `{name}` | {durable} | {event.meaning} |")
     return "\n".join(rows) + "\n"
 
 
@@ -62,7 +62,12 @@ def openapi() -> str:
     return json.dumps(rest.openapi(), indent=2) + "\n"
 
 
-FILES: dict[str, Callable[[], str]] = {"docs/openapi.json": openapi}
+def asyncapi_document() -> str:
+    """The AsyncAPI document, as it is served at `/asyncapi.json`."""
+    return json.dumps(asyncapi.document(), indent=2) + "\n"
+
+
+FILES: dict[str, Callable[[], str]] = {"docs/openapi.json": openapi, "docs/asyncapi.json": asyncapi_document}
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from pydantic import (
     ValidationError,
 )
 
+from twin_sio import server_events as said
 from twin_sio.clock import iso
 from twin_sio.domain import DEFAULT_CONVERSATION, Event
 from twin_sio.errors import InvalidMessage, ServiceError, TooLarge, UnknownType
@@ -164,58 +165,76 @@ Scope = Literal["twin:chat", "twin:profile", "twin:data"]
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """What a client may send under a name: its payload, whether an id is required, and the scope it takes."""
+    """What a client may send under a name: its payload, whether an id is required, the scope it takes, and the event
+    that answers it where one does."""
 
     payload: type[Wire]
+    answer: str | None = None
     needs_id: bool = False
     scope: Scope | None = "twin:chat"
 
 
 CLIENT_EVENTS: Mapping[str, ClientEvent] = {
-    "user_message": ClientEvent(UserMessage, needs_id=True),
-    "context_update": ClientEvent(ContextUpdate),
-    "feedback": ClientEvent(Feedback, needs_id=True),
+    "user_message": ClientEvent(UserMessage, "message_received", needs_id=True),
+    "context_update": ClientEvent(ContextUpdate, "message_received"),
+    "feedback": ClientEvent(Feedback, "message_received", needs_id=True),
     "typing_indicator": ClientEvent(TypingIndicator),
     "read_receipt": ClientEvent(ReadReceipt),
-    "heartbeat": ClientEvent(Heartbeat, scope=None),
-    "resume": ClientEvent(Resume),
+    "heartbeat": ClientEvent(Heartbeat, "heartbeat_ack", scope=None),
+    "resume": ClientEvent(Resume, "resumed"),
     "stop_generation": ClientEvent(StopGeneration),
-    "regenerate": ClientEvent(Regenerate, needs_id=True),
-    "history": ClientEvent(History),
-    "conversations": ClientEvent(Conversations),
-    "auth_refresh": ClientEvent(AuthRefresh, scope=None),
-    "profile_get": ClientEvent(ProfileGet, scope="twin:profile"),
-    "profile_correct": ClientEvent(ProfileCorrect, needs_id=True, scope="twin:profile"),
+    "regenerate": ClientEvent(Regenerate, "message_received", needs_id=True),
+    "history": ClientEvent(History, "history"),
+    "conversations": ClientEvent(Conversations, "conversations"),
+    "auth_refresh": ClientEvent(AuthRefresh, "auth_refreshed", scope=None),
+    "profile_get": ClientEvent(ProfileGet, "profile", scope="twin:profile"),
+    "profile_correct": ClientEvent(ProfileCorrect, "profile_update", needs_id=True, scope="twin:profile"),
 }
 
 # -- server -> client ------------------------------------------------------------------------------------------------
 
-SERVER_EVENTS: Mapping[str, str] = {
-    "session_ready": "First on every connection: who you are, where the log stands, the limits.",
-    "message_received": "What you sent is stored. `status` is accepted or duplicate.",
-    "user_message": "Another of the user's devices said something.",
-    "twin_thinking": "Where the answer stands: queued, recalling, thinking, done.",
-    "twin_message_chunk": "The next piece of an answer.",
-    "twin_message": "A whole answer, and how it ended.",
-    "profile_update": "What the twin now believes otherwise, and why.",
-    "profile": "The profile as it stands.",
-    "typing_indicator": "Another device is typing.",
-    "read_receipt": "Another device has read up to here.",
-    "feedback": "Another device rated an answer.",
-    "context_update": "Another device changed the host context.",
-    "presence": "A device joined or left.",
-    "heartbeat_ack": "The server's time and the newest seq.",
-    "resumed": "All that was missed has been sent.",
-    "resync": "Live delivery had a gap: send resume.",
-    "history": "A page of the conversation, oldest first.",
-    "conversations": "The user's conversations, newest first.",
-    "auth_refreshed": "The fresh token is in force.",
-    "auth_expiring": "The token ends soon.",
-    "server_draining": "This server goes away: reconnect after the time given.",
-    "error": "What failed, by code.",
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """What the server says under a name. `is_durable`: it carries a `seq` and can be resumed."""
+
+    payload: type[said.Said]
+    meaning: str
+    is_durable: bool = False
+
+
+SERVER_EVENTS: Mapping[str, ServerEvent] = {
+    "session_ready": ServerEvent(
+        said.SessionReady, "First on every connection: who you are, where the log stands, the limits."
+    ),
+    "message_received": ServerEvent(
+        said.MessageReceived, "What you sent is stored. `status` is accepted or duplicate."
+    ),
+    "user_message": ServerEvent(said.UserMessageSent, "Another of the user's devices said something.", is_durable=True),
+    "twin_thinking": ServerEvent(said.TwinThinking, "Where the answer stands: queued, recalling, thinking, done."),
+    "twin_message_chunk": ServerEvent(said.TwinMessageChunk, "The next piece of an answer."),
+    "twin_message": ServerEvent(said.TwinMessage, "A whole answer, and how it ended.", is_durable=True),
+    "profile_update": ServerEvent(
+        said.ProfileUpdate, "What the twin now believes otherwise, and why.", is_durable=True
+    ),
+    "profile": ServerEvent(said.ProfileShown, "The profile as it stands."),
+    "typing_indicator": ServerEvent(said.TypingSeen, "Another device is typing."),
+    "read_receipt": ServerEvent(said.ReadSeen, "Another device has read up to here.", is_durable=True),
+    "feedback": ServerEvent(said.FeedbackSeen, "Another device rated an answer.", is_durable=True),
+    "context_update": ServerEvent(said.ContextSeen, "Another device changed the host context."),
+    "presence": ServerEvent(said.Presence, "A device joined or left."),
+    "heartbeat_ack": ServerEvent(said.HeartbeatAck, "The server's time and the newest seq."),
+    "resumed": ServerEvent(said.Resumed, "All that was missed has been sent."),
+    "resync": ServerEvent(said.Resync, "Live delivery had a gap: send resume."),
+    "history": ServerEvent(said.HistoryPage, "A page of the conversation, oldest first."),
+    "conversations": ServerEvent(said.ConversationList, "The user's conversations, newest first."),
+    "auth_refreshed": ServerEvent(said.AuthRefreshed, "The fresh token is in force."),
+    "auth_expiring": ServerEvent(said.AuthExpiring, "The token ends soon."),
+    "server_draining": ServerEvent(said.ServerDraining, "This server goes away: reconnect after the time given."),
+    "error": ServerEvent(said.ErrorTold, "What failed, by code."),
 }
 EPHEMERAL_EVENTS = frozenset({"typing_indicator"})
-DURABLE_EVENTS = frozenset({"user_message", "twin_message", "feedback", "read_receipt", "profile_update"})
+DURABLE_EVENTS = frozenset(name for name, event in SERVER_EVENTS.items() if event.is_durable)
 
 P = TypeVar("P", bound=Wire)
 

@@ -14,6 +14,7 @@ import orjson
 import structlog
 from aiohttp import web
 
+from twin_sio import asyncapi
 from twin_sio.auth import Authenticator
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.delivery import Delivery
@@ -186,6 +187,9 @@ def openapi() -> dict[str, Any]:
     }
 
 
+_DOCUMENTS: Mapping[str, Callable[[], dict[str, Any]]] = {"openapi": openapi, "asyncapi": asyncapi.document}
+
+
 class Rest:
     """Answers the routes. Errors are JSON: `{code, message, retryable, retry_after_ms?, error_id?}`."""
 
@@ -222,11 +226,14 @@ class Rest:
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, each behind the check of the token, and their description."""
-        described = web.get("/openapi.json", self._describe)
-        return [described, *(web.route(one.method, one.path, self._guarded(name)) for name, one in ROUTES.items())]
+        described = [web.get(f"/{name}.json", self._described(make)) for name, make in _DOCUMENTS.items()]
+        return [*described, *(web.route(one.method, one.path, self._guarded(name)) for name, one in ROUTES.items())]
 
-    async def _describe(self, _: web.Request) -> web.Response:
-        return _json(openapi(), 200)
+    def _described(self, make: Callable[[], dict[str, Any]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def describe(_: web.Request) -> web.Response:
+            return _json(make(), 200)
+
+        return describe
 
     def _guarded(self, name: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         route, answer = ROUTES[name], self._answering[name]

@@ -1,0 +1,237 @@
+"""What the service says: the payload of every event from server to client, as JSON holds it.
+
+The product does not validate its own output: these models are what the AsyncAPI document and the TypeScript types are
+made from, and every test holds whatever a server sends against them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seq = Annotated[int, Field(ge=0, description="A place in the user's log, dense from 1; 0: before the first.")]
+Time = Annotated[
+    str, Field(json_schema_extra={"format": "date-time"}, description="UTC, milliseconds, `2026-06-12T14:22:31.123Z`.")
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+AnswerStatus = Literal["complete", "stopped", "interrupted", "failed"]
+TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]
+Device = Annotated[dict[str, str], Field(description="`name`, `platform`, `app_version`, as far as the device told.")]
+
+
+class Said(BaseModel):
+    """Base of every payload from the server."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Session(Said):
+    session_id: str
+    device: Device
+
+
+class SessionLimits(Said):
+    text_characters: int
+    envelope_bytes: int
+    history_page: int
+    messages_per_minute: int
+    events_per_second: int
+    sessions: int
+
+
+class ServerInfo(Said):
+    instance: str
+    protocol: int
+    time: Time
+
+
+class SessionReady(Said):
+    user_id: str
+    session_id: str
+    expires_at: Time
+    seq: Seq
+    sessions: list[Session]
+    heartbeat_interval_ms: int
+    limits: SessionLimits
+    profile_version: int
+    server: ServerInfo
+
+
+class TraitChanged(Said):
+    trait_id: str
+    key: str
+    value: str
+    previous: str | None = None
+    confidence: Share
+    status: TraitStatus
+    reason: str
+
+
+class MessageReceived(Said):
+    message_id: str
+    status: Literal["accepted", "duplicate"]
+    traits: list[TraitChanged] | None = None
+
+
+class UserMessageSent(Said):
+    text: str
+
+
+class TwinThinking(Said):
+    state: Literal["queued", "recalling", "thinking", "done"]
+
+
+class TwinMessageChunk(Said):
+    text: str
+    generation_id: str
+    chunk_index: Annotated[int, Field(ge=0)]
+    first_chunk_index: Annotated[int | None, Field(description="Set where several chunks come as one.")] = None
+    is_last_chunk: bool
+
+
+class TwinMessage(Said):
+    text: str
+    generation_id: str
+    status: AnswerStatus
+    model: str
+    usage: dict[str, Any] | None = None
+    used_traits: list[str]
+
+
+class ProfileUpdate(Said):
+    version: int
+    changes: list[TraitChanged]
+
+
+class TraitHeld(Said):
+    trait_id: str
+    key: str
+    value: str
+    status: TraitStatus
+    confidence: Share
+    supporting: float
+    opposing: float
+    valid_from: Time
+    valid_to: Time | None = None
+    pinned: bool
+
+
+class ProfileShown(Said):
+    version: int
+    as_of: Time
+    traits: list[TraitHeld]
+
+
+class TypingSeen(Said):
+    is_typing: bool
+
+
+class ReadSeen(Said):
+    message_id: str
+
+
+class FeedbackSeen(Said):
+    message_id: str
+    rating: Literal["up", "down", "none"]
+    comment: str | None = None
+    tags: list[str] | None = None
+    correction: str | None = None
+
+
+class ContextSeen(Said):
+    context: dict[str, Any]
+    mode: Literal["merge", "replace"]
+
+
+class Presence(Said):
+    session_id: str
+    state: Literal["joined", "left"]
+    device: Device
+    sessions: list[Session]
+
+
+class HeartbeatAck(Said):
+    server_time: Time
+    head_seq: Seq
+
+
+class Resumed(Said):
+    through_seq: Seq
+    complete: Annotated[bool, Field(description="False: retention has removed some of it; call `history`.")]
+
+
+class Resync(Said):
+    reason: Literal["gap", "redis_restored"]
+
+
+class HistoryLine(Said):
+    message_id: str
+    role: Literal["user", "twin"]
+    text: str
+    timestamp: Time
+    seq: Seq
+    session_id: str | None = None
+    in_response_to: str | None = None
+    status: AnswerStatus | None = None
+    generation_id: str | None = None
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    used_traits: list[str] | None = None
+    feedback: FeedbackSeen | None = None
+
+
+class HistoryPage(Said):
+    messages: list[HistoryLine]
+    has_more: bool
+    conversation_id: str
+
+
+class ConversationLine(Said):
+    conversation_id: str
+    title: str
+    last_message: HistoryLine | None
+    unread: int
+
+
+class ConversationList(Said):
+    conversations: list[ConversationLine]
+
+
+class AuthRefreshed(Said):
+    expires_at: Time
+
+
+class AuthExpiring(Said):
+    expires_at: Time
+
+
+class ServerDraining(Said):
+    reconnect_after_ms: int
+
+
+class ErrorTold(Said):
+    code: str
+    message: str
+    retryable: bool
+    retry_after_ms: int | None = None
+    field: str | None = None
+    error_id: str | None = None
+
+
+class Refusal(Said):
+    """A refused handshake: the `data` of Socket.IO's `connect_error`."""
+
+    code: str
+    message: str
+    retryable: bool
+    retry_after_ms: int | None = None
+
+
+class ServerMetadata(Said):
+    timestamp: Time
+    message_id: str
+    session_id: Annotated[str | None, Field(description="The session that caused the event, where one did.")] = None
+    in_response_to: Annotated[str | None, Field(description="The client's message_id that is answered.")] = None
+    conversation_id: str | None = None
+    seq: Annotated[Seq | None, Field(description="On every durable event, and on its receipt.")] = None
