@@ -71,7 +71,8 @@ class TraitChanged(Said):
 class MessageReceived(Said):
     message_id: str
     status: Literal["accepted", "duplicate"]
-    traits: list[TraitChanged] | None = None
+    traits: Annotated[list[TraitChanged] | None, Field(description="To a feedback: the traits it changed.")] = None
+    expires_at: Annotated[Time | None, Field(description="To a context_update: until when it is kept.")] = None
 
 
 class UserMessageSent(Said):
