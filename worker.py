@@ -14,11 +14,12 @@ from arq.connections import RedisSettings
 from twin_sio.app import configure_logs, core
 from twin_sio.channels import FAILURES
 from twin_sio.config import ConfigError, Settings
-from twin_sio.jobs import QUEUE, TRIES, correct, learn, remember, sweep
+from twin_sio.jobs import QUEUE, TRIES, correct, count, learn, remember, sweep
 
 log = structlog.get_logger("worker")
 
 _SWEEP_SECONDS = set(range(0, 60, 5))
+_COUNT_SECOND = 33
 _AWAY_S = 0.5
 
 
@@ -57,7 +58,10 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
 
     return {
         "functions": [learn, correct, remember],
-        "cron_jobs": [cron(sweep, second=_SWEEP_SECONDS, timeout=settings.job_timeout_s, keep_result=0, max_tries=1)],
+        "cron_jobs": [
+            cron(sweep, second=_SWEEP_SECONDS, timeout=settings.job_timeout_s, keep_result=0, max_tries=1),
+            cron(count, second=_COUNT_SECOND, timeout=settings.job_timeout_s, keep_result=0, max_tries=1),
+        ],
         "queue_name": QUEUE,
         "redis_settings": RedisSettings.from_dsn(settings.redis_url),
         "on_startup": on_startup,

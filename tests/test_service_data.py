@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+import pytest
 from pymongo.read_concern import ReadConcern
 
 from tests.conftest import Connect, eventually, settings_for, token_of, url_of
@@ -57,7 +58,7 @@ async def test_an_export_holds_everything_and_nothing_of_others(
     await _talked(connect, model, f"{user}-other")
     lines = await export(url, user)
     kinds = {line["kind"] for line in lines}
-    assert kinds == {"event", "turn", "context", "evidence", "profile", "conversation", "end"}
+    assert kinds - {"statistics"} == {"event", "turn", "context", "evidence", "profile", "conversation", "end"}
     assert lines[-1] == {"kind": "end", "lines": len(lines) - 1}
     assert f"{user}-other" not in str(lines)
     assert [line["payload"]["text"] for line in lines if line.get("type") == "user_message"] == [
@@ -105,6 +106,22 @@ async def test_an_answer_that_is_being_made_leaves_nothing_behind(
     await erase(url, user)
     await model.until(lambda m: m.cancelled > before)
     await eventually(lambda: _nothing_left(url, user))
+
+
+async def test_counts_that_are_written_while_their_user_is_erased_are_taken_back(
+    url: str, instance: Service, connect: Connect, model: ScriptedModel, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await connect()).ask("count me")
+    statistics = instance._parts.statistics
+    put = statistics.put
+
+    async def erased_before(*values: Any) -> None:
+        await erase(url, user)
+        await put(*values)
+
+    monkeypatch.setattr(type(statistics), "put", lambda _, *values: erased_before(*values))
+    await instance._parts.statistician.read(user)
+    assert await _nothing_left(url, user)
 
 
 async def test_a_late_job_brings_nothing_back(

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from math import fsum
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.conftest import Connect, eventually, token_of, url_of
+from tests.conftest import Connect, eventually, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_cli import a_terminal
 from tests.test_service_learning import candidates, likes
 from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
+from twin_sio.clock import now
 from twin_sio.config import Settings
-from twin_sio.jobs import correct
+from twin_sio.domain import Evidence
+from twin_sio.jobs import correct, count
+from twin_sio.local import Mongod, RedisServer
 
 
 async def get(url: str, path: str, user: str, **token: Any) -> tuple[int, dict[str, Any]]:
@@ -267,3 +271,79 @@ async def _metric(url: str, name: str) -> float:
     async with aiohttp.ClientSession() as http, http.get(f"{url}/metrics") as response:
         lines = (await response.text()).splitlines()
     return float(next(line for line in lines if line.startswith(name)).rpartition(" ")[2])
+
+
+# -- statistics
+
+
+async def test_statistics_tell_what_became_of_what_was_learnt(
+    url: str, connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    client = await connect()
+    _, traits = await answered_from(client, model, user, likes("tea", "I drink tea", key="food.likes"))
+    await taught(client, model, f"Maybe go, {user}", likes("go", "Maybe go", "inferred", "hobbies.games"))
+    await client.correct(traits[0]["trait_id"], "reject")
+    status, told = await get(url, "/v1/profile/statistics", user)
+    assert status == 200
+    assert told["traits"] == {"applied": 0, "tentative": 1, "unused": 0, "rejected": 1, "superseded": 0}
+    assert [(one["kind"], one["held"], one["rejected"]) for one in told["sources"]] == [
+        ("explicit", 0, 1),
+        ("inferred", 1, 0),
+    ]
+    assert all(one["extractor"].startswith("model/scripted@") for one in told["sources"])
+    assert (told["reject_rate"]["count"], told["reject_rate"]["of"]) == (1, 2)
+    assert round(told["reject_rate"]["low"], 3) == 0.095
+    assert told["time_to_apply_s"] == {"median": 0.0, "of": 1}
+    share = told["answers_using_traits"]
+    assert (share["count"], share["of"]) == (2, 3)  # all but the first
+    await client.ask(f"And, {user}?")
+    assert (await get(url, "/v1/profile/statistics", user))[1]["answers_using_traits"]["of"] == 4
+    assert (await get(url, "/v1/profile/statistics", f"{user}-other"))[1]["reject_rate"]["rate"] is None
+    assert (await get(url, "/v1/profile/statistics", user, scope="twin:chat"))[0] == 403
+
+
+async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_and_nobody(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
+) -> None:
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, mongodb_database=f"counted_{user[-6:]}")
+    async with service(settings) as running:
+        parts, ctx = running._parts, {"desk": running._parts.desk}
+        assert await count(ctx) == 0
+        for n, kind in enumerate(("explicit", "explicit", "inferred")):
+            await parts.keeper.learn(f"{user}-{n}", [evidence_of(f"{user}-{n}", kind)])
+        assert [await count(ctx), await count(ctx)] == [3, 0]
+        name = 'twin_traits{extractor="test@1",kind="explicit",status="applied"}'
+        assert await _metric(url_of(running), name) == 2.0
+        await parts.keeper.learn(f"{user}-0", [evidence_of(f"{user}-0", "rejected")])
+        assert [await count(ctx), await count(ctx)] == [1, 0]
+        assert await _metric(url_of(running), name) == 1.0
+        assert round(await _metric(url_of(running), 'twin_trait_reject_rate{bound="rate"}'), 3) == 0.333
+        assert await _metric(url_of(running), 'twin_traits_applied_within{le="60"}') == 2.0
+        async with aiohttp.ClientSession() as http, http.get(f"{url_of(running)}/metrics") as response:
+            assert user not in await response.text()
+        await parts.personal.erase(f"{user}-1", now())
+        await parts.statistics.sum_up()
+        assert await _metric(url_of(running), 'twin_traits{extractor="test@1",kind="inferred",status="tentative"}') == 1
+        assert (await parts.statistics.total())["traits"] != []
+        assert set(await parts.statistics.due(now() + timedelta(days=2), 10)) == {f"{user}-0", f"{user}-2"}
+
+
+async def test_the_job_brings_a_profile_up_to_the_date_and_tells_the_devices(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
+) -> None:
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, mongodb_database=f"dated_{user[-6:]}")
+    async with service(settings) as running, TwinClient(url_of(running), token_of(user)) as client:
+        keeper = running._parts.keeper
+        long_ago = now() - timedelta(days=150)
+        keeper._clock = lambda: long_ago
+        await keeper.learn(user, [evidence_of(user, "inferred", at=long_ago)])
+        await client.until(lambda state: state.profile_version == 1)
+        keeper._clock = now
+        await count({"desk": running._parts.desk})
+        await client.until(lambda state: state.profile_version == 2)
+        assert (await running._parts.profiles.get(user)).profile.traits[0].status == "unused"
+
+
+def evidence_of(user: str, kind: Any, at: datetime | None = None) -> Evidence:
+    sign = -1 if kind == "rejected" else 1
+    return Evidence(user, "food.likes", "tea", sign, kind, at or now(), "s1", f"m-{kind}", "tea", "test@1")

@@ -11,7 +11,7 @@ import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -29,9 +29,11 @@ from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.scoring import Weights
 from twin_sio.agent.scribe import ModelScribe
+from twin_sio.agent.statistics import everybody, rate
 from twin_sio.auth import Authenticator, Keys, KeySet, SharedSecrets
 from twin_sio.config import ConfigError, Settings
 from twin_sio.delivery import Delivery
+from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway, GatewaySettings
 from twin_sio.handlers.context import HostContext
@@ -42,6 +44,7 @@ from twin_sio.handlers.memory import MemoryKeeper
 from twin_sio.handlers.presence import Attendance
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.recall import Recall
+from twin_sio.handlers.statistics import Statistician
 from twin_sio.handlers.turns import TurnRunner
 from twin_sio.jobs import Desk, Queue
 from twin_sio.load import Load, Watermarks
@@ -112,6 +115,8 @@ class Core:
     runner: TurnRunner
     keeper: ProfileKeeper
     memory: MemoryKeeper
+    statistics: mongo.MongoStatistics
+    statistician: Statistician
     model: OpenAIModel
     queue: Queue
     limits: Limits
@@ -121,7 +126,16 @@ class Core:
     def desk(self) -> Desk:
         """What the job functions work with."""
         extractor = ModelExtractor(self.model)
-        return Desk(self.messages, self.turns, self.runner, self.keeper, self.memory, extractor, self.queue)
+        return Desk(
+            messages=self.messages,
+            turns=self.turns,
+            runner=self.runner,
+            keeper=self.keeper,
+            memory=self.memory,
+            statistician=self.statistician,
+            extractor=extractor,
+            queue=self.queue,
+        )
 
 
 @asynccontextmanager
@@ -193,7 +207,9 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             concurrency_per_user=settings.limit_generations,
         )
         personal = mongo.MongoPersonalData(db, sealer)
-        keeper = ProfileKeeper(profiles, messages, personal, delivery, clock.now, clock.new_id, weights_of(settings))
+        weights = weights_of(settings)
+        keeper = ProfileKeeper(profiles, messages, personal, delivery, clock.now, clock.new_id, weights)
+        statistics = mongo.MongoStatistics(db, sealer)
         memory = MemoryKeeper(
             messages,
             memories,
@@ -215,6 +231,8 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             runner=runner,
             keeper=keeper,
             memory=memory,
+            statistics=statistics,
+            statistician=Statistician(profiles, statistics, personal, keeper, clock.now, weights),
             model=model,
             queue=queue,
             limits=limits,
@@ -246,6 +264,43 @@ def _bounds(settings: Settings) -> Bounds:
     )
 
 
+class _Learnt:
+    """What became of what was learnt of all users, as it was counted last."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        by = ["status", "kind", "extractor"]
+        self._traits = Gauge("twin_traits", "Traits, by what taught them first.", by, registry=registry)
+        self._rejected = Gauge(
+            "twin_trait_reject_rate", "Share of rejected traits, with its 95 % interval.", ["bound"], registry=registry
+        )
+        self._contradicted = Gauge(
+            "twin_trait_contradiction_rate", "Share of traits the user also spoke against.", registry=registry
+        )
+        self._within = Gauge(
+            "twin_traits_applied_within", "Traits applied within so many seconds.", ["le"], registry=registry
+        )
+        self._answers = Gauge(
+            "twin_answers_counted",
+            "Answers, by whether a trait was in the prompt.",
+            ["using_traits"],
+            registry=registry,
+        )
+
+    def show(self, total: Json) -> None:
+        counts = everybody(total)
+        self._traits.clear()
+        for (kind, extractor, status), count in counts.traits.items():
+            self._traits.labels(status, kind, extractor).set(count)
+        rejected = rate(counts.having("rejected"), counts.total)
+        for bound in ("low", "rate", "high"):
+            self._rejected.labels(bound).set(rejected[bound] or 0.0)
+        self._contradicted.set(rate(counts.contradicted, counts.total)["rate"] or 0.0)
+        for row in total.get("within", ()):
+            self._within.labels(f"{row['bound_s']:g}".replace("inf", "+Inf")).set(row["count"])
+        self._answers.labels("yes").set(counts.answers_using)
+        self._answers.labels("no").set(counts.answers - counts.answers_using)
+
+
 class Metrics:
     """What an operator watches; collected when asked for."""
 
@@ -272,6 +327,7 @@ class Metrics:
         self._recalls = Gauge(
             "twin_profile_reads", "Profiles read for a prompt, from memory or not.", ["cached"], registry=registry
         )
+        self._learnt = _Learnt(registry)
         self._load = Gauge("twin_load", "The nearest watermark of overload, as a share of it.", registry=registry)
         self._first = Histogram(
             "twin_first_token_seconds", "From the begin of an attempt to its first token.", registry=registry
@@ -301,6 +357,8 @@ class Metrics:
         self._load.set(self._parts.load())
         self._recalls.labels("yes").set(self._parts.known.hits)
         self._recalls.labels("no").set(self._parts.known.misses)
+        with suppress(StorageUnavailable):  # then they are as they were
+            self._learnt.show(await self._parts.statistics.total())
         while stats.first_token_s:
             self._first.observe(stats.first_token_s.pop())
         return generate_latest(self._registry)
@@ -397,6 +455,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             delivery=parts.delivery,
             queue=parts.queue,
             keeper=parts.keeper,
+            statistician=parts.statistician,
             clock=clock.now,
             new_id=clock.new_id,
         )

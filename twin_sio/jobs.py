@@ -21,6 +21,7 @@ from twin_sio.domain import Event, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
 from twin_sio.handlers.memory import MemoryKeeper
 from twin_sio.handlers.profile import ProfileKeeper
+from twin_sio.handlers.statistics import Statistician
 from twin_sio.handlers.turns import TurnRunner, answer_id
 from twin_sio.store import Log, Turns
 
@@ -29,6 +30,7 @@ log = structlog.get_logger("jobs")
 QUEUE = "twin:jobs"
 TRIES = 5
 _SWEEP_AFTER_S = 60.0
+_COUNTED_AT_ONCE = 500
 
 
 class Queue:
@@ -97,6 +99,7 @@ class Desk:
     runner: TurnRunner
     keeper: ProfileKeeper
     memory: MemoryKeeper
+    statistician: Statistician
     extractor: Extractor
     queue: Queue
 
@@ -151,6 +154,14 @@ def _postponing(ctx: Mapping[str, Any], about: str) -> Iterator[None]:
     except (ModelUnavailable, StorageUnavailable) as error:
         log.warning("job_postponed", code=error.code, about=about)
         raise Retry(defer=2 ** int(ctx.get("job_try", 1))) from None
+
+
+async def count(ctx: Mapping[str, Any]) -> int:
+    """Count what has been learnt of users since they were counted last; how many there were."""
+    desk: Desk = ctx["desk"]
+    with suppress(StorageUnavailable):
+        return await desk.statistician.count_due(_COUNTED_AT_ONCE)
+    return 0
 
 
 async def sweep(ctx: Mapping[str, Any]) -> None:

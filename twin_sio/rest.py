@@ -22,6 +22,7 @@ from twin_sio.domain import Identity
 from twin_sio.errors import Forbidden, Refused, ServiceError, StorageUnavailable
 from twin_sio.handlers.limits import Limits
 from twin_sio.handlers.profile import ProfileKeeper
+from twin_sio.handlers.statistics import Statistician
 from twin_sio.jobs import Queue
 from twin_sio.peers import Peers
 from twin_sio.protocol import PROTOCOL_VERSION, Scope, error_payload
@@ -85,6 +86,22 @@ _REASON: Mapping[str, Any] = {
     "polarity": {"type": "integer", "enum": [1, -1]},
     "observed_at": _TIME,
 }
+_SHARE: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "count": {"type": "integer"},
+        "of": {"type": "integer"},
+        "rate": {"type": ["number", "null"]},
+        "low": _NUMBER,
+        "high": _NUMBER,
+    },
+}
+_SOURCE: Mapping[str, Any] = {
+    "kind": _TEXT,
+    "extractor": _TEXT,
+    **{name: {"type": "integer"} for name in ("applied", "held", "rejected", "superseded")},
+    "reject_rate": _SHARE,
+}
 ROUTES: Mapping[str, Route] = {
     "profile": Route(
         "GET",
@@ -115,6 +132,24 @@ ROUTES: Mapping[str, Route] = {
             },
         },
         may_be_missing=True,
+    ),
+    "statistics": Route(
+        "GET",
+        "/v1/profile/statistics",
+        "twin:profile",
+        "What became of what was learnt of the user, by kind and extractor; shares with their 95 % interval (Wilson).",
+        {
+            "type": "object",
+            "properties": {
+                "as_of": _TIME,
+                "traits": {"type": "object", "additionalProperties": {"type": "integer"}},
+                "sources": {"type": "array", "items": {"type": "object", "properties": _SOURCE}},
+                "reject_rate": _SHARE,
+                "contradiction_rate": _SHARE,
+                "time_to_apply_s": {"type": "object"},
+                "answers_using_traits": _SHARE,
+            },
+        },
     ),
     "export": Route(
         "GET",
@@ -204,6 +239,7 @@ class Rest:
         delivery: Delivery,
         queue: Queue,
         keeper: ProfileKeeper,
+        statistician: Statistician,
         clock: Clock,
         new_id: NewId,
     ) -> None:
@@ -215,11 +251,13 @@ class Rest:
         self._delivery = delivery
         self._queue = queue
         self._keeper = keeper
+        self._statistician = statistician
         self._clock = clock
         self._new_id = new_id
         self._answering: Mapping[str, Answering] = {
             "profile": self._profile,
             "why": self._why,
+            "statistics": self._statistics,
             "export": self._export,
             "erase": self._erase,
         }
@@ -268,6 +306,9 @@ class Rest:
 
     async def _why(self, request: web.Request, identity: Identity) -> web.StreamResponse:
         return _json(await self._keeper.why(identity.user_id, request.match_info["trait_id"]), 200)
+
+    async def _statistics(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002
+        return _json(await self._statistician.read(identity.user_id), 200)
 
     async def _export(self, request: web.Request, identity: Identity) -> web.StreamResponse:
         values = self._personal.export(identity.user_id)

@@ -177,12 +177,13 @@ def _counts(piece: Evidence) -> bool:
     return piece.kind in STATED or piece.kind in _ALWAYS_OPPOSING or not is_sensitive(piece.key)
 
 
-def _supports(piece: Evidence) -> bool:
+def supports(piece: Evidence) -> bool:
+    """Whether a piece speaks for its value; any other speaks against it."""
     return piece.polarity > 0 and piece.kind not in _ALWAYS_OPPOSING
 
 
 def _is_pinned(pieces: Sequence[Evidence]) -> bool:
-    return any(piece.kind in CORRECTIONS and _supports(piece) for piece in pieces)
+    return any(piece.kind in CORRECTIONS and supports(piece) for piece in pieces)
 
 
 def _rejected_at(pieces: Sequence[Evidence]) -> datetime | None:
@@ -191,7 +192,7 @@ def _rejected_at(pieces: Sequence[Evidence]) -> datetime | None:
     if not rejections:
         return None
     last = max(rejections)
-    lifted = any(piece.kind in CORRECTIONS and _supports(piece) and piece.observed_at > last for piece in pieces)
+    lifted = any(piece.kind in CORRECTIONS and supports(piece) and piece.observed_at > last for piece in pieces)
     return None if lifted else last
 
 
@@ -208,10 +209,10 @@ def _weighed(
     pieces: Sequence[Evidence], as_of: datetime, weights: Weights, rivals: Sequence[Evidence]
 ) -> tuple[list[_Part], list[_Part]]:
     """What S and C are made of on `as_of`."""
-    support = [piece for piece in pieces if _supports(piece)]
-    against = [piece for piece in pieces if not _supports(piece) and piece.kind != "rejected"]
+    support = [piece for piece in pieces if supports(piece)]
+    against = [piece for piece in pieces if not supports(piece) and piece.kind != "rejected"]
     if not any(piece.kind in EXPLICIT for piece in support):
-        against += [piece for piece in _known(rivals, as_of) if piece.kind not in EXPLICIT and _supports(piece)]
+        against += [piece for piece in _known(rivals, as_of) if piece.kind not in EXPLICIT and supports(piece)]
     explicit_since = min((piece.observed_at for piece in support if piece.kind in EXPLICIT), default=None)
 
     def opposing_half_life(piece: Evidence) -> float:
@@ -269,7 +270,7 @@ class _Slot:
                 for name, pieces in values.items()
                 if _rejected_at(pieces) is None
                 for piece in pieces
-                if piece.kind in EXPLICIT and _supports(piece)
+                if piece.kind in EXPLICIT and supports(piece)
             )
             if is_functional(key)
             else []
@@ -283,7 +284,7 @@ class _Slot:
         rivals = self._rivals(name)
         supporting, opposing = map(_total, self.sides(name))
         rejected_at, superseded_at = _rejected_at(pieces), self._superseded_at(name)
-        shown = next((piece for piece in reversed(pieces) if _supports(piece)), pieces[-1])
+        shown = next((piece for piece in reversed(pieces) if supports(piece)), pieces[-1])
         return Trait(
             trait_id=trait_id(self.user_id, self.key, name),
             key=self.key,
@@ -364,7 +365,7 @@ class _Slot:
         stated = [at for at, _, other in self.reign if other == name]
         if not stated:
             pieces = self.values[name]
-            return next((piece.observed_at for piece in pieces if _supports(piece)), pieces[0].observed_at)
+            return next((piece.observed_at for piece in pieces if supports(piece)), pieces[0].observed_at)
         others = [at for at, _, other in self.reign if other != name and at < stated[-1]]
         return min(at for at in stated if not others or at > others[-1])
 

@@ -129,10 +129,14 @@ class ProfileKeeper:
         in_response_to: str | None = None,
         caller: Caller | None = None,
     ) -> Outgoing | None:
-        """Bring the profile up to date with evidence that is stored, as `learn` does."""
+        """Bring the profile up to date with evidence that is stored, as `learn` does; without any, with the date."""
+        began = self._clock()
         told = await self._rescore(user_id, evidence, in_response_to, caller)
-        late = await self._late(user_id, evidence)
-        if not late:
+        if told is None and not evidence:
+            return None
+        fence = await self._personal.erased_at(user_id)
+        late = [piece for piece in evidence if fence is not None and piece.observed_at <= fence]
+        if fence is None or (not late and fence < began):
             return told
         # Erased while this was under way: take back what was written, whoever was first.
         await self._profiles.remove_evidence(late)
@@ -168,10 +172,6 @@ class ProfileKeeper:
                 Profile(user_id, version, score(user_id, left, self._clock(), self._weights)), []
             ):
                 return
-
-    async def _late(self, user_id: str, evidence: Sequence[Evidence]) -> list[Evidence]:
-        fence = await self._personal.erased_at(user_id) if evidence else None
-        return [piece for piece in evidence if fence is not None and piece.observed_at <= fence]
 
     async def _rescore(
         self, user_id: str, evidence: Sequence[Evidence], in_response_to: str | None, caller: Caller | None

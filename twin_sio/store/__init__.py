@@ -243,12 +243,49 @@ class Memories(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How many answers a user got up to a seq, and in how many the prompt held a trait. Failed ones do not count."""
+
+    through_seq: int = 0
+    count: int = 0
+    using: int = 0
+
+
+class Statistics(Protocol):
+    """What was counted about each user's profile, and the sum over all. Numbers only, no text of anybody."""
+
+    async def answers(self, user_id: str) -> Answers:
+        """The user's answers as of now; those that were counted before are not read again."""
+        ...
+
+    async def put(self, user_id: str, at: datetime, counts: Json, answers: Answers, stamp: str | None) -> None:
+        """Keep the counts; the user is due again with the next write of the profile, which had `stamp`."""
+        ...
+
+    async def remove(self, user_id: str) -> None:
+        """Take counts back that were written while their user was being erased."""
+        ...
+
+    async def due(self, before: datetime, limit: int) -> Sequence[str]:
+        """Users whose profile was written since it was counted, or was counted last before `before`."""
+        ...
+
+    async def sum_up(self) -> None:
+        """Add all users up; for `total`."""
+        ...
+
+    async def total(self) -> Json:
+        """The counts of all users, as they were when they were summed up last; empty before."""
+        ...
+
+
 class PersonalData(Protocol):
     """Everything that is kept about a user, as a whole."""
 
     def export(self, user_id: str) -> AsyncIterator[Json]:
         """Everything, one value after the other: `{kind, ...}`, kind `event`, `turn`, `context`, `evidence`, `profile`,
-        `conversation`. Values JSON can hold; times in ISO 8601."""
+        `conversation`, `statistics`. Values JSON can hold; times in ISO 8601."""
         ...
 
     async def erase(self, user_id: str, upto: datetime) -> Mapping[str, int]:

@@ -25,7 +25,7 @@ from pymongo.write_concern import WriteConcern
 from twin_sio.clock import Clock, new_id
 from twin_sio.domain import Draft, Event, Evidence, Json, Outcome, Profile, Stored, Trait, TraitChange, Turn
 from twin_sio.errors import StorageUnavailable
-from twin_sio.store import ConversationSummary, Embedded, Page, StoredProfile, Summary, Thread
+from twin_sio.store import Answers, ConversationSummary, Embedded, Page, StoredProfile, Summary, Thread
 from twin_sio.store.sealing import Sealer, is_sealed
 
 Doc = dict[str, Any]
@@ -109,7 +109,8 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0),
     ],
     "evidence": [IndexModel([("user_id", ASCENDING), ("observed_at", ASCENDING)], name="user")],
-    "profiles": [],
+    "profiles": [IndexModel([("counted_at", ASCENDING)], name="counted")],
+    "statistics": [IndexModel([("user_id", ASCENDING)], name="user", unique=True, sparse=True)],
 }
 
 
@@ -720,6 +721,68 @@ class MongoMemories:
         return [_event(doc, self._sealer) for doc in found]
 
 
+class MongoStatistics:
+    """`Statistics`: a document per user, whose counts the database adds up, and one for the sum."""
+
+    _ALL = "all"
+
+    def __init__(self, db: Database, sealer: Sealer | None = None) -> None:
+        self._sealer = sealer or Sealer()
+        self._statistics: AsyncIOMotorCollection[Doc] = db["statistics"]
+        self._profiles: AsyncIOMotorCollection[Doc] = db["profiles"]
+        self._events: AsyncIOMotorCollection[Doc] = db["events"]
+
+    @_stored
+    async def answers(self, user_id: str) -> Answers:
+        found = await self._statistics.find_one({"user_id": user_id}, {"answers": 1})
+        before = Answers(**found["answers"]) if found else Answers()
+        through, count, using = before.through_seq, before.count, before.using
+        query = {"user_id": user_id, "seq": {"$gt": through}, "type": "twin_message"}
+        async for doc in self._events.find(query, {"seq": 1, "payload": 1}).sort("seq", ASCENDING):
+            payload = self._sealer.open(doc["payload"])
+            through = doc["seq"]
+            if payload["status"] != "failed":
+                count += 1
+                using += bool(payload.get("used_traits"))
+        return Answers(through, count, using)
+
+    @_stored
+    async def put(self, user_id: str, at: datetime, counts: Json, answers: Answers, stamp: str | None) -> None:
+        change = {"$set": {"at": at, "counts": dict(counts), "answers": asdict(answers)}}
+        await _upsert(self._statistics, {"user_id": user_id}, change)
+        await self._profiles.update_one({"_id": user_id, "stamp": stamp}, {"$set": {"counted_at": at}})
+
+    @_stored
+    async def remove(self, user_id: str) -> None:
+        await self._statistics.delete_one({"user_id": user_id})
+
+    @_stored
+    async def due(self, before: datetime, limit: int) -> Sequence[str]:
+        query = {"$or": [{"counted_at": None}, {"counted_at": {"$lt": before}}]}
+        return [doc["_id"] for doc in await self._profiles.find(query, {"_id": 1}).limit(limit).to_list(limit)]
+
+    @_stored
+    async def sum_up(self) -> None:
+        users: Doc = {"$match": {"user_id": {"$exists": True}}}
+        whole: Doc = {"_id": None, "contradicted": {"$sum": "$counts.contradicted"}}
+        whole["answers"] = {"$sum": "$answers.count"}
+        whole["answers_using"] = {"$sum": "$answers.using"}
+        sums = [doc async for doc in self._statistics.aggregate([users, {"$group": whole}])]
+        total: Doc = {"contradicted": 0, "answers": 0, "answers_using": 0} | (sums[0] if sums else {})
+        total["traits"] = await self._added_up(users, "traits", ("kind", "extractor", "status"))
+        total["within"] = await self._added_up(users, "within", ("bound_s",))
+        await self._statistics.replace_one({"_id": self._ALL}, total | {"_id": self._ALL}, upsert=True)
+
+    async def _added_up(self, users: Doc, name: str, by: Sequence[str]) -> list[Doc]:
+        group = {"_id": {part: f"$counts.{name}.{part}" for part in by}, "count": {"$sum": f"$counts.{name}.count"}}
+        found = self._statistics.aggregate([users, {"$unwind": f"$counts.{name}"}, {"$group": group}])
+        return [{**doc["_id"], "count": doc["count"]} async for doc in found]
+
+    @_stored
+    async def total(self) -> Json:
+        return await self._statistics.find_one({"_id": self._ALL}, {"_id": 0}) or {}
+
+
 class MongoPersonalData:
     """`PersonalData`: the fence and the floor of the seqs stand in `users`, which holds nothing about anybody."""
 
@@ -771,6 +834,7 @@ _PERSONAL: Mapping[str, tuple[str, str | None]] = {
     "evidence": ("evidence", "observed_at"),
     "profile": ("profiles", None),
     "conversation": ("conversations", None),
+    "statistics": ("statistics", "at"),
 }
 
 _SEALED_FIELDS: Mapping[str, Sequence[str]] = {

@@ -1,0 +1,77 @@
+"""How well the twin learns: counted per user, in the background and when asked for, and added up for operators."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+
+from twin_sio.agent.scoring import WEIGHTS, Weights, score
+from twin_sio.agent.statistics import WITHIN_S, Tally, report, tally, within
+from twin_sio.clock import Clock, iso
+from twin_sio.domain import Json
+from twin_sio.errors import StorageUnavailable
+from twin_sio.handlers.profile import ProfileKeeper
+from twin_sio.store import PersonalData, Profiles, Statistics
+
+_COUNTED_FOR = timedelta(days=1)
+
+
+class Statistician:
+    """Counts what became of the evidence about each user."""
+
+    def __init__(
+        self,
+        profiles: Profiles,
+        statistics: Statistics,
+        personal: PersonalData,
+        keeper: ProfileKeeper,
+        clock: Clock,
+        weights: Weights = WEIGHTS,
+    ) -> None:
+        self._profiles = profiles
+        self._statistics = statistics
+        self._personal = personal
+        self._keeper = keeper
+        self._clock = clock
+        self._weights = weights
+
+    async def read(self, user_id: str) -> Json:
+        """The user's statistics as of now."""
+        counts = await self._count(user_id)
+        return {"as_of": iso(self._clock()), **report(counts)}
+
+    async def count_due(self, limit: int) -> int:
+        """Count users whose profile has changed, and bring those up to the date that nothing was learnt of for a day;
+        how many there were."""
+        due = await self._statistics.due(self._clock() - _COUNTED_FOR, limit)
+        for user_id in due:
+            with suppress(StorageUnavailable):  # they stay due
+                await self._keeper.settle(user_id, [])
+                await self._count(user_id)
+        if due:
+            await self._statistics.sum_up()
+        return len(due)
+
+    async def _count(self, user_id: str) -> Tally:
+        began = self._clock()
+        stamp = await self._profiles.stamp(user_id)  # first: what is written from here on makes the user due again
+        evidence, answers = await asyncio.gather(self._profiles.evidence(user_id), self._statistics.answers(user_id))
+        traits = score(user_id, evidence, began, self._weights)
+        counts = tally(evidence, traits, answers=answers.count, using=answers.using, weights=self._weights)
+        if evidence or answers.count:
+            await self._statistics.put(user_id, began, _stored(counts), answers, stamp)
+            fence = await self._personal.erased_at(user_id)
+            if fence is not None and began <= fence:
+                await self._statistics.remove(user_id)
+        return counts
+
+
+def _stored(counts: Tally) -> Json:
+    """The counts as the store adds them up."""
+    traits = [
+        {"kind": kind, "extractor": extractor, "status": status, "count": count}
+        for (kind, extractor, status), count in counts.traits.items()
+    ]
+    waits = [{"bound_s": bound, "count": count} for bound, count in zip(WITHIN_S, within(counts.waits_s), strict=True)]
+    return {"traits": traits, "contradicted": counts.contradicted, "within": waits}
