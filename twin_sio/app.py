@@ -43,6 +43,7 @@ from twin_sio.handlers.limits import Bounds, Limits
 from twin_sio.handlers.memory import MemoryKeeper
 from twin_sio.handlers.presence import Attendance
 from twin_sio.handlers.profile import ProfileKeeper
+from twin_sio.handlers.projection import Projector
 from twin_sio.handlers.recall import Recall
 from twin_sio.handlers.statistics import Statistician
 from twin_sio.handlers.turns import TurnRunner
@@ -54,6 +55,7 @@ from twin_sio.rest import Rest
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles
+from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.limits import RedisQuotas
 from twin_sio.store.redis import RedisPresence, RedisRevocations
 from twin_sio.store.sealing import Sealer
@@ -117,6 +119,7 @@ class Core:
     memory: MemoryKeeper
     statistics: mongo.MongoStatistics
     statistician: Statistician
+    projector: Projector | None
     model: OpenAIModel
     queue: Queue
     limits: Limits
@@ -125,7 +128,6 @@ class Core:
     @property
     def desk(self) -> Desk:
         """What the job functions work with."""
-        extractor = ModelExtractor(self.model)
         return Desk(
             messages=self.messages,
             turns=self.turns,
@@ -133,8 +135,9 @@ class Core:
             keeper=self.keeper,
             memory=self.memory,
             statistician=self.statistician,
-            extractor=extractor,
+            extractor=ModelExtractor(self.model),
             queue=self.queue,
+            projector=self.projector,
         )
 
 
@@ -148,7 +151,9 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         messages = mongo.MongoLog(db, sealer, expires=settings.retention_messages_days > 0)
         turns = mongo.MongoTurns(db, clock.now, sealer)
         contexts = mongo.MongoContexts(db, clock.now, settings.context_ttl_s, sealer)
-        profiles = mongo.MongoProfiles(db, sealer)
+        facts = facts_of(settings, sealer, stack)
+        outbox = mongo.MongoOutbox(db, clock.now, sealer)
+        profiles = mongo.MongoProfiles(db, sealer, outbox if facts is not None else None)
         memories = mongo.MongoMemories(db, sealer)
         delivery = Delivery(
             settings.redis_url,
@@ -190,7 +195,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             turns=turns,
             messages=messages,
             agent=TwinAgent(
-                Recall(messages, known, contexts, memories, embedder, patience_s=settings.recall_ms / 1000),
+                Recall(messages, known, contexts, memories, embedder, facts, patience_s=settings.recall_ms / 1000),
                 model,
                 budget_tokens=settings.prompt_budget_tokens,
                 chunk_interval_ms=settings.chunk_interval_ms,
@@ -210,6 +215,9 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         weights = weights_of(settings)
         keeper = ProfileKeeper(profiles, messages, personal, delivery, clock.now, clock.new_id, weights)
         statistics = mongo.MongoStatistics(db, sealer)
+        projector = None
+        if facts is not None:
+            projector = Projector(outbox, facts, profiles, clock.now, weights)
         memory = MemoryKeeper(
             messages,
             memories,
@@ -233,11 +241,23 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             memory=memory,
             statistics=statistics,
             statistician=Statistician(profiles, statistics, personal, keeper, clock.now, weights),
+            projector=projector,
             model=model,
             queue=queue,
             limits=limits,
             load=load,
         )
+
+
+def facts_of(settings: Settings, sealer: Sealer, stack: AsyncExitStack) -> GraphitiFacts | None:
+    """The graph that is set, if one is; `stack` closes it. Raises `ConfigError` where its extra is not installed."""
+    if not settings.graph_url:
+        return None
+    if importlib.util.find_spec("graphiti_core") is None:
+        raise ConfigError("TWIN_GRAPH_URL needs the extra `graphiti`: pip install 'twin-sio[graphiti]'.")
+    facts = GraphitiFacts(settings.graph_url, sealer)
+    stack.push_async_callback(facts.close)
+    return facts
 
 
 def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:

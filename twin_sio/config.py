@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +16,25 @@ from twin_sio.peers import Peers
 DEV_SECRET = "development-only-secret-never-in-production"  # noqa: S105 - known to all, refused in production
 
 SECRET_MIN_BYTES = 32
+
+
+def set_variable(name: str, value: str) -> None:
+    """Set a variable of the process's environment for good, for a library that reads it when it likes."""
+    os.environ[name] = value  # noqa: TID251
+
+
+@contextmanager
+def variables(**given: str) -> Iterator[None]:
+    """The process's environment with these variables, for a library that reads it when it is imported."""
+    before = {name: os.environ.get(name) for name in given}  # noqa: TID251 - this is its one reader, and writer
+    os.environ.update(given)  # noqa: TID251
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)  # noqa: TID251
+            if value is not None:
+                os.environ[name] = value  # noqa: TID251
 
 
 class ConfigError(Exception):
@@ -92,6 +114,9 @@ class Settings(BaseSettings):
     embeddings_key: SecretStr = _env("TWIN_EMBEDDINGS_KEY", SecretStr(""), "its key; empty: OPENAI_API_KEY")
     embeddings_floor: float = _env(
         "TWIN_EMBEDDINGS_FLOOR", 0.3, "cosine from which an earlier message is related", ge=-1, le=1
+    )
+    graph_url: str = _env(
+        "TWIN_GRAPH_URL", "", "FalkorDB (`redis://` or `falkor://`) for the graph of the profile; empty: none"
     )
     recall_ms: int = _env(
         "TWIN_RECALL_MS", 150, "ms an answer waits for what was said earlier, then goes without", ge=0

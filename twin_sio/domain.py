@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -202,6 +203,26 @@ class Profile:
     user_id: str
     version: int
     traits: tuple[Trait, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """That a trait held from `valid_at` to `invalid_at` (None: still), as it was known from `created_at` on;
+    `expired_at` is when its end became known."""
+
+    trait_id: str
+    key: str
+    value: str
+    valid_at: datetime
+    invalid_at: datetime | None
+    created_at: datetime
+    expired_at: datetime | None
+
+    @property
+    def fact_id(self) -> str:
+        """The same for the same trait and beginning, so that telling it twice tells it once."""
+        told = f"{self.trait_id}\x1f{self.valid_at.isoformat()}"
+        return "fact-" + hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

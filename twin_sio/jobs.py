@@ -21,6 +21,7 @@ from twin_sio.domain import Event, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
 from twin_sio.handlers.memory import MemoryKeeper
 from twin_sio.handlers.profile import ProfileKeeper
+from twin_sio.handlers.projection import Projector
 from twin_sio.handlers.statistics import Statistician
 from twin_sio.handlers.turns import TurnRunner, answer_id
 from twin_sio.store import Log, Turns
@@ -31,6 +32,7 @@ QUEUE = "twin:jobs"
 TRIES = 5
 _SWEEP_AFTER_S = 60.0
 _COUNTED_AT_ONCE = 500
+_PROJECTED = 200  # users at a time
 
 
 class Queue:
@@ -54,11 +56,16 @@ class Queue:
         """Bring the memory of the turn's conversation up to date."""
         await self._enqueue("remember", user_id, turn_id)
 
-    async def _enqueue(self, job: str, user_id: str, about: str) -> None:
+    async def project(self, user_id: str) -> None:
+        """Bring the user's graph up to date; asked again while that is under way, it is not queued."""
+        await self._enqueue("project", user_id)
+
+    async def _enqueue(self, job: str, user_id: str, *about: str) -> None:
         if not self._healthy():  # a hung Redis must not hold up the next answer
             return
         with suppress(*FAILURES):
-            await self._redis.enqueue_job(job, user_id, about, _job_id=f"{_job_prefix(user_id)}{job}:{about}")
+            job_id = ":".join((f"{_job_prefix(user_id)}{job}", *about))
+            await self._redis.enqueue_job(job, user_id, *about, _job_id=job_id)
 
     async def erase(self, user_id: str) -> int:
         """Take the user's jobs out of the queue; how many there were. Redis away: they find nothing when they run."""
@@ -102,6 +109,7 @@ class Desk:
     statistician: Statistician
     extractor: Extractor
     queue: Queue
+    projector: Projector | None
 
 
 async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
@@ -164,6 +172,13 @@ async def count(ctx: Mapping[str, Any]) -> int:
     return 0
 
 
+async def project(ctx: Mapping[str, Any], user_id: str) -> int:
+    """Bring the user's graph up to date; how many versions of the profile it was told."""
+    desk: Desk = ctx["desk"]
+    with _postponing(ctx, "graph"):
+        return await desk.projector.project(user_id) if desk.projector is not None else 0
+
+
 async def sweep(ctx: Mapping[str, Any]) -> None:
     """Take over answers that nobody works on, queue what was answered but never learned from, forget what is due."""
     desk: Desk = ctx["desk"]
@@ -174,6 +189,8 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
         for user_id, message_id in await desk.messages.to_correct(_SWEEP_AFTER_S, 100):
             await desk.queue.correct(user_id, message_id)
         await desk.memory.expire()
+        for user_id in await desk.projector.due(_PROJECTED) if desk.projector is not None else ():
+            await desk.queue.project(user_id)
 
 
 async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:

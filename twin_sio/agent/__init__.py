@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
-from twin_sio.domain import Evidence, Exchange, Json
+from twin_sio.domain import Evidence, Exchange, Fact, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,12 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What lies beyond the lines of a conversation: its summary so far, and related lines, the most related first."""
+    """What lies beyond the lines of a conversation: its summary so far, related lines, the most related first, and
+    facts about the user that held once and hold no more, the last to end first."""
 
     summary: tuple[str, ...] = ()
     related: tuple[Remembered, ...] = ()
+    former: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,15 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from twin_sio.agent import Ask, Embedder, Known, Past, Remembered, Said
-from twin_sio.domain import Event, Json
+from twin_sio.domain import Event, Fact, Json
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
-from twin_sio.store import Contexts, Log, Memories
+from twin_sio.store import Contexts, Facts, GraphUnavailable, Log, Memories
 from twin_sio.store.cache import CachedProfiles
 
 _ANSWERS_AFTER = 50
 _SEARCHED = 2000  # of the user's newest messages
 _RELATED = 8
+_FORMER = 10
 T = TypeVar("T")
 
 
@@ -28,10 +29,12 @@ class Recall:
         contexts: Contexts,
         memories: Memories,
         embedder: Embedder | None,
+        facts: Facts | None,
         *,
         patience_s: float,
     ) -> None:
         """`patience_s` is what an answer waits for the past at most."""
+        self._facts = facts
         self._messages = messages
         self._profiles = profiles
         self._contexts = contexts
@@ -66,10 +69,13 @@ class Recall:
         return await self._contexts.newest(user_id)
 
     async def past(self, ask: Ask) -> Past:
-        summary, related = await asyncio.gather(
-            self._in_time(self._summary(ask), ()), self._in_time(self._related(ask), ())
+        return Past(
+            *await asyncio.gather(
+                self._in_time(self._summary(ask), ()),
+                self._in_time(self._related(ask), ()),
+                self._in_time(self._former(ask.user_id), ()),
+            )
         )
-        return Past(summary, related)
 
     async def _in_time(self, recalling: Coroutine[Any, Any, T], otherwise: T) -> T:
         """What is recalled within the patience, else `otherwise`. What is late is told to end, and not waited for."""
@@ -82,7 +88,7 @@ class Recall:
             task.cancel()
         try:
             return task.result() if done else otherwise
-        except (ModelUnavailable, StorageUnavailable):
+        except (GraphUnavailable, ModelUnavailable, StorageUnavailable):
             return otherwise
 
     def _end(self, task: asyncio.Task[Any]) -> None:
@@ -110,6 +116,14 @@ class Recall:
             if event is not None and ask.message_id not in (event.message_id, event.in_response_to):
                 unlike.setdefault(event.payload["text"], message_id)
         return tuple(_remembered(found[message_id]) for message_id in unlike.values() if message_id in found)
+
+    async def _former(self, user_id: str) -> tuple[Fact, ...]:
+        """What held once and holds no more, the last to end first."""
+        if self._facts is None:
+            return ()
+        ended = [(fact.invalid_at, fact) for fact in await self._facts.read(user_id) if fact.invalid_at is not None]
+        ended.sort(key=lambda one: one[0], reverse=True)
+        return tuple(fact for _, fact in ended[:_FORMER])
 
 
 def _remembered(event: Event) -> Remembered:

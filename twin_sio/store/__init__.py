@@ -16,11 +16,13 @@ from twin_sio.domain import (
     Draft,
     Event,
     Evidence,
+    Fact,
     Identity,
     Json,
     Outcome,
     Profile,
     Stored,
+    Trait,
     TraitChange,
     Turn,
 )
@@ -280,12 +282,77 @@ class Statistics(Protocol):
         ...
 
 
+class GraphUnavailable(Exception):
+    """The graph did not do as it was told; telling it again is safe."""
+
+
+class Facts(Protocol):
+    """The graph of what holds and what held. It may be lost, and made anew. All raise `GraphUnavailable`."""
+
+    async def read(self, user_id: str) -> Sequence[Fact]:
+        """All that is held of the user, at most 1,000; asking leaves nothing behind."""
+        ...
+
+    async def write(
+        self, user_id: str, facts: Sequence[Fact], gone: Sequence[Fact], traits_gone: Sequence[str]
+    ) -> None:
+        """Hold `facts`, in the place of those of the same id; hold `gone`, and traits without facts, no longer."""
+        ...
+
+    async def erase(self, user_id: str) -> None:
+        """Leave no graph of the user."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A version of a profile that the graph has not been told."""
+
+    user_id: str
+    version: int
+    at: datetime
+    traits: tuple[Trait, ...]
+
+
+class Outbox(Protocol):
+    """What the graph has not been told: versions, written together with the profile's, and erasures."""
+
+    async def due(self, limit: int) -> Sequence[str]:
+        """Users with something that should be tried now."""
+        ...
+
+    async def take(self, user_id: str) -> Projection | None:
+        """The user's oldest version, for the caller alone for a minute; None where none is, or it is not due."""
+        ...
+
+    async def done(self, projection: Projection) -> bool:
+        """The graph was told; false where the user was erased since it was taken."""
+        ...
+
+    async def postpone(self, user_id: str, first_s: float, most_s: float) -> None:
+        """Try the user again after `first_s`, the next time after twice that, up to `most_s`."""
+        ...
+
+    async def erase(self, user_id: str, at: datetime) -> None:
+        """The user's graph has to go, and what it was to be told up to `at`."""
+        ...
+
+    async def erasure(self, user_id: str) -> datetime | None:
+        """When the graph was to go, while it is to be looked after; None where nothing is due."""
+        ...
+
+    async def erased(self, user_id: str, at: datetime) -> None:
+        """The erasure of `at` was carried out. The first time, it is due once more a minute later: whoever was writing
+        has ended by then."""
+        ...
+
+
 class PersonalData(Protocol):
     """Everything that is kept about a user, as a whole."""
 
     def export(self, user_id: str) -> AsyncIterator[Json]:
         """Everything, one value after the other: `{kind, ...}`, kind `event`, `turn`, `context`, `evidence`, `profile`,
-        `conversation`, `statistics`. Values JSON can hold; times in ISO 8601."""
+        `conversation`, `statistics`, `projection`. Values JSON can hold; times in ISO 8601."""
         ...
 
     async def erase(self, user_id: str, upto: datetime) -> Mapping[str, int]:
@@ -356,6 +423,10 @@ class Profiles(Protocol):
 
     async def remove(self, user_id: str) -> None:
         """Take the profile back; the next evidence makes a new one."""
+        ...
+
+    async def users(self) -> Sequence[str]:
+        """Everybody who has a profile."""
         ...
 
     async def told(self, user_id: str, version: int) -> None:

@@ -16,7 +16,12 @@ from weakref import WeakValueDictionary
 import orjson
 from bson import ObjectId
 from bson.codec_options import CodecOptions
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from motor.motor_asyncio import (
+    AsyncIOMotorClient,
+    AsyncIOMotorClientSession,
+    AsyncIOMotorCollection,
+    AsyncIOMotorDatabase,
+)
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
 from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -25,7 +30,16 @@ from pymongo.write_concern import WriteConcern
 from twin_sio.clock import Clock, new_id
 from twin_sio.domain import Draft, Event, Evidence, Json, Outcome, Profile, Stored, Trait, TraitChange, Turn
 from twin_sio.errors import StorageUnavailable
-from twin_sio.store import Answers, ConversationSummary, Embedded, Page, StoredProfile, Summary, Thread
+from twin_sio.store import (
+    Answers,
+    ConversationSummary,
+    Embedded,
+    Page,
+    Projection,
+    StoredProfile,
+    Summary,
+    Thread,
+)
 from twin_sio.store.sealing import Sealer, is_sealed
 
 Doc = dict[str, Any]
@@ -35,6 +49,7 @@ UNFINISHED = ("queued", "running", "settled")
 _APPEND_TRIES = 200
 _TITLE_CHARACTERS = 60
 _LEARN_WITHIN = timedelta(days=1)
+_HELD = timedelta(minutes=1)  # that a version is told by one worker alone: longer than any takes
 _WITHOUT_VECTOR = {"vector": 0, "vector_of": 0}  # a message's vector stands beside it, and is read by nobody but recall
 
 P = ParamSpec("P")
@@ -111,6 +126,11 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "evidence": [IndexModel([("user_id", ASCENDING), ("observed_at", ASCENDING)], name="user")],
     "profiles": [IndexModel([("counted_at", ASCENDING)], name="counted")],
     "statistics": [IndexModel([("user_id", ASCENDING)], name="user", unique=True, sparse=True)],
+    "outbox": [
+        IndexModel([("user_id", ASCENDING), ("at", ASCENDING), ("version", ASCENDING)], name="oldest"),
+        IndexModel([("due_at", ASCENDING)], name="due"),
+    ],
+    "users": [IndexModel([("graph_due_at", ASCENDING)], name="graph_due", sparse=True)],
 }
 
 
@@ -576,7 +596,10 @@ class MongoContexts:
 class MongoProfiles:
     """`Profiles`: evidence by its own id, the profile in one document that is replaced by version."""
 
-    def __init__(self, db: Database, sealer: Sealer | None = None) -> None:
+    def __init__(self, db: Database, sealer: Sealer | None = None, outbox: MongoOutbox | None = None) -> None:
+        """`outbox` is told every version, in one transaction with it."""
+        self._db = db
+        self._outbox = outbox
         self._sealer = sealer or Sealer()
         self._evidence: AsyncIOMotorCollection[Doc] = db["evidence"]
         self._profiles: AsyncIOMotorCollection[Doc] = db["profiles"]
@@ -616,6 +639,25 @@ class MongoProfiles:
 
     @_stored
     async def replace(self, profile: Profile, untold: Sequence[TraitChange]) -> bool:
+        if self._outbox is None:
+            return await self._replace(profile, untold, None)
+        outbox = self._outbox
+
+        async def both(session: AsyncIOMotorClientSession) -> bool:
+            if not await self._replace(profile, untold, session):
+                return False
+            await outbox.add(profile, session)
+            return True
+
+        try:
+            async with await self._db.client.start_session() as session:
+                return await session.with_transaction(both, write_concern=self._db.write_concern)
+        except DuplicateKeyError:
+            return False
+
+    async def _replace(
+        self, profile: Profile, untold: Sequence[TraitChange], session: AsyncIOMotorClientSession | None
+    ) -> bool:
         doc = {
             "version": profile.version + 1,
             "stamp": new_id(),
@@ -624,12 +666,14 @@ class MongoProfiles:
         }
         if profile.version == 0:
             try:
-                await self._profiles.insert_one({"_id": profile.user_id, **doc})
+                await self._profiles.insert_one({"_id": profile.user_id, **doc}, session=session)
             except DuplicateKeyError:
+                if session is not None:  # it has ended the transaction
+                    raise
                 return False
             return True
-        result = await self._profiles.replace_one({"_id": profile.user_id, "version": profile.version}, doc)
-        return result.modified_count == 1
+        same = {"_id": profile.user_id, "version": profile.version}
+        return (await self._profiles.replace_one(same, doc, session=session)).modified_count == 1
 
     @_stored
     async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
@@ -638,6 +682,12 @@ class MongoProfiles:
     @_stored
     async def remove(self, user_id: str) -> None:
         await self._profiles.delete_one({"_id": user_id})
+        if self._outbox is not None:
+            await self._outbox.erase(user_id, self._outbox.clock())
+
+    @_stored
+    async def users(self) -> Sequence[str]:
+        return [doc["_id"] async for doc in self._profiles.find({}, {"_id": 1})]
 
     @_stored
     async def told(self, user_id: str, version: int) -> None:
@@ -646,6 +696,85 @@ class MongoProfiles:
 
 def _evidence_key(piece: Evidence) -> str:
     return hashlib.sha256(f"{piece.user_id}\x1e{piece.evidence_id}".encode()).hexdigest()
+
+
+class MongoOutbox:
+    """`Outbox`: a document per version; an erasure that is to be carried out stands in `users`."""
+
+    def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None) -> None:
+        self.clock = clock
+        self._sealer = sealer or Sealer()
+        self._entries: AsyncIOMotorCollection[Doc] = db["outbox"]
+        self._users: AsyncIOMotorCollection[Doc] = db["users"]
+
+    async def add(self, before: Profile, session: AsyncIOMotorClientSession) -> None:
+        """The version that comes after `before`'s, with its traits."""
+        at = self.clock()
+        traits = self._sealer.seal([asdict(trait) for trait in before.traits])
+        key = {"user_id": before.user_id, "version": before.version + 1}
+        await self._entries.insert_one({**key, "at": at, "traits": traits, "due_at": at, "tries": 0}, session=session)
+
+    @_stored
+    async def due(self, limit: int) -> Sequence[str]:
+        due = {"$lte": self.clock()}
+        erased = await self._users.find({"graph_due_at": due}, {"_id": 1}).limit(limit).to_list(limit)
+        behind = await self._entries.find({"due_at": due}, {"user_id": 1}).sort("due_at").limit(limit).to_list(limit)
+        return list(dict.fromkeys([doc["_id"] for doc in erased] + [doc["user_id"] for doc in behind]))
+
+    @_stored
+    async def take(self, user_id: str) -> Projection | None:
+        now = self.clock()
+        oldest = await self._oldest(user_id)
+        if oldest is None or oldest["due_at"] > now:
+            return None
+        free = {"_id": oldest["_id"], "due_at": oldest["due_at"]}
+        held = {"$set": {"due_at": now + _HELD}}
+        if not (await self._entries.update_one(free, held)).modified_count:
+            return None
+        traits = tuple(Trait(**trait) for trait in self._sealer.open(oldest["traits"]))
+        return Projection(user_id, oldest["version"], oldest["at"], traits)
+
+    async def _oldest(self, user_id: str) -> Doc | None:
+        order = [("at", ASCENDING), ("version", ASCENDING)]  # versions begin anew after an erasure
+        return await self._entries.find_one({"user_id": user_id}, sort=order)
+
+    @_stored
+    async def done(self, projection: Projection) -> bool:
+        key = {"user_id": projection.user_id, "version": projection.version, "at": projection.at}
+        return (await self._entries.delete_one(key)).deleted_count == 1
+
+    @_stored
+    async def postpone(self, user_id: str, first_s: float, most_s: float) -> None:
+        now = self.clock()
+        oldest = await self._oldest(user_id)
+        if oldest is not None:
+            wait = timedelta(seconds=min(most_s, first_s * 2 ** min(oldest["tries"], 20)))
+            change = {"$set": {"due_at": now + wait}, "$inc": {"tries": 1}}
+            await self._entries.update_one({"_id": oldest["_id"]}, change)
+        waiting = {"_id": user_id, "graph_due_at": {"$lte": now}}
+        await self._users.update_one(waiting, {"$set": {"graph_due_at": now + timedelta(seconds=first_s)}})
+
+    @_stored
+    async def erase(self, user_id: str, at: datetime) -> None:
+        await self._entries.delete_many({"user_id": user_id, "at": {"$lte": at}})
+        await self._users.update_one({"_id": user_id}, {**_graph_erased(at), "$max": {"floor": 0}}, upsert=True)
+
+    @_stored
+    async def erasure(self, user_id: str) -> datetime | None:
+        found = await self._users.find_one({"_id": user_id, "graph_due_at": {"$lte": self.clock()}})
+        return found["graph_erased_at"] if found else None
+
+    @_stored
+    async def erased(self, user_id: str, at: datetime) -> None:
+        same = {"_id": user_id, "graph_erased_at": at}
+        once_more = {"$set": {"graph_due_at": self.clock() + _HELD, "graph_looked": True}}
+        looked = {"$unset": dict.fromkeys(("graph_due_at", "graph_erased_at", "graph_looked"), "")}
+        if not (await self._users.update_one({**same, "graph_looked": True}, looked)).matched_count:
+            await self._users.update_one(same, once_more)
+
+
+def _graph_erased(at: datetime) -> Doc:
+    return {"$set": {"graph_erased_at": at, "graph_due_at": at, "graph_looked": False}}
 
 
 class MongoMemories:
@@ -809,7 +938,7 @@ class MongoPersonalData:
     @_stored
     async def erase(self, user_id: str, upto: datetime) -> Mapping[str, int]:
         newest = await self._db["events"].find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", DESCENDING)])
-        fence = {"$max": {"erased_at": upto, "floor": int(newest["seq"]) if newest else 0}}
+        fence = {"$max": {"erased_at": upto, "floor": int(newest["seq"]) if newest else 0}, **_graph_erased(upto)}
         # The fence first: whoever writes after the removal finds it, whoever wrote before is removed.
         await self._users.update_one({"_id": user_id}, fence, upsert=True)
         counts = {}
@@ -835,6 +964,7 @@ _PERSONAL: Mapping[str, tuple[str, str | None]] = {
     "profile": ("profiles", None),
     "conversation": ("conversations", None),
     "statistics": ("statistics", "at"),
+    "projection": ("outbox", "at"),
 }
 
 _SEALED_FIELDS: Mapping[str, Sequence[str]] = {
@@ -844,6 +974,7 @@ _SEALED_FIELDS: Mapping[str, Sequence[str]] = {
     "contexts": ("context",),
     "evidence": ("piece",),
     "profiles": ("traits", "untold"),
+    "outbox": ("traits",),
 }
 
 

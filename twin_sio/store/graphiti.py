@@ -1,0 +1,206 @@
+"""Facts in FalkorDB, as Graphiti's nodes and edges: one graph per user. The only file that knows graphiti-core.
+
+What was learnt about the library, and is held by `tests/test_graphiti.py`:
+
+- Importing it reads a `.env` into the environment, and it reports to its makers unless told otherwise before.
+- Its driver builds indexes in the background: a query that comes late would bring an erased graph back. So does every
+  read that is not a read-only one. Here no index is built, and reads are read-only.
+- FalkorDB's own client asks the server for its mode, synchronously, when it is made; it is not used.
+- What fails is logged with all its parameters, so that logger is silent.
+- An edge to a node that is missing is dropped without a word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from twin_sio.config import set_variable, variables
+from twin_sio.domain import Fact
+from twin_sio.store import GraphUnavailable
+from twin_sio.store.sealing import Sealer, is_sealed
+
+_TIMEOUT_S = 1.0
+_MOST = 1000
+_PERSON = "person"
+
+
+class GraphitiFacts:
+    """`Facts`. Where there is a key, what a fact says is sealed, and the graph shows only when it held."""
+
+    def __init__(self, url: str, sealer: Sealer) -> None:
+        """`url`: `redis://` or `falkor://`, of a FalkorDB that is no cluster. Connects when it is first used."""
+        self._sealer = sealer
+        scheme, _, rest = url.partition("://")
+        self._redis: Redis = Redis.from_url(
+            f"{scheme.replace('falkordb', 'redis').replace('falkor', 'redis')}://{rest}",
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+            decode_responses=True,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+
+    async def read(self, user_id: str) -> Sequence[Fact]:
+        library = await asyncio.to_thread(_library)
+        name = _name(user_id)
+        with _failures_named():
+            try:
+                edges = await library.EntityEdge.get_by_group_ids(
+                    library.Driver(falkor_db=_Client(self._redis, read_only=True), database=name), [name], limit=_MOST
+                )
+            except library.NoEdges:
+                return []
+            except ResponseError as error:
+                if "empty key" in str(error):  # there is no such graph
+                    return []
+                raise
+        return [self._fact(edge) for edge in edges]
+
+    async def write(
+        self, user_id: str, facts: Sequence[Fact], gone: Sequence[Fact], traits_gone: Sequence[str]
+    ) -> None:
+        library = await asyncio.to_thread(_library)
+        name = _name(user_id)
+        with _failures_named():
+            driver = library.Driver(falkor_db=_Client(self._redis), database=name)
+            person = library.EntityNode(uuid=_PERSON, name=_PERSON, group_id=name, labels=["Person"])
+            if facts:
+                await person.save(driver)
+            for fact in facts:
+                await self._node(library, name, fact).save(driver)
+                records, *_ = await self._edge(library, name, fact).save(driver)
+                if not records:
+                    raise GraphUnavailable
+            if gone:
+                await library.EntityEdge.delete_by_uuids(driver, [fact.fact_id for fact in gone])
+            if traits_gone:
+                await library.EntityNode.delete_by_uuids(driver, list(traits_gone))
+
+    async def erase(self, user_id: str) -> None:
+        with _failures_named():
+            try:
+                await self._redis.execute_command("GRAPH.DELETE", _name(user_id))  # type: ignore[no-untyped-call]
+            except ResponseError as error:
+                if "empty key" not in str(error):  # there was none
+                    raise
+
+    def _node(self, library: Any, name: str, fact: Fact) -> Any:
+        told = {"name": fact.value} if not self._seals else {"name": "sealed"}
+        return library.EntityNode(
+            uuid=fact.trait_id, group_id=name, labels=["Trait"], created_at=fact.created_at, **told
+        )
+
+    def _edge(self, library: Any, name: str, fact: Fact) -> Any:
+        words: dict[str, Any] = {"name": fact.key, "fact": f"{fact.key}: {fact.value}"}
+        attributes: dict[str, Any] = {"trait_key": fact.key, "trait_value": fact.value}
+        if self._seals:
+            words = {"name": "sealed", "fact": "sealed"}
+            attributes = {"sealed": self._sealer.seal(attributes)["sealed"].decode()}
+        return library.EntityEdge(
+            uuid=fact.fact_id,
+            group_id=name,
+            source_node_uuid=_PERSON,
+            target_node_uuid=fact.trait_id,
+            created_at=fact.created_at,
+            expired_at=fact.expired_at,
+            valid_at=fact.valid_at,
+            invalid_at=fact.invalid_at,
+            attributes=attributes,
+            **words,
+        )
+
+    def _fact(self, edge: Any) -> Fact:
+        told: Mapping[str, Any] = edge.attributes
+        if "sealed" in told:
+            told = self._sealer.open({"sealed": told["sealed"].encode()})
+        return Fact(
+            trait_id=edge.target_node_uuid,
+            key=told["trait_key"],
+            value=told["trait_value"],
+            valid_at=edge.valid_at,
+            invalid_at=edge.invalid_at,
+            created_at=edge.created_at,
+            expired_at=edge.expired_at,
+        )
+
+    @property
+    def _seals(self) -> bool:
+        return is_sealed(self._sealer.seal(""))
+
+
+class _Client:
+    """As much of FalkorDB's client as Graphiti's driver uses."""
+
+    def __init__(self, redis: Redis, *, read_only: bool = False) -> None:
+        self.execute_command = redis.execute_command
+        self._read_only = read_only
+
+    def select_graph(self, name: str) -> Any:
+        graph = _library().AsyncGraph(self, name)
+        if self._read_only:
+            graph.query = graph.ro_query
+        return graph
+
+
+_importing = threading.Lock()
+
+
+def _library() -> SimpleNamespace:
+    """What is used of graphiti-core; takes a second the first time."""
+    with _importing:  # the cache by itself lets several threads import at once
+        return _imported()
+
+
+@functools.cache
+def _imported() -> SimpleNamespace:
+    set_variable("GRAPHITI_TELEMETRY_ENABLED", "false")
+    with variables(PYTHON_DOTENV_DISABLED="1"):
+        from falkordb.asyncio.graph import AsyncGraph
+        from graphiti_core.driver.falkordb_driver import FalkorDriver
+        from graphiti_core.edges import EntityEdge
+        from graphiti_core.errors import GroupsEdgesNotFoundError
+        from graphiti_core.nodes import EntityNode
+    logging.getLogger("graphiti_core").setLevel(logging.CRITICAL + 1)
+
+    class Driver(FalkorDriver):  # type: ignore[misc, unused-ignore]
+        """Bound to one graph, without indexes: a user's is small."""
+
+        async def build_indices_and_constraints(self, delete_existing: bool = False) -> None:  # noqa: ARG002
+            return
+
+        def clone(self, database: str) -> Driver:  # noqa: ARG002 - the library asks for its default graph by it
+            return self
+
+    return SimpleNamespace(
+        AsyncGraph=AsyncGraph,
+        Driver=Driver,
+        EntityEdge=EntityEdge,
+        EntityNode=EntityNode,
+        NoEdges=GroupsEdgesNotFoundError,
+    )
+
+
+@contextmanager
+def _failures_named() -> Iterator[None]:
+    """Whatever Redis raises is `GraphUnavailable` to everybody else."""
+    try:
+        yield
+    except (RedisError, OSError):
+        raise GraphUnavailable from None
+
+
+def _name(user_id: str) -> str:
+    return f"twin-{hashlib.sha256(user_id.encode()).hexdigest()[:32]}"
