@@ -260,6 +260,26 @@ async def test_the_profile_shows_why_and_is_put_right_by_keyboard_on_a_phone(
     assert await phone.evaluate("!!document.activeElement.closest('#traits li')")  # where the keyboard stood, it stands
 
 
+async def test_a_bad_answer_is_put_right_in_the_users_own_words(
+    opened: Opened, user: str, model: ScriptedModel
+) -> None:
+    page = await opened(user)
+    await learnt(page, model, "I live in Brno", "location.city", "Brno")
+    await say(page, "Where am I?")
+    await answered(page, 2)
+    right = "I live in Plzen"
+    found = {"key": "location.city", "value": "Plzen", "polarity": "support", "kind": "explicit", "quote": right}
+    model.script(contains=f'"{right}', json_answer=json.dumps({"candidates": [found]}))
+    await page.locator("[data-role=twin] [data-rating=down]").last.click()
+    await expect(page.locator(".toast").filter(has_text="Brno: now 84 % sure")).to_be_visible(timeout=PATIENCE_MS)
+    await page.keyboard.type(right)
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".toast").filter(has_text="now knows: location.city, Plzen")).to_be_visible(
+        timeout=PATIENCE_MS
+    )
+    await expect(page.locator(".correction")).to_have_count(0)
+
+
 async def test_an_edit_that_is_called_off_changes_nothing(opened: Opened, user: str, model: ScriptedModel) -> None:
     page = await opened(user)
     await learnt(page, model, "I play the oboe", "interests.likes", "oboe")

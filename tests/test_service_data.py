@@ -108,6 +108,17 @@ async def test_an_answer_that_is_being_made_leaves_nothing_behind(
     await eventually(lambda: _nothing_left(url, user))
 
 
+async def test_what_was_kept_in_memory_for_the_prompt_is_dropped_too(
+    url: str, instance: Service, connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    client = await _talked(connect, model, user)
+    await client.ask("What do I drink?")
+    known = instance._parts.known
+    assert user in known._entries
+    await erase(url, user)
+    assert user not in known._entries
+
+
 async def test_counts_that_are_written_while_their_user_is_erased_are_taken_back(
     url: str, instance: Service, connect: Connect, model: ScriptedModel, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

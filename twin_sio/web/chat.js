@@ -502,6 +502,7 @@ class View {
     }
     if (type === "user_message") this.typists.delete(metadata.session_id);
     if (type === "profile") this.showProfile(payload);
+    if (type === "message_received") this.rated(payload.traits ?? []);
     if (type === "profile_update") this.learned(payload);
     if (type === "auth_expiring") this.signIn("Your token ends soon. A fresh one keeps the chat open.");
     if (type === "auth_refreshed") this.toast("The fresh token is in use.");
@@ -626,6 +627,8 @@ class View {
         const wanted = this.conversation.messages.get(message.id)?.feedback === rating ? "none" : rating;
         this.session.sendForSure("feedback", { message_id: message.id, rating: wanted });
         this.conversation.rate(message.id, wanted);
+        if (wanted === "down") this.askForCorrection(message.id);
+        else this.items.get(message.id)?.querySelector(".correction")?.remove();
         this.draw();
       });
       return button;
@@ -635,6 +638,28 @@ class View {
     again.type = "button";
     again.addEventListener("click", () => this.session.sendForSure("regenerate", { message_id: message.inResponseTo }));
     return [rate("up", "Good answer"), rate("down", "Bad answer"), again];
+  }
+
+  // After a thumb down: what would have been right, in the user's own words, if they like.
+  askForCorrection(id) {
+    const item = this.items.get(id);
+    if (!item || item.querySelector(".correction")) return;
+    const form = make("form", "correction");
+    const input = make("input");
+    Object.assign(input, { placeholder: "What would be right?", maxLength: 8000, required: true });
+    input.setAttribute("aria-label", "What would be right?");
+    const [send, skip] = [make("button", "", "Tell it"), make("button", "", "Skip")];
+    send.type = "submit";
+    skip.type = "button";
+    skip.addEventListener("click", () => form.remove());
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.session.sendForSure("feedback", { message_id: id, rating: "down", correction: input.value });
+      form.remove();
+    });
+    form.append(input, send, skip);
+    item.append(form);
+    input.focus();
   }
 
   fill(item, message) {
@@ -703,6 +728,12 @@ class View {
       if (status === "applied") this.toast(`Your twin now knows: ${key.replaceAll("_", " ")}, ${value}`);
     }
     if (element("profile").open) this.session.send("profile_get", {});
+  }
+
+  rated(traits) {
+    for (const { key, value, confidence } of traits.slice(0, 3)) {
+      this.toast(`${key.replaceAll("_", " ")}, ${value}: now ${Math.round(confidence * 100)} % sure`);
+    }
   }
 
   // Drawn anew with every change; what the user has open, is writing or stands on stays as it is.
