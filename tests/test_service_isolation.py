@@ -196,7 +196,7 @@ async def test_no_log_line_at_any_level_holds_a_token_a_key_or_a_word(
     try:
         processes[1].start()
         async with TwinClient(processes[0].url, token, context={"page": word}) as client:
-            await client.ask(f"learn {word}")
+            await client.ask(f"I like to learn {word}")
             await client.until(lambda state: state.profile_version == 1, timeout=30)
             await client.ask(f"fail {word}")
         async with RawSocket(processes[0].url, token) as raw:

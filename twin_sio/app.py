@@ -131,6 +131,7 @@ class Core:
         return Desk(
             messages=self.messages,
             turns=self.turns,
+            profiles=self.profiles,
             runner=self.runner,
             keeper=self.keeper,
             memory=self.memory,

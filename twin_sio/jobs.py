@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,14 +17,14 @@ from redis.asyncio import ConnectionPool
 from twin_sio.agent import Extractor
 from twin_sio.channels import FAILURES
 from twin_sio.clock import Clock
-from twin_sio.domain import Event, Exchange, Turn
+from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
 from twin_sio.handlers.memory import MemoryKeeper
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.projection import Projector
 from twin_sio.handlers.statistics import Statistician
 from twin_sio.handlers.turns import TurnRunner, answer_id
-from twin_sio.store import Log, Turns
+from twin_sio.store import Log, Profiles, Turns
 
 log = structlog.get_logger("jobs")
 
@@ -103,6 +103,7 @@ class Desk:
 
     messages: Log
     turns: Turns
+    profiles: Profiles
     runner: TurnRunner
     keeper: ProfileKeeper
     memory: MemoryKeeper
@@ -120,7 +121,7 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
         exchange = await _exchange(desk, turn) if turn is not None else None
         if exchange is None:  # erased since it was queued
             return 0
-        evidence = await desk.extractor.candidates(exchange)
+        evidence = await _evidence(desk, exchange)
         await desk.keeper.learn(user_id, evidence, in_response_to=exchange.message_id)
         await desk.turns.learned(user_id, turn_id)
     log.info("learned", turn=turn_id, evidence=len(evidence))
@@ -137,7 +138,7 @@ async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
         exchange = await _correction(desk, await desk.messages.get(user_id, message_id))
         if exchange is None:  # erased since it was queued
             return 0
-        found = await desk.extractor.candidates(exchange)
+        found = await _evidence(desk, exchange)
         evidence = [replace(piece, kind="explicit") if piece.kind == "inferred" else piece for piece in found]
         await desk.keeper.learn(user_id, evidence, in_response_to=message_id)
         await desk.messages.corrected(user_id, message_id)
@@ -191,6 +192,18 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
         await desk.memory.expire()
         for user_id in await desk.projector.due(_PROJECTED) if desk.projector is not None else ():
             await desk.queue.project(user_id)
+
+
+async def _evidence(desk: Desk, exchange: Exchange) -> Sequence[Evidence]:
+    """The model's reading, less what was read of this message while no model could be had; that is learnt at once."""
+    try:
+        found = await desk.extractor.candidates(exchange)
+    except ModelUnavailable:
+        plain = desk.extractor.plain(exchange)
+        await desk.keeper.learn(exchange.user_id, plain, in_response_to=exchange.message_id)
+        raise
+    held = await desk.profiles.evidence(exchange.user_id) if found else ()
+    return desk.extractor.unsaid(found, [piece for piece in held if piece.message_id == exchange.message_id])
 
 
 async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:

@@ -130,8 +130,16 @@ class Extractor(Protocol):
     async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
         """Evidence from the user's own words only: every quote is a substring of `exchange.text`.
 
-        Raises `ModelUnavailable` / `ModelTimeout`; unusable output of the model is no evidence, not an error.
+        Raises `ModelUnavailable` / `ModelTimeout`; for unusable output of the model `plain` stands in.
         """
+        ...
+
+    def plain(self, exchange: Exchange) -> Sequence[Evidence]:
+        """What can be read without a model: little, and sure."""
+        ...
+
+    def unsaid(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
+        """What of `found` is not already in `earlier`, another reading of the same message: `plain`'s, mostly."""
         ...
 
 

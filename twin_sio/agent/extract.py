@@ -1,17 +1,17 @@
-"""Finds what an exchange shows of its user. The model proposes; what it cannot quote from the user is dropped."""
+"""Finds what an exchange shows of its user. The model proposes; what the user's own words do not bear is dropped."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal, Protocol
 
-from twin_sio.agent import Extractor, prompts
-from twin_sio.agent.scoring import is_sensitive
-from twin_sio.domain import Evidence, EvidenceKind, Exchange, Json
+from twin_sio.agent import Extractor, prompts, rules
+from twin_sio.agent.guards import Learnt, Proposal, admitted
+from twin_sio.agent.scoring import is_functional, normal
+from twin_sio.agent.slots import Slot, canonical, comparison, same_value
+from twin_sio.domain import Evidence, Exchange, Json
 
-KEY: Final = re.compile(r"[a-z][a-z0-9_]{0,31}\.[a-z][a-z0-9_]{0,63}")
-LEARNT: Final[dict[str, EvidenceKind]] = {"explicit": "explicit", "change": "change", "inferred": "inferred"}
+LEARNT: Final[dict[str, Learnt]] = {"explicit": "explicit", "change": "change", "inferred": "inferred"}
 POLARITY: Final[dict[str, Literal[1, -1]]] = {"support": 1, "oppose": -1}
 
 
@@ -32,43 +32,83 @@ class ModelExtractor(Extractor):
         self._signature = f"model/{model.name}@{prompts.EXTRACTION_VERSION}"
 
     async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
-        """At most one piece of evidence for each value, slot, kind and polarity; see the port for the rest."""
+        """At most one piece of evidence for each value, slot and polarity; see the port for the rest.
+
+        Where the answer is unusable, or all that it takes for the user's own words is not, the rules are asked.
+        """
         found = await self._model.complete_json(
             prompts.extraction(exchange), prompts.EXTRACTION_SCHEMA, name=prompts.EXTRACTION_NAME
         )
         listed = (found or {}).get("candidates")
-        proposed = listed[: prompts.MAX_CANDIDATES] if isinstance(listed, list) else []
-        return tuple({piece.evidence_id: piece for piece in self._kept(proposed, exchange)}.values())
+        if not isinstance(listed, list):
+            return self.plain(exchange)
+        proposed = [one for one in listed[: prompts.MAX_CANDIDATES] if not _is_set_aside(one)]
+        pieces = [piece for one in proposed if (piece := self._evidence(one, exchange)) is not None]
+        return _once(pieces) if pieces or not proposed else self.plain(exchange)
 
-    def _kept(self, proposed: Sequence[Any], exchange: Exchange) -> Iterator[Evidence]:
-        for candidate in proposed:
-            if isinstance(candidate, dict) and all(isinstance(value, str) for value in candidate.values()):
-                piece = self._evidence(candidate, exchange)
-                if piece is not None:
-                    yield piece
+    def plain(self, exchange: Exchange) -> Sequence[Evidence]:
+        """What the rules read."""
+        return rules.candidates(exchange)
 
-    def _evidence(self, candidate: dict[str, str], exchange: Exchange) -> Evidence | None:
+    def unsaid(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
+        """See the port. The same observation under another name must not count twice: a value that was read is not
+        read again, nor is a slot of one value filled anew. What has the same id stays: the store keeps one."""
+        others = [piece for piece in earlier if found and piece.extractor != found[0].extractor]
+        return tuple(piece for piece in found if not any(_says(piece, other) for other in others))
+
+    def _evidence(self, candidate: Any, exchange: Exchange) -> Evidence | None:
         """None where the candidate is malformed, not the user's own words about themselves, or not ours to guess."""
-        key = candidate.get("key", "").strip().lower()
-        value = " ".join(candidate.get("value", "").split())
-        quote = candidate.get("quote", "").strip()
-        kind = LEARNT.get(candidate.get("kind", ""))
-        polarity = POLARITY.get(candidate.get("polarity", ""))
-        if kind is None or polarity is None or not KEY.fullmatch(key):
+        if not isinstance(candidate, dict) or not all(isinstance(value, str) for value in candidate.values()):
+            return None
+        value, quote = " ".join(candidate.get("value", "").split()), candidate.get("quote", "").strip()
+        kind, polarity = LEARNT.get(candidate.get("kind", "")), POLARITY.get(candidate.get("polarity", ""))
+        if kind is None or polarity is None or quote not in exchange.text:
             return None
         if not 0 < len(value) <= prompts.MAX_VALUE or not 0 < len(quote) <= prompts.MAX_QUOTE:
             return None
-        if quote not in exchange.text or (kind == "inferred" and is_sensitive(key)):
+        slot = _slot(candidate, value)
+        if slot is None:
+            return None
+        holds = (polarity > 0) != slot.flipped
+        proposal = Proposal(slot.key, slot.value, 1 if holds else -1, kind, quote)
+        borne = admitted(exchange.text, proposal)
+        if borne is None:
             return None
         return Evidence(
             user_id=exchange.user_id,
-            key=key,
-            value=value,
-            polarity=polarity,
-            kind=kind,
+            key=slot.key,
+            value=slot.value,
+            polarity=proposal.polarity,
+            kind=borne,
             observed_at=exchange.at,
             session_id=exchange.session_id,
             message_id=exchange.message_id,
             quote=quote,
             extractor=self._signature,
         )
+
+
+def _slot(candidate: dict[str, str], value: str) -> Slot | None:
+    other = candidate.get("over", "").strip()
+    return comparison(value, other) if other else canonical(candidate.get("key", ""), value)
+
+
+def _is_set_aside(candidate: Any) -> bool:
+    """Whether the model itself takes it for no statement of the user's."""
+    kind = candidate.get("kind") if isinstance(candidate, dict) else None
+    return isinstance(kind, str) and kind in prompts.KINDS and kind not in LEARNT
+
+
+def _once(pieces: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    first: dict[tuple[str, str, int], Evidence] = {}
+    for piece in pieces:
+        first.setdefault((piece.key, normal(piece.value), piece.polarity), piece)
+    return tuple(first.values())
+
+
+def _says(piece: Evidence, other: Evidence) -> bool:
+    if piece.message_id != other.message_id:
+        return False
+    if is_functional(piece.key) and piece.key == other.key:
+        return True
+    return piece.polarity == other.polarity and same_value(piece.value, other.value)
