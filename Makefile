@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test faults lint types contracts format setup setup-test browser clean
+.PHONY: help run test js faults lint types contracts format setup setup-test browser clean
 
 BIN := .venv/bin
 
@@ -14,6 +14,10 @@ run: setup ## set up what is missing and start the service with all that it need
 
 test: setup-test browser lint types contracts ## lint, types, import contracts and all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@tools/js.sh
+
+js: setup-test ## the TypeScript client alone: types, size, tests against the real service
+	@tools/js.sh
 
 faults: setup-test ## break the service in every way it must survive, with figures; takes some minutes
 	@$(BIN)/python -m tests.faults

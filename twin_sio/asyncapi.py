@@ -129,7 +129,7 @@ def _lenient(schema: Any) -> Any:
         kept = {
             key: _lenient(value)
             for key, value in schema.items()
-            if key not in ("additionalProperties", "title") or not isinstance(value, bool | str)
+            if (key, value) != ("additionalProperties", False) and not (key == "title" and isinstance(value, str))
         }
         if isinstance(names, Mapping):
             kept["properties"] = {name: _lenient(value) for name, value in names.items()}

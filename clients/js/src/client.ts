@@ -1,0 +1,499 @@
+/**
+ * A user's session: one Socket.IO connection that comes back, an outbox, and what is known as an observable state.
+ *
+ * What was sent is sent again, under the same id, until the server has it: over lost acknowledgements, reconnects,
+ * reloads. After a reconnect all that was missed comes first, then what is live, with neither a gap nor a repeat.
+ */
+import { io, type Socket } from "socket.io-client";
+import type {
+  ClientEvents,
+  ConversationList,
+  DeviceInfo,
+  Envelope,
+  ErrorTold,
+  Feedback,
+  HistoryPage,
+  MessageReceived,
+  ProfileShown,
+  ProfileUpdate,
+  Refusal,
+  ServerEventName,
+} from "./protocol.js";
+import { bestOutbox, type Entry, type Lasting, type Outbox } from "./outbox.js";
+import { initial, NEW_CONVERSATION, receive, refused, said, type State, type Wish } from "./state.js";
+
+type Json = Record<string, unknown>;
+
+export interface Options {
+  /** Where the service is, such as `https://chat.example.com`. */
+  readonly url: string;
+  /** A token that is good now; asked for at every connect and before the one in use ends. May be cached. */
+  readonly getToken: () => string | Promise<string>;
+  /** The same id for the same device or tab; in a browser it is kept per tab by default, elsewhere made anew. */
+  readonly sessionId?: string;
+  readonly device?: DeviceInfo;
+  /** What the host app shows at the start; see `updateContext`. */
+  readonly context?: Json;
+  /** Where unsent messages are kept; default: IndexedDB in a browser, memory elsewhere. */
+  readonly outbox?: Outbox;
+  /** How many messages of a conversation are fetched when it is first asked for; 0: none. */
+  readonly page?: number;
+  readonly transports?: ("websocket" | "polling")[];
+}
+
+/** What a server's `error` becomes where somebody waits for an answer. */
+export class TwinError extends Error {
+  override readonly name = "TwinError";
+  constructor(readonly told: ErrorTold) {
+    super(`${told.code}: ${told.message}`);
+  }
+  get code(): string {
+    return this.told.code;
+  }
+}
+
+export interface Sent {
+  /** The message's id, on every device. */
+  readonly id: string;
+  /** Settles once the server has stored it (however long that takes), or refuses it (`TwinError`). */
+  readonly receipt: Promise<MessageReceived | ProfileUpdate>;
+}
+
+const ANSWER_MS = 15_000;
+const BACKOFF = { first: 500, most: 15_000 };
+const TOKEN_AGAIN = new Set(["auth_expired", "auth_missing", "auth_invalid"]);
+const TYPING_MS = 6_000;
+
+export class TwinClient {
+  readonly #options: Options;
+  readonly #socket: Socket;
+  readonly #listeners = new Set<() => void>();
+  readonly #waiting = new Map<string, { resolve: (value: never) => void; reject: (error: Error) => void }>();
+  readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
+  readonly #typing = new Map<string, ReturnType<typeof setTimeout>>();
+  readonly #opened = new Set<string>();
+  #state: State;
+  #outbox: Promise<Outbox>;
+  #queue: Entry[] = [];
+  #sending = false;
+  #resuming = false;
+  #attempts = 0;
+  #refusals = 0;
+  #greeted = false;
+
+  constructor(options: Options) {
+    this.#options = options;
+    const sessionId = options.sessionId ?? rememberedSession();
+    this.#state = initial(sessionId);
+    this.#outbox = options.outbox ? Promise.resolve(options.outbox) : bestOutbox(sessionId);
+    this.#socket = io(options.url, {
+      autoConnect: false,
+      forceNew: true,
+      transports: options.transports ?? ["websocket", "polling"],
+      reconnectionDelay: BACKOFF.first,
+      reconnectionDelayMax: BACKOFF.most,
+      randomizationFactor: 0.5,
+      auth: (give) => void this.#auth(give),
+    });
+    this.#socket.on("connect", () => (this.#attempts = 0));
+    this.#socket.on("connect_error", (error) => this.#refusedEntry(error as Error & { data?: Refusal }));
+    this.#socket.on("disconnect", (reason) => this.#gone(reason));
+    this.#socket.onAny((_name: string, envelope: Envelope) => this.#take(envelope));
+    void this.#restore().then(() => this.#socket.connect());
+  }
+
+  // -- what is known ------------------------------------------------------------------------------------------------
+
+  /** What is known now; a new object whenever anything of it changes. */
+  get state(): State {
+    return this.#state;
+  }
+
+  /** Hear of every change; returns how to stop. */
+  subscribe = (listener: () => void): (() => void) => {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  };
+
+  /** The first state that is as asked; rejects with `TwinError` where the session ends before. */
+  until(holds: (state: State) => boolean): Promise<State> {
+    return new Promise((resolve, reject) => {
+      const look = (): void => {
+        const { connection, reason } = this.#state;
+        if (holds(this.#state)) resolve(this.#state);
+        else if (connection === "closed" || connection === "ended" || connection === "refused")
+          reject(new TwinError({ code: "closed", message: `The session is ${connection}.`, ...reason, retryable: false }));
+        else return;
+        stop();
+      };
+      const stop = this.subscribe(look);
+      look();
+    });
+  }
+
+  // -- what can be asked --------------------------------------------------------------------------------------------
+
+  /** Say something. It shows at once as `sending`, and is sent until the server has it. */
+  send(text: string, about: { conversationId?: string; context?: Json } = {}): Sent {
+    const payload = about.context ? { text, context: about.context } : { text };
+    return this.#lasting("user_message", payload, about.conversationId);
+  }
+
+  /** Answer a user's message anew; the older answers stay as alternatives. */
+  regenerate(messageId: string, conversationId?: string): Sent {
+    return this.#lasting("regenerate", { message_id: messageId }, conversationId);
+  }
+
+  /** Rate one of the twin's messages; the newest rating counts, `none` takes it back. */
+  feedback(messageId: string, rating: Feedback["rating"], more: Omit<Feedback, "message_id" | "rating"> = {}): Sent {
+    return this.#lasting("feedback", { message_id: messageId, rating, ...more });
+  }
+
+  /** The user's own word on a trait. */
+  correct(traitId: string, action: "confirm" | "reject" | "edit", value?: string): Sent {
+    return this.#lasting("profile_correct", { trait_id: traitId, action, ...(value === undefined ? {} : { value }) });
+  }
+
+  /** End the answer to a user's message, wherever it is made. */
+  async stop(messageId: string): Promise<void> {
+    await this.#ask("stop_generation", { message_id: messageId });
+  }
+
+  /** A page of a conversation, added to the state: the newest, or next to a message. */
+  async history(about: { conversationId?: string; before?: string; after?: string; limit?: number } = {}): Promise<HistoryPage> {
+    const { conversationId, ...page } = about;
+    this.#opened.add(conversationId ?? NEW_CONVERSATION);
+    return await this.#ask<HistoryPage>("history", page, conversationId);
+  }
+
+  /** The user's conversations, the one with the newest message first; also in the state, as `list`. */
+  async conversations(): Promise<ConversationList["conversations"]> {
+    return (await this.#ask<ConversationList>("conversations", {})).conversations;
+  }
+
+  /** The profile; in the state from then on, kept current. */
+  async profile(): Promise<ProfileShown> {
+    return await this.#ask<ProfileShown>("profile_get", {});
+  }
+
+  /** What the host app shows: merged (RFC 7386) into this session's context, or in its place. */
+  async updateContext(context: Json, mode: "merge" | "replace" = "merge"): Promise<MessageReceived> {
+    return await this.#ask<MessageReceived>("context_update", { context, mode });
+  }
+
+  /** Show the other devices that somebody is typing here; may be lost. */
+  typing(isTyping: boolean, conversationId?: string): void {
+    if (this.#greeted) this.#emit("typing_indicator", { is_typing: isTyping }, conversationId);
+  }
+
+  /** Everything up to and with this message is read. */
+  read(messageId: string): void {
+    if (this.#greeted) this.#emit("read_receipt", { message_id: messageId });
+  }
+
+  /** Leave. What is not sent stays in the outbox; nothing else is kept. */
+  close(): void {
+    for (const timer of [...this.#timers.values(), ...this.#typing.values()]) clearTimeout(timer);
+    this.#socket.disconnect();
+    this.#greeted = false;
+    this.#show({ ...this.#state, connection: "closed" });
+    this.#fail("The client was closed.");
+  }
+
+  // -- coming and going ---------------------------------------------------------------------------------------------
+
+  async #auth(give: (auth: object) => void): Promise<void> {
+    const { sessionId, lastSeq } = this.#state;
+    try {
+      const token = await this.#options.getToken();
+      const { device, context } = this.#options;
+      give({
+        token,
+        session_id: sessionId,
+        ...(lastSeq === null ? {} : { last_seq: lastSeq }),
+        ...(device ? { device } : {}),
+        // Once: what the host app has said since is newer, and kept by the server.
+        ...(context && lastSeq === null ? { context } : {}),
+      });
+    } catch {
+      this.#again("token", backoff(this.#refusals++), () => this.#socket.disconnect().connect());
+    }
+  }
+
+  #refusedEntry(error: Error & { data?: Refusal }): void {
+    const told = error.data;
+    if (!told?.code) {
+      // The network, or no server: the library tries again by itself.
+      if (this.#state.connection !== "draining") this.#show({ ...this.#state, connection: this.#attempts++ ? "offline" : "connecting" });
+      return;
+    }
+    // A refused handshake: the library would not try again. A token may have been cached for too long: ask once more.
+    const again = told.retryable || (TOKEN_AGAIN.has(told.code) && this.#refusals < 2);
+    const reason = { code: told.code, message: told.message };
+    this.#show({ ...this.#state, connection: again ? "offline" : "refused", reason });
+    if (again) this.#again("refused", told.retry_after_ms ?? backoff(this.#refusals), () => this.#socket.connect());
+    else this.#fail(told.message, told.code);
+    this.#refusals += 1;
+  }
+
+  #gone(reason: string): void {
+    this.#greeted = false;
+    this.#resuming = false;
+    this.#stop("heartbeat");
+    this.#stop("draining");
+    if (this.#state.connection === "closed") return;
+    if (reason === "io server disconnect") {
+      this.#show({ ...this.#state, connection: "ended", reason: { code: "ended", message: "The server ended this session." } });
+      this.#fail("The server ended this session.", "ended");
+      return;
+    }
+    this.#show({ ...this.#state, connection: "offline" });
+  }
+
+  #greetedBy(envelope: Envelope<"session_ready">): void {
+    this.#refusals = 0;
+    this.#beat();
+    const page = this.#options.page ?? 50;
+    if (page > 0 && this.#opened.size === 0) void this.history({ limit: page }).catch(ignore);
+    if (envelope.metadata.session_id) remember(envelope.metadata.session_id);
+    void this.#flush();
+  }
+
+  #beat(): void {
+    this.#again("heartbeat", this.#state.heartbeatMs, () => {
+      if (this.#greeted) this.#emit("heartbeat", {});
+      this.#beat();
+    });
+  }
+
+  // -- in -----------------------------------------------------------------------------------------------------------
+
+  #take(envelope: Envelope): void {
+    const [next, wish] = receive(this.#state, envelope);
+    if (envelope.type === "session_ready") this.#greeted = true;
+    this.#show(next);
+    this.#follow(envelope);
+    this.#grant(wish);
+  }
+
+  #follow(envelope: Envelope): void {
+    switch (envelope.type) {
+      case "session_ready":
+        return this.#greetedBy(envelope as Envelope<"session_ready">);
+      case "resumed":
+        this.#resuming = false;
+        return;
+      case "auth_expiring":
+        return void this.#refresh();
+      case "server_draining": {
+        const { reconnect_after_ms } = (envelope as Envelope<"server_draining">).payload;
+        // The close comes anyway; leaving at the time that was given spreads everybody's return.
+        return this.#again("draining", reconnect_after_ms, () => this.#socket.io.engine?.close());
+      }
+      case "typing_indicator": {
+        const { session_id: who, conversation_id: where } = envelope.metadata;
+        return this.#forgetTyping(who ?? "", where ?? NEW_CONVERSATION);
+      }
+      default:
+        return;
+    }
+  }
+
+  #grant(wish: Wish): void {
+    if (wish === "resume" && !this.#resuming && this.#greeted) {
+      this.#resuming = true;
+      this.#emit("resume", { last_seq: this.#state.lastSeq ?? 0 });
+    }
+    if (wish === "history") for (const id of this.#opened) void this.history({ conversationId: id }).catch(ignore);
+    if (wish === "profile") void this.profile().catch(ignore);
+  }
+
+  #forgetTyping(who: string, where: string): void {
+    const key = `${where} ${who}`;
+    clearTimeout(this.#typing.get(key));
+    const over = (): void => {
+      const here = this.#state.conversations[where];
+      if (!here?.typing.includes(who)) return;
+      const quiet = { ...here, typing: here.typing.filter((one) => one !== who) };
+      this.#show({ ...this.#state, conversations: { ...this.#state.conversations, [where]: quiet } });
+    };
+    this.#typing.set(key, setTimeout(over, TYPING_MS));
+  }
+
+  async #refresh(): Promise<void> {
+    try {
+      await this.#ask("auth_refresh", { token: await this.#options.getToken() });
+    } catch {
+      // The server closes when the old token ends; the next connect asks for a token again.
+    }
+  }
+
+  // -- out ----------------------------------------------------------------------------------------------------------
+
+  #lasting<Name extends Lasting>(name: Name, payload: ClientEvents[Name], where?: string): Sent {
+    const id = newId();
+    const entry: Entry<Name> = { id, name, payload, conversationId: where ?? NEW_CONVERSATION, at: nextInstant() };
+    const receipt = new Promise<never>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
+    receipt.catch(ignore); // who does not wait for it sees it in the state
+    this.#enqueue(entry);
+    void this.#outbox.then((outbox) => outbox.add(entry)).catch(ignore).then(() => this.#flush());
+    return { id, receipt };
+  }
+
+  #enqueue(entry: Entry): void {
+    this.#queue.push(entry);
+    const state = { ...this.#state, unsent: this.#queue.length };
+    const text = (entry.payload as { text?: string }).text;
+    this.#show(entry.name === "user_message" ? said(state, entry.id, entry.conversationId, text ?? "") : state);
+  }
+
+  async #restore(): Promise<void> {
+    const outbox = await this.#outbox;
+    for (const entry of await outbox.all().catch(() => [])) {
+      if (!this.#queue.some((one) => one.id === entry.id)) this.#enqueue(entry);
+    }
+    this.#queue.sort((a, b) => a.at - b.at);
+  }
+
+  /** One after the other, so that what was said first is stored first. */
+  async #flush(): Promise<void> {
+    if (this.#sending) return;
+    this.#sending = true;
+    try {
+      for (let tries = 0; this.#greeted && this.#queue[0]; ) {
+        const entry = this.#queue[0];
+        const answer = await this.#sendOnce(entry);
+        if (answer === null) {
+          if (this.#greeted) await pause(backoff(tries++)); // no answer, and the connection is there all the same
+          continue;
+        }
+        if (answer.type === "error" && (answer.payload as ErrorTold).retryable) {
+          await pause((answer.payload as ErrorTold).retry_after_ms ?? backoff(tries++));
+          continue;
+        }
+        tries = 0;
+        await this.#settled(entry, answer);
+      }
+    } finally {
+      this.#sending = false;
+    }
+  }
+
+  async #sendOnce(entry: Entry): Promise<Envelope | null> {
+    try {
+      return await this.#emitForAnswer(entry.name, entry.payload, entry.conversationId, entry.id);
+    } catch {
+      return null;
+    }
+  }
+
+  async #settled(entry: Entry, answer: Envelope): Promise<void> {
+    this.#queue.shift();
+    await this.#outbox.then((outbox) => outbox.remove(entry.id)).catch(ignore);
+    const waiting = this.#waiting.get(entry.id);
+    this.#waiting.delete(entry.id);
+    let state: State = { ...this.#state, unsent: this.#queue.length };
+    if (answer.type === "error") {
+      const told = answer.payload as ErrorTold;
+      if (entry.name === "user_message") state = refused(state, entry.id, entry.conversationId, told);
+      waiting?.reject(new TwinError(told));
+    } else {
+      waiting?.resolve(answer.payload as never);
+    }
+    this.#show(state);
+  }
+
+  /** A question that is worth nothing later: asked once, over the connection that is there. */
+  async #ask<T>(name: keyof ClientEvents, payload: object, where?: string): Promise<T> {
+    await this.until(() => this.#greeted);
+    const answer = await this.#emitForAnswer(name, payload, where);
+    if (answer?.type === "error") throw new TwinError(answer.payload as ErrorTold);
+    return (answer?.payload ?? {}) as T;
+  }
+
+  async #emitForAnswer(name: keyof ClientEvents, payload: object, where?: string, id = newId()): Promise<Envelope> {
+    return (await this.#socket.timeout(ANSWER_MS).emitWithAck(name, envelope(name, payload, id, where))) as Envelope;
+  }
+
+  #emit(name: keyof ClientEvents, payload: object, where?: string): void {
+    this.#socket.emit(name, envelope(name, payload, newId(), where));
+  }
+
+  // -- small things -------------------------------------------------------------------------------------------------
+
+  #show(state: State): void {
+    if (state === this.#state) return;
+    this.#state = state;
+    for (const listener of [...this.#listeners]) listener();
+  }
+
+  #again(what: string, afterMs: number, run: () => void): void {
+    this.#stop(what);
+    const timer = setTimeout(() => {
+      this.#timers.delete(what);
+      run();
+    }, afterMs);
+    this.#timers.set(what, timer);
+  }
+
+  #stop(what: string): void {
+    clearTimeout(this.#timers.get(what));
+    this.#timers.delete(what);
+  }
+
+  #fail(message: string, code = "closed"): void {
+    for (const { reject } of this.#waiting.values()) reject(new TwinError({ code, message, retryable: false }));
+    this.#waiting.clear();
+  }
+}
+
+/** Connect as a user; at once usable, whether there is a network or not. */
+export function connect(options: Options): TwinClient {
+  return new TwinClient(options);
+}
+
+function envelope(name: ServerEventName | keyof ClientEvents, payload: object, id: string, where?: string): object {
+  const metadata = { message_id: id, timestamp: new Date().toISOString(), ...(where ? { conversation_id: where } : {}) };
+  return { type: name, payload, metadata };
+}
+
+/** Milliseconds to wait: doubling, with jitter, so that clients do not come in step. */
+function backoff(attempt: number): number {
+  return Math.min(BACKOFF.most, BACKOFF.first * 2 ** attempt) * (0.5 + Math.random());
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+let lastInstant = 0;
+function nextInstant(): number {
+  lastInstant = Math.max(Date.now(), lastInstant + 0.001);
+  return lastInstant;
+}
+
+export function newId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+const SESSION_KEY = "twin-sio-session";
+
+/** A tab keeps its session id over reloads, so that its outbox is its own. */
+function rememberedSession(): string {
+  try {
+    return sessionStorage.getItem(SESSION_KEY) ?? newId();
+  } catch {
+    return newId();
+  }
+}
+
+function remember(sessionId: string): void {
+  try {
+    sessionStorage.setItem(SESSION_KEY, sessionId);
+  } catch {
+    // No storage: a reload is a new session.
+  }
+}
+
+function ignore(): void {}

@@ -1,0 +1,47 @@
+/** Keeps the twin told of what the host app shows: at the start, on navigation, and now and then. */
+import type { TwinClient } from "./client.js";
+
+export interface ContextOptions {
+  /** What the app shows now. Called often: cheap, and free of what the twin must not know. */
+  readonly read: () => Record<string, unknown>;
+  /** Milliseconds between looks beside navigations; 0: on navigation only. Default 60 s. */
+  readonly everyMs?: number;
+}
+
+/** Begin; returns how to stop. Sends only what has changed since it was sent last, in place of what was there. */
+export function reportContext(client: TwinClient, options: ContextOptions): () => void {
+  let sent = "";
+  const look = (): void => {
+    const context = options.read();
+    const text = JSON.stringify(context);
+    if (text === sent || client.state.connection !== "online") return;
+    sent = text;
+    client.updateContext(context, "replace").catch(() => {
+      if (sent === text) sent = ""; // the next look sends it again
+    });
+  };
+  const every = options.everyMs ?? 60_000;
+  const timer = every > 0 ? setInterval(look, every) : undefined;
+  const unsubscribe = client.subscribe(look);
+  const unhook = onNavigation(look);
+  look();
+  return () => {
+    clearInterval(timer);
+    unsubscribe();
+    unhook();
+  };
+}
+
+/** Every change of the page's address, by link, by back and forward, or by an app's router. */
+function onNavigation(look: () => void): () => void {
+  if (typeof window === "undefined") return () => undefined;
+  const soon = (): void => void setTimeout(look);
+  const events = ["popstate", "hashchange", "pageshow"] as const;
+  for (const name of events) window.addEventListener(name, soon);
+  const navigation = (window as { navigation?: EventTarget }).navigation;
+  navigation?.addEventListener("navigatesuccess", soon);
+  return () => {
+    for (const name of events) window.removeEventListener(name, soon);
+    navigation?.removeEventListener("navigatesuccess", soon);
+  };
+}

@@ -1,0 +1,96 @@
+/** What was asked for and is not acknowledged yet, in the order it was asked; kept until the server has it. */
+import type { ClientEvents } from "./protocol.js";
+
+/** The events that carry an id of their own, so that sending them again has no second effect. */
+export type Lasting = "user_message" | "feedback" | "regenerate" | "profile_correct";
+
+export interface Entry<Name extends Lasting = Lasting> {
+  /** The `message_id`: the same for every time it is sent. */
+  readonly id: string;
+  readonly name: Name;
+  readonly conversationId: string;
+  readonly payload: ClientEvents[Name];
+  /** Milliseconds since 1970; entries are sent in this order. */
+  readonly at: number;
+}
+
+/** Where entries are kept. One outbox belongs to one user and one session. */
+export interface Outbox {
+  /** Everything that is kept, oldest first. */
+  all(): Promise<Entry[]>;
+  /** Keep it; on return it outlives what the outbox is made for. */
+  add(entry: Entry): Promise<void>;
+  /** The server has it, or will never take it. */
+  remove(id: string): Promise<void>;
+}
+
+/** For Node and tests: outlives connections, not the process. */
+export class MemoryOutbox implements Outbox {
+  readonly #entries = new Map<string, Entry>();
+
+  async all(): Promise<Entry[]> {
+    return [...this.#entries.values()];
+  }
+
+  async add(entry: Entry): Promise<void> {
+    this.#entries.set(entry.id, entry);
+  }
+
+  async remove(id: string): Promise<void> {
+    this.#entries.delete(id);
+  }
+}
+
+/** For browsers: outlives reloads, crashes and being offline. `name` keeps users and sessions apart. */
+export class IndexedDbOutbox implements Outbox {
+  readonly #database: Promise<IDBDatabase>;
+
+  constructor(name: string) {
+    this.#database = opened(`twin-sio-outbox:${name}`);
+  }
+
+  async all(): Promise<Entry[]> {
+    const found = await this.#run<Entry[]>("readonly", (store) => store.getAll());
+    return found.sort((a, b) => a.at - b.at);
+  }
+
+  async add(entry: Entry): Promise<void> {
+    await this.#run("readwrite", (store) => store.put(entry));
+  }
+
+  async remove(id: string): Promise<void> {
+    await this.#run("readwrite", (store) => store.delete(id));
+  }
+
+  async #run<T>(mode: IDBTransactionMode, ask: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+    const database = await this.#database;
+    return await new Promise<T>((resolve, reject) => {
+      const transaction = database.transaction("entries", mode);
+      const request = ask(transaction.objectStore("entries"));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = () => reject(transaction.error);
+      transaction.onerror = () => reject(transaction.error);
+    });
+  }
+}
+
+function opened(name: string): Promise<IDBDatabase> {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(name, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore("entries", { keyPath: "id" });
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+/** IndexedDB where there is one that works, memory elsewhere (Node, some private windows). */
+export async function bestOutbox(name: string): Promise<Outbox> {
+  if (typeof indexedDB === "undefined") return new MemoryOutbox();
+  const outbox = new IndexedDbOutbox(name);
+  try {
+    await outbox.all();
+    return outbox;
+  } catch {
+    return new MemoryOutbox();
+  }
+}

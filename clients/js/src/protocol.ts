@@ -1,0 +1,526 @@
+// Made from the service's AsyncAPI document by `npm run generate`: do not edit.
+
+/**
+ * The Socket.IO `auth` payload of a connect.
+ */
+export interface Auth {
+  token?: string | null;
+  session_id?: string | null;
+  user_id?: string | null;
+  last_seq?: number | null;
+  context?: {
+    [k: string]: unknown;
+  } | null;
+  device?: DeviceInfo;
+}
+export interface DeviceInfo {
+  name?: string | null;
+  platform?: string | null;
+  app_version?: string | null;
+}
+export interface AuthExpiring {
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  expires_at: string;
+}
+export interface AuthRefresh {
+  token: string;
+}
+export interface AuthRefreshed {
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  expires_at: string;
+}
+export interface ContextSeen {
+  context: {
+    [k: string]: unknown;
+  };
+  mode: "merge" | "replace";
+}
+export interface ContextUpdate {
+  context: {
+    [k: string]: unknown;
+  };
+  mode?: "merge" | "replace";
+}
+export interface ConversationLine {
+  conversation_id: string;
+  title: string;
+  last_message: HistoryLine | null;
+  unread: number;
+}
+export interface HistoryLine {
+  message_id: string;
+  role: "user" | "twin";
+  text: string;
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  timestamp: string;
+  /**
+   * A place in the user's log, dense from 1; 0: before the first.
+   */
+  seq: number;
+  session_id?: string | null;
+  in_response_to?: string | null;
+  status?: ("complete" | "stopped" | "interrupted" | "failed") | null;
+  generation_id?: string | null;
+  model?: string | null;
+  usage?: {
+    [k: string]: unknown;
+  } | null;
+  used_traits?: string[] | null;
+  feedback?: FeedbackSeen | null;
+}
+export interface FeedbackSeen {
+  message_id: string;
+  rating: "up" | "down" | "none";
+  comment?: string | null;
+  tags?: string[] | null;
+  correction?: string | null;
+}
+export interface ConversationList {
+  conversations: ConversationLine[];
+}
+export interface Conversations {}
+export interface ErrorTold {
+  code: string;
+  message: string;
+  retryable: boolean;
+  retry_after_ms?: number | null;
+  field?: string | null;
+  error_id?: string | null;
+}
+export interface Feedback {
+  message_id: string;
+  rating: "up" | "down" | "none";
+  comment?: string | null;
+  tags?:
+    | []
+    | [string]
+    | [string, string]
+    | [string, string, string]
+    | [string, string, string, string]
+    | [string, string, string, string, string]
+    | [string, string, string, string, string, string]
+    | [string, string, string, string, string, string, string]
+    | [string, string, string, string, string, string, string, string]
+    | [string, string, string, string, string, string, string, string, string]
+    | [string, string, string, string, string, string, string, string, string, string]
+    | [string, string, string, string, string, string, string, string, string, string, string]
+    | [string, string, string, string, string, string, string, string, string, string, string, string]
+    | [string, string, string, string, string, string, string, string, string, string, string, string, string]
+    | [string, string, string, string, string, string, string, string, string, string, string, string, string, string]
+    | [
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string
+      ]
+    | [
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string
+      ]
+    | [
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string
+      ]
+    | [
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string
+      ]
+    | [
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string
+      ]
+    | [
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string,
+        string
+      ]
+    | null;
+  correction?: string | null;
+}
+export interface Heartbeat {}
+export interface HeartbeatAck {
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  server_time: string;
+  /**
+   * A place in the user's log, dense from 1; 0: before the first.
+   */
+  head_seq: number;
+}
+export interface History {
+  before?: string | null;
+  after?: string | null;
+  limit?: number;
+}
+export interface HistoryPage {
+  messages: HistoryLine[];
+  has_more: boolean;
+  conversation_id: string;
+}
+export interface MessageReceived {
+  message_id: string;
+  status: "accepted" | "duplicate";
+  /**
+   * To a feedback: the traits it changed.
+   */
+  traits?: TraitChanged[] | null;
+  /**
+   * To a context_update: until when it is kept.
+   */
+  expires_at?: string | null;
+}
+export interface TraitChanged {
+  trait_id: string;
+  key: string;
+  value: string;
+  previous?: string | null;
+  confidence: number;
+  status: "applied" | "tentative" | "unused" | "rejected" | "superseded";
+  reason: string;
+}
+/**
+ * What a client may say around its payload; the server stamps its own time.
+ */
+export interface Metadata {
+  timestamp?: string | null;
+  session_id?: string | null;
+  message_id?: string | null;
+  conversation_id?: string;
+}
+export interface Presence {
+  session_id: string;
+  state: "joined" | "left";
+  /**
+   * `name`, `platform`, `app_version`, as far as the device told.
+   */
+  device: {
+    [k: string]: string;
+  };
+  sessions: Session[];
+}
+export interface Session {
+  session_id: string;
+  /**
+   * `name`, `platform`, `app_version`, as far as the device told.
+   */
+  device: {
+    [k: string]: string;
+  };
+}
+export interface ProfileCorrect {
+  trait_id: string;
+  action: "confirm" | "reject" | "edit";
+  value?: string | null;
+}
+export interface ProfileGet {}
+export interface ProfileShown {
+  version: number;
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  as_of: string;
+  traits: TraitHeld[];
+}
+export interface TraitHeld {
+  trait_id: string;
+  key: string;
+  value: string;
+  status: "applied" | "tentative" | "unused" | "rejected" | "superseded";
+  confidence: number;
+  supporting: number;
+  opposing: number;
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  valid_from: string;
+  valid_to?: string | null;
+  pinned: boolean;
+}
+export interface ProfileUpdate {
+  version: number;
+  changes: TraitChanged[];
+}
+export interface ReadReceipt {
+  message_id: string;
+}
+export interface ReadSeen {
+  message_id: string;
+}
+/**
+ * A refused handshake: the `data` of Socket.IO's `connect_error`.
+ */
+export interface Refusal {
+  code: string;
+  message: string;
+  retryable: boolean;
+  retry_after_ms?: number | null;
+}
+export interface Regenerate {
+  message_id: string;
+}
+export interface Resume {
+  last_seq: number;
+}
+export interface Resumed {
+  /**
+   * A place in the user's log, dense from 1; 0: before the first.
+   */
+  through_seq: number;
+  /**
+   * False: retention has removed some of it; call `history`.
+   */
+  complete: boolean;
+}
+export interface Resync {
+  reason: "gap" | "redis_restored";
+}
+export interface ServerDraining {
+  reconnect_after_ms: number;
+}
+export interface ServerInfo {
+  instance: string;
+  protocol: number;
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  time: string;
+}
+export interface ServerMetadata {
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  timestamp: string;
+  message_id: string;
+  /**
+   * The session that caused the event, where one did.
+   */
+  session_id?: string | null;
+  /**
+   * The client's message_id that is answered.
+   */
+  in_response_to?: string | null;
+  conversation_id?: string | null;
+  /**
+   * On every durable event, and on its receipt.
+   */
+  seq?: number | null;
+}
+export interface SessionLimits {
+  text_characters: number;
+  envelope_bytes: number;
+  history_page: number;
+  messages_per_minute: number;
+  events_per_second: number;
+  sessions: number;
+}
+export interface SessionReady {
+  user_id: string;
+  session_id: string;
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  expires_at: string;
+  /**
+   * A place in the user's log, dense from 1; 0: before the first.
+   */
+  seq: number;
+  sessions: Session[];
+  heartbeat_interval_ms: number;
+  limits: SessionLimits;
+  profile_version: number;
+  server: ServerInfo;
+}
+export interface StopGeneration {
+  message_id: string;
+}
+export interface TwinMessage {
+  text: string;
+  generation_id: string;
+  status: "complete" | "stopped" | "interrupted" | "failed";
+  model: string;
+  usage?: {
+    [k: string]: unknown;
+  } | null;
+  used_traits: string[];
+}
+export interface TwinMessageChunk {
+  text: string;
+  generation_id: string;
+  chunk_index: number;
+  /**
+   * Set where several chunks come as one.
+   */
+  first_chunk_index?: number | null;
+  is_last_chunk: boolean;
+}
+export interface TwinThinking {
+  state: "queued" | "recalling" | "thinking" | "done";
+}
+export interface TypingIndicator {
+  is_typing: boolean;
+}
+export interface TypingSeen {
+  is_typing: boolean;
+}
+export interface UserMessage {
+  text: string;
+  context?: {
+    [k: string]: unknown;
+  } | null;
+}
+export interface UserMessageSent {
+  text: string;
+}
+
+/** What a client may send, by event name. */
+export interface ClientEvents {
+  user_message: UserMessage;
+  context_update: ContextUpdate;
+  feedback: Feedback;
+  typing_indicator: TypingIndicator;
+  read_receipt: ReadReceipt;
+  heartbeat: Heartbeat;
+  resume: Resume;
+  stop_generation: StopGeneration;
+  regenerate: Regenerate;
+  history: History;
+  conversations: Conversations;
+  auth_refresh: AuthRefresh;
+  profile_get: ProfileGet;
+  profile_correct: ProfileCorrect;
+}
+
+/** What the server says, by event name. */
+export interface ServerEvents {
+  session_ready: SessionReady;
+  message_received: MessageReceived;
+  user_message: UserMessageSent;
+  twin_thinking: TwinThinking;
+  twin_message_chunk: TwinMessageChunk;
+  twin_message: TwinMessage;
+  profile_update: ProfileUpdate;
+  profile: ProfileShown;
+  typing_indicator: TypingSeen;
+  read_receipt: ReadSeen;
+  feedback: FeedbackSeen;
+  context_update: ContextSeen;
+  presence: Presence;
+  heartbeat_ack: HeartbeatAck;
+  resumed: Resumed;
+  resync: Resync;
+  history: HistoryPage;
+  conversations: ConversationList;
+  auth_refreshed: AuthRefreshed;
+  auth_expiring: AuthExpiring;
+  server_draining: ServerDraining;
+  error: ErrorTold;
+}
+
+export type ServerEventName = keyof ServerEvents;
+
+/** What every event from the server carries. */
+export interface Envelope<Name extends ServerEventName = ServerEventName> {
+  type: Name;
+  payload: ServerEvents[Name];
+  metadata: ServerMetadata;
+}
+
+/** The version of the protocol that these types are of. */
+export const PROTOCOL_VERSION = 1;

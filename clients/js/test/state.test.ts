@@ -1,0 +1,92 @@
+import { expect, test } from "vitest";
+import type { Envelope, ServerEventName, ServerEvents } from "../src/protocol.js";
+import { conversation, initial, receive, said, type State } from "../src/state.js";
+
+let ids = 0;
+function told<Name extends ServerEventName>(type: Name, payload: ServerEvents[Name], metadata: object = {}): Envelope<Name> {
+  return { type, payload, metadata: { timestamp: "2026-01-01T00:00:00.000Z", message_id: `e-${(ids += 1)}`, conversation_id: "main", ...metadata } };
+}
+const ready = (seq: number) =>
+  told("session_ready", {
+    user_id: "ada",
+    session_id: "s",
+    expires_at: "2027-01-01T00:00:00.000Z",
+    seq,
+    sessions: [],
+    heartbeat_interval_ms: 1000,
+    limits: { text_characters: 1, envelope_bytes: 1, history_page: 1, messages_per_minute: 1, events_per_second: 1, sessions: 1 },
+    profile_version: 0,
+    server: { instance: "i", protocol: 1, time: "2026-01-01T00:00:00.000Z" },
+  });
+const user = (text: string, seq: number, id = `u-${seq}`) => told("user_message", { text }, { seq, message_id: id });
+const answer = (text: string, seq: number, to: string, generation = "g") =>
+  told("twin_message", { text, generation_id: generation, status: "complete", model: "m", used_traits: [] }, { seq, in_response_to: to, message_id: `t-${seq}` });
+const chunk = (text: string, index: number, generation = "g", to = "u-1", first?: number) =>
+  told(
+    "twin_message_chunk",
+    { text, generation_id: generation, chunk_index: index, is_last_chunk: false, ...(first === undefined ? {} : { first_chunk_index: first }) },
+    { in_response_to: to },
+  );
+const after = (...envelopes: Envelope[]): [State, (string | null)[]] => {
+  const wishes: (string | null)[] = [];
+  const state = envelopes.reduce((at, envelope) => {
+    const [next, wish] = receive(at, envelope);
+    wishes.push(wish);
+    return next;
+  }, initial("s"));
+  return [state, wishes];
+};
+const shown = (state: State) => conversation(state, "main").messages.map((one) => one.text);
+
+test("durable events are applied once and in order, and a hole asks to resume", () => {
+  const [state, wishes] = after(ready(0), user("a", 1), user("a", 1), user("c", 3), user("b", 2), user("c", 3));
+  expect(shown(state)).toEqual(["a", "b", "c"]);
+  expect(wishes).toEqual([null, null, null, "resume", null, null]);
+  expect(state.lastSeq).toBe(3);
+});
+
+test("chunks are joined by index, repeats and what comes out of turn add nothing", () => {
+  const [state] = after(ready(1), chunk("a", 0), chunk("b", 1), chunk("b", 1), chunk("d", 3), chunk("c", 2));
+  expect(shown(state)).toEqual(["abc"]);
+});
+
+test("a merged chunk replaces what was there, and an older one does not", () => {
+  const [state] = after(ready(1), chunk("a", 0), chunk("abc", 2, "g", "u-1", 0), chunk("ab", 1, "g", "u-1", 0), chunk("d", 3));
+  expect(shown(state)).toEqual(["abcd"]);
+});
+
+test("another generation takes the place of the first, and late chunks of an ended one show nothing", () => {
+  const [state] = after(ready(0), user("?", 1), chunk("old", 0, "g1"), chunk("new", 0, "g2"), answer("new!", 2, "u-1", "g2"), chunk("x", 0, "g2"));
+  expect(shown(state)).toEqual(["?", "new!"]);
+});
+
+test("nobody comes into the middle of a generation without its beginning", () => {
+  const [state] = after(ready(1), chunk("middle", 4));
+  expect(shown(state)).toEqual([]);
+});
+
+test("the text of the finished answer has the last word", () => {
+  const [state] = after(ready(0), user("?", 1), chunk("half", 0), answer("the whole", 2, "u-1"));
+  expect(shown(state)).toEqual(["?", "the whole"]);
+});
+
+test("a log that began again forgets all but what is not sent yet", () => {
+  const [before] = after(ready(0), user("a", 1), answer("b", 2, "u-1"));
+  const [state] = receive(said(before, "mine", "main", "unsent"), ready(0));
+  expect(shown(state)).toEqual(["unsent"]);
+  expect(state.lastSeq).toBe(0);
+});
+
+test("a receipt gives one's own message its place between the others'", () => {
+  const [before] = after(ready(0), user("a", 1));
+  const mine = said(before, "mine", "main", "mine");
+  const [state] = receive(mine, told("message_received", { message_id: "mine", status: "accepted" }, { seq: 2 }));
+  expect(conversation(receive(state, user("c", 3))[0], "main").messages.map((one) => [one.text, one.seq])).toEqual([["a", 1], ["mine", 2], ["c", 3]]);
+});
+
+test("what does not change keeps its identity", () => {
+  const [before] = after(ready(0), user("a", 1), answer("b", 2, "u-1"));
+  const [state] = receive(before, told("typing_indicator", { is_typing: true }, { conversation_id: "other", session_id: "x" }));
+  expect(state.conversations["main"]).toBe(before.conversations["main"]);
+  expect(receive(state, user("a", 1))[0]).toBe(state);
+});

@@ -1,0 +1,75 @@
+"""The running service for tests that are not in Python: `python -m tests.harness` prints one line of JSON and serves.
+
+The line is `{url, control, secret}`: a load balancer before two servers, the control's address, the tokens' secret.
+`POST /kill|restart|pause|resume {"server": n}`, `POST /redis {"do": "kill" | "restart"}`, `POST /script` with the fields of
+`tests.scripted_model.Script`, `GET /seen` (what the model saw), `GET /log?user=` (the user's events, read past the
+service). It ends with its standard input, and everything with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from tests.faults.cluster import Cluster, cluster
+from tests.processes import SECRET
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def _control(running: Cluster) -> web.Application:
+    async def act(request: web.Request) -> web.Response:
+        number = (await request.json())["server"]
+        what = request.match_info["what"]
+        if what == "restart":
+            await running.restart(number)
+        else:
+            await asyncio.to_thread(getattr(running.servers[number], what))
+        return web.json_response({})
+
+    async def redis(request: web.Request) -> web.Response:
+        await asyncio.to_thread(getattr(running.redis, (await request.json())["do"]))
+        return web.json_response({})
+
+    async def script(request: web.Request) -> web.Response:
+        fields = await request.json()
+        await running.script(fields.pop("contains"), **fields)
+        return web.json_response({})
+
+    async def seen(_: web.Request) -> web.Response:
+        return web.json_response(await running.model_seen())
+
+    async def log(request: web.Request) -> web.Response:
+        events = await running.log(request.query["user"])
+        return web.json_response([{key: one[key] for key in ("seq", "type", "message_id", "payload")} for one in events])
+
+    app = web.Application()
+    app.router.add_post("/{what:kill|restart|pause|resume}", act)
+    app.router.add_post("/redis", redis)
+    app.router.add_post("/script", script)
+    app.router.add_get("/seen", seen)
+    app.router.add_get("/log", log)
+    return app
+
+
+async def main() -> None:
+    """Serve until standard input ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with cluster(Path(folder), servers=2, TWIN_DRAIN_S=2) as running:
+            runner = web.AppRunner(_control(running), access_log=None)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            control = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            print(json.dumps({"url": running.balancer.url, "control": control, "secret": SECRET}), flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+            await runner.cleanup()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
