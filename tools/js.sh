@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../clients/js"
 source ../../tools/step.sh
 
 command -v npm >/dev/null || fail "The TypeScript client is tested with Node 20 or newer and npm: install them and run again."
-node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' || fail "Node 20 or newer is needed; this is $(node --version)."
+node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' || fail "Node 20 or newer is needed; this is $(node --version)."
 
 wanted=$(cksum package-lock.json)
 if [[ ! -f node_modules/.set-up || $(<node_modules/.set-up) != "$wanted" ]]; then

@@ -21,7 +21,7 @@ test("a component shows the conversation as it comes", async () => {
   await act(async () => root.render(createElement(Chat)));
   await act(async () => void (await client.until((state) => state.connection === "online")));
   expect(place.textContent).toContain("online");
-  await act(async () => void client.send("hello"));
+  act(() => void client.send("hello"));
   expect(place.textContent).toContain("sending hello");
   await act(async () => void (await client.until((state) => state.conversations["main"]?.messages.some((one) => one.state === "complete") ?? false)));
   expect(place.textContent).toMatch(/stored hello.*complete You said: hello/);
