@@ -1,9 +1,9 @@
 """The running service for tests that are not in Python: `python -m tests.harness` prints one line of JSON and serves.
 
 The line is `{url, control, secret}`: a load balancer before two servers, the control's address, the tokens' secret.
-`POST /kill|restart|pause|resume {"server": n}`, `POST /redis {"do": "kill" | "restart"}`, `POST /script` with the fields of
-`tests.scripted_model.Script`, `GET /seen` (what the model saw), `GET /log?user=` (the user's events, read past the
-service). It ends with its standard input, and everything with it.
+`POST /kill|restart|pause|resume {"server": n}`, `POST /redis {"do": "kill" | "restart"}`, `POST /script` with the
+fields of `tests.scripted_model.Script`, `GET /seen` (what the model saw), `GET /log?user=` (the user's events, read past
+the service). It ends with its standard input, and everything with it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def _control(running: Cluster) -> web.Application:
 
     async def log(request: web.Request) -> web.Response:
         events = await running.log(request.query["user"])
-        return web.json_response([{key: one[key] for key in ("seq", "type", "message_id", "payload")} for one in events])
+        return web.json_response(
+            [{key: one[key] for key in ("seq", "type", "message_id", "payload")} for one in events]
+        )
 
     app = web.Application()
     app.router.add_post("/{what:kill|restart|pause|resume}", act)
