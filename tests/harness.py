@@ -2,7 +2,7 @@
 
 The line is `{url, control, secret}`: a load balancer before two servers, the control's address, the tokens' secret.
 `POST /kill|restart|pause|resume {"server": n}`, `POST /redis {"do": "kill" | "restart"}`, `POST /script` with the
-fields of `tests.scripted_model.Script`, `GET /seen` (what the model saw), `GET /log?user=` (the user's events, read past
+fields of `tests.scripted_model.Script`, `GET /seen` (what the model saw), `GET /log?user=` (their events, read past
 the service). It ends with its standard input, and everything with it.
 """
 
