@@ -246,6 +246,12 @@ async def test_an_embeddings_endpoint_serves_recall_and_a_hung_one_delays_no_ans
         assert 0.4 <= time.monotonic() - began < 2.0
         assert answer.status == "complete"
         assert prompts.RELATED_HEADING not in prompt_of(model, f"hanging {user}")
+        model.script(contains=asked_for_title(question), json_answer='{"title": "Hanging"}')
+        endpoint.reset()
+        endpoint.script(status=500, times=1)
+        with pytest.raises(Retry):  # for the vectors, later
+            await remembered(running, user, answer.in_response_to)
+        assert await title_of(client) == "Hanging"
         await client.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from twin_sio.clock import new_id, now
 from twin_sio.domain import Draft, Evidence, Outcome, Profile, Trait, Turn
 from twin_sio.local import Mongod
 from twin_sio.store import Embedded, Summary, Thread, mongo
-from twin_sio.store.cache import CachedProfiles
+from twin_sio.store.cache import CachedProfiles, CachedVectors
 
 
 @pytest.fixture(scope="module")
@@ -185,11 +185,64 @@ async def test_vectors_are_their_messages_and_models(db: mongo.Database, user: s
     await memories.embed(user, "bag", [Embedded("a", b"1"), Embedded("b", b"2")])
     assert [event.message_id for event in await memories.without_vector(user, "bag", 10)] == ["c"]
     assert [event.message_id for event in await memories.without_vector(user, "other", 2)] == ["b", "c"]
-    assert await memories.vectors(user, "bag", 10) == [Embedded("b", b"2"), Embedded("a", b"1")]
-    assert await memories.vectors(user, "bag", 1) == [Embedded("b", b"2")]
+    assert await memories.vectors(user, "bag", 10) == [Embedded("b", b"2", 2), Embedded("a", b"1", 1)]
+    assert await memories.vectors(user, "bag", 1) == [Embedded("b", b"2", 2)]
+    assert await memories.vectors(user, "bag", 10, after=1) == [Embedded("b", b"2", 2)]
     assert await memories.vectors(user, "other", 10) == []
     assert [event.message_id for event in await memories.messages(user, ["a", "gone"])] == ["a"]
     assert await memories.messages("somebody-else", ["a"]) == []
+
+
+class Slow(mongo.MongoMemories):
+    """Counts what is read, and waits with it until it may go on."""
+
+    def __init__(self, db: mongo.Database) -> None:
+        super().__init__(db)
+        self.read, self.go = 0, asyncio.Event()
+        self.go.set()
+
+    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[Embedded]:
+        await self.go.wait()
+        found = await super().vectors(user_id, model, limit, after=after)
+        self.read += len(found)
+        return found
+
+
+async def test_vectors_are_read_once_and_then_only_what_came_since(db: mongo.Database, user: str) -> None:
+    log, memories = mongo.MongoLog(db), Slow(db)
+    cache = CachedVectors(memories, "bag", newest=100)
+    for n in range(150):
+        await log.append(draft(user, f"m{n}"))
+    await memories.embed(user, "bag", [Embedded(f"m{n}", b"1") for n in range(150) if n != 140])
+    assert [one.seq for one in await cache.get(user)] == [n for n in range(150, 49, -1) if n != 141]
+    await log.append(draft(user, "next"))
+    await memories.embed(user, "bag", [Embedded("next", b"2"), Embedded("m140", b"3")])  # one of them late
+    memories.read = 0
+    assert [one.seq for one in await cache.get(user)] == list(range(151, 51, -1))
+    assert memories.read < 100
+    cache.forget(user)
+    assert len(await cache.get(user)) == 100
+    assert memories.read > 100
+
+
+async def test_vectors_that_come_too_late_are_there_the_next_time_unless_forgotten(
+    db: mongo.Database, user: str
+) -> None:
+    memories = Slow(db)
+    cache = CachedVectors(memories, "bag", newest=10)
+    await mongo.MongoLog(db).append(draft(user, "a"))
+    await memories.embed(user, "bag", [Embedded("a", b"1")])
+    memories.go.clear()
+    for forgotten in (True, False):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(cache.get(user), 0.02)
+        if forgotten:
+            cache.forget(user)
+    memories.go.set()
+    await eventually(lambda: memories.read == 2)
+    await eventually(lambda: not cache._reading)
+    memories.go.clear()
+    assert list(cache._entries) == [user]
 
 
 async def test_a_context_is_its_sessions_and_the_newest_counts(db: mongo.Database, user: str) -> None:

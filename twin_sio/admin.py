@@ -72,7 +72,8 @@ def main() -> int:
     commands.add_parser(
         "reseal",
         help="seal all stored text with the first of TWIN_ENCRYPTION_KEYS",
-        description="Rotation: put the new key first in TWIN_ENCRYPTION_KEYS, restart, run this, remove the old key.",
+        description="Rotation: put the new key first in TWIN_ENCRYPTION_KEYS, restart, run this (and graph-rebuild "
+        "where there is a graph), remove the old key.",
     )
     out = commands.add_parser(
         "revoke",

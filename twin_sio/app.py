@@ -54,7 +54,7 @@ from twin_sio.peers import Peers
 from twin_sio.rest import Rest
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
-from twin_sio.store.cache import CachedProfiles
+from twin_sio.store.cache import CachedProfiles, CachedVectors
 from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.limits import RedisQuotas
 from twin_sio.store.redis import RedisPresence, RedisRevocations
@@ -69,6 +69,7 @@ _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_SEARCHED = 2000  # of a user's newest messages, for what is related
 _INTERRUPT_PATIENCE_S = 1.0
 _STOP_S = 4.5
 
@@ -112,6 +113,7 @@ class Core:
     contexts: mongo.MongoContexts
     profiles: mongo.MongoProfiles
     known: CachedProfiles[Known]
+    vectors: CachedVectors | None
     personal: mongo.MongoPersonalData
     delivery: Delivery
     runner: TurnRunner
@@ -190,13 +192,23 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         quotas = RedisQuotas(settings.redis_url, channels.redis, clock.now, lambda: channels.healthy)
         limits = Limits(_bounds(settings), quotas, load)
         embedder = _embedder(settings, stack)
+        vectors = CachedVectors(memories, embedder.model, _SEARCHED) if embedder is not None else None
         known = CachedProfiles(profiles, partial(prompts.known, budget_tokens=settings.prompt_budget_tokens))
         runner = TurnRunner(
             owner=delivery.channels.instance,
             turns=turns,
             messages=messages,
             agent=TwinAgent(
-                Recall(messages, known, contexts, memories, embedder, facts, patience_s=settings.recall_ms / 1000),
+                Recall(
+                    messages,
+                    known,
+                    contexts,
+                    memories,
+                    embedder,
+                    vectors,
+                    facts,
+                    patience_s=settings.recall_ms / 1000,
+                ),
                 model,
                 budget_tokens=settings.prompt_budget_tokens,
                 chunk_interval_ms=settings.chunk_interval_ms,
@@ -235,6 +247,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             contexts=contexts,
             profiles=profiles,
             known=known,
+            vectors=vectors,
             personal=personal,
             delivery=delivery,
             runner=runner,
@@ -598,7 +611,7 @@ def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketSer
         clock=clock.now,
         new_id=clock.new_id,
     )
-    parts.delivery.on_control = _control(gateway, parts.runner, parts.known)
+    parts.delivery.on_control = _control(gateway, parts)
     return gateway
 
 
@@ -608,7 +621,9 @@ def _keys(settings: Settings) -> Keys:
     return SharedSecrets(settings.jwt_secret.get_secret_value(), *settings.previous_secrets)
 
 
-def _control(gateway: Gateway, runner: TurnRunner, known: CachedProfiles[Known]) -> Callable[[dict[str, Any]], None]:
+def _control(gateway: Gateway, parts: Core) -> Callable[[dict[str, Any]], None]:
+    runner = parts.runner
+
     def hear(words: dict[str, Any]) -> None:
         match words:
             case {"kind": "stop", "user_id": str(user_id), "turn_id": str(turn_id)}:
@@ -620,7 +635,9 @@ def _control(gateway: Gateway, runner: TurnRunner, known: CachedProfiles[Known])
             case {"kind": "owed", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
                 runner.on_owed(user_id, conversation_id)
             case {"kind": "erased", "user_id": str(user_id)}:
-                known.forget(user_id)
+                parts.known.forget(user_id)
+                if parts.vectors is not None:
+                    parts.vectors.forget(user_id)
                 runner.on_erased(user_id)
                 gateway.on_erased(user_id)
             case {"kind": "look"}:

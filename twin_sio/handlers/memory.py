@@ -10,6 +10,7 @@ from twin_sio.agent import Embedder, Said, Scribe
 from twin_sio.agent.prompts import LINE_CHARACTERS, MESSAGE_OVERHEAD, tokens
 from twin_sio.clock import Clock
 from twin_sio.domain import Event
+from twin_sio.errors import ModelUnavailable
 from twin_sio.store import Embedded, Log, Memories, Summary, Thread
 
 _EMBEDDED_BEHIND = 200  # events, newest first, in which what has no vector yet is found
@@ -52,13 +53,18 @@ class MemoryKeeper:
         """Bring vectors, title and summary up to date. Raises `ModelUnavailable` and `StorageUnavailable`."""
         # Before its messages are read: whatever is made of them goes to this conversation or nowhere.
         thread = await self._memories.thread(user_id, conversation_id)
+        failure: ModelUnavailable | None = None
         if self._embedder is not None:
-            await self._embed(self._embedder, user_id)
-        if thread is None:
-            return
-        if thread.title is None:
-            await self._entitle(thread)
-        await self._fold(thread)
+            try:
+                await self._embed(self._embedder, user_id)
+            except ModelUnavailable as error:  # of the embeddings: title and summary do not wait for it
+                failure = error
+        if thread is not None:
+            if thread.title is None:
+                await self._entitle(thread)
+            await self._fold(thread)
+        if failure is not None:
+            raise failure
 
     async def _embed(self, embedder: Embedder, user_id: str) -> None:
         bare = await self._memories.without_vector(user_id, embedder.model, _EMBEDDED_BEHIND)

@@ -10,10 +10,9 @@ from twin_sio.agent import Ask, Embedder, Known, Past, Remembered, Said
 from twin_sio.domain import Event, Fact, Json
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
 from twin_sio.store import Contexts, Facts, GraphUnavailable, Log, Memories
-from twin_sio.store.cache import CachedProfiles
+from twin_sio.store.cache import CachedProfiles, CachedVectors
 
 _ANSWERS_AFTER = 50
-_SEARCHED = 2000  # of the user's newest messages
 _RELATED = 8
 _FORMER = 10
 T = TypeVar("T")
@@ -29,6 +28,7 @@ class Recall:
         contexts: Contexts,
         memories: Memories,
         embedder: Embedder | None,
+        vectors: CachedVectors | None,
         facts: Facts | None,
         *,
         patience_s: float,
@@ -40,6 +40,7 @@ class Recall:
         self._contexts = contexts
         self._memories = memories
         self._embedder = embedder
+        self._vectors = vectors
         self._patience_s = patience_s
         self._late: set[asyncio.Task[Any]] = set()
 
@@ -102,11 +103,9 @@ class Recall:
 
     async def _related(self, ask: Ask) -> tuple[Remembered, ...]:
         """Lines that are near to what is asked, the nearest first; neither the question itself nor its answers."""
-        if self._embedder is None:
+        if self._embedder is None or self._vectors is None:
             return ()
-        vectors, (to,) = await asyncio.gather(
-            self._memories.vectors(ask.user_id, self._embedder.model, _SEARCHED), self._embedder.embed([ask.text])
-        )
+        vectors, (to,) = await asyncio.gather(self._vectors.get(ask.user_id), self._embedder.embed([ask.text]))
         near = self._embedder.nearest(to, [one.vector for one in vectors], _RELATED)
         ids = [vectors[index].message_id for index in near]
         found = {event.message_id: event for event in await self._memories.messages(ask.user_id, ids)}

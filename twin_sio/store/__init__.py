@@ -203,10 +203,11 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """The vector of a message."""
+    """The vector of a message; `seq` is the message's."""
 
     message_id: str
     vector: bytes
+    seq: int = 0
 
 
 class Memories(Protocol):
@@ -236,8 +237,8 @@ class Memories(Protocol):
         """Keep vectors with their messages; a message that is gone takes none."""
         ...
 
-    async def vectors(self, user_id: str, model: str, limit: int) -> Sequence[Embedded]:
-        """The vectors of this model of the user's newest messages, at most `limit`, newest first."""
+    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[Embedded]:
+        """The vectors of this model of the user's newest messages with `seq > after`, at most `limit`, newest first."""
         ...
 
     async def messages(self, user_id: str, message_ids: Sequence[str]) -> Sequence[Event]:

@@ -1,16 +1,18 @@
-"""What is made of a profile for every prompt, kept while the profile stays as it is."""
+"""What every prompt needs, kept in memory: what is made of a profile while it stays as it is, and opened vectors."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from twin_sio.domain import Profile
-from twin_sio.store import Profiles
+from twin_sio.store import Embedded, Memories, Profiles
 
 T = TypeVar("T")
+_BEHIND = 64  # messages that may have got their vector since the newest did
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,50 @@ class CachedProfiles(Generic[T]):
         entry = self._entries.pop(user_id, None)
         if entry is not None:
             self._left += entry.size
+
+
+class CachedVectors:
+    """The vectors of each user's `newest` messages, opened once; after that only what came since is read.
+
+    A message may have gone while its vector is still here: whoever finds one looks for its message. Holds `vectors_max`
+    at most (half a KiB each for the local model), of the users seen last.
+    """
+
+    def __init__(self, memories: Memories, model: str, newest: int, vectors_max: int = 100_000) -> None:
+        self._memories = memories
+        self._model = model
+        self._newest = newest
+        self._left = vectors_max
+        self._entries: OrderedDict[str, Sequence[Embedded]] = OrderedDict()
+        self._reading: dict[str, asyncio.Task[Sequence[Embedded]]] = {}
+
+    async def get(self, user_id: str) -> Sequence[Embedded]:
+        """The newest first. Who cannot wait for it has it read for the next time. Raises `StorageUnavailable`."""
+        task = self._reading.get(user_id)
+        if task is None:
+            task = self._reading[user_id] = asyncio.create_task(self._read(user_id))
+            task.add_done_callback(lambda ended: self._end(user_id, ended))
+        return await asyncio.shield(task)
+
+    async def _read(self, user_id: str) -> Sequence[Embedded]:
+        known = self._entries.get(user_id, ())
+        after = max(0, known[0].seq - _BEHIND) if known else 0
+        fresh = await self._memories.vectors(user_id, self._model, self._newest, after=after)
+        return (*fresh, *(one for one in known if one.seq <= after))[: self._newest]
+
+    def _end(self, user_id: str, ended: asyncio.Task[Sequence[Embedded]]) -> None:
+        failed = ended.cancelled() or ended.exception() is not None
+        if self._reading.get(user_id) is not ended:  # forgotten meanwhile
+            return
+        self.forget(user_id)
+        if failed or not ended.result():
+            return
+        self._entries[user_id] = ended.result()
+        self._left -= len(ended.result())
+        while self._left < 0:
+            self.forget(next(iter(self._entries)))
+
+    def forget(self, user_id: str) -> None:
+        """Keep nothing of this user in memory."""
+        self._reading.pop(user_id, None)
+        self._left += len(self._entries.pop(user_id, ()))

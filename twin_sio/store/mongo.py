@@ -834,13 +834,13 @@ class MongoMemories:
             await self._events.update_one({"user_id": user_id, "message_id": one.message_id}, {"$set": kept})
 
     @_stored
-    async def vectors(self, user_id: str, model: str, limit: int) -> Sequence[Embedded]:
-        query = {"user_id": user_id, "type": {"$in": list(MESSAGES)}, "vector_of": model}
-        cursor = self._events.find(query, {"message_id": 1, "vector": 1}).sort("seq", DESCENDING).limit(limit)
+    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[Embedded]:
+        query = {"user_id": user_id, "seq": {"$gt": after}, "type": {"$in": list(MESSAGES)}, "vector_of": model}
+        cursor = self._events.find(query, {"message_id": 1, "seq": 1, "vector": 1}).sort("seq", DESCENDING).limit(limit)
         found = await cursor.to_list(limit)
         # Opening 2,000 takes 25 ms where they are sealed: the loop has answers to stream meanwhile.
         return await asyncio.to_thread(
-            lambda: [Embedded(doc["message_id"], self._sealer.open(doc["vector"])) for doc in found]
+            lambda: [Embedded(doc["message_id"], self._sealer.open(doc["vector"]), doc["seq"]) for doc in found]
         )
 
     @_stored
