@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test js faults lint types contracts format setup setup-test browser clean
+.PHONY: help run test js faults eval lint types contracts format setup setup-test browser clean
 
 BIN := .venv/bin
 
@@ -21,6 +21,9 @@ js: setup-test ## the TypeScript client alone: types, size, tests against the re
 
 faults: setup-test ## break the service in every way it must survive, with figures; takes some minutes
 	@$(BIN)/python -m tests.faults
+
+eval: setup-test ## what the twin learns from labelled dialogues, and what it rightly does not; up to 10 minutes
+	@$(BIN)/python -m bench.evaluation
 
 lint: setup-test ## style and format
 	@$(BIN)/ruff check .
