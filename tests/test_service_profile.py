@@ -13,6 +13,7 @@ from tests.conftest import Connect, eventually, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_cli import a_terminal
 from tests.test_service_learning import candidates, likes
+from twin_sio.admin import statistics
 from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
@@ -321,9 +322,13 @@ async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_an
         assert await _metric(url_of(running), 'twin_traits_applied_within{le="60"}') == 2.0
         async with aiohttp.ClientSession() as http, http.get(f"{url_of(running)}/metrics") as response:
             assert user not in await response.text()
+        await parts.keeper.learn(f"{user}-2", [evidence_of(f"{user}-2", "explicit")])
+        told = await statistics(settings)
+        assert told["traits"] == {"applied": 2, "tentative": 0, "unused": 0, "rejected": 1, "superseded": 0}
+        assert (told["reject_rate"]["count"], told["applied_within_s"]["inf"]) == (1, 3)
         await parts.personal.erase(f"{user}-1", now())
         await parts.statistics.sum_up()
-        assert await _metric(url_of(running), 'twin_traits{extractor="test@1",kind="inferred",status="tentative"}') == 1
+        assert await _metric(url_of(running), 'twin_traits{extractor="test@1",kind="inferred",status="applied"}') == 1
         assert (await parts.statistics.total())["traits"] != []
         assert set(await parts.statistics.due(now() + timedelta(days=2), 10)) == {f"{user}-0", f"{user}-2"}
 

@@ -7,16 +7,20 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack
 
+import orjson
 from redis.exceptions import RedisError
 
-from twin_sio.app import facts_of, sealer_of, weights_of
+from twin_sio.app import core, facts_of, sealer_of, weights_of
 from twin_sio.channels import client
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
+from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.handlers.projection import Projector
 from twin_sio.store import GraphUnavailable, mongo
 from twin_sio.store.redis import RedisRevocations
+
+_EVERYBODY = 10_000_000
 
 
 async def reseal(settings: Settings) -> int:
@@ -61,6 +65,13 @@ async def rebuild(settings: Settings, user: str | None) -> int:
         return held
 
 
+async def statistics(settings: Settings) -> Json:
+    """Count everybody whose profile has changed since they were counted; what became of all that was learnt."""
+    async with core(settings, listen=False) as parts:
+        await parts.statistician.count_due(_EVERYBODY)
+        return await parts.statistician.everybody()
+
+
 def _show(name: str, done: int, of: int) -> None:
     print(f"\r{name}: {done} of {of}   ", end="\n" if done >= of else "", file=sys.stderr, flush=True)
 
@@ -89,6 +100,9 @@ def main() -> int:
         description="After the graph was lost, a first start with it, or a new key. May run beside the service.",
     )
     graph.add_argument("--user", help="of this user alone; else of all")
+    commands.add_parser(
+        "statistics", help="count now what became of what was learnt of all users, and print it as JSON"
+    )
     asked = parser.parse_args()
     try:
         settings = Settings.from_environment()
@@ -101,6 +115,9 @@ def main() -> int:
             raise ConfigError("TWIN_MONGODB_URL is not set: say which database.")
         if asked.command == "graph-rebuild":
             print(f"{asyncio.run(rebuild(settings, asked.user))} facts held")
+            return 0
+        if asked.command == "statistics":
+            print(orjson.dumps(asyncio.run(statistics(settings)), option=orjson.OPT_INDENT_2).decode())
             return 0
         print(f"{asyncio.run(reseal(settings))} values rewritten")
     except ConfigError as error:

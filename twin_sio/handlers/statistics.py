@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from twin_sio.agent.scoring import WEIGHTS, Weights, score
-from twin_sio.agent.statistics import WITHIN_S, Tally, report, tally, within
+from twin_sio.agent.statistics import WITHIN_S, Tally, everybody, report, tally, within
 from twin_sio.clock import Clock, iso
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
@@ -52,6 +52,12 @@ class Statistician:
         if due:
             await self._statistics.sum_up()
         return len(due)
+
+    async def everybody(self) -> Json:
+        """What all users add up to, as it was counted last; `applied_within_s` counts traits by the time it took."""
+        total = await self._statistics.total()
+        told = {name: value for name, value in report(everybody(total)).items() if name != "time_to_apply_s"}
+        return {**told, "applied_within_s": {f"{row['bound_s']:g}": row["count"] for row in total.get("within", ())}}
 
     async def _count(self, user_id: str) -> Tally:
         began = self._clock()
