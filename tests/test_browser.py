@@ -282,7 +282,7 @@ async def test_a_bad_answer_is_put_right_in_the_users_own_words(
 
 async def test_an_edit_that_is_called_off_changes_nothing(opened: Opened, user: str, model: ScriptedModel) -> None:
     page = await opened(user)
-    await learnt(page, model, "I play the oboe", "interests.likes", "oboe")
+    await learnt(page, model, "I like the oboe", "interests.likes", "oboe")
     await page.locator("#open-profile").click()
     await page.locator("[data-action=edit]").click()
     await page.keyboard.type("flute")

@@ -42,9 +42,9 @@ async def test_the_reasons_told_give_the_profiles_number(
 ) -> None:
     client = await connect()
     await taught(client, model, f"I live in Faro, {user}", likes("Faro", "I live in Faro", key="location.city"))
-    again = candidates(likes("Faro", "Here in Faro", "inferred", "location.city"))
-    model.script(contains=f"Here in Faro, {user}", json_answer=again)
-    await client.ask(f"Here in Faro, {user}")
+    again = candidates(likes("Faro", "More Faro for me", "inferred", "location.city"))
+    model.script(contains=f"More Faro for me, {user}", json_answer=again)
+    await client.ask(f"More Faro for me, {user}")
     await eventually(lambda: _reasons(client, 2))
     status, profile = await get(url, "/v1/profile", user)
     (trait,) = profile["traits"]
@@ -89,10 +89,10 @@ async def test_a_terminal_tells_why_in_the_users_own_words(
     await taught(await connect(), model, f"I adore figs, {user}", likes("figs", "I adore figs", key="food.likes"))
     async with a_terminal(url, user, "laptop") as terminal:
         terminal.enter("/profile")
-        await terminal.shows("food.likes")
+        await terminal.shows("interests.likes")
         terminal.enter("/why")
         await terminal.shows("Which trait?")
-        terminal.enter("/why food.likes")
+        terminal.enter("/why interests.likes")
         await terminal.shows("I adore figs")
         await terminal.shows("(1 + S) / (2 + S + C) = 0.9000, S = 8.00, C = 0.00")
 
@@ -118,19 +118,19 @@ async def test_a_rating_changes_the_traits_that_the_answer_used_and_its_receipt_
     connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
     client = await connect()
-    used, traits = await answered_from(client, model, user, likes("mate", "I drink mate", key="food.likes"))
+    used, traits = await answered_from(client, model, user, likes("mate", "I like mate", key="food.likes"))
     await taught(client, model, f"I love chess, {user}", likes("chess", "I love chess", key="hobbies.games"))
     (changed,) = await client.feedback(used, "down")
     assert (changed["trait_id"], changed["reason"]) == (traits[0]["trait_id"], "down")
     assert changed["confidence"] == round(9 / 10.75, 4)
-    assert await sums(client) == [(8, 0.75), (8, 0)]
+    assert sorted(await sums(client)) == [(8, 0), (8, 0.75)]
 
 
 async def test_the_newest_rating_counts_a_repeat_changes_nothing_and_none_takes_it_back(
     connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
     client, tablet = await connect(), await connect()
-    used, _ = await answered_from(client, model, user, likes("tea", "I drink tea", key="food.likes"))
+    used, _ = await answered_from(client, model, user, likes("tea", "I like tea", key="food.likes"))
     assert len(await client.feedback(used, "up")) == 1
     assert await sums(client) == [(8.25, 0)]
     assert await tablet.feedback(used, "up") == []
@@ -145,7 +145,7 @@ async def test_the_same_feedback_twice_gets_the_same_receipt_and_counts_once(
 ) -> None:
     seen: list[dict[str, Any]] = []
     client = await connect(on_envelope=lambda way, envelope: seen.append(envelope) if way == "in" else None)
-    used, _ = await answered_from(client, model, user, likes("rum", "I drink rum", key="food.likes"))
+    used, _ = await answered_from(client, model, user, likes("rum", "I like rum", key="food.likes"))
     for _ in range(2):
         await client._submit("feedback", {"message_id": used, "rating": "down"}, message_id="once")
         await client.heartbeat()
@@ -160,8 +160,8 @@ async def test_enough_bad_ratings_take_a_trait_out_of_use_on_every_device(
     connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
     client, tablet = await connect(), await connect()
-    text = f"I am told I like ska, {user}"
-    await taught(client, model, text, likes("ska", "I like ska", "inferred", "music.likes"))
+    text = f"More ska for me tonight, {user}"
+    await taught(client, model, text, likes("ska", "More ska for me tonight", "inferred", "music.likes"))
     (trait,) = (await client.profile())["traits"]
     assert trait["status"] == "tentative"
     answer = await client.ask(f"So, {user}?")
@@ -195,8 +195,8 @@ async def test_a_correction_whose_job_was_lost_is_found_again_and_learnt_once(
 ) -> None:
     client = await connect()
     answer = await client.ask(f"Where am I, {user}?")
-    right = f"In Bergen, I live there, {user}"
-    model.script(contains=f'"{right}', json_answer=candidates(likes("Bergen", "In Bergen", key="location.city")))
+    right = f"I live in Bergen, {user}"
+    model.script(contains=f'"{right}', json_answer=candidates(likes("Bergen", "I live in Bergen", key="location.city")))
     desk = instance._parts.desk
 
     async def lost(*_: str) -> None:
@@ -247,7 +247,7 @@ async def test_what_the_user_confirmed_stands_first_in_the_next_prompt(
     connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
     client = await connect()
-    found = [likes("tea", "I drink tea", key="food.likes"), likes("Bonn", "I live in Bonn", "change", "location.city")]
+    found = [likes("tea", "I like tea", key="food.likes"), likes("Bonn", "I moved to Bonn", "change", "location.city")]
     _, traits = await answered_from(client, model, user, *found)
     before = prompt_to(model, f"What do you think of it, {user}?")
     assert before.index("Bonn") < before.index("tea")
@@ -281,8 +281,13 @@ async def test_statistics_tell_what_became_of_what_was_learnt(
     url: str, connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
     client = await connect()
-    _, traits = await answered_from(client, model, user, likes("tea", "I drink tea", key="food.likes"))
-    await taught(client, model, f"Maybe go, {user}", likes("go", "Maybe go", "inferred", "hobbies.games"))
+    _, traits = await answered_from(client, model, user, likes("tea", "I like tea", key="food.likes"))
+    await taught(
+        client,
+        model,
+        f"More go for me tonight, {user}",
+        likes("go", "More go for me tonight", "inferred", "hobbies.games"),
+    )
     await client.correct(traits[0]["trait_id"], "reject")
     status, told = await get(url, "/v1/profile/statistics", user)
     assert status == 200

@@ -106,9 +106,9 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         settings = Settings.from_environment()
+        if asked.command in ("revoke", "statistics") and not settings.redis_url:
+            raise ConfigError("TWIN_REDIS_URL is not set: say which Redis.")
         if asked.command == "revoke":
-            if not settings.redis_url:
-                raise ConfigError("TWIN_REDIS_URL is not set: say which Redis.")
             print(f"{asyncio.run(revoke(settings, asked.user, asked.token, asked.for_s))} revoked")
             return 0
         if not settings.mongodb_url:

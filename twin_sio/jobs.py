@@ -15,6 +15,7 @@ from arq.constants import job_key_prefix
 from redis.asyncio import ConnectionPool
 
 from twin_sio.agent import Extractor
+from twin_sio.agent.scoring import RATINGS
 from twin_sio.channels import FAILURES
 from twin_sio.clock import Clock
 from twin_sio.domain import Event, Evidence, Exchange, Turn
@@ -203,7 +204,8 @@ async def _evidence(desk: Desk, exchange: Exchange) -> Sequence[Evidence]:
         await desk.keeper.learn(exchange.user_id, plain, in_response_to=exchange.message_id)
         raise
     held = await desk.profiles.evidence(exchange.user_id) if found else ()
-    return desk.extractor.unsaid(found, [piece for piece in held if piece.message_id == exchange.message_id])
+    read = [piece for piece in held if piece.message_id == exchange.message_id and piece.kind not in RATINGS]
+    return desk.extractor.unsaid(found, read)
 
 
 async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:
