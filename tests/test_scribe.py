@@ -59,12 +59,31 @@ async def test_what_was_said_is_told_as_data(server, scribe):
 
 
 async def test_a_summary_is_cut_to_its_measure_and_keeps_the_newest(server, scribe):
-    points = [f"{n} " + "p" * 300 for n in range(30)]
-    server.script(json_answer=json.dumps({"points": [*points, "", 7, "last"]}))
+    points = [f"{n} soup " + "p" * 300 for n in range(30)]
+    server.script(json_answer=json.dumps({"points": [*points, "", 7, "last soup"]}))
     kept = await scribe.summary([], SAID, 250)
-    assert kept[-1] == "last"
+    assert kept[-1] == "last soup"
     assert [len(point) for point in kept[:-1]] == [200] * 4
     assert kept[-2].startswith("29 ")
+
+
+@pytest.mark.parametrize(
+    ("said", "point", "is_kept"),
+    [
+        ("Was soll ich kochen? Ich habe Kartoffeln und Lauch.", "Sie haben Kartoffeln und Lauch zum Kochen.", True),
+        ("What shall I cook? I have potatoes and leeks.", "They cook with potatoes and leeks tonight.", True),
+        ("今晚我应该做什么菜？我有土豆。", "他们有土豆，想做菜。", True),
+        (
+            "What shall I cook?",
+            "I'm going to the pub tomorrow for a plate of spaghetti.",
+            False,
+        ),
+        ("Meine Schwester heiratet in Lissabon.", "The new restaurant is in the corner, so I can't miss it.", False),
+    ],
+)
+async def test_a_point_that_is_made_of_nothing_that_was_said_is_dropped(server, scribe, said, point, is_kept):
+    server.script(json_answer=json.dumps({"points": [point]}))
+    assert list(await scribe.summary([], [Said("user", said, 1)], 100)) == ([point] if is_kept else [])
 
 
 @pytest.mark.parametrize("answered", ["no json", '{"points": "x"}', '{"points": []}'])

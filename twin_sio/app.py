@@ -234,7 +234,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         memory = MemoryKeeper(
             messages,
             memories,
-            ModelScribe(model),
+            ModelScribe(model) if settings.summaries else None,
             embedder,
             clock.now,
             budget_tokens=settings.prompt_budget_tokens,

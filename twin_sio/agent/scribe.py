@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
 from twin_sio.agent import Said, Scribe, prompts
 from twin_sio.agent.extract import JsonModel
+from twin_sio.agent.scoring import normal
 
 _QUOTES = " \t\"'`*#.\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 
@@ -33,13 +35,29 @@ class ModelScribe(Scribe):
         )
         listed = (found or {}).get("points")
         told = [_plain(one)[: prompts.POINT_CHARACTERS] for one in listed] if isinstance(listed, list) else []
+        source = normal("\n".join((*points, *(one.text for one in said))))
         kept: list[str] = []
-        for point in reversed([one for one in told if one][-prompts.MAX_POINTS :]):
+        for point in reversed([one for one in told if one and _is_grounded(one, source)][-prompts.MAX_POINTS :]):
             budget_tokens -= prompts.tokens(point) + 1
             if budget_tokens < 0:
                 break
             kept.append(point)
         return kept[::-1]
+
+
+def _is_grounded(point: str, source: str) -> bool:
+    """Whether a third of the words that say something stand in what was said: a model that invents is soon noticed.
+
+    Words are compared by how they begin, since they are inflected; scripts without case, and words, two characters at
+    a time.
+    """
+    parts: list[str] = []
+    for word in re.findall(r"\w+", normal(point)):
+        if word.upper() == word:
+            parts += [word[at : at + 2] for at in range(max(1, len(word) - 1))]
+        elif len(word) >= 4:
+            parts.append(word[:5])
+    return 3 * sum(part in source for part in parts) >= len(parts)
 
 
 def _plain(value: object) -> str:

@@ -27,7 +27,7 @@ class MemoryKeeper:
         self,
         messages: Log,
         memories: Memories,
-        scribe: Scribe,
+        scribe: Scribe | None,
         embedder: Embedder | None,
         clock: Clock,
         *,
@@ -59,10 +59,10 @@ class MemoryKeeper:
                 await self._embed(self._embedder, user_id)
             except ModelUnavailable as error:  # of the embeddings: title and summary do not wait for it
                 failure = error
-        if thread is not None:
+        if thread is not None and self._scribe is not None:
             if thread.title is None:
-                await self._entitle(thread)
-            await self._fold(thread)
+                await self._entitle(self._scribe, thread)
+            await self._fold(self._scribe, thread)
         if failure is not None:
             raise failure
 
@@ -72,15 +72,15 @@ class MemoryKeeper:
         kept = [Embedded(event.message_id, vector) for event, vector in zip(bare, vectors, strict=True)]
         await self._memories.embed(user_id, embedder.model, kept)
 
-    async def _entitle(self, thread: Thread) -> None:
+    async def _entitle(self, scribe: Scribe, thread: Thread) -> None:
         page = await self._messages.page(
             thread.user_id, thread.conversation_id, before=None, after=0, limit=_TITLE_LINES
         )
         lines = _standing(page.events)
-        if lines and (title := await self._scribe.title([_said(event) for event in lines])):
+        if lines and (title := await scribe.title([_said(event) for event in lines])):
             await self._memories.entitle(thread, title, lines[0].at)
 
-    async def _fold(self, thread: Thread) -> None:
+    async def _fold(self, scribe: Scribe, thread: Thread) -> None:
         """Fold what the history of a prompt may not hold any more into the summary, the oldest first."""
         for _ in range(_FOLDS):
             before = thread.summary
@@ -91,7 +91,7 @@ class MemoryKeeper:
             if not lines:
                 return
             told = [_said(event) for event in lines]
-            points = await self._scribe.summary(before.points, told, self._budget // 8)
+            points = await scribe.summary(before.points, told, self._budget // 8)
             if not points:  # the model is not up to it: rather no summary than a hole in one
                 return
             since = min(filter(None, (before.since, *(event.at for event in lines))))
