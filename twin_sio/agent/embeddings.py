@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,13 +41,15 @@ class _Vectors:
 class LocalEmbedder(_Vectors, Embedder):
     """WordLlama out of its wheel: 256 dimensions, 0.04 ms a sentence, no download, no network.
 
-    Made for one process and loaded when first used (0.9 s, 90 MB), in a thread.
+    Made once per process, on the main thread: it imports the library (0.5 s), and Python 3.11 may fail to compile
+    anything while another thread imports. The weights are loaded when first used (0.3 s, 90 MB), in a thread.
     """
 
     model = "wordllama-256"
 
     def __init__(self, floor: float) -> None:
         super().__init__(floor)
+        self._library = importlib.import_module("wordllama")
         self._loading: asyncio.Task[Any] | None = None
 
     @staticmethod
@@ -56,13 +59,17 @@ class LocalEmbedder(_Vectors, Embedder):
 
     async def embed(self, texts: Sequence[str]) -> Sequence[bytes]:
         if self._loading is None:
-            self._loading = asyncio.create_task(asyncio.to_thread(_load))
+            self._loading = asyncio.create_task(asyncio.to_thread(self._load))
         try:
             loaded = await asyncio.shield(self._loading)  # whoever cannot wait so long leaves it to the next
-        except (ImportError, OSError, ValueError):
+        except (OSError, ValueError):
             raise ModelUnavailable from None  # installed, and broken
         cut = [text[:_CHARACTERS] for text in texts]
         return await asyncio.to_thread(lambda: _unit(loaded.embed(cut)))
+
+    def _load(self) -> Any:
+        place = Path(str(self._library.__file__)).parent
+        return self._library.WordLlama.load(cache_dir=place, disable_download=True)
 
 
 class EndpointEmbedder(_Vectors, Embedder):
@@ -89,12 +96,6 @@ class EndpointEmbedder(_Vectors, Embedder):
     async def close(self) -> None:
         """Close every connection."""
         await self._client.close()
-
-
-def _load() -> Any:
-    import wordllama  # 90 MB: only whoever embeds loads it
-
-    return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 
 
 def _unit(rows: Any) -> list[bytes]:

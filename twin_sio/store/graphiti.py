@@ -12,11 +12,9 @@ What was learnt about the library, and is held by `tests/test_graphiti.py`:
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -39,7 +37,12 @@ class GraphitiFacts:
     """`Facts`. Where there is a key, what a fact says is sealed, and the graph shows only when it held."""
 
     def __init__(self, url: str, sealer: Sealer) -> None:
-        """`url`: `redis://` or `falkor://`, of a FalkorDB that is no cluster. Connects when it is first used."""
+        """`url`: `redis://` or `falkor://`, of a FalkorDB that is no cluster. Connects when it is first used.
+
+        Imports the library, which takes a second, on the thread that it is called on: Python 3.11 may fail to compile
+        anything while another thread imports.
+        """
+        _library()
         self._sealer = sealer
         scheme, _, rest = url.partition("://")
         self._redis: Redis = Redis.from_url(
@@ -54,7 +57,7 @@ class GraphitiFacts:
         await self._redis.aclose()
 
     async def read(self, user_id: str) -> Sequence[Fact]:
-        library = await asyncio.to_thread(_library)
+        library = _library()
         name = _name(user_id)
         with _failures_named():
             try:
@@ -72,7 +75,7 @@ class GraphitiFacts:
     async def write(
         self, user_id: str, facts: Sequence[Fact], gone: Sequence[Fact], traits_gone: Sequence[str]
     ) -> None:
-        library = await asyncio.to_thread(_library)
+        library = _library()
         name = _name(user_id)
         with _failures_named():
             driver = library.Driver(falkor_db=_Client(self._redis), database=name)
@@ -155,17 +158,9 @@ class _Client:
         return graph
 
 
-_importing = threading.Lock()
-
-
-def _library() -> SimpleNamespace:
-    """What is used of graphiti-core; takes a second the first time."""
-    with _importing:  # the cache by itself lets several threads import at once
-        return _imported()
-
-
 @functools.cache
-def _imported() -> SimpleNamespace:
+def _library() -> SimpleNamespace:
+    """What is used of graphiti-core."""
     set_variable("GRAPHITI_TELEMETRY_ENABLED", "false")
     with variables(PYTHON_DOTENV_DISABLED="1"):
         from falkordb.asyncio.graph import AsyncGraph
