@@ -153,6 +153,7 @@ async def test_two_devices_of_one_user_see_the_same_conversation_live(
 ) -> None:
     laptop, phone = await opened(user), await opened(user, viewport={"width": 390, "height": 760})
     await expect(laptop.locator("#devices li")).to_have_count(2, timeout=PATIENCE_MS)
+    model.script(contains="We cook", token_delay_s=0.25)  # slow enough to be looked at on both
     await say(laptop, "We cook for my sister tonight.")
     for device in (laptop, phone):
         streaming = device.locator("[data-role=twin][data-state=streaming] .text")
