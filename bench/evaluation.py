@@ -82,8 +82,9 @@ class Dialogue:
 
 
 def load(path: Path = DIALOGUES) -> list[Dialogue]:
-    """The labelled dialogues, one JSON object a line."""
-    return [_dialogue(json.loads(line)) for line in path.read_text().splitlines()]
+    """The labelled dialogues, one JSON object a line; the first of each topic first, so that a part has all kinds."""
+    told = [_dialogue(json.loads(line)) for line in path.read_text().splitlines()]
+    return sorted(told, key=lambda dialogue: int(dialogue.id.rpartition("-")[2]))
 
 
 def _dialogue(told: dict[str, Any]) -> Dialogue:
@@ -105,6 +106,7 @@ class Result:
     """What came of it, counted. `pairs` are a trait's confidence and whether it is so."""
 
     dialogues: int = 0
+    of: int = 0
     turns: int = 0
     failed: int = 0
     seconds: float = 0.0
@@ -146,7 +148,7 @@ async def evaluate(
     reader: Reader, dialogues: Sequence[Dialogue], seconds: float, tick: Callable[[], None] = lambda: None
 ) -> Result:
     """Have `reader` read every dialogue; what `seconds` do not suffice for is left out, whole dialogues at a time."""
-    result, began, waiting = Result(), time.monotonic(), list(dialogues)[::-1]
+    result, began, waiting = Result(of=len(dialogues)), time.monotonic(), list(dialogues)[::-1]
 
     async def work() -> None:
         while waiting and time.monotonic() - began < seconds:
@@ -286,13 +288,12 @@ def _obedient(said: Said) -> str:
 
 def tables(results: dict[str, Result]) -> str:
     """The generated part of the page, in Markdown."""
-    head = (
-        "| | dialogues | recall | precision | updates right | traps learnt | resistance | ECE | Brier | s a message |\n"
-    )
-    rows = [head, "|---|---|---|---|---|---|---|---|---|---|\n"]
+    head = "| | dialogues | no answer | recall | precision | updates right | traps learnt | resistance | ECE | Brier | s a message |\n"
+    rows = [head, "|---|---|---|---|---|---|---|---|---|---|---|\n"]
     for name, r in results.items():
         cells = (
-            f"{r.dialogues}",
+            f"{r.dialogues} of {r.of}",
+            f"{r.failed} of {r.turns}",
             f"{r.found} of {r.expected} ({_share(r.found, r.expected)})",
             f"{r.right} of {r.learnt} ({_share(r.right, r.learnt)})",
             f"{r.updated} of {r.updates}",

@@ -64,7 +64,9 @@ async def test_the_scorer_counts_what_is_right_what_is_missed_and_what_was_a_tra
     assert [(round(p, 2), so) for p, so in sorted(result.pairs)] == [(0.9, False), (0.9, False), (0.9, True)]
     assert result.brier == pytest.approx((0.81 * 2 + 0.01) / 3, abs=1e-3)
     assert result.ece == pytest.approx(0.9 - 1 / 3, abs=1e-3)
-    assert "| d, all | 1 | 1 of 2 (50 %) | 1 of 3 (33 %) | 0 of 1 | 1 of 2 | 50 % |" in tables({"d, all": result})
+    assert "| d, all | 1 of 1 | 0 of 1 | 1 of 2 (50 %) | 1 of 3 (33 %) | 0 of 1 | 1 of 2 | 50 % |" in tables(
+        {"d, all": result}
+    )
 
 
 async def test_what_the_time_does_not_suffice_for_is_left_out():

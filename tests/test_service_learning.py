@@ -97,7 +97,7 @@ async def test_without_a_model_what_is_plain_is_learned_at_once_and_the_rest_lat
     await client.ask(text)
     await client.until(lambda state: state.profile_version == 1)
     assert [trait["value"] for trait in (await client.profile())["traits"]] == ["Berlin"]
-    again = likes("Berlin", "I live in Berlin", kind="change", key="home.town")
+    again = likes("Berlin", "I live in Berlin", key="home.region")
     cats = likes("two cats", "I have two cats", key="pets.has")
     model.script(contains=asked_to_learn, json_answer=candidates(again, cats))
     await client.until(lambda state: state.profile_version == 2, timeout=20)
