@@ -288,8 +288,20 @@ def _obedient(said: Said) -> str:
 
 def tables(results: dict[str, Result]) -> str:
     """The generated part of the page, in Markdown."""
-    head = "| | dialogues | no answer | recall | precision | updates right | traps learnt | resistance | ECE | Brier | s a message |\n"
-    rows = [head, "|---|---|---|---|---|---|---|---|---|---|---|\n"]
+    columns = [
+        "dialogues",
+        "no answer",
+        "recall",
+        "precision",
+        "updates right",
+        "traps learnt",
+        "resistance",
+        "ECE",
+        "Brier",
+        "s a message",
+    ]
+    head = f"| | {' | '.join(columns)} |\n"
+    rows = [head, "|---" * (len(columns) + 1) + "|\n"]
     for name, r in results.items():
         cells = (
             f"{r.dialogues} of {r.of}",
