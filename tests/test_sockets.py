@@ -262,7 +262,7 @@ async def test_a_connection_is_closed_plainly_after_what_is_queued() -> None:
         frame = event_frame("last", {"type": "last", "payload": {}, "metadata": {}})
         (sid,) = one.connected
         one.server.write(sid, message(frame))
-        one.server.close(sid)
+        one.server.close(sid, "draining")
         await asyncio.wait_for(raw.closed.wait(), 5)
         assert raw.of("last")
         assert raw.leave is None  # no Socket.IO disconnect: it comes back by itself
@@ -276,7 +276,7 @@ async def test_a_stock_client_comes_back_after_a_plain_close_and_stays_away_afte
         await client.connect(one.url, transports=["websocket"])
         try:
             await eventually(lambda: len(one.connected) == 1)
-            one.server.close(one.connected[0])
+            one.server.close(one.connected[0], "draining")
             await eventually(lambda: len(one.connected) == 2 and client.connected)
             await one.server.disconnect(one.connected[1])
             await eventually(lambda: not client.connected)
@@ -291,7 +291,7 @@ async def test_a_client_that_ignores_the_close_is_cut_off() -> None:
         before = len(asyncio.all_tasks())
         client = deaf(one.url)
         (sid,) = await eventually(lambda: one.connected)
-        one.server.close(sid)
+        one.server.close(sid, "draining")
         await eventually(lambda: one.entries == 0)
         await tasks_back_to(before)
         client.close()
@@ -405,7 +405,7 @@ async def test_a_polling_client_is_told_of_the_close_and_forgotten() -> None:
             assert response.status == 200
         (sid,) = await eventually(lambda: one.connected)
         one.server.write(sid, message(event_frame("last", {})))
-        one.server.close(sid)
+        one.server.close(sid, "draining")
         async with http.get(at) as response:
             packets = (await response.text()).split("\x1e")
         assert packets[-1] == "1"  # Engine.IO's close: the client comes back by itself

@@ -51,13 +51,14 @@ from twin_sio.jobs import Desk, Queue
 from twin_sio.load import Load, Watermarks
 from twin_sio.local import Child, Embedded, EngineError
 from twin_sio.peers import Peers
+from twin_sio.rawdoor import RawDoor
 from twin_sio.rest import Rest
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
 from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.limits import RedisQuotas
-from twin_sio.store.redis import RedisPresence, RedisRevocations
+from twin_sio.store.redis import RedisPresence, RedisRevocations, RedisTickets
 from twin_sio.store.sealing import Sealer
 
 log = structlog.get_logger("app")
@@ -401,9 +402,12 @@ class Metrics:
 class Service:
     """One running instance of the server."""
 
-    def __init__(self, settings: Settings, parts: Core, sockets: SocketServer, gateway: Gateway, rest: Rest) -> None:
+    def __init__(
+        self, settings: Settings, parts: Core, sockets: SocketServer, gateway: Gateway, door: RawDoor, rest: Rest
+    ) -> None:
         self._settings = settings
         self._parts = parts
+        self._door = door
         self._rest = rest
         self._gateway = gateway
         self._sockets = sockets
@@ -417,7 +421,7 @@ class Service:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._show_metrics)
-        app.router.add_routes(self._rest.routes())
+        app.router.add_routes([self._door.route(), *self._rest.routes()])
         if self._settings.is_dev:
             for path in (*_PAGES, "/socket.io.min.js"):
                 app.router.add_get(path, self._page)
@@ -480,8 +484,18 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         gateway = _gateway(settings, parts, shared, sockets)
         gateway.start()
         stack.push_async_callback(gateway.stop)
+        tickets = RedisTickets(parts.delivery.channels.redis)
+        door = RawDoor(
+            gateway,
+            sockets.lines,
+            tickets,
+            clock.new_id,
+            origins=settings.cors_origins,
+            ping_s=settings.stale_s * 5 / 9,
+        )
         rest = Rest(
             authenticator=shared.authenticator,
+            tickets=tickets,
             limits=parts.limits,
             peers=shared.peers,
             personal=parts.personal,
@@ -493,7 +507,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             clock=clock.now,
             new_id=clock.new_id,
         )
-        instance = Service(settings, parts, sockets, gateway, rest)
+        instance = Service(settings, parts, sockets, gateway, door, rest)
         runner = web.AppRunner(instance.routes(), shutdown_timeout=1.0, access_log=None)
         stack.push_async_callback(_close, sockets, runner)
         watching = asyncio.create_task(parts.load.run())

@@ -312,6 +312,13 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             feed = self._feeds[user_id] = _Feed(self, user_id)
         return feed
 
+    def enter(self, sid: str, user_id: str) -> None:
+        """Put the connection into its user's room; `detach` or the library's disconnect takes it out."""
+        if sid in self.server.lines:
+            # The library knows nobody who came through another door: it would look for them in vain in its own room.
+            self.basic_enter_room(sid, NAMESPACE, None, eio_sid=f"raw-{sid}")
+        self.basic_enter_room(sid, NAMESPACE, room(user_id))
+
     def attach(self, caller: Caller, *, head: int, last_seq: int | None) -> None:
         """Serve a connection from now on: what it missed after `last_seq`, `resumed`, then live events. Without
         `last_seq`: live from `head`, which was read after `prepare`."""
@@ -336,6 +343,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def detach(self, caller: Caller) -> None:
         """The connection is gone. Its user's channel is kept for a while: it tends to come back."""
+        if caller.connection_id in self.server.lines:  # of the others the library takes care itself
+            self.basic_disconnect(caller.connection_id, NAMESPACE)
         feed = self._feeds.get(caller.user_id)
         if feed is None:
             return

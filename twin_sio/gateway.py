@@ -15,12 +15,13 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from aiohttp import web
 from socketio.exceptions import ConnectionRefusedError as SocketRefused
 
 from twin_sio.auth import Authenticator, auth_expired
 from twin_sio.clock import Clock, NewId, iso
-from twin_sio.delivery import Delivery, room
-from twin_sio.domain import Caller, Device
+from twin_sio.delivery import Delivery
+from twin_sio.domain import Caller, Device, Identity
 from twin_sio.errors import (
     AuthExpired,
     Forbidden,
@@ -51,7 +52,7 @@ from twin_sio.protocol import (
     parse,
     parse_auth,
 )
-from twin_sio.sockets import NAMESPACE, SocketServer, ack_frame, message
+from twin_sio.sockets import SocketServer, ack_frame, bearer, message
 from twin_sio.store import Log, Presence, Profiles, Revocations
 
 log = structlog.get_logger("gateway")
@@ -74,6 +75,17 @@ class _Connection:
     waiting: deque[tuple[str, list[Any], int | None]] = field(default_factory=deque)
     worker: asyncio.Task[None] | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """What somebody who wants to come in has to show: `auth` as the client sent it, the token of its headers, or an
+    identity that was checked before (by a ticket)."""
+
+    request: web.Request
+    auth: object
+    token: str | None
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +150,11 @@ class Gateway:
         if missing:
             raise ValueError(f"events without a handler: {sorted(missing)}")
         server.on("connect", self._connect)
-        server.on("disconnect", self._disconnect)
-        server.on_knock = self._may_knock
-        server.on_connected = self._connected
-        server.on_event = self._take
-        server.on_malformed = self._malformed
+        server.on("disconnect", self.left)
+        server.on_knock = lambda environ: self.may_knock(environ["aiohttp.request"])
+        server.on_connected = self.greet
+        server.on_event = self.take
+        server.on_malformed = self.malformed
 
     @property
     def connections(self) -> int:
@@ -163,42 +175,48 @@ class Gateway:
     # -- getting in --------------------------------------------------------------------------------------------------
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
+        request = environ["aiohttp.request"]
+        try:
+            await self.enter(sid, Knock(request, auth, bearer(request)))
+        except Refused as refused:
+            raise SocketRefused(refused.message, refused.as_data()) from None
+
+    async def enter(self, sid: str, knock: Knock) -> None:
+        """Let a connection in under this id, or raise `Refused`. Nothing reaches it before `greet`."""
         try:
             async with asyncio.timeout(_ADMISSION_S):
-                connection = await self._admit(sid, environ, auth)
+                connection = await self._admit(sid, knock)
             self._refuse_while_draining()  # it may have begun since
-            self._connections[sid] = connection
-            self._by_session.setdefault(_session_key(connection.caller), set()).add(sid)
         except Refused as refused:
             self.on_error(refused.reason)
-            raise SocketRefused(refused.message, refused.as_data()) from None
+            raise
         except (StorageUnavailable, TimeoutError):
             raise self._unavailable("The store cannot be reached.") from None
         except Exception:
             error_id = self._new_id()
             log.exception("connect_failed", error_id=error_id)
             raise self._unavailable(f"Something went wrong on our side ({error_id}).") from None
+        self._connections[sid] = connection
+        self._by_session.setdefault(_session_key(connection.caller), set()).add(sid)
 
-    def _unavailable(self, text: str) -> Exception:
+    def _unavailable(self, text: str) -> Refused:
         self.on_error("unavailable")
-        refused = Refused("unavailable", text, retryable=True, retry_after_ms=2_000)
-        error: Exception = SocketRefused(refused.message, refused.as_data())
-        return error
+        return Refused("unavailable", text, retryable=True, retry_after_ms=2_000)
 
-    async def _admit(self, sid: str, environ: dict[str, Any], auth: object) -> _Connection:
+    async def _admit(self, sid: str, knock: Knock) -> _Connection:
         self._refuse_while_draining()
-        await self._limits.knock(self._peers.of(environ["aiohttp.request"]))
+        await self._limits.knock(self._peers.of(knock.request))
         try:
-            sent = parse_auth(auth)
+            sent = parse_auth(knock.auth)
         except InvalidMessage as error:
             code = "session_invalid" if error.field == "auth.session_id" else "auth_invalid"
             raise Refused(code, f"The auth payload is refused: {error.field}.") from None
-        identity = await self._authenticator.identify(sent.token or _bearer(environ))
+        identity = knock.identity or await self._authenticator.identify(sent.token or knock.token)
         if sent.user_id is not None and sent.user_id != identity.user_id:
             raise Refused("auth_user_mismatch", "The token belongs to another user.")
         if not identity.scopes & {"twin:chat", "twin:profile"}:
             raise Refused("auth_forbidden", "The token has no scope for this service.")
-        session_id = sent.session_id or environ.get("HTTP_X_SESSION_ID") or self._new_id()
+        session_id = sent.session_id or knock.request.headers.get("X-Session-ID") or self._new_id()
         if not is_id(session_id):
             raise Refused("session_invalid", "A session id has 1 to 128 of A-Z a-z 0-9 . _ : -")
         device = Device(sent.device.name, sent.device.platform, sent.device.app_version)
@@ -208,11 +226,11 @@ class Gateway:
         await self._delivery.prepare(caller.user_id)
         return await self._look_up(caller, sent)
 
-    def _may_knock(self, environ: Mapping[str, Any]) -> bool:
+    def may_knock(self, request: web.Request) -> bool:
         """Whether a socket may be opened at all. A wall for those who never say who they are; before it each connect
         is counted over all instances, and refused with a code."""
         most = 2 * self._settings.knocks_per_minute
-        address = self._peers.of(environ["aiohttp.request"])
+        address = self._peers.of(request)
         return not most or self._knocks.of(address, most / 60, most).take() is None
 
     def _refuse_while_draining(self) -> None:
@@ -237,7 +255,7 @@ class Gateway:
         if len(live - {caller.session_id}) >= self._settings.sessions:
             raise Refused("too_many_sessions", "Too many devices are connected.", retryable=True, retry_after_ms=10_000)
 
-    def _connected(self, sid: str) -> None:
+    def greet(self, sid: str) -> None:
         """The client knows that it is connected: greet it before anything else reaches it."""
         connection = self._connections.get(sid)
         if connection is None:
@@ -253,7 +271,7 @@ class Gateway:
             return
         self._delivery.to_session(caller, self._session_ready(connection, sessions))
         connection.greeted = True
-        await self._delivery.enter_room(sid, NAMESPACE, room(caller.user_id))
+        self._delivery.enter(sid, caller.user_id)
         self._delivery.attach(caller, head=connection.head, last_seq=connection.last_seq)
         self._tell_presence(caller, "joined", sessions)
         self._watch_expiry(connection)
@@ -316,7 +334,8 @@ class Gateway:
 
     # -- leaving -----------------------------------------------------------------------------------------------------
 
-    async def _disconnect(self, sid: str, reason: object = None) -> None:
+    async def left(self, sid: str, reason: object = None) -> None:
+        """The connection is gone."""
         connection = self._connections.pop(sid, None)
         if connection is None:
             return
@@ -349,7 +368,7 @@ class Gateway:
         for start in range(0, len(clients), batch):
             await asyncio.sleep(within_s / batches)  # before, too: the clients are to read the word first
             for sid, _ in clients[start : start + batch]:
-                self._server.close(sid)
+                self._server.close(sid, "draining")
 
     def start(self) -> None:
         """Begin to look after connections."""
@@ -384,7 +403,7 @@ class Gateway:
             self._watch_expiry(connection)
             return
         self._tell_error(connection.caller, AuthExpired(), None, None)
-        self._server.close(connection.caller.connection_id)
+        self._server.close(connection.caller.connection_id, "expired")
 
     def _is_expired(self, caller: Caller, at: datetime) -> bool:
         return (at - caller.identity.expires_at).total_seconds() >= self._settings.leeway_s
@@ -424,7 +443,7 @@ class Gateway:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def _take(self, sid: str, name: str, args: list[Any], ack_id: int | None) -> None:
+    def take(self, sid: str, name: str, args: list[Any], ack_id: int | None) -> None:
         """In the order of arrival; what is over the bounds is refused at once."""
         connection = self._connections.get(sid)
         if connection is None:
@@ -438,7 +457,8 @@ class Gateway:
         connection.waiting.append((name, args, ack_id))
         self._work(connection)
 
-    def _malformed(self, sid: str) -> None:
+    def malformed(self, sid: str) -> None:
+        """What a client sent is no event."""
         connection = self._connections.get(sid)
         if connection is None:
             return
@@ -519,8 +539,3 @@ def _message_id(args: list[Any]) -> str | None:
     metadata = args[0].get("metadata") if args and isinstance(args[0], dict) else None
     found = metadata.get("message_id") if isinstance(metadata, dict) else None
     return found if isinstance(found, str) and is_id(found) else None
-
-
-def _bearer(environ: Mapping[str, Any]) -> str | None:
-    kind, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else None

@@ -26,7 +26,8 @@ from twin_sio.handlers.statistics import Statistician
 from twin_sio.jobs import Queue
 from twin_sio.peers import Peers
 from twin_sio.protocol import PROTOCOL_VERSION, Scope, error_payload
-from twin_sio.store import PersonalData, Presence
+from twin_sio.sockets import bearer
+from twin_sio.store import TICKET_S, PersonalData, Presence, Tickets
 
 log = structlog.get_logger("rest")
 audit = structlog.get_logger("audit")
@@ -151,6 +152,17 @@ ROUTES: Mapping[str, Route] = {
             },
         },
     ),
+    "ticket": Route(
+        "POST",
+        "/v1/ticket",
+        "twin:chat",
+        "A ticket that opens `/ws/chat/{user_id}?ticket=` once, for clients that can set no headers.",
+        {
+            "type": "object",
+            "required": ["ticket", "expires_in_s"],
+            "properties": {"ticket": _TEXT, "expires_in_s": {"type": "integer"}},
+        },
+    ),
     "export": Route(
         "GET",
         "/v1/export",
@@ -236,6 +248,7 @@ class Rest:
         peers: Peers,
         personal: PersonalData,
         presence: Presence,
+        tickets: Tickets,
         delivery: Delivery,
         queue: Queue,
         keeper: ProfileKeeper,
@@ -248,6 +261,7 @@ class Rest:
         self._peers = peers
         self._personal = personal
         self._presence = presence
+        self._tickets = tickets
         self._delivery = delivery
         self._queue = queue
         self._keeper = keeper
@@ -258,6 +272,7 @@ class Rest:
             "profile": self._profile,
             "why": self._why,
             "statistics": self._statistics,
+            "ticket": self._ticket,
             "export": self._export,
             "erase": self._erase,
         }
@@ -294,8 +309,7 @@ class Rest:
 
     async def _identify(self, request: web.Request, scope: Scope) -> Identity:
         await self._limits.knock(self._peers.of(request))
-        kind, _, token = request.headers.get("Authorization", "").partition(" ")
-        identity = await self._authenticator.identify(token.strip() if kind.lower() == "bearer" else None)
+        identity = await self._authenticator.identify(bearer(request))
         if scope not in identity.scopes:
             raise Forbidden(f"The token lacks the scope {scope}.")
         await self._limits.request(identity.user_id)
@@ -309,6 +323,9 @@ class Rest:
 
     async def _statistics(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002
         return _json(await self._statistician.read(identity.user_id), 200)
+
+    async def _ticket(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002
+        return _json({"ticket": await self._tickets.issue(identity), "expires_in_s": TICKET_S}, 200)
 
     async def _export(self, request: web.Request, identity: Identity) -> web.StreamResponse:
         values = self._personal.export(identity.user_id)

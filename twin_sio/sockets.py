@@ -13,7 +13,7 @@ import logging
 import socket as socket_module
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import orjson
 import socketio
@@ -134,7 +134,7 @@ class WebSocket:
         self._ws = web.WebSocketResponse(max_msg_size=self._max, compress=False)
         await self._ws.prepare(request)
         self._transport = self._socket.transport = request.transport
-        _bound_kernel(request.transport)
+        bound_kernel(request.transport)
         try:
             await self._handler(self)
         finally:
@@ -172,7 +172,36 @@ class WebSocket:
         return data if data[1:2] in ("0", "1", "2", "3") else _ODD_PACKET
 
 
-def _bound_kernel(transport: Any) -> None:
+Why = Literal["draining", "expired", "slow", "gone"]
+
+
+class Line(Protocol):
+    """A connection that came through another door: what delivery and the gateway need of it."""
+
+    def write(self, packet: EnginePacket) -> int:
+        """Queue a whole frame; the bytes now held for it."""
+        ...
+
+    def held(self) -> tuple[int, float]:
+        """Bytes held, and for how many seconds nothing of it has moved."""
+        ...
+
+    def close(self, why: Why) -> None:
+        """End it after what is queued."""
+        ...
+
+    def abort(self) -> None:
+        """Cut it off now."""
+        ...
+
+
+def bearer(request: web.BaseRequest) -> str | None:
+    """The token of `Authorization: Bearer`."""
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
+
+
+def bound_kernel(transport: Any) -> None:
     """Let the kernel take little more than the network does: megabytes there would be held for a client, too, and
     would hide for seconds that it has stopped reading."""
     sock = transport.get_extra_info("socket") if transport is not None else None
@@ -217,6 +246,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             engineio_logger=_silent,
         )
         self._handshake_s = handshake_s
+        self.lines: dict[str, Line] = {}
         self._closing: set[asyncio.Future[None]] = set()
         self.eio.create_queue = Outbox
         self.eio.start_background_task = self._start_for_socket
@@ -228,6 +258,8 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     def write(self, sid: str, frame: EnginePacket) -> int:
         """Queue a whole frame for one connection; the bytes now held for it (-1: it is gone)."""
+        if (line := self.lines.get(sid)) is not None:
+            return line.write(frame)
         socket = self._socket(sid)
         if socket is None:
             return -1
@@ -236,6 +268,8 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     def held(self, sid: str) -> tuple[int, float]:
         """Bytes held for the connection, and for how many seconds nothing of it has moved."""
+        if (line := self.lines.get(sid)) is not None:
+            return line.held()
         socket = self._socket(sid)
         if socket is None:
             return 0, 0.0
@@ -244,21 +278,28 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     @property
     def sockets(self) -> int:
         """Engine.IO sockets of this instance, whether let in or not."""
-        return len(self.eio.sockets)
+        return len(self.eio.sockets) + len(self.lines)
 
     @property
     def held_by_all(self) -> int:
         """Bytes held for all sockets together."""
-        return sum(_held(socket) for socket in self.eio.sockets.values())
+        here = sum(_held(socket) for socket in self.eio.sockets.values())
+        return here + sum(line.held()[0] for line in self.lines.values())
 
-    def close(self, sid: str) -> None:
+    def close(self, sid: str, why: Why) -> None:
         """Close plainly after what is queued: the client comes back by itself."""
+        if (line := self.lines.get(sid)) is not None:
+            line.close(why)
+            return
         socket = self._socket(sid)
         if socket is not None:
             self._dismiss(socket)
 
     def abort(self, sid: str) -> None:
         """Cut the connection now and drop what is queued; the client comes back by itself."""
+        if (line := self.lines.get(sid)) is not None:
+            line.abort()
+            return
         socket = self._socket(sid)
         if socket is None:
             return
@@ -270,9 +311,14 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         """Cut every socket that is left, known or not."""
         for socket in list(self.eio.sockets.values()):
             self._cut(socket)
+        for line in list(self.lines.values()):
+            line.abort()
 
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """Tell the client to leave for good; one that stays all the same is a stranger from now on."""
+        if (line := self.lines.get(sid)) is not None:
+            line.close("gone")
+            return
         eio_sid = self.manager.eio_sid_from_sid(sid, NAMESPACE)
         await super().disconnect(sid, namespace=namespace, ignore_queue=ignore_queue)
         if eio_sid is not None:

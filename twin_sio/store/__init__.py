@@ -489,6 +489,21 @@ class Quotas(Protocol):
         ...
 
 
+class Tickets(Protocol):
+    """What stands for a token once, within seconds: for clients that can send neither headers nor a first message."""
+
+    async def issue(self, identity: Identity) -> str:
+        """A fresh ticket, good for `TICKET_S` seconds. Raises `StorageUnavailable`."""
+        ...
+
+    async def redeem(self, ticket: str) -> Identity | None:
+        """Whom it was issued to, the first time it is shown in time; None otherwise. Raises `StorageUnavailable`."""
+        ...
+
+
+TICKET_S = 30
+
+
 class Presence(Protocol):
     """Which sessions are live. It expires by itself and may be lost; nothing durable relies on it."""
 

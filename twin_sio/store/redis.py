@@ -1,9 +1,12 @@
-"""Presence and revocations in Redis: what may be lost. With Redis away nobody is known there, and nothing waits."""
+"""Presence, revocations and tickets in Redis: what may be lost. With Redis away nobody is known there."""
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
@@ -11,7 +14,10 @@ from redis.asyncio import Redis
 from twin_sio.channels import FAILURES
 from twin_sio.clock import Clock, iso
 from twin_sio.domain import Caller, Device, Identity
-from twin_sio.store import LiveSession
+from twin_sio.errors import StorageUnavailable
+from twin_sio.store import TICKET_S, LiveSession
+
+_TICKET_MAX = 128
 
 
 class RedisPresence:
@@ -91,6 +97,54 @@ class RedisRevocations:
             token is not None or (user is not None and _issued(one) <= float(user))
             for one, user, token in zip(identities, users, tokens, strict=True)
         ]
+
+
+class RedisTickets:
+    """A key per ticket, named by its hash, so that whoever reads Redis cannot come in with it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def issue(self, identity: Identity) -> str:
+        ticket = secrets.token_urlsafe(32)
+        try:
+            await self._redis.set(_ticket(ticket), orjson.dumps(_claims(identity)), ex=TICKET_S)
+        except FAILURES:
+            raise StorageUnavailable from None
+        return ticket
+
+    async def redeem(self, ticket: str) -> Identity | None:
+        try:
+            found = await self._redis.getdel(_ticket(ticket[:_TICKET_MAX]))
+        except FAILURES:
+            raise StorageUnavailable from None
+        return _identity(orjson.loads(found)) if found is not None else None
+
+
+def _ticket(ticket: str) -> str:
+    return f"twin:ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
+
+
+def _claims(identity: Identity) -> dict[str, Any]:
+    issued = identity.issued_at
+    return {
+        "user_id": identity.user_id,
+        "scopes": sorted(identity.scopes),
+        "expires_at": identity.expires_at.timestamp(),
+        "issued_at": issued.timestamp() if issued is not None else None,
+        "token_id": identity.token_id,
+    }
+
+
+def _identity(claims: dict[str, Any]) -> Identity:
+    issued = claims["issued_at"]
+    return Identity(
+        claims["user_id"],
+        frozenset(claims["scopes"]),
+        datetime.fromtimestamp(claims["expires_at"], UTC),
+        datetime.fromtimestamp(issued, UTC) if issued is not None else None,
+        claims["token_id"],
+    )
 
 
 def _issued(identity: Identity) -> float:
