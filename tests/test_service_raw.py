@@ -214,7 +214,7 @@ async def test_a_plain_client_that_does_not_read_is_cut_with_4008_and_leaves_not
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
     settings = settings_for(
-        mongod.url, redis_server.url, model.base_url, slow_soft_bytes=16_384, slow_hard_bytes=65_536, slow_stuck_s=1
+        mongod.url, redis_server.url, model.base_url, slow_soft_bytes=16_384, slow_hard_bytes=65_536, slow_stuck_s=60
     )
     async with service(settings) as running:
         at = url_of(running).replace("http", "ws", 1) + f"/ws/chat/{user}"

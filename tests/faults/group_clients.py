@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 
@@ -41,7 +42,7 @@ class Writer:
 
     async def write(self, user: str, text: str) -> int:
         """One event; its seq."""
-        payload = {"text": text, "generation_id": new_id(), "status": "complete", "sent": time.monotonic()}
+        payload = _answer(text, new_id(), usage={"sent": time.monotonic()})
         stored = await self._messages.append(Draft(user, "twin_message", new_id(), "main", now(), payload, None, None))
         self._delivery.publish(stored.event)
         return stored.event.seq
@@ -152,7 +153,7 @@ async def _latencies(raw: RawSocket, into: list[float]) -> None:
     while True:
         await raw.until(lambda: raw.events, timeout=60)
         at = time.monotonic()
-        into.extend(at - one["payload"]["sent"] for one in raw.of("twin_message"))
+        into.extend(at - one["payload"]["usage"]["sent"] for one in raw.of("twin_message"))
         raw.events.clear()
 
 
@@ -265,8 +266,13 @@ def _event(user: str, seq: int, text: str) -> Json:
         "session_id": None,
         "in_response_to": None,
         "at": datetime.now(UTC),
-        "payload": {"text": text, "generation_id": f"g-{seq}", "status": "complete"},
+        "payload": _answer(text, f"g-{seq}"),
     }
+
+
+def _answer(text: str, generation_id: str, **more: Any) -> Json:
+    """The payload of a `twin_message` that no twin has made."""
+    return {"text": text, "generation_id": generation_id, "status": "complete", "model": "", "used_traits": [], **more}
 
 
 async def _join(cluster: Cluster, scale: Scale) -> tuple[list[int], list[float]]:
