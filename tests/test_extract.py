@@ -12,7 +12,7 @@ import pytest
 
 from tests.scripted_model import ScriptedModel
 from twin_sio.agent import prompts, rules
-from twin_sio.agent.extract import ModelExtractor
+from twin_sio.agent.extract import ModelExtractor, RulesExtractor
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.domain import Evidence, Exchange
 from twin_sio.errors import ModelTimeout, ModelUnavailable
@@ -242,3 +242,9 @@ async def test_a_model_that_fails_is_told_as_such(server, extractor):
     server.script(hang=True)
     with pytest.raises(ModelTimeout):
         await extractor.candidates(EXCHANGE)
+
+
+async def test_a_model_that_is_not_up_to_it_is_not_asked_and_the_rules_learn() -> None:
+    found = await RulesExtractor().candidates(replace(EXCHANGE, text="I live in Lisbon."))
+    assert [(piece.key, piece.value, piece.kind) for piece in found] == [("location.city", "Lisbon", "explicit")]
+    assert found[0].extractor.startswith("rules")

@@ -75,7 +75,10 @@ async def test_what_has_no_url_is_started_and_serves(tmp_path: Path) -> None:
         assert models["data"][0]["id"] == settings.model
         assert settings.openai_api_key.get_secret_value()
         assert embedded.environment["TWIN_MONGODB_URL"] == settings.mongodb_url
-        assert (settings.summaries, embedded.environment["TWIN_SUMMARIES"]) == (False, "False")  # it invents
+        assert (settings.model_background, embedded.environment["TWIN_MODEL_BACKGROUND"]) == (
+            False,
+            "False",
+        )  # it invents
     for name in ("mongod", "redis-server", "model"):
         assert any(line.startswith(f"{name}: ready in ") for line in said)
         assert f"{name}: stopped" in said

@@ -22,9 +22,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from twin_sio import clock
-from twin_sio.agent import Embedder, Known, prompts
+from twin_sio.agent import Embedder, Extractor, Known, prompts
 from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
-from twin_sio.agent.extract import ModelExtractor
+from twin_sio.agent.extract import ModelExtractor, RulesExtractor
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.scoring import Weights
@@ -124,6 +124,7 @@ class Core:
     statistician: Statistician
     projector: Projector | None
     model: OpenAIModel
+    extractor: Extractor
     queue: Queue
     limits: Limits
     load: Load
@@ -139,7 +140,7 @@ class Core:
             keeper=self.keeper,
             memory=self.memory,
             statistician=self.statistician,
-            extractor=ModelExtractor(self.model),
+            extractor=self.extractor,
             queue=self.queue,
             projector=self.projector,
         )
@@ -235,7 +236,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         memory = MemoryKeeper(
             messages,
             memories,
-            ModelScribe(model) if settings.summaries else None,
+            ModelScribe(model) if settings.model_background else None,
             embedder,
             clock.now,
             budget_tokens=settings.prompt_budget_tokens,
@@ -258,6 +259,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             statistician=Statistician(profiles, statistics, personal, keeper, clock.now, weights),
             projector=projector,
             model=model,
+            extractor=ModelExtractor(model) if settings.model_background else RulesExtractor(),
             queue=queue,
             limits=limits,
             load=load,

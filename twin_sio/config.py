@@ -107,8 +107,10 @@ class Settings(BaseSettings):
     prompt_budget_tokens: int = _env(
         "TWIN_PROMPT_BUDGET_TOKENS", 2400, "tokens of history, profile and memories in a prompt, estimated", ge=200
     )
-    summaries: bool = _env(
-        "TWIN_SUMMARIES", True, "titles and summaries by the model; the embedded one is not up to it and makes none"
+    model_background: bool = _env(
+        "TWIN_MODEL_BACKGROUND",
+        True,
+        "the model also learns, summarises and gives titles; without it rules learn (so with the embedded one)",
     )
     embeddings_url: str = _env(
         "TWIN_EMBEDDINGS_URL", "", "an OpenAI-compatible endpoint for recall; empty: the local model where installed"

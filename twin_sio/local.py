@@ -545,7 +545,7 @@ class Embedded:
             "openai_api_key": "OPENAI_API_KEY",
             "model": "TWIN_MODEL",
             "prompt_budget_tokens": "TWIN_PROMPT_BUDGET_TOKENS",
-            "summaries": "TWIN_SUMMARIES",
+            "model_background": "TWIN_MODEL_BACKGROUND",
         }
         return {
             variables[field]: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
@@ -619,8 +619,8 @@ class Embedded:
         else:
             self._filled |= {"openai_base_url": engine.url, "openai_api_key": SecretStr("embedded")}
             self._filled["model"] = self._given.model or MODEL_NAME
-            if "summaries" not in self._given.model_fields_set:
-                self._filled["summaries"] = False
+            if "model_background" not in self._given.model_fields_set:
+                self._filled["model_background"] = False
             if "prompt_budget_tokens" not in self._given.model_fields_set:
                 self._filled["prompt_budget_tokens"] = MODEL_PROMPT_TOKENS
 

@@ -24,8 +24,26 @@ class JsonModel(Protocol):
     async def complete_json(self, messages: Sequence[prompts.Message], schema: Json, *, name: str) -> Json | None: ...
 
 
-class ModelExtractor(Extractor):
-    """Asks a model for candidates under a JSON schema and keeps those that hold against the user's own text."""
+class RulesExtractor(Extractor):
+    """Reads what is plain: for models that are not up to more, as the embedded one is not."""
+
+    async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
+        return self.plain(exchange)
+
+    def plain(self, exchange: Exchange) -> Sequence[Evidence]:
+        """What the rules read."""
+        return rules.candidates(exchange)
+
+    def unsaid(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
+        """See the port. The same observation under another name must not count twice: a value that was read is not
+        read again, nor is a slot of one value filled anew. What has the same id stays: the store keeps one."""
+        others = [piece for piece in earlier if found and piece.extractor != found[0].extractor]
+        return tuple(piece for piece in found if not any(_says(piece, other) for other in others))
+
+
+class ModelExtractor(RulesExtractor):
+    """Asks a model for candidates under a JSON schema and keeps those that hold against the user's own text; where
+    it gives nothing usable, the rules."""
 
     def __init__(self, model: JsonModel) -> None:
         self._model = model
@@ -45,16 +63,6 @@ class ModelExtractor(Extractor):
         proposed = [one for one in listed[: prompts.MAX_CANDIDATES] if not _is_set_aside(one)]
         pieces = [piece for one in proposed if (piece := self._evidence(one, exchange)) is not None]
         return _once(pieces) if pieces or not proposed else self.plain(exchange)
-
-    def plain(self, exchange: Exchange) -> Sequence[Evidence]:
-        """What the rules read."""
-        return rules.candidates(exchange)
-
-    def unsaid(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
-        """See the port. The same observation under another name must not count twice: a value that was read is not
-        read again, nor is a slot of one value filled anew. What has the same id stays: the store keeps one."""
-        others = [piece for piece in earlier if found and piece.extractor != found[0].extractor]
-        return tuple(piece for piece in found if not any(_says(piece, other) for other in others))
 
     def _evidence(self, candidate: Any, exchange: Exchange) -> Evidence | None:
         """None where the candidate is malformed, not the user's own words about themselves, or not ours to guess."""
