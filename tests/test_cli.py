@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 
+import orjson
 import pytest
 from click.testing import Result
 from jose import jwt
 from typer.testing import CliRunner
 
+from twin_sio.cli.chat import typed_before
 from twin_sio.cli.live import RESTARTED, LiveAnswer
 from twin_sio.cli.main import app
 from twin_sio.config import DEV_SECRET
@@ -42,7 +46,7 @@ async def test_a_token_is_signed_with_the_secret_of_the_environment() -> None:
     assert jwt.decode(result.stdout.strip(), secret, algorithms=["HS256"])["sub"] == "ada"
 
 
-@pytest.mark.parametrize("command", [[], ["chat"], ["token"], ["history"]])
+@pytest.mark.parametrize("command", [[], ["chat"], ["token"], ["history"], ["profile"], ["why"], ["doctor"]])
 async def test_every_help_shows_an_example(command: Sequence[str]) -> None:
     result = await run(*command, "--help")
     assert result.exit_code == 0
@@ -78,6 +82,38 @@ async def test_nothing_on_stdin_is_said_before_anything_is_asked() -> None:
     result = await run("chat", "--once", "--url", NOWHERE, stdin="\n")
     assert result.exit_code == 1
     assert "nothing to ask" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["chat", "--once"], ["chat"], ["history"], ["profile"], ["why", "city"]])
+async def test_scripts_read_a_failure_as_a_line_of_json(command: Sequence[str]) -> None:
+    result = await run(*command, "--json", "--url", NOWHERE, stdin="hello\n")
+    told = orjson.loads(result.stdout)
+    assert (result.exit_code, told["type"], told["code"], told["retryable"]) == (1, "error", "unreachable", True)
+
+
+async def test_the_doctor_says_that_nothing_answers_and_looks_at_the_token_all_the_same() -> None:
+    result = await run("doctor", "--url", NOWHERE, "--token", "not.a.token", "--json")
+    checks = {check["check"]: check for check in map(orjson.loads, result.stdout.splitlines())}
+    assert result.exit_code == 1
+    assert {name: check["ok"] for name, check in checks.items()} == {"address": False, "token": False}
+    assert "Start the service" in checks["address"]["advice"]
+    assert "twin-sio token" in checks["token"]["advice"]
+
+
+async def test_what_was_typed_is_kept_for_its_user_alone(folder: Path) -> None:
+    typed = typed_before(folder)
+    typed.append_string("a private question")
+    kept = folder / "twin-sio" / "typed"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
+    assert [line async for line in typed_before(folder).load()] == ["a private question"]
+
+
+async def test_where_nothing_can_be_kept_a_chat_keeps_its_own_lines(folder: Path) -> None:
+    (folder / "a-file").touch()
+    typed = typed_before(folder / "a-file")
+    typed.append_string("hello")
+    assert [line async for line in typed.load()] == ["hello"]
 
 
 def test_a_live_answer_prints_each_line_once_and_keeps_the_last() -> None:

@@ -7,9 +7,14 @@ import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
 import orjson
+import pytest
 from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
@@ -17,9 +22,11 @@ from rich.console import Console
 from tests.conftest import Connect, eventually, token_of
 from tests.scripted_model import ScriptedModel
 from tests.test_cli import run
+from tests.test_service_learning import candidates, likes
 from twin_sio.cli.chat import Chat
 from twin_sio.cli.pipe import history
 from twin_sio.client import TwinClient
+from twin_sio.clock import new_id, now
 
 # -- as a pipe ---------------------------------------------------------------------------------------------------------
 
@@ -73,6 +80,105 @@ async def test_a_long_history_is_read_over_pages(url: str, user: str, connect: C
     assert [entry["seq"] for entry in await history(client, "main", 3)] == [6, 7, 8]
 
 
+async def test_answers_come_to_scripts_as_objects(url: str, user: str, model: ScriptedModel) -> None:
+    result = await run("chat", "--json", "--url", url, "--sub", user, stdin="first\nsecond\n")
+    told = [orjson.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["type"], one["question"], one["text"], one["status"], one["seq"]) for one in told] == [
+        ("answer", "first", model.answer_to("first"), "complete", 2),
+        ("answer", "second", model.answer_to("second"), "complete", 4),
+    ]
+    once = await run("chat", "--once", "--json", "--url", url, "--sub", user, stdin="third")
+    assert orjson.loads(once.stdout)["conversation_id"] == "main"
+
+
+async def test_a_refusal_comes_to_scripts_with_its_code(url: str) -> None:
+    result = await run("history", "--json", "--url", url, "--token", "not.a.token")
+    assert (result.exit_code, orjson.loads(result.stdout)["code"]) == (1, "auth_invalid")
+
+
+async def test_a_conversation_is_searched_for_words_in_any_order_and_case(
+    url: str, user: str, connect: Connect
+) -> None:
+    client = await connect()
+    for text in ("Pasta on Tuesday", "Soup on Tuesday", "tuesday's PASTA again"):
+        await client.receipt(await client.send(text))
+    result = await run("history", "--url", url, "--sub", user, "--search", "pasta tuesday", "--json")
+    said = [entry["text"] for entry in map(orjson.loads, result.stdout.splitlines()) if entry["role"] == "user"]
+    assert said == ["Pasta on Tuesday", "tuesday's PASTA again"]
+
+
+async def lives_in_lisbon(client: TwinClient, model: ScriptedModel) -> str:
+    """Say so, and wait until it is learnt; the trait's id."""
+    text = f"I live in Lisbon, {new_id()}"
+    model.script(contains=text, json_answer=candidates(likes("Lisbon", "I live in Lisbon", key="location.city")))
+    await client.ask(text)
+    return await client.until(lambda state: next(iter(state.traits), None))
+
+
+async def test_the_profile_and_its_reasons_are_printed_for_people_and_scripts(
+    url: str, user: str, connect: Connect, model: ScriptedModel, worker: None
+) -> None:
+    await lives_in_lisbon(await connect(), model)
+    profile = await run("profile", "--url", url, "--sub", user, "--json")
+    trait = next(one for one in map(orjson.loads, profile.stdout.splitlines()) if one["value"] == "Lisbon")
+    why = await run("why", "lisbon", "--url", url, "--sub", user, "--json")
+    assert orjson.loads(why.stdout)["trait_id"] == trait["trait_id"]
+    plain = await run("why", trait["trait_id"], "--url", url, "--sub", user)
+    assert '"I live in Lisbon"' in plain.stdout
+    nothing = await run("why", "no such", "--url", url, "--sub", user)
+    assert (nothing.exit_code, nothing.stdout) == (1, "")
+
+
+# -- the doctor --------------------------------------------------------------------------------------------------------
+
+
+async def doctor(url: str, *more: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    result = await run("doctor", "--url", url, "--json", *more)
+    return result.exit_code, {check["check"]: check for check in map(orjson.loads, result.stdout.splitlines())}
+
+
+async def test_the_doctor_finds_a_healthy_service_healthy(url: str, user: str) -> None:
+    code, checks = await doctor(url, "--sub", user, "--send")
+    names = ["address", "ready", "token", "polling", "websocket", "version", "clock", "round trip", "message"]
+    assert list(checks) == names
+    assert [check for check in checks.values() if not check["ok"]] == []
+    assert code == 0
+    plain = await run("doctor", "--url", url, "--sub", user)
+    assert [line[:6] for line in plain.stdout.splitlines()] == ["ok    "] * (len(names) - 1)
+
+
+async def test_the_doctor_names_what_is_wrong_with_a_token(url: str, user: str) -> None:
+    code, checks = await doctor(url, "--token", token_of(user, ttl_s=-60))
+    assert (code, checks["token"]["ok"]) == (1, False)
+    assert "ended 60 s ago" in checks["token"]["said"] or "ended 61 s ago" in checks["token"]["said"]
+    assert "auth_expired" in checks["websocket"]["said"]
+    code, checks = await doctor(url, "--sub", user, "--secret", "another secret, longer than thirty-two bytes")
+    assert (code, checks["token"]["ok"]) == (1, True)  # only the server can tell
+    assert "auth_invalid" in checks["polling"]["said"]
+    assert "TWIN_JWT_SECRET" in checks["polling"]["advice"]
+
+
+async def test_the_doctor_says_that_the_clock_is_wrong_and_by_how_much(
+    url: str, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twin_sio.cli.doctor.now", lambda: now() + timedelta(minutes=10))
+    code, checks = await doctor(url, "--sub", user)
+    assert (code, checks["clock"]["ok"]) == (1, False)
+    assert "600 s ahead" in checks["clock"]["said"]
+
+
+async def test_the_doctor_tells_another_web_server_from_the_service(control_server: str) -> None:
+    code, checks = await doctor(control_server, "--sub", "ada")
+    assert (code, checks["address"]["ok"]) == (1, False)
+    assert "not as twin_sio does" in checks["address"]["said"]
+
+
+@pytest.fixture
+def control_server(model: ScriptedModel) -> str:
+    """A web server that is none of ours."""
+    return model.base_url.removesuffix("/v1")
+
+
 # -- as a terminal -----------------------------------------------------------------------------------------------------
 
 
@@ -87,6 +193,12 @@ class Terminal:
 
     def enter(self, line: str) -> None:
         self.keys.send_text(f"{line}\n")
+
+    def completed(self, begun: str) -> list[str]:
+        """What Tab offers."""
+        completer = self.chat._prompt.completer
+        assert completer is not None
+        return [one.text for one in completer.get_completions(Document(begun), CompleteEvent())]
 
     async def shows(self, text: str) -> None:
         await eventually(lambda: text in self.screen.getvalue())
@@ -187,6 +299,44 @@ async def test_the_commands_do_what_help_says(url: str, user: str) -> None:
         terminal.enter("seen as it goes")
         await terminal.shows('> {"type":"user_message"')
         await terminal.shows('"type":"message_received"')
+
+
+async def test_words_are_found_in_what_was_said(url: str, user: str, connect: Connect) -> None:
+    client = await connect()
+    for text in ("about the boat", "about the train", "the train is late"):
+        await client.receipt(await client.send(text))
+    async with a_terminal(url, user, "laptop") as terminal:
+        terminal.enter("/search TRAIN late")
+        await terminal.shows("found in all of it")
+        assert "you> the train is late" in terminal.screen.getvalue()
+        terminal.enter("/search")
+        await terminal.shows("For which words?")
+
+
+async def test_another_conversation_is_entered_and_completed(url: str, user: str, connect: Connect) -> None:
+    client = await connect()
+    await client.ask("where to?", conversation_id="trip-2026")
+    async with a_terminal(url, user, "laptop") as terminal:
+        await eventually(lambda: terminal.completed("/conversation tr") == ["trip-2026"])
+        terminal.enter("/conversation trip-2026")
+        await terminal.shows("You talk in trip-2026 now.")
+        await terminal.shows("you> where to?")
+        terminal.enter("and when?")
+        await client.until(lambda state: "and when?" in [m.text for m in state.transcript("trip-2026")])
+        terminal.enter("/conversation not a name")
+        await terminal.shows("Which conversation?")
+
+
+async def test_commands_and_traits_are_completed(
+    url: str, user: str, connect: Connect, model: ScriptedModel, worker: None
+) -> None:
+    trait_id = await lives_in_lisbon(await connect(), model)
+    async with a_terminal(url, user, "laptop") as terminal:
+        assert terminal.completed("/sea") == ["/search"]
+        await eventually(lambda: trait_id in terminal.completed("/why "))
+        assert terminal.completed("/why lisb") == [trait_id]
+        assert terminal.completed("/feedback u") == ["up"]
+        assert terminal.completed("no command") == []
 
 
 async def test_another_answer_comes_when_it_is_asked_for(url: str, user: str, model: ScriptedModel) -> None:

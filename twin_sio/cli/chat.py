@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import orjson
@@ -14,6 +15,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
@@ -21,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twin_sio.cli.live import LiveAnswer
-from twin_sio.cli.pipe import explain, history
+from twin_sio.cli.pipe import SEARCHED_MAX, Failure, explain, find_traits, history, search
 from twin_sio.client import (
     AnswerGrew,
     Change,
@@ -42,21 +44,36 @@ from twin_sio.client import (
     WantsHistory,
 )
 from twin_sio.domain import Json
+from twin_sio.protocol import is_id
 
 _RECENT = 10
+_FOUND_MAX = 20
 
 
 class NewClient(Protocol):
     def __call__(self, device: str, session: str | None = None) -> TwinClient: ...
 
 
-async def run_chat(new_client: NewClient, device: str, conversation_id: str) -> None:
+async def run_chat(new_client: NewClient, device: str, conversation_id: str, state_folder: Path) -> None:
     """Chat until the user leaves or the server ends the session; raises `ClientError` where it cannot begin."""
-    chat = Chat(new_client, device, conversation_id)
+    chat = Chat(new_client, device, conversation_id, typed=typed_before(state_folder))
     try:
         await chat.run()
     finally:
         await chat.close()
+
+
+def typed_before(state_folder: Path) -> History:
+    """What was typed in earlier chats, for the arrow keys and Ctrl-R, and where what is typed now is added: a file
+    that nobody but its user can read. Where there can be no file, this chat's lines only."""
+    path = state_folder.expanduser() / "twin-sio" / "typed"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return InMemoryHistory()
+    return FileHistory(str(path))
 
 
 class CommandError(Exception):
@@ -74,7 +91,12 @@ class Chat:
     """One terminal, and the devices that it speaks as (one, until `/as-device` adds more)."""
 
     def __init__(
-        self, new_client: NewClient, device: str, conversation_id: str, console: Console | None = None
+        self,
+        new_client: NewClient,
+        device: str,
+        conversation_id: str,
+        console: Console | None = None,
+        typed: History | None = None,
     ) -> None:
         self._new_client = new_client
         self._device = device
@@ -88,10 +110,12 @@ class Chat:
         self._is_raw = False
         self._is_typing = False
         self._work: set[asyncio.Task[None]] = set()
+        self._conversations: list[str] = [conversation_id]
         self._console = console or Console(force_terminal=True, highlight=False)
         self._prompt: PromptSession[str] = PromptSession(
             message=self._region,
-            completer=_Commands(),
+            history=typed or InMemoryHistory(),
+            completer=_Completions(self._arguments),
             complete_while_typing=True,
             key_bindings=self._keys(),
             reserve_space_for_menu=4,
@@ -106,6 +130,7 @@ class Chat:
         with patch_stdout(raw=True):
             self._note("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
             await self._show_history(_RECENT)
+            self._in_background(self._learn_names())
             # The prompt ends with EOFError, raised by Ctrl-D, by /quit and by a session that ended for good.
             with suppress(EOFError):
                 while True:
@@ -176,6 +201,41 @@ class Chat:
             raise CommandError("How many messages? /history 20")
         await self._show_history(int(rest or 20))
 
+    async def _search(self, rest: str) -> None:
+        if not rest:
+            raise CommandError("For which words? /search pasta tuesday")
+        found = await search(self.client, self._conversation, rest.split(), _FOUND_MAX)
+        for entry in found.entries:
+            self._show_entry(entry, f"{entry['timestamp'][:10]} ")
+        whole = "all of it" if found.is_whole else f"the newest {SEARCHED_MAX:,} messages"
+        self._note(f"{len(found.entries)} found in {whole}.")
+
+    async def _change_conversation(self, rest: str) -> None:
+        if not is_id(rest):
+            raise CommandError("Which conversation? Any name such as trip-2026: /conversation trip-2026")
+        if rest not in self._conversations:
+            self._conversations.append(rest)
+        self._conversation, self._live, self._thinking = rest, LiveAnswer(), ""
+        self._note(f"You talk in {rest} now.")
+        await self._show_history(_RECENT)
+
+    async def _learn_names(self) -> None:
+        """What Tab can complete: conversations and traits. A token without the scope goes without."""
+        with suppress(ClientError):
+            self._conversations = [entry["conversation_id"] for entry in await self.client.conversations()]
+            if self._conversation not in self._conversations:
+                self._conversations.append(self._conversation)
+            await self.client.profile()
+
+    def _arguments(self, command: str) -> Iterable[tuple[str, str]]:
+        """What may follow a command, each with a word on it."""
+        if command == "/conversation":
+            return [(conversation_id, "") for conversation_id in self._conversations]
+        if command == "/why" and self._clients:
+            traits = self.client.state.traits.values()
+            return [(str(trait["trait_id"]), f"{trait['key']} = {trait['value']}") for trait in traits]
+        return [(word, "") for word in {"/feedback": ("up", "down")}.get(command, ())]
+
     async def _profile(self, _: str) -> None:
         profile = await self.client.profile()
         table = Table(title=f"What your twin believes (version {profile['version']})", title_justify="left")
@@ -187,11 +247,10 @@ class Chat:
         self._console.print(table)
 
     async def _why(self, rest: str) -> None:
-        wanted = rest.casefold()
-        traits = (await self.client.profile())["traits"]
-        found = [one for one in traits if wanted in (one["trait_id"], one["key"].casefold(), one["value"].casefold())]
-        if not wanted or not found:
-            raise CommandError("Which trait? Its key or its value, as /profile lists them: /why location.city")
+        try:
+            found = await find_traits(self.client, rest)
+        except Failure as failure:
+            raise CommandError(str(failure)) from None
         for trait in found:
             self._show_reasons(await self.client.why(trait["trait_id"]))
 
@@ -229,7 +288,9 @@ class Chat:
         table = Table(box=None)
         for column in ("conversation", "title", "unread", "last message"):
             table.add_column(column)
-        for entry in await self.client.conversations():
+        entries = await self.client.conversations()
+        self._conversations = [entry["conversation_id"] for entry in entries]
+        for entry in entries:
             last = (entry.get("last_message") or {}).get("text", "")
             table.add_row(
                 Text(entry["conversation_id"]), Text(entry["title"] or ""), str(entry["unread"]), Text(last[:60])
@@ -393,8 +454,11 @@ class Chat:
 
     async def _show_history(self, limit: int) -> None:
         for entry in await history(self.client, self._conversation, limit):
-            who = "you> " if entry["role"] == "user" else "twin> "
-            self._console.print(Text(who, "dim") + Text(entry["text"], "dim"))
+            self._show_entry(entry)
+
+    def _show_entry(self, entry: Json, before: str = "") -> None:
+        who = "you> " if entry["role"] == "user" else "twin> "
+        self._console.print(Text(before + who, "dim") + Text(entry["text"], "dim"))
 
     def _on_envelope(self, direction: Literal["in", "out"], envelope: Json) -> None:
         if self._is_raw:
@@ -433,13 +497,15 @@ def _belief(trait: Json, version: int) -> str:
 
 
 COMMANDS: dict[str, Command] = {
-    "/help": Command("/help", "this list", Chat._help),
+    "/help": Command("/help", "this list; Tab completes, Ctrl-R searches what you typed", Chat._help),
     "/context": Command(
         '/context {"screen": "…"}', "merge into the host context; null takes a field out", Chat._context
     ),
     "/feedback": Command("/feedback up|down [comment]", "rate the last answer", Chat._feedback),
     "/typing": Command("/typing", "be seen typing, and again: no longer", Chat._typing),
     "/history": Command("/history [n]", "the newest n messages", Chat._history),
+    "/search": Command("/search WORDS", "the newest messages that hold all of the words", Chat._search),
+    "/conversation": Command("/conversation NAME", "talk in another conversation", Chat._change_conversation),
     "/profile": Command("/profile", "what the twin believes of you, and how surely", Chat._profile),
     "/why": Command("/why TRAIT", "what you said that makes it believe so", Chat._why),
     "/stop": Command("/stop", "end the running answer (or Ctrl-C)", Chat._stop),
@@ -451,10 +517,19 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-class _Commands(Completer):
+class _Completions(Completer):
+    """Commands, and behind them what `arguments(command)` offers."""
+
+    def __init__(self, arguments: Callable[[str], Iterable[tuple[str, str]]]) -> None:
+        self._arguments = arguments
+
     def get_completions(self, document: Document, _: CompleteEvent) -> Iterable[Completion]:
         typed = document.text_before_cursor
-        if typed.startswith("/") and " " not in typed:
-            for name, command in COMMANDS.items():
-                if name.startswith(typed):
-                    yield Completion(name, start_position=-len(typed), display_meta=command.help)
+        if not typed.startswith("/"):
+            return
+        command, space, argument = typed.partition(" ")
+        offers = self._arguments(command) if space else [(name, one.help) for name, one in COMMANDS.items()]
+        begun = argument if space else typed
+        for text, meta in offers:
+            if text.startswith(begun) or (space and begun.casefold() in meta.casefold()):
+                yield Completion(text, start_position=-len(begun), display_meta=meta)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
 
 from twin_sio.cli import pipe
-from twin_sio.cli.tokens import mint, minting
+from twin_sio.cli.tokens import mint
+from twin_sio.cli.where import THIS_DEVICE, Where, version
 from twin_sio.client import ClientError, TwinClient
 from twin_sio.config import DEV_SECRET
 from twin_sio.domain import DEFAULT_CONVERSATION
@@ -23,7 +22,6 @@ from twin_sio.protocol import TEXT_MAX
 app = typer.Typer(
     name="twin-sio",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,36 +39,14 @@ Secret = Annotated[
 Session = Annotated[str, typer.Option(help="Session id; a fresh one if left out.", show_default=False)]
 DeviceName = Annotated[str, typer.Option(help="What other devices see this one as.")]
 Conversation = Annotated[str, typer.Option(help="The conversation to talk in.")]
-
-
-_THIS_DEVICE = platform.node() or "terminal"
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Whom to connect as, and where to."""
-
-    url: str
-    token: str
-    sub: str
-    secret: str
-    session: str = ""
-
-    def client(self, device: str, session: str | None = None) -> TwinClient:
-        """A client that is not connected yet; `session` None takes the one that was asked for."""
-        return TwinClient(
-            self.url,
-            self.token or minting(self.sub, self.secret),
-            session_id=(self.session if session is None else session) or None,
-            device={"name": device, "platform": "cli", "app_version": _version()},
-        )
-
-
-def _version() -> str:
-    try:
-        return installed_version("twin-sio")
-    except PackageNotFoundError:
-        return "0+not.installed"
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts: one JSON object a line.")]
+StateFolder = Annotated[
+    Path,
+    typer.Option(
+        "--state", envvar="XDG_STATE_HOME", help="Where twin-sio/typed keeps what was typed, for Ctrl-R.", hidden=True
+    ),
+]
+_STATE = Path("~/.local/state")
 
 
 def _address(url: str) -> str:
@@ -81,18 +57,19 @@ def _address(url: str) -> str:
     return full
 
 
-def _run(work: Awaitable[None]) -> None:
-    """Run to the end; a failure is told in words on stderr, with exit code 1."""
+def _run(work: Awaitable[None], as_json: bool = False) -> None:
+    """Run to the end; a failure is told in words on stderr (to scripts as a line on stdout), with exit code 1."""
 
     async def working() -> None:
         await work
 
     try:
         asyncio.run(working())
-    except ClientError as error:
-        _fail(pipe.explain(error))
-    except pipe.Failure as error:
-        _fail(str(error))
+    except (ClientError, pipe.Failure) as error:
+        if as_json:
+            typer.echo(orjson.dumps(pipe.failure_line(error)).decode())
+            raise typer.Exit(1) from None
+        _fail(pipe.explain(error) if isinstance(error, ClientError) else str(error))
 
 
 def _fail(text: str) -> None:
@@ -103,7 +80,7 @@ def _fail(text: str) -> None:
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     """Talk to a digital twin from a terminal or a script.
 
@@ -111,9 +88,10 @@ def root(
     Try it, with the service running on this machine:
       twin-sio chat --sub ada
       echo "What do you know about me?" | twin-sio chat --sub ada --once
+      twin-sio doctor --sub ada                     # when something does not work
     """
-    if version:
-        typer.echo(f"twin-sio {_version()}")
+    if show_version:
+        typer.echo(f"twin-sio {version()}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -127,42 +105,53 @@ def chat(
     sub: Sub = "dev",
     secret: Secret = DEV_SECRET,
     session: Session = "",
-    device: DeviceName = _THIS_DEVICE,
+    device: DeviceName = THIS_DEVICE,
     conversation: Conversation = DEFAULT_CONVERSATION,
     once: Annotated[bool, typer.Option("--once", help="Ask what stdin holds, print the answer, leave.")] = False,
+    as_json: AsJson = False,
+    state: StateFolder = _STATE,
 ) -> None:
     """Chat: live on a terminal, line by line from a pipe.
 
     On a terminal answers appear as they are written, and so does what your other devices do; /help lists the
-    commands, Ctrl-C stops a running answer, and then leaves. From a pipe every line that is not empty is asked in
-    turn and a plain transcript printed; with --once all of stdin is one message, and stdout gets the answer only.
+    commands, Tab completes, Ctrl-R searches what you typed, Ctrl-C stops a running answer, and then leaves. From a
+    pipe every line that is not empty is asked in turn and a plain transcript printed; with --once all of stdin is one
+    message, and stdout gets the answer only. With --json every answer is an object: text, status, message_id, ...
 
     \b
     Examples:
       twin-sio chat --sub ada --device phone
       echo "What should I cook tonight?" | twin-sio chat --sub ada --once
       twin-sio chat --sub ada < questions.txt
+      twin-sio chat --sub ada --json < questions.txt | jq -r .text
       TWIN_TOKEN=eyJ... twin-sio chat --url https://twin.example.com
     """
     where = Where(_address(url), token, sub, secret, session)
     if once:
-        _run(_once(where, device, conversation))
-    elif sys.stdin.isatty():
+        _run(_once(where, device, conversation, as_json), as_json)
+    else:
+        _run(_talk(where, device, conversation, as_json, state), as_json)
+
+
+async def _talk(where: Where, device: str, conversation: str, as_json: bool, state: Path) -> None:
+    if sys.stdin.isatty() and not as_json:
         # Here, because the terminal's libraries take longer to import than a pipe takes to answer.
         from twin_sio.cli.chat import run_chat
 
-        _run(run_chat(where.client, device, conversation))
+        await run_chat(where.client, device, conversation, state)
     else:
-        _run(_with_client(where, device, lambda client: pipe.ask_lines(client, sys.stdin, conversation, sys.stdout)))
+        await _with_client(
+            where, device, lambda client: pipe.ask_lines(client, sys.stdin, conversation, as_json, sys.stdout)
+        )
 
 
-async def _once(where: Where, device: str, conversation: str) -> None:
+async def _once(where: Where, device: str, conversation: str, as_json: bool) -> None:
     text = sys.stdin.read().strip()
     if not text:
         raise pipe.Failure('There is nothing to ask on stdin. Try: echo "Hello" | twin-sio chat --once')
     if len(text) > TEXT_MAX:
         raise pipe.Failure(f"A message has at most {TEXT_MAX} characters; this one has {len(text)}.")
-    await _with_client(where, device, lambda client: pipe.ask_once(client, text, conversation, sys.stdout))
+    await _with_client(where, device, lambda client: pipe.ask_once(client, text, conversation, as_json, sys.stdout))
 
 
 async def _with_client(where: Where, device: str, use: Callable[[TwinClient], Awaitable[None]]) -> None:
@@ -201,17 +190,93 @@ def history(
     secret: Secret = DEV_SECRET,
     conversation: Conversation = DEFAULT_CONVERSATION,
     limit: Annotated[int, typer.Option(min=1, help="How many of the newest messages.")] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    search: Annotated[str, typer.Option(help="Only those that hold all of these words.", show_default=False)] = "",
+    as_json: AsJson = False,
 ) -> None:
-    """Print a conversation, oldest message first.
+    """Print a conversation, or what was found in it, oldest message first.
 
     \b
     Examples:
       twin-sio history --sub ada --limit 10
+      twin-sio history --sub ada --search "pasta tuesday"
       twin-sio history --sub ada --limit 10000 --json > ada.jsonl
     """
     where = Where(_address(url), token, sub, secret)
-    _run(_with_client(where, "history", lambda c: pipe.print_history(c, conversation, limit, as_json, sys.stdout)))
+
+    async def shown(client: TwinClient) -> None:
+        await pipe.print_history(client, conversation, limit, search, as_json, sys.stdout)
+
+    _run(_with_client(where, "history", shown), as_json)
+
+
+@app.command()
+def profile(
+    url: Url = "http://127.0.0.1:8000",
+    token: Token = "",
+    sub: Sub = "dev",
+    secret: Secret = DEV_SECRET,
+    as_json: AsJson = False,
+) -> None:
+    """Print what the twin believes of its user, and how surely.
+
+    \b
+    Examples:
+      twin-sio profile --sub ada
+      twin-sio profile --sub ada --json | jq 'select(.status == "applied") | .value'
+    """
+    where = Where(_address(url), token, sub, secret)
+    _run(_with_client(where, "profile", lambda client: pipe.print_profile(client, as_json, sys.stdout)), as_json)
+
+
+@app.command()
+def why(
+    trait: Annotated[str, typer.Argument(help="A trait's key, value or id, as the profile lists them.")],
+    url: Url = "http://127.0.0.1:8000",
+    token: Token = "",
+    sub: Sub = "dev",
+    secret: Secret = DEV_SECRET,
+    as_json: AsJson = False,
+) -> None:
+    """Print what the user said that makes the twin believe so.
+
+    \b
+    Examples:
+      twin-sio why location.city --sub ada
+      twin-sio why Lisbon --sub ada --json | jq .evidence
+    """
+    where = Where(_address(url), token, sub, secret)
+    _run(_with_client(where, "why", lambda client: pipe.print_reasons(client, trait, as_json, sys.stdout)), as_json)
+
+
+@app.command()
+def doctor(
+    url: Url = "http://127.0.0.1:8000",
+    token: Token = "",
+    sub: Sub = "dev",
+    secret: Secret = DEV_SECRET,
+    send: Annotated[
+        bool, typer.Option("--send", help="Ask the twin something, too (in a conversation of its own).")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at all that a client needs, and say what to do where something is wrong. Exit code 1 where anything is.
+
+    Address, readiness, token, long-polling, WebSocket, protocol version, clock, round trip; with --send a message and
+    its answer.
+
+    \b
+    Examples:
+      twin-sio doctor --sub ada
+      TWIN_TOKEN=eyJ... twin-sio doctor --url https://twin.example.com --send
+      twin-sio doctor --json | jq 'select(.ok | not)'
+    """
+    from twin_sio.cli.doctor import examine
+
+    async def examined() -> None:
+        if not await examine(Where(_address(url), token, sub, secret), send, as_json, sys.stdout):
+            raise typer.Exit(1)
+
+    _run(examined(), as_json)
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
-"""The commands without a terminal: one question, a file of questions, the transcript. Plain text on stdout."""
+"""The commands without a terminal: questions, the transcript, the profile. Plain text on stdout, or one JSON object a
+line, whose fields stay as they are."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import TextIO
 
 import orjson
@@ -14,6 +16,7 @@ from twin_sio.domain import Json
 from twin_sio.protocol import PAGE_MAX
 
 _PATIENCE = 5
+SEARCHED_MAX = 10_000
 
 
 class Failure(Exception):
@@ -43,41 +46,129 @@ def _remedy(refused: HandshakeRefused) -> str:
     return "Trying again will not help: change what was refused."
 
 
-async def ask_once(client: TwinClient, text: str, conversation_id: str, out: TextIO) -> None:
+def failure_line(error: Exception) -> Json:
+    """A failure as scripts read it: `{type: "error", code, message, retryable}`."""
+    code = getattr(error, "code", "unreachable" if isinstance(error, Unreachable) else "failed")
+    retryable = bool(getattr(error, "retryable", isinstance(error, Unreachable)))
+    return {"type": "error", "code": code, "message": getattr(error, "message", str(error)), "retryable": retryable}
+
+
+async def ask_once(client: TwinClient, text: str, conversation_id: str, as_json: bool, out: TextIO) -> None:
     """Ask, and print the answer's text and nothing else. Raises `Failure` where it did not end well."""
     answer = await _ask(client, text, conversation_id)
-    print(answer.text, file=out, flush=True)
+    print(_answer_line(text, answer) if as_json else answer.text, file=out, flush=True)
     _check(client, answer)
 
 
-async def ask_lines(client: TwinClient, questions: TextIO, conversation_id: str, out: TextIO) -> None:
+async def ask_lines(client: TwinClient, questions: TextIO, conversation_id: str, as_json: bool, out: TextIO) -> None:
     """Ask each line that is not empty, one after the other, and print a plain transcript as it grows."""
     async for question in _lines(questions):
-        print(f"you: {question}", file=out, flush=True)
+        if not as_json:
+            print(f"you: {question}", file=out, flush=True)
         answer = await _ask(client, question, conversation_id)
-        print(f"twin: {answer.text}", file=out, flush=True)
+        print(_answer_line(question, answer) if as_json else f"twin: {answer.text}", file=out, flush=True)
         _check(client, answer)
 
 
-async def print_history(client: TwinClient, conversation_id: str, limit: int, as_json: bool, out: TextIO) -> None:
-    """The newest `limit` messages, oldest first: as text, or one JSON object a line."""
-    for entry in await history(client, conversation_id, limit):
+def _answer_line(question: str, answer: Message) -> str:
+    told = {
+        "type": "answer",
+        "question": question,
+        "text": answer.text,
+        "status": answer.status,
+        "message_id": answer.message_id,
+        "in_response_to": answer.in_response_to,
+        "conversation_id": answer.conversation_id,
+        "seq": answer.seq,
+        "timestamp": answer.timestamp,
+        "model": answer.model,
+        "used_traits": answer.used_traits,
+    }
+    return orjson.dumps(told).decode()
+
+
+async def print_history(
+    client: TwinClient, conversation_id: str, limit: int, words: str, as_json: bool, out: TextIO
+) -> None:
+    """The newest `limit` messages (that hold all of the words), oldest first."""
+    if words.strip():
+        found = (await search(client, conversation_id, words.split(), limit)).entries
+    else:
+        found = await history(client, conversation_id, limit)
+    for entry in found:
         print(orjson.dumps(entry).decode() if as_json else _plain(entry), file=out)
+
+
+async def print_profile(client: TwinClient, as_json: bool, out: TextIO) -> None:
+    """What the twin believes, a trait a line."""
+    for trait in (await client.profile())["traits"]:
+        plain = "{key} = {value} [{status}, {confidence:.2f}]".format(**trait)
+        print(orjson.dumps(trait).decode() if as_json else plain, file=out)
+
+
+async def print_reasons(client: TwinClient, wanted: str, as_json: bool, out: TextIO) -> None:
+    """Why the twin believes the traits that `wanted` names; as JSON each as `GET /v1/profile/{trait_id}/why`."""
+    for trait in await find_traits(client, wanted):
+        why = await client.why(trait["trait_id"])
+        if as_json:
+            print(orjson.dumps(why).decode(), file=out)
+            continue
+        print("{key} = {value}: {formula} = {confidence:.4f}".format(**why), file=out)
+        for one in why["evidence"]:
+            print('  {side} {effective:.2f} {kind} {age_days:.0f} days ago "{quote}"'.format(**one), file=out)
+
+
+async def find_traits(client: TwinClient, wanted: str) -> list[Json]:
+    """The traits with this id, key or value; raises `Failure` where there is none."""
+    name = wanted.strip().casefold()
+    traits = (await client.profile())["traits"]
+    found = [t for t in traits if name in (t["trait_id"].casefold(), t["key"].casefold(), t["value"].casefold())]
+    if not name or not found:
+        raise Failure("Which trait? Its key or its value, as the profile lists them, such as location.city.")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Messages, oldest first; `is_whole` where the conversation was searched to its beginning or enough was found."""
+
+    entries: list[Json]
+    is_whole: bool
+
+
+async def search(client: TwinClient, conversation_id: str, words: Sequence[str], limit: int) -> Found:
+    """The newest `limit` messages that hold all of the words, in any case; looks at `SEARCHED_MAX` at most."""
+    wanted = [word.casefold() for word in words]
+    found: list[Json] = []
+    looked_at = 0
+    async for page in _pages(client, conversation_id, SEARCHED_MAX):
+        looked_at += len(page)
+        hits = [entry for entry in page if all(word in entry["text"].casefold() for word in wanted)]
+        found = [*hits, *found]
+        if len(found) >= limit:
+            break
+    return Found(found[-limit:], len(found) >= limit or looked_at < SEARCHED_MAX)
 
 
 async def history(client: TwinClient, conversation_id: str, limit: int) -> list[Json]:
     """The newest `limit` messages, oldest first, over as many pages as it takes."""
     found: list[Json] = []
-    before: str | None = None
-    while len(found) < limit:
-        page = await client.history(
-            before=before, limit=min(PAGE_MAX, limit - len(found)), conversation_id=conversation_id
-        )
-        found = [*page["messages"], *found]
-        if not page["has_more"] or not page["messages"]:
-            break
-        before = page["messages"][0]["message_id"]
+    async for page in _pages(client, conversation_id, limit):
+        found = [*page, *found]
     return found
+
+
+async def _pages(client: TwinClient, conversation_id: str, limit: int) -> AsyncIterator[list[Json]]:
+    """A conversation from its end to its beginning, `limit` messages at most; each page oldest first."""
+    left, before = limit, None
+    while left > 0:
+        page = await client.history(before=before, limit=min(PAGE_MAX, left), conversation_id=conversation_id)
+        entries: list[Json] = page["messages"]
+        if entries:
+            yield entries
+        if not page["has_more"] or not entries:
+            return
+        left, before = left - len(entries), entries[0]["message_id"]
 
 
 def _plain(entry: Json) -> str:

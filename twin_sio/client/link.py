@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import orjson
@@ -94,7 +95,8 @@ class Link:
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
         self._ready: asyncio.Future[str] = loop.create_future()
-        self._refusal: Json | None = None
+        self._refused: asyncio.Future[Json] = loop.create_future()
+        self._entering: asyncio.Future[Any] | None = None
         self._on_envelope = on_envelope
         self._sio = socketio.AsyncClient(
             reconnection=False,
@@ -113,10 +115,9 @@ class Link:
         """Connect, and wait for `session_ready`. Raises `HandshakeRefused` or `Unreachable`, and is closed then."""
         try:
             async with asyncio.timeout(timeout):
-                await self._sio.connect(
-                    url, auth=auth, transports=list(transports), namespaces=["/"], wait_timeout=timeout
-                )
-                await asyncio.wait({self._ready, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+                await self._enter(url, auth, transports, timeout)
+                ends: set[asyncio.Future[Any]] = {self._ready, self._refused, self.lost}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except _FAULTS as fault:
             await self.close()
             raise self._failure(url) from fault
@@ -126,6 +127,17 @@ class Link:
         if not self._ready.done():
             await self.close()
             raise self._failure(url)
+
+    async def _enter(self, url: str, auth: Json, transports: Sequence[str], timeout: float) -> None:
+        # A refusal counts as soon as it is here: over polling the library would first wait for its pending poll to end,
+        # and takes no notice of being cancelled meanwhile; it ends with its reader, in `close`.
+        self._entering = asyncio.ensure_future(
+            self._sio.connect(url, auth=auth, transports=list(transports), namespaces=["/"], wait_timeout=timeout)
+        )
+        ends: set[asyncio.Future[Any]] = {self._entering, self._refused}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if self._entering.done():
+            await self._entering
 
     async def emit(self, envelope: Json, on_ack: Callable[[Json], None] | None) -> None:
         """Hand over to the socket's queue. On a connection that has gone nothing happens: the outbox sends again."""
@@ -140,7 +152,7 @@ class Link:
                 if eio.state == "connected":
                     await eio.queue.join()
                 await self._sio.disconnect()
-        for task in (eio.read_loop_task, eio.write_loop_task):
+        for task in (eio.read_loop_task, eio.write_loop_task, self._entering):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -159,7 +171,7 @@ class Link:
         self._note_lost("draining")
 
     def _failure(self, url: str) -> ClientError:
-        return HandshakeRefused(self._refusal) if self._refusal is not None else Unreachable(url)
+        return HandshakeRefused(self._refused.result()) if self._refused.done() else Unreachable(url)
 
     def _on_event(self, _: str, envelope: object = None, *__: object) -> None:
         if not isinstance(envelope, dict):
@@ -169,9 +181,9 @@ class Link:
             self._ready.set_result("ready")
 
     def _on_refusal(self, data: object = None) -> None:
-        if isinstance(data, dict):
+        if isinstance(data, dict) and not self._refused.done():
             told = data.get("data")
-            self._refusal = told if isinstance(told, dict) else data
+            self._refused.set_result(told if isinstance(told, dict) else data)
 
     def _on_disconnect(self, reason: str) -> None:
         # The same reason stands for a Socket.IO disconnect ("do not come back") and for an Engine.IO close (come
