@@ -11,10 +11,11 @@ import structlog
 from arq import Worker, cron
 from arq.connections import RedisSettings
 
-from twin_sio.app import configure_logs, core
+from twin_sio.app import configure_logs, core, probed, traces
 from twin_sio.channels import FAILURES
 from twin_sio.config import ConfigError, Settings
 from twin_sio.jobs import QUEUE, TRIES, correct, count, learn, project, remember, sweep
+from twin_sio.metrics import WorkerMetrics
 
 log = structlog.get_logger("worker")
 
@@ -50,7 +51,11 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
 
     async def on_startup(ctx: dict[str, Any]) -> None:
         stack = ctx["stack"] = AsyncExitStack()
-        ctx["desk"] = (await stack.enter_async_context(core(settings, listen=False))).desk
+        parts = await stack.enter_async_context(core(settings, listen=False))
+        desk = ctx["desk"] = parts.desk
+        if settings.worker_port:
+            metrics = WorkerMetrics(parts.watched, desk.stats)
+            await stack.enter_async_context(probed(settings, metrics))
 
     async def on_shutdown(ctx: dict[str, Any]) -> None:
         await ctx["desk"].runner.drain(0)
@@ -86,7 +91,12 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     configure_logs(settings.log_level, for_people=settings.is_dev)
-    PatientWorker(**worker_settings(settings)).run()
+    try:
+        with traces(settings, "worker"):
+            PatientWorker(**worker_settings(settings)).run()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -185,7 +185,7 @@ async def _shown(http: aiohttp.ClientSession, url: str) -> bool:
     wanted = (
         "twin_connections ",
         "twin_users ",
-        'twin_turns{status="complete"}',
+        'twin_turns_total{status="complete"}',
         "twin_first_token_seconds_count",
         "twin_queue_lag_seconds",
         'twin_events_total{type="user_message"}',

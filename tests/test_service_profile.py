@@ -263,9 +263,9 @@ async def test_the_hit_rate_of_the_profiles_in_memory_is_in_the_metrics(
     client = await connect()
     await taught(client, model, f"I like ludo, {user}", likes("ludo", "I like ludo", key="hobbies.games"))
     await client.ask("first")
-    before = await _metric(url, 'twin_profile_reads{cached="yes"}')
+    before = await _metric(url, 'twin_profile_reads_total{cached="yes"}')
     await client.ask("second")
-    assert await _metric(url, 'twin_profile_reads{cached="yes"}') == before + 1
+    assert await _metric(url, 'twin_profile_reads_total{cached="yes"}') == before + 1
 
 
 async def _metric(url: str, name: str) -> float:

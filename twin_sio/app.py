@@ -10,8 +10,8 @@ import signal
 import ssl
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,8 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from twin_sio import clock
+from twin_sio import clock, tracing
 from twin_sio.agent import Embedder, Extractor, Known, prompts
 from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extract import ModelExtractor, RulesExtractor
@@ -29,11 +28,9 @@ from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.scoring import Weights
 from twin_sio.agent.scribe import ModelScribe
-from twin_sio.agent.statistics import everybody, rate
 from twin_sio.auth import Authenticator, Keys, KeySet, SharedSecrets
 from twin_sio.config import ConfigError, Settings
 from twin_sio.delivery import Delivery
-from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway, GatewaySettings
 from twin_sio.handlers.context import HostContext
@@ -50,6 +47,7 @@ from twin_sio.handlers.turns import TurnRunner
 from twin_sio.jobs import Desk, Queue
 from twin_sio.load import Load, Watermarks
 from twin_sio.local import Child, Embedded, EngineError
+from twin_sio.metrics import CONTENT_TYPE, CommonMetrics, Prices, ServerMetrics, Watched
 from twin_sio.peers import Peers
 from twin_sio.rawdoor import RawDoor
 from twin_sio.rest import Rest
@@ -90,6 +88,25 @@ def configure_logs(level: str, *, for_people: bool = False) -> None:
     )
 
 
+@contextmanager
+def traces(settings: Settings, role: str) -> Iterator[None]:
+    """Traces of this process, where a collector is set. Raises `ConfigError` where the extra is not installed."""
+    if not settings.otlp_endpoint:
+        yield
+        return
+    try:
+        from twin_sio.otel import OtlpTracer  # only for those who want it
+    except ImportError:
+        raise ConfigError("OTEL_EXPORTER_OTLP_ENDPOINT needs the extra `otel`: pip install 'twin-sio[otel]'.") from None
+    tracer = OtlpTracer(settings.otlp_endpoint, role)
+    tracing.use(tracer)
+    try:
+        yield
+    finally:
+        tracing.use(None)
+        tracer.close()
+
+
 def sealer_of(settings: Settings) -> Sealer:
     """What seals text at rest; raises `ConfigError` for a key that is none."""
     keys = settings.encryption_keys.get_secret_value().replace(",", " ").split()
@@ -128,6 +145,7 @@ class Core:
     queue: Queue
     limits: Limits
     load: Load
+    watched: Watched
 
     @property
     def desk(self) -> Desk:
@@ -196,21 +214,15 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         embedder = _embedder(settings, stack)
         vectors = CachedVectors(memories, embedder.model, _SEARCHED) if embedder is not None else None
         known = CachedProfiles(profiles, partial(prompts.known, budget_tokens=settings.prompt_budget_tokens))
+        recall = Recall(
+            messages, known, contexts, memories, embedder, vectors, facts, patience_s=settings.recall_ms / 1000
+        )
         runner = TurnRunner(
             owner=delivery.channels.instance,
             turns=turns,
             messages=messages,
             agent=TwinAgent(
-                Recall(
-                    messages,
-                    known,
-                    contexts,
-                    memories,
-                    embedder,
-                    vectors,
-                    facts,
-                    patience_s=settings.recall_ms / 1000,
-                ),
+                recall,
                 model,
                 budget_tokens=settings.prompt_budget_tokens,
                 chunk_interval_ms=settings.chunk_interval_ms,
@@ -263,6 +275,17 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             queue=queue,
             limits=limits,
             load=load,
+            watched=Watched(
+                runner=runner,
+                delivery=delivery,
+                queue=queue,
+                limits=limits,
+                recall=recall,
+                outbox=outbox if facts is not None else None,
+                model_tokens=model.tokens,
+                profile_reads=lambda: (known.hits, known.misses),
+                prices=Prices(settings.model_price_read, settings.model_price_written),
+            ),
         )
 
 
@@ -301,106 +324,6 @@ def _bounds(settings: Settings) -> Bounds:
     )
 
 
-class _Learnt:
-    """What became of what was learnt of all users, as it was counted last."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        by = ["status", "kind", "extractor"]
-        self._traits = Gauge("twin_traits", "Traits, by what taught them first.", by, registry=registry)
-        self._rejected = Gauge(
-            "twin_trait_reject_rate", "Share of rejected traits, with its 95 % interval.", ["bound"], registry=registry
-        )
-        self._contradicted = Gauge(
-            "twin_trait_contradiction_rate", "Share of traits the user also spoke against.", registry=registry
-        )
-        self._within = Gauge(
-            "twin_traits_applied_within", "Traits applied within so many seconds.", ["le"], registry=registry
-        )
-        self._answers = Gauge(
-            "twin_answers_counted",
-            "Answers, by whether a trait was in the prompt.",
-            ["using_traits"],
-            registry=registry,
-        )
-
-    def show(self, total: Json) -> None:
-        counts = everybody(total)
-        self._traits.clear()
-        for (kind, extractor, status), count in counts.traits.items():
-            self._traits.labels(status, kind, extractor).set(count)
-        rejected = rate(counts.having("rejected"), counts.total)
-        for bound in ("low", "rate", "high"):
-            self._rejected.labels(bound).set(rejected[bound] or 0.0)
-        self._contradicted.set(rate(counts.contradicted, counts.total)["rate"] or 0.0)
-        for row in total.get("within", ()):
-            self._within.labels(f"{row['bound_s']:g}".replace("inf", "+Inf")).set(row["count"])
-        self._answers.labels("yes").set(counts.answers_using)
-        self._answers.labels("no").set(counts.answers - counts.answers_using)
-
-
-class Metrics:
-    """What an operator watches; collected when asked for."""
-
-    def __init__(self, gateway: Gateway, server: SocketServer, parts: Core) -> None:
-        self._gateway = gateway
-        self._server = server
-        self._parts = parts
-        self._registry = registry = CollectorRegistry()
-        self._connections = Gauge("twin_connections", "Authenticated connections.", registry=registry)
-        self._users = Gauge("twin_users", "Users with a connection.", registry=registry)
-        self._running = Gauge("twin_conversations_answering", "Conversations being answered.", registry=registry)
-        self._turns = Gauge("twin_turns", "Turns ended by this instance.", ["status"], registry=registry)
-        self._take_overs = Gauge("twin_turn_take_overs", "Turns taken over from elsewhere.", registry=registry)
-        self._lag = Gauge("twin_queue_lag_seconds", "Age of the oldest job that is due.", registry=registry)
-        self._healthy = Gauge("twin_redis_healthy", "1: this instance hears what it publishes.", registry=registry)
-        self._sockets = Gauge("twin_sockets", "Open sockets, let in or not.", registry=registry)
-        self._held = Gauge("twin_held_bytes", "Bytes that wait for clients to read.", registry=registry)
-        self._tasks = Gauge("twin_tasks", "Tasks of the event loop.", registry=registry)
-        self._heard = Gauge("twin_messages_heard", "Messages of other instances that were decoded.", registry=registry)
-        self._slow = Gauge("twin_slow_consumers_cut", "Connections cut for reading too slowly.", registry=registry)
-        self._late = Gauge(
-            "twin_loop_lag_seconds", "The latest the event loop came since the last scrape.", registry=registry
-        )
-        self._recalls = Gauge(
-            "twin_profile_reads", "Profiles read for a prompt, from memory or not.", ["cached"], registry=registry
-        )
-        self._learnt = _Learnt(registry)
-        self._load = Gauge("twin_load", "The nearest watermark of overload, as a share of it.", registry=registry)
-        self._first = Histogram(
-            "twin_first_token_seconds", "From the begin of an attempt to its first token.", registry=registry
-        )
-        self._events = Counter("twin_events", "Events handled.", ["type"], registry=registry)
-        self._errors = Counter("twin_errors", "Errors told to clients.", ["code"], registry=registry)
-        gateway.on_handled = lambda name: self._events.labels(name).inc()
-        gateway.on_error = lambda code: self._errors.labels(code).inc()
-
-    async def render(self) -> bytes:
-        """The text format of Prometheus."""
-        stats = self._parts.runner.stats
-        self._connections.set(self._gateway.connections)
-        self._users.set(self._gateway.users)
-        self._running.set(self._parts.runner.running)
-        for status, count in stats.finished.items():
-            self._turns.labels(status).set(count)
-        self._take_overs.set(stats.take_overs)
-        self._lag.set(await self._parts.queue.lag_s())
-        self._healthy.set(self._parts.delivery.channels.healthy)
-        self._sockets.set(self._server.sockets)
-        self._held.set(self._server.held_by_all)
-        self._tasks.set(len(asyncio.all_tasks()))
-        self._heard.set(self._parts.delivery.channels.heard)
-        self._slow.set(self._parts.delivery.slow_aborts)
-        self._late.set(self._parts.load.take_worst_lag())
-        self._load.set(self._parts.load())
-        self._recalls.labels("yes").set(self._parts.known.hits)
-        self._recalls.labels("no").set(self._parts.known.misses)
-        with suppress(StorageUnavailable):  # then they are as they were
-            self._learnt.show(await self._parts.statistics.total())
-        while stats.first_token_s:
-            self._first.observe(stats.first_token_s.pop())
-        return generate_latest(self._registry)
-
-
 class Service:
     """One running instance of the server."""
 
@@ -413,7 +336,7 @@ class Service:
         self._rest = rest
         self._gateway = gateway
         self._sockets = sockets
-        self._metrics = Metrics(gateway, sockets, parts)
+        self._metrics = ServerMetrics(parts.watched, gateway, sockets, parts.load, parts.statistics)
         self.port = 0
 
     def routes(self) -> web.Application:
@@ -443,7 +366,7 @@ class Service:
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         body = await self._metrics.render()
-        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         path = WEB / _PAGES[request.path] if request.path in _PAGES else stock_client()
@@ -524,6 +447,27 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         await site.start()
         instance.port = runner.addresses[0][1]
         yield instance
+
+
+@asynccontextmanager
+async def probed(settings: Settings, metrics: CommonMetrics) -> AsyncIterator[None]:
+    """A worker's `/healthz` and `/metrics`, on `settings.worker_port`."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(body=await metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    app = web.Application()
+    app.router.add_routes([web.get("/healthz", healthz), web.get("/metrics", show)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.worker_port).start()
+        yield
+    finally:
+        await runner.cleanup()
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -675,6 +619,7 @@ async def serve(settings: Settings, say: Say) -> int:
             if settings.is_dev:
                 engines = await stack.enter_async_context(Embedded(settings, say))
                 settings = engines.settings
+            stack.enter_context(traces(settings, "server"))
             instance = await stack.enter_async_context(service(settings))
             deaths = [asyncio.create_task(engines.wait_for_death())] if engines else []
             if engines is not None:

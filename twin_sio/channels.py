@@ -59,6 +59,9 @@ class Channels:
     ) -> None:
         self.instance = new_id()
         self.heard = 0
+        self.deaf = 0
+        self.breaks = 0
+        self.on_round_trip: Callable[[float], None] = lambda _: None
         self.redis = client(url)
         self._ears = client(url, timeout_s=None)
         self._on_message = on_message
@@ -73,6 +76,7 @@ class Channels:
         self._idle.set()
         self._up = True
         self._heard_at = monotonic()
+        self._probed_at: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._ear_task: asyncio.Task[None] | None = None
 
@@ -142,6 +146,7 @@ class Channels:
 
     def _break(self) -> None:
         if self._up:
+            self.breaks += 1
             log.warning("redis_down")
         self._up = False
         self._queue.clear()
@@ -221,6 +226,7 @@ class Channels:
         while True:
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
+                    self._probed_at = monotonic()
                     await self.redis.publish(self._own, b"")
                 if self._on_message is None:
                     self._heard()
@@ -230,6 +236,7 @@ class Channels:
             await asyncio.sleep(self._interval if self._up else self._interval / 4)
             deaf_for = monotonic() - max(self._heard_at, restarted_at)
             if self._ear_task is not None and deaf_for > 2 * self._interval:
+                self.deaf += 1
                 log.warning("redis_deaf")
                 self._break()
                 restarted_at = monotonic()
@@ -238,6 +245,9 @@ class Channels:
 
     def _heard(self) -> None:
         self._heard_at = monotonic()
+        if self._probed_at is not None:
+            self.on_round_trip(self._heard_at - self._probed_at)
+            self._probed_at = None
         if not self._up:
             self._up = True
             log.info("redis_restored")

@@ -104,6 +104,12 @@ class Settings(BaseSettings):
     model_stall_s: float = _env("TWIN_MODEL_STALL_S", 20.0, "s between two tokens, then model_timeout", gt=0)
     model_concurrency: int = _env("TWIN_MODEL_CONCURRENCY", 64, "answers generated at once per instance", ge=1)
     model_max_tokens: int = _env("TWIN_MODEL_MAX_TOKENS", 800, "tokens an answer has at most", ge=1)
+    model_price_read: float = _env(
+        "TWIN_MODEL_PRICE_READ", 0.0, "what a million tokens that the model reads cost, for /metrics", ge=0
+    )
+    model_price_written: float = _env(
+        "TWIN_MODEL_PRICE_WRITTEN", 0.0, "what a million tokens that it writes cost, for /metrics", ge=0
+    )
     prompt_budget_tokens: int = _env(
         "TWIN_PROMPT_BUDGET_TOKENS", 2400, "tokens of history, profile and memories in a prompt, estimated", ge=200
     )
@@ -231,6 +237,12 @@ class Settings(BaseSettings):
         "TWIN_JOB_TIMEOUT_S", 60, "s a background job may take; a killed worker's job runs again after it", ge=1
     )
     log_level: Literal["debug", "info", "warning", "error"] = _env("TWIN_LOG_LEVEL", "info", "the least that is logged")
+    otlp_endpoint: str = _env(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", "", "collector of traces over OTLP/HTTP (extra `otel`); empty: no traces"
+    )
+    worker_port: int = _env(
+        "TWIN_WORKER_PORT", 0, "port of a worker's /healthz and /metrics, on TWIN_HOST; 0: none", ge=0, le=65535
+    )
     tls_cert: Path | None = _env("TWIN_TLS_CERT", None, "certificate chain (PEM), for those without a proxy")
     tls_key: Path | None = _env("TWIN_TLS_KEY", None, "its private key (PEM)")
     cors_origins: Words = _env(

@@ -116,6 +116,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         self._rooms_of: dict[str, set[str]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.slow_aborts = 0
+        self.resumes = {"yes": 0, "no": 0}  # by whether they were complete
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -701,6 +702,7 @@ class _Feed:
             "resumed", {"through_seq": head, "complete": complete}, self._delivery._new_id(), self._delivery._clock()
         )
         if tell:
+            self._delivery.resumes["yes" if complete else "no"] += 1
             self._delivery.to_session(session.caller, told)
         return told
 

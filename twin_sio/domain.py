@@ -91,7 +91,8 @@ AnswerStatus = Literal["complete", "stopped", "interrupted", "failed"]
 class Turn:
     """One answer that is owed. `turn_id` is the request's message_id, `message_id` the user's message it answers.
 
-    `order` ranks the turns of a conversation; `attempts` counts the generations that were begun.
+    `order` ranks the turns of a conversation; `attempts` counts the generations that were begun. `trace` is where the
+    request's trace had come to (`tracing.here`), so that whoever answers goes on with it.
     """
 
     user_id: str
@@ -106,6 +107,7 @@ class Turn:
     stop_requested: bool
     partial: str
     created_at: datetime
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 from socketio.exceptions import ConnectionRefusedError as SocketRefused
+from structlog.contextvars import bind_contextvars
 
 from twin_sio.auth import Authenticator, auth_expired
 from twin_sio.clock import Clock, NewId, iso
@@ -54,6 +55,7 @@ from twin_sio.protocol import (
 )
 from twin_sio.sockets import SocketServer, ack_frame, bearer, message
 from twin_sio.store import Log, Presence, Profiles, Revocations
+from twin_sio.tracing import span
 
 log = structlog.get_logger("gateway")
 
@@ -231,7 +233,9 @@ class Gateway:
         is counted over all instances, and refused with a code."""
         most = 2 * self._settings.knocks_per_minute
         address = self._peers.of(request)
-        return not most or self._knocks.of(address, most / 60, most).take() is None
+        is_open = not most or self._knocks.of(address, most / 60, most).take() is None
+        self._limits.hit["knocks"] += not is_open
+        return is_open
 
     def _refuse_while_draining(self) -> None:
         if self.draining:
@@ -253,6 +257,7 @@ class Gateway:
         live = {one.session_id for one in await self._presence.sessions(caller.user_id)}
         live |= {one.session_id for one in self._delivery.local_sessions(caller.user_id)}
         if len(live - {caller.session_id}) >= self._settings.sessions:
+            self._limits.hit["sessions"] += 1
             raise Refused("too_many_sessions", "Too many devices are connected.", retryable=True, retry_after_ms=10_000)
 
     def greet(self, sid: str) -> None:
@@ -452,6 +457,7 @@ class Gateway:
         if wait_ms is None and len(connection.waiting) >= self._settings.connection_queue:
             wait_ms = 1_000
         if wait_ms is not None:
+            self._limits.hit["events"] += 1
             self._refuse(connection.caller, RateLimited(retry_after_ms=wait_ms), args, ack_id)
             return
         connection.waiting.append((name, args, ack_id))
@@ -465,6 +471,7 @@ class Gateway:
         error: ServiceError = InvalidMessage("The frame is no event: no binary, one name, one envelope.", field="frame")
         wait_ms = connection.bucket.take()
         if wait_ms is not None:
+            self._limits.hit["events"] += 1
             error = RateLimited(retry_after_ms=wait_ms)
         self._tell_error(connection.caller, error, None, None)
 
@@ -473,9 +480,14 @@ class Gateway:
             connection.worker = self._spawn(self._work_off(connection))
 
     async def _work_off(self, connection: _Connection) -> None:
+        caller = connection.caller
+        bind_contextvars(user=caller.user_id, session=caller.session_id, connection=caller.connection_id)
         while connection.waiting:
             name, args, ack_id = connection.waiting.popleft()
-            await self._handle(connection, name, args, ack_id)
+            about = _message_id(args) or ""
+            bind_contextvars(message=about)
+            with span(_known(name), parent="", user=caller.user_id, connection=caller.connection_id, message=about):
+                await self._handle(connection, name, args, ack_id)
 
     async def _handle(self, connection: _Connection, name: str, args: list[Any], ack_id: int | None) -> None:
         caller = connection.caller
@@ -486,7 +498,7 @@ class Gateway:
             return
         except Exception:
             error_id = self._new_id()
-            log.exception("event_failed", error_id=error_id, event_type=name if name in CLIENT_EVENTS else "unknown")
+            log.exception("event_failed", error_id=error_id, event_type=_known(name))
             self._refuse(caller, ServiceError(), args, ack_id, error_id)
             return
         self.on_handled(name)
@@ -528,6 +540,11 @@ class Gateway:
     def _ack(self, caller: Caller, ack_id: int, outgoing: Outgoing | None) -> None:
         frame = ack_frame(ack_id, outgoing.envelope() if outgoing is not None else None)
         self._server.write(caller.connection_id, message(frame))
+
+
+def _known(name: str) -> str:
+    """The event's name where it is one of ours: what else a client writes there goes into no log."""
+    return name if name in CLIENT_EVENTS else "unknown"
 
 
 def _session_key(caller: Caller) -> tuple[str, str]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import structlog
 from arq import Retry
 from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from redis.asyncio import ConnectionPool
+from structlog.contextvars import bound_contextvars
 
 from twin_sio.agent import Extractor
 from twin_sio.agent.scoring import RATINGS
 from twin_sio.channels import FAILURES
-from twin_sio.clock import Clock
+from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
 from twin_sio.handlers.memory import MemoryKeeper
@@ -26,11 +28,13 @@ from twin_sio.handlers.projection import Projector
 from twin_sio.handlers.statistics import Statistician
 from twin_sio.handlers.turns import TurnRunner, answer_id
 from twin_sio.store import Log, Profiles, Turns
+from twin_sio.tracing import here, span
 
 log = structlog.get_logger("jobs")
 
 QUEUE = "twin:jobs"
 TRIES = 5
+T = TypeVar("T")
 _SWEEP_AFTER_S = 60.0
 _COUNTED_AT_ONCE = 500
 _PROJECTED = 200  # users at a time
@@ -66,7 +70,9 @@ class Queue:
             return
         with suppress(*FAILURES):
             job_id = ":".join((f"{_job_prefix(user_id)}{job}", *about))
-            await self._redis.enqueue_job(job, user_id, *about, _job_id=job_id)
+            trace: dict[str, Any] = {"trace": point} if (point := here()) else {}
+            with span(f"enqueue {job}"):
+                await self._redis.enqueue_job(job, user_id, *about, _job_id=job_id, **trace)
 
     async def erase(self, user_id: str) -> int:
         """Take the user's jobs out of the queue; how many there were. Redis away: they find nothing when they run."""
@@ -98,6 +104,14 @@ def _job_prefix(user_id: str) -> str:
     return f"user:{hashlib.sha256(user_id.encode()).hexdigest()[:32]}:"
 
 
+@dataclass(slots=True)
+class JobStats:
+    """Whoever hears of jobs: what they waited, and how they ended after how long, in seconds."""
+
+    on_begin: Callable[[str, float], None] = lambda *_: None
+    on_end: Callable[[str, str, float], None] = lambda *_: None
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What the job functions work with; stands in arq's context under `desk`."""
@@ -112,8 +126,35 @@ class Desk:
     extractor: Extractor
     queue: Queue
     projector: Projector | None
+    stats: JobStats = field(default_factory=JobStats)
 
 
+def _job(work: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine[Any, Any, T]]:
+    """A job that an operator can follow: counted, its ids in every log line, in the trace of whoever asked for it."""
+    name = work.__name__
+
+    @functools.wraps(work)
+    async def run(ctx: Mapping[str, Any], *about: str, trace: str = "") -> T:
+        stats: JobStats = ctx["desk"].stats
+        began, result = monotonic(), "failed"
+        if "enqueue_time" in ctx:
+            stats.on_begin(name, max(0.0, (now() - ctx["enqueue_time"]).total_seconds()))
+        ids: dict[str, Any] = {"user": about[0], "job": ctx.get("job_id", name), "attempt": ctx.get("job_try", 1)}
+        with bound_contextvars(**ids), span(f"job {name}", parent=trace, **ids):
+            try:
+                found = await work(ctx, *about)
+                result = "done"
+                return found
+            except Retry:
+                result = "postponed"
+                raise
+            finally:
+                stats.on_end(name, result, monotonic() - began)
+
+    return run
+
+
+@_job
 async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
     """Learn from one exchange; running it twice adds nothing. Returns how many pieces of evidence it held."""
     desk: Desk = ctx["desk"]
@@ -129,6 +170,7 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
     return len(evidence)
 
 
+@_job
 async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
     """Learn from what the user wrote to put an answer right; running it twice adds nothing. Returns how many pieces.
 
@@ -147,6 +189,7 @@ async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
     return len(evidence)
 
 
+@_job
 async def remember(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> None:
     """Bring the memory of the turn's conversation up to date; running it twice changes nothing."""
     desk: Desk = ctx["desk"]
@@ -174,6 +217,7 @@ async def count(ctx: Mapping[str, Any]) -> int:
     return 0
 
 
+@_job
 async def project(ctx: Mapping[str, Any], user_id: str) -> int:
     """Bring the user's graph up to date; how many versions of the profile it was told."""
     desk: Desk = ctx["desk"]
@@ -198,7 +242,8 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
 async def _evidence(desk: Desk, exchange: Exchange) -> Sequence[Evidence]:
     """The model's reading, less what was read of this message while no model could be had; that is learnt at once."""
     try:
-        found = await desk.extractor.candidates(exchange)
+        with span("extract"):
+            found = await desk.extractor.candidates(exchange)
     except ModelUnavailable:
         plain = desk.extractor.plain(exchange)
         await desk.keeper.learn(exchange.user_id, plain, in_response_to=exchange.message_id)

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import structlog
 from aiohttp import web
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from twin_sio import asyncapi
 from twin_sio.auth import Authenticator
@@ -28,6 +29,7 @@ from twin_sio.peers import Peers
 from twin_sio.protocol import PROTOCOL_VERSION, Scope, error_payload
 from twin_sio.sockets import bearer
 from twin_sio.store import TICKET_S, PersonalData, Presence, Tickets
+from twin_sio.tracing import span
 
 log = structlog.get_logger("rest")
 audit = structlog.get_logger("audit")
@@ -292,6 +294,13 @@ class Rest:
         route, answer = ROUTES[name], self._answering[name]
 
         async def handle(request: web.Request) -> web.StreamResponse:
+            clear_contextvars()  # of the connection's request before, which may have been another user's
+            number = self._new_id()
+            bind_contextvars(request=number, route=name)
+            with span(f"http {name}", parent="", request=number):
+                return await guarded(request)
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
             try:
                 return await answer(request, await self._identify(request, route.scope))
             except Refused as refused:
@@ -302,7 +311,7 @@ class Rest:
                 raise
             except Exception:
                 error_id = self._new_id()
-                log.exception("request_failed", error_id=error_id, route=name)
+                log.exception("request_failed", error_id=error_id)
                 return _json(error_payload(ServiceError(), error_id), 500)
 
         return handle
@@ -310,6 +319,7 @@ class Rest:
     async def _identify(self, request: web.Request, scope: Scope) -> Identity:
         await self._limits.knock(self._peers.of(request))
         identity = await self._authenticator.identify(bearer(request))
+        bind_contextvars(user=identity.user_id)
         if scope not in identity.scopes:
             raise Forbidden(f"The token lacks the scope {scope}.")
         await self._limits.request(identity.user_id)

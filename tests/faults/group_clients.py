@@ -103,11 +103,11 @@ async def f4(cluster: Cluster, scale: Scale) -> Figures:
         for _ in range(rounds):
             client = deaf(server.url, user)
             await eventually(lambda: _connections(cluster, calm["twin_connections"] + 1))
-            cuts = (await cluster.metrics(0))["twin_slow_consumers_cut"]
+            cuts = (await cluster.metrics(0))["twin_slow_consumers_cut_total"]
             began, due = time.monotonic(), time.monotonic()
             other.events.clear()
             taken = asyncio.create_task(_latencies(other, late))
-            while (found := await cluster.metrics(0))["twin_slow_consumers_cut"] == cuts:
+            while (found := await cluster.metrics(0))["twin_slow_consumers_cut_total"] == cuts:
                 held.append(found["twin_held_bytes"])
                 if time.monotonic() - began > 15:
                     break

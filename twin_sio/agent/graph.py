@@ -16,8 +16,9 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import StreamWriter
 
 from twin_sio.agent import Agent, Ask, Delta, Done, Memory, Stage, Step, prompts
-from twin_sio.agent.model import Finished
+from twin_sio.agent.model import Finished, tokens
 from twin_sio.errors import ServiceError
+from twin_sio.tracing import span
 
 HISTORY_LINES: Final = 60  # what is fetched at most; the token budget decides what is used
 
@@ -66,12 +67,13 @@ class TwinAgent(Agent):
     async def _recall(self, state: _State, writer: StreamWriter) -> _State:
         writer(Stage("recalling"))
         ask = state["ask"]
-        history, known, context, past = await asyncio.gather(
-            self._memory.history(ask, HISTORY_LINES),
-            self._memory.known(ask.user_id),
-            self._memory.context(ask.user_id),
-            self._memory.past(ask),
-        )
+        with span("recall"):
+            history, known, context, past = await asyncio.gather(
+                self._memory.history(ask, HISTORY_LINES),
+                self._memory.known(ask.user_id),
+                self._memory.context(ask.user_id),
+                self._memory.past(ask),
+            )
         messages, used = prompts.build(ask.text, history, known, context, budget_tokens=self._budget_tokens, past=past)
         return {"messages": messages, "used": used}
 
@@ -79,13 +81,15 @@ class TwinAgent(Agent):
         writer(Stage("thinking"))
         gathered = _Gathered(lambda text: writer(Delta(text)), self._interval_s)
         try:
-            async with aclosing(self._model.stream(state["messages"])) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, str):
-                        gathered.add(piece)
-                        continue
-                    gathered.flush()
-                    writer(Done(self._model.name, state["used"], piece.usage))
+            with span("model answer") as call:
+                async with aclosing(self._model.stream(state["messages"])) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, str):
+                            gathered.add(piece)
+                            continue
+                        gathered.flush()
+                        call.set(**tokens(piece.usage))
+                        writer(Done(self._model.name, state["used"], piece.usage))
         except ServiceError as failure:
             # As an item: its place behind the deltas must not hang on when the graph lets an exception out.
             gathered.flush()

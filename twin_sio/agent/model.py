@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ import orjson
 
 from twin_sio.domain import Json
 from twin_sio.errors import ModelTimeout, ModelUnavailable
+from twin_sio.tracing import Span, span
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -80,6 +81,8 @@ class OpenAIModel:
         self._retries = retries
         self._backoff_s = backoff_s
         self._slots = asyncio.Semaphore(concurrency)
+        self.tokens: Counter[tuple[str, str]] = Counter()
+        """What the endpoint told, by purpose (`answer`, `background`) and kind (`read`, `written`)."""
         self._client = openai.AsyncOpenAI(
             base_url=base_url or None,
             api_key=api_key or "none",  # local servers need no key, the client insists on one
@@ -129,12 +132,19 @@ class OpenAIModel:
             while True:
                 try:
                     async with _until(deadline):
-                        return await self._complete(messages, shape, max_tokens)
+                        with span(f"model {name}") as call:
+                            return await self._complete(messages, shape, max_tokens, call)
                 except _Failed as failure:
                     if not failure.again or attempt == self._retries:
                         raise ModelUnavailable from None
                 await self._back_off(attempt, deadline)
                 attempt += 1
+
+    def _told(self, purpose: str, usage: object) -> dict[str, int]:
+        told = tokens(usage)
+        for kind, count in told.items():
+            self.tokens[purpose, kind] += count
+        return told
 
     @asynccontextmanager
     async def _slot(self, deadline: float) -> AsyncIterator[None]:
@@ -161,6 +171,7 @@ class OpenAIModel:
                     yield text
             if not answer.begun or not (answer.reason or events.announced_end):
                 raise _Failed(again=True)
+            self._told("answer", answer.usage)
             yield Finished(answer.reason or "stop", answer.usage)
             await events.drain(asyncio.get_running_loop().time() + TRAILER_S)
 
@@ -192,7 +203,7 @@ class OpenAIModel:
         finally:
             await request.__aexit__(None, None, None)
 
-    async def _complete(self, messages: Messages, shape: dict[str, Any], max_tokens: int) -> Json | None:
+    async def _complete(self, messages: Messages, shape: dict[str, Any], max_tokens: int, call: Span) -> Json | None:
         with _failures_named():
             response = await self._completions.with_raw_response.create(
                 model=self.name,
@@ -201,12 +212,21 @@ class OpenAIModel:
                 max_tokens=max_tokens,
                 temperature=0,
             )
-        content = (_choice(_object(response.content)).get("message") or {}).get("content")
+        answer = _object(response.content)
+        call.set(**self._told("background", answer.get("usage")))
+        content = (_choice(answer).get("message") or {}).get("content")
         try:
             found = orjson.loads(content) if isinstance(content, str) else None
         except orjson.JSONDecodeError:
             return None
         return found if isinstance(found, dict) else None
+
+
+def tokens(usage: object) -> dict[str, int]:
+    """Tokens by kind (`read`, `written`), as far as `usage` tells them."""
+    told = usage if isinstance(usage, dict) else {}
+    counts = {"read": told.get("prompt_tokens"), "written": told.get("completion_tokens")}
+    return {kind: count for kind, count in counts.items() if isinstance(count, int) and count >= 0}
 
 
 class _Answer:

@@ -15,6 +15,7 @@ from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.turns import TurnRunner, answer_id
 from twin_sio.protocol import Feedback, Incoming, Outgoing, Regenerate, StopGeneration, UserMessage
 from twin_sio.store import Log
+from twin_sio.tracing import here
 
 
 class Conversation:
@@ -164,6 +165,7 @@ class Conversation:
             stop_requested=False,
             partial="",
             created_at=self._clock(),
+            trace=here(),
         )
 
     def _receipt(self, draft: Draft, seq: int | None, status: str, **more: object) -> Outgoing:

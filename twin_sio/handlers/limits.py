@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Limits:
         """`load()`: how near this instance is to what it bears; 1.0 is the watermark."""
         self._quotas = quotas
         self._load = load
+        self.hit: Counter[str] = Counter()  # refusals by the bound, for the operator
         self._messages = Quota("messages", bounds.messages_per_minute, _MINUTE_S)
         self._connects = Quota("connects", bounds.connects_per_minute, _MINUTE_S)
         self._from_address = Quota("address", bounds.connects_per_minute_and_address, _MINUTE_S)
@@ -43,11 +45,13 @@ class Limits:
     async def message(self, user_id: str) -> None:
         """A message that is to be answered; raises `Overloaded` or `RateLimited`."""
         if self._load() >= MESSAGES_AT:
+            self.hit["overload"] += 1
             raise Overloaded(retry_after_ms=_COME_BACK_MS)
         spent_ms = await self._quotas.overspent(self._tokens, user_id)
         if spent_ms is not None:
+            self.hit["tokens"] += 1
             raise RateLimited("The model's tokens of the day are used up.", retry_after_ms=spent_ms)
-        _limited(await self._quotas.take(self._messages, user_id))
+        await self._limited(self._messages, user_id)
 
     async def spent(self, user_id: str, tokens: int) -> None:
         """An answer took so many of the model's tokens."""
@@ -55,29 +59,33 @@ class Limits:
 
     async def request(self, user_id: str) -> None:
         """A request over HTTP; raises `RateLimited`."""
-        _limited(await self._quotas.take(self._requests, user_id))
+        await self._limited(self._requests, user_id)
 
     async def knock(self, address: str) -> None:
         """Somebody at `address` wants to connect, or asks over HTTP; raises `Refused`."""
-        _refused(await self._quotas.take(self._from_address, address))
+        await self._refused(self._from_address, address)
 
     async def connect(self, user_id: str) -> None:
         """A user who has shown a token connects; raises `Refused`."""
         if self._load() >= CONNECTS_AT:
+            self.hit["overload"] += 1
             raise Refused("overloaded", "Too busy: try again later.", retryable=True, retry_after_ms=_COME_BACK_MS)
-        _refused(await self._quotas.take(self._connects, user_id))
+        await self._refused(self._connects, user_id)
 
     @property
     def sheds(self) -> bool:
         """Whether what may be lost is not sent any more."""
         return self._load() >= SHED_AT
 
+    async def _limited(self, quota: Quota, who: str) -> None:
+        if (wait_ms := await self._wait_ms(quota, who)) is not None:
+            raise RateLimited(retry_after_ms=wait_ms)
 
-def _limited(wait_ms: int | None) -> None:
-    if wait_ms is not None:
-        raise RateLimited(retry_after_ms=wait_ms)
+    async def _refused(self, quota: Quota, who: str) -> None:
+        if (wait_ms := await self._wait_ms(quota, who)) is not None:
+            raise Refused("rate_limited", "Too many connects: wait.", retryable=True, retry_after_ms=wait_ms)
 
-
-def _refused(wait_ms: int | None) -> None:
-    if wait_ms is not None:
-        raise Refused("rate_limited", "Too many connects: wait.", retryable=True, retry_after_ms=wait_ms)
+    async def _wait_ms(self, quota: Quota, who: str) -> int | None:
+        wait_ms = await self._quotas.take(quota, who)
+        self.hit[quota.name] += wait_ms is not None
+        return wait_ms

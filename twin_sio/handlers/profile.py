@@ -26,6 +26,7 @@ from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
 from twin_sio.handlers import Answer, Delivery
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
 from twin_sio.store import Log, PersonalData, Profiles, StoredProfile
+from twin_sio.tracing import span
 
 _TRIES = 20
 _NOTICEABLE = 0.005
@@ -204,9 +205,10 @@ class ProfileKeeper:
             caller.session_id if caller else None,
             in_response_to,
         )
-        event: Event = (await self._messages.append(draft)).event
-        self._delivery.publish(event)
-        await self._profiles.told(profile.user_id, profile.version)
+        with span("profile_update", user=profile.user_id, version=profile.version, changes=len(stored.untold)):
+            event: Event = (await self._messages.append(draft)).event
+            self._delivery.publish(event)
+            await self._profiles.told(profile.user_id, profile.version)
         return Outgoing.of(event)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -42,7 +43,8 @@ class Recall:
         self._embedder = embedder
         self._vectors = vectors
         self._patience_s = patience_s
-        self._late: set[asyncio.Task[Any]] = set()
+        self._ending: set[asyncio.Task[Any]] = set()
+        self.late: Counter[str] = Counter()  # for the operator
 
     async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
         earlier = await self._messages.page(ask.user_id, ask.conversation_id, before=ask.seq, after=None, limit=limit)
@@ -72,28 +74,29 @@ class Recall:
     async def past(self, ask: Ask) -> Past:
         return Past(
             *await asyncio.gather(
-                self._in_time(self._summary(ask), ()),
-                self._in_time(self._related(ask), ()),
-                self._in_time(self._former(ask.user_id), ()),
+                self._in_time("summary", self._summary(ask), ()),
+                self._in_time("related", self._related(ask), ()),
+                self._in_time("former", self._former(ask.user_id), ()),
             )
         )
 
-    async def _in_time(self, recalling: Coroutine[Any, Any, T], otherwise: T) -> T:
+    async def _in_time(self, what: str, recalling: Coroutine[Any, Any, T], otherwise: T) -> T:
         """What is recalled within the patience, else `otherwise`. What is late is told to end, and not waited for."""
         task = asyncio.create_task(recalling)
-        self._late.add(task)
+        self._ending.add(task)
         task.add_done_callback(self._end)
         try:
             done, _ = await asyncio.wait([task], timeout=self._patience_s)
         finally:
             task.cancel()
+        self.late[what] += not done
         try:
             return task.result() if done else otherwise
         except (GraphUnavailable, ModelUnavailable, StorageUnavailable):
             return otherwise
 
     def _end(self, task: asyncio.Task[Any]) -> None:
-        self._late.discard(task)
+        self._ending.discard(task)
         if not task.cancelled():
             task.exception()  # also where it came too late for anybody to hear of it
 

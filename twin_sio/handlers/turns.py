@@ -9,13 +9,15 @@ for an unknown reason ends as `failed`, and the next one is answered.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from twin_sio.agent import Agent, Ask, Delta, Done, Stage
 from twin_sio.clock import Clock, NewId, monotonic
@@ -25,6 +27,7 @@ from twin_sio.handlers import Delivery, Jobs
 from twin_sio.handlers.limits import Limits
 from twin_sio.protocol import Outgoing, error_payload
 from twin_sio.store import Log, Turns
+from twin_sio.tracing import span
 
 log = structlog.get_logger("turns")
 
@@ -41,11 +44,12 @@ class LeaseLost(Exception):
 
 @dataclass(slots=True)
 class TurnStats:
-    """Counters for the operator; `first_token_s` is drained by whoever exports it."""
+    """For the operator: what was counted, and whoever hears of times, in seconds."""
 
     finished: dict[str, int] = field(default_factory=dict)
     take_overs: int = 0
-    first_token_s: list[float] = field(default_factory=list)
+    on_first_token: Callable[[float], None] = lambda _: None
+    on_chunk_gap: Callable[[float], None] = lambda _: None
 
 
 class TurnRunner:
@@ -120,7 +124,8 @@ class TurnRunner:
         if key in self._running:
             self._again.add(key)
             return
-        task = asyncio.create_task(self._drain(key))
+        # In a context of its own: it also answers what others asked, and goes on after whoever kicked it is done.
+        task = asyncio.create_task(self._drain(key), context=contextvars.Context())
         self._running[key] = task
         task.add_done_callback(lambda _: self._drained(key))
 
@@ -243,11 +248,14 @@ class TurnRunner:
     # -- one turn ----------------------------------------------------------------------------------------------------
 
     async def _answer(self, turn: Turn, lost: asyncio.Event) -> None:
-        decided = await self._turns.outcome(turn)
-        if decided is None:
-            decided = await self._decide(turn, lost)
-        if decided is not None:
-            await self._tell(turn, decided)
+        ids = {"user": turn.user_id, "turn": turn.turn_id, "message": turn.message_id}
+        with bound_contextvars(**ids), span("turn", parent=turn.trace, **ids) as under_way:
+            decided = await self._turns.outcome(turn)
+            if decided is None:
+                decided = await self._decide(turn, lost)
+            if decided is not None:
+                under_way.set(status=decided.status, generation=decided.generation_id, tokens=_tokens(decided))
+                await self._tell(turn, decided)
 
     async def _decide(self, turn: Turn, lost: asyncio.Event) -> Outcome | None:
         """An outcome that has been settled; None where somebody else's counts."""
@@ -266,8 +274,9 @@ class TurnRunner:
             return None
         if begun.attempts > 1:
             self.stats.take_overs += 1
-            log.info("turn_taken_over", turn=begun.turn_id, attempt=begun.attempts)
-        outcome = await self._generate(begun, asked, lost)
+            log.info("turn_taken_over", attempt=begun.attempts)
+        with bound_contextvars(generation=begun.generation_id):
+            outcome = await self._generate(begun, asked, lost)
         while True:
             try:
                 return outcome if await self._turns.settle(begun, outcome) else None
@@ -345,6 +354,7 @@ class TurnRunner:
             await self._messages.remove(stored.event)
             return
         self.stats.finished[outcome.status] = self.stats.finished.get(outcome.status, 0) + 1
+        log.info("answered", status=outcome.status, generation=outcome.generation_id, attempt=turn.attempts)
         if outcome.status in ("complete", "stopped") and turn.turn_id == turn.message_id:
             await self._jobs.learn(turn.user_id, turn.turn_id)
         await self._limits.spent(turn.user_id, _tokens(outcome))
@@ -390,7 +400,7 @@ class _Attempt:
             return self.outcome("failed", error.code)
         except Exception:
             error_id = self._runner._new_id()
-            log.exception("turn_failed", error_id=error_id, turn=self._turn.turn_id)
+            log.exception("turn_failed", error_id=error_id)
             return self.outcome("failed", "internal")
         return self.outcome("complete")
 
@@ -399,15 +409,15 @@ class _Attempt:
         ask = Ask(
             turn.user_id, turn.conversation_id, turn.message_id, self._asked.seq, str(self._asked.payload["text"])
         )
-        began = monotonic()
+        stats, at = self._runner.stats, monotonic()
         async with aclosing(self._runner._agent.answer(ask)) as steps:
             async for step in steps:
                 match step:
                     case Stage(state):
                         self._runner.show(turn, state)
                     case Delta(text):
-                        if not self._generation.texts:
-                            self._runner.stats.first_token_s.append(monotonic() - began)
+                        before, at = at, monotonic()
+                        (stats.on_chunk_gap if self._generation.texts else stats.on_first_token)(at - before)
                         delivery.chunk(turn.user_id, self._generation, text)
                     case Done():
                         self._done = step

@@ -334,6 +334,10 @@ class Outbox(Protocol):
         """Try the user again after `first_s`, the next time after twice that, up to `most_s`."""
         ...
 
+    async def length(self) -> int:
+        """How many versions wait, of all users; about."""
+        ...
+
     async def erase(self, user_id: str, at: datetime) -> None:
         """The user's graph has to go, and what it was to be told up to `at`."""
         ...

@@ -41,6 +41,7 @@ from twin_sio.store import (
     Thread,
 )
 from twin_sio.store.sealing import Sealer, is_sealed
+from twin_sio.tracing import span
 
 Doc = dict[str, Any]
 Database = AsyncIOMotorDatabase[Doc]
@@ -62,7 +63,8 @@ def _stored(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutin
     @functools.wraps(method)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await method(*args, **kwargs)
+            with span(f"store {method.__qualname__}"):
+                return await method(*args, **kwargs)
         except PyMongoError as error:
             raise StorageUnavailable() from error
 
@@ -545,8 +547,8 @@ class MongoTurns:
         await self._turns.update_one({"user_id": user_id, "turn_id": turn_id}, {"$set": {"to_learn": False}})
 
     def _turn(self, doc: Doc) -> Turn:
-        fields = {name: doc[name] for name in Turn.__slots__}
-        return Turn(**{**fields, "partial": self._sealer.open(doc["partial"])})
+        fields = {name: doc[name] for name in Turn.__slots__ if name != "trace"}  # which older turns have not
+        return Turn(**{**fields, "trace": doc.get("trace", ""), "partial": self._sealer.open(doc["partial"])})
 
 
 def _key(turn: Turn) -> Doc:
@@ -753,6 +755,10 @@ class MongoOutbox:
             await self._entries.update_one({"_id": oldest["_id"]}, change)
         waiting = {"_id": user_id, "graph_due_at": {"$lte": now}}
         await self._users.update_one(waiting, {"$set": {"graph_due_at": now + timedelta(seconds=first_s)}})
+
+    @_stored
+    async def length(self) -> int:
+        return await self._entries.estimated_document_count()
 
     @_stored
     async def erase(self, user_id: str, at: datetime) -> None:
