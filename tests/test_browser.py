@@ -179,11 +179,11 @@ async def test_a_reload_keeps_the_conversation_and_the_session(opened: Opened, u
     await say(page, "Remember this.")
     await answered(page, 1)
     before = await shown(page)
-    session = await page.evaluate("sessionStorage.getItem('session_id')")
+    session = await page.evaluate("sessionStorage.getItem('twin-sio-session')")
     await page.reload()
     await answered(page, 1)
     assert await shown(page) == before
-    assert await page.evaluate("sessionStorage.getItem('session_id')") == session
+    assert await page.evaluate("sessionStorage.getItem('twin-sio-session')") == session
     await expect(page.locator("#devices li")).to_have_count(1)
 
 
@@ -240,7 +240,7 @@ async def test_the_profile_shows_why_and_is_put_right_by_keyboard_on_a_phone(
     await phone.locator("#open-profile").click()
     trait = phone.locator("#traits > li[data-status=applied]")
     await expect(trait.locator(".value")).to_have_text("Graz")
-    await expect(trait.locator(".sure")).to_have_text("90 %, applied")
+    await expect(trait.locator(".sure")).to_have_text("90 %, used in answers")
     assert await trait.locator("meter").evaluate("meter => meter.value") == 0.9
     await trait.locator("summary").focus()
     await phone.keyboard.press("Enter")
@@ -275,10 +275,10 @@ async def test_a_bad_answer_is_put_right_in_the_users_own_words(
     await expect(page.locator(".toast").filter(has_text="Brno: now 84 % sure")).to_be_visible(timeout=PATIENCE_MS)
     await page.keyboard.type(right)
     await page.keyboard.press("Enter")
-    await expect(page.locator(".toast").filter(has_text="now knows: location.city, Plzen")).to_be_visible(
+    await expect(page.locator(".toast").filter(has_text="now knows: location, city, Plzen")).to_be_visible(
         timeout=PATIENCE_MS
     )
-    await expect(page.locator(".correction")).to_have_count(0)
+    await expect(page.locator(".reasons")).to_have_count(0)
 
 
 async def test_an_edit_that_is_called_off_changes_nothing(opened: Opened, user: str, model: ScriptedModel) -> None:
@@ -291,7 +291,7 @@ async def test_an_edit_that_is_called_off_changes_nothing(opened: Opened, user: 
     await expect(page.locator("#traits .value")).to_have_text("oboe")
     await expect(page.locator("#profile")).to_be_visible()
     await page.locator("[data-action=confirm]").click()
-    await expect(page.locator("#traits .sure")).to_have_text("95 %, applied", timeout=PATIENCE_MS)
+    await expect(page.locator("#traits .sure")).to_have_text("95 %, used in answers", timeout=PATIENCE_MS)
 
 
 async def test_text_is_shown_as_text_whatever_it_holds(opened: Opened, user: str) -> None:
@@ -302,7 +302,7 @@ async def test_text_is_shown_as_text_whatever_it_holds(opened: Opened, user: str
     await answered(page, 1)
     assert (await shown(page))[0]["text"] == text
     assert await page.title() == "Twin"
-    assert await page.locator("#messages img, #messages b").count() == 0
+    assert await page.locator(".messages img, .messages b").count() == 0
 
 
 async def test_a_token_leaves_the_address_bar_and_a_bad_one_asks_for_another(

@@ -66,7 +66,7 @@ async def test_only_listed_origins_connect_and_native_clients_pass(
 
 async def test_the_chat_page_allows_nothing_but_its_own_and_is_there_in_dev_only(url: str, settings: Settings) -> None:
     async with aiohttp.ClientSession() as http:
-        for path in ("/", "/chat.js", "/chat.css", "/socket.io.min.js"):
+        for path in ("/", "/chat.js", "/chat.css", "/twin-client.js", "/markdown.js"):
             async with http.get(url + path) as response:
                 assert response.status == 200
                 assert "default-src 'none'" in response.headers["Content-Security-Policy"]

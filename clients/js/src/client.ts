@@ -20,7 +20,8 @@ import type {
   ServerEventName,
 } from "./protocol.js";
 import { bestOutbox, type Entry, type Lasting, type Outbox } from "./outbox.js";
-import { initial, NEW_CONVERSATION, receive, refused, said, type State, type Wish } from "./state.js";
+import { forgotten, initial, NEW_CONVERSATION, rated, receive, refused, said, type State, type Wish } from "./state.js";
+import { tabSession } from "./session.js";
 
 type Json = Record<string, unknown>;
 
@@ -73,7 +74,8 @@ export class TwinClient {
   readonly #typing = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #opened = new Set<string>();
   #state: State;
-  #outbox: Promise<Outbox>;
+  readonly #session: Promise<string>;
+  readonly #outbox: Promise<Outbox>;
   #queue: Entry[] = [];
   #sending = false;
   #resuming = false;
@@ -83,9 +85,9 @@ export class TwinClient {
 
   constructor(options: Options) {
     this.#options = options;
-    const sessionId = options.sessionId ?? rememberedSession();
-    this.#state = initial(sessionId);
-    this.#outbox = options.outbox ? Promise.resolve(options.outbox) : bestOutbox(sessionId);
+    this.#state = initial(options.sessionId ?? newId());
+    this.#session = options.sessionId ? Promise.resolve(options.sessionId) : tabSession(this.#state.sessionId);
+    this.#outbox = options.outbox ? Promise.resolve(options.outbox) : this.#session.then(bestOutbox);
     this.#socket = io(options.url, {
       autoConnect: false,
       forceNew: true,
@@ -99,7 +101,7 @@ export class TwinClient {
     this.#socket.on("connect_error", (error) => this.#refusedEntry(error as Error & { data?: Refusal }));
     this.#socket.on("disconnect", (reason) => this.#gone(reason));
     this.#socket.onAny((_name: string, envelope: Envelope) => this.#take(envelope));
-    void this.#restore().then(() => this.#socket.connect());
+    void this.#restore().then(() => this.#state.connection === "closed" || this.#socket.connect());
   }
 
   // -- what is known ------------------------------------------------------------------------------------------------
@@ -139,12 +141,19 @@ export class TwinClient {
     return this.#lasting("user_message", payload, about.conversationId);
   }
 
+  /** Say again, under the same id, what the server refused: its reason may be gone. */
+  retry(messageId: string, conversationId: string = NEW_CONVERSATION): Sent {
+    const message = this.#state.conversations[conversationId]?.messages.find((one) => one.id === messageId);
+    if (message?.state !== "refused") throw new TwinError({ code: "not_found", message: "No such message was refused.", retryable: false });
+    return this.#lasting("user_message", { text: message.text }, conversationId, messageId);
+  }
+
   /** Answer a user's message anew; the older answers stay as alternatives. */
   regenerate(messageId: string, conversationId?: string): Sent {
     return this.#lasting("regenerate", { message_id: messageId }, conversationId);
   }
 
-  /** Rate one of the twin's messages; the newest rating counts, `none` takes it back. */
+  /** Rate one of the twin's messages; it shows at once. The newest rating counts, `none` takes it back. */
   feedback(messageId: string, rating: Feedback["rating"], more: Omit<Feedback, "message_id" | "rating"> = {}): Sent {
     return this.#lasting("feedback", { message_id: messageId, rating, ...more });
   }
@@ -250,12 +259,12 @@ export class TwinClient {
     this.#show({ ...this.#state, connection: "offline" });
   }
 
-  #greetedBy(envelope: Envelope<"session_ready">): void {
+  #greetedBy(): void {
     this.#refusals = 0;
+    this.#leaveTo(this.#state.userId);
     this.#beat();
     const page = this.#options.page ?? 50;
     if (page > 0 && this.#opened.size === 0) void this.history({ limit: page }).catch(ignore);
-    if (envelope.metadata.session_id) remember(envelope.metadata.session_id);
     void this.#flush();
   }
 
@@ -279,7 +288,7 @@ export class TwinClient {
   #follow(envelope: Envelope): void {
     switch (envelope.type) {
       case "session_ready":
-        return this.#greetedBy(envelope as Envelope<"session_ready">);
+        return this.#greetedBy();
       case "resumed":
         this.#resuming = false;
         return;
@@ -330,9 +339,9 @@ export class TwinClient {
 
   // -- out ----------------------------------------------------------------------------------------------------------
 
-  #lasting<Name extends Lasting>(name: Name, payload: ClientEvents[Name], where?: string): Sent {
-    const id = newId();
-    const entry: Entry<Name> = { id, name, payload, conversationId: where ?? NEW_CONVERSATION, at: nextInstant() };
+  #lasting<Name extends Lasting>(name: Name, payload: ClientEvents[Name], where?: string, id = newId()): Sent {
+    const { userId } = this.#state;
+    const entry: Entry<Name> = { id, name, payload, conversationId: where ?? NEW_CONVERSATION, at: nextInstant(), userId };
     const receipt = new Promise<never>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
     receipt.catch(ignore); // who does not wait for it sees it in the state
     this.#enqueue(entry);
@@ -343,16 +352,28 @@ export class TwinClient {
   #enqueue(entry: Entry): void {
     this.#queue.push(entry);
     const state = { ...this.#state, unsent: this.#queue.length };
-    const text = (entry.payload as { text?: string }).text;
-    this.#show(entry.name === "user_message" ? said(state, entry.id, entry.conversationId, text ?? "") : state);
+    const { id, name, conversationId, payload } = entry;
+    if (name === "user_message") this.#show(said(state, id, conversationId, (payload as ClientEvents["user_message"]).text));
+    else this.#show(name === "feedback" ? rated(state, payload as Feedback) : state);
   }
 
   async #restore(): Promise<void> {
+    const sessionId = await this.#session;
+    this.#show({ ...this.#state, sessionId });
     const outbox = await this.#outbox;
     for (const entry of await outbox.all().catch(() => [])) {
       if (!this.#queue.some((one) => one.id === entry.id)) this.#enqueue(entry);
     }
     this.#queue.sort((a, b) => a.at - b.at);
+  }
+
+  /** What somebody else wrote in this tab is not said in this user's name; it waits in the outbox for them. */
+  #leaveTo(userId: string | null): void {
+    const others = this.#queue.filter((entry) => entry.userId != null && entry.userId !== userId);
+    if (others.length === 0) return;
+    this.#queue = this.#queue.filter((entry) => !others.includes(entry));
+    const state = others.reduce((into, entry) => forgotten(into, entry.id, entry.conversationId), this.#state);
+    this.#show({ ...state, unsent: this.#queue.length });
   }
 
   /** One after the other, so that what was said first is stored first. */
@@ -475,25 +496,6 @@ function nextInstant(): number {
 export function newId(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-const SESSION_KEY = "twin-sio-session";
-
-/** A tab keeps its session id over reloads, so that its outbox is its own. */
-function rememberedSession(): string {
-  try {
-    return sessionStorage.getItem(SESSION_KEY) ?? newId();
-  } catch {
-    return newId();
-  }
-}
-
-function remember(sessionId: string): void {
-  try {
-    sessionStorage.setItem(SESSION_KEY, sessionId);
-  } catch {
-    // No storage: a reload is a new session.
-  }
 }
 
 function ignore(): void {}

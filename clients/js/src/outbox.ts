@@ -12,6 +12,8 @@ export interface Entry<Name extends Lasting = Lasting> {
   readonly payload: ClientEvents[Name];
   /** Milliseconds since 1970; entries are sent in this order. */
   readonly at: number;
+  /** Who said it, where that was known; it is sent for nobody else. */
+  readonly userId?: string | null;
 }
 
 /** Where entries are kept. One outbox belongs to one user and one session. */

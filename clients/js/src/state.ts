@@ -106,13 +106,25 @@ export function conversation(state: State, id: string): Conversation {
   return state.conversations[id] ?? { id, messages: [], thinking: {}, typing: [], readSeq: 0, hasMore: null };
 }
 
-/** A message of one's own, before the server has it. Saying it again under the same id changes nothing. */
+/** A message of one's own, before the server has it. Saying it again changes nothing, but where it was refused. */
 export function said(state: State, id: string, conversationId: string, text: string): State {
-  return within(state, conversationId, (here) =>
-    here.messages.some((message) => message.id === id)
-      ? here
-      : put(here, { ...blank(id, "user"), text, state: "sending", sessionId: state.sessionId }),
-  );
+  return within(state, conversationId, (here) => {
+    const known = here.messages.find((message) => message.id === id);
+    if (known === undefined) return put(here, { ...blank(id, "user"), text, state: "sending", sessionId: state.sessionId });
+    return known.state === "refused" ? put(here, { ...known, state: "sending", error: null }) : here;
+  });
+}
+
+/** A rating of one's own; the server tells only the other devices. */
+export function rated(state: State, feedback: FeedbackSeen): State {
+  const holds = (one: Conversation): boolean => one.messages.some((message) => message.id === feedback.message_id);
+  const where = Object.values(state.conversations).find(holds);
+  return where ? within(state, where.id, (here) => change(here, feedback.message_id, { feedback })) : state;
+}
+
+/** A message that is not this user's to say. */
+export function forgotten(state: State, id: string, conversationId: string): State {
+  return within(state, conversationId, (here) => ({ ...here, messages: here.messages.filter((one) => one.id !== id) }));
 }
 
 /** The server will not take what was sent under this id. */

@@ -137,6 +137,37 @@ test("a refused message is told to whoever waits for it, and shown", async () =>
   await expect(receipt).rejects.toMatchObject({ code: "invalid_message" });
   expect(main(client).messages[0]).toMatchObject({ state: "refused", error: { code: "invalid_message" } });
   expect(client.state.unsent).toBe(0);
+  const again = client.retry(main(client).messages[0]!.id);
+  expect(main(client).messages[0]).toMatchObject({ id: again.id, state: "sending", error: null });
+  await expect(again.receipt).rejects.toMatchObject({ code: "invalid_message" });
+  expect(texts(client)).toHaveLength(1);
+  expect(() => client.retry("nothing-of-this-id")).toThrow(TwinError);
+});
+
+test("what one user has not sent is not said in the name of the next one, and waits for the first", async () => {
+  const outbox = new MemoryOutbox();
+  const [first, second] = [newUser(), newUser()];
+  const one = opened(first, { outbox, sessionId: "shared-tab" });
+  await online(one);
+  const entry = { name: "user_message" as const, conversationId: "main", at: 1, userId: first };
+  one.close();
+  await outbox.add({ ...entry, id: `${first}-secret`, payload: { text: "a secret" } });
+  const two = opened(second, { outbox, sessionId: "shared-tab" });
+  await two.until((state) => state.connection === "online" && state.unsent === 0);
+  await two.send("hello").receipt;
+  expect(texts(two)[0]).toBe("user:stored:hello");
+  two.close();
+  const back = opened(first, { outbox, sessionId: "shared-tab" });
+  await back.until((state) => conversation(state, "main").messages.some((message) => message.text === "a secret" && message.seq !== null));
+});
+
+test("a rating shows at once, before any other device hears of it", async () => {
+  const client = opened(newUser());
+  await client.send("rate this").receipt;
+  await answers(client, 1);
+  const { receipt } = client.feedback(main(client).messages.at(-1)!.id, "up");
+  expect(main(client).messages.at(-1)!.feedback).toMatchObject({ rating: "up" });
+  await receipt;
 });
 
 test("a token that ends is renewed over the same connection", async () => {

@@ -1,33 +1,55 @@
-// Builds dist/ (ES modules and types) and the bundle that the chat page uses; fails where the client is over its size.
-// `--check` only says whether the committed bundle is what the source gives.
+// Builds dist/ (ES modules and types) and what the chat page and other apps' pages take from twin_sio/web; fails where
+// something is over its size. `--check` only says whether the committed bundles are what the source gives.
 import { execFileSync } from "node:child_process";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-const MOST_BYTES = 15 * 1024;
+const MOST_KB = { client: 15, widget: 48 }; // gzipped
 const here = (path) => new URL(`../${path}`, import.meta.url).pathname;
-const bundle = here("../../twin_sio/web/twin-client.js");
-const includes = JSON.parse(readFileSync(here("node_modules/socket.io-client/package.json"), "utf8"));
 const options = { bundle: true, format: "esm", target: "es2022", minify: true, write: false, legalComments: "none" };
+const holds = (...names) =>
+  names.map((name) => {
+    const { version, license, author } = JSON.parse(readFileSync(here(`node_modules/${name}/package.json`), "utf8"));
+    const by = typeof author === "string" ? author.replace(/ *[<(].*/, "") : author?.name;
+    return `${name} ${version} (${[license, by].filter(Boolean).join(", ")})`;
+  });
 
-const page = await build({
-  ...options,
-  entryPoints: [here("src/index.ts")],
-  banner: { js: `/* @twin-sio/client with socket.io-client ${includes.version} (MIT, Guillermo Rauch). Built: npm run build */` },
-});
-const made = page.outputFiles[0].text;
-if (process.argv.includes("--check")) {
-  if (readFileSync(bundle, "utf8") !== made) fail("twin_sio/web/twin-client.js is not what the source gives: npm run build");
-} else {
-  writeFileSync(bundle, made);
+// What the views import as built files, the widget takes from the source, so that nothing is in it twice.
+const fromSource = {
+  name: "from-source",
+  setup: ({ onResolve }) => {
+    onResolve({ filter: /^\.\/twin-client\.js$/ }, () => ({ path: here("src/index.ts") }));
+    onResolve({ filter: /^\.\/markdown\.js$/ }, () => ({ path: here("web/markdown.js") }));
+  },
+};
+
+const bundles = {
+  "twin-client.js": { from: "src/index.ts", what: ["@twin-sio/client", ...holds("socket.io-client")] },
+  "markdown.js": { from: "web/markdown.js", what: holds("marked") },
+  "highlight.js": { from: "web/highlight.js", what: holds("lowlight", "highlight.js") },
+  "widget.js": { from: "web/widget.js", what: ["@twin-sio/client", ...holds("socket.io-client", "marked")], format: "iife", plugins: [fromSource] },
+};
+for (const [name, { from, what, ...more }] of Object.entries(bundles)) {
+  const banner = { js: `/* Made by npm run build of ${what.join(", ")} */` };
+  const made = (await build({ ...options, ...more, entryPoints: [here(from)], banner, loader: { ".css": "text" } })).outputFiles[0].text;
+  const at = here(`../../twin_sio/web/${name}`);
+  if (!process.argv.includes("--check")) writeFileSync(at, made);
+  else if (readFileSync(at, "utf8") !== made) fail(`twin_sio/web/${name} is not what the source gives: npm run build`);
+  if (name === "widget.js") told("the widget, with everything it needs", made, MOST_KB.widget);
+}
+if (!process.argv.includes("--check")) {
   rmSync(here("dist"), { recursive: true, force: true });
   execFileSync("npx", ["tsc", "--project", here("tsconfig.build.json")], { cwd: here("."), stdio: "inherit" });
 }
 const alone = await build({ ...options, entryPoints: [here("src/index.ts")], external: ["socket.io-client"] });
-const bytes = gzipSync(alone.outputFiles[0].contents, { level: 9 }).length;
-console.log(`@twin-sio/client: ${(bytes / 1024).toFixed(1)} kB gzipped without socket.io-client (at most ${MOST_BYTES / 1024})`);
-if (bytes > MOST_BYTES) fail("the client is larger than it may be");
+told("@twin-sio/client, without socket.io-client", alone.outputFiles[0].contents, MOST_KB.client);
+
+function told(what, contents, most) {
+  const kb = gzipSync(contents, { level: 9 }).length / 1024;
+  console.log(`${what}: ${kb.toFixed(1)} kB gzipped (at most ${most})`);
+  if (kb > most) fail(`${what}: larger than it may be`);
+}
 
 function fail(text) {
   console.error(text);

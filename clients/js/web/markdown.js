@@ -1,0 +1,159 @@
+// Markdown as elements, never as HTML: the text is read into tokens, and each token becomes an element that is made here.
+// What a text holds in HTML is shown as it was written; a link leads to the web or to a mailbox, or is no link.
+import { Marked } from "marked";
+
+const marked = new Marked({ gfm: true, breaks: true });
+const SAFE = new Set(["http:", "https:", "mailto:"]);
+const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
+const shown = new WeakMap(); // an element -> what it shows: the source of each of its blocks
+
+/**
+ * Show `text` in `into`. Called again with a longer text it touches only the blocks that have changed, so that what was
+ * selected or scrolled stays. `highlight(code, language)` may give a promise of nodes for a block of code, or null.
+ */
+export function showMarkdown(into, text, highlight = () => null) {
+  const tokens = marked.lexer(text).filter((token) => token.type !== "space" && token.type !== "def");
+  const before = shown.get(into) ?? [];
+  let same = 0;
+  while (same < before.length && same < tokens.length && before[same] === tokens[same].raw) same += 1;
+  const last = into.children[same];
+  if (last && same === tokens.length - 1 && grown(last, tokens[same])) colour(last, tokens[same], highlight);
+  else {
+    while (into.children.length > same) into.lastElementChild.remove();
+    for (const token of tokens.slice(same)) into.append(block(token, highlight));
+  }
+  shown.set(into, tokens.map((token) => token.raw));
+}
+
+// A block of code that goes on: its text alone is changed, and the place to which it was scrolled stays.
+function grown(element, token) {
+  const code = element.querySelector(":scope > pre > code");
+  if (token.type !== "code" || !code || element.dataset.language !== languageOf(token)) return false;
+  if (!token.text.startsWith(code.textContent)) return false;
+  code.textContent = token.text;
+  return true;
+}
+
+function block(token, highlight) {
+  switch (token.type) {
+    case "heading":
+      // Under the page's own headings, whatever the text thinks of itself.
+      return make(`h${Math.min(6, token.depth + 2)}`, inline(token.tokens));
+    case "code":
+      return codeBlock(token, highlight);
+    case "blockquote":
+      return make("blockquote", token.tokens.filter((one) => one.type !== "space").map((one) => block(one, highlight)));
+    case "list":
+      return list(token, highlight);
+    case "table":
+      return table(token);
+    case "hr":
+      return make("hr");
+    case "paragraph":
+      return make("p", inline(token.tokens));
+    case "text":
+      return make("span", token.tokens ? inline(token.tokens) : [plain(token)]);
+    default:
+      return make("p", [token.raw.trimEnd()]); // HTML, and what else there may be: as it was written
+  }
+}
+
+function codeBlock(token, highlight) {
+  const pre = make("pre", [make("code", [token.text])]);
+  pre.tabIndex = 0; // what is wider than its place is scrolled by keyboard, too
+  const box = make("div", [pre]);
+  box.className = "code";
+  box.dataset.language = languageOf(token);
+  pre.setAttribute("role", "region");
+  pre.setAttribute("aria-label", box.dataset.language ? `Code, ${box.dataset.language}` : "Code");
+  colour(box, token, highlight);
+  return box;
+}
+
+function languageOf(token) {
+  return (token.lang ?? "").split(/\s/)[0].toLowerCase().slice(0, 20);
+}
+
+async function colour(box, token, highlight) {
+  const code = box.querySelector("code");
+  const nodes = await highlight(token.text, languageOf(token));
+  if (nodes && code.textContent === token.text) code.replaceChildren(...nodes);
+}
+
+function list(token, highlight) {
+  const made = make(token.ordered ? "ol" : "ul", token.items.map((item) => {
+    const parts = item.tokens.filter((one) => one.type !== "space" && one.type !== "checkbox");
+    const li = make("li", parts.map((one) => block(one, highlight)));
+    if (item.task) li.prepend(item.checked ? "\u2611 " : "\u2610 ");
+    return li;
+  }));
+  if (token.ordered && token.start !== 1 && Number.isSafeInteger(token.start)) made.start = token.start;
+  return made;
+}
+
+function table(token) {
+  const row = (cells, tag) => make("tr", cells.map((cell, index) => {
+    const made = make(tag, inline(cell.tokens));
+    if (token.align[index]) made.dataset.align = token.align[index];
+    return made;
+  }));
+  const made = make("table", [
+    make("thead", [row(token.header, "th")]),
+    make("tbody", token.rows.map((cells) => row(cells, "td"))),
+  ]);
+  const box = make("div", [made]);
+  box.className = "table";
+  box.tabIndex = 0;
+  box.setAttribute("role", "region");
+  box.setAttribute("aria-label", "Table");
+  return box;
+}
+
+function inline(tokens) {
+  return (tokens ?? []).map((token) => {
+    switch (token.type) {
+      case "strong":
+      case "em":
+      case "del":
+        return make(token.type, inline(token.tokens));
+      case "codespan":
+        return make("code", [token.text]);
+      case "br":
+        return make("br");
+      case "escape":
+        return token.text;
+      case "link":
+        return link(token.href, token.tokens ? inline(token.tokens) : [token.text]);
+      case "image": // a picture would tell its host who reads: it is a link
+        return link(token.href, [token.text || token.href]);
+      case "text":
+        return token.tokens ? make("span", inline(token.tokens)) : plain(token);
+      default:
+        return token.raw;
+    }
+  });
+}
+
+function link(href, nodes) {
+  const address = URL.canParse(href) ? new URL(href) : null;
+  if (!address || !SAFE.has(address.protocol)) return make("span", nodes);
+  const made = make("a", nodes);
+  made.href = address.href;
+  made.target = "_blank";
+  made.rel = "noopener noreferrer nofollow";
+  return made;
+}
+
+function plain(token) {
+  return token.text.replace(/&(?:#(\d{1,7})|#x([\da-f]{1,6})|(\w+));/gi, (whole, decimal, hex, name) => {
+    if (name) return ENTITIES[name] ?? whole;
+    const code = Number.parseInt(decimal ?? hex, decimal ? 10 : 16);
+    return code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : whole;
+  });
+}
+
+function make(tag, nodes = []) {
+  const made = document.createElement(tag);
+  made.append(...nodes);
+  return made;
+}

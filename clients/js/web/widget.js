@@ -1,0 +1,51 @@
+// The drop-in widget: one conversation in an element of another app's page, out of reach of its styles.
+import { connect, reportContext } from "../src/index.ts";
+import { ConversationView } from "../../../twin_sio/web/conversation.js";
+import { make, setText, told } from "../../../twin_sio/web/view.js";
+import shared from "../../../twin_sio/web/conversation.css";
+import own from "./widget.css";
+
+const home = document.currentScript ? new URL(document.currentScript.src).origin : undefined;
+const TEXTS = { connecting: "Connecting …", online: "", offline: "Offline, trying again …", draining: "The server restarts …", ended: "This session goes on elsewhere." };
+
+/**
+ * Show the conversation in `element`, whose size it takes. `getToken` gives a token whenever one is needed. `context` is
+ * what the app shows: a function is asked at the start, on every navigation and now and then. Returns the client, and
+ * how to take it away again.
+ */
+export function mount(element, { url = home, getToken, context, conversationId = "main", title = "Your twin", theme = "auto", device } = {}) {
+  if (!(element instanceof Element) || typeof getToken !== "function" || !url) {
+    throw new TypeError("TwinChat.mount(element, { getToken, url }): an element, a function and the service's address are needed.");
+  }
+  const host = make("div");
+  host.dataset.theme = theme;
+  const root = host.attachShadow({ mode: "open" });
+  const sheet = new CSSStyleSheet(); // not <style>: the host's Content-Security-Policy need not allow it
+  sheet.replaceSync(shared + own);
+  root.adoptedStyleSheets = [sheet];
+  const name = make("h2", "name", title);
+  const state = make("p", "state");
+  state.setAttribute("role", "status");
+  const body = make("div", "conversation");
+  root.append(make("header", "", name, state), body);
+  element.replaceChildren(host);
+
+  const client = connect({ url, getToken, device: device ?? { name: title, platform: "widget" }, page: 0, ...(typeof context === "object" ? { context } : {}) });
+  const view = new ConversationView(body, client, { conversationId });
+  const showState = () => {
+    const { connection, reason } = client.state;
+    state.dataset.state = connection;
+    setText(state, TEXTS[connection] ?? told(reason));
+  };
+  showState();
+  const stops = [client.subscribe(showState), typeof context === "function" ? reportContext(client, { read: context }) : () => undefined];
+  const close = () => {
+    for (const stop of stops) stop();
+    view.close();
+    client.close();
+    host.remove();
+  };
+  return { client, close };
+}
+
+globalThis.TwinChat = { mount };

@@ -1,0 +1,448 @@
+// One conversation, as the chat page and the widget show it: its messages, and the field in which one writes.
+// It shows the client's state and keeps none of its own but what is only here: a choice among answers, an open form.
+import { conversation } from "./twin-client.js";
+import { showMarkdown } from "./markdown.js";
+import { button, make, setText, sign, toast, told } from "./view.js";
+
+const TYPING_MS = 3000;
+const NEAR_END_PX = 80;
+const REASONS = { wrong: "Not true", not_me: "Not like me", too_long: "Too long", off_topic: "Beside the point" };
+const NOTES = { sending: "Sending …", refused: "Not sent", stopped: "Stopped", interrupted: "Cut short", failed: "Failed" };
+const THINKING = { queued: "Your twin will answer", recalling: "Your twin is remembering", thinking: "Your twin is thinking" };
+
+export class ConversationView {
+  // `root` is emptied and filled; `highlight` as showMarkdown wants it.
+  constructor(root, client, { conversationId = "main", highlight } = {}) {
+    this.client = client;
+    this.highlight = highlight;
+    this.items = new Map(); // key of an item -> {node, drawn}
+    this.chosen = new Map(); // the user's message id -> the id of the answer that is looked at
+    this.drafts = new Map(); // conversation id -> what is written and not sent
+    this.build(root);
+    this.open(conversationId);
+    this.unsubscribe = client.subscribe(() => this.draw());
+    this.onVisible = () => this.draw();
+    document.addEventListener("visibilitychange", this.onVisible);
+  }
+
+  // Leave the page as it is, but follow the client no more.
+  close() {
+    this.unsubscribe();
+    clearTimeout(this.typingTimer);
+    document.removeEventListener("visibilitychange", this.onVisible);
+  }
+
+  // Show this conversation from now on.
+  open(id) {
+    if (this.id !== undefined) this.drafts.set(this.id, this.text.value);
+    Object.assign(this, { id, asked: false, newFrom: null, seenSeq: null, unread: null, follow: true });
+    this.items.clear();
+    this.list.replaceChildren();
+    this.text.value = this.drafts.get(id) ?? "";
+    this.sendable();
+    this.draw();
+  }
+
+  get here() {
+    return conversation(this.client.state, this.id);
+  }
+
+  build(root) {
+    this.earlier = button("earlier", "Earlier messages", () => this.older());
+    this.empty = make("p", "empty", "Say something to your twin. What you write here shows on all your devices.");
+    this.list = make("ol", "messages");
+    this.list.setAttribute("aria-label", "Conversation");
+    this.thinkingText = make("span");
+    const dots = make("span", "dots", make("i"), make("i"), make("i"));
+    dots.setAttribute("aria-hidden", "true");
+    this.thinking = make("p", "thinking", dots, this.thinkingText);
+    this.typing = make("p", "typing");
+    this.scroll = make("div", "scroll", make("div", "column", this.earlier, this.empty, this.list, this.thinking, this.typing));
+    this.scroll.tabIndex = 0;
+    this.scroll.setAttribute("role", "region");
+    this.scroll.setAttribute("aria-label", "Messages");
+    this.scroll.addEventListener("scroll", () => (this.follow = this.isAtEnd()), { passive: true });
+    this.down = button("down", "To the newest message", () => this.toEnd(), sign("next"));
+    this.announcer = make("p", "unseen");
+    this.announcer.setAttribute("role", "status");
+    this.toasts = make("div", "toasts");
+    this.toasts.setAttribute("role", "alert");
+    root.replaceChildren(this.scroll, make("div", "over", this.down), this.toasts, this.composer(), this.announcer);
+  }
+
+  composer() {
+    this.text = make("textarea");
+    Object.assign(this.text, { id: "text", rows: 1, maxLength: 8000, placeholder: "Message your twin", enterKeyHint: "send" });
+    this.text.setAttribute("aria-label", "Message to your twin");
+    this.stop = button("stop", "Stop", () => this.client.stop(this.stop.value).catch((error) => this.say(told(error), error.code)));
+    this.stop.id = "stop";
+    this.send = make("button", "send", "Send");
+    Object.assign(this.send, { id: "send", type: "submit" });
+    const form = make("form", "composer", make("div", "column field", this.text, this.stop, this.send));
+    form.autocomplete = "off";
+    form.noValidate = true;
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.submit();
+    });
+    this.text.addEventListener("input", () => this.written());
+    this.text.addEventListener("keydown", (event) => this.key(event));
+    return form;
+  }
+
+  // -- what the user does ---------------------------------------------------------------------------------------------
+
+  key(event) {
+    if (event.isComposing) return;
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      this.submit();
+    } else if (event.key === "ArrowUp" && this.text.value === "") {
+      const mine = this.here.messages.findLast((message) => message.role === "user");
+      if (mine) this.edit(mine.text, event);
+    }
+  }
+
+  submit() {
+    const text = this.text.value.trim();
+    if (!text) return;
+    this.client.send(text, { conversationId: this.id });
+    this.text.value = "";
+    this.stopTyping();
+    this.sendable();
+    this.newFrom = null;
+    this.toEnd();
+  }
+
+  written() {
+    this.sendable();
+    if (!this.text.value) return this.stopTyping();
+    clearTimeout(this.typingTimer);
+    this.typingTimer = setTimeout(() => this.stopTyping(), TYPING_MS + 1000);
+    if (Date.now() - (this.typedAt ?? 0) < TYPING_MS) return;
+    this.typedAt = Date.now();
+    this.client.typing(true, this.id);
+  }
+
+  stopTyping() {
+    clearTimeout(this.typingTimer);
+    if (this.typedAt) this.client.typing(false, this.id);
+    this.typedAt = null;
+  }
+
+  sendable() {
+    this.send.disabled = this.text.value.trim() === "";
+  }
+
+  // The text of an earlier message comes back into the field, to be sent as a new one.
+  edit(text, event) {
+    event?.preventDefault();
+    this.text.value = text;
+    this.sendable();
+    this.text.focus();
+    this.text.setSelectionRange(text.length, text.length);
+  }
+
+  async older() {
+    const first = this.here.messages.find((message) => message.seq !== null);
+    try {
+      await this.client.history({ conversationId: this.id, before: first?.id });
+    } catch (error) {
+      this.say(told(error), error.code);
+    }
+  }
+
+  async rate(message, rating, item, reasons) {
+    const { receipt } = this.client.feedback(message.id, rating, reasons);
+    item.querySelector(".reasons")?.remove();
+    if (rating === "down" && !reasons) this.askWhy(message, item);
+    try {
+      for (const { key, value, confidence } of ((await receipt).traits ?? []).slice(0, 3)) {
+        this.say(`${named(key)}, ${value}: now ${Math.round(confidence * 100)} % sure`);
+      }
+    } catch (error) {
+      this.say(told(error), error.code);
+    }
+  }
+
+  // After a thumb down: what was wrong, and what would have been right, in the user's own words, if they like.
+  askWhy(message, item) {
+    const form = make("form", "reasons");
+    form.setAttribute("aria-label", "What was wrong with it?");
+    const tags = Object.entries(REASONS).map(([tag, label]) => {
+      const box = make("input");
+      Object.assign(box, { type: "checkbox", name: "tag", value: tag });
+      return make("label", "tag", box, label);
+    });
+    const correction = field("correction", "What would be right?", 8000);
+    const comment = field("comment", "Anything else?", 2000);
+    const close = () => form.remove();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const given = new FormData(form);
+      const filled = ["correction", "comment"].map((name) => [name, given.get(name).trim()]).filter(([, text]) => text);
+      this.rate(message, "down", item, { ...Object.fromEntries(filled), tags: given.getAll("tag") });
+      close();
+      this.text.focus();
+    });
+    form.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      close();
+      item.querySelector("[data-rating=down]").focus();
+    });
+    const tell = make("button", "", "Tell it");
+    tell.type = "submit";
+    form.append(make("div", "tags", ...tags), correction, comment, make("div", "row", tell, button("quiet", "Skip", close)));
+    item.append(form);
+    correction.focus({ preventScroll: true });
+    form.scrollIntoView({ block: "nearest" });
+  }
+
+  say(text, code) {
+    toast(this.toasts, text, code);
+  }
+
+  // -- what is shown --------------------------------------------------------------------------------------------------
+
+  // Many chunks a second, one drawing a frame. A page in the background gets no frames, and is drawn all the same.
+  draw() {
+    if (this.isDue) return;
+    this.isDue = true;
+    const now = () => {
+      this.isDue = false;
+      this.drawNow();
+    };
+    if (document.visibilityState === "visible") requestAnimationFrame(now);
+    else setTimeout(now, 100);
+  }
+
+  drawNow() {
+    const { here } = this;
+    this.load(here);
+    const height = this.scroll.scrollHeight;
+    const items = arranged(here.messages);
+    const hadEarlier = this.items.size > 0 && items.length > 0 && !this.items.has(items[0].key);
+    const follow = this.follow;
+    this.marks(here);
+    this.showItems(items, here);
+    this.showRunning(here);
+    this.earlier.hidden = !here.hasMore;
+    this.empty.hidden = here.messages.length > 0 || here.hasMore === null;
+    if (follow) this.scroll.scrollTop = this.scroll.scrollHeight;
+    else if (hadEarlier) this.scroll.scrollTop += this.scroll.scrollHeight - height; // what was read stays where it was
+    this.down.hidden = this.isAtEnd();
+    this.tellRead(here);
+  }
+
+  // Asked for once the line is there, and again where the answer was lost with it.
+  load(here) {
+    if (this.asked || this.client.state.connection !== "online" || (here.hasMore !== null && this.unread !== null)) return;
+    this.asked = true;
+    const { id } = this;
+    Promise.all([this.client.conversations(), here.hasMore === null && this.client.history({ conversationId: id })])
+      .then(([list]) => {
+        if (id === this.id) this.unread = list.find((line) => line.conversation_id === id)?.unread ?? 0;
+      })
+      .catch(() => undefined)
+      .finally(() => {
+        if (id === this.id) this.asked = false;
+        this.draw();
+      });
+  }
+
+  // Where the news begins, and how far was read: as it was when the conversation was opened.
+  marks(here) {
+    if (this.seenSeq !== null || this.unread === null || here.hasMore === null) return;
+    const answers = here.messages.filter((message) => message.role === "twin" && message.seq !== null);
+    const news = answers.slice(Math.max(0, answers.length - this.unread));
+    this.newFrom = this.unread > 0 ? (news[0]?.id ?? null) : null;
+    this.seenSeq = answers.at(-1 - news.length)?.seq ?? 0;
+  }
+
+  showItems(items, here) {
+    const questions = new Map(here.messages.map((message) => [message.id, message]));
+    const seen = here.messages.findLast((one) => one.role === "twin" && one.seq !== null && one.seq <= Math.max(here.readSeq, this.seenSeq ?? 0));
+    let place = this.list.firstElementChild;
+    let before = null;
+    for (const { key, about, answers } of items) {
+      const message = answers.find((one) => one.id === this.chosen.get(about)) ?? answers.at(-1);
+      const item = this.items.get(key) ?? this.newItem(key, message.role);
+      if (item === place) place = place.nextElementSibling;
+      else this.list.insertBefore(item, place);
+      this.fill(item, message, questions.get(about), before === about);
+      this.showAlternatives(item, about, answers, message);
+      item.toggleAttribute("data-new", answers.some((one) => one.id === this.newFrom));
+      item.toggleAttribute("data-seen", answers.includes(seen));
+      before = message.id;
+    }
+    const keys = new Set(items.map((one) => one.key));
+    for (const [key, item] of this.items) {
+      if (keys.has(key)) continue;
+      item.remove();
+      this.items.delete(key);
+    }
+  }
+
+  newItem(key, role) {
+    const item = make("li", "message");
+    item.dataset.role = role;
+    const foot = make("div", "foot", make("span", "who"), make("time"), make("span", "note"));
+    item.append(make("p", "about"), make("div", "text"), foot);
+    foot.append(...(role === "twin" ? this.answerButtons(item) : this.questionButtons(item)));
+    this.items.set(key, item);
+    return item;
+  }
+
+  answerButtons(item) {
+    const rate = (rating, label) => {
+      const made = button("rate", label, () => {
+        const wanted = item.message.feedback?.rating === rating ? "none" : rating;
+        this.rate(item.message, wanted, item);
+      }, sign("thumb"));
+      made.dataset.rating = rating;
+      return made;
+    };
+    const again = button("again", "Answer again", () => {
+      this.chosen.delete(item.message.inResponseTo);
+      this.client.regenerate(item.message.inResponseTo, this.id);
+    }, sign("again"));
+    const copy = button("copy", "Copy", async () => {
+      await navigator.clipboard?.writeText(item.message.text);
+      this.say("Copied.");
+    }, sign("copy"));
+    const which = make("span", "which");
+    which.append(button("before", "Earlier answer", () => this.choose(item, -1), sign("before")), make("span", "count"));
+    which.append(button("next", "Later answer", () => this.choose(item, 1), sign("next")));
+    return [which, rate("up", "Good answer"), rate("down", "Bad answer"), again, copy];
+  }
+
+  questionButtons(item) {
+    const retry = button("retry", "Try again", () => this.client.retry(item.message.id, this.id));
+    return [retry, button("edit", "Edit", () => this.edit(item.message.text), sign("pencil"))];
+  }
+
+  choose(item, by) {
+    const { inResponseTo: about } = item.message;
+    const answers = this.here.messages.filter((one) => one.inResponseTo === about);
+    const at = answers.findIndex((one) => one.id === item.message.id) + by;
+    if (!answers[at]) return;
+    if (at === answers.length - 1) this.chosen.delete(about); // the newest, whichever that will be
+    else this.chosen.set(about, answers[at].id);
+    this.follow = false;
+    this.draw();
+  }
+
+  showAlternatives(item, about, answers, message) {
+    const which = item.querySelector(".which");
+    if (!which) return;
+    const at = answers.indexOf(message);
+    which.hidden = answers.length < 2;
+    setText(which.querySelector(".count"), `${at + 1} of ${answers.length}`);
+    // Not `disabled`, which would take the focus away from who steps through them.
+    which.querySelector(".before").setAttribute("aria-disabled", String(at === 0));
+    which.querySelector(".next").setAttribute("aria-disabled", String(at === answers.length - 1));
+  }
+
+  fill(item, message, question, isBelow) {
+    const { sessions } = this.client.state;
+    const wasStreaming = item.dataset.state === "streaming";
+    const about = item.querySelector(".about");
+    about.hidden = !question || isBelow;
+    if (!about.hidden) setText(about, `On “${shortened(question.text, 60)}”`);
+    if (item.message === message && item.question === question && item.sessions === sessions) return;
+    Object.assign(item, { message, question, sessions });
+    Object.assign(item.dataset, { messageId: message.id, state: message.state });
+    if (message.seq !== null) item.dataset.seq = message.seq;
+    item.setAttribute("aria-busy", String(message.state === "streaming"));
+    const text = item.querySelector(".text");
+    if (message.role === "twin") showMarkdown(text, message.text, this.highlight);
+    else setText(text, message.text);
+    setText(item.querySelector(".who"), message.role === "twin" ? "Your twin" : this.speaker(message));
+    showTime(item.querySelector("time"), message.timestamp);
+    setText(item.querySelector(".note"), noteOf(message, question));
+    const isFinal = message.role === "twin" && message.state !== "streaming";
+    for (const one of item.querySelectorAll(".rate, .again, .copy")) one.hidden = !isFinal;
+    for (const one of item.querySelectorAll(".rate")) {
+      one.setAttribute("aria-pressed", String(message.feedback?.rating === one.dataset.rating));
+    }
+    for (const one of item.querySelectorAll(".retry")) one.hidden = message.state !== "refused";
+    if (wasStreaming && isFinal) setText(this.announcer, `Your twin: ${text.textContent}`);
+  }
+
+  speaker({ sessionId }) {
+    if (!sessionId || sessionId === this.client.state.sessionId) return "You";
+    return `You, ${nameOf(this.client.state, sessionId)}`;
+  }
+
+  showRunning(here) {
+    const drafts = here.messages.filter((message) => message.state === "streaming");
+    const waiting = Object.entries(here.thinking).filter(([about]) => !drafts.some((one) => one.inResponseTo === about));
+    this.stop.value = drafts[0]?.inResponseTo ?? waiting[0]?.[0] ?? "";
+    this.stop.hidden = this.stop.value === "";
+    const state = waiting.find(([, one]) => one !== "queued")?.[1] ?? "queued";
+    this.thinking.hidden = waiting.length === 0 || drafts.length > 0;
+    this.thinking.dataset.state = state;
+    setText(this.thinkingText, THINKING[state]);
+    this.typing.hidden = here.typing.length === 0;
+    if (here.typing.length) setText(this.typing, `You are typing on ${nameOf(this.client.state, here.typing[0])} …`);
+  }
+
+  // What the user has seen here counts as read on all devices.
+  tellRead(here) {
+    const last = here.messages.findLast((message) => message.role === "twin" && message.seq !== null);
+    const isSeen = document.visibilityState === "visible" && this.client.state.connection === "online" && this.isAtEnd();
+    if (!isSeen || !last || this.seenSeq === null || last.seq <= Math.max(this.seenSeq, here.readSeq)) return;
+    this.seenSeq = last.seq;
+    this.client.read(last.id);
+  }
+
+  isAtEnd() {
+    return this.scroll.scrollHeight - this.scroll.scrollTop - this.scroll.clientHeight < NEAR_END_PX;
+  }
+
+  toEnd() {
+    this.follow = true;
+    this.draw();
+  }
+}
+
+export function nameOf(state, sessionId) {
+  return state.sessions.find((one) => one.session_id === sessionId)?.device?.name ?? "another device";
+}
+
+export const named = (key) => key.replaceAll("_", " ").replaceAll(".", ", ");
+
+export const shortened = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
+
+// Answers to one message are one item, in the place of the first: the others are alternatives.
+function arranged(messages) {
+  const items = [];
+  const byQuestion = new Map();
+  for (const message of messages) {
+    const about = message.role === "twin" ? message.inResponseTo : null;
+    const known = about && byQuestion.get(about);
+    if (known) known.answers.push(message);
+    else items.push({ key: about ? `answer-${about}` : message.id, about, answers: [message] });
+    if (about && !known) byQuestion.set(about, items.at(-1));
+  }
+  return items;
+}
+
+function noteOf(message, question) {
+  if (message.state === "refused") return `${NOTES.refused}. ${told(message.error)}`;
+  if (message.state === "failed" && question?.error) return told(question.error);
+  return NOTES[message.state] ?? "";
+}
+
+function showTime(node, timestamp) {
+  setText(node, timestamp ? new Date(timestamp).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
+  if (timestamp) node.dateTime = timestamp;
+}
+
+function field(name, label, maxLength) {
+  const made = make("input");
+  Object.assign(made, { name, placeholder: label, maxLength });
+  made.setAttribute("aria-label", label);
+  return made;
+}

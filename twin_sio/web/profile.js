@@ -1,0 +1,138 @@
+// What the twin believes of its user, and why; confirmed, rejected and edited here.
+import { named } from "./conversation.js";
+import { button, make } from "./view.js";
+
+const SAID = {
+  confirmed: "You said that it is right",
+  rejected: "You said that it is wrong",
+  edited: "You wrote it",
+  up: "You liked an answer that used it",
+  down: "You disliked an answer that used it",
+};
+const STANDING = {
+  applied: "used in answers",
+  tentative: "not sure yet",
+  unused: "too unsure to use",
+  rejected: "you said no",
+  superseded: "held before",
+};
+
+export class ProfileView {
+  // `get(path)` fetches JSON in the user's name; `say(text, code)` tells what went wrong.
+  constructor(dialog, { get, say }) {
+    Object.assign(this, { dialog, get, say, drawn: null });
+    this.list = dialog.querySelector("#traits");
+    this.none = dialog.querySelector("#profile-empty");
+  }
+
+  open(client) {
+    this.client = client;
+    client.profile().catch((error) => this.say("The profile could not be fetched.", error.code));
+    this.show(client.state.profile);
+    this.dialog.showModal();
+  }
+
+  // Drawn anew with every change; what the user has open, is writing or stands on stays as it is.
+  show(profile) {
+    if (profile === this.drawn || !profile || this.list.querySelector("form.edit")) return;
+    this.drawn = profile;
+    const { list } = this;
+    const opened = new Set([...list.querySelectorAll("details[open]")].map((why) => why.closest("li").dataset.traitId));
+    const on = document.activeElement?.closest?.("#traits > li");
+    const focus = on && { trait: on.dataset.traitId, action: document.activeElement.dataset.action };
+    const holds = ({ status }) => !["rejected", "superseded"].includes(status);
+    const order = [...profile.traits].sort((a, b) => holds(b) - holds(a) || b.confidence - a.confidence);
+    this.none.hidden = order.length > 0;
+    list.replaceChildren(...order.map((trait) => this.trait(trait, opened.has(trait.trait_id))));
+    if (!focus) return;
+    const item = list.querySelector(`[data-trait-id="${CSS.escape(focus.trait)}"]`);
+    const same = item?.querySelector(`[data-action="${focus.action}"]`);
+    (same ?? item?.querySelector("summary") ?? this.dialog.querySelector("#profile-close")).focus();
+  }
+
+  trait(trait, isOpen) {
+    const { trait_id: id, key, value, status, confidence } = trait;
+    const item = make("li");
+    Object.assign(item.dataset, { traitId: id, status });
+    const meter = make("meter");
+    Object.assign(meter, { min: 0, max: 1, low: 0.55, high: 0.8, optimum: 1, value: confidence });
+    meter.setAttribute("aria-label", `How sure it is of ${named(key)}`);
+    const sure = make("span", "sure", `${Math.round(confidence * 100)} %, ${STANDING[status] ?? status}`);
+    const name = make("p", "key", named(key));
+    const act = (action, label, run, kind = "quiet") => {
+      const made = button(kind, label, run);
+      made.dataset.action = action;
+      made.setAttribute("aria-label", `${label}: ${named(key)} ${value}`);
+      return made;
+    };
+    const actions = make("div", "row", act("confirm", "Right", () => this.correct(id, "confirm")));
+    if (status !== "rejected") actions.append(act("reject", "Wrong", () => this.correct(id, "reject")));
+    actions.append(act("edit", "Change", () => {
+      item.replaceChildren(name, this.editor(trait));
+      item.querySelector("input").select();
+    }));
+    item.append(name, make("p", "value", value), make("div", "row", meter, sure), this.reasons(id, isOpen), actions);
+    return item;
+  }
+
+  async correct(id, action, value) {
+    try {
+      await this.client.correct(id, action, value).receipt;
+    } catch (error) {
+      this.say("It could not be put right.", error.code);
+    }
+  }
+
+  editor({ trait_id: id, key, value }) {
+    const form = make("form", "edit");
+    const input = make("input");
+    Object.assign(input, { value, required: true, maxLength: 500 });
+    input.setAttribute("aria-label", `What holds instead: ${named(key)}`);
+    const close = () => {
+      form.remove();
+      this.drawn = null;
+      this.show(this.client.state.profile);
+    };
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.correct(id, "edit", input.value.trim() || value);
+      close();
+    });
+    form.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.preventDefault(); // closes the form, not the drawer
+      close();
+    });
+    const save = make("button", "", "Save");
+    save.type = "submit";
+    form.append(input, save, button("quiet", "Cancel", close));
+    return form;
+  }
+
+  // Fetched when they are asked for: each piece of evidence with the user's own words and what it weighs.
+  reasons(id, isOpen) {
+    const list = make("ul");
+    const why = make("details", "", make("summary", "", "Why?"), list);
+    why.addEventListener("toggle", async () => {
+      if (!why.open || list.childElementCount > 0) return;
+      try {
+        const { evidence } = await this.get(`/v1/profile/${encodeURIComponent(id)}/why`);
+        list.replaceChildren(...evidence.map(reason));
+      } catch {
+        why.open = false;
+        this.say("The reasons could not be fetched.", "unavailable");
+      }
+    });
+    why.open = isOpen;
+    return why;
+  }
+}
+
+function reason({ side, kind, quote, effective, observed_at: at }) {
+  const weight = { supports: `+${effective.toFixed(2)}`, opposes: `−${effective.toFixed(2)}`, set_aside: "not counted" };
+  const day = new Date(at).toLocaleDateString([], { day: "numeric", month: "short", year: "numeric" });
+  const item = make("li", "", make(quote ? "q" : "span", "quote", quote || (SAID[kind] ?? kind)));
+  item.dataset.side = side;
+  item.append(make("span", "weight", ` ${weight[side]} · ${kind}, ${day}`));
+  return item;
+}

@@ -1,0 +1,75 @@
+// Small things that every view is made of.
+
+export function make(tag, className, ...content) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...content);
+  return made;
+}
+
+export function button(className, label, run, content = label) {
+  const made = make("button", className, content);
+  made.type = "button";
+  if (content !== label) {
+    made.setAttribute("aria-label", label);
+    made.title = label;
+  }
+  made.addEventListener("click", run);
+  return made;
+}
+
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+const SIGNS = {
+  thumb: "M3 10h3v10H3z M9 20h8.5l3-7v-3H14l.8-5-1.6-1.5L9 10z",
+  again: "M20 11a8 8 0 1 0-2.3 6.3 M20 4v7h-7",
+  pencil: "M4 20l1-4L16 5l3 3L8 19z M14 7l3 3",
+  before: "M14 6l-6 6 6 6",
+  next: "M10 6l6 6-6 6",
+  copy: "M9 9h11v11H9z M5 15H4V4h11v1",
+};
+
+// Drawn, because not every machine has a font with the sign.
+export function sign(name) {
+  const space = "http://www.w3.org/2000/svg";
+  const made = document.createElementNS(space, "svg");
+  const path = document.createElementNS(space, "path");
+  made.setAttribute("viewBox", "0 0 24 24");
+  made.setAttribute("aria-hidden", "true");
+  made.classList.add("sign");
+  path.setAttribute("d", SIGNS[name]);
+  made.append(path);
+  return made;
+}
+
+// What happened, for a moment, in a corner.
+export function toast(into, text, code) {
+  const made = make("p", "toast", text);
+  if (code) made.dataset.code = code;
+  into.append(made);
+  setTimeout(() => made.remove(), 6000);
+}
+
+const ERRORS = {
+  rate_limited: "That was too fast.",
+  busy: "Your twin has several messages to answer.",
+  overloaded: "The service is very busy.",
+  storage_unavailable: "It could not be stored.",
+  model_unavailable: "Your twin cannot think right now. Your message is safe.",
+  model_timeout: "Your twin took too long. Your message is safe.",
+  too_large: "That is too long.",
+  forbidden: "Your token does not allow this.",
+  auth_expired: "Your token has expired.",
+  auth_invalid: "This token is not accepted.",
+  auth_missing: "A token is needed.",
+  auth_forbidden: "This token may not chat.",
+  auth_user_mismatch: "This token belongs to somebody else.",
+  session_invalid: "The session’s id is not accepted.",
+  too_many_sessions: "Too many of your devices are here already.",
+  not_found: "It is not there any more.",
+  unavailable: "The service is not available right now.",
+};
+
+export const told = (error) => ERRORS[error?.code] ?? error?.message ?? "That did not work.";
