@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from twin_sio import asyncapi, config, protocol, rest
+from twin_sio import asyncapi, config, conformance, protocol, rest
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,10 +38,18 @@ def server_events() -> str:
     return "\n".join(rows) + "\n"
 
 
+def conformance_rules() -> str:
+    """The table of what `twin-sio conformance` looks at."""
+    rows = ["| rule | what a client must do | where it does not |", "|---|---|---|"]
+    rows += [f"| `{rule.name}` | {rule.must} | {rule.fix} |" for rule in conformance.RULES]
+    return "\n".join(rows) + "\n"
+
+
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "configuration": ("README.md", config.table),
     "client events": ("docs/protocol.md", client_events),
     "server events": ("docs/protocol.md", server_events),
+    "conformance rules": ("docs/clients/README.md", conformance_rules),
 }
 
 

@@ -279,6 +279,37 @@ def doctor(
     _run(examined(), as_json)
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def conformance(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="A program that is the client; {url} and {token} are filled in.", show_default=False),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 0,
+    limit: Annotated[float, typer.Option(min=0.5, help="Seconds that a client has for each rule.")] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a client, in any language, against the protocol's rules. Exit code 1 where one is broken.
+
+    A server with a script waits on this machine; point your client at it, or name a program that is one. It connects
+    with the token, says something once, and stays. Whatever message appears in the conversation "report" it answers
+    there with the JSON list of the texts that it shows in "main". docs/clients/README.md has the rules.
+
+    \b
+    Examples:
+      twin-sio conformance
+      twin-sio conformance -- node my-client.mjs {url} {token}
+      twin-sio conformance --json -- python my_client.py {url} {token} | jq 'select(.passed == false)'
+    """
+    from twin_sio.cli.conform import conform
+
+    async def conformed() -> None:
+        if not await conform(command or [], port, limit, as_json, sys.stdout):
+            raise typer.Exit(1)
+
+    _run(conformed(), as_json)
+
+
 def main() -> None:
     """The console script."""
     app()

@@ -1,0 +1,132 @@
+"""The conformance kit: our client keeps every rule, and each fault breaks the rule that is about it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.conformant import naive, ours
+from tests.test_cli import run
+from twin_sio.client import TwinClient
+from twin_sio.clock import new_id
+from twin_sio.conformance import RULES, a_script
+
+ALL = [rule.name for rule in RULES]
+
+
+async def broken_by(client: Callable[[str, str], Awaitable[None]], limit_s: float = 3.0) -> list[str]:
+    """The rules that a client breaks."""
+    async with a_script(0, limit_s, arrival_s=10) as (url, script):
+        running = asyncio.ensure_future(client(url, "a token"))
+        try:
+            verdicts = [verdict async for verdict in script.play()]
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+    assert [verdict.rule.name for verdict in verdicts] == ALL
+    assert all(verdict.passed or verdict.said for verdict in verdicts)
+    return [verdict.rule.name for verdict in verdicts if not verdict.passed]
+
+
+class Deaf(TwinClient):
+    """Ours, but it does not hear events of one type."""
+
+    def __init__(self, *args: Any, to: str, **named: Any) -> None:
+        self._unheard = to
+        super().__init__(*args, **named)
+
+    def _on_envelope(self, envelope: dict[str, Any]) -> None:
+        if envelope["type"] != self._unheard:
+            super()._on_envelope(envelope)
+
+
+class Forgetful(TwinClient):
+    """Ours, but it makes a session id for every connection."""
+
+    async def _auth(self) -> dict[str, Any]:
+        return {**await super()._auth(), "session_id": new_id()}
+
+
+class Plain(TwinClient):
+    """Ours, but it knows of no merged chunks."""
+
+    def _on_envelope(self, envelope: dict[str, Any]) -> None:
+        envelope["payload"].pop("first_chunk_index", None)
+        super()._on_envelope(envelope)
+
+
+class Impatient(TwinClient):
+    """Ours, but it does not mind what it is told of when to come back."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._backoff = _AtOnce()
+
+
+class _AtOnce:
+    def delay(self, *_: object) -> float:
+        return 0.01
+
+
+def faulty(kind: type[TwinClient] = TwinClient, **options: Any) -> Callable[[str, str], Awaitable[None]]:
+    return lambda url, token: ours(url, token, kind, **options)
+
+
+FAULTS: dict[str, tuple[Callable[[str, str], Awaitable[None]], list[str]]] = {
+    "none": (ours, []),
+    "over polling": (faulty(transports=("polling",)), []),
+    "deaf to auth_expiring": (faulty(Deaf, to="auth_expiring"), ["refreshes_its_token"]),
+    "deaf to resync": (faulty(Deaf, to="resync"), ["obeys_resync"]),
+    "without heartbeats": (faulty(heartbeat=False), ["sends_heartbeats", "notices_that_it_is_behind"]),
+    "a session for each connection": (faulty(Forgetful), ["comes_back_as_the_same_session"]),
+    "without merged chunks": (faulty(Plain), ["takes_a_merged_chunk"]),
+    "impatient": (faulty(Impatient), ["retries_a_refusal"]),
+}
+NAIVE_KEEPS = {"sends_a_message", "leaves_a_draining_server", "stays_away_when_told", "speaks_the_protocol"}
+
+
+async def test_our_client_keeps_every_rule_each_fault_breaks_its_own_and_a_naive_client_most() -> None:
+    *found, by_naive = await asyncio.gather(
+        *(broken_by(client) for client, _ in FAULTS.values()), broken_by(naive, 0.7)
+    )
+    assert dict(zip(FAULTS, found, strict=True)) == {name: broken for name, (_, broken) in FAULTS.items()}
+    assert set(ALL) - set(by_naive) == NAIVE_KEEPS
+
+
+async def test_a_client_that_never_comes_breaks_every_rule_but_in_bounded_time() -> None:
+    async def nobody(url: str, token: str) -> None:
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        async with a_script(0, 0.05, arrival_s=0.05) as (_, script):
+            broken = [verdict.rule.name async for verdict in script.play() if not verdict.passed]
+    assert set(ALL) - set(broken) == {"speaks_the_protocol"}
+
+
+async def test_a_program_is_run_as_the_client_and_judged_for_scripts() -> None:
+    client = [sys.executable, "-m", "tests.conformant", "ours", "{url}", "{token}"]
+    result = await run("conformance", "--json", "--limit", "5", "--", *client)
+    listening, *rules, end = map(orjson.loads, result.stdout.splitlines())
+    assert listening["url"].startswith("http://127.0.0.1:")
+    assert [(rule["rule"], rule["passed"]) for rule in rules] == [(name, True) for name in ALL]
+    assert end == {"type": "end", "passed": len(ALL), "failed": 0}
+    assert result.exit_code == 0
+
+
+async def test_a_program_that_is_not_there_is_named() -> None:
+    result = await run("conformance", "--", "no-such-program-anywhere")
+    assert result.exit_code == 1
+    assert "no-such-program-anywhere cannot be started" in result.stderr
+
+
+@pytest.mark.parametrize("rule", RULES, ids=ALL)
+def test_every_rule_says_what_must_be_and_what_to_mend(rule: Any) -> None:
+    assert rule.must.endswith(".")
+    assert rule.fix.endswith(".")
