@@ -36,9 +36,12 @@ class _Engine:
 
 
 class _Server:
-    """As much of a server as a manager asks of it here: fresh ids."""
+    """As much of a server as a manager asks of it here: fresh ids, and somebody to tell who has gone."""
 
     eio = _Engine()
+
+    @staticmethod
+    def forget(sid: str) -> None: ...
 
     class packet_class:  # noqa: N801 - the library's name
         json = None

@@ -24,7 +24,7 @@ from engineio.packet import MESSAGE, PING, Packet
 
 from tests.conftest import eventually
 from tests.raw import RawSocket
-from twin_sio.sockets import NAMESPACE, Outbox, SocketServer, event_frame, message
+from twin_sio.sockets import NAMESPACE, Message, Outbox, SocketServer, event_frame
 
 BIG = 64 * 1024
 
@@ -64,7 +64,7 @@ class Served:
     def _on_connected(self, sid: str) -> None:
         self.connected.append(sid)
         frame = event_frame("session_ready", {"type": "session_ready", "payload": {}, "metadata": {}})
-        self.server.write(sid, message(frame))
+        self.server.write(sid, frame)
 
     async def _on_disconnect(self, sid: str, reason: str) -> None:
         self.left.append((sid, reason))
@@ -201,7 +201,7 @@ async def test_what_a_deaf_client_is_sent_stays_counted_until_it_is_cut() -> Non
         (sid,) = await eventually(lambda: one.connected)
         sent = 0
         while one.server.held(sid)[0] < 1024 * 1024:
-            one.server.write(sid, message("2" + "x" * BIG))
+            one.server.write(sid, Message(b"2" + b"x" * BIG))
             sent += BIG
             assert sent < 8 * 1024 * 1024, "it vanishes uncounted"
             await asyncio.sleep(0)
@@ -221,7 +221,7 @@ async def test_the_kernel_takes_little_for_a_client_that_does_not_read() -> None
         (sid,) = await eventually(lambda: one.connected)
         sent = 0
         for _ in range(64):
-            one.server.write(sid, message("2" + "x" * BIG))
+            one.server.write(sid, Message(b"2" + b"x" * BIG))
             sent += BIG
             await asyncio.sleep(0.001)
         await eventually(lambda: one.server.held(sid)[1] > 0.2)
@@ -236,7 +236,7 @@ async def test_a_client_that_falls_silent_with_little_to_read_leaves_nothing_beh
         client = deaf(one.url)
         (sid,) = await eventually(lambda: one.connected)
         for _ in range(6):
-            one.server.write(sid, message("2" + "x" * BIG))
+            one.server.write(sid, Message(b"2" + b"x" * BIG))
         await eventually(lambda: one.left)
         await eventually(lambda: one.entries == 0)
         await tasks_back_to(before)
@@ -261,7 +261,7 @@ async def test_a_connection_is_closed_plainly_after_what_is_queued() -> None:
     async with served() as one, BareSocket(one.url, None) as raw:
         frame = event_frame("last", {"type": "last", "payload": {}, "metadata": {}})
         (sid,) = one.connected
-        one.server.write(sid, message(frame))
+        one.server.write(sid, frame)
         one.server.close(sid, "draining")
         await asyncio.wait_for(raw.closed.wait(), 5)
         assert raw.of("last")
@@ -404,7 +404,7 @@ async def test_a_polling_client_is_told_of_the_close_and_forgotten() -> None:
         async with http.post(at, data="40") as response:
             assert response.status == 200
         (sid,) = await eventually(lambda: one.connected)
-        one.server.write(sid, message(event_frame("last", {})))
+        one.server.write(sid, event_frame("last", {}))
         one.server.close(sid, "draining")
         async with http.get(at) as response:
             packets = (await response.text()).split("\x1e")
@@ -420,8 +420,45 @@ async def test_a_polling_client_that_does_not_poll_is_forgotten_when_it_is_cut()
             assert response.status == 200
         (sid,) = await eventually(lambda: one.connected)
         for _ in range(20):
-            one.server.write(sid, message("2" + "x" * BIG))
+            one.server.write(sid, Message(b"2" + b"x" * BIG))
         assert one.server.held(sid)[0] > 20 * BIG
         one.server.abort(sid)
         await eventually(lambda: one.entries == 0)
         assert one.left == [(sid, "transport close")]
+
+
+# -- straight to the transport ---------------------------------------------------------------------------------------
+
+
+def numbered(number: int, size: int = 0) -> Message:
+    return event_frame("number", {"type": "number", "payload": {"n": number, "x": "x" * size}, "metadata": {}})
+
+
+async def test_what_goes_straight_out_never_overtakes_what_waits() -> None:
+    async with served() as one, BareSocket(one.url, None) as raw:
+        sid = one.connected[0]
+        for number in range(400):  # small and large, so that some go straight and some have to wait
+            one.server.write(sid, numbered(number, 9_000 if number % 7 < 3 else 0))
+            if number % 40 == 0:
+                await asyncio.sleep(0)
+        await raw.until(lambda: len(raw.of("number")) == 400)
+        assert [event["payload"]["n"] for event in raw.of("number")] == list(range(400))
+        assert one.server.held(sid) == (0, 0.0)
+
+
+async def test_nothing_is_lost_or_overtaken_while_a_poll_becomes_a_websocket() -> None:
+    seen: list[int] = []
+    async with served() as one:
+        client = socketio.AsyncClient(reconnection=False)
+        client.on("number", lambda envelope: seen.append(envelope["payload"]["n"]))
+        connecting = asyncio.create_task(client.connect(one.url, transports=["polling", "websocket"]))
+        await eventually(lambda: one.connected)
+        number = 0
+        while number < 3000 or client.transport() != "websocket":
+            one.server.write(one.connected[0], numbered(number))
+            number += 1
+            await asyncio.sleep(0)
+        await connecting
+        await eventually(lambda: len(seen) == number)
+        assert seen == list(range(number))
+        await client.disconnect()

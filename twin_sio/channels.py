@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -64,6 +65,8 @@ class Channels:
         self.on_round_trip: Callable[[float], None] = lambda _: None
         self.redis = client(url)
         self._ears = client(url, timeout_s=None)
+        self._mouth = client(url, timeout_s=None)
+        self._line: Any = None
         self._on_message = on_message
         self._on_restored = on_restored
         self._interval = probe_interval_s
@@ -95,8 +98,11 @@ class Channels:
         """Send what is queued, if Redis takes it within a second, then close."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), _TIMEOUT_S)
+        if self._line is not None:
+            with contextlib.suppress(*FAILURES):
+                await self._line.disconnect()  # what is written goes out before
         await _end(*self._tasks, *([self._ear_task] if self._ear_task else []))
-        for redis in (self.redis, self._ears):
+        for redis in (self.redis, self._ears, self._mouth):
             with contextlib.suppress(*FAILURES):
                 await redis.aclose()
 
@@ -127,7 +133,7 @@ class Channels:
         return {name.decode(): value.decode() for name, value in found.items()}
 
     async def _pump(self) -> None:
-        """All that one turn of the loop asked for, in one pipeline."""
+        """All that one turn of the loop asked for, in one write."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -135,14 +141,32 @@ class Channels:
             if batch:
                 try:
                     async with asyncio.timeout(_TIMEOUT_S):
-                        pipe = self.redis.pipeline(transaction=False)
-                        for words in batch:
-                            pipe.execute_command(*words)
-                        await pipe.execute(raise_on_error=False)
+                        line = self._line or await self._speak_up()
+                        await line.send_packed_command(b"".join(map(pack_command, batch)), check_health=False)
                 except FAILURES:
+                    self._line = None
                     self._break()
             if not self._queue:
                 self._idle.set()
+
+    async def _speak_up(self) -> Any:
+        """A connection that answers nothing: reading an answer to each publish would cost more than the publish."""
+        line = await self._mouth.connection_pool.get_connection()
+        await line.send_command("CLIENT", "REPLY", "OFF", check_health=False)
+        self._line = line
+        task = asyncio.create_task(self._watch(line))
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+        return line
+
+    async def _watch(self, line: Any) -> None:
+        """See that the connection has ended: what was written to it last is lost, and the log has to heal."""
+        with contextlib.suppress(*FAILURES):
+            while True:
+                await line.read_response()
+        if self._line is line:
+            self._line = None
+            self._break()
 
     def _break(self) -> None:
         if self._up:
@@ -192,8 +216,11 @@ class Channels:
                         self._wanted[name] = asyncio.get_running_loop().create_future()
                 await pubsub.subscribe(self._own, CONTROL, *self._wanted)
                 self._pubsub = pubsub
-                async for message in pubsub.listen():
-                    self._take(message)
+                while True:
+                    said = await pubsub.parse_response(block=True)
+                    if said[0] != b"message":  # the library keeps books of subscriptions, and needs none of messages
+                        await pubsub.handle_message(said)  # type: ignore[no-untyped-call]
+                    self._take(*said)
                     delay = 0.05
             except FAILURES:
                 log.warning("redis_listener_lost")
@@ -205,18 +232,18 @@ class Channels:
             await asyncio.sleep(delay * (0.5 + random.random()))
             delay = min(delay * 2, 1.0)
 
-    def _take(self, message: dict[str, Any]) -> None:
-        channel = message["channel"].decode()
-        if message["type"] == "subscribe":
+    def _take(self, kind: bytes, name: bytes, data: bytes) -> None:
+        channel = name.decode()
+        if kind == b"subscribe":
             future = self._wanted.get(channel)
             if future is not None and not future.done():
                 future.set_result(None)
-        elif message["type"] == "message":
+        elif kind == b"message":
             if channel == self._own:
                 self._heard()
             elif self._on_message is not None:
                 self.heard += 1
-                self._on_message(channel, message["data"])
+                self._on_message(channel, data)
 
     # -- health ------------------------------------------------------------------------------------------------------
 

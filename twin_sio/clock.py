@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -24,9 +24,10 @@ def monotonic() -> float:
 
 def new_id() -> str:
     """A fresh id, unique everywhere, that fits every id field of the protocol."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def iso(at: datetime) -> str:
     """`at` as the wire writes it: UTC, milliseconds, `Z`."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat("T", "milliseconds")[:23] + "Z"

@@ -22,11 +22,11 @@ import socketio
 import structlog
 
 from twin_sio.channels import CONTROL, FAILURES, Channels
-from twin_sio.clock import Clock, NewId, monotonic
+from twin_sio.clock import Clock, NewId, iso, monotonic
 from twin_sio.domain import Caller, Event, Generation
 from twin_sio.errors import StorageUnavailable
 from twin_sio.protocol import Outgoing
-from twin_sio.sockets import NAMESPACE, SocketServer, event_frame, message
+from twin_sio.sockets import NAMESPACE, Message, SocketServer, event_frame
 
 log = structlog.get_logger("delivery")
 
@@ -34,6 +34,7 @@ _HOLE_PATIENCE_S = 0.05
 _PENDING_MAX = 1_000
 _HEAL_TRIES = 40
 _RESUME_PAGE = 200
+_CHUNK = "twin_message_chunk"
 _LINGER_S = 30.0
 _GENERATION_TTL_S = 600
 _ANSWERED_MAX = 500
@@ -60,9 +61,9 @@ class _Session:
     position: int
     live: bool = False
     chunk_next: dict[str, int] = field(default_factory=dict)
-    answers: dict[int, str] = field(default_factory=dict)  # what this session gets in the event's place
+    answers: dict[int, Message] = field(default_factory=dict)  # what this session gets in the event's place
 
-    def instead(self, seq: int, frame: str) -> str:
+    def instead(self, seq: int, frame: Message) -> Message:
         return self.answers.pop(seq, frame) if self.answers else frame
 
 
@@ -70,7 +71,7 @@ class _Session:
 class _Item:
     """A durable event on its way through a feed."""
 
-    frame: str
+    frame: Message
     generation_id: str | None = None  # of the answer that it is,
     in_response_to: str | None = None  # and what it answers
 
@@ -205,7 +206,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         self.channels.command("RPUSH", key, text)
         if index == 0:
             self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
-        self._ring(user_id, ["c", generation.generation_id, index, text, _meta(generation).decode()], frame)
+        self._ring(user_id, ["c", generation.generation_id, index, _meta(generation).decode()], frame)
 
     def end_generation(self, generation: Generation) -> None:
         """No more chunks will come; the answer itself is a durable event."""
@@ -222,7 +223,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         words = {"kind": "replace", "user_id": caller.user_id, "session_id": caller.session_id}
         words["keep"] = caller.connection_id
         self.on_control(words)
-        self._ring(caller.user_id, ["r", words], "")
+        self._ring(caller.user_id, ["r", words], None)
 
     async def erase(self, user_id: str) -> int:
         """Let Redis forget what is being said to the user; how many keys there were."""
@@ -243,47 +244,42 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def _chunk_frame(
         self, generation: Generation, text: str, index: int, *, first: int | None = None, is_last: bool = False
-    ) -> str:
+    ) -> Message:
+        # By hand and not by way of `Outgoing`: this is what there is most of.
         payload: dict[str, Any] = {"text": text, "generation_id": generation.generation_id, "chunk_index": index}
         if first is not None and first != index:
             payload["first_chunk_index"] = first
         payload["is_last_chunk"] = is_last
-        outgoing = Outgoing(
-            "twin_message_chunk",
-            payload,
-            self._new_id(),
-            self._clock(),
-            generation.session_id,
-            generation.in_response_to,
-            generation.conversation_id,
-        )
-        return event_frame(outgoing.type, outgoing.envelope())
+        # Unique, as generation and index are; of a merged one there may be several.
+        message_id = f"{generation.generation_id}.{index}" if first is None else self._new_id()
+        metadata: dict[str, Any] = {"timestamp": iso(self._clock()), "message_id": message_id}
+        if generation.session_id is not None:
+            metadata["session_id"] = generation.session_id
+        metadata["in_response_to"] = generation.in_response_to
+        metadata["conversation_id"] = generation.conversation_id
+        return event_frame(_CHUNK, {"type": _CHUNK, "payload": payload, "metadata": metadata})
 
-    def merged(self, generation: Generation) -> str:
+    def merged(self, generation: Generation) -> Message:
         """The whole text so far as one chunk."""
         return self._chunk_frame(generation, "".join(generation.texts), len(generation.texts) - 1, first=0)
 
-    def _ring(self, user_id: str, head: list[Any], frame: str) -> None:
+    def _ring(self, user_id: str, head: list[Any], frame: Message | None) -> None:
         header = orjson.dumps([self.channels.instance, *head])
-        self.channels.publish(_channel(user_id), header + b"\n" + frame.encode())
+        self.channels.publish(_channel(user_id), header + b"\n" + (frame.raw if frame is not None else b""))
 
     # -- sockets -----------------------------------------------------------------------------------------------------
 
-    def _write(self, sid: str, frame: str) -> int:
-        return self._deliver(sid, message(frame))
-
-    def _deliver(self, sid: str, packet: Any) -> int:
+    def _write(self, sid: str, frame: Message, *, unless_over: int | None = None) -> int:
         server: SocketServer = self.server
-        held = server.write(sid, packet)
+        held = server.write(sid, frame, unless_over=unless_over)
         if held > self._hard:
             self._cut(sid)
         return held
 
-    def _ephemeral(self, user_id: str, frame: str, skip: str | None) -> None:
-        packet = message(frame)
+    def _ephemeral(self, user_id: str, frame: Message, skip: str | None) -> None:
         for sid, _ in self.get_participants(NAMESPACE, room(user_id)):
-            if sid != skip and self.server.held(sid)[0] < self._soft:
-                self._deliver(sid, packet)
+            if sid != skip:
+                self._write(sid, frame, unless_over=self._soft)
 
     def _cut(self, sid: str) -> None:
         self.slow_aborts += 1
@@ -380,11 +376,11 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         feed = self._feeds.get(channel.removeprefix("twin:user:"))
         if source == self.channels.instance or feed is None:
             return
-        frame = body.decode()
+        frame = Message(body)
         if kind == "d":
             feed.offer(rest[0], _Item(frame, generation_id=rest[1], in_response_to=rest[2]))
         elif kind == "c":
-            feed.hear_chunk(rest[0], rest[1], rest[2], rest[3], frame)
+            feed.hear_chunk(rest[0], rest[1], rest[2], frame)
         elif kind == "e":
             self._ephemeral(feed.user_id, frame, rest[0])
         elif kind == "r":
@@ -455,6 +451,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     def basic_disconnect(self, sid: str, namespace: str, **_: Any) -> None:
         for name in self._rooms_of.pop(sid, ()):
             self.basic_leave_room(sid, namespace, name)
+        if self.server is not None:
+            self.server.forget(sid)
         self.callbacks.pop(sid, None)
         for pending in (self.pending_connect, self.pending_disconnect):
             waiting = pending.get(namespace)
@@ -518,7 +516,7 @@ class _Feed:
         if self.head is not None and head > self.head:
             self._heal(0.0)
 
-    def answer(self, sid: str, seq: int, frame: str) -> None:
+    def answer(self, sid: str, seq: int, frame: Message) -> None:
         """Give one session `frame` in the place of the event `seq`; at once, where that has passed it by."""
         session = self.sessions.get(sid)
         if session is None:
@@ -548,15 +546,13 @@ class _Feed:
         if item.generation_id is not None and item.in_response_to is not None:
             self.over.append(item.generation_id)
             self.generations = self.without(item.in_response_to)
-        packet = message(item.frame)
         for sid, session in list(self.sessions.items()):
             if not session.live or session.position >= seq:
                 continue
             session.position = seq
             if item.generation_id is not None:
                 session.chunk_next.pop(item.generation_id, None)
-            frame = session.instead(seq, item.frame)
-            self._delivery._deliver(sid, packet if frame is item.frame else message(frame))
+            self._delivery._write(sid, session.instead(seq, item.frame))
 
     def _heal(self, patience_s: float) -> None:
         if self._healer is None or self._healer.done():
@@ -593,23 +589,21 @@ class _Feed:
             if generation.in_response_to != in_response_to
         }
 
-    def show_chunk(self, generation: Generation, index: int, frame: str) -> None:
+    def show_chunk(self, generation: Generation, index: int, frame: Message) -> None:
         """A chunk that `generation.texts` holds already, to every live session: as it is, or merged."""
-        packet = message(frame)
-        whole: Any = None
+        generation_id, soft = generation.generation_id, self._delivery._soft
+        whole: Message | None = None
         for sid, session in self.sessions.items():
             if not session.live:
                 continue
-            if self._delivery.server.held(sid)[0] > self._delivery._soft:
-                continue  # its next chunk will be a merged one
-            if session.chunk_next.get(generation.generation_id, 0) == index:
-                self._delivery._deliver(sid, packet)
-            else:
-                whole = whole or message(self._delivery.merged(generation))
-                self._delivery._deliver(sid, whole)
-            session.chunk_next[generation.generation_id] = index + 1
+            shown = frame
+            if session.chunk_next.get(generation_id, 0) != index:
+                shown = whole = whole or self._delivery.merged(generation)
+            held = self._delivery._write(sid, shown, unless_over=soft)
+            if held <= soft:  # to who reads too slowly the next one that is written is a merged one
+                session.chunk_next[generation_id] = index + 1
 
-    def hear_chunk(self, generation_id: str, index: int, text: str, meta: str, frame: str) -> None:
+    def hear_chunk(self, generation_id: str, index: int, meta: str, frame: Message) -> None:
         """A chunk from another instance. One that is ahead waits for the whole text, which Redis holds."""
         if generation_id in self.over:  # a Redis that stood still says it late
             return
@@ -619,7 +613,7 @@ class _Feed:
             self.generations = self.without(generation.in_response_to)
             self.generations[generation_id] = generation
         if index == len(generation.texts):
-            generation.texts.append(text)
+            generation.texts.append(orjson.loads(frame.envelope)["payload"]["text"])
             self.show_chunk(generation, index, frame)
         elif index > len(generation.texts):
             self._delivery._spawn(self._refetch(generation))

@@ -53,7 +53,7 @@ from twin_sio.protocol import (
     parse,
     parse_auth,
 )
-from twin_sio.sockets import SocketServer, ack_frame, bearer, message
+from twin_sio.sockets import SocketServer, ack_frame, bearer
 from twin_sio.store import Log, Presence, Profiles, Revocations
 from twin_sio.tracing import span
 
@@ -539,7 +539,7 @@ class Gateway:
 
     def _ack(self, caller: Caller, ack_id: int, outgoing: Outgoing | None) -> None:
         frame = ack_frame(ack_id, outgoing.envelope() if outgoing is not None else None)
-        self._server.write(caller.connection_id, message(frame))
+        self._server.write(caller.connection_id, frame)
 
 
 def _known(name: str) -> str:

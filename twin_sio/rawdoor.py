@@ -13,13 +13,12 @@ from typing import Any
 
 import orjson
 from aiohttp import WSMsgType, web
-from engineio.packet import Packet as EnginePacket
 
 from twin_sio.clock import NewId, monotonic
 from twin_sio.domain import Identity
 from twin_sio.errors import Refused, StorageUnavailable
 from twin_sio.gateway import Gateway, Knock
-from twin_sio.sockets import PACKET_MAX_BYTES, Line, Outbox, Why, bearer, bound_kernel
+from twin_sio.sockets import PACKET_MAX_BYTES, Line, Message, Outbox, Why, bearer, bound_kernel, takes_now
 from twin_sio.store import Tickets
 
 PATH = "/ws/chat/{user_id}"
@@ -41,9 +40,12 @@ class RawLine:
         self._outbox.has_writer = True
         self._ending: asyncio.Task[None] | None = None
 
-    def write(self, packet: EnginePacket) -> int:
-        """Queue a whole frame; the bytes now held for it."""
-        self._outbox.put_nowait(packet)
+    def write(self, packet: Message) -> int:
+        """Write a whole frame, or queue it; the bytes now held for it."""
+        if self._ending is None and takes_now(self._outbox, self._transport):
+            self._transport.write(packet.plain)
+        else:
+            self._outbox.put_nowait(packet)
         return self.held()[0]
 
     def held(self) -> tuple[int, float]:
@@ -75,7 +77,7 @@ class RawLine:
         """Write what is queued until the goodbye; ends by itself where the client has gone."""
         with suppress(ConnectionError):
             while (packet := await self._outbox.get()) is not None:
-                await self._socket.send_str(_envelope(packet.data))
+                await self._socket.send_str(packet.envelope.decode())
                 self._outbox.sent()
                 self._outbox.task_done()
             self._outbox.task_done()
@@ -84,11 +86,6 @@ class RawLine:
         """The connection is over: so is what was being said."""
         if self._ending is not None:
             await asyncio.gather(self._ending, return_exceptions=True)
-
-
-def _envelope(frame: str) -> str:
-    """The envelope of a Socket.IO event's text, `2["name",{...}]`: encoded once for clients of both kinds."""
-    return frame[frame.index(",") + 1 : -1]
 
 
 class RawDoor:

@@ -31,6 +31,7 @@ PACKET_MAX_BYTES = 100_000
 _ODD_PACKET = "49"
 POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at once
 _PACKET_BYTES = 64
+_STRAIGHT_MAX_BYTES = 64 * 1024
 _REFUSALS_MAX = 16
 _BAD_BODY = "twin_sio.bad_body"
 _UNSENT_MAX_BYTES = 128 * 1024
@@ -68,15 +69,64 @@ class Frame(socketio_packet.Packet):  # type: ignore[misc]
     json = Json
 
 
-def event_frame(name: str, envelope: Mapping[str, Any]) -> str:
-    """The Socket.IO text of an event; built once for all who get it."""
-    return f'2["{name}",{orjson.dumps(envelope).decode()}]'
+class Message(EnginePacket):  # type: ignore[misc]
+    """A Socket.IO text, built once for all who get it: as the Engine.IO packet that queues hold, and as the WebSocket
+    frame that it becomes."""
+
+    packet_type = MESSAGE
+    binary = False
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._wire: bytes | None = None
+        self._plain: bytes | None = None
+
+    @property
+    def data(self) -> str:
+        return self.raw.decode()
+
+    def encode(self, b64: bool = False) -> str:  # noqa: ARG002 - the library's signature
+        """As it leaves a queue: for pollers, and for WebSockets that were not ready for `wire`."""
+        return "4" + self.data
+
+    @property
+    def wire(self) -> bytes:
+        """The whole WebSocket frame for Socket.IO clients."""
+        if self._wire is None:
+            self._wire = _websocket_frame(b"4" + self.raw)
+        return self._wire
+
+    @property
+    def plain(self) -> bytes:
+        """The whole WebSocket frame for clients without Socket.IO: the envelope alone."""
+        if self._plain is None:
+            self._plain = _websocket_frame(self.envelope)
+        return self._plain
+
+    @property
+    def envelope(self) -> bytes:
+        """The JSON of an event's envelope, out of `2["name",{...}]`."""
+        return self.raw[self.raw.index(b",") + 1 : -1]
 
 
-def ack_frame(ack_id: int, envelope: Mapping[str, Any] | None) -> str:
-    """The Socket.IO text of an acknowledgement with one argument, or none."""
-    body = orjson.dumps(envelope).decode() if envelope is not None else ""
-    return f"3{ack_id}[{body}]"
+def _websocket_frame(data: bytes) -> bytes:
+    """A final, unmasked text frame (RFC 6455, 5.2)."""
+    size = len(data)
+    if size < 126:
+        return b"\x81" + size.to_bytes(1, "big") + data
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + data
+    return b"\x81\x7f" + size.to_bytes(8, "big") + data
+
+
+def event_frame(name: str, envelope: Mapping[str, Any]) -> Message:
+    """An event as clients get it."""
+    return Message(b'2["%s",%s]' % (name.encode(), orjson.dumps(envelope)))
+
+
+def ack_frame(ack_id: int, envelope: Mapping[str, Any] | None) -> Message:
+    """An acknowledgement with one argument, or none."""
+    return Message(b"3%d[%s]" % (ack_id, orjson.dumps(envelope) if envelope is not None else b""))
 
 
 class Outbox(asyncio.Queue[Any]):
@@ -91,6 +141,8 @@ class Outbox(asyncio.Queue[Any]):
         self.held = 0
         self.moved_at = monotonic()
         self.has_writer = False
+        self.is_idle = False
+        """There is a writer, it has written something, and nothing is queued or in its hands."""
         self._in_hand: deque[int] = deque()
 
     def sent(self) -> None:
@@ -98,11 +150,13 @@ class Outbox(asyncio.Queue[Any]):
         if self._in_hand:
             self.held -= self._in_hand.popleft()
             self.moved_at = monotonic()
+            self.is_idle = not self._in_hand and self.empty()
 
     def _put(self, item: Any) -> None:
         if not self.held:
             self.moved_at = monotonic()
         self.held += _size(item)
+        self.is_idle = False
         super()._put(item)
 
     def _get(self) -> Any:
@@ -117,6 +171,8 @@ class Outbox(asyncio.Queue[Any]):
 
 def _size(item: Any) -> int:
     """What the packet takes in memory: one emoji makes four bytes of every character of a text."""
+    if isinstance(item, Message):
+        return _PACKET_BYTES + len(item.raw)
     data = getattr(item, "data", None)
     return _PACKET_BYTES + (data.__sizeof__() if isinstance(data, str) else 0)
 
@@ -135,11 +191,13 @@ class WebSocket:
         await self._ws.prepare(request)
         self._transport = self._socket.transport = request.transport
         bound_kernel(request.transport)
+        self._socket.queue.has_writer = not self._socket.connected  # an upgrade has its own moment
         try:
             await self._handler(self)
         finally:
             if not self._socket.upgraded:  # an upgrade that failed: back to polling
                 self._socket.upgrading = False
+                self._socket.queue.has_writer = False
         return self._ws
 
     async def close(self) -> None:
@@ -158,7 +216,6 @@ class WebSocket:
 
     async def wait(self) -> str:
         # The library bounds the wait for a packet of an open WebSocket, but not for the two of an upgrade.
-        self._socket.queue.has_writer = self._socket.upgraded
         try:
             message = await self._ws.receive(timeout=None if self._socket.upgraded else _UPGRADE_S)
         except TimeoutError:
@@ -166,6 +223,8 @@ class WebSocket:
         if message.type is not WSMsgType.TEXT or not message.data or message.data[0] not in "0123456":
             raise OSError  # closed, binary or no Engine.IO packet: the reader ends, and with it the socket
         data: str = message.data
+        if data[0] == "5":  # the upgrade is done: from here on what leaves the queue is in a writer's hands
+            self._socket.queue.has_writer = True
         if data[0] != "4":
             return data[: len("2probe")]
         # The library would take what does not begin with a digit for JSON, and may die of its depth.
@@ -178,8 +237,8 @@ Why = Literal["draining", "expired", "slow", "gone"]
 class Line(Protocol):
     """A connection that came through another door: what delivery and the gateway need of it."""
 
-    def write(self, packet: EnginePacket) -> int:
-        """Queue a whole frame; the bytes now held for it."""
+    def write(self, packet: Message) -> int:
+        """Write a whole frame, or queue it; the bytes now held for it."""
         ...
 
     def held(self) -> tuple[int, float]:
@@ -246,6 +305,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             engineio_logger=_silent,
         )
         self._handshake_s = handshake_s
+        self._by_sid: dict[str, Any] = {}
         self.lines: dict[str, Line] = {}
         self._closing: set[asyncio.Future[None]] = set()
         self.eio.create_queue = Outbox
@@ -256,13 +316,29 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
-    def write(self, sid: str, frame: EnginePacket) -> int:
-        """Queue a whole frame for one connection; the bytes now held for it (-1: it is gone)."""
-        if (line := self.lines.get(sid)) is not None:
-            return line.write(frame)
-        socket = self._socket(sid)
+    def write(self, sid: str, frame: Message, *, unless_over: int | None = None) -> int:
+        """Write a whole frame to one connection, or queue it; the bytes now held for it (-1: it is gone).
+
+        Straight to the transport where nothing waits before it: the frame is built once for all who get it, and
+        neither a task nor the queue has a part in it. Where more than `unless_over` bytes are held nothing is written.
+        """
+        socket = self._by_sid.get(sid) or self._socket(sid)
         if socket is None:
+            line = self.lines.get(sid)
+            if line is None:
+                return -1
+            return line.write(frame) if unless_over is None or line.held()[0] <= unless_over else line.held()[0]
+        # Flat, for this runs for every frame and device.
+        if socket.upgraded and not socket.closed and socket.queue.is_idle:
+            transport = socket.transport
+            unsent: int = transport.get_write_buffer_size()
+            if unsent < _STRAIGHT_MAX_BYTES and not transport.is_closing():
+                transport.write(frame.wire)
+                return unsent + len(frame.wire)
+        if socket.closed or socket.closing:
             return -1
+        if unless_over is not None and (held := _held(socket)) > unless_over:
+            return held
         socket.queue.put_nowait(frame)
         return _held(socket)
 
@@ -347,9 +423,16 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         await socket.close(wait=False, abort=True, reason=self.reason.TRANSPORT_CLOSE)
         self.eio.sockets.pop(socket.sid, None)
 
+    def forget(self, sid: str) -> None:
+        """The connection is gone; the manager says so for each."""
+        self._by_sid.pop(sid, None)
+
     def _socket(self, sid: str) -> Any:
-        eio_sid = self.manager.eio_sid_from_sid(sid, NAMESPACE)
-        socket = self.eio.sockets.get(eio_sid)
+        socket = self._by_sid.get(sid)
+        if socket is None:
+            socket = self.eio.sockets.get(self.manager.eio_sid_from_sid(sid, NAMESPACE))
+            if socket is not None:
+                self._by_sid[sid] = socket
         return None if socket is None or socket.closed or socket.closing else socket
 
     # -- in ----------------------------------------------------------------------------------------------------------
@@ -486,9 +569,9 @@ def _held(socket: Any) -> int:
     return queued + unsent
 
 
-def message(frame: str) -> EnginePacket:
-    """A Socket.IO text as the Engine.IO packet that any number of sockets can share."""
-    return EnginePacket(MESSAGE, frame)
+def takes_now(queue: Outbox, transport: Any) -> bool:
+    """Whether a frame can go straight to the transport: nothing waits before it, and the client reads."""
+    return queue.is_idle and transport.get_write_buffer_size() < _STRAIGHT_MAX_BYTES and not transport.is_closing()
 
 
 def _decode(data: Any) -> tuple[int, int | None, list[Any]]:

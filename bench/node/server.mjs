@@ -1,0 +1,52 @@
+// Node's socket.io 4.8: `node server.mjs [redis url]`. Commands as the Python contestants take them.
+import { createServer } from "node:http";
+import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { createAdapter } from "@socket.io/redis-adapter";
+import { createClient } from "redis";
+import { Server } from "socket.io";
+
+const http = createServer();
+const io = new Server(http, { perMessageDeflate: false });
+if (process.argv[2]) {
+  const pub = createClient({ url: process.argv[2] });
+  const sub = pub.duplicate();
+  await Promise.all([pub.connect(), sub.connect()]);
+  io.adapter(createAdapter(pub, sub));
+}
+io.on("connection", (socket) => {
+  socket.join(socket.handshake.query.user);
+  socket.on("message", (data, ack) => {
+    socket.emit("message_received", data);
+    ack?.(data);
+  });
+});
+const chunk = (generation, index) => ({
+  type: "twin_message_chunk",
+  payload: { text: " and so the story goes on", generation_id: generation, chunk_index: index, is_last_chunk: false },
+  metadata: {
+    timestamp: "2026-06-12T14:22:31.123Z",
+    message_id: "0123456789abcdef0123456789abcdef",
+    session_id: "session-0123456789",
+    in_response_to: "fedcba9876543210fedcba9876543210",
+    conversation_id: "main",
+  },
+});
+const say = (value) => process.stdout.write(JSON.stringify(value) + "\n");
+const told = () => {
+  const { user, system } = process.cpuUsage();
+  const rss = Number(readFileSync("/proc/self/statm", "utf8").split(" ")[1]) * 4;
+  say({ cpu_us: user + system, rss_kib: rss, sockets: io.engine.clientsCount });
+};
+http.listen(0, "127.0.0.1", 4096, () => say({ port: http.address().port }));
+for await (const line of createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line);
+  if (command.do === "emit") {
+    for (let index = 0; index < command.rounds; index += 1) {
+      for (const user of command.users) io.to(user).emit("twin_message_chunk", chunk(user, index));
+      await new Promise(setImmediate);
+    }
+  }
+  told();
+}
+process.exit(0);
