@@ -35,7 +35,7 @@ from twin_sio.protocol import (
     parse,
     parse_auth,
 )
-from twin_sio.sockets import SocketServer, ack_frame, event_frame, message
+from twin_sio.sockets import SocketServer, ack_frame, event_frame
 
 T = TypeVar("T")
 
@@ -155,7 +155,7 @@ class Stage:
     def send(self, told: Outgoing) -> None:
         """To the client, where one is connected."""
         if self.sid is not None:
-            self.server.write(self.sid, message(event_frame(told.type, told.envelope())))
+            self.server.write(self.sid, event_frame(told.type, told.envelope()))
 
     def tell(self, type: str, payload: Json, **meta: Any) -> Outgoing:
         """An event that is not stored."""
@@ -248,7 +248,7 @@ class Stage:
         if not (self.deaf and event.type == "user_message"):
             answer = self._answer(event)
             if ack_id is not None:
-                self.server.write(sid, message(ack_frame(ack_id, answer.envelope() if answer else None)))
+                self.server.write(sid, ack_frame(ack_id, answer.envelope() if answer else None))
         self._changed.set()
 
     def _note(self, fault: str) -> None:
