@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from twin_sio.cli.chat import typed_before
 from twin_sio.cli.live import RESTARTED, LiveAnswer
+from twin_sio.cli.load import is_loopback
 from twin_sio.cli.main import app
 from twin_sio.config import DEV_SECRET
 
@@ -46,7 +47,22 @@ async def test_a_token_is_signed_with_the_secret_of_the_environment() -> None:
     assert jwt.decode(result.stdout.strip(), secret, algorithms=["HS256"])["sub"] == "ada"
 
 
-@pytest.mark.parametrize("command", [[], ["chat"], ["token"], ["history"], ["profile"], ["why"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["chat"],
+        ["token"],
+        ["history"],
+        ["profile"],
+        ["why"],
+        ["doctor"],
+        ["record"],
+        ["replay"],
+        ["load"],
+        ["conformance"],
+    ],
+)
 async def test_every_help_shows_an_example(command: Sequence[str]) -> None:
     result = await run(*command, "--help")
     assert result.exit_code == 0
@@ -114,6 +130,22 @@ async def test_where_nothing_can_be_kept_a_chat_keeps_its_own_lines(folder: Path
     typed = typed_before(folder / "a-file")
     typed.append_string("hello")
     assert [line async for line in typed.load()] == ["hello"]
+
+
+async def test_a_load_is_put_on_other_machines_only_by_their_owner() -> None:
+    result = await run("load", "--url", "https://twin.example.com")
+    assert result.exit_code == 2
+    assert "--i-own-this-server" in result.stderr
+    assert [is_loopback(url) for url in ("http://127.0.0.1:1", "http://localhost", "http://[::1]:1")] == [True] * 3
+    assert not is_loopback("http://127.0.0.1.example.com")
+
+
+async def test_a_file_that_is_no_tape_is_named(folder: Path) -> None:
+    (folder / "no-tape").write_text("[]\n")
+    result = await run("replay", str(folder / "no-tape"), "--url", NOWHERE)
+    assert (result.exit_code, "is no tape" in result.stderr) == (1, True)
+    missing = await run("replay", str(folder / "missing"), "--url", NOWHERE)
+    assert (missing.exit_code, "cannot be read" in missing.stderr) == (1, True)
 
 
 def test_a_live_answer_prints_each_line_once_and_keeps_the_last() -> None:

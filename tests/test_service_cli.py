@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
+import stat
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -24,9 +28,12 @@ from tests.scripted_model import ScriptedModel
 from tests.test_cli import run
 from tests.test_service_learning import candidates, likes
 from twin_sio.cli.chat import Chat
+from twin_sio.cli.load import Plan, Tally, _User
 from twin_sio.cli.pipe import history
-from twin_sio.client import TwinClient
+from twin_sio.cli.tape import recording
+from twin_sio.client import RequestFailed, TwinClient
 from twin_sio.clock import new_id, now
+from twin_sio.config import DEV_SECRET
 
 # -- as a pipe ---------------------------------------------------------------------------------------------------------
 
@@ -177,6 +184,142 @@ async def test_the_doctor_tells_another_web_server_from_the_service(control_serv
 def control_server(model: ScriptedModel) -> str:
     """A web server that is none of ours."""
     return model.base_url.removesuffix("/v1")
+
+
+# -- tapes -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_tape_holds_both_directions_and_is_for_its_user_alone(url: str, user: str, folder: Path) -> None:
+    tape = folder / "tape.jsonl"
+    result = await run("record", str(tape), "--url", url, "--sub", user, stdin="hello\n")
+    assert result.exit_code == 0, result.stderr
+    assert stat.S_IMODE(tape.stat().st_mode) == 0o600
+    head, *lines = map(orjson.loads, tape.read_bytes().splitlines())
+    assert (head["tape"], head["protocol"]) == (1, 1)
+    heard = [(line["direction"], line["envelope"]["type"]) for line in lines]
+    assert heard[:2] == [("in", "session_ready"), ("out", "user_message")]
+    assert ("in", "twin_message") in heard
+    assert [line["at_ms"] for line in lines] == sorted(line["at_ms"] for line in lines)
+    again = await run("record", str(tape), "--url", url, "--sub", user, stdin="hello\n")
+    assert (again.exit_code, "never written over" in again.stderr) == (1, True)
+
+
+async def test_no_token_is_on_a_tape(url: str, user: str, folder: Path) -> None:
+    tape, token = folder / "tape.jsonl", token_of(user)
+    with recording(tape) as hear:
+        async with TwinClient(url, token, on_envelope=hear) as client:
+            await client.refresh(token)
+            await client.heartbeat()
+    assert "heartbeat_ack" in tape.read_text()
+    assert token not in tape.read_text()
+
+
+async def recorded(url: str, user: str, tape: Path) -> None:
+    """A session with a message, a rating of its answer, a refusal, a question and a second answer."""
+    with recording(tape) as hear:
+        async with TwinClient(url, token_of(user), on_envelope=hear) as client:
+            answer = await client.ask(f"tape {user}")
+            await client.feedback(answer.message_id, "up")
+            with pytest.raises(RequestFailed):
+                await client.correct("no-such-trait", "confirm")
+            await client.regenerate(answer.in_response_to or "")
+            await client.conversations()
+
+
+async def test_a_session_that_is_said_again_is_answered_in_kind(url: str, user: str, folder: Path) -> None:
+    tape = folder / "tape.jsonl"
+    await recorded(url, user, tape)
+    result = await run("replay", str(tape), "--url", url, "--sub", f"{user}-again", "--speed", "20", "--json")
+    *steps, end = map(orjson.loads, result.stdout.splitlines())
+    assert end == {"type": "end", "steps": 5, "different": 0}
+    assert [step["event"] for step in steps] == [
+        "user_message",
+        "feedback",
+        "profile_correct",
+        "regenerate",
+        "conversations",
+    ]
+    assert steps[0]["now"] == ["message_received:accepted", "twin_message:complete"]
+    assert steps[2]["now"] == ["error:not_found"]
+    assert result.exit_code == 0
+
+
+async def test_what_is_answered_otherwise_is_told(url: str, user: str, model: ScriptedModel, folder: Path) -> None:
+    tape = folder / "tape.jsonl"
+    await recorded(url, user, tape)
+    model.script(contains=f"tape {user}", status=400)
+    result = await run("replay", str(tape), "--url", url, "--sub", f"{user}-again", "--speed", "20", "--patience", "2")
+    assert result.exit_code == 1
+    first = result.stdout.splitlines()[0]
+    assert first.startswith("DIFFERS user_message: message_received:accepted twin_message:complete then,")
+    assert "twin_message:failed now" in first
+
+
+async def test_the_same_ids_come_back_as_duplicates(url: str, user: str, folder: Path) -> None:
+    tape = folder / "tape.jsonl"
+    await recorded(url, user, tape)
+    arguments = ("--url", url, "--sub", user, "--same-ids", "--speed", "20", "--patience", "2", "--json")
+    result = await run("replay", str(tape), *arguments)
+    said = next(step for step in map(orjson.loads, result.stdout.splitlines()) if step["event"] == "user_message")
+    assert said["now"][0] == "message_received:duplicate"
+    assert said["message_id"] == orjson.loads(tape.read_bytes().splitlines()[2])["envelope"]["metadata"]["message_id"]
+
+
+# -- load --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_load_is_measured_and_nothing_of_it_is_lost_or_doubled(url: str) -> None:
+    size = ("--users", "4", "--devices", "2", "--messages", "2", "--ramp", "0.1")
+    result = await run("load", "--url", url, *size, "--json")
+    told = orjson.loads(result.stdout)
+    assert (result.exit_code, told["ended"], told["errors"]) == (0, "complete", {})
+    counted = {name: told[name] for name in ("connected", "sent", "acknowledged", "answered", "lost", "doubled")}
+    assert counted == {"connected": 8, "sent": 8, "acknowledged": 8, "answered": 8, "lost": 0, "doubled": 0}
+    assert told["receipt_ms"]["p50"] <= told["first_chunk_ms"]["p50"] <= told["answer_ms"]["p50"]
+    table = await run("load", "--url", url, *size)
+    assert "4 users x 2 devices x 2 messages: complete" in table.stdout
+
+
+async def test_a_load_counts_refusals_by_their_code(url: str) -> None:
+    secret = "another secret, longer than thirty-two bytes"
+    result = await run("load", "--url", url, "--users", "2", "--devices", "1", "--secret", secret, "--json")
+    told = orjson.loads(result.stdout)
+    assert (result.exit_code, told["errors"], told["connected"]) == (1, {"auth_invalid": 2}, 0)
+
+
+async def test_a_load_ends_in_time_with_the_figures_so_far(url: str, model: ScriptedModel) -> None:
+    model.script(contains="load message", token_delay_s=0.2, count=15, times=2)
+    result = await run(
+        "load", "--url", url, "--users", "2", "--devices", "1", "--ramp", "0", "--seconds", "1", "--json"
+    )
+    told = orjson.loads(result.stdout)
+    assert (told["ended"], told["acknowledged"], told["answered"], told["lost"]) == ("time is up", 2, 0, 0)
+
+
+async def test_ctrl_c_ends_a_load_with_the_figures_so_far(url: str, model: ScriptedModel) -> None:
+    model.script(contains="load message", token_delay_s=0.2, count=15, times=1)
+    before = len(model.requests)
+    command = ("-m", "twin_sio.cli", "load", "--url", url, "--users", "1", "--devices", "1", "--json")
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    await eventually(lambda: any("load message" in str(seen) for seen in model.requests[before:]))
+    process.send_signal(signal.SIGINT)
+    stdout, _ = await asyncio.wait_for(process.communicate(), 15)
+    assert (orjson.loads(stdout)["ended"], process.returncode) == ("stopped", 0)
+
+
+async def test_a_device_that_lost_or_doubled_something_is_found_out(url: str) -> None:
+    tally = Tally()
+    user = _User(Plan(url, DEV_SECRET, 1, 2, 1, 0, 10), tally)
+    await user.run(0)
+    await user.audit()
+    assert (tally.lost, tally.doubled) == (0, 0)
+    first, second = user._devices
+    message = first.state.transcript()[0]
+    del second.state.messages[message.message_id]
+    first.state.messages["again"] = replace(message, message_id="again")
+    await user.audit()
+    assert (tally.lost, tally.doubled) == (1, 1)
+    await user.close()
 
 
 # -- as a terminal -----------------------------------------------------------------------------------------------------

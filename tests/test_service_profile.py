@@ -147,7 +147,7 @@ async def test_the_same_feedback_twice_gets_the_same_receipt_and_counts_once(
     client = await connect(on_envelope=lambda way, envelope: seen.append(envelope) if way == "in" else None)
     used, _ = await answered_from(client, model, user, likes("rum", "I like rum", key="food.likes"))
     for _ in range(2):
-        await client._submit("feedback", {"message_id": used, "rating": "down"}, message_id="once")
+        await client.submit("feedback", {"message_id": used, "rating": "down"}, message_id="once")
         await client.heartbeat()
     receipts = [one for one in seen if one["payload"].get("message_id") == "once"]
     assert [one["payload"]["status"] for one in receipts] == ["accepted", "duplicate"]

@@ -43,6 +43,7 @@ from twin_sio.client import (
     TwinClient,
     WantsHistory,
 )
+from twin_sio.client.session import Hook
 from twin_sio.domain import Json
 from twin_sio.protocol import is_id
 
@@ -354,7 +355,7 @@ class Chat:
     async def _speak_as(self, device: str, session: str | None) -> None:
         if device not in self._clients:
             client = self._new_client(device, session)
-            client.on_envelope = self._on_envelope
+            client.on_envelope = self._heard_by(client.on_envelope)
             try:
                 await client.connect()
             except ClientError:
@@ -460,9 +461,14 @@ class Chat:
         who = "you> " if entry["role"] == "user" else "twin> "
         self._console.print(Text(before + who, "dim") + Text(entry["text"], "dim"))
 
-    def _on_envelope(self, direction: Literal["in", "out"], envelope: Json) -> None:
-        if self._is_raw:
-            self._print(f"{'<' if direction == 'in' else '>'} {orjson.dumps(envelope).decode()}", "magenta")
+    def _heard_by(self, also: Hook | None) -> Hook:
+        def hear(direction: Literal["in", "out"], envelope: Json) -> None:
+            if also is not None:
+                also(direction, envelope)
+            if self._is_raw:
+                self._print(f"{'<' if direction == 'in' else '>'} {orjson.dumps(envelope).decode()}", "magenta")
+
+        return hear
 
     def _note(self, text: str) -> None:
         self._print(text, "dim")

@@ -279,6 +279,107 @@ def doctor(
     _run(examined(), as_json)
 
 
+@app.command()
+def record(
+    file: Annotated[Path, typer.Argument(help="A new file; nobody but you can read it.")],
+    url: Url = "http://127.0.0.1:8000",
+    token: Token = "",
+    sub: Sub = "dev",
+    secret: Secret = DEV_SECRET,
+    device: DeviceName = THIS_DEVICE,
+    conversation: Conversation = DEFAULT_CONVERSATION,
+    state: StateFolder = _STATE,
+) -> None:
+    """Chat, and keep every envelope of it, with its time, as JSON Lines; tokens are left out.
+
+    \b
+    Examples:
+      twin-sio record slow-answers.jsonl --sub ada
+      twin-sio record questions.jsonl --sub ada < questions.txt
+    """
+    from twin_sio.cli.tape import recording
+
+    async def recorded() -> None:
+        with recording(file) as hear:
+            where = Where(_address(url), token, sub, secret, on_envelope=hear)
+            await _talk(where, device, conversation, False, state)
+
+    _run(recorded())
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="What twin-sio record wrote.")],
+    url: Url = "http://127.0.0.1:8000",
+    token: Token = "",
+    sub: Sub = "dev",
+    secret: Secret = DEV_SECRET,
+    speed: Annotated[float, typer.Option(min=0.01, max=1000, help="2 is twice as fast as it was.")] = 1.0,
+    same_ids: Annotated[bool, typer.Option("--same-ids", help="Send the recorded ids, not fresh ones.")] = False,
+    patience: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for what was answered then.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Say a tape's messages again, with their pace, and tell what is answered otherwise: in kind, not in words.
+
+    It speaks as the user that you name: take one of its own, or the messages are added to that user's conversation.
+    Exit code 1 where anything is answered otherwise.
+
+    \b
+    Examples:
+      twin-sio replay slow-answers.jsonl --sub replay-1 --speed 10
+      twin-sio replay slow-answers.jsonl --sub ada --same-ids      # all of them must come back as duplicates
+    """
+    from twin_sio.cli.tape import read_tape
+    from twin_sio.cli.tape import replay as replayed
+
+    async def again() -> None:
+        steps = read_tape(file)
+        async with Where(_address(url), token, sub, secret).client("replay") as client:
+            if not await replayed(client, steps, speed, same_ids, patience, as_json, sys.stdout):
+                raise typer.Exit(1)
+
+    _run(again(), as_json)
+
+
+@app.command()
+def load(
+    url: Url = "http://127.0.0.1:8000",
+    secret: Secret = DEV_SECRET,
+    users: Annotated[int, typer.Option(min=1, max=1000, help="Users, each with a conversation of its own.")] = 10,
+    devices: Annotated[int, typer.Option(min=1, max=10, help="Connections of each user.")] = 2,
+    messages: Annotated[int, typer.Option(min=1, max=1000, help="Messages of each user, one after the other.")] = 3,
+    ramp: Annotated[float, typer.Option(min=0, max=600, help="Seconds over which the users come.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Time after which it ends in any case.")] = 60.0,
+    mine: Annotated[bool, typer.Option("--i-own-this-server", help="For servers on other machines.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put some load on a server, and count what was lost or doubled. Exit code 1 where anything was.
+
+    Users and their tokens are made up (so it takes the server's secret), and their conversations stay on the server:
+    use one that is yours. Ctrl-C ends it with the figures so far.
+
+    \b
+    Examples:
+      twin-sio load --users 50 --devices 3 --messages 5
+      twin-sio load --users 200 --ramp 20 --seconds 120 --json
+    """
+    from twin_sio.cli.load import Plan, is_loopback
+    from twin_sio.cli.load import load as loaded
+
+    address = _address(url)
+    if not mine and not is_loopback(address):
+        raise typer.BadParameter(
+            f"{address} is another machine: say --i-own-this-server where it is yours", param_hint="--url"
+        )
+
+    async def measured() -> None:
+        plan = Plan(address, secret, users, devices, messages, ramp, seconds)
+        if not await loaded(plan, as_json, sys.stdout):
+            raise typer.Exit(1)
+
+    _run(measured(), as_json)
+
+
 @app.command(context_settings={"ignore_unknown_options": True})
 def conformance(
     command: Annotated[

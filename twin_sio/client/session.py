@@ -263,7 +263,7 @@ class TwinClient:
     ) -> str:
         """Say something; returns its id at once. It is sent until it is stored; `receipt` and `answer` wait."""
         payload = _given({"text": text, "context": context})
-        return await self._submit("user_message", payload, conversation_id=conversation_id, message_id=message_id)
+        return await self.submit("user_message", payload, conversation_id=conversation_id, message_id=message_id)
 
     async def receipt(self, message_id: str, timeout: float | None = None) -> Message:
         """Wait until an own message is stored; raises `RequestFailed` where it was refused."""
@@ -304,12 +304,12 @@ class TwinClient:
 
     async def stop(self, message_id: str) -> None:
         """End the running answer to an own message; it comes as a `twin_message` with status `stopped`."""
-        await self._submit("stop_generation", {"message_id": message_id}, conversation_id=self._home(message_id))
+        await self.submit("stop_generation", {"message_id": message_id}, conversation_id=self._home(message_id))
 
     async def regenerate(self, message_id: str, timeout: float | None = None) -> Message:
         """Ask for another answer to a message of the user, and wait for it; the older ones are kept."""
         before = len(self.state.answers(message_id))
-        request = await self._submit("regenerate", {"message_id": message_id}, conversation_id=self._home(message_id))
+        request = await self.submit("regenerate", {"message_id": message_id}, conversation_id=self._home(message_id))
 
         def another(state: ClientState) -> Message | None:
             answers = state.answers(message_id)
@@ -336,11 +336,11 @@ class TwinClient:
         return list(receipt.get("traits", ()))
 
     async def typing(self, is_typing: bool, *, conversation_id: str = DEFAULT_CONVERSATION) -> None:
-        await self._submit("typing_indicator", {"is_typing": is_typing}, conversation_id=conversation_id)
+        await self.submit("typing_indicator", {"is_typing": is_typing}, conversation_id=conversation_id)
 
     async def read(self, message_id: str) -> None:
         """Tell the other devices that all up to and with this message was read."""
-        await self._submit("read_receipt", {"message_id": message_id}, conversation_id=self._home(message_id))
+        await self.submit("read_receipt", {"message_id": message_id}, conversation_id=self._home(message_id))
 
     async def update_context(self, context: Json, *, mode: Literal["merge", "replace"] = "merge") -> None:
         """Change the host context of this session; it is said again with every reconnect."""
@@ -409,7 +409,7 @@ class TwinClient:
         message_id = new_id()
         self._expected[message_id] = None
         try:
-            await self._submit(type, payload, message_id=message_id, **more)
+            await self.submit(type, payload, message_id=message_id, **more)
             envelope = await self.until(lambda _: self._expected[message_id], self._ack_timeout * 4)
         finally:
             del self._expected[message_id]
@@ -419,7 +419,7 @@ class TwinClient:
             raise RequestFailed(answer)
         return answer
 
-    async def _submit(
+    async def submit(
         self,
         type: str,
         payload: Json,
@@ -427,6 +427,7 @@ class TwinClient:
         conversation_id: str = DEFAULT_CONVERSATION,
         message_id: str | None = None,
     ) -> str:
+        """Send any event of the protocol; its id at once. What the service answers is sent until it has an answer."""
         message_id = message_id or new_id()
         envelope = _envelope(type, payload, message_id, conversation_id)
         self._failures.pop(message_id, None)
@@ -610,7 +611,7 @@ class TwinClient:
                 await self._emit(envelope)
         if self._resume_due is not None and self._resume_due <= at:
             self._resume_due = at + 2 * self._ack_timeout
-            await self._submit("resume", {"last_seq": self.state.last_seq or 0})
+            await self.submit("resume", {"last_seq": self.state.last_seq or 0})
         if self._heartbeats and self._heartbeat_due is not None and self._heartbeat_due <= at:
             self._heartbeat_due = at + self._heartbeat_s()
             # Past the outbox: a heartbeat that was lost is worth nothing later.
