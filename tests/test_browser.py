@@ -12,8 +12,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from aiohttp import web
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, BrowserContext, Page, WebSocketRoute, async_playwright, expect
 
+from tests.conftest import eventually
 from tests.scripted_model import ScriptedModel
 from twin_sio.cli.tokens import mint
 from twin_sio.clock import new_id
@@ -47,6 +50,7 @@ class Server:
     def __init__(self, folder: Path, model: ScriptedModel) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.host_app_port = free_port()
         env = {
             "TWIN_ENV": "dev",
             "PORT": str(self.port),
@@ -57,6 +61,7 @@ class Server:
             "TWIN_MODEL": "scripted",
             "TWIN_MONGODB_URL": "",
             "TWIN_REDIS_URL": "",
+            "TWIN_CORS_ORIGINS": f"{self.url} http://127.0.0.1:{self.host_app_port}",
         }
         self.child = Child("server", [sys.executable, str(ROOT / "server.py")], log=folder / "server.log", env=env)
 
@@ -107,19 +112,26 @@ Opened = Callable[..., Awaitable[Page]]
 
 @pytest.fixture
 async def opened(server: Server, browser: Browser) -> AsyncIterator[Opened]:
-    """Opens the page as a device of a user: `await opened("ada")`. No page may have failed in between."""
+    """Opens the page as a device of a user: `await opened("ada")`, or as one more tab `beside` another page, or `at`
+    another address. `sockets` gets the page's WebSockets. No page may have failed in between."""
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
-    async def open_page(user: str, **options: Any) -> Page:
-        context = await browser.new_context(**options)
+    async def open_page(
+        user: str, *, beside: Page | None = None, at: str = "", sockets: Any = None, **options: Any
+    ) -> Page:
+        context = beside.context if beside else await browser.new_context(**options)
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
         page = await context.new_page()
+        if sockets is not None:
+            await page.route_web_socket("**/socket.io/**", sockets)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if "Content Security" in message.text else None)
-        await page.goto(f"{server.url}/#token={mint(user, DEV_SECRET)}")
-        await expect(page.locator("#connection")).to_have_attribute("data-state", "online", timeout=PATIENCE_MS)
+        await page.goto(f"{at or server.url + '/'}#token={mint(user, DEV_SECRET)}")
+        await expect(page.locator("#connection, .state[role=status]")).to_have_attribute(
+            "data-state", "online", timeout=PATIENCE_MS
+        )
         return page
 
     yield open_page
@@ -191,7 +203,7 @@ async def test_a_device_that_joins_in_mid_answer_sees_all_of_it(
     opened: Opened, user: str, model: ScriptedModel
 ) -> None:
     first = await opened(user)
-    model.script(contains="a long story", count=120, token_delay_s=0.03)
+    model.script(contains="a long story", count=70, token_delay_s=0.03)
     await say(first, "Tell me a long story")
     await expect(first.locator("[data-state=streaming]")).to_be_visible(timeout=PATIENCE_MS)
     second = await opened(user)
@@ -305,6 +317,251 @@ async def test_text_is_shown_as_text_whatever_it_holds(opened: Opened, user: str
     assert await page.locator(".messages img, .messages b").count() == 0
 
 
+HOSTILE = """<script>document.title = "owned"</script>
+<img src=x onerror="document.title='owned'"> and <b onclick=alert(1)>bold</b>
+
+[one](javascript:document.title='owned') [two](JaVa\tscript:alert(1)) [three](data:text/html,<script>alert(1)</script>)
+[four](vbscript:x) <javascript:alert(1)> [five](/v1/data)
+![six](https://evil.example/pixel.png "t") &lt;i&gt; &#60;u&gt;
+
+[ref]: javascript:alert(1)
+[ref] <svg><style><img src onerror=alert(1)></style></svg>
+
+```html"><img src=x onerror=alert(1)>
+</code></pre><script>alert(1)</script>
+```
+
+| <img src=x onerror=alert(1)> | b |
+|---|---|
+| [x](javascript:alert(1)) | `<i>` |
+"""
+
+
+async def test_an_answer_is_markdown_that_can_do_nothing(opened: Opened, user: str, model: ScriptedModel) -> None:
+    page = await opened(user)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    model.script(contains="hostile", tokens=tuple(HOSTILE[at : at + 7] for at in range(0, len(HOSTILE), 7)))
+    await say(page, "Be hostile")
+    await answered(page, 1)
+    text = page.locator("[data-role=twin] .text")
+    made = await text.evaluate("node => [...new Set([...node.querySelectorAll('*')].map(one => one.localName))]")
+    assert set(made) <= {"p", "span", "a", "br", "div", "pre", "code", "table", "thead", "tbody", "tr", "th", "td"}
+    named = await text.evaluate("node => [...node.querySelectorAll('*')].flatMap(one => one.getAttributeNames())")
+    assert {name for name in named if name.startswith("on")} == set()
+    links = await text.locator("a").evaluate_all("list => list.map(one => [one.textContent, one.href, one.rel])")
+    assert links == [["six", "https://evil.example/pixel.png", "noopener noreferrer nofollow"]]
+    assert "<script>document.title = " in (shown_text := await text.inner_text())
+    assert "<i> <u>" in shown_text
+    assert await page.title() == "Twin"
+    assert [url for url in asked if "evil.example" in url] == []
+
+
+async def test_an_answer_is_laid_out_while_it_streams_and_what_stands_stays(
+    opened: Opened, user: str, model: ScriptedModel
+) -> None:
+    page = await opened(user)
+    parts = ("## Steps\n\nDo **this**:\n\n", "```python\ndef f():\n", "    return 1\n", "```\n\n- one\n- two\n")
+    model.script(contains="lay it out", tokens=parts, hold_after=2)
+    await say(page, "lay it out")
+    text = page.locator("[data-role=twin] .text")
+    await expect(text.locator("pre code")).to_have_text("def f():", timeout=PATIENCE_MS)
+    await expect(text.locator(".hljs-keyword")).to_have_text("def")
+    await page.evaluate("document.querySelector('.text h3').mine = document.querySelector('.text pre').mine = true")
+    model.release("lay it out")
+    await answered(page, 1)
+    await expect(text.locator("ul > li")).to_have_text(["one", "two"])
+    await expect(text.locator(".hljs-number")).to_have_text("1")
+    await expect(text.locator("strong")).to_have_text("this")
+    kept = "['h3', 'pre'].map(name => document.querySelector(`.text ${name}`).mine)"
+    assert await page.evaluate(kept) == [True, True]
+
+
+async def test_answers_to_one_message_are_alternatives_on_every_device(opened: Opened, user: str) -> None:
+    laptop, phone = await opened(user), await opened(user, viewport={"width": 360, "height": 700})
+    await say(laptop, "Choose a word")
+    await answered(phone, 1)
+    first = (await shown(phone))[-1]["id"]
+    await laptop.get_by_role("button", name="Answer again").click()
+    for device in (laptop, phone):
+        await expect(device.locator(".count")).to_have_text("2 of 2", timeout=PATIENCE_MS)
+        await answered(device, 1)
+    second = (await shown(phone))[-1]["id"]
+    assert first != second
+    await phone.get_by_role("button", name="Earlier answer").click()
+    await expect(phone.locator(".count")).to_have_text("1 of 2")
+    assert [(await shown(device))[-1]["id"] for device in (phone, laptop)] == [first, second]
+
+
+UNSPEAKABLE = "a\0b"  # refused as invalid, whoever sends it
+
+
+async def test_a_refused_message_says_why_and_is_tried_again_or_rewritten(opened: Opened, user: str) -> None:
+    page = await opened(user)
+    await say(page, UNSPEAKABLE)
+    refused = page.locator("[data-role=user][data-state=refused]")
+    await expect(refused).to_contain_text("Not sent.", timeout=PATIENCE_MS)
+    await refused.get_by_role("button", name="Try again").click()
+    await expect(refused).to_have_count(1, timeout=PATIENCE_MS)
+    await refused.get_by_role("button", name="Edit").click()
+    await expect(page.locator("#text")).to_have_value(UNSPEAKABLE)
+    await say(page, "shorter")
+    await answered(page, 1)
+
+
+async def test_conversations_are_listed_with_what_is_unread_and_opened_from_the_list(
+    opened: Opened, user: str, model: ScriptedModel
+) -> None:
+    laptop, phone = await opened(user), await opened(user, viewport={"width": 360, "height": 700})
+    await say(laptop, "About the garden")
+    await answered(laptop, 1)
+    await laptop.locator("#new").click()
+    await expect(laptop.locator(".empty")).to_be_visible()
+    await say(laptop, "About the boat")
+    await answered(laptop, 1)
+    await expect(laptop.locator(".conversation-line")).to_have_count(2, timeout=PATIENCE_MS)
+    await answered(phone, 1)
+    await phone.locator("#menu").click()
+    boat = phone.locator(".conversation-line").filter(has_not=phone.locator("xpath=self::*[@aria-current]"))
+    await expect(boat).to_have_count(1, timeout=PATIENCE_MS)
+    await boat.click()
+    await expect(phone.locator("#side")).to_be_hidden()
+    await expect(phone.locator("[data-role=user] .text")).to_have_text("About the boat", timeout=PATIENCE_MS)
+    await say(phone, "And the sails?")
+    await answered(laptop, 2)
+    model.script(contains="the mast", tokens=("A tall ", "one."), hold_after=1)
+    await say(phone, "And the mast?")
+    await expect(phone.locator("[data-state=streaming]")).to_be_visible(timeout=PATIENCE_MS)
+    for device in (laptop, phone):  # nobody looks at it while it is answered
+        await device.evaluate("document.querySelector('.conversation-line:not([aria-current])').click()")
+        await expect(device.locator("[data-role=user] .text")).to_have_text("About the garden", timeout=PATIENCE_MS)
+    model.release("the mast")
+    await expect(laptop.locator(".conversation-line .unread")).to_have_text("1", timeout=PATIENCE_MS)
+    await laptop.locator(".conversation-line:not([aria-current])").click()
+    await expect(laptop.locator("[data-new] .text")).to_have_text("A tall one.", timeout=PATIENCE_MS)
+    for device in (laptop, phone):
+        await expect(device.locator(".conversation-line .unread")).to_have_count(0, timeout=PATIENCE_MS)
+
+
+AXE = Axe()
+
+
+async def accessible(page: Page) -> None:
+    """Nothing that axe-core finds fault with, in what the page shows now."""
+    await page.evaluate("Promise.all(document.getAnimations().map(one => one.finished.catch(() => {})))")
+    found = await AXE.run(page)
+    assert [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found.response["violations"]] == []
+
+
+async def test_nothing_stands_in_the_way_of_those_who_see_otherwise(
+    opened: Opened, user: str, model: ScriptedModel
+) -> None:
+    page = await opened(user)
+    await learnt(page, model, "I live in Turku", "location.city", "Turku")
+    tokens = (
+        "# A title\n\n`code`, [a link](https://a.example)\n\n```js\nlet a = 'b'; // c\n```\n\n|a|b|\n|-|-|\n|1|2|\n",
+    )
+    model.script(contains="everything", tokens=tokens)
+    await say(page, "Show everything")
+    await answered(page, 2)
+    await say(page, UNSPEAKABLE)
+    await expect(page.locator("[data-state=refused]")).to_be_visible(timeout=PATIENCE_MS)
+    await page.locator("[data-rating=down]").last.click()
+    await expect(page.locator(".reasons")).to_be_visible()
+    for theme in ("light", "dark"):
+        await page.set_viewport_size({"width": 1100, "height": 800})
+        await page.locator("#theme").select_option(theme)
+        assert await page.evaluate("getComputedStyle(document.body).colorScheme") == theme
+        await accessible(page)
+        await page.locator("#open-profile").click()
+        await page.locator("#traits details").evaluate("it => it.open = true")
+        await expect(page.locator("#traits q")).to_be_visible()
+        await accessible(page)
+        await page.locator("#profile-close").click()
+        await page.set_viewport_size({"width": 360, "height": 700})
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        await page.locator("#menu").click()
+        await expect(page.locator("#conversations button")).to_be_visible()
+        await accessible(page)
+        await page.keyboard.press("Escape")
+    await page.evaluate("sessionStorage.clear()")
+    await page.reload()
+    await expect(page.locator("#sign-in")).to_be_visible()
+    assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
+    await accessible(page)
+
+
+async def reached(page: Page, name: str) -> None:
+    """Go there with the Tab key alone."""
+    for _ in range(40):
+        await page.keyboard.press("Tab")
+        if await page.evaluate("name => document.activeElement.matches(name)", name):
+            return
+    pytest.fail(f"The keyboard does not get to {name}.")
+
+
+async def test_the_keyboard_alone_is_enough(opened: Opened, user: str, model: ScriptedModel) -> None:
+    page = await opened(user)
+    await expect(page.locator("#text")).to_be_focused()
+    model.script(contains="Endless", count=2000, token_delay_s=0.03)
+    await page.keyboard.type("Endless")
+    await page.keyboard.press("Shift+Enter")
+    await page.keyboard.type("talk")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("[data-role=user] .text")).to_have_text("Endless\ntalk")
+    await expect(page.locator("[data-state=streaming]")).to_be_visible(timeout=PATIENCE_MS)
+    await reached(page, "#stop")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("[data-role=twin][data-state=stopped]")).to_be_visible(timeout=PATIENCE_MS)
+    await reached(page, "[data-rating=down]")
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Shift+Tab")
+    await page.keyboard.press("Space")
+    await expect(page.locator("[name=tag]").last).to_be_checked()
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".reasons")).to_have_count(0)
+    await expect(page.locator("[data-rating=down]")).to_be_focused()
+    await reached(page, "#text")
+    await page.keyboard.press("ArrowUp")
+    await expect(page.locator("#text")).to_have_value("Endless\ntalk")
+    await reached(page, "#new")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(page.locator("#text")).to_be_focused()
+    await reached(page, "#open-profile")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#profile")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#profile")).to_be_hidden()
+    await expect(page.locator("#open-profile")).to_be_focused()
+
+
+async def test_what_was_sent_before_a_reload_and_never_acknowledged_is_stored_and_answered_once(
+    opened: Opened, user: str
+) -> None:
+    other = await opened(user)
+    is_deaf = False
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+        server_end.on_message(lambda frame: None if is_deaf else page_end.send(frame))
+
+    page = await opened(user, sockets=wire)
+    is_deaf = True
+    await say(page, "Did you hear me?")
+    await answered(other, 1)  # stored; but here nobody knows
+    await expect(page.locator("[data-state=sending]")).to_have_count(1)
+    is_deaf = False
+    await page.reload()
+    await answered(page, 1)
+    await expect(page.locator("[data-state=stored]")).to_have_count(1)
+    await expect(page.locator("[data-state=sending]")).to_have_count(0)
+    await say(page, "Now you do")
+    for device in (page, other):
+        await answered(device, 2)
+    assert await shown(page) == await shown(other)
+
+
 async def test_a_token_leaves_the_address_bar_and_a_bad_one_asks_for_another(
     opened: Opened, server: Server, user: str
 ) -> None:
@@ -329,21 +586,75 @@ async def test_a_duplicated_tab_is_a_session_of_its_own(opened: Opened, user: st
     await expect(page.locator("#connection")).to_have_attribute("data-state", "online")
 
 
-async def test_a_server_killed_in_mid_answer_costs_nothing_that_was_sent(
+@pytest.fixture
+async def host_app(server: Server) -> AsyncIterator[str]:
+    """The example app on an origin of its own, with a policy that lets it have the widget and nothing more."""
+    ours = f"{server.url} {server.url.replace('http', 'ws')}"
+    policy = f"default-src 'self'; script-src 'self' {server.url}; connect-src {ours}; img-src data:"
+    policy += "; require-trusted-types-for 'script'"
+
+    async def file(request: web.Request) -> web.Response:
+        path = ROOT / "examples" / request.match_info["name"]
+        text = path.read_text().replace("http://127.0.0.1:8000", server.url)
+        kind = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}[path.suffix]
+        return web.Response(text=text, content_type=kind, headers={"Content-Security-Policy": policy})
+
+    app = web.Application()
+    app.router.add_get("/{name}", file)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", server.host_app_port).start()
+    yield f"http://127.0.0.1:{server.host_app_port}"
+    await runner.cleanup()
+
+
+async def test_the_widget_in_another_apps_page_tells_the_twin_where_its_user_is(
+    opened: Opened, user: str, host_app: str, model: ScriptedModel
+) -> None:
+    chat = await opened(user)
+    sent: list[str | bytes] = []
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+        page_end.on_message(lambda frame: (sent.append(frame), server_end.send(frame)))
+
+    app = await opened(user, at=f"{host_app}/host.html", sockets=wire)
+    await say(app, "Where am I at first?")
+    await answered(app, 1)
+    await app.get_by_role("link", name="Cellar").click()
+    await eventually(lambda: any("context_update" in str(frame) and "The cellar" in str(frame) for frame in sent))
+    await say(app, "And where am I now?")
+    for device in (app, chat):
+        await answered(device, 2)
+    assert await shown(app) == await shown(chat)
+    prompts = [json.dumps(body["messages"]) for body in model.requests if body.get("stream")]
+    assert "Red curry for two" in next(one for one in prompts if "at first?" in one and "now?" not in one)
+    assert "The cellar" in next(one for one in prompts if "where am I now?" in one)
+    assert await app.locator("#send").evaluate("node => getComputedStyle(node).borderTopStyle") == "solid"
+    await accessible(app)
+    await app.evaluate("twin.close()")
+    await expect(app.locator("#text")).to_have_count(0)
+    await expect(chat.locator("#devices li")).to_have_count(1, timeout=PATIENCE_MS)
+
+
+async def test_two_tabs_and_a_phone_converge_through_a_server_killed_in_mid_answer(
     opened: Opened, user: str, server: Server, model: ScriptedModel
 ) -> None:
-    laptop, phone = await opened(user), await opened(user)
-    model.script(contains="outlives", count=150, token_delay_s=0.03, times=2)
-    await say(laptop, "This outlives the server")
+    tab, phone = await opened(user), await opened(user, viewport={"width": 360, "height": 700})
+    second = await opened(user, beside=tab)
+    model.script(contains="outlives", count=80, token_delay_s=0.03, times=2)
+    await say(tab, "This outlives the server")
     await expect(phone.locator("[data-state=streaming]")).to_be_visible(timeout=PATIENCE_MS)
     server.child.kill()
-    await expect(laptop.locator("#connection")).to_have_attribute("data-state", "offline", timeout=PATIENCE_MS)
-    await say(laptop, "Sent while nobody listens")
-    await expect(laptop.locator("[data-role=user][data-state=sending]")).to_have_count(1)
+    await expect(tab.locator("#connection")).to_have_attribute("data-state", "offline", timeout=PATIENCE_MS)
+    await expect(tab.locator("#offline")).to_be_visible()
+    await say(tab, "Sent while nobody listens")
+    await expect(tab.locator("[data-role=user][data-state=sending]")).to_have_count(1)
     await server.start()
-    for device in (laptop, phone):
+    for device in (tab, second, phone):
         await answered(device, 2)
-    conversation = await shown(laptop)
+    conversation = await shown(tab)
     assert await shown(phone) == conversation
+    assert await shown(second) == conversation
     said = [message["text"] for message in conversation if message["role"] == "user"]
     assert said == ["This outlives the server", "Sent while nobody listens"]

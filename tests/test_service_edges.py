@@ -64,17 +64,26 @@ async def test_only_listed_origins_connect_and_native_clients_pass(
             assert response.headers.get("Access-Control-Allow-Origin") in (None, "https://app.example")
 
 
-async def test_the_chat_page_allows_nothing_but_its_own_and_is_there_in_dev_only(url: str, settings: Settings) -> None:
+async def test_the_chat_page_allows_nothing_but_its_own_and_only_the_widget_is_public(
+    url: str, settings: Settings
+) -> None:
     async with aiohttp.ClientSession() as http:
         for path in ("/", "/chat.js", "/chat.css", "/twin-client.js", "/markdown.js"):
             async with http.get(url + path) as response:
                 assert response.status == 200
                 assert "default-src 'none'" in response.headers["Content-Security-Policy"]
                 assert "unsafe" not in response.headers["Content-Security-Policy"]
+                assert "require-trusted-types-for 'script'" in response.headers["Content-Security-Policy"]
                 assert response.headers["X-Content-Type-Options"] == "nosniff"
         in_production = settings.model_copy(update={"env": "production"})
-        async with service(in_production) as running, http.get(f"http://127.0.0.1:{running.port}/") as response:
-            assert response.status == 404
+        async with service(in_production) as running:
+            url = f"http://127.0.0.1:{running.port}"
+            async with http.get(f"{url}/") as response:
+                assert response.status == 404
+            async with http.get(f"{url}/widget.js") as response:  # for the pages of other apps
+                assert response.status == 200
+                assert response.headers["Access-Control-Allow-Origin"] == "*"
+                assert response.content_type.endswith("/javascript")
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,8 @@ export class ConversationView {
     const item = make("li", "message");
     item.dataset.role = role;
     const foot = make("div", "foot", make("span", "who"), make("time"), make("span", "note"));
-    item.append(make("p", "about"), make("div", "text"), foot);
+    foot.firstChild.setAttribute("aria-hidden", "true"); // the heading has said it
+    item.append(make("h2", "unseen"), make("p", "about"), make("div", "text"), foot);
     foot.append(...(role === "twin" ? this.answerButtons(item) : this.questionButtons(item)));
     this.items.set(key, item);
     return item;
@@ -358,7 +359,7 @@ export class ConversationView {
     const text = item.querySelector(".text");
     if (message.role === "twin") showMarkdown(text, message.text, this.highlight);
     else setText(text, message.text);
-    setText(item.querySelector(".who"), message.role === "twin" ? "Your twin" : this.speaker(message));
+    for (const one of item.querySelectorAll("h2, .who")) setText(one, message.role === "twin" ? "Your twin" : this.speaker(message));
     showTime(item.querySelector("time"), message.timestamp);
     setText(item.querySelector(".note"), noteOf(message, question));
     const isFinal = message.role === "twin" && message.state !== "streaming";

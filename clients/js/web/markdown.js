@@ -16,29 +16,31 @@ export function showMarkdown(into, text, highlight = () => null) {
   const before = shown.get(into) ?? [];
   let same = 0;
   while (same < before.length && same < tokens.length && before[same] === tokens[same].raw) same += 1;
-  const last = into.children[same];
-  if (last && same === tokens.length - 1 && grown(last, tokens[same])) colour(last, tokens[same], highlight);
-  else {
-    while (into.children.length > same) into.lastElementChild.remove();
-    for (const token of tokens.slice(same)) into.append(block(token, highlight));
+  let changed = same;
+  if (tokens[same] && grown(into.children[same], tokens[same])) {
+    colour(into.children[same], tokens[same], highlight);
+    changed += 1;
   }
+  const top = tokens.find((token) => token.type === "heading")?.depth;
+  while (into.children.length > changed) into.lastElementChild.remove();
+  for (const token of tokens.slice(changed)) into.append(block(token, highlight, top));
   shown.set(into, tokens.map((token) => token.raw));
 }
 
 // A block of code that goes on: its text alone is changed, and the place to which it was scrolled stays.
 function grown(element, token) {
-  const code = element.querySelector(":scope > pre > code");
+  const code = element?.querySelector(":scope > pre > code");
   if (token.type !== "code" || !code || element.dataset.language !== languageOf(token)) return false;
   if (!token.text.startsWith(code.textContent)) return false;
   code.textContent = token.text;
   return true;
 }
 
-function block(token, highlight) {
+function block(token, highlight, top = token.depth) {
   switch (token.type) {
     case "heading":
-      // Under the page's own headings, whatever the text thinks of itself.
-      return make(`h${Math.min(6, token.depth + 2)}`, inline(token.tokens));
+      // Under the page's own headings, whatever the text thinks of itself: its first one is of the third rank.
+      return make(`h${Math.min(6, 3 + Math.max(0, token.depth - top))}`, inline(token.tokens));
     case "code":
       return codeBlock(token, highlight);
     case "blockquote":
