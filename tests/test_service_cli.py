@@ -24,7 +24,7 @@ from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
 from tests.conftest import Connect, eventually, token_of
-from tests.scripted_model import ScriptedModel
+from tests.scripted_model import ScriptedModel, last_user_text
 from tests.test_cli import run
 from tests.test_service_learning import candidates, likes
 from twin_sio.cli.chat import Chat
@@ -296,12 +296,17 @@ async def test_a_load_ends_in_time_with_the_figures_so_far(url: str, model: Scri
     assert (told["ended"], told["acknowledged"], told["answered"], told["lost"]) == ("time is up", 2, 0, 0)
 
 
+def _is_load(request: dict[str, Any]) -> bool:
+    """Whether it asks for an answer, and not for what can be learnt from one."""
+    return "load message" in last_user_text(request) and request.get("stream") is True
+
+
 async def test_ctrl_c_ends_a_load_with_the_figures_so_far(url: str, model: ScriptedModel) -> None:
     model.script(contains="load message", token_delay_s=0.2, count=15, times=1)
     before = len(model.requests)
     command = ("-m", "twin_sio.cli", "load", "--url", url, "--users", "1", "--devices", "1", "--json")
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
-    await eventually(lambda: any("load message" in str(seen) for seen in model.requests[before:]))
+    await eventually(lambda: any(_is_load(request) for request in model.requests[before:]), timeout=30)
     process.send_signal(signal.SIGINT)
     stdout, _ = await asyncio.wait_for(process.communicate(), 15)
     assert (orjson.loads(stdout)["ended"], process.returncode) == ("stopped", 0)
