@@ -1,0 +1,15 @@
+"""The short form of F13; `make faults` runs the full one."""
+
+from __future__ import annotations
+
+from tests.faults.cluster import Cluster
+from tests.faults.figures import Scale
+from tests.faults.group_rolling import f13
+
+
+async def test_an_upgrade_of_all_servers_behind_haproxy_under_load_loses_nothing(
+    cluster: Cluster, short: Scale
+) -> None:
+    figures = await f13(cluster, short)
+    print(figures)
+    assert figures.passed, figures

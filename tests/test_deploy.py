@@ -1,0 +1,191 @@
+"""What stands in deploy/ works: the balancers' configurations in front of real servers, the rest as far as it can be
+checked without a container engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.balancers import Balancer, HAProxy, Nginx
+from tests.conftest import eventually
+from tests.processes import Process, environment, started, token_of
+from tests.scripted_model import ScriptedModel
+from twin_sio.client import TwinClient
+from twin_sio.local import Mongod, RedisServer, free_port
+
+Make = Callable[[Path, list[int]], Balancer]
+STICKY: dict[str, Make] = {
+    "haproxy": lambda folder, ports: HAProxy("haproxy.cfg", folder, ports),
+    "nginx": lambda folder, ports: Nginx("nginx.conf.template", folder, ports),
+}
+LOOSE: dict[str, Make] = {
+    "haproxy": lambda folder, ports: HAProxy("haproxy-websocket.cfg", folder, ports),
+    "nginx": lambda folder, ports: Nginx("nginx-websocket.conf.template", folder, ports),
+}
+
+
+@pytest.fixture(scope="module")
+async def servers(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[list[Process]]:
+    """Three servers on ports of their own that they keep."""
+    folder = tmp_path_factory.mktemp("behind")
+    running = []
+    for _ in range(3):
+        more = {"PORT": free_port(), "TWIN_MONGODB_DATABASE": "behind", "TWIN_TRUSTED_PROXIES": "127.0.0.1"}
+        running.append(
+            Process("server", folder, environment(mongod.url, redis_server.url, model.base_url, TWIN_DRAIN_S=2, **more))
+        )
+    try:
+        await asyncio.gather(*(started(one) for one in running))
+        yield running
+    finally:
+        await asyncio.gather(*(asyncio.to_thread(one.stop) for one in running))
+
+
+@pytest.fixture
+async def behind(request: pytest.FixtureRequest, servers: list[Process], tmp_path: Path) -> AsyncIterator[Balancer]:
+    """The balancer that `request.param` makes, in front of the three."""
+    balancer = request.param(tmp_path / "balancer", [one.port for one in servers])
+    await asyncio.to_thread(balancer.start)
+    yield balancer
+    await asyncio.to_thread(balancer.stop)
+
+
+sticky = pytest.mark.parametrize("behind", STICKY.values(), ids=STICKY, indirect=True)
+loose = pytest.mark.parametrize("behind", LOOSE.values(), ids=LOOSE, indirect=True)
+
+
+class Whereabouts:
+    """The instances that a client was let in by."""
+
+    def __init__(self) -> None:
+        self.instances: list[str] = []
+
+    def note(self, way: str, envelope: dict[str, Any]) -> None:
+        if way == "in" and envelope["type"] == "session_ready":
+            self.instances.append(envelope["payload"]["server"]["instance"])
+
+
+class Polling:
+    """A client that polls and never upgrades; its cookies are kept as a browser keeps them."""
+
+    def __init__(self, url: str, user: str) -> None:
+        self._at = f"{url}/socket.io/?EIO=4&transport=polling"
+        self._token = token_of(user)
+        self.events: list[list[Any]] = []
+
+    async def __aenter__(self) -> Polling:
+        self._http = aiohttp.ClientSession()
+        self._at += f"&sid={json.loads((await self._get())[0][1:])['sid']}"
+        await self.send("40" + json.dumps({"token": self._token}))
+        self._polls = asyncio.create_task(self._poll())
+        await eventually(lambda: self.of("session_ready"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._polls.cancel()
+        await asyncio.gather(self._polls, return_exceptions=True)
+        await self.send("1")  # otherwise it is missed only after 45 s
+        await self._http.close()
+
+    async def send(self, packet: str) -> None:
+        async with self._http.post(self._at, data=packet) as answer:
+            assert answer.status == 200
+
+    async def _get(self) -> list[str]:
+        async with self._http.get(self._at) as answer:
+            assert answer.status == 200, await answer.text()
+            return (await answer.text()).split("\x1e")
+
+    async def _poll(self) -> None:
+        while True:
+            for packet in await self._get():
+                if packet == "2":
+                    await self.send("3")
+                elif packet.startswith("42"):
+                    self.events.append(json.loads(packet[2:]))
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        return [envelope for one, envelope in self.events if one == name]
+
+
+@sticky
+async def test_long_polling_clients_stay_at_their_server_through_a_whole_answer(
+    behind: Balancer, model: ScriptedModel, user: str
+) -> None:
+    text = f"poll {user}"
+    model.script(contains=text, count=30, token_delay_s=0.03)
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Polling(behind.url, f"{user}-{number}")) for number in range(6)]
+        for one in clients:
+            said = {"payload": {"text": text}, "metadata": {"message_id": "m-1"}}
+            await one.send("42" + json.dumps(["user_message", said]))
+        await eventually(lambda: all(one.of("twin_message") for one in clients), timeout=20)
+        for one in clients:
+            chunks = "".join(chunk["payload"]["text"] for chunk in one.of("twin_message_chunk"))
+            assert chunks == one.of("twin_message")[0]["payload"]["text"]
+
+
+@loose
+async def test_without_stickiness_websockets_work_and_long_polling_is_refused_at_once(
+    behind: Balancer, user: str
+) -> None:
+    at = Whereabouts()
+    for _ in range(6):
+        async with TwinClient(behind.url, token_of(user), on_envelope=at.note) as client:
+            await client.ask("hello")
+    assert len(set(at.instances)) > 1
+    polling = f"{behind.url}/socket.io/?EIO=4&transport=polling"
+    async with aiohttp.ClientSession() as http, http.get(polling) as refused:
+        assert refused.status == 400
+
+
+@pytest.mark.parametrize("behind", [*STICKY.values(), *LOOSE.values()], indirect=True)
+async def test_what_is_for_operators_alone_is_not_shown_to_the_public(behind: Balancer) -> None:
+    async with aiohttp.ClientSession() as http:
+        for path in ("/metrics", "/readyz", "/healthz"):
+            async with http.get(behind.url + path) as answer:
+                assert answer.status == 404, path
+        async with http.get(f"{behind.url}/v1/profile") as answer:
+            assert answer.status == 401
+
+
+@pytest.mark.parametrize("behind", [STICKY["haproxy"], LOOSE["nginx"]], ids=["haproxy", "nginx"], indirect=True)
+async def test_who_is_at_a_server_that_drains_comes_back_at_another_and_gets_the_answer(
+    behind: Balancer, servers: list[Process], model: ScriptedModel, user: str
+) -> None:
+    model.script(contains=user, count=40, token_delay_s=0.05)
+    at = Whereabouts()
+    await eventually(lambda: _all_left(servers))
+    async with TwinClient(behind.url, token_of(user), on_envelope=at.note) as client:
+        await client.send(f"long {user}", message_id="m-1")
+        await client.until(lambda state: state.last_seq >= 1)
+        (server,) = [one for one in servers if await _connections(one)]
+        server._signal(signal.SIGTERM)
+        answer = await client.answer("m-1", timeout=20)
+        assert answer.status == "complete"
+        await eventually(lambda: len(at.instances) == 2)
+        assert at.instances[0] != at.instances[1]
+        assert await server.wait() == 0
+    await started(server)
+    await eventually(server.is_ready)
+
+
+async def _connections(server: Process) -> float:
+    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/metrics") as response:
+        found = re.search(r"^twin_connections (\S+)$", await response.text(), re.MULTILINE)
+    return float(found.group(1)) if found else 0.0
+
+
+async def _all_left(servers: list[Process]) -> bool:
+    return not any([await _connections(one) for one in servers])
