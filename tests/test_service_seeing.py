@@ -239,12 +239,12 @@ async def test_every_metric_moves_with_what_it_counts(watched: Watched, model: S
     assert after["twin_publish_lag_seconds_count"] > 0
     assert after["twin_redis_healthy"] == 1
     learned = await eventually(lambda: _learned(watched, jobs))
-    assert learned['twin_job_seconds_count{job="learn"}'] > 0
-    assert learned['twin_job_wait_seconds_count{job="learn"}'] > 0
+    assert learned['twin_job_seconds_count{name="learn"}'] > 0
+    assert learned['twin_job_wait_seconds_count{name="learn"}'] > 0
     assert learned['twin_model_tokens_total{kind="written",purpose="background"}'] > 0
 
 
 async def _learned(watched: Watched, before: dict[str, float]) -> dict[str, float] | None:
-    name = 'twin_jobs_total{job="learn",result="done"}'
+    name = 'twin_jobs_total{name="learn",result="done"}'
     found = await watched.metrics(watched.worker_url)
     return found if found.get(name, 0) > before.get(name, 0) else None

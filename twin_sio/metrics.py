@@ -105,8 +105,10 @@ class CommonMetrics:
         )  # fmt: skip
         yield _counters("twin_recall_late", "What was recalled too late for its answer.", ["what"], watched.recall.late)
         yield from self._model()
+        untold = GaugeMetricFamily("twin_graph_outbox", "Versions of profiles that the graph has not been told.")
         if self._untold is not None:
-            yield _gauge("twin_graph_outbox", "Versions of profiles that the graph has not been told.", self._untold)
+            untold.add_metric([], self._untold)
+        yield untold
 
     def _model(self) -> Iterator[Metric]:
         told = self._watched.model_tokens
@@ -160,11 +162,15 @@ class WorkerMetrics(CommonMetrics):
 
     def __init__(self, watched: Watched, jobs: JobStats) -> None:
         super().__init__(watched)
-        took = Histogram("twin_job_seconds", "What a job took.", ["job"], buckets=_JOBS_S, registry=self.registry)
+        took = Histogram("twin_job_seconds", "What a job took.", ["name"], buckets=_JOBS_S, registry=self.registry)
         waited = Histogram(
-            "twin_job_wait_seconds", "From its queueing to its begin.", ["job"], buckets=_JOBS_S, registry=self.registry
+            "twin_job_wait_seconds",
+            "From queueing to begin.",
+            ["name"],
+            buckets=_JOBS_S,
+            registry=self.registry,
         )
-        ended = Counter("twin_jobs", "Jobs, by how they ended.", ["job", "result"], registry=self.registry)
+        ended = Counter("twin_jobs", "Jobs, by how they ended.", ["name", "result"], registry=self.registry)
         jobs.on_begin = lambda job, seconds: waited.labels(job).observe(seconds)
 
         def on_end(job: str, result: str, seconds: float) -> None:
