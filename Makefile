@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test js faults eval lint types contracts format setup setup-test browser balancers clean
+.PHONY: help run test js faults eval lint types contracts format setup setup-test browser programs clean
 
 BIN := .venv/bin
 
@@ -12,14 +12,14 @@ help: ## this list
 run: setup ## set up what is missing and start the service with all that it needs; Ctrl-C stops it
 	@exec $(BIN)/python server.py
 
-test: setup-test browser balancers lint types contracts ## lint, types, import contracts and all tests
+test: setup-test browser programs lint types contracts ## lint, types, import contracts and all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 	@tools/js.sh
 
 js: setup-test ## the TypeScript client alone: types, size, tests against the real service
 	@tools/js.sh
 
-faults: setup-test balancers ## break the service in every way it must survive, with figures; takes some minutes
+faults: setup-test programs ## break the service in every way it must survive, with figures; takes some minutes
 	@$(BIN)/python -m tests.faults
 
 eval: setup-test ## what the twin learns from labelled dialogues, and what it rightly does not; up to 10 minutes
@@ -48,8 +48,8 @@ setup-test: ## .venv with what the tests need, too
 browser: setup-test
 	@tools/browser.sh
 
-balancers: setup-test
-	@tools/balancers.sh
+programs: setup-test
+	@tools/programs.sh
 
 clean: ## remove .venv and caches; the data of the embedded engines in .twin stays
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,10 +9,10 @@ from typing import Any
 
 import structlog
 from arq import Worker, cron
-from arq.connections import RedisSettings
+from arq.connections import ArqRedis
 
 from twin_sio.app import configure_logs, core, probed, traces
-from twin_sio.channels import FAILURES
+from twin_sio.channels import FAILURES, pool
 from twin_sio.config import ConfigError, Settings
 from twin_sio.jobs import QUEUE, TRIES, correct, count, learn, project, remember, sweep
 from twin_sio.metrics import WorkerMetrics
@@ -26,6 +26,18 @@ _AWAY_S = 0.5
 
 class PatientWorker(Worker):
     """An arq worker that outlives its Redis. arq's own ends with the first command that fails."""
+
+    async def main(self) -> None:
+        while not await self._is_there():  # noqa: ASYNC110 - nobody could set an event
+            await asyncio.sleep(_AWAY_S)
+        await super().main()
+
+    async def _is_there(self) -> bool:
+        try:
+            return bool(await self.pool.ping())
+        except FAILURES as error:
+            log.warning("redis_away", error=type(error).__name__)
+            return False
 
     async def _poll_iteration(self) -> None:
         try:
@@ -68,7 +80,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
             cron(count, second=_COUNT_SECOND, timeout=settings.job_timeout_s, keep_result=0, max_tries=1),
         ],
         "queue_name": QUEUE,
-        "redis_settings": RedisSettings.from_dsn(settings.redis_url),
+        "redis_pool": ArqRedis(connection_pool=pool(settings.redis_url, timeout_s=None), default_queue_name=QUEUE),
         "on_startup": on_startup,
         "on_shutdown": on_shutdown,
         "job_timeout": settings.job_timeout_s,

@@ -13,7 +13,7 @@ from pathlib import Path
 from twin_sio.local import Engine
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
-_UNPACKED = Path(sys.prefix) / "debian"  # by tools/balancers.sh
+_UNPACKED = Path(sys.prefix) / "debian"  # by tools/programs.sh
 _PLACES = [os.environ["PATH"], "/usr/sbin", *(str(_UNPACKED / "usr" / name) for name in ("sbin", "bin"))]
 
 
@@ -21,7 +21,7 @@ def program(name: str) -> list[str]:
     """The begin of the command that runs it, where it is installed or unpacked."""
     found = shutil.which(name, path=os.pathsep.join(_PLACES))
     if found is None:
-        raise FileNotFoundError(f"{name} is missing: run tools/balancers.sh")
+        raise FileNotFoundError(f"{name} is missing: run tools/programs.sh")
     libraries = os.pathsep.join(str(one) for one in (_UNPACKED / "usr" / "lib").glob("*-linux-gnu*"))
     return ["env", f"LD_LIBRARY_PATH={libraries}", found] if found.startswith(str(_UNPACKED)) else [found]
 

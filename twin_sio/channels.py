@@ -12,10 +12,12 @@ import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import structlog
 from hiredis import pack_command
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import RedisError
 
 from twin_sio.clock import monotonic, new_id
@@ -25,16 +27,46 @@ log = structlog.get_logger("channels")
 CONTROL = "twin:control"
 _BACKLOG = 20_000
 _TIMEOUT_S = 1.0
+_SENTINELS = "redis+sentinel://"
 FAILURES = (RedisError, OSError, TimeoutError)
 Command = tuple[Any, ...]
 
 
 def client(url: str, *, timeout_s: float | None = _TIMEOUT_S) -> Redis:
     """A Redis client whose every operation ends within `timeout_s`, without retries of its own."""
-    redis: Redis = Redis.from_url(
-        url, socket_timeout=timeout_s, socket_connect_timeout=_TIMEOUT_S, retry_on_timeout=False
+    return Redis.from_pool(pool(url, timeout_s=timeout_s))
+
+
+def pool(url: str, *, timeout_s: float | None = _TIMEOUT_S) -> ConnectionPool:
+    """What clients are made of, for `redis://`, `rediss://` (TLS), `unix://` and, to ask Sentinels for the master
+    whenever a connection is made, `redis+sentinel://[user:password@]host:port,host:port/0?master=mymaster`."""
+    times = {"socket_timeout": timeout_s, "socket_connect_timeout": _TIMEOUT_S, "retry_on_timeout": False}
+    if not url.startswith(_SENTINELS):
+        return ConnectionPool.from_url(url, **times)
+    asked = urlsplit(url)
+    login, _, places = asked.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    hosts = [(host, int(port or 26379)) for host, _, port in (one.partition(":") for one in places.split(","))]
+    quick = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
+    sentinel = Sentinel(hosts, sentinel_kwargs=quick)  # type: ignore[no-untyped-call]
+    given = parse_qs(asked.query)
+    return _BySentinels(  # type: ignore[no-untyped-call]
+        given.get("master", ["mymaster"])[0],
+        sentinel,
+        db=int(asked.path.strip("/") or 0),
+        username=unquote(user) or None,
+        password=unquote(password) or None,
+        **times,
     )
-    return redis
+
+
+class _BySentinels(SentinelConnectionPool):
+    """Closes the connections to the Sentinels, too: the library leaves them open."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        for one in self.sentinel_manager.sentinels:
+            await one.aclose()
 
 
 async def _end(*tasks: asyncio.Task[None]) -> None:

@@ -13,12 +13,11 @@ import structlog
 from arq import Retry
 from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
-from redis.asyncio import ConnectionPool
 from structlog.contextvars import bound_contextvars
 
 from twin_sio.agent import Extractor
 from twin_sio.agent.scoring import RATINGS
-from twin_sio.channels import FAILURES
+from twin_sio.channels import FAILURES, pool
 from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
@@ -44,8 +43,7 @@ class Queue:
     """Enqueues. What Redis does not take is found by the sweep, in the turns themselves."""
 
     def __init__(self, redis_url: str, clock: Clock, healthy: Callable[[], bool]) -> None:
-        pool = ConnectionPool.from_url(redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
-        self._redis = ArqRedis(connection_pool=pool, default_queue_name=QUEUE)
+        self._redis = ArqRedis(connection_pool=pool(redis_url), default_queue_name=QUEUE)
         self._clock = clock
         self._healthy = healthy
 

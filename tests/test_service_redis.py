@@ -1,0 +1,197 @@
+"""How Redis is reached: with TLS and a password, and by Sentinels, through everything that makes a client of it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.balancers import program
+from tests.conftest import eventually, settings_for, token_of, url_of, working
+from tests.scripted_model import ScriptedModel
+from tests.test_service_learning import candidates, likes
+from twin_sio.app import service
+from twin_sio.channels import client
+from twin_sio.client import TwinClient
+from twin_sio.clock import now
+from twin_sio.local import Mongod, RedisServer, find_redis
+
+PASSWORD = "of-the-tests"
+
+
+class TlsRedis(RedisServer):
+    """Speaks TLS alone, and to those who know the password."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        super().__init__(program, folder)
+        self.ca = folder / "ca.pem"
+
+    @property
+    def url(self) -> str:
+        return f"rediss://:{PASSWORD}@127.0.0.1:{self.port}/0?ssl_ca_certs={self.ca}"
+
+    def _command(self) -> list[str]:
+        key = _certificate(self.ca)
+        tls = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no", "--requirepass", PASSWORD]
+        files = ["--tls-cert-file", str(self.ca), "--tls-key-file", str(key), "--tls-ca-cert-file", str(self.ca)]
+        return [*program("redis-server"), *super()._command()[1:], *tls, *files]  # the wheel's knows no TLS
+
+    def _is_ready(self) -> bool:
+        with redis.Redis.from_url(self.url, socket_timeout=1) as one:
+            try:
+                return bool(one.ping())
+            except redis.RedisError:
+                return False
+
+
+def _certificate(path: Path) -> Path:
+    """A certificate of 127.0.0.1 that is its own authority, at `path`; where its key is."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now() - datetime.timedelta(days=1))
+        .not_valid_after(now() + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    secret = path.with_name("key.pem")
+    secret.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return secret
+
+
+@pytest.fixture
+def tls_redis(folder: Path) -> Iterator[TlsRedis]:
+    engine = TlsRedis(find_redis(folder), folder / "tls")
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+class Replica(RedisServer):
+    """A Redis that follows another until a Sentinel makes it the master."""
+
+    def __init__(self, program: str, folder: Path, of: int) -> None:
+        super().__init__(program, folder)
+        self._of = of
+
+    def _command(self) -> list[str]:
+        return [*super()._command(), "--replicaof", f"127.0.0.1 {self._of}"]
+
+
+class SentinelServer(RedisServer):
+    """Watches one master, and decides alone."""
+
+    def __init__(self, program: str, folder: Path, master: int) -> None:
+        super().__init__(program, folder)
+        self._master = master
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.port}/0?master=twin"
+
+    def _command(self) -> list[str]:
+        written = self.folder / "sentinel.conf"
+        written.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
+            f"sentinel monitor twin 127.0.0.1 {self._master} 1\n"
+            "sentinel down-after-milliseconds twin 500\nsentinel failover-timeout twin 3000\n"
+        )
+        return [*self._argv, str(written), "--sentinel"]
+
+
+@pytest.fixture
+async def sentinel(folder: Path) -> AsyncIterator[tuple[SentinelServer, RedisServer]]:
+    """A Sentinel that knows a master and its replica; and the master."""
+    program = find_redis(folder)
+    master = RedisServer(program, folder / "master")
+    await asyncio.to_thread(master.start)
+    replica = Replica(program, folder / "replica", master.port)
+    await asyncio.to_thread(replica.start)
+    watching = SentinelServer(program, folder / "sentinel", master.port)
+    await asyncio.to_thread(watching.start)
+    with redis.Redis(port=watching.port) as asked:
+        await eventually(lambda: any(_is_good(one) for one in asked.sentinel_slaves("twin")), timeout=20)
+    yield watching, master
+    for engine in (watching, replica, master):
+        await asyncio.to_thread(engine.stop)
+
+
+def _is_good(replica: dict[str, Any]) -> bool:
+    return replica["master-link-status"] == "ok" and not replica["is_sdown"]
+
+
+async def _whole_way(mongod: Mongod, url: str, model: ScriptedModel, user: str) -> None:
+    """From a message over two instances and the worker to what was learnt: every client of Redis has a part in it."""
+    text = f"I prefer tea, {user}"
+    model.script(contains=text, json_answer=candidates(likes("tea", "I prefer tea", key="preferences.drink")))
+    settings = settings_for(mongod.url, url, model.base_url, mongodb_database=f"redis_{user[-8:]}")
+    async with (
+        service(settings) as one,
+        service(settings) as two,
+        working(settings),
+        TwinClient(url_of(one), token_of(user)) as phone,
+        TwinClient(url_of(two), token_of(user)) as tablet,
+    ):
+        await phone.ask(text)
+        await tablet.until(lambda state: state.profile_version == 1, timeout=20)
+        assert one._parts.delivery.channels.healthy
+        assert two._parts.delivery.channels.heard > 0
+
+
+async def test_redis_is_reached_by_tls_with_a_password(
+    mongod: Mongod, tls_redis: TlsRedis, model: ScriptedModel, user: str
+) -> None:
+    await _whole_way(mongod, tls_redis.url, model, user)
+
+
+async def test_a_redis_whose_certificate_nobody_signed_is_not_talked_to(tls_redis: TlsRedis) -> None:
+    other = client(tls_redis.url.partition("?")[0])
+    with pytest.raises(redis.ConnectionError):
+        await other.ping()
+    await other.aclose()
+
+
+async def test_redis_is_found_by_its_sentinels(
+    mongod: Mongod, sentinel: tuple[SentinelServer, RedisServer], model: ScriptedModel, user: str
+) -> None:
+    await _whole_way(mongod, sentinel[0].url, model, user)
+
+
+async def test_when_the_master_dies_the_next_one_is_found_and_devices_hear_each_other_again(
+    mongod: Mongod, sentinel: tuple[SentinelServer, RedisServer], model: ScriptedModel, user: str
+) -> None:
+    watching, master = sentinel
+    settings = settings_for(mongod.url, watching.url, model.base_url, mongodb_database=f"redis_{user[-8:]}")
+    async with (
+        service(settings) as one,
+        service(settings) as two,
+        TwinClient(url_of(one), token_of(user)) as phone,
+        TwinClient(url_of(two), token_of(user)) as tablet,
+    ):
+        await phone.ask("before")
+        await asyncio.to_thread(master.kill)
+        await eventually(lambda: not one._parts.delivery.channels.healthy)
+        await phone.ask("meanwhile")
+        await eventually(lambda: all(each._parts.delivery.channels.healthy for each in (one, two)), timeout=30)
+        answer = await phone.ask("after")
+        await tablet.until(lambda state: state.last_seq >= answer.seq)
+        assert [said.text for said in tablet.state.transcript()] == [said.text for said in phone.state.transcript()]
