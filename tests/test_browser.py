@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,18 @@ async def server(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel)
         await asyncio.to_thread(server.child.stop, 40)
 
 
+def program() -> str:
+    """The browser of this machine."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.fail("No browser on PATH: install chromium, or run `make test`, which does.")
+    return found
+
+
 @pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.fail("No browser on PATH: install chromium, or run `make test`, which does.")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
         yield browser
         await browser.close()
 
@@ -273,8 +279,8 @@ async def test_the_profile_shows_why_and_is_put_right_by_keyboard_on_a_phone(
     assert await phone.evaluate("!!document.activeElement.closest('#traits li')")  # where the keyboard stood, it stands
 
 
-async def test_a_bad_answer_is_put_right_in_the_users_own_words(
-    opened: Opened, user: str, model: ScriptedModel
+async def test_a_bad_answer_is_put_right_in_the_users_own_words_and_with_reasons(
+    opened: Opened, user: str, server: Server, model: ScriptedModel
 ) -> None:
     page = await opened(user)
     await learnt(page, model, "I live in Brno", "location.city", "Brno")
@@ -286,11 +292,18 @@ async def test_a_bad_answer_is_put_right_in_the_users_own_words(
     await page.locator("[data-role=twin] [data-rating=down]").last.click()
     await expect(page.locator(".toast").filter(has_text="Brno: now 84 % sure")).to_be_visible(timeout=PATIENCE_MS)
     await page.keyboard.type(right)
+    await page.get_by_label("Not like me").check()
+    await page.get_by_label("Anything else?").fill("You know me better")
     await page.keyboard.press("Enter")
     await expect(page.locator(".toast").filter(has_text="now knows: location, city, Plzen")).to_be_visible(
         timeout=PATIENCE_MS
     )
     await expect(page.locator(".reasons")).to_have_count(0)
+    entry = {"Authorization": f"Bearer {mint(user, DEV_SECRET, scope='twin:data')}"}
+    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/v1/export", headers=entry) as response:
+        kept = await response.text()
+    assert '"not_me"' in kept
+    assert "You know me better" in kept
 
 
 async def test_an_edit_that_is_called_off_changes_nothing(opened: Opened, user: str, model: ScriptedModel) -> None:
@@ -536,9 +549,7 @@ async def test_the_keyboard_alone_is_enough(opened: Opened, user: str, model: Sc
     await expect(page.locator("#open-profile")).to_be_focused()
 
 
-async def test_what_was_sent_before_a_reload_and_never_acknowledged_is_stored_and_answered_once(
-    opened: Opened, user: str
-) -> None:
+async def test_what_was_not_acknowledged_before_a_reload_is_stored_and_answered_once(opened: Opened, user: str) -> None:
     other = await opened(user)
     is_deaf = False
 
@@ -549,17 +560,17 @@ async def test_what_was_sent_before_a_reload_and_never_acknowledged_is_stored_an
     page = await opened(user, sockets=wire)
     is_deaf = True
     await say(page, "Did you hear me?")
-    await answered(other, 1)  # stored; but here nobody knows
-    await expect(page.locator("[data-state=sending]")).to_have_count(1)
+    await answered(other, 1)  # stored; but the page does not know
+    await say(page, "And this?")  # waits behind it: the server has not seen it
+    await expect(page.locator("[data-state=sending]")).to_have_count(2)
     is_deaf = False
     await page.reload()
-    await answered(page, 1)
-    await expect(page.locator("[data-state=stored]")).to_have_count(1)
-    await expect(page.locator("[data-state=sending]")).to_have_count(0)
-    await say(page, "Now you do")
     for device in (page, other):
         await answered(device, 2)
+    await expect(page.locator("[data-state=sending]")).to_have_count(0)
     assert await shown(page) == await shown(other)
+    said = [message["text"] for message in await shown(page) if message["role"] == "user"]
+    assert said == ["Did you hear me?", "And this?"]
 
 
 async def test_a_token_leaves_the_address_bar_and_a_bad_one_asks_for_another(
@@ -586,8 +597,8 @@ async def test_a_duplicated_tab_is_a_session_of_its_own(opened: Opened, user: st
     await expect(page.locator("#connection")).to_have_attribute("data-state", "online")
 
 
-@pytest.fixture
-async def host_app(server: Server) -> AsyncIterator[str]:
+@asynccontextmanager
+async def host_app_of(server: Server) -> AsyncIterator[str]:
     """The example app on an origin of its own, with a policy that lets it have the widget and nothing more."""
     ours = f"{server.url} {server.url.replace('http', 'ws')}"
     policy = f"default-src 'self'; script-src 'self' {server.url}; connect-src {ours}; img-src data:"
@@ -604,8 +615,16 @@ async def host_app(server: Server) -> AsyncIterator[str]:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", server.host_app_port).start()
-    yield f"http://127.0.0.1:{server.host_app_port}"
-    await runner.cleanup()
+    try:
+        yield f"http://127.0.0.1:{server.host_app_port}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def host_app(server: Server) -> AsyncIterator[str]:
+    async with host_app_of(server) as url:
+        yield url
 
 
 async def test_the_widget_in_another_apps_page_tells_the_twin_where_its_user_is(

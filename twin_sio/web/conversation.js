@@ -75,7 +75,7 @@ export class ConversationView {
     Object.assign(this.text, { id: "text", rows: 1, maxLength: 8000, placeholder: "Message your twin", enterKeyHint: "send" });
     this.text.setAttribute("aria-label", "Message to your twin");
     this.stop = button("stop", "Stop", () => this.client.stop(this.stop.value).catch((error) => this.say(told(error), error.code)));
-    this.stop.id = "stop";
+    Object.assign(this.stop, { id: "stop", hidden: true });
     this.send = make("button", "send", "Send");
     Object.assign(this.send, { id: "send", type: "submit" });
     const form = make("form", "composer", make("div", "column field", this.text, this.stop, this.send));
@@ -111,6 +111,7 @@ export class ConversationView {
     this.stopTyping();
     this.sendable();
     this.newFrom = null;
+    this.text.focus();
     this.toEnd();
   }
 
@@ -132,6 +133,7 @@ export class ConversationView {
 
   sendable() {
     this.send.disabled = this.text.value.trim() === "";
+    this.send.hidden = this.send.disabled && !this.stop.hidden; // on a phone there is room for one of them
   }
 
   // The text of an earlier message comes back into the field, to be sent as a new one.
@@ -381,6 +383,7 @@ export class ConversationView {
     const waiting = Object.entries(here.thinking).filter(([about]) => !drafts.some((one) => one.inResponseTo === about));
     this.stop.value = drafts[0]?.inResponseTo ?? waiting[0]?.[0] ?? "";
     this.stop.hidden = this.stop.value === "";
+    this.sendable();
     const state = waiting.find(([, one]) => one !== "queued")?.[1] ?? "queued";
     this.thinking.hidden = waiting.length === 0 || drafts.length > 0;
     this.thinking.dataset.state = state;

@@ -30,7 +30,7 @@ export function mount(element, { url = home, getToken, context, conversationId =
   root.append(make("header", "", name, state), body);
   element.replaceChildren(host);
 
-  const client = connect({ url, getToken, device: device ?? { name: title, platform: "widget" }, page: 0, ...(typeof context === "object" ? { context } : {}) });
+  const client = connect({ url, getToken, device: device ?? { name: location.host, platform: "widget" }, page: 0, ...(typeof context === "object" ? { context } : {}) });
   const view = new ConversationView(body, client, { conversationId });
   const showState = () => {
     const { connection, reason } = client.state;
