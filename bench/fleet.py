@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,14 @@ class Contestant:
         self.process = await asyncio.create_subprocess_exec(*self.argv, stdin=pipe, stdout=pipe, env=env)
         self.port = (await self._answer())["port"]
 
+    async def start_printing_port(self) -> int:
+        """Start a process whose first line ends in its port."""
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(*self.argv, stdin=pipe, stdout=pipe)
+        assert self.process.stdout is not None
+        self.port = int((await self.process.stdout.readline()).split()[-1])
+        return self.port
+
     async def ask(self, **command: Any) -> dict[str, Any]:
         """One command; what it answered."""
         assert self.process is not None
@@ -57,6 +66,8 @@ class Contestant:
         if self.process is not None:
             assert self.process.stdin is not None
             self.process.stdin.close()
+            if not self.kind:  # it does not listen to its standard input
+                self.process.terminate()
             try:
                 await asyncio.wait_for(self.process.wait(), 10)
             except TimeoutError:
@@ -78,6 +89,8 @@ class Devices:
         self._readers: list[asyncio.Task[None]] = []
         self.chunks = 0
         self.frames = 0
+        self.delays: list[float] = []
+        """Of chunks whose text is the time they were sent at, in seconds."""
         self._wanted = 0
         self._reached = asyncio.Event()
 
@@ -109,8 +122,22 @@ class Devices:
             self.frames += 1
             if "twin_message_chunk" in text[:30]:
                 self.chunks += 1
+                self._time(text)
                 if self.chunks >= self._wanted:
                     self._reached.set()
+
+    def _time(self, text: str) -> None:
+        begin = text.index('"text":"') + 8
+        sent = text[begin : text.index('"', begin)]
+        if sent[:1].isdigit() and "." in sent:
+            self.delays.append(time.monotonic() - float(sent))
+
+    async def quiet(self) -> None:
+        """Wait until nothing has come for a moment."""
+        seen = -1
+        while seen != self.frames:
+            seen = self.frames
+            await asyncio.sleep(0.05)
 
     async def have(self, chunks: int) -> None:
         """Wait until so many chunks have come in all."""

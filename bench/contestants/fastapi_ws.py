@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket as sockets
 from collections import defaultdict
-from collections.abc import Sequence
 
 import orjson
 import uvicorn
@@ -28,19 +27,16 @@ async def main() -> None:
         except WebSocketDisconnect:
             rooms[user].discard(socket)
 
-    async def emit(users: Sequence[str], rounds: int) -> None:
-        for index in range(rounds):
-            for user in users:
-                text = orjson.dumps(["twin_message_chunk", chunk(user, index)]).decode()
-                for socket in rooms[user]:
-                    await socket.send_text(text)
-            await asyncio.sleep(0)
+    async def send(user: str, index: int, text: str) -> None:
+        frame = orjson.dumps(["twin_message_chunk", chunk(user, index, text)]).decode()
+        for socket in rooms[user]:
+            await socket.send_text(frame)
 
     listening = sockets.socket()
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws_per_message_deflate=False, backlog=4096))
     serving = asyncio.create_task(server.serve([listening]))
-    await obey(listening.getsockname()[1], emit, lambda: sum(map(len, rooms.values())))
+    await obey(listening.getsockname()[1], send, lambda: sum(map(len, rooms.values())))
     server.should_exit = True
     await serving
 

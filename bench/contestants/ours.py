@@ -6,10 +6,7 @@ those of an answer are; the model and the store have no part in it.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-
-from bench.contestants import TEXT, obey, run
+from bench.contestants import obey, run
 from twin_sio.app import configure_logs, service
 from twin_sio.clock import monotonic, new_id
 from twin_sio.config import Settings
@@ -22,18 +19,15 @@ async def main() -> None:
     async with service(settings) as running:
         delivery = running._parts.delivery
 
-        async def emit(users: Sequence[str], rounds: int) -> None:
-            answers = {user: Generation(new_id(), "main", new_id(), "session", monotonic()) for user in users}
-            for user, generation in answers.items():
-                delivery.begin_generation(user, generation)
-            for _ in range(rounds):
-                for user, generation in answers.items():
-                    delivery.chunk(user, generation, TEXT)
-                await asyncio.sleep(0)
-            for generation in answers.values():
-                delivery.end_generation(generation)
+        answers: dict[str, Generation] = {}
 
-        await obey(running.port, emit, lambda: running._sockets.sockets)
+        async def send(user: str, index: int, text: str) -> None:
+            if index == 0:
+                answers[user] = Generation(new_id(), "main", new_id(), "session", monotonic())
+                delivery.begin_generation(user, answers[user])
+            delivery.chunk(user, answers[user], text)
+
+        await obey(running.port, send, lambda: running._sockets.sockets)
 
 
 run(main)

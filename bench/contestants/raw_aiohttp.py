@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
 
 import orjson
 from aiohttp import web
@@ -25,20 +23,17 @@ async def main() -> None:
         room.discard(socket)
         return socket
 
-    async def emit(users: Sequence[str], rounds: int) -> None:
-        for index in range(rounds):
-            for user in users:
-                text = orjson.dumps(["twin_message_chunk", chunk(user, index)]).decode()
-                for socket in rooms[user]:
-                    await socket.send_str(text)
-            await asyncio.sleep(0)
+    async def send(user: str, index: int, text: str) -> None:
+        frame = orjson.dumps(["twin_message_chunk", chunk(user, index, text)]).decode()
+        for socket in rooms[user]:
+            await socket.send_str(frame)
 
     app = web.Application()
     app.router.add_get("/", serve)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
-    await obey(runner.addresses[0][1], emit, lambda: sum(map(len, rooms.values())))
+    await obey(runner.addresses[0][1], send, lambda: sum(map(len, rooms.values())))
 
 
 run(main)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Sequence
 from urllib.parse import parse_qs
 
 import socketio
@@ -26,18 +24,15 @@ async def main() -> None:
         await server.emit("message_received", data, to=sid)
         return data
 
-    async def emit(users: Sequence[str], rounds: int) -> None:
-        for index in range(rounds):
-            for user in users:
-                await server.emit("twin_message_chunk", chunk(user, index), room=user)
-            await asyncio.sleep(0)
+    async def send(user: str, index: int, text: str) -> None:
+        await server.emit("twin_message_chunk", chunk(user, index, text), room=user)
 
     app = web.Application()
     server.attach(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
-    await obey(runner.addresses[0][1], emit, lambda: len(server.eio.sockets))
+    await obey(runner.addresses[0][1], send, lambda: len(server.eio.sockets))
 
 
 run(main)

@@ -21,9 +21,9 @@ io.on("connection", (socket) => {
     ack?.(data);
   });
 });
-const chunk = (generation, index) => ({
+const chunk = (generation, index, text) => ({
   type: "twin_message_chunk",
-  payload: { text: " and so the story goes on", generation_id: generation, chunk_index: index, is_last_chunk: false },
+  payload: { text, generation_id: generation, chunk_index: index, is_last_chunk: false },
   metadata: {
     timestamp: "2026-06-12T14:22:31.123Z",
     message_id: "0123456789abcdef0123456789abcdef",
@@ -39,14 +39,30 @@ const told = () => {
   say({ cpu_us: user + system, rss_kib: rss, sockets: io.engine.clientsCount });
 };
 http.listen(0, "127.0.0.1", 4096, () => say({ port: http.address().port }));
+const send = (user, index, text) => io.to(user).emit("twin_message_chunk", chunk(user, index, text));
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const now = () => Number(process.hrtime.bigint()) / 1e9;
+const emit = async ({ users, rounds }) => {
+  for (let index = 0; index < rounds; index += 1) {
+    for (const user of users) send(user, index, " and so the story goes on");
+    await new Promise(setImmediate);
+  }
+};
+const stream = async ({ users, tokens, rate }) => {
+  const began = now();
+  const one = async (user, offset) => {
+    for (let index = 0; index < tokens; index += 1) {
+      const wait = began + offset + index / rate - now();
+      await pause(Math.max(0, wait * 1000));
+      send(user, index, now().toFixed(6));
+    }
+  };
+  await Promise.all(users.map((user, n) => one(user, n / rate / users.length)));
+};
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
-  if (command.do === "emit") {
-    for (let index = 0; index < command.rounds; index += 1) {
-      for (const user of command.users) io.to(user).emit("twin_message_chunk", chunk(user, index));
-      await new Promise(setImmediate);
-    }
-  }
+  if (command.do === "emit") await emit(command);
+  if (command.do === "stream") await stream(command);
   told();
 }
 process.exit(0);
