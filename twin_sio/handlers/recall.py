@@ -47,10 +47,11 @@ class Recall:
         self.late: Counter[str] = Counter()  # for the operator
 
     async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
-        earlier = await self._messages.page(ask.user_id, ask.conversation_id, before=ask.seq, after=None, limit=limit)
+        page, where = self._messages.page, (ask.user_id, ask.conversation_id)
         # An answer is younger than the messages that were sent while it was made: it may stand after `ask`.
-        later = await self._messages.page(
-            ask.user_id, ask.conversation_id, before=None, after=ask.seq, limit=_ANSWERS_AFTER
+        earlier, later = await asyncio.gather(
+            page(*where, before=ask.seq, after=None, limit=limit),
+            page(*where, before=None, after=ask.seq, limit=_ANSWERS_AFTER),
         )
         answers: dict[str | None, Event] = {}
         for event in (*earlier.events, *later.events):

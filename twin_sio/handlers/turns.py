@@ -203,27 +203,27 @@ class TurnRunner:
 
     async def _drain(self, key: Key) -> None:
         try:
-            while await self._turns.next(*key) is not None and not self._draining:
+            while (turn := await self._turns.next(*key)) is not None and not self._draining:
                 if not await self._turns.acquire(*key, self._owner, self._lease_s):
                     return  # whoever holds it looks once more after letting go
                 if await self._turns.answering(key[0]) > self._per_user:
                     await self._turns.release(*key, self._owner)
                     await asyncio.sleep(_TURN_OF_USER_S * (0.5 + random.random()))
                     continue
-                await self._answer_all(key)
+                await self._answer_all(key, turn)
         except StorageUnavailable:
             log.warning("turns_postponed", conversation=key[1])  # the sweep comes back to it
 
-    async def _answer_all(self, key: Key) -> None:
+    async def _answer_all(self, key: Key, first: Turn) -> None:
+        """Answer what is owed, beginning with `first`, which was the oldest before the lease was taken."""
         lost = asyncio.Event()
         renewing = asyncio.create_task(self._renew(key, lost))
         try:
-            while not lost.is_set() and not self._draining:
-                turn = await self._turns.next(*key)
-                if turn is None:
-                    break
+            turn: Turn | None = first
+            while turn is not None and not lost.is_set() and not self._draining:
                 async with self._slots:
                     await self._answer(turn, lost)
+                turn = await self._turns.next(*key)
         except LeaseLost:
             log.warning("lease_lost", conversation=key[1])
         finally:
@@ -250,7 +250,7 @@ class TurnRunner:
     async def _answer(self, turn: Turn, lost: asyncio.Event) -> None:
         ids = {"user": turn.user_id, "turn": turn.turn_id, "message": turn.message_id}
         with bound_contextvars(**ids), span("turn", parent=turn.trace, **ids) as under_way:
-            decided = await self._turns.outcome(turn)
+            decided = await self._turns.outcome(turn) if turn.state == "settled" else None
             if decided is None:
                 decided = await self._decide(turn, lost)
             if decided is not None:
@@ -265,11 +265,12 @@ class TurnRunner:
             text = max(turn.partial, shown, key=len)
             outcome = Outcome(status, text, turn.generation_id or self._new_id(), "")  # type: ignore[arg-type]
             return outcome if await self._turns.settle(turn, outcome) else None
-        asked = await self._messages.get(turn.user_id, turn.message_id)
+        asked, begun = await asyncio.gather(
+            self._messages.get(turn.user_id, turn.message_id), self._turns.begin(turn, self._new_id())
+        )
         if asked is None:  # erased since: there is nothing to answer
             await self._turns.close(turn, "failed")
             return None
-        begun = await self._turns.begin(turn, self._new_id())
         if begun is None:
             return None
         if begun.attempts > 1:

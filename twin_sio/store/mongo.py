@@ -442,13 +442,15 @@ class MongoTurns:
     @_stored
     async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
         key = {"user_id": user_id, "conversation_id": conversation_id}
-        free = {**key, "$or": [{"owner": None}, {"owner": owner}, {"$expr": _EXPIRED}]}
-        grant = [{"$set": {"owner": owner, "leased": True, "lease_until": _until(lease_s)}}]
-        if (await self._leases.update_one(free, grant)).matched_count:
-            return True
-        with contextlib.suppress(DuplicateKeyError):  # it exists, and is held
-            await self._leases.insert_one(dict(key))
-            return (await self._leases.update_one(free, grant)).matched_count == 1
+        free = {"$or": [{"$in": [{"$ifNull": ["$owner", None]}, [None, owner]]}, _EXPIRED]}
+        taken = {"owner": owner, "leased": True, "lease_until": _until(lease_s)}
+        grant = [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in taken.items()}}]
+        for _ in range(2):
+            with contextlib.suppress(DuplicateKeyError):  # two upserts met; the document is there now
+                found = await self._leases.find_one_and_update(
+                    key, grant, {"owner": 1}, upsert=True, return_document=ReturnDocument.AFTER
+                )
+                return bool(found is not None and found["owner"] == owner)
         return False
 
     @_stored
