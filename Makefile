@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test js faults eval lint types contracts format setup setup-test browser programs clean
+.PHONY: help run test js faults eval bench lint types contracts format setup setup-test browser programs clean
 
 BIN := .venv/bin
 
@@ -24,6 +24,9 @@ faults: setup-test programs ## break the service in every way it must survive, w
 
 eval: setup-test ## what the twin learns from labelled dialogues, and what it rightly does not; up to 10 minutes
 	@$(BIN)/python -m bench.evaluation
+
+bench: setup-test ## what a chunk, an event, a connection cost beside other servers, in one run; about ten minutes
+	@tools/bench.sh
 
 lint: setup-test ## style and format
 	@$(BIN)/ruff check .

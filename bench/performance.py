@@ -152,9 +152,9 @@ class Run:
                 before, seen = (await server.ask(do="cpu"))["cpu_us"], fleet.frames
                 for n in range(count):
                     await socket.send_str(ack_frame(server.kind, n))
-                    while fleet.frames < seen + n + 1 - 50:  # at most 50 on their way
+                    while fleet.frames < seen + n - 49:  # noqa: ASYNC110 - at most 50 on their way
                         await asyncio.sleep(0)
-                while fleet.frames < seen + count:
+                while fleet.frames < seen + count:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
                 return float((await server.ask(do="cpu"))["cpu_us"] - before) / count
 
@@ -271,10 +271,11 @@ def picture(sizes: Mapping[int, Mapping[str, tuple[float, float]]]) -> str:
         bars.append(f'<rect x="204" y="{y}" width="{width:.0f}" height="18" rx="3" fill="{colour}"/>')
         bars.append(f'<text x="{210 + width:.0f}" y="{y + 13}">{value:.1f}</text>')
     height = 44 + 26 * len(shown)
+    title = "CPU us per chunk and device, three devices of one user"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 {height}" font-family="sans-serif" font-size="12">'
-        f'<rect width="660" height="{height}" fill="#fff"/><text x="204" y="20" font-weight="bold">CPU us per chunk and '
-        f"device, three devices of one user</text>{''.join(bars)}</svg>\n"
+        f'<rect width="660" height="{height}" fill="#fff"/><text x="204" y="20" font-weight="bold">{title}</text>'
+        f"{''.join(bars)}</svg>\n"
     )
 
 
@@ -301,7 +302,7 @@ async def measured(run: Run) -> str:
             over, p99, share = streams[rate][name]
             cells += [f"{over:.2f}x", f"{p99:.0f} ms", f"{share * 100:.0f} %"]
         paced.append([name, *cells])
-    told = f"First token, median of {run.scale.asks}: the bare model call {bare:.1f} ms, through the service {whole:.1f} ms"
+    told = f"First token, median of {run.scale.asks}: bare model call {bare:.1f} ms, through the service {whole:.1f} ms"
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
     return f"{machine}.\n\n{markdown(rows)}\n{markdown(paced)}\n{told} (+{whole - bare:.1f} ms).\n\n"
 

@@ -33,6 +33,7 @@ POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at 
 _PACKET_BYTES = 64
 _STRAIGHT_MAX_BYTES = 64 * 1024
 _REFUSALS_MAX = 16
+_FAIR_AFTER = 16
 _BAD_BODY = "twin_sio.bad_body"
 _UNSENT_MAX_BYTES = 128 * 1024
 _UPGRADE_S = 10.0
@@ -215,6 +216,19 @@ class WebSocket:
             self._socket.queue.sent()
 
     async def wait(self) -> str:
+        """The next packet that the library has to see. Messages, of which there are most, are handed on from here: it
+        would make two tasks and a timer for each."""
+        taken = 0
+        while True:
+            data = await self._next()
+            if data[0] != "4" or not self._socket.upgraded:
+                return self._for_library(data)
+            await self._socket.server.take_message(self._socket.sid, data[1:])
+            taken += 1
+            if taken % _FAIR_AFTER == 0:  # what has come already is read without a pause: the others want their turn
+                await asyncio.sleep(0)
+
+    async def _next(self) -> str:
         # The library bounds the wait for a packet of an open WebSocket, but not for the two of an upgrade.
         try:
             message = await self._ws.receive(timeout=None if self._socket.upgraded else _UPGRADE_S)
@@ -223,6 +237,9 @@ class WebSocket:
         if message.type is not WSMsgType.TEXT or not message.data or message.data[0] not in "0123456":
             raise OSError  # closed, binary or no Engine.IO packet: the reader ends, and with it the socket
         data: str = message.data
+        return data
+
+    def _for_library(self, data: str) -> str:
         if data[0] == "5":  # the upgrade is done: from here on what leaves the queue is in a writer's hands
             self._socket.queue.has_writer = True
         if data[0] != "4":
@@ -311,6 +328,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         self.eio.create_queue = Outbox
         self.eio.start_background_task = self._start_for_socket
         self.eio.handle_request = self._answer_http
+        self.eio.take_message = self._handle_eio_message
         self.eio._async = {**self.eio._async, "websocket": WebSocket}
         Payload.max_decode_packets = POLL_PACKETS
 

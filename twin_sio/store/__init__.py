@@ -477,7 +477,7 @@ class Quota:
 class Quotas(Protocol):
     """What may be asked for in a time, counted over all instances; while Redis is away, over this one alone.
 
-    No method raises, and none waits longer than a quarter of a second.
+    No method raises, and none waits longer than half a second.
     """
 
     async def take(self, quota: Quota, of: str) -> int | None:

@@ -20,7 +20,7 @@ from twin_sio.store import Quota
 
 T = TypeVar("T")
 _PREFIX = "twin:quota"
-_PATIENCE_S = 0.25
+_PATIENCE_S = 0.5
 
 
 class RedisQuotas:
