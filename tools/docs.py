@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from twin_sio import asyncapi, config, conformance, protocol, rest
 
 ROOT = Path(__file__).parent.parent
+Json = Mapping[str, Any]
 
 
 def client_events() -> str:
@@ -75,7 +77,93 @@ def asyncapi_document() -> str:
     return json.dumps(asyncapi.document(), indent=2) + "\n"
 
 
-FILES: dict[str, Callable[[], str]] = {"docs/openapi.json": openapi, "docs/asyncapi.json": asyncapi_document}
+def events_page(document: Json) -> str:
+    """Markdown: what clients send, what the server says, and the values that those share."""
+    schemas = document["components"]["schemas"]
+    messages = document["components"]["messages"]
+    lines = [
+        "# Events, field by field",
+        "",
+        "Made from [asyncapi.json](asyncapi.json) by `python tools/docs.py`; [protocol.md](protocol.md) says what they "
+        "are for. `?`: may be left out.",
+    ]
+    for title, prefix in (("Client to server", "client_"), ("Server to client", "server_")):
+        lines += ["", f"## {title}"]
+        for key, message in messages.items():
+            if key.startswith(prefix):
+                lines += _message(message, schemas)
+    named = {_schema_name(message["payload"]["properties"]["payload"]) for message in messages.values()}
+    lines += ["", "## Values"]
+    for name, schema in schemas.items():
+        if name not in named:
+            lines += ["", f"### {name}", "", *_field_rows(schema)]
+    return "\n".join(lines) + "\n"
+
+
+def _message(message: Json, schemas: Json) -> Iterator[str]:
+    payload = schemas[_schema_name(message["payload"]["properties"]["payload"])]
+    yield from ("", f"### `{message['name']}`", "")
+    if "summary" in message:
+        yield from (message["summary"], "")
+    yield from _field_rows(payload)
+
+
+def _field_rows(schema: Json) -> Iterator[str]:
+    properties = schema.get("properties", {})
+    if not properties:
+        yield "No fields."
+        return
+    yield from ("| field | type | |", "|---|---|---|")
+    for name, field in properties.items():
+        optional = "" if name in schema.get("required", ()) else "?"
+        yield f"| `{name}{optional}` | {_type(field)} | {_told(field)} |"
+
+
+def _told(field: Json) -> str:
+    for one in field.get("anyOf", ()):
+        field = {**one, **field} if one.get("type") != "null" else field
+    parts = [field.get("description", ""), f"`{field['pattern']}`" if "pattern" in field else ""]
+    for key, word in (("minLength", "at least"), ("maxLength", "at most")):
+        if key in field:
+            parts.append(f"{word} {field[key]} characters")
+    if "maxItems" in field:
+        parts.append(f"at most {field['maxItems']}")
+    if "minimum" in field and "maximum" in field:
+        parts.append(f"{field['minimum']} to {field['maximum']}")
+    return "; ".join(part for part in parts if part).replace("|", "\\|")
+
+
+def _type(field: Json) -> str:
+    if "$ref" in field:
+        name = _schema_name(field)
+        return f"[{name}](#{name.lower()})"
+    if "allOf" in field:
+        return _type(field["allOf"][0])
+    if "anyOf" in field:
+        return " or ".join(_type(one) for one in field["anyOf"] if one.get("type") != "null")
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return " ".join(f"`{one}`" for one in field["enum"])
+    if field.get("type") == "array":
+        return f"list of {_type(field.get('items', {}))}"
+    return str(field.get("format") or field.get("type") or "any")
+
+
+def _schema_name(reference: Json) -> str:
+    return str(reference["$ref"]).rsplit("/", 1)[-1]
+
+
+def events() -> str:
+    """Every event with its fields, as a page."""
+    return events_page(asyncapi.document())
+
+
+FILES: dict[str, Callable[[], str]] = {
+    "docs/openapi.json": openapi,
+    "docs/asyncapi.json": asyncapi_document,
+    "docs/events.md": events,
+}
 
 
 def main() -> int:
