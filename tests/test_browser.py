@@ -582,9 +582,11 @@ async def test_a_token_leaves_the_address_bar_and_a_bad_one_asks_for_another(
     await page.goto(f"{server.url}/?again#token=nonsense")
     await expect(page.locator("#sign-in")).to_be_visible(timeout=PATIENCE_MS)
     await expect(page.locator("#sign-in")).to_contain_text("not accepted")
+    session = await page.evaluate("sessionStorage.getItem('twin-sio-session')")
     await page.locator("#token").fill(mint(user, DEV_SECRET))
     await page.get_by_role("button", name="Open the chat").click()
     await expect(page.locator("#connection")).to_have_text(f"Connected as {user}", timeout=PATIENCE_MS)
+    assert await page.evaluate("sessionStorage.getItem('twin-sio-session')") == session  # and with it what is unsent
 
 
 async def test_a_duplicated_tab_is_a_session_of_its_own(opened: Opened, user: str) -> None:

@@ -21,7 +21,7 @@ import type {
 } from "./protocol.js";
 import { bestOutbox, type Entry, type Lasting, type Outbox } from "./outbox.js";
 import { forgotten, initial, NEW_CONVERSATION, rated, receive, refused, said, type State, type Wish } from "./state.js";
-import { tabSession } from "./session.js";
+import { tabSession, type TabSession } from "./session.js";
 
 type Json = Record<string, unknown>;
 
@@ -74,7 +74,7 @@ export class TwinClient {
   readonly #typing = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #opened = new Set<string>();
   #state: State;
-  readonly #session: Promise<string>;
+  readonly #session: Promise<TabSession>;
   readonly #outbox: Promise<Outbox>;
   #queue: Entry[] = [];
   #sending = false;
@@ -86,8 +86,9 @@ export class TwinClient {
   constructor(options: Options) {
     this.#options = options;
     this.#state = initial(options.sessionId ?? newId());
-    this.#session = options.sessionId ? Promise.resolve(options.sessionId) : tabSession(this.#state.sessionId);
-    this.#outbox = options.outbox ? Promise.resolve(options.outbox) : this.#session.then(bestOutbox);
+    const { sessionId } = options;
+    this.#session = sessionId ? Promise.resolve({ id: sessionId, release: ignore }) : tabSession(this.#state.sessionId);
+    this.#outbox = options.outbox ? Promise.resolve(options.outbox) : this.#session.then(({ id }) => bestOutbox(id));
     this.#socket = io(options.url, {
       autoConnect: false,
       forceNew: true,
@@ -207,6 +208,7 @@ export class TwinClient {
     this.#greeted = false;
     this.#show({ ...this.#state, connection: "closed" });
     this.#fail("The client was closed.");
+    void this.#session.then(({ release }) => release());
   }
 
   // -- coming and going ---------------------------------------------------------------------------------------------
@@ -358,7 +360,7 @@ export class TwinClient {
   }
 
   async #restore(): Promise<void> {
-    const sessionId = await this.#session;
+    const { id: sessionId } = await this.#session;
     this.#show({ ...this.#state, sessionId });
     const outbox = await this.#outbox;
     for (const entry of await outbox.all().catch(() => [])) {

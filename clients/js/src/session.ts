@@ -3,29 +3,33 @@
 const KEY = "twin-sio-session";
 const PATIENCE_MS = 300;
 
-/** The tab's session id: the one it had before, or `fresh`, which it has from now on. */
-export async function tabSession(fresh: string): Promise<string> {
+export interface TabSession {
+  readonly id: string;
+  /** Let the next client of this tab have it. */
+  readonly release: () => void;
+}
+
+/** The tab's session: the one it had before, or one of the id `fresh`, which it has from now on. */
+export async function tabSession(fresh: string): Promise<TabSession> {
   const known = remembered();
-  const id = known !== null && (await claimed(known)) ? known : fresh;
-  if (id === fresh) await claimed(fresh);
-  remember(id);
-  return id;
+  const release = known === null ? null : await claimed(known);
+  if (known !== null && release !== null) return { id: known, release };
+  remember(fresh);
+  return { id: fresh, release: (await claimed(fresh)) ?? nothing };
 }
 
 /** A duplicated tab begins with a copy of its origin's storage. It must not take the origin's session from it: whoever
- * holds the lock has the session, and a page that is being reloaded lets go of it in a moment. */
-async function claimed(id: string): Promise<boolean> {
+ * holds the lock has the session; a page that is being reloaded, or a client that is closed, lets go of it in a moment. */
+async function claimed(id: string): Promise<(() => void) | null> {
   const locks = typeof navigator === "undefined" ? undefined : navigator.locks;
-  if (!locks) return true; // not in a secure context, or not in a browser
+  if (!locks) return nothing; // not in a secure context, or not in a browser
   return await new Promise((resolve) => {
-    const name = `${KEY}:${id}`;
-    const held = (): Promise<never> => {
-      resolve(true);
-      return new Promise(() => undefined); // until the page goes
-    };
-    locks.request(name, { signal: AbortSignal.timeout(PATIENCE_MS) }, held).catch(() => resolve(false));
+    const held = (): Promise<void> => new Promise((release) => resolve(release));
+    locks.request(`${KEY}:${id}`, { signal: AbortSignal.timeout(PATIENCE_MS) }, held).catch(() => resolve(null));
   });
 }
+
+function nothing(): void {}
 
 function remembered(): string | null {
   try {
