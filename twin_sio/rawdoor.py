@@ -57,7 +57,7 @@ class RawLine:
         """Say goodbye after what is queued; a second word changes nothing."""
         if self._ending is None:
             self._outbox.put_nowait(None)
-            self._ending = asyncio.create_task(self._farewell(CLOSE_CODES[why]))
+            self._ending = asyncio.create_task(self._farewell(why))
 
     def abort(self) -> None:
         """Drop what is queued and say that it was too slow, without waiting for that to be read."""
@@ -65,11 +65,12 @@ class RawLine:
             self._outbox.get_nowait()
         self.close("slow")
 
-    async def _farewell(self, code: int) -> None:
+    async def _farewell(self, why: Why) -> None:
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(_FAREWELL_S):
-                await self._outbox.join()
-                await self._socket.close(code=code)
+                if why != "slow":
+                    await self._outbox.join()
+                await self._socket.close(code=CLOSE_CODES[why])
                 return
         self._transport.abort()
 
