@@ -185,7 +185,7 @@ async def test_the_end_of_a_token_closes_with_4001_and_a_takeover_for_good_with_
 ) -> None:
     strict = settings.model_copy(update={"jwt_leeway_s": 0})
     async with service(strict) as running:
-        headers = {"Authorization": f"Bearer {token_of(user, ttl_s=2)}", "X-Session-ID": "same"}
+        headers = {"Authorization": f"Bearer {token_of(user, ttl_s=4)}", "X-Session-ID": "same"}
         async with plain(url_of(running), user, headers=headers, protocols=()) as one:
             await one.until(lambda: one.socket.closed)
             assert one.socket.close_code == 4001
