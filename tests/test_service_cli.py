@@ -357,11 +357,12 @@ class Terminal:
 
 
 @asynccontextmanager
-async def a_terminal(url: str, user: str, device: str) -> AsyncIterator[Terminal]:
+async def a_terminal(url: str, user: str, device: str, **more: Any) -> AsyncIterator[Terminal]:
     made: list[TwinClient] = []
 
     def new_client(device: str, session: str | None = None) -> TwinClient:
-        made.append(TwinClient(url, token_of(user), session_id=session or None, device={"name": device}))
+        options = {"session_id": session or None, "device": {"name": device}, **more}
+        made.append(TwinClient(url, token_of(user), **options))
         return made[-1]
 
     screen = io.StringIO()
@@ -505,6 +506,17 @@ async def test_one_terminal_can_speak_as_another_device_too(url: str, user: str,
         await watch.until(lambda state: "as the phone" in [m.text for m in state.transcript()])
         sessions = {device["session_id"]: device["device"].get("name") for device in watch.state.devices}
         assert sessions[watch.state.transcript()[0].session_id or ""] == "phone"
+
+
+async def test_a_chat_on_a_terminal_can_be_recorded_and_seen_raw(url: str, user: str) -> None:
+    heard: list[str] = []
+    async with a_terminal(url, user, "laptop", on_envelope=lambda way, it: heard.append(f"{way} {it['type']}")) as at:
+        at.enter("/raw")
+        at.enter("on the record")
+        await at.shows('"type":"twin_message"')
+        assert heard[0] == "in session_ready"
+        assert "out user_message" in heard
+        assert "in twin_message" in heard
 
 
 async def test_a_lost_connection_is_shown_and_comes_back(url: str, user: str) -> None:

@@ -107,6 +107,13 @@ async def test_a_replaced_session_ends_for_good_and_says_so(connect: Connect) ->
         await first.ask("anybody there?", timeout=5)
 
 
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_a_refusal_is_told_at_once_over_either_transport(url: str, transport: str) -> None:
+    async with asyncio.timeout(3):
+        with pytest.raises(HandshakeRefused):
+            await TwinClient(url, "not.a.token", transports=[transport]).connect()
+
+
 async def test_a_refused_token_is_not_tried_again(url: str, user: str) -> None:
     client = TwinClient(url, token_of(user, ttl_s=-60))
     with pytest.raises(HandshakeRefused) as refused:
