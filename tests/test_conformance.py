@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from tests.conformant import naive, ours
+from tests.raw import held_to_protocol
 from tests.test_cli import run
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
@@ -79,8 +80,9 @@ def faulty(kind: type[TwinClient] = TwinClient, **options: Any) -> Callable[[str
     return lambda url, token: ours(url, token, kind, **options)
 
 
+SAID: list[tuple[str, dict[str, Any]]] = []
 FAULTS: dict[str, tuple[Callable[[str, str], Awaitable[None]], list[str]]] = {
-    "none": (ours, []),
+    "none": (faulty(on_envelope=lambda way, envelope: SAID.append((way, envelope))), []),
     "over polling": (faulty(transports=("polling",)), []),
     "deaf to auth_expiring": (faulty(Deaf, to="auth_expiring"), ["refreshes_its_token"]),
     "deaf to resync": (faulty(Deaf, to="resync"), ["obeys_resync"]),
@@ -98,6 +100,8 @@ async def test_our_client_keeps_every_rule_each_fault_breaks_its_own_and_a_naive
     )
     assert dict(zip(FAULTS, found, strict=True)) == {name: broken for name, (_, broken) in FAULTS.items()}
     assert set(ALL) - set(by_naive) == NAIVE_KEEPS
+    for envelope in [envelope for way, envelope in SAID if way == "in"]:
+        held_to_protocol(envelope["type"], envelope)  # the kit itself says nothing that a server would not say
 
 
 async def test_a_client_that_never_comes_breaks_every_rule_but_in_bounded_time() -> None:

@@ -22,7 +22,7 @@ from socketio.exceptions import ConnectionRefusedError as SocketRefused
 
 from twin_sio.clock import iso, monotonic, new_id, now
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
-from twin_sio.errors import ServiceError
+from twin_sio.errors import Refused, ServiceError
 from twin_sio.protocol import (
     ENVELOPE_MAX_BYTES,
     PAGE_MAX,
@@ -35,7 +35,7 @@ from twin_sio.protocol import (
     parse,
     parse_auth,
 )
-from twin_sio.sockets import SocketServer, ack_frame, event_frame
+from twin_sio.sockets import SocketServer, ack_frame, bearer, event_frame
 
 T = TypeVar("T")
 
@@ -170,29 +170,27 @@ class Stage:
 
     # the client's side of the door
 
-    async def _connect(self, _: str, __: Mapping[str, Any], auth: object = None) -> None:
-        refusal: Json | None = None
-        sent = Auth()
+    async def _connect(self, _: str, environ: Mapping[str, Any], auth: object = None) -> None:
+        refused: Refused | None
         try:
-            sent = parse_auth(auth)
+            sent = _with_headers(parse_auth(auth), environ["aiohttp.request"])
+            refused = self._refusal(sent)
         except ServiceError as error:
             self._note(f"an auth payload with a bad {error.field}")
-            refusal = {"code": "auth_invalid", "message": "The auth payload is refused.", "retryable": False}
-        if refusal is None and not sent.token:
-            refusal = {
-                "code": "auth_missing",
-                "message": "A token is needed: send it as auth.token.",
-                "retryable": False,
-            }
-        if refusal is None and self.refusing:
-            self.refusing = False
-            refusal = {"code": "overloaded", "message": "Too much to do.", "retryable": True}
-            refusal["retry_after_ms"] = _RETRY_AFTER_MS
-        self.entries.append(_Entry(sent, monotonic(), refusal is None))
+            sent, refused = Auth(), Refused("auth_invalid", "The auth payload is refused.")
+        self.entries.append(_Entry(sent, monotonic(), refused is None))
         self._changed.set()
-        if refusal is not None:
-            raise SocketRefused(refusal["message"], refusal)
+        if refused is not None:
+            raise SocketRefused(refused.message, refused.as_data())
         self._auth = sent
+
+    def _refusal(self, sent: Auth) -> Refused | None:
+        if not sent.token:
+            return Refused("auth_missing", "A token is needed: send it as auth.token.")
+        if self.refusing:
+            self.refusing = False
+            return Refused("overloaded", "Too much to do.", retryable=True, retry_after_ms=_RETRY_AFTER_MS)
+        return None
 
     def _disconnect(self, sid: str, *_: object) -> None:
         if self.sid == sid:
@@ -294,6 +292,15 @@ class Stage:
         told = Outgoing("message_received", received, new_id(), now(), self._auth.session_id, **meta, seq=stored.seq)
         self.send(told)
         return told
+
+
+def _with_headers(sent: Auth, request: web.BaseRequest) -> Auth:
+    """What a client that can only set headers has put there."""
+    found = {
+        "token": sent.token or bearer(request),
+        "session_id": sent.session_id or request.headers.get("X-Session-ID"),
+    }
+    return sent.model_copy(update=found)
 
 
 def _main(meta: Mapping[str, Any]) -> dict[str, Any]:
