@@ -1,0 +1,40 @@
+"""What clients of earlier versions sent, frame by frame, still has the effect that it had then."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import settings_for, url_of, working
+from tests.recorded import SAID, USER, replay, script, sessions
+from tests.scripted_model import ScriptedModel
+from twin_sio.app import service
+from twin_sio.clock import new_id
+from twin_sio.local import Mongod, RedisServer
+from twin_sio.protocol import CLIENT_EVENTS
+
+SESSIONS = sessions()
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+async def test_a_recorded_session_of_an_earlier_client_is_served_as_it_was_then(
+    name: str, mongod: Mongod, redis_server: RedisServer, model: ScriptedModel
+) -> None:
+    script(model)
+    redis_url = redis_server.url.removesuffix("0") + "4"
+    settings = settings_for(mongod.url, redis_url, model.base_url, mongodb_database=f"recorded_{new_id()[:8]}")
+    async with service(settings) as running, working(settings):
+        heard = await replay(url_of(running), SESSIONS[name])
+    answers = [one["payload"] for one in heard if one["type"] == "twin_message"]
+    assert not [one for one in heard if one["type"] == "error"]
+    assert answers[0]["text"].startswith(f"You said: {SAID}")
+    assert [one["status"] for one in answers[:3]] == ["complete", "complete", "stopped"]
+    (first, *_) = (one["payload"] for one in heard if one["type"] == "profile_update")
+    assert first["changes"][0]["value"] == "tea"
+    resumed = [one["payload"] for one in heard if one["type"] == "resumed"]
+    assert all(one["complete"] for one in resumed)
+    assert heard[0]["payload"]["user_id"] == USER
+
+
+def test_the_recorded_sessions_hold_every_event_that_a_client_can_send() -> None:
+    frames = [line["client"] for line in SESSIONS["protocol-1"] if "client" in line]
+    assert [name for name in CLIENT_EVENTS if not any(f'["{name}",' in frame for frame in frames)] == []
