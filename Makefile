@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test js faults eval bench lint types contracts format setup setup-test browser programs clean
+.PHONY: help run test dist js faults eval bench lint types contracts format setup setup-test browser programs clean
 
 BIN := .venv/bin
 
@@ -15,6 +15,9 @@ run: setup ## set up what is missing and start the service with all that it need
 test: setup-test browser programs lint types contracts ## lint, types, import contracts and all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 	@tools/js.sh
+
+dist: setup-test ## wheel and sdist in dist/, each installed into an empty environment and run there
+	@tools/dist.sh
 
 js: setup-test ## the TypeScript client alone: types, size, tests against the real service
 	@tools/js.sh

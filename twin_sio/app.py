@@ -630,7 +630,7 @@ async def serve(settings: Settings, say: Say) -> int:
             instance = await stack.enter_async_context(service(settings))
             deaths = [asyncio.create_task(engines.wait_for_death())] if engines else []
             if engines is not None:
-                worker = Child("worker", [sys.executable, "-m", "worker"], env=engines.environment)
+                worker = Child("worker", [sys.executable, "-P", "-m", "worker"], env=engines.environment)
                 worker.start()
                 stack.push_async_callback(asyncio.to_thread, worker.stop)
                 deaths.append(asyncio.create_task(_obituary(worker)))

@@ -69,7 +69,9 @@ class Settings(BaseSettings):
     mongodb_timeout_ms: int = _env(
         "TWIN_MONGODB_TIMEOUT_MS", 2500, "ms until an operation fails as storage_unavailable", ge=100
     )
-    redis_url: str = _env("TWIN_REDIS_URL", "", "Redis; empty in dev: embedded")
+    redis_url: str = _env(
+        "TWIN_REDIS_URL", "", "`redis://`, `rediss://` (TLS) or `redis+sentinel://`; empty in dev: embedded"
+    )
 
     encryption_keys: SecretStr = _env(
         "TWIN_ENCRYPTION_KEYS",

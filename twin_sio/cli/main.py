@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -409,6 +410,16 @@ def conformance(
             raise typer.Exit(1)
 
     _run(conformed(), as_json)
+
+
+@app.command()
+def up() -> None:
+    """Start the service with all that it needs, as `python server.py` does; Ctrl-C stops it.
+
+    What has no URL is run embedded: pip install 'twin-sio[local]', then this.
+    """
+    command = [sys.executable, "-P", "-m", "server"]  # -P: the installed one, whatever lies in this folder
+    os.execv(command[0], command)  # noqa: S606 - this process becomes the server, so that signals reach it
 
 
 def main() -> None:
