@@ -99,6 +99,7 @@ class Channels:
         self._ears = client(url, timeout_s=None)
         self._mouth = client(url, timeout_s=None)
         self._line: Any = None
+        self._stopping = False
         self._on_message = on_message
         self._on_restored = on_restored
         self._interval = probe_interval_s
@@ -130,9 +131,11 @@ class Channels:
         """Send what is queued, if Redis takes it within a second, then close."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), _TIMEOUT_S)
-        if self._line is not None:
+        self._stopping = True  # nothing more is said, so no connection is made for it
+        line, self._line = self._line, None
+        if line is not None:
             with contextlib.suppress(*FAILURES):
-                await self._line.disconnect()  # what is written goes out before
+                await line.disconnect()  # what is written goes out before
         await _end(*self._tasks, *([self._ear_task] if self._ear_task else []))
         for redis in (self.redis, self._ears, self._mouth):
             with contextlib.suppress(*FAILURES):
@@ -146,6 +149,8 @@ class Channels:
 
     def command(self, *words: Any) -> None:
         """Any command whose answer nobody needs, in one order with the publishes."""
+        if self._stopping:
+            return
         if not self._up or len(self._queue) >= _BACKLOG:
             self._up = False  # dropped: from here on the log has to heal, so say that there was a gap
             self._queue.clear()
