@@ -127,10 +127,12 @@ async def _send_all(url: str, user: str, frames: list[str], count: int) -> None:
                     break
                 await raw.send(frame)
                 sent += 1
-                if sent % 500 == 0:
+                if sent % 100 == 0:
+                    await asyncio.sleep(0)  # what is answered wants to be read
                     raw.events.clear()
-            await raw.ask("heartbeat", {})
-            raw.events.clear()
+            if not raw.closed.is_set():
+                ack = await raw.emit("heartbeat", {})
+                await raw.until(lambda raw=raw, ack=ack: raw.closed.is_set() or ack in raw.acks, timeout=60)
 
 
 def _resident_mb(pid: int) -> float:
