@@ -191,14 +191,13 @@ async def test_the_end_of_a_token_closes_with_4001_and_a_takeover_for_good_with_
             assert one.socket.close_code == 4001
             assert one.of("error")[0]["payload"]["code"] == "auth_expired"
         headers["Authorization"] = f"Bearer {token_of(user)}"
-        async with (
-            plain(url_of(running), user, headers=dict(headers), protocols=()) as first,
-            plain(url_of(running), user, headers=dict(headers), protocols=()) as second,
-        ):
-            await second.until(lambda: second.of("session_ready"))
-            await first.until(lambda: first.socket.closed)
-            assert first.socket.close_code == 4010
-            assert not second.socket.closed
+        async with plain(url_of(running), user, headers=dict(headers), protocols=()) as first:
+            await first.until(lambda: first.of("session_ready"))
+            async with plain(url_of(running), user, headers=dict(headers), protocols=()) as second:
+                await second.until(lambda: second.of("session_ready"))
+                await first.until(lambda: first.socket.closed)
+                assert first.socket.close_code == 4010
+                assert not second.socket.closed
 
 
 async def test_a_drain_closes_with_1012(settings: Settings, user: str) -> None:
