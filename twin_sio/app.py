@@ -76,6 +76,8 @@ _STOP_S = 4.5
 def configure_logs(level: str, *, for_people: bool = False) -> None:
     """Logs of `level` and above on standard error: JSON lines, or lines for people."""
     last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    # arq tells of every job and sweep, with what it was given; a library that sets up logging would let it through.
+    logging.getLogger("arq").setLevel(logging.WARNING)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
