@@ -82,6 +82,55 @@ async def _silent(mouth: Channels, user: str, heard: list[bytes]) -> bool:
     return found[1] == 0 and len(heard) == before
 
 
+async def _listeners(channels: Channels, name: str) -> int:
+    found = await channels.redis.execute_command("PUBSUB", "NUMSUB", name)
+    return int(found[1])
+
+
+async def test_a_channel_that_is_asked_for_while_the_ears_connect_is_listened_to(
+    redis_server: RedisServer, user: str
+) -> None:
+    ears = Channels(redis_server.url, on_message=lambda _, __: None)
+    await ears.start()
+    try:
+        await asyncio.sleep(0)  # the listener has begun to connect, with what was wanted by then
+        assert await ears.subscribe(f"late:{user}")
+    finally:
+        await ears.stop()
+
+
+async def test_a_channel_that_is_left_while_the_ears_connect_is_not_listened_to(
+    redis_server: RedisServer, user: str
+) -> None:
+    ears = Channels(redis_server.url, on_message=lambda _, __: None)
+    wanted = asyncio.create_task(ears.subscribe(f"left:{user}"))
+    await asyncio.sleep(0)
+    await ears.start()
+    try:
+        await asyncio.sleep(0)  # the listener has begun to connect, with what was wanted by then
+        ears.unsubscribe(f"left:{user}")
+        assert await ears.subscribe(f"kept:{user}")
+        assert await ears.subscribe(f"after:{user}")  # by now Redis has seen all that was said before
+        assert await _listeners(ears, f"left:{user}") == 0
+    finally:
+        await asyncio.gather(wanted, ears.stop())
+
+
+async def test_a_channel_that_is_left_and_asked_for_again_at_once_is_listened_to(
+    redis_server: RedisServer, user: str
+) -> None:
+    ears = Channels(redis_server.url, on_message=lambda _, __: None)
+    await ears.start()
+    try:
+        assert await ears.subscribe(f"again:{user}")
+        ears.unsubscribe(f"again:{user}")
+        assert await ears.subscribe(f"again:{user}")
+        assert await ears.subscribe(f"after:{user}")  # by now Redis has seen all that was said before
+        assert await _listeners(ears, f"again:{user}") == 1
+    finally:
+        await ears.stop()
+
+
 async def test_a_thousand_disconnects_leave_no_entry_in_any_table() -> None:
     manager = Connected.ours(1000)
     await manager.leave_all()

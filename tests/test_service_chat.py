@@ -323,3 +323,19 @@ async def test_a_repeat_from_a_device_that_is_still_catching_up_makes_no_hole(
         assert seqs[:3000] == list(range(1, 3001))
         receipts = back.of("message_received")
         assert [one["payload"] for one in receipts] == [{"message_id": "m-3000", "status": "duplicate"}]
+
+
+async def test_who_asks_to_resume_gets_what_the_log_has_also_where_the_instance_was_told_nothing_of_it(
+    url: str, user: str, settings: Settings
+) -> None:
+    async with RawSocket(url, token_of(user)) as asks, RawSocket(url, token_of(user)) as listens:
+        client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, 5000)
+        said = [draft(user, f"m-{index}") for index in range(1, 301)]
+        await db["events"].insert_many([{**asdict(one), "seq": seq} for seq, one in enumerate(said, 1)])
+        client.close()
+        await asks.emit("resume", {"payload": {"last_seq": 0}})
+        for one in (asks, listens):
+            await one.until(lambda one=one: len(one.of("user_message")) == 300)
+            assert [event["metadata"]["seq"] for event in one.of("user_message")] == list(range(1, 301))
+        await asks.until(lambda: asks.of("resumed"))
+        assert asks.of("resumed")[0]["payload"] == {"through_seq": 300, "complete": True}

@@ -240,6 +240,8 @@ class Channels:
             task.add_done_callback(self._tasks.remove)
 
     async def _leave(self, pubsub: Any, channel: str) -> None:
+        if channel in self._wanted:  # asked for again since, and what is said last counts
+            return
         with contextlib.suppress(*FAILURES):
             await pubsub.unsubscribe(channel)
 
@@ -251,8 +253,14 @@ class Channels:
                 for name, future in self._wanted.items():
                     if future.done():
                         self._wanted[name] = asyncio.get_running_loop().create_future()
-                await pubsub.subscribe(self._own, CONTROL, *self._wanted)
+                asked = set(self._wanted)
+                await pubsub.subscribe(self._own, CONTROL, *asked)
                 self._pubsub = pubsub
+                # Connecting takes as long as Redis hangs, and nobody else could say meanwhile what is wanted.
+                if late := self._wanted.keys() - asked:
+                    await pubsub.subscribe(*late)
+                if left := asked - self._wanted.keys():
+                    await pubsub.unsubscribe(*left)
                 while True:
                     said = await pubsub.parse_response(block=True)
                     if said[0] != b"message":  # the library keeps books of subscriptions, and needs none of messages

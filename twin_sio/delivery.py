@@ -336,7 +336,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             return None
         fresh = replace(session, position=last_seq, live=False, chunk_next={})
         feed.sessions[caller.connection_id] = fresh  # an earlier catch-up finds itself replaced, and ends
-        return await feed.catch_up(fresh, tell=True)
+        return await feed.catch_up(fresh, tell=True, ask=True)
 
     def detach(self, caller: Caller) -> None:
         """The connection is gone. Its user's channel is kept for a while: it tends to come back."""
@@ -656,14 +656,16 @@ class _Feed:
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
-    async def catch_up(self, session: _Session, *, tell: bool) -> Outgoing | None:
-        """Serve one session from the log until it stands where the feed stands; then it is live."""
+    async def catch_up(self, session: _Session, *, tell: bool, ask: bool = False) -> Outgoing | None:
+        """Serve one session from the log until it stands where the feed stands; then it is live. `ask`: the log may
+        have what the feed was never told of, so it is read in any case, and the feed hears of it, too."""
         sid = session.caller.connection_id
         complete = True
         await self.adopt_running()
         while self.sessions.get(sid) is session:
-            if self.head is not None and session.position >= self.head:
+            if not ask and self.head is not None and session.position >= self.head:
                 break
+            stood = self.head or 0
             try:
                 events = await self._delivery._read(self.user_id, session.position, _RESUME_PAGE)
             except StorageUnavailable:
@@ -671,15 +673,17 @@ class _Feed:
                 continue
             if self.sessions.get(sid) is not session:
                 return None
-            if not events:  # the log ends before the feed's head: retention has removed what there was
-                complete = False
+            ask = ask and len(events) == _RESUME_PAGE
+            if not events and session.position < stood:
+                complete = False  # the log ends before the feed's head: retention has removed what there was
                 session.position = self.head or 0
                 break
             for event in events:
                 complete = complete and event.seq == session.position + 1
                 session.position = event.seq
-                self._delivery._write(sid, session.instead(event.seq, _item(event).frame))
-            self.know(session.position)
+                item = _item(event)
+                self._delivery._write(sid, session.instead(event.seq, item.frame))
+                self.offer(event.seq, item)
             await self._drained(sid)
         if self.sessions.get(sid) is not session:
             return None
