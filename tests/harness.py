@@ -1,9 +1,11 @@
 """The running service for tests that are not in Python: `python -m tests.harness` prints one line of JSON and serves.
 
 The line is `{url, control, secret}`: a load balancer before two servers, the control's address, the tokens' secret.
-`POST /kill|restart|pause|resume {"server": n}`, `POST /redis {"do": "kill" | "restart"}`, `POST /script` with the
-fields of `tests.scripted_model.Script`, `GET /seen` (what the model saw), `GET /log?user=` (their events, read past
-the service). It ends with its standard input, and everything with it.
+`POST /kill|restart|stop|pause|resume {"server": n}` (`stop`: SIGTERM, and the end of the process), `POST /redis` and
+`POST /mongod {"do": "kill" | "restart" | "pause" | "resume"}`, `POST /write {"user", "count", "bytes"}` (so many
+events, as the worker would write them), `POST /script` with the fields of `tests.scripted_model.Script`, `GET /seen`
+(what the model saw), `GET /log?user=` (their events, read past the service), `GET /cut` (how many devices that did not
+read were cut). It ends with its standard input, and everything with it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 from aiohttp import web
 
 from tests.faults.cluster import Cluster, cluster
+from tests.faults.group_clients import writer
 from tests.processes import SECRET
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -33,8 +36,16 @@ def _control(running: Cluster) -> web.Application:
             await asyncio.to_thread(getattr(running.servers[number], what))
         return web.json_response({})
 
-    async def redis(request: web.Request) -> web.Response:
-        await asyncio.to_thread(getattr(running.redis, (await request.json())["do"]))
+    async def engine(request: web.Request) -> web.Response:
+        broken = getattr(running, request.match_info["engine"])
+        await asyncio.to_thread(getattr(broken, (await request.json())["do"]))
+        return web.json_response({})
+
+    async def write(request: web.Request) -> web.Response:
+        fields = await request.json()
+        async with writer(running) as log:
+            for number in range(fields["count"]):
+                await log.write(fields["user"], f"event {number} ".ljust(fields["bytes"], "x"))
         return web.json_response({})
 
     async def script(request: web.Request) -> web.Response:
@@ -45,18 +56,24 @@ def _control(running: Cluster) -> web.Application:
     async def seen(_: web.Request) -> web.Response:
         return web.json_response(await running.model_seen())
 
+    async def cut(_: web.Request) -> web.Response:
+        living = [index for index, one in enumerate(running.servers) if one.alive]
+        metrics = [await running.metrics(index) for index in living]
+        return web.json_response(sum(one["twin_slow_consumers_cut_total"] for one in metrics))
+
     async def log(request: web.Request) -> web.Response:
         events = await running.log(request.query["user"])
-        return web.json_response(
-            [{key: one[key] for key in ("seq", "type", "message_id", "payload")} for one in events]
-        )
+        told = ("seq", "type", "message_id", "in_response_to", "payload")
+        return web.json_response([{key: one[key] for key in told} for one in events])
 
     app = web.Application()
-    app.router.add_post("/{what:kill|restart|pause|resume}", act)
-    app.router.add_post("/redis", redis)
+    app.router.add_post("/{what:kill|restart|stop|pause|resume}", act)
+    app.router.add_post("/{engine:redis|mongod}", engine)
+    app.router.add_post("/write", write)
     app.router.add_post("/script", script)
     app.router.add_get("/seen", seen)
     app.router.add_get("/log", log)
+    app.router.add_get("/cut", cut)
     return app
 
 

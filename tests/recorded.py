@@ -1,7 +1,8 @@
 """Sessions of clients as they were, frame by frame, to be sent to every later server.
 
-`python -m tests.recorded` records anew what the client of today sends; do so for a new version of the protocol only,
-under a new name. A line is a frame that the client sent, or what the server had said before the next one.
+`python -m tests.recorded` records anew what the Python client of today sends, `python -m tests.recorded js` what the
+TypeScript client does; do so where what they send has changed, under a new name, and leave the older ones as they are.
+A line is a frame that the client sent, or what the server had said before the next one.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -27,12 +30,15 @@ from twin_sio.clock import new_id
 from twin_sio.config import Settings
 from twin_sio.local import start_mongod, start_redis
 
+_TYPESCRIPT = Path(__file__).parents[1] / "clients" / "js" / "tools" / "record.mjs"
 FOLDER = Path(__file__).parent / "data" / "sessions"
 USER = "recorded"  # the ids of answers and traits follow from it
 LEARNT = {"key": "preferences.drink", "value": "tea", "kind": "explicit", "polarity": "support"}
 SAID = "I prefer tea, and this is recorded"
 _TOKEN = "THE-TOKEN"
-_LOSABLE = {"twin_message_chunk", "twin_thinking", "presence", "resync"}
+_LOSABLE = {"twin_message_chunk", "twin_thinking", "presence", "resync", "auth_expiring"}
+_SCOPE = "twin:chat twin:profile twin:data"
+Play = Callable[[str, list[str]], Awaitable[None]]
 
 
 def script(model: ScriptedModel) -> None:
@@ -48,7 +54,7 @@ def sessions() -> dict[str, list[dict[str, Any]]]:
 
 async def replay(url: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Send a session's frames as they are, each when the server has said what it had said then; all it says now."""
-    token = token_of(USER, scope="twin:chat twin:profile twin:data")
+    token = token_of(USER, scope=_SCOPE)
     sockets: list[RawSocket] = []
     wanted = Counter[str]()
     async with AsyncExitStack() as stack:
@@ -100,8 +106,9 @@ class Tap:
             await client.send_str(message.data)
 
 
-async def a_full_session(url: str, token: str) -> None:
+async def a_full_session(url: str, tokens: list[str]) -> None:
     """Every event that a client can send."""
+    token = tokens[-1]
     device = {"name": "Recorder", "platform": "test", "app_version": "1"}
     async with TwinClient(url, token, session_id="recorder", device=device, context={"page": "start"}) as client:
         answer = await client.ask(SAID, message_id="m-1")
@@ -127,19 +134,27 @@ async def a_full_session(url: str, token: str) -> None:
         await raw.ask("user_message", {"payload": {"text": SAID}, "metadata": {"message_id": "m-1"}})  # a repeat
 
 
-async def record(name: str) -> None:
-    """Write a full session of today's client."""
+async def a_session_of_typescript(url: str, tokens: list[str]) -> None:
+    """What an app does over the TypeScript client, and what that sends by itself."""
+    told = json.dumps({"url": url, "tokens": tokens, "said": SAID})
+    node = await asyncio.create_subprocess_exec("node", _TYPESCRIPT, told)
+    if await node.wait():
+        sys.exit("Nothing was recorded.")
+
+
+async def record(name: str, play: Play) -> None:
+    """Write a full session of one of today's clients."""
     with tempfile.TemporaryDirectory() as folder:
         mongod, redis = start_mongod(Path(folder) / "mongod"), start_redis(Path(folder) / "redis")
         try:
             async with ScriptedModel() as model:
-                await _record(settings_for(mongod.url, redis.url, model.base_url), model, name)
+                await _record(settings_for(mongod.url, redis.url, model.base_url), model, name, play)
         finally:
             redis.stop()
             mongod.stop()
 
 
-async def _record(settings: Settings, model: ScriptedModel, name: str) -> None:
+async def _record(settings: Settings, model: ScriptedModel, name: str, play: Play) -> None:
     script(model)
     async with service(settings) as running, working(settings):
         tap = Tap(url_of(running))
@@ -148,14 +163,17 @@ async def _record(settings: Settings, model: ScriptedModel, name: str) -> None:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        token = token_of(USER, scope="twin:chat twin:profile twin:data")
-        await a_full_session(f"http://127.0.0.1:{runner.addresses[0][1]}", token)
+        tokens = [token_of(USER, scope=_SCOPE, ttl_s=62), token_of(USER, scope=_SCOPE)]
+        await play(f"http://127.0.0.1:{runner.addresses[0][1]}", tokens)
         await runner.cleanup()
     text = "".join(json.dumps(line) + "\n" for line in tap.lines)
+    for token in tokens:
+        text = text.replace(token, _TOKEN)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / f"{name}.jsonl").write_text(text.replace(token, _TOKEN))
+    (FOLDER / f"{name}.jsonl").write_text(text)
 
 
 if __name__ == "__main__":
     logging.disable()
-    asyncio.run(record(f"new-{new_id()[:6]}"))
+    play = a_session_of_typescript if sys.argv[1:] == ["js"] else a_full_session
+    asyncio.run(record(f"new-{new_id()[:6]}", play))

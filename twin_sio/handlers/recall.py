@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from twin_sio.agent import Ask, Embedder, Known, Past, Remembered, Said
@@ -75,15 +75,15 @@ class Recall:
     async def past(self, ask: Ask) -> Past:
         return Past(
             *await asyncio.gather(
-                self._in_time("summary", self._summary(ask), ()),
-                self._in_time("related", self._related(ask), ()),
-                self._in_time("former", self._former(ask.user_id), ()),
+                self._in_time("summary", lambda: self._summary(ask)),
+                self._in_time("related", lambda: self._related(ask)),
+                self._in_time("former", lambda: self._former(ask.user_id)),
             )
         )
 
-    async def _in_time(self, what: str, recalling: Coroutine[Any, Any, T], otherwise: T) -> T:
-        """What is recalled within the patience, else `otherwise`. What is late is told to end, and not waited for."""
-        task = asyncio.create_task(recalling)
+    async def _in_time(self, what: str, recall: Callable[[], Coroutine[Any, Any, tuple[T, ...]]]) -> tuple[T, ...]:
+        """What is recalled within the patience, else nothing. What is late is told to end, and not waited for."""
+        task = asyncio.create_task(recall())
         self._ending.add(task)
         task.add_done_callback(self._end)
         try:
@@ -92,9 +92,9 @@ class Recall:
             task.cancel()
         self.late[what] += not done
         try:
-            return task.result() if done else otherwise
+            return task.result() if done else ()
         except (GraphUnavailable, ModelUnavailable, StorageUnavailable):
-            return otherwise
+            return ()
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._ending.discard(task)

@@ -60,7 +60,7 @@ export interface Sent {
   readonly receipt: Promise<MessageReceived | ProfileUpdate>;
 }
 
-const ANSWER_MS = 15_000;
+const ANSWER_MS = 10_000;
 const BACKOFF = { first: 500, most: 15_000 };
 const TOKEN_AGAIN = new Set(["auth_expired", "auth_missing", "auth_invalid"]);
 const TYPING_MS = 6_000;
@@ -82,6 +82,7 @@ export class TwinClient {
   #attempts = 0;
   #refusals = 0;
   #greeted = false;
+  #heard = 0;
 
   constructor(options: Options) {
     this.#options = options;
@@ -92,6 +93,7 @@ export class TwinClient {
     this.#socket = io(options.url, {
       autoConnect: false,
       forceNew: true,
+      timeout: ANSWER_MS,
       transports: options.transports ?? ["websocket", "polling"],
       reconnectionDelay: BACKOFF.first,
       reconnectionDelayMax: BACKOFF.most,
@@ -272,7 +274,7 @@ export class TwinClient {
 
   #beat(): void {
     this.#again("heartbeat", this.#state.heartbeatMs, () => {
-      if (this.#greeted) this.#emit("heartbeat", {});
+      if (this.#greeted) void this.#emitForAnswer("heartbeat", {}).catch(ignore);
       this.#beat();
     });
   }
@@ -280,6 +282,7 @@ export class TwinClient {
   // -- in -----------------------------------------------------------------------------------------------------------
 
   #take(envelope: Envelope): void {
+    this.#heard += 1;
     const [next, wish] = receive(this.#state, envelope);
     if (envelope.type === "session_ready") this.#greeted = true;
     this.#show(next);
@@ -435,7 +438,15 @@ export class TwinClient {
   }
 
   async #emitForAnswer(name: keyof ClientEvents, payload: object, where?: string, id = newId()): Promise<Envelope> {
-    return (await this.#socket.timeout(ANSWER_MS).emitWithAck(name, envelope(name, payload, id, where))) as Envelope;
+    const [socket, heard] = [this.#socket.id, this.#heard];
+    try {
+      return (await this.#socket.timeout(ANSWER_MS).emitWithAck(name, envelope(name, payload, id, where))) as Envelope;
+    } catch (error) {
+      // Not a word in all that time: the server hangs, or the network lets nothing through. The library would wait for
+      // the ping, most of a minute; another server may be well.
+      if (this.#greeted && this.#socket.id === socket && this.#heard === heard) this.#socket.disconnect().connect();
+      throw error;
+    }
   }
 
   #emit(name: keyof ClientEvents, payload: object, where?: string): void {
