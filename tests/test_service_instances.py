@@ -56,6 +56,20 @@ async def test_an_answer_streams_to_devices_on_both_instances(
         assert "".join(chunks[0]) == "".join(chunks[1]) == answer.text
 
 
+async def test_a_device_that_joins_another_instance_while_the_model_pauses_sees_what_was_said_so_far(
+    servers: list[Process], model: ScriptedModel, user: str
+) -> None:
+    text = f"pause {user}"
+    model.script(contains=text, tokens=("one ", "two ", "three"), hold_after=2)
+    async with TwinClient(servers[0].url, token_of(user)) as phone:
+        message_id = await phone.send(text)
+        await phone.until(lambda state: (g := state.generation_of(message_id)) and g.text == "one two ")
+        async with TwinClient(servers[1].url, token_of(user)) as tablet:
+            await tablet.until(lambda state: (g := state.generation_of(message_id)) and g.text == "one two ")
+            model.release(text)
+            assert (await tablet.answer(message_id)).text == "one two three"
+
+
 async def test_one_message_over_two_instances_at_once_is_answered_once(
     servers: list[Process], model: ScriptedModel, user: str
 ) -> None:

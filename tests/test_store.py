@@ -13,7 +13,7 @@ from tests.conftest import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Draft, Evidence, Outcome, Profile, Trait, Turn
 from twin_sio.local import Mongod
-from twin_sio.store import Embedded, Summary, Thread, mongo
+from twin_sio.store import Embedded, Standing, Summary, Thread, mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
 
 
@@ -37,6 +37,20 @@ async def test_seqs_are_dense_whoever_writes_at_the_same_time(db: mongo.Database
     read = await writers[0].read(user, 0, 100)
     assert [event.seq for event in read] == list(range(1, 61))
     assert await writers[1].head(user) == 60
+
+
+async def test_a_connection_learns_in_one_trip_where_everything_stands(db: mongo.Database, user: str) -> None:
+    standings, log, turns = mongo.MongoStandings(db), mongo.MongoLog(db), mongo.MongoTurns(db, now)
+    assert await standings.of(user) == Standing(head=0, profile_version=0, is_owed=False)
+    event = (await log.append(draft(user, "t1"))).event
+    begun = await turns.begin(await turns.ensure(turn(user)), "g1")
+    assert begun is not None
+    await mongo.MongoProfiles(db).replace(Profile(user, 0, ()), [])
+    assert await standings.of(user) == Standing(head=1, profile_version=1, is_owed=True)
+    await turns.settle(begun, Outcome("complete", "text", "g1", "m"))
+    await turns.close(begun, "complete")
+    await log.remove(event)
+    assert await standings.of(user) == Standing(head=1, profile_version=1, is_owed=False)
 
 
 async def test_one_id_is_stored_once_whoever_writes_it(db: mongo.Database, user: str) -> None:

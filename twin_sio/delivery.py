@@ -34,11 +34,12 @@ _HOLE_PATIENCE_S = 0.05
 _PENDING_MAX = 1_000
 _HEAL_TRIES = 40
 _RESUME_PAGE = 200
-_CHUNK = "twin_message_chunk"
+_CHUNK = b"twin_message_chunk"
 _LINGER_S = 30.0
 _GENERATION_TTL_S = 600
 _ANSWERED_MAX = 500
 _OVER_MAX = 32
+_STAMP_S = 0.001
 
 ReadLog = Callable[[str, int, int], Awaitable[Sequence[Event]]]
 ReadHeads = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
@@ -111,8 +112,11 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             on_message=self._hear if listen else None,
             on_restored=self._restored,
         )
+        self._own_words = b'["%s"' % self.channels.instance.encode()
         self._feeds: dict[str, _Feed] = {}
         self._producing: dict[str, tuple[str, Generation]] = {}
+        self._moulds: dict[str, _Mould] = {}
+        self._stamped, self._stamped_at = b"", 0.0
         self._answered: deque[tuple[str, str]] = deque(maxlen=_ANSWERED_MAX)
         self._rooms_of: dict[str, set[str]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -182,6 +186,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     def begin_generation(self, user_id: str, generation: Generation) -> None:
         """An answer begins under a fresh id; it replaces what an earlier attempt at it has shown."""
         self._producing[generation.generation_id] = (user_id, generation)
+        self._moulds[generation.generation_id] = _Mould(generation)
         feed = self._feeds.get(user_id)
         if feed is not None:
             feed.generations = feed.without(generation.in_response_to)
@@ -211,6 +216,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     def end_generation(self, generation: Generation) -> None:
         """No more chunks will come; the answer itself is a durable event."""
         self._producing.pop(generation.generation_id, None)
+        self._moulds.pop(generation.generation_id, None)
 
     def control(self, **words: Any) -> None:
         """A word to all instances, this one included."""
@@ -245,19 +251,18 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     def _chunk_frame(
         self, generation: Generation, text: str, index: int, *, first: int | None = None, is_last: bool = False
     ) -> Message:
-        # By hand and not by way of `Outgoing`: this is what there is most of.
-        payload: dict[str, Any] = {"text": text, "generation_id": generation.generation_id, "chunk_index": index}
-        if first is not None and first != index:
-            payload["first_chunk_index"] = first
-        payload["is_last_chunk"] = is_last
+        mould = self._moulds.get(generation.generation_id) or _Mould(generation)
         # Unique, as generation and index are; of a merged one there may be several.
-        message_id = f"{generation.generation_id}.{index}" if first is None else self._new_id()
-        metadata: dict[str, Any] = {"timestamp": iso(self._clock()), "message_id": message_id}
-        if generation.session_id is not None:
-            metadata["session_id"] = generation.session_id
-        metadata["in_response_to"] = generation.in_response_to
-        metadata["conversation_id"] = generation.conversation_id
-        return event_frame(_CHUNK, {"type": _CHUNK, "payload": payload, "metadata": metadata})
+        message_id = b"%s.%d" % (mould.generation_id, index) if first is None else self._new_id().encode()
+        return mould.frame(text, index, first, is_last, self._stamp(), message_id)
+
+    def _stamp(self) -> bytes:
+        """The time as the wire writes it. It has no more than milliseconds, so it is made anew only once in each."""
+        at = monotonic()
+        if at > self._stamped_at + _STAMP_S:
+            self._stamped_at = at
+            self._stamped = iso(self._clock()).encode()
+        return self._stamped
 
     def merged(self, generation: Generation) -> Message:
         """The whole text so far as one chunk."""
@@ -316,14 +321,14 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             self.basic_enter_room(sid, NAMESPACE, None, eio_sid=f"raw-{sid}")
         self.basic_enter_room(sid, NAMESPACE, room(user_id))
 
-    def attach(self, caller: Caller, *, head: int, last_seq: int | None) -> None:
+    def attach(self, caller: Caller, *, head: int, last_seq: int | None, is_answering: bool) -> None:
         """Serve a connection from now on: what it missed after `last_seq`, `resumed`, then live events. Without
-        `last_seq`: live from `head`, which was read after `prepare`."""
+        `last_seq`: live from `head`, which was read after `prepare`, as was whether an answer may be under way."""
         feed = self._feed(caller.user_id)
         feed.know(head)
         session = _Session(caller, head if last_seq is None else last_seq)
         feed.sessions[caller.connection_id] = session
-        self._spawn(feed.catch_up(session, tell=last_seq is not None))
+        self._spawn(feed.catch_up(session, tell=last_seq is not None, adopt=is_answering))
 
     async def resume(self, caller: Caller, last_seq: int) -> Outgoing | None:
         """Send again everything after `last_seq`, then `resumed` (which is returned), then go on live.
@@ -336,7 +341,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             return None
         fresh = replace(session, position=last_seq, live=False, chunk_next={})
         feed.sessions[caller.connection_id] = fresh  # an earlier catch-up finds itself replaced, and ends
-        return await feed.catch_up(fresh, tell=True, ask=True)
+        return await feed.catch_up(fresh, tell=True, adopt=True, ask=True)
 
     def detach(self, caller: Caller) -> None:
         """The connection is gone. Its user's channel is kept for a while: it tends to come back."""
@@ -371,10 +376,12 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             if source != self.channels.instance:
                 self.on_control(words)
             return
+        if payload.startswith(self._own_words):  # most of what an instance hears it has said itself
+            return
         header, _, body = payload.partition(b"\n")
-        source, kind, *rest = orjson.loads(header)
+        _, kind, *rest = orjson.loads(header)
         feed = self._feeds.get(channel.removeprefix("twin:user:"))
-        if source == self.channels.instance or feed is None:
+        if feed is None:
             return
         frame = Message(body)
         if kind == "d":
@@ -460,6 +467,32 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
                 waiting.remove(sid)
                 if not waiting:
                     del pending[namespace]
+
+
+class _Mould:
+    """What all chunks of a generation have in common, as JSON: chunks are most of what is sent, and only their text,
+    number and time differ."""
+
+    __slots__ = ("_after", "_between", "generation_id")
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation_id = generation.generation_id.encode()
+        self._between = b',"generation_id":%s,"chunk_index":' % orjson.dumps(generation.generation_id)
+        metadata = {"session_id": generation.session_id} if generation.session_id is not None else {}
+        metadata["in_response_to"] = generation.in_response_to
+        metadata["conversation_id"] = generation.conversation_id
+        self._after = b'",' + orjson.dumps(metadata)[1:] + b"}]"
+
+    def frame(
+        self, text: str, index: int, first: int | None, is_last: bool, stamp: bytes, message_id: bytes
+    ) -> Message:
+        merged = b',"first_chunk_index":%d' % first if first is not None and first != index else b""
+        ends = b"true" if is_last else b"false"
+        return Message(
+            b'2["%s",{"type":"%s","payload":{"text":%s%s%d%s,"is_last_chunk":%s},'
+            b'"metadata":{"timestamp":"%s","message_id":"%s%s'
+            % (_CHUNK, _CHUNK, orjson.dumps(text), self._between, index, merged, ends, stamp, message_id, self._after)
+        )
 
 
 def _meta(generation: Generation) -> bytes:
@@ -656,12 +689,13 @@ class _Feed:
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
-    async def catch_up(self, session: _Session, *, tell: bool, ask: bool = False) -> Outgoing | None:
+    async def catch_up(self, session: _Session, *, tell: bool, adopt: bool, ask: bool = False) -> Outgoing | None:
         """Serve one session from the log until it stands where the feed stands; then it is live. `ask`: the log may
         have what the feed was never told of, so it is read in any case, and the feed hears of it, too."""
         sid = session.caller.connection_id
         complete = True
-        await self.adopt_running()
+        if adopt:
+            await self.adopt_running()
         while self.sessions.get(sid) is session:
             if not ask and self.head is not None and session.position >= self.head:
                 break

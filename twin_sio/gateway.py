@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -54,7 +54,7 @@ from twin_sio.protocol import (
     parse_auth,
 )
 from twin_sio.sockets import SocketServer, ack_frame, bearer
-from twin_sio.store import Log, Presence, Profiles, Revocations
+from twin_sio.store import LiveSession, Presence, Revocations, Standing, Standings
 from twin_sio.tracing import span
 
 log = structlog.get_logger("gateway")
@@ -69,9 +69,8 @@ class _Connection:
     """What the gateway keeps of one connection."""
 
     caller: Caller
-    head: int
+    standing: Standing
     last_seq: int | None
-    profile_version: int
     bucket: Bucket
     greeted: bool = False
     waiting: deque[tuple[str, list[Any], int | None]] = field(default_factory=deque)
@@ -113,8 +112,7 @@ class Gateway:
         *,
         delivery: Delivery,
         authenticator: Authenticator,
-        messages: Log,
-        profiles: Profiles,
+        standings: Standings,
         presence: Presence,
         revocations: Revocations,
         context: HostContext,
@@ -129,8 +127,7 @@ class Gateway:
         self._server = server
         self._delivery = delivery
         self._authenticator = authenticator
-        self._messages = messages
-        self._profiles = profiles
+        self._standings = standings
         self._presence = presence
         self._revocations = revocations
         self._context = context
@@ -242,7 +239,7 @@ class Gateway:
             raise Refused("draining", "This server goes away: try another.", retryable=True, retry_after_ms=500)
 
     async def _look_up(self, caller: Caller, sent: Auth) -> _Connection:
-        head, stored = await asyncio.gather(self._messages.head(caller.user_id), self._profiles.get(caller.user_id))
+        standing = await self._standings.of(caller.user_id)
         if sent.context is not None:
             try:
                 await self._context.merge(caller, sent.context)
@@ -251,7 +248,7 @@ class Gateway:
                     raise
                 raise Refused("session_invalid", error.message) from None
         bucket = Bucket(self._settings.events_per_second, 2 * self._settings.events_per_second)
-        return _Connection(caller, head, sent.last_seq, stored.profile.version, bucket)
+        return _Connection(caller, standing, sent.last_seq, bucket)
 
     async def _room_for_one(self, caller: Caller) -> None:
         live = {one.session_id for one in await self._presence.sessions(caller.user_id)}
@@ -269,22 +266,23 @@ class Gateway:
 
     async def _welcome(self, sid: str, connection: _Connection) -> None:
         caller = connection.caller
-        self._delivery.replace(caller)
-        await self._presence.seen(caller)
-        sessions = await self._sessions(caller)
+        sessions = self._listed(caller, await self._presence.seen(caller))
         if self._connections.get(sid) is not connection:
             return
         self._delivery.to_session(caller, self._session_ready(connection, sessions))
         connection.greeted = True
         self._delivery.enter(sid, caller.user_id)
-        self._delivery.attach(caller, head=connection.head, last_seq=connection.last_seq)
+        standing = connection.standing
+        self._delivery.attach(caller, head=standing.head, last_seq=connection.last_seq, is_answering=standing.is_owed)
+        # In one breath with the word that it joined: both go to Redis in one write.
+        self._delivery.replace(caller)
         self._tell_presence(caller, "joined", sessions)
         self._watch_expiry(connection)
         log.info("connected", user=caller.user_id, session=caller.session_id, connection=sid)
         self._work(connection)
 
-    async def _sessions(self, caller: Caller) -> list[dict[str, Any]]:
-        known = {one.session_id: one.device for one in await self._presence.sessions(caller.user_id)}
+    def _listed(self, caller: Caller, live: Sequence[LiveSession]) -> list[dict[str, Any]]:
+        known = {one.session_id: one.device for one in live}
         known.update({one.session_id: one.device for one in self._delivery.local_sessions(caller.user_id)})
         return [{"session_id": name, "device": device.as_dict()} for name, device in sorted(known.items())]
 
@@ -294,7 +292,7 @@ class Gateway:
             "user_id": caller.user_id,
             "session_id": caller.session_id,
             "expires_at": iso(caller.identity.expires_at),
-            "seq": connection.head,
+            "seq": connection.standing.head,
             "sessions": sessions or [{"session_id": caller.session_id, "device": caller.device.as_dict()}],
             "heartbeat_interval_ms": settings.heartbeat_interval_ms,
             "limits": {
@@ -305,7 +303,7 @@ class Gateway:
                 "events_per_second": settings.events_per_second,
                 "sessions": settings.sessions,
             },
-            "profile_version": connection.profile_version,
+            "profile_version": connection.standing.profile_version,
             "server": {"instance": self._instance, "protocol": PROTOCOL_VERSION, "time": iso(self._clock())},
         }
         return Outgoing("session_ready", payload, self._new_id(), self._clock(), caller.session_id)
@@ -357,7 +355,7 @@ class Gateway:
 
     async def _leave(self, caller: Caller) -> None:
         await self._presence.gone(caller)
-        sessions = await self._sessions(caller)
+        sessions = self._listed(caller, await self._presence.sessions(caller.user_id))
         if all(one["session_id"] != caller.session_id for one in sessions):
             self._tell_presence(caller, "left", sessions)
 

@@ -43,8 +43,7 @@ _STRANGER_LOOK_S = 1.0
 
 # The library logs what clients sent; we log ourselves, and never that.
 _silent = logging.getLogger("twin_sio.silent")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
+_silent.disabled = True  # and no record is made only to be dropped
 
 
 class MalformedFrame(Exception):

@@ -398,6 +398,26 @@ class StoredProfile:
     stamp: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a user's data stands when one of their devices connects."""
+
+    head: int
+    """The newest seq of the log; 0 where there is none."""
+    profile_version: int
+    """0 where there is no profile."""
+    is_owed: bool
+    """Whether an answer is owed or being given."""
+
+
+class Standings(Protocol):
+    """What every connection begins with, in one trip to the store."""
+
+    async def of(self, user_id: str) -> Standing:
+        """Only what can no longer be rolled back."""
+        ...
+
+
 class Profiles(Protocol):
     """Evidence (append-only) and the traits that follow from it."""
 
@@ -511,8 +531,8 @@ TICKET_S = 30
 class Presence(Protocol):
     """Which sessions are live. It expires by itself and may be lost; nothing durable relies on it."""
 
-    async def seen(self, caller: Caller) -> None:
-        """The session is alive now."""
+    async def seen(self, caller: Caller) -> Sequence[LiveSession]:
+        """The session is alive now; the user's live sessions, as `sessions` would tell them then."""
         ...
 
     async def gone(self, caller: Caller) -> None:

@@ -36,6 +36,7 @@ from twin_sio.store import (
     Embedded,
     Page,
     Projection,
+    Standing,
     StoredProfile,
     Summary,
     Thread,
@@ -595,6 +596,32 @@ class MongoContexts:
     def _loaded(self, stored: Any) -> Json:
         loaded: Json = orjson.loads(self._sealer.open(stored))
         return loaded
+
+
+class MongoStandings:
+    """`Standings` by one aggregation: a trip through the driver costs a connection more than all that it reads."""
+
+    def __init__(self, db: Database) -> None:
+        self._events = db["events"].with_options(read_concern=ReadConcern("majority"))
+
+    @_stored
+    async def of(self, user_id: str) -> Standing:
+        mine = {"$match": {"_id": user_id}}
+        owed = {"$match": {"user_id": user_id, "unfinished": True}}
+        pipeline: list[Doc] = [
+            {"$match": {"user_id": user_id}},
+            {"$sort": {"seq": DESCENDING}},
+            {"$limit": 1},
+            {"$project": {"_id": 0, "seq": 1}},
+            {"$unionWith": {"coll": "users", "pipeline": [mine, {"$project": {"_id": 0, "floor": 1}}]}},
+            {"$unionWith": {"coll": "profiles", "pipeline": [mine, {"$project": {"_id": 0, "version": 1}}]}},
+            {"$unionWith": {"coll": "turns", "pipeline": [owed, {"$limit": 1}, {"$project": {"unfinished": 1}}]}},
+        ]
+        found: dict[str, Any] = {}
+        for doc in await self._events.aggregate(pipeline).to_list(None):
+            found.update(doc)
+        head = found["seq"] if "seq" in found else found.get("floor", 0)
+        return Standing(head, found.get("version", 0), "unfinished" in found)
 
 
 class MongoProfiles:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,18 +29,19 @@ class RedisPresence:
         self._clock = clock
         self._ttl_s = ttl_s
 
-    async def seen(self, caller: Caller) -> None:
+    async def seen(self, caller: Caller) -> Sequence[LiveSession]:
         if not self._healthy():
-            return
+            return []
         value = orjson.dumps([caller.connection_id, iso(self._clock()), caller.device.as_dict()])
         key = _key(caller.user_id)
         try:
             pipe = self._redis.pipeline(transaction=False)
             pipe.hset(key, caller.session_id, value)  # type: ignore[arg-type]
             pipe.expire(key, self._ttl_s)
-            await pipe.execute()
+            pipe.hgetall(key)
+            return self._live((await pipe.execute())[-1])
         except FAILURES:
-            return
+            return []
 
     async def gone(self, caller: Caller) -> None:
         if not self._healthy():
@@ -65,6 +66,9 @@ class RedisPresence:
             found = await self._redis.hgetall(_key(user_id))  # type: ignore[misc]
         except FAILURES:
             return []
+        return self._live(found)
+
+    def _live(self, found: Mapping[bytes, bytes]) -> Sequence[LiveSession]:
         oldest = self._clock() - timedelta(seconds=self._ttl_s)
         live = [_session(name, value) for name, value in found.items()]
         return sorted((one for one in live if one.at >= oldest), key=lambda one: one.session_id)
