@@ -690,8 +690,9 @@ class _Feed:
     # -- resume ------------------------------------------------------------------------------------------------------
 
     async def catch_up(self, session: _Session, *, tell: bool, adopt: bool, ask: bool = False) -> Outgoing | None:
-        """Serve one session from the log until it stands where the feed stands; then it is live. `ask`: the log may
-        have what the feed was never told of, so it is read in any case, and the feed hears of it, too."""
+        """Serve one session from the log until it stands where the feed stands; then it is live. `adopt`: an answer may
+        be under way that this instance has not heard of. `ask`: the log may have what the feed was never told of, so it
+        is read in any case, and the feed hears of it, too."""
         sid = session.caller.connection_id
         complete = True
         if adopt:
