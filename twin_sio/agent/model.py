@@ -1,8 +1,9 @@
 """The OpenAI-compatible model, over the raw stream of the official client.
 
 Reading the stream is the dearest thing on the whole path, so the client's typed events are not used: bytes come off
-the socket, lines are split here and orjson reads each one. Nothing of a request, a key, a URL or an answer is ever
-put into an exception or a log line: what the far side says can hold any of them.
+the socket, lines are split here and orjson reads each one. What is asked goes as `extra_body`, which is sent as it is:
+the client walks through all else by its types, which took 9 ms of CPU for sixty messages. Nothing of a request, a key,
+a URL or an answer is ever put into an exception or a log line: what the far side says can hold any of them.
 """
 
 from __future__ import annotations
@@ -191,10 +192,13 @@ class OpenAIModel:
     async def _opened(self, messages: Messages) -> AsyncIterator[openai.AsyncAPIResponse[Any]]:
         request = self._completions.with_streaming_response.create(
             model=self.name,
-            messages=messages,
-            max_tokens=self._max_tokens,
+            messages=(),
             stream=True,
-            stream_options={"include_usage": True},
+            extra_body={
+                "messages": messages,
+                "max_tokens": self._max_tokens,
+                "stream_options": {"include_usage": True},
+            },
         )
         with _failures_named():
             response = await request.__aenter__()
@@ -207,10 +211,13 @@ class OpenAIModel:
         with _failures_named():
             response = await self._completions.with_raw_response.create(
                 model=self.name,
-                messages=messages,
-                response_format=shape,
-                max_tokens=max_tokens,
-                temperature=0,
+                messages=(),
+                extra_body={
+                    "messages": messages,
+                    "response_format": shape,
+                    "max_tokens": max_tokens,
+                    "temperature": 0,
+                },
             )
         answer = _object(response.content)
         call.set(**self._told("background", answer.get("usage")))

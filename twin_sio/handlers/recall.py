@@ -47,24 +47,32 @@ class Recall:
         self.late: Counter[str] = Counter()  # for the operator
 
     async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
-        page, where = self._messages.page, (ask.user_id, ask.conversation_id)
-        # An answer is younger than the messages that were sent while it was made: it may stand after `ask`.
-        earlier, later = await asyncio.gather(
-            page(*where, before=ask.seq, after=None, limit=limit),
-            page(*where, before=None, after=ask.seq, limit=_ANSWERS_AFTER),
-        )
         answers: dict[str | None, Event] = {}
-        for event in (*earlier.events, *later.events):
+        events = await self._around(ask, limit)
+        for event in events:
             if event.type == "twin_message" and event.payload["text"]:
                 answers[event.in_response_to] = event
         said: list[Said] = []
-        for event in earlier.events:
-            if event.type != "user_message":
+        for event in events:
+            if event.type != "user_message" or event.seq >= ask.seq:
                 continue
             said.append(Said("user", event.payload["text"], event.seq))
             if (answer := answers.get(event.message_id)) is not None:
                 said.append(Said("assistant", answer.payload["text"], answer.seq))
         return said[-limit:]
+
+    async def _around(self, ask: Ask, limit: int) -> Sequence[Event]:
+        """`limit` lines before `ask` and what stands after it: an answer is younger than the messages that were sent
+        while it was made."""
+        page, where = self._messages.page, (ask.user_id, ask.conversation_id)
+        newest = (await page(*where, before=None, after=None, limit=limit)).events
+        if newest and newest[-1].seq <= ask.seq:  # as a rule: nothing came after it
+            return newest
+        earlier, later = await asyncio.gather(
+            page(*where, before=ask.seq, after=None, limit=limit),
+            page(*where, before=None, after=ask.seq, limit=_ANSWERS_AFTER),
+        )
+        return *earlier.events, *later.events
 
     async def known(self, user_id: str) -> Known:
         return await self._profiles.get(user_id)

@@ -127,7 +127,8 @@ class Turns(Protocol):
         ...
 
     async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
-        """Take the conversation's lease if it is free or expired; times are the database's own."""
+        """Take the conversation's lease if it is free or expired; times are the database's own. A crash of the store
+        may take it back: then it cannot be renewed."""
         ...
 
     async def renew(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
@@ -143,7 +144,8 @@ class Turns(Protocol):
         ...
 
     async def begin(self, turn: Turn, generation_id: str) -> Turn | None:
-        """Make it running under a fresh generation, one attempt more; None where it has moved on meanwhile."""
+        """Make it running under a fresh generation, one attempt more; None where it has moved on meanwhile. A crash of
+        the store may take it back: then the generation cannot be settled."""
         ...
 
     async def checkpoint(self, turn: Turn, partial: str) -> Turn | None:

@@ -51,6 +51,7 @@ UNFINISHED = ("queued", "running", "settled")
 _APPEND_TRIES = 200
 _TITLE_CHARACTERS = 60
 _LEARN_WITHIN = timedelta(days=1)
+_NOW = WriteConcern(w=1, j=False)
 _HELD = timedelta(minutes=1)  # that a version is told by one worker alone: longer than any takes
 _WITHOUT_VECTOR = {"vector": 0, "vector_of": 0}  # a message's vector stands beside it, and is read by nobody but recall
 
@@ -407,12 +408,19 @@ def _until(lease_s: float) -> Doc:
 
 
 class MongoTurns:
-    """`Turns`: a document per answer, a lease per conversation on the database's clock."""
+    """`Turns`: a document per answer, a lease per conversation on the database's clock.
+
+    Taking a lease and beginning an answer do not wait for the journal: where a crash of MongoDB takes either back, the
+    answer cannot be settled (which waits, and asks for both) and is made again.
+    """
 
     def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None) -> None:
         self._sealer = sealer or Sealer()
         self._turns: AsyncIOMotorCollection[Doc] = db["turns"]
         self._leases: AsyncIOMotorCollection[Doc] = db["conversations"]
+        self._turns_now, self._leases_now = (
+            one.with_options(write_concern=_NOW) for one in (self._turns, self._leases)
+        )
         self._clock = clock
 
     @_stored
@@ -448,7 +456,7 @@ class MongoTurns:
         grant = [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in taken.items()}}]
         for _ in range(2):
             with contextlib.suppress(DuplicateKeyError):  # two upserts met; the document is there now
-                found = await self._leases.find_one_and_update(
+                found = await self._leases_now.find_one_and_update(
                     key, grant, {"owner": 1}, upsert=True, return_document=ReturnDocument.AFTER
                 )
                 return bool(found is not None and found["owner"] == owner)
@@ -473,7 +481,7 @@ class MongoTurns:
 
     @_stored
     async def begin(self, turn: Turn, generation_id: str) -> Turn | None:
-        found = await self._turns.find_one_and_update(
+        found = await self._turns_now.find_one_and_update(
             {**_key(turn), "state": {"$in": ["queued", "running"]}, "generation_id": turn.generation_id},
             {"$set": {"state": "running", "generation_id": generation_id}, "$inc": {"attempts": 1}},
             return_document=ReturnDocument.AFTER,
