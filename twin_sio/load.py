@@ -94,13 +94,14 @@ class Load:
 
     def __call__(self) -> float:
         """The nearest of the watermarks, as a share of it: 1.0 is reached."""
-        marks = self._marks
-        shares = (
-            (self._lag_s * 1000, marks.lag_ms),
-            (self._running(), marks.generations),
-            (self._memory / _MB, marks.memory_mb),
-        )
-        return max((now / mark for now, mark in shares if mark), default=0.0)
+        marks, nearest = self._marks, 0.0
+        if marks.lag_ms:
+            nearest = self._lag_s * 1000 / marks.lag_ms
+        if marks.generations:
+            nearest = max(nearest, self._running() / marks.generations)
+        if marks.memory_mb:
+            nearest = max(nearest, self._memory / _MB / marks.memory_mb)
+        return nearest
 
     async def run(self) -> None:
         """Watch until cancelled."""

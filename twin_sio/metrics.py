@@ -22,6 +22,7 @@ from twin_sio.handlers.recall import Recall
 from twin_sio.handlers.turns import TurnRunner
 from twin_sio.jobs import JobStats, Queue
 from twin_sio.load import Load
+from twin_sio.protocol import CLIENT_EVENTS
 from twin_sio.sockets import SocketServer
 from twin_sio.store import Outbox, Statistics
 
@@ -132,7 +133,8 @@ class ServerMetrics(CommonMetrics):
         self._learnt = _Learnt(self.registry)
         events = Counter("twin_events", "Events handled.", ["type"], registry=self.registry)
         errors = Counter("twin_errors", "Errors told to clients.", ["code"], registry=self.registry)
-        gateway.on_handled = lambda name: events.labels(name).inc()
+        handled = {name: events.labels(name) for name in CLIENT_EVENTS}  # looked up once: it is said of every event
+        gateway.on_handled = lambda name: handled[name].inc()
         gateway.on_error = lambda code: errors.labels(code).inc()
 
     async def render(self) -> bytes:
