@@ -8,19 +8,27 @@ export interface ContextOptions {
   readonly everyMs?: number;
 }
 
-/** Begin; returns how to stop. Sends only what has changed since it was sent last, in place of what was there. */
+/** Begin; returns how to stop. Sends what has changed since it was sent last, in place of what was there, and the same
+ * again before the server would forget it. */
 export function reportContext(client: TwinClient, options: ContextOptions): () => void {
+  const every = options.everyMs ?? 60_000;
   let sent = "";
+  let againAt = Infinity;
   const look = (): void => {
     const context = options.read();
     const text = JSON.stringify(context);
-    if (text === sent || client.state.connection !== "online") return;
+    if ((text === sent && Date.now() < againAt) || client.state.connection !== "online") return;
     sent = text;
-    client.updateContext(context, "replace").catch(() => {
-      if (sent === text) sent = ""; // the next look sends it again
-    });
+    againAt = Infinity;
+    client.updateContext(context, "replace").then(
+      ({ expires_at: end }) => {
+        if (end && sent === text) againAt = Date.now() + Math.max(every, (Date.parse(end) - Date.now()) / 2);
+      },
+      () => {
+        if (sent === text) sent = ""; // the next look sends it again
+      },
+    );
   };
-  const every = options.everyMs ?? 60_000;
   const timer = every > 0 ? setInterval(look, every) : undefined;
   const unsubscribe = client.subscribe(look);
   const unhook = onNavigation(look);

@@ -27,3 +27,23 @@ test("what the host app shows reaches the next prompt, and only changes are sent
   stop();
   client.close();
 });
+
+test("what the host app goes on showing is sent again before the server forgets it", async () => {
+  const service = inject("service");
+  const client = connect({ url: service.url, getToken: () => mint(service, `idle-${Date.now()}`), transports: ["websocket"], outbox: new MemoryOutbox() });
+  const sent: unknown[] = [];
+  const update = client.updateContext.bind(client);
+  client.updateContext = async (context, mode) => {
+    const receipt = await update(context, mode);
+    expect(Date.parse(receipt.expires_at!)).toBeGreaterThan(Date.now() + 3_600_000);
+    sent.push(context);
+    return { ...receipt, expires_at: new Date(Date.now() + 400).toISOString() }; // it would be a day
+  };
+  const stop = reportContext(client, { read: () => ({ page: "/same" }), everyMs: 50 });
+  const began = Date.now();
+  await expect.poll(() => sent.length).toBe(3);
+  expect(Date.now() - began).toBeGreaterThan(350);
+  expect(sent).toEqual(Array(3).fill({ page: "/same" }));
+  stop();
+  client.close();
+});
