@@ -68,6 +68,7 @@ _COMPLETE = {
         ({"mongodb_url": "mongodb://x", "redis_url": "redis://x", "openai_base_url": "http://x"}, "TWIN_JWT_SECRET"),
         ({**_COMPLETE, "jwt_secret": "too short"}, "TWIN_JWT_SECRET"),
         ({**_COMPLETE, "jwt_previous_secrets": "x" * 32 + ",short"}, "TWIN_JWT_PREVIOUS_SECRETS"),
+        ({"admin_ui_secret": "too short"}, "TWIN_ADMIN_UI_SECRET"),
         ({"trusted_proxies": "10.0.0.0/8 everybody"}, "TWIN_TRUSTED_PROXIES"),
         ({"jwt_algorithms": "HS256 RS256"}, "TWIN_JWT_ALGORITHMS"),
     ],

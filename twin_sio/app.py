@@ -21,6 +21,7 @@ import structlog
 from aiohttp import web
 
 from twin_sio import clock, tracing
+from twin_sio.adminui import AdminUi
 from twin_sio.agent import Embedder, Extractor, Known, prompts
 from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extract import ModelExtractor, RulesExtractor
@@ -338,7 +339,7 @@ class Service:
         self._rest = rest
         self._gateway = gateway
         self._sockets = sockets
-        self._metrics = ServerMetrics(parts.watched, gateway, sockets, parts.load, parts.statistics)
+        self.metrics = ServerMetrics(parts.watched, gateway, sockets, parts.load, parts.statistics)
         self.port = 0
 
     def routes(self) -> web.Application:
@@ -370,7 +371,7 @@ class Service:
         return web.json_response({"ready": ready, **checks}, status=200 if ready else 503)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
-        body = await self._metrics.render()
+        body = await self.metrics.render()
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def drain(self, patience_s: float) -> None:
@@ -442,6 +443,18 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             new_id=clock.new_id,
         )
         instance = Service(settings, parts, sockets, gateway, door, rest)
+        if settings.admin_ui_secret.get_secret_value():
+            admin_ui = AdminUi(
+                sockets,
+                gateway,
+                secret=settings.admin_ui_secret.get_secret_value(),
+                knock=lambda request: parts.limits.knock(shared.peers.of(request)),
+                handled=lambda: instance.metrics.handled,
+                instance=parts.delivery.channels.instance,
+                clock=clock.now,
+            )
+            telling = asyncio.create_task(admin_ui.run())
+            stack.callback(telling.cancel)
         runner = web.AppRunner(instance.routes(), shutdown_timeout=1.0, access_log=None)
         stack.push_async_callback(_close, sockets, runner)
         watching = asyncio.create_task(parts.load.run())

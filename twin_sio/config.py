@@ -245,6 +245,9 @@ class Settings(BaseSettings):
     worker_port: int = _env(
         "TWIN_WORKER_PORT", 0, "port of a worker's /healthz and /metrics, on TWIN_HOST; 0: none", ge=0, le=65535
     )
+    admin_ui_secret: SecretStr = _env(
+        "TWIN_ADMIN_UI_SECRET", SecretStr(""), "password of the Socket.IO Admin UI, 32 bytes or more; empty: no /admin"
+    )
     tls_cert: Path | None = _env("TWIN_TLS_CERT", None, "certificate chain (PEM), for those without a proxy")
     tls_key: Path | None = _env("TWIN_TLS_KEY", None, "its private key (PEM)")
     cors_origins: Words = _env(
@@ -284,6 +287,8 @@ class Settings(BaseSettings):
             Peers(self.trusted_proxies)
         except ValueError:
             raise ConfigError("TWIN_TRUSTED_PROXIES holds what is no address and no network.") from None
+        if 0 < len(self.admin_ui_secret.get_secret_value().encode()) < SECRET_MIN_BYTES:
+            raise ConfigError("TWIN_ADMIN_UI_SECRET must be 32 bytes or more, or empty.")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("TWIN_TLS_CERT and TWIN_TLS_KEY are set together or not at all.")
         if not self.score_tentative <= self.score_demote <= self.score_apply:

@@ -185,7 +185,7 @@ class Gateway:
         try:
             async with asyncio.timeout(_ADMISSION_S):
                 connection = await self._admit(sid, knock)
-            self._refuse_while_draining()  # it may have begun since
+            self.refuse_while_draining()  # it may have begun since
         except Refused as refused:
             self.on_error(refused.reason)
             raise
@@ -203,7 +203,7 @@ class Gateway:
         return Refused("unavailable", text, retryable=True, retry_after_ms=2_000)
 
     async def _admit(self, sid: str, knock: Knock) -> _Connection:
-        self._refuse_while_draining()
+        self.refuse_while_draining()
         await self._limits.knock(self._peers.of(knock.request))
         try:
             sent = parse_auth(knock.auth)
@@ -234,7 +234,8 @@ class Gateway:
         self._limits.hit["knocks"] += not is_open
         return is_open
 
-    def _refuse_while_draining(self) -> None:
+    def refuse_while_draining(self) -> None:
+        """Raises `Refused` once this instance sends everybody elsewhere."""
         if self.draining:
             raise Refused("draining", "This server goes away: try another.", retryable=True, retry_after_ms=500)
 

@@ -132,10 +132,17 @@ class ServerMetrics(CommonMetrics):
         self._statistics = statistics
         self._learnt = _Learnt(self.registry)
         events = Counter("twin_events", "Events handled.", ["type"], registry=self.registry)
+        self._events = events
         errors = Counter("twin_errors", "Errors told to clients.", ["code"], registry=self.registry)
         handled = {name: events.labels(name) for name in CLIENT_EVENTS}  # looked up once: it is said of every event
         gateway.on_handled = lambda name: handled[name].inc()
         gateway.on_error = lambda code: errors.labels(code).inc()
+
+    @property
+    def handled(self) -> int:
+        """Events handled, of all types."""
+        (family,) = self._events.collect()
+        return int(sum(one.value for one in family.samples if one.name.endswith("_total")))
 
     async def render(self) -> bytes:
         with suppress(StorageUnavailable):  # then they are as they were

@@ -27,6 +27,7 @@ from socketio import packet as socketio_packet
 from twin_sio.clock import monotonic
 
 NAMESPACE = "/"
+ADMIN = "/admin"
 PACKET_MAX_BYTES = 100_000
 _ODD_PACKET = "49"
 POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at once
@@ -39,6 +40,7 @@ _UNSENT_MAX_BYTES = 128 * 1024
 _UPGRADE_S = 10.0
 _FAREWELL_S = 2.0
 _STRANGER_LOOK_S = 1.0
+_ADMIN_HELD_MAX_BYTES = 64 * 1024
 
 
 # The library logs what clients sent; we log ourselves, and never that.
@@ -291,12 +293,18 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     `on_event(sid, name, args, ack_id)` is called for each event in the order of arrival and must not wait;
     `on_malformed(sid)` for each frame that is none; `on_connected(sid)` right after the client was told that it is
     connected, so that what it emits comes first. `on_knock(environ)` says whether a socket may be opened at all.
+
+    `on_admin(request, auth)`, where it is set, says why somebody may not come into the namespace /admin (None:
+    welcome); `on_admin_in(eio_sid)` follows for who may. A socket is in one namespace only, and who is in /admin is no
+    connection to anybody else: the manager does not know of it, it hears `tell_admin` alone, and may say nothing.
     """
 
     on_event: Callable[[str, str, list[Any], int | None], None]
     on_malformed: Callable[[str], None]
     on_connected: Callable[[str], None]
     on_knock: Callable[[Mapping[str, Any]], bool]
+    on_admin: Callable[[web.Request, object], Awaitable[Mapping[str, Any] | None]] | None = None
+    on_admin_in: Callable[[str], None]
 
     def __init__(
         self,
@@ -323,6 +331,9 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         self._handshake_s = handshake_s
         self._by_sid: dict[str, Any] = {}
         self.lines: dict[str, Line] = {}
+        self.admins: set[str] = set()
+        self.opened = 0
+        self.closed = 0
         self._closing: set[asyncio.Future[None]] = set()
         self.eio.create_queue = Outbox
         self.eio.start_background_task = self._start_for_socket
@@ -372,6 +383,20 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     def sockets(self) -> int:
         """Engine.IO sockets of this instance, whether let in or not."""
         return len(self.eio.sockets) + len(self.lines)
+
+    @property
+    def polling(self) -> int:
+        """Engine.IO sockets without a WebSocket, for now or for good."""
+        return sum(not socket.upgraded for socket in self.eio.sockets.values())
+
+    def tell_admin(self, eio_sid: str, name: str, payload: Mapping[str, Any]) -> None:
+        """An event to one who is in /admin; cut where it does not read."""
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is None or socket.closed:
+            return
+        socket.queue.put_nowait(Message(b'2%s,["%s",%s]' % (ADMIN.encode(), name.encode(), orjson.dumps(payload))))
+        if _held(socket) > _ADMIN_HELD_MAX_BYTES:
+            self._cut(socket)
 
     @property
     def held_by_all(self) -> int:
@@ -468,6 +493,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             return {"code": "rate_limited"}  # the body of a 401; clients come back by themselves
         socket = self.eio.sockets[eio_sid]
         socket.handle_post_request = functools.partial(self._take_post, socket)
+        self.opened += 1
         await super()._handle_eio_connect(eio_sid, environ)
         self._expect_entry(eio_sid)
         return None
@@ -496,7 +522,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     def _close_stranger(self, eio_sid: str) -> None:
         socket = self.eio.sockets.get(eio_sid)
-        if socket is None or socket.closed:
+        if socket is None or socket.closed or eio_sid in self.admins:
             return
         sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
         loop = asyncio.get_running_loop()
@@ -510,8 +536,11 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             self._cut(socket)
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
-        if self.manager.sid_from_eio_sid(eio_sid, NAMESPACE) is not None or (namespace or NAMESPACE) != NAMESPACE:
+        if self._is_in(eio_sid) or (namespace or NAMESPACE) not in (NAMESPACE, ADMIN):
             await self._refuse_connect(eio_sid, (namespace or NAMESPACE)[:64])
+            return
+        if namespace == ADMIN:
+            await self._let_admin_in(eio_sid, data)
             return
         await super()._handle_connect(eio_sid, namespace, data)
         socket = self.eio.sockets.get(eio_sid)
@@ -523,9 +552,28 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         if sid is not None and self.manager.is_connected(sid, NAMESPACE):
             self.on_connected(sid)
 
-    async def _refuse_connect(self, eio_sid: str, namespace: str) -> None:
-        """A second CONNECT, or a namespace that does not exist: nothing is registered for either, and whoever goes on
-        asking is closed."""
+    def _is_in(self, eio_sid: str) -> bool:
+        return eio_sid in self.admins or self.manager.sid_from_eio_sid(eio_sid, NAMESPACE) is not None
+
+    async def _let_admin_in(self, eio_sid: str, auth: object) -> None:
+        if self.on_admin is None:
+            await self._refuse_connect(eio_sid, ADMIN)
+            return
+        refusal = await self.on_admin(self.environ[eio_sid]["aiohttp.request"], auth)
+        socket = self.eio.sockets.get(eio_sid)
+        if socket is None or socket.closed:
+            return
+        if refusal is not None or self._is_in(eio_sid):
+            await self._refuse_connect(eio_sid, ADMIN, refusal)
+            return
+        self.admins.add(eio_sid)
+        welcome = self.packet_class(socketio_packet.CONNECT, data={"sid": self.eio.generate_id()}, namespace=ADMIN)
+        await self._send_packet(eio_sid, welcome)
+        self.on_admin_in(eio_sid)
+
+    async def _refuse_connect(self, eio_sid: str, namespace: str, refusal: Mapping[str, Any] | None = None) -> None:
+        """A second CONNECT, a namespace that does not exist or is not for everybody: nothing is registered for any of
+        them, and whoever goes on asking is closed."""
         socket = self.eio.sockets.get(eio_sid)
         if socket is None:
             return
@@ -534,18 +582,17 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             self._drop(eio_sid)
         if socket.refusals >= _REFUSALS_MAX:
             return
-        refusal = self.packet_class(
-            socketio_packet.CONNECT_ERROR,
-            data={"code": "session_invalid", "message": "There is one namespace: /.", "retryable": False},
-            namespace=namespace,
-        )
-        await self._send_packet(eio_sid, refusal)
+        no_such = {"code": "session_invalid", "message": "There is one namespace: /.", "retryable": False}
+        packet = self.packet_class(socketio_packet.CONNECT_ERROR, data=refusal or no_such, namespace=namespace)
+        await self._send_packet(eio_sid, packet)
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         socket = self.eio.sockets.get(eio_sid)
         ping = getattr(socket, "ping_task", None)
         if ping is not None and ping is not asyncio.current_task():
             ping.cancel()
+        self.admins.discard(eio_sid)
+        self.closed += 1
         await super()._handle_eio_disconnect(eio_sid, reason)
         if socket is not None and reason == self.reason.PING_TIMEOUT:
             # The library says goodbye and waits for it to be read, which whoever is silent may never do.
@@ -564,6 +611,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         if kind == socketio_packet.CONNECT:
             await self._handle_connect(eio_sid, args[0], args[1])
         elif kind == socketio_packet.DISCONNECT:
+            self.admins.discard(eio_sid)
             await self._handle_disconnect(eio_sid, NAMESPACE, self.reason.CLIENT_DISCONNECT)
             self._expect_entry(eio_sid)
         elif kind == socketio_packet.EVENT:
