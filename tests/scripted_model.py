@@ -2,7 +2,8 @@
 
 In-process: `async with ScriptedModel() as model`, then `model.base_url`, `model.script(...)`, `model.until(...)`.
 As a process: `python -m tests.scripted_model --port 0` prints `listening PORT`; `POST /control` takes
-`{"reset"?, "default"?, "scripts"?}` (fields of `Script`), `GET /control` tells what was seen (`ScriptedModel.seen`).
+`{"reset"?, "forget"?, "default"?, "scripts"?}` (fields of `Script`), `GET /control` tells what was seen
+(`ScriptedModel.seen`).
 """
 
 from __future__ import annotations
@@ -118,6 +119,13 @@ class ScriptedModel:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    def forget(self) -> None:
+        """Drop what only grows: the requests, and the peaks of the texts that no answer runs for."""
+        self.requests.clear()
+        self.peers.clear()
+        self.running_by_text = +self.running_by_text
+        self.peak_by_text = {text: self.peak_by_text[text] for text in self.running_by_text}
+
     def script(self, **fields: Any) -> None:
         """Set the behaviour of the next request, or of those whose last user message holds `contains`."""
         script = Script.of(**fields)
@@ -185,6 +193,8 @@ class ScriptedModel:
         if wanted.get("reset"):
             self.reset()
             self.default = Script()
+        if wanted.get("forget"):
+            self.forget()
         if "default" in wanted:
             self.default = Script.of(**wanted["default"])
         for fields in wanted.get("scripts", ()):

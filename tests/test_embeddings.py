@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -47,3 +49,19 @@ async def test_an_endpoint_that_fails_is_model_unavailable(server, script):
     await embedder.close()
     with pytest.raises(ModelUnavailable):
         await EndpointEmbedder(0.5, base_url="http://127.0.0.1:9/v1", api_key="k", model="bag").embed(["x"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+async def test_what_was_embedded_is_not_kept_in_memory() -> None:
+    embedder = LocalEmbedder(0.3)
+    said = [f"number {n} is a text of words that nobody has said before and that nobody repeats" for n in range(6000)]
+    await embedder.embed(said[:400])
+    before = _memory_mib()
+    for start in range(400, len(said), 20):
+        await embedder.embed(said[start : start + 20])
+    assert _memory_mib() - before < 5
+
+
+def _memory_mib() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20

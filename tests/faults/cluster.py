@@ -21,7 +21,7 @@ from tests.faults.wire import Wire
 from tests.processes import Process, environment, started, token_of
 from twin_sio.client import Backoff, Message, TwinClient
 from twin_sio.clock import new_id
-from twin_sio.local import Mongod, RedisServer, start_mongod, start_redis
+from twin_sio.local import Mongod, RedisServer, free_port, start_mongod, start_redis
 
 DATABASE = "faults"
 Fault = Callable[["Cluster", Scale], Awaitable[Figures]]
@@ -102,9 +102,7 @@ class Cluster:
             **variables,
         )
         self.servers = list(await asyncio.gather(*(self.process("server") for _ in range(servers))))
-        self.worker = Process("worker", self.folder, self.environment)
-        self.worker.start()
-        self._stack.push_async_callback(asyncio.to_thread, self.worker.stop)
+        self.worker = self.one_more_worker()
         self.balancer = await self._stack.enter_async_context(
             Wire(lambda: [one.port for one in self.servers if one.alive])
         )
@@ -115,6 +113,15 @@ class Cluster:
         running = await started(Process(module, self.folder, env, *args))
         self._stack.push_async_callback(asyncio.to_thread, running.stop, 3.0)
         return running
+
+    def one_more_worker(self) -> Process:
+        """A worker, started, with its metrics at its `port`; stopped with the cluster."""
+        port = free_port()
+        worker = Process("worker", self.folder, {**self.environment, "TWIN_WORKER_PORT": str(port)})
+        worker.port = port
+        worker.start()
+        self._stack.push_async_callback(asyncio.to_thread, worker.stop)
+        return worker
 
     @asynccontextmanager
     async def one_more(self, **variables: Any) -> AsyncIterator[int]:
@@ -167,7 +174,10 @@ class Cluster:
 
     async def script(self, contains: str, **fields: Any) -> None:
         """How the model answers messages that hold `contains` (`tests.scripted_model.Script`)."""
-        body = {"scripts": [{"contains": contains, **fields}]}
+        await self.tell_model(scripts=[{"contains": contains, **fields}])
+
+    async def tell_model(self, **body: Any) -> None:
+        """What else its `/control` takes: a `default` for all messages, to `forget` what it has seen."""
         async with self._http.post(f"{self.model.url}/control", json=body) as response:
             response.raise_for_status()
 
@@ -223,7 +233,11 @@ class Cluster:
 
     async def metrics(self, server: int) -> dict[str, float]:
         """The server's plain gauges and counters."""
-        async with self._http.get(f"{self.servers[server].url}/metrics") as response:
+        return await self.metrics_of(self.servers[server])
+
+    async def metrics_of(self, process: Process) -> dict[str, float]:
+        """Of any server or worker."""
+        async with self._http.get(f"{process.url}/metrics") as response:
             lines = [line.rpartition(" ") for line in (await response.text()).splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in lines}
 

@@ -15,6 +15,7 @@ from tests.faults.record import DURABLE
 from tests.processes import token_of
 
 AT_ONCE = 64
+CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)
 
 
 class Light:
@@ -42,7 +43,10 @@ class Light:
                 async with self._swarm.gate:
                     ws = await self._open()
                 if ws is not None:
-                    await self._read(ws)
+                    try:
+                        await self._read(ws)
+                    finally:
+                        await ws.close()
             except (aiohttp.ClientError, OSError, TimeoutError):
                 delay += 0.2
             self._down()
@@ -58,7 +62,7 @@ class Light:
         url = servers[self._attempt % len(servers)]
         self._attempt += 1
         at = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
-        ws = await self._swarm.http.ws_connect(at, max_msg_size=0)
+        ws = await self._swarm.http.ws_connect(at, max_msg_size=0, timeout=CLOSING)
         auth = {"token": token_of(self.user), "session_id": self.session}
         await ws.send_str("40" + json.dumps(auth if self.last is None else {**auth, "last_seq": self.last}))
         async with asyncio.timeout(10):
@@ -111,9 +115,10 @@ class Swarm:
     def __init__(self, servers: Callable[[], Sequence[str]]) -> None:
         self.servers = servers
         self.clients: list[Light] = []
+        self.left = 0
         self.changed = asyncio.Event()
         self.gate = asyncio.Semaphore(AT_ONCE)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[Light, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
         self.http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
@@ -122,16 +127,24 @@ class Swarm:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self.http.close()
 
     def add(self, user: str, server: int) -> Light:
         client = Light(self, user, server)
         self.clients.append(client)
-        self._tasks.append(asyncio.create_task(client.run()))
+        self._tasks[client] = asyncio.create_task(client.run())
         return client
+
+    async def leave(self, client: Light) -> None:
+        """Close its connection for good."""
+        self.clients.remove(client)
+        self.left += 1
+        task = self._tasks.pop(client)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     async def until(self, holds: Callable[[Light], object], timeout: float) -> None:
         """Wait until it holds for every client."""

@@ -69,7 +69,11 @@ class LocalEmbedder(_Vectors, Embedder):
 
     def _load(self) -> Any:
         place = Path(str(self._library.__file__)).parent
-        return self._library.WordLlama.load(cache_dir=place, disable_download=True)
+        loaded = self._library.WordLlama.load(cache_dir=place, disable_download=True)
+        # Its tokenizer keeps 10,000 of the pieces that it has encoded, and as this one splits at no spaces, a piece is
+        # a whole text: 50 MiB of users' words that nobody asks for again and no erasure reaches.
+        loaded.tokenizer.model._resize_cache(0)
+        return loaded
 
 
 class EndpointEmbedder(_Vectors, Embedder):

@@ -1,0 +1,112 @@
+"""The short form of the soak, and its verdict; `make soak` runs the full one."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.faults import steady
+from tests.faults.cluster import Cluster
+from tests.faults.soak import Plan, Soak
+from tests.faults.steady import Life, Sample
+
+HALF_HOUR = 30 * 60
+
+
+@pytest.mark.xdist_group("faults")  # one cluster is enough
+async def test_under_load_with_a_killed_server_and_a_redis_that_stands_still_nothing_is_lost_or_left_over(
+    cluster: Cluster,
+) -> None:
+    plan = Plan(
+        length_s=20,
+        people=12,
+        pause_s=1.0,
+        lights_s=0.5,
+        fault_s=(1.0, 3.0),
+        sample_s=1.0,
+        kinds=("server killed", "Redis stopped"),
+    )
+    outcome = await Soak(cluster, plan).run()
+    assert outcome.is_whole
+    assert outcome.figures.passed, outcome.figures
+    assert {kind for _, kind, _ in outcome.marks} == {"server killed", "Redis stopped"}
+
+
+def a_life(
+    memory: Callable[[float], float],
+    *,
+    length_s: float = HALF_HOUR,
+    tasks: Callable[[float], float] = lambda _: 100.0,
+    connections: Callable[[float], float] = lambda _: 70.0,
+) -> Life:
+    """A server's life with a sample each 5 s, whose figures are these functions of the time."""
+    life = Life("server 1", 1)
+    for at in range(0, int(length_s), 5):
+        life.samples.append(Sample(at, memory(at), 100, tasks(at), connections(at)))
+    return life
+
+
+def noise(seed: int, width: float) -> Callable[[], float]:
+    choose = random.Random(seed)
+    return lambda: choose.gauss(0, width)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_leak_of_a_mib_a_minute_is_seen_through_noise(seed: int) -> None:
+    shake = noise(seed, 3.0)
+    found = steady.memory(a_life(lambda at: 110 + at / 60 + shake()))
+    assert found is not None
+    assert not found.is_flat
+    assert found.slope_h == pytest.approx(60, abs=10)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_flat_and_noisy_memory_is_no_leak(seed: int) -> None:
+    shake = noise(seed, 3.0)
+    found = steady.memory(a_life(lambda at: 110 + 4 * math.sin(at / 90) + shake() + (30 if at % 400 < 10 else 0)))
+    assert found is not None
+    assert found.is_flat
+
+
+def test_what_a_process_takes_until_it_is_warm_is_no_leak() -> None:
+    found = steady.memory(a_life(lambda at: 80 + min(at, 500) / 10))
+    assert found is not None
+    assert found.is_flat
+
+
+def test_one_step_after_which_all_stays_as_it_is_is_no_leak_but_a_rising_staircase_is() -> None:
+    one = steady.memory(a_life(lambda at: 110 + (5 if at > 1200 else 0)))
+    stairs = steady.memory(a_life(lambda at: 110 + 4 * (at // 240)))
+    assert one is not None
+    assert one.is_flat
+    assert stairs is not None
+    assert not stairs.is_flat
+
+
+def test_a_life_that_was_too_short_is_not_judged() -> None:
+    assert steady.memory(a_life(lambda at: 100 + at, length_s=200)) is None
+
+
+def test_tasks_may_follow_the_connections_and_not_grow_beside_them() -> None:
+    def rising(at: float) -> float:
+        return 50 + 10 * (at // 180)
+
+    follows = steady.tasks(a_life(lambda _: 100, tasks=lambda at: 20 + 4 * rising(at), connections=rising))
+    leaks = steady.tasks(a_life(lambda _: 100, tasks=lambda at: 20 + 4 * rising(at) + at / 30, connections=rising))
+    assert follows is not None
+    assert follows.is_flat
+    assert leaks is not None
+    assert not leaks.is_flat
+
+
+def test_the_picture_has_a_line_for_each_life_and_a_mark_for_each_fault() -> None:
+    lives = [a_life(lambda at: 110 + at / 600), a_life(lambda _: 90, length_s=600)]
+    drawn = ElementTree.fromstring(steady.picture(lives, [(60, "1"), (700, "2")]))
+    names = [one.tag.rpartition("}")[2] for one in drawn.iter()]
+    texts = [one.text for one in drawn.iter() if one.tag.endswith("text")]
+    assert names.count("polyline") == len(lives) * len(steady.PANELS)
+    assert {"1", "2", "minutes", *(title for title, _ in steady.PANELS)} <= set(texts)
