@@ -146,7 +146,7 @@ PANELS: tuple[tuple[str, Callable[[Sample], float | None]], ...] = (
 def picture(lives: Sequence[Life], marks: Sequence[tuple[float, str]]) -> str:
     """Every figure of `PANELS` over the minutes of the run, a line for each life and a mark for each fault, as SVG."""
     end = max((one.samples[-1].at for one in lives if one.samples), default=1.0) or 1.0
-    names = list(dict.fromkeys(life.name for life in lives))
+    names = sorted({life.name for life in lives}, key=lambda name: (name[0].isupper(), name))  # ours, then the engines
     colour = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     height = TOP + len(PANELS) * (PANEL + GAP)
     parts = [_legend(colour)]
