@@ -1,6 +1,6 @@
 """What a chunk, an event, a connection and a first token cost: ours beside others, interleaved in one run.
 
-`make bench` (about six minutes) writes the tables and the picture of docs/performance.md. Everything runs on this
+`make bench` (about twenty minutes) writes the tables and the picture of docs/performance.md. Everything runs on this
 machine's loopback, servers, devices, MongoDB and Redis together; so read ratios, not microseconds.
 """
 
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,6 +197,66 @@ class Run:
             self.progress.advance(task)
         return found
 
+    async def instances(self) -> dict[str, tuple[float, list[float]]]:
+        """With Redis, per contestant: CPU us of two instances per chunk and device where the chunks of one go to a
+        device of its own and to two of the other; and CPU us of one per chunk and device of its own while none, one,
+        two others stream to users of their own."""
+        found = {}
+        of_one = ("twin_sio", "Node socket.io + Redis", "python-socketio + Redis")
+        task = self.progress.add_task("several instances", total=4 * len(of_one))
+        for name in of_one:
+            here = self.servers[name]
+            async with AsyncExitStack() as stack:
+                others: list[Contestant] = []
+                alone = [await self._beside(here, others)]
+                self.progress.advance(task)
+                for _ in range(2):
+                    others.append(Contestant(name, here.argv, here.kind, here.env))
+                    await others[-1].start()
+                    stack.push_async_callback(others[-1].stop)
+                    alone.append(await self._beside(here, others))
+                    self.progress.advance(task)
+                found[name] = (await self._across(here, others[0]), alone)
+                self.progress.advance(task)
+        return found
+
+    async def _across(self, here: Contestant, there: Contestant) -> float:
+        users = [f"across-{n}" for n in range(10)]
+        async with devices(here) as near, devices(there) as far:
+            for user in users:
+                await near.connect(user)
+                await far.connect(user)
+                await far.connect(user)
+            await settled(here)
+            await settled(there)
+            before = sum([(await one.ask(do="cpu"))["cpu_us"] for one in (here, there)])
+            await here.ask(do="emit", users=users, rounds=self.scale.rounds)
+            await near.have(self.scale.rounds * len(users))
+            await far.have(self.scale.rounds * len(users) * 2)
+            after = sum([(await one.ask(do="cpu"))["cpu_us"] for one in (here, there)])
+        return float(after - before) / (self.scale.rounds * len(users) * 3)
+
+    async def _beside(self, here: Contestant, others: Sequence[Contestant]) -> float:
+        everybody = [here, *others]
+        async with AsyncExitStack() as stack:
+            fleets = [await stack.enter_async_context(devices(one)) for one in everybody]
+            users = [[f"beside-{len(others)}-{number}-{n}" for n in range(10)] for number in range(len(everybody))]
+            for fleet, names in zip(fleets, users, strict=True):
+                for user in names * 3:
+                    await fleet.connect(user)
+            for one in everybody:
+                await settled(one)
+            before = (await here.ask(do="cpu"))["cpu_us"]
+            await asyncio.gather(
+                *(
+                    one.ask(do="stream", users=names, tokens=self.scale.rounds, rate=100)
+                    for one, names in zip(everybody, users, strict=True)
+                )
+            )
+            for fleet in fleets:
+                await fleet.have(self.scale.rounds * 30)
+            return float((await here.ask(do="cpu"))["cpu_us"] - before) / (self.scale.rounds * 30)
+
     async def first_token(self) -> tuple[float, float]:
         """Median ms to the first token: of the bare model call, and of a message through the whole service."""
         bare, whole = [], []
@@ -286,6 +346,7 @@ async def measured(run: Run) -> str:
     acks, connects = against(await run.acks(), raw), against(await run.connects(), raw)
     idle = await run.idle()
     streams = {rate: await run.streams(rate) for rate in (20, 50)}
+    together = await run.instances()
     bare, whole = await run.first_token()
     PICTURE.write_text(picture(sizes))
     rows: Table = [["CPU us (x raw)", *(f"a chunk, per device, of {size}" for size in SIZES), "an acknowledged event"]]
@@ -302,9 +363,15 @@ async def measured(run: Run) -> str:
             over, p99, share = streams[rate][name]
             cells += [f"{over:.2f}x", f"{p99:.0f} ms", f"{share * 100:.0f} %"]
         paced.append([name, *cells])
+    several: Table = [["CPU us with Redis", "a chunk to 3 devices, 2 of them elsewhere: both instances, per device"]]
+    several[0] += [f"one's own chunks, {count} busy others" for count in ("no", "one", "two")]
+    for name, (across, beside) in together.items():
+        several.append([name, f"{across:.1f}", *(f"{one:.1f}" for one in beside)])
     told = f"First token, median of {run.scale.asks}: bare model call {bare:.1f} ms, through the service {whole:.1f} ms"
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
-    return f"{machine}.\n\n{markdown(rows)}\n{markdown(paced)}\n{told} (+{whole - bare:.1f} ms).\n\n"
+    return (
+        f"{machine}.\n\n{markdown(rows)}\n{markdown(paced)}\n{markdown(several)}\n{told} (+{whole - bare:.1f} ms).\n\n"
+    )
 
 
 def write(generated: str) -> None:
