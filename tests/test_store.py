@@ -78,6 +78,20 @@ def turn(user: str, turn_id: str = "t1", order: float = 1.0, conversation: str =
     return Turn(user, turn_id, turn_id, conversation, "s", order, "queued", None, 0, False, "", now())
 
 
+async def test_turns_that_are_never_learned_from_do_not_stand_in_the_way_of_newer_ones(
+    mongod: Mongod, user: str
+) -> None:
+    client, database = mongo.connect(mongod.url, "unlearned_tests", 5000)
+    begun = now() - timedelta(hours=1)
+    for minute in range(4):
+        turns = mongo.MongoTurns(database, lambda minute=minute: begun + timedelta(minutes=minute))
+        stored = await turns.ensure(turn(user, f"t{minute}"))
+        await turns.close(stored, "complete")
+    newest = await mongo.MongoTurns(database, now).to_learn(60, 2)
+    client.close()
+    assert newest == [(user, "t3"), (user, "t2")]
+
+
 async def test_a_lease_has_one_owner_until_it_runs_out(db: mongo.Database, user: str) -> None:
     turns = mongo.MongoTurns(db, now)
     wins = await asyncio.gather(*(turns.acquire(user, "main", f"owner-{n}", 0.4) for n in range(10)))

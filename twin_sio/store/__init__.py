@@ -91,7 +91,8 @@ class Log(Protocol):
         ...
 
     async def to_correct(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
-        """`(user_id, message_id)` of feedback with a correction that no job has learned from after this time."""
+        """`(user_id, message_id)` of feedback with a correction that no job has learned from after this time; the
+        newest first, so that those from which nothing can be learned do not stand in the others' way."""
         ...
 
     async def corrected(self, user_id: str, message_id: str) -> None:
@@ -173,7 +174,8 @@ class Turns(Protocol):
         ...
 
     async def to_learn(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
-        """`(user_id, turn_id)` of answered turns that no job has learned from after this time."""
+        """`(user_id, turn_id)` of answered turns that no job has learned from after this time, the newest first: see
+        `Log.to_correct`."""
         ...
 
     async def learned(self, user_id: str, turn_id: str) -> None:

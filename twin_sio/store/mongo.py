@@ -303,7 +303,8 @@ class MongoLog:
         age_ms = {"$subtract": ["$$NOW", "$at"]}
         within_ms = _LEARN_WITHIN.total_seconds() * 1000
         due = {"$and": [{"$gt": [age_ms, older_than_s * 1000]}, {"$lt": [age_ms, within_ms]}]}
-        cursor = self._events.find({"to_correct": True, "$expr": due}, {"user_id": 1, "message_id": 1})
+        query = {"to_correct": True, "$expr": due}
+        cursor = self._events.find(query, {"user_id": 1, "message_id": 1}).sort("at", DESCENDING)
         return [(doc["user_id"], doc["message_id"]) for doc in await cursor.limit(limit).to_list(limit)]
 
     @_stored
@@ -550,7 +551,8 @@ class MongoTurns:
     async def to_learn(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
         now = self._clock()
         closed = {"$lt": now - timedelta(seconds=older_than_s), "$gt": now - _LEARN_WITHIN}
-        cursor = self._turns.find({"to_learn": True, "closed_at": closed}, {"user_id": 1, "turn_id": 1})
+        query = {"to_learn": True, "closed_at": closed}
+        cursor = self._turns.find(query, {"user_id": 1, "turn_id": 1}).sort("closed_at", DESCENDING)
         return [(doc["user_id"], doc["turn_id"]) for doc in await cursor.limit(limit).to_list(limit)]
 
     @_stored
