@@ -97,7 +97,7 @@ test("a message in the outbox of a page that died is sent by the next page, and 
 
 test("an answer survives the death of its server, and nothing is lost or doubled on any device", async () => {
   const user = newUser();
-  await control(service, "/script", { contains: user, count: 60, token_delay_s: 0.03 });
+  await control(service, "/script", { contains: user, count: 40, token_delay_s: 0.03 });
   const devices = [opened(user), opened(user), opened(user)];
   await Promise.all(devices.map(online));
   for (let n = 0; n < 4; n += 1) devices[n % 3]!.send(`${n} ${user}`);

@@ -138,7 +138,7 @@ async function eachOnAnotherServer(user: string): Promise<TwinClient[]> {
 
 test("a server that is told to stop in mid-stream sends its devices to the other, and they miss nothing", async () => {
   const user = newUser();
-  await control(service, "/script", { contains: user, count: 40, token_delay_s: 0.04 });
+  await control(service, "/script", { contains: user, count: 25, token_delay_s: 0.04 });
   const devices = await eachOnAnotherServer(user);
   const haveLeft = devices.map(left);
   const sent = devices.map((one, n) => one.send(`${n} ${user}`).id);
@@ -176,7 +176,7 @@ test("a MongoDB that is killed keeps what it acknowledged, and gets the rest aga
 
 test("while Redis hangs whoever is on the same server goes on, and the others are whole once it is back", async () => {
   const user = newUser();
-  await control(service, "/script", { contains: user, count: 40, token_delay_s: 0.04 });
+  await control(service, "/script", { contains: user, count: 25, token_delay_s: 0.04 });
   const devices = await eachOnAnotherServer(user);
   const sent = [devices[0]!.send(`first ${user}`)];
   await Promise.all(devices.map(inMidStream));
@@ -231,7 +231,7 @@ test("a device that was away for hundreds of events gets them without a gap, and
   network.down();
   await away.until((state) => state.connection === "offline");
   const said = away.send(`said offline ${user}`);
-  await control(service, "/write", { user, count: 500, bytes: 200 });
+  await control(service, "/write", { user, count: 250, bytes: 200 });
   await control(service, "/script", { contains: `long ${user}`, count: 100, token_delay_s: 0.03 });
   const asked = here.send(`long ${user}`);
   await inMidStream(here);
