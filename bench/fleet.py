@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import sys
@@ -13,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from twin_sio.cli.tokens import mint
 from twin_sio.config import DEV_SECRET
 
+_CHUNK = b"twin_message_chunk"
 NODE = Path(__file__).parent / "node" / "server.mjs"
 
 
@@ -56,7 +56,7 @@ class Contestant:
     async def _answer(self) -> dict[str, Any]:
         assert self.process is not None
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 120)
+        line = await asyncio.wait_for(self.process.stdout.readline(), 300)
         if not line:
             raise RuntimeError(f"{self.name} has ended")
         answer: dict[str, Any] = json.loads(line)
@@ -79,14 +79,94 @@ def python(module: str, *args: str) -> list[str]:
     return [sys.executable, "-m", f"bench.contestants.{module}", *args]
 
 
+class Device(asyncio.Protocol):
+    """A WebSocket reduced to what a measurement needs, so that it costs next to nothing beside what is measured."""
+
+    def __init__(self, fleet: Devices) -> None:
+        self._fleet = fleet
+        self._unread = b""
+        self._texts: asyncio.Queue[bytes] | None = asyncio.Queue()  # None: it only counts from now on
+        self._transport: Any = None
+        self._opened = asyncio.get_running_loop().create_future()
+
+    async def open(self, port: int, path: str) -> None:
+        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
+        key = base64.b64encode(os.urandom(16)).decode()
+        lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Upgrade: websocket", "Connection: Upgrade"]
+        lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""]
+        self._transport.write("\r\n".join(lines).encode())
+        await asyncio.wait_for(self._opened, 30)
+
+    async def receive(self) -> str:
+        assert self._texts is not None
+        return (await asyncio.wait_for(self._texts.get(), 30)).decode()
+
+    def count(self) -> None:
+        """Say nothing more of what comes, but to the fleet."""
+        texts, self._texts = self._texts, None
+        while texts is not None and not texts.empty():
+            self._take(texts.get_nowait())
+
+    def send(self, text: str) -> None:
+        self._send(0x81, text.encode())
+
+    def _send(self, kind: int, data: bytes) -> None:
+        size = len(data).to_bytes(1, "big") if len(data) < 126 else b"\x7e" + len(data).to_bytes(2, "big")
+        # Masked, as a client's frames must be (RFC 6455, 5.3): with zeros, which change nothing.
+        self._transport.write(bytes((kind, size[0] | 0x80)) + size[1:] + b"\0\0\0\0" + data)
+
+    def close(self) -> None:
+        self._transport.abort()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._opened.done():
+            self._opened.set_exception(exc or ConnectionResetError())
+
+    def data_received(self, data: bytes) -> None:
+        data = self._unread + data if self._unread else data
+        at = 0
+        if not self._opened.done():
+            head, end, data = data.partition(b"\r\n\r\n")
+            if not end:
+                self._unread = head
+                return
+            if b" 101 " in head[:20]:
+                self._opened.set_result(None)
+            else:
+                self._opened.set_exception(ConnectionRefusedError(head[:40].decode()))
+        while len(data) - at >= 2:
+            size, begin = data[at + 1], at + 2
+            if size == 126:
+                if len(data) < begin + 2:
+                    break
+                size, begin = int.from_bytes(data[begin : begin + 2], "big"), begin + 2
+            if len(data) < begin + size:
+                break
+            kind, text, at = data[at] & 15, data[begin : begin + size], begin + size
+            if kind == 1:
+                self._take(text)
+            elif kind == 9:
+                self._send(0x8A, text)
+        self._unread = data[at:]
+
+    def _take(self, text: bytes) -> None:
+        if text == b"2":
+            self.send("3")
+        elif self._texts is not None:
+            self._texts.put_nowait(text)
+        else:
+            self._fleet.take(text)
+
+
 class Devices:
     """Open WebSockets to one contestant."""
 
-    def __init__(self, contestant: Contestant, http: aiohttp.ClientSession) -> None:
+    def __init__(self, contestant: Contestant) -> None:
         self._contestant = contestant
-        self._http = http
-        self.sockets: list[aiohttp.ClientWebSocketResponse] = []
-        self._readers: list[asyncio.Task[None]] = []
+        self._devices: list[Device] = []
         self.chunks = 0
         self.frames = 0
         self.delays: list[float] = []
@@ -94,43 +174,33 @@ class Devices:
         self._wanted = 0
         self._reached = asyncio.Event()
 
-    async def connect(self, user: str) -> aiohttp.ClientWebSocketResponse:
+    async def connect(self, user: str) -> Device:
         """One more device of this user, let in."""
-        one = self._contestant
-        at = f"ws://127.0.0.1:{one.port}"
+        one, device = self._contestant, Device(self)
+        self._devices.append(device)
         if one.kind == "plain":
-            socket = await self._http.ws_connect(f"{at}/?user={user}", compress=0, max_msg_size=0)
+            await device.open(one.port, f"/?user={user}")
         else:
-            socket = await self._http.ws_connect(
-                f"{at}/socket.io/?EIO=4&transport=websocket&user={user}", compress=0, max_msg_size=0
-            )
-            await socket.receive_str()
+            await device.open(one.port, f"/socket.io/?EIO=4&transport=websocket&user={user}")
+            await device.receive()
             auth = json.dumps({"token": mint(user, DEV_SECRET)}) if one.kind == "ours" else ""
-            await socket.send_str(f"40{auth}")
-            while not (await socket.receive_str()).startswith("42" if one.kind == "ours" else "40"):
+            device.send(f"40{auth}")
+            while not (await device.receive()).startswith("42" if one.kind == "ours" else "40"):
                 pass
-        self.sockets.append(socket)
-        self._readers.append(asyncio.create_task(self._read(socket)))
-        return socket
+        device.count()
+        return device
 
-    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        async for message in socket:
-            text: str = message.data
-            if text == "2":
-                await socket.send_str("3")
-                continue
-            self.frames += 1
-            if "twin_message_chunk" in text[:30]:
-                self.chunks += 1
-                self._time(text)
-                if self.chunks >= self._wanted:
-                    self._reached.set()
-
-    def _time(self, text: str) -> None:
-        begin = text.index('"text":"') + 8
-        sent = text[begin : text.index('"', begin)]
-        if sent[:1].isdigit() and "." in sent:
-            self.delays.append(time.monotonic() - float(sent))
+    def take(self, text: bytes) -> None:
+        """What has come to any of them."""
+        self.frames += 1
+        if text.startswith(_CHUNK, 2) or text.startswith(_CHUNK, 4):
+            self.chunks += 1
+            begin = text.index(b'"text":"') + 8
+            sent = text[begin : text.index(b'"', begin)]
+            if sent[:1].isdigit() and b"." in sent:
+                self.delays.append(time.monotonic() - float(sent))
+            if self.chunks >= self._wanted:
+                self._reached.set()
 
     async def quiet(self) -> None:
         """Wait until nothing has come for a moment."""
@@ -144,21 +214,17 @@ class Devices:
         self._wanted = chunks
         if self.chunks < chunks:
             self._reached.clear()
-            await asyncio.wait_for(self._reached.wait(), 120)
+            await asyncio.wait_for(self._reached.wait(), 300)
 
-    async def close(self) -> None:
-        for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
-        await asyncio.gather(*(socket.close() for socket in self.sockets))
+    def close(self) -> None:
+        for device in self._devices:
+            device.close()
 
 
 @asynccontextmanager
 async def devices(contestant: Contestant) -> AsyncIterator[Devices]:
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as http:
-        opened = Devices(contestant, http)
-        try:
-            yield opened
-        finally:
-            await opened.close()
+    opened = Devices(contestant)
+    try:
+        yield opened
+    finally:
+        opened.close()

@@ -151,7 +151,7 @@ class Run:
                 await settled(server)
                 before, seen = (await server.ask(do="cpu"))["cpu_us"], fleet.frames
                 for n in range(count):
-                    await socket.send_str(ack_frame(server.kind, n))
+                    socket.send(ack_frame(server.kind, n))
                     while fleet.frames < seen + n - 49:  # noqa: ASYNC110 - at most 50 on their way
                         await asyncio.sleep(0)
                 while fleet.frames < seen + count:  # noqa: ASYNC110
@@ -275,7 +275,7 @@ class Run:
                 fleet.delays, fleet.chunks, began = [], 0, time.perf_counter()
                 metadata = {"message_id": f"m-{n}", "conversation_id": f"c-{n}"}
                 envelope = {"payload": {"text": f"hello {n}"}, "metadata": metadata}
-                await socket.send_str("42" + json.dumps(["user_message", envelope]))
+                socket.send("42" + json.dumps(["user_message", envelope]))
                 await fleet.have(1)
                 whole.append(time.perf_counter() - began)
                 await fleet.quiet()
