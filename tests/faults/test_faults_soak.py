@@ -73,7 +73,7 @@ def test_a_flat_and_noisy_memory_is_no_leak(seed: int) -> None:
 
 
 def test_what_a_process_takes_until_it_is_warm_is_no_leak() -> None:
-    found = steady.memory(a_life(lambda at: 80 + min(at, 500) / 10))
+    found = steady.memory(a_life(lambda at: 80 + min(at, 600) / 10))
     assert found is not None
     assert found.is_flat
 
