@@ -42,7 +42,7 @@ async def metrics(instance: Service, settings: Settings) -> set[str]:
     """Every name that a server or a worker exports."""
     async with core(settings, listen=False) as parts:
         worker = await WorkerMetrics(parts.watched, parts.desk.stats).render()
-    text = (await instance._metrics.render() + worker).decode()
+    text = (await instance.metrics.render() + worker).decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE))
     names = {name for name, kind in types.items() if kind != "histogram"}
     return names | {f"{name}_{part}" for name in types.keys() - names for part in ("bucket", "sum", "count")}

@@ -1,4 +1,4 @@
-"""What an answer remembers, where it is ended before it has asked."""
+"""What an answer remembers, on its own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import gc
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
+from tests.test_store import draft
 from twin_sio.agent import Ask
 from twin_sio.handlers.recall import Recall
+from twin_sio.local import Mongod
+from twin_sio.store import mongo
 
 
 async def test_an_answer_that_is_stopped_at_its_very_begin_leaves_nothing_unawaited() -> None:
@@ -23,3 +28,20 @@ async def test_an_answer_that_is_stopped_at_its_very_begin_leaves_nothing_unawai
     del recalling
     gc.collect()  # warnings are errors here, and a coroutine that was never awaited warns when it goes
     assert not recall.late
+
+
+@pytest.mark.parametrize("asked", [5, 6])
+async def test_as_many_lines_are_recalled_before_the_newest_message_as_before_one_in_the_middle(
+    mongod: Mongod, user: str, asked: int
+) -> None:
+    client, db = mongo.connect(mongod.url, "recall_tests", 5000)
+    try:
+        await mongo.create_indexes(db)
+        log, nobody = mongo.MongoLog(db), None
+        for number in range(1, 7):
+            await log.append(draft(user, f"m-{number}", str(number)))
+        recall = Recall(log, nobody, nobody, nobody, None, None, None, patience_s=1.0)  # type: ignore[arg-type]
+        said = await recall.history(Ask(user, "main", f"m-{asked}", asked, str(asked)), 3)
+        assert [one.text for one in said] == [str(number) for number in range(asked - 3, asked)]
+    finally:
+        client.close()

@@ -339,3 +339,22 @@ async def test_who_asks_to_resume_gets_what_the_log_has_also_where_the_instance_
             assert [event["metadata"]["seq"] for event in one.of("user_message")] == list(range(1, 301))
         await asks.until(lambda: asks.of("resumed"))
         assert asks.of("resumed")[0]["payload"] == {"through_seq": 300, "complete": True}
+
+
+@pytest.mark.parametrize("last_seq", [300, None])
+async def test_who_has_seen_more_than_the_instance_was_told_of_gets_nothing_twice_and_is_told_that_nothing_is_missing(
+    url: str, user: str, settings: Settings, last_seq: int | None
+) -> None:
+    async with RawSocket(url, token_of(user)) as listens:
+        client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, 5000)
+        said = [draft(user, f"m-{index}") for index in range(1, 301)]
+        await db["events"].insert_many([{**asdict(one), "seq": seq} for seq, one in enumerate(said, 1)])
+        client.close()
+        async with RawSocket(url, token_of(user), last_seq=last_seq) as comes:
+            assert comes.of("session_ready")[0]["payload"]["seq"] == 300
+            await listens.until(lambda: len(listens.of("user_message")) == 300)
+            await comes.ask("user_message", {"payload": {"text": "hi"}, "metadata": {"message_id": "m-301"}})
+            assert comes.of("message_received")[0]["metadata"]["seq"] == 301
+            assert not comes.of("user_message")
+            resumed = [one["payload"] for one in comes.of("resumed")]
+            assert resumed == ([{"through_seq": 300, "complete": True}] if last_seq else [])

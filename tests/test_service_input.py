@@ -63,6 +63,18 @@ def test_every_client_event_is_tried() -> None:
     assert GOOD.keys() == CLIENT_EVENTS.keys()
 
 
+async def test_how_deep_values_may_nest_does_not_depend_on_what_else_is_in_the_envelope(url: str, user: str) -> None:
+    context: Any = 1
+    for _ in range(13):
+        context = {"deeper": context}
+    async with RawSocket(url, token_of(user)) as raw:
+        for metadata in ({}, {"metadata": {}}):
+            told = await raw.ask("context_update", {"payload": {"context": context}, **metadata})
+            assert told["type"] == "message_received"
+            told = await raw.ask("context_update", {"payload": {"context": {"deeper": context}}, **metadata})
+            _is_coded(told)
+
+
 @pytest.mark.parametrize("name", CLIENT_EVENTS)
 async def test_an_envelope_of_the_wrong_shape_is_refused(name: str, url: str, user: str) -> None:
     deep: Any = "x"

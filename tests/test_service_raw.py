@@ -144,9 +144,6 @@ async def test_a_refusal_is_told_and_closed_with_its_code(
 ) -> None:
     shown = token_of(user, ttl_s=-60) if token == "expired" else token
     headers = {"Authorization": f"Bearer {shown}"} if shown else {}
-    assert (
-        await closed(url, f"/ws/chat/{user}", headers=headers) == (code, pytest.approx({"code": reason}, abs=1)) or True
-    )
     got, refusal = await closed(url, f"/ws/chat/{user}", headers=headers)
     assert (got, refusal["code"]) == (code, reason)
 

@@ -89,3 +89,23 @@ async def test_a_turn_whose_message_was_erased_ends_and_the_next_is_answered(
 async def _ended(turns: mongo.MongoTurns, user: str) -> bool:
     gone = await turns.get(user, "gone")
     return gone is not None and gone.state == "failed"
+
+
+@pytest.mark.parametrize("with_lease", [True, False], ids=["with its lease", "alone"])
+async def test_an_answer_whose_begin_a_crash_of_the_store_has_taken_back_is_made_again_and_given_once(
+    quick: Service, db: mongo.Database, connect: Connect, model: ScriptedModel, user: str, with_lease: bool
+) -> None:
+    text = f"taken back {user}"
+    model.script(contains=text, tokens=("lost ", "in the crash"), hold_after=1, times=1)
+    client = await connect(url_of(quick))
+    message_id = await client.send(text)
+    await client.until(lambda state: (g := state.generation_of(message_id)) and g.text == "lost ")
+    turn_then = {"state": "queued", "generation_id": None, "attempts": 0}
+    await db["turns"].update_one({"user_id": user}, {"$set": turn_then})
+    if with_lease:
+        await db["conversations"].update_one({"user_id": user}, {"$set": {"owner": None, "leased": False}})
+    model.release(text)
+    answer = await client.answer(message_id, timeout=20)
+    assert (answer.status, answer.text) == ("complete", model.answer_to(text))
+    assert await db["events"].count_documents({"user_id": user, "type": "twin_message"}) == 1
+    assert model.peak_by_text[text] == 1

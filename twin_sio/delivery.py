@@ -722,9 +722,11 @@ class _Feed:
             await self._drained(sid)
         if self.sessions.get(sid) is not session:
             return None
-        head = self.head or 0
-        complete = complete and session.position <= head
-        session.position = head
+        # A client that was elsewhere may have seen more than this feed was told of yet, and gets none of it again.
+        # Where it has seen more than there is, the log was restored from a backup.
+        known = max(self.head or 0, self._target)
+        complete = complete and session.position <= known
+        session.position = min(session.position, known)
         # From here to the end nothing waits: what follows is live, and in order.
         for generation in self.generations.values():
             if generation.texts:
@@ -732,7 +734,10 @@ class _Feed:
                 session.chunk_next[generation.generation_id] = len(generation.texts)
         session.live = True
         told = Outgoing(
-            "resumed", {"through_seq": head, "complete": complete}, self._delivery._new_id(), self._delivery._clock()
+            "resumed",
+            {"through_seq": session.position, "complete": complete},
+            self._delivery._new_id(),
+            self._delivery._clock(),
         )
         if tell:
             self._delivery.resumes["yes" if complete else "no"] += 1

@@ -387,7 +387,7 @@ def _encoded(envelope: object) -> bytes | None:
 def _is_odd(data: bytes) -> bool:
     """Whether something may be in it that `_walk` refuses: deep nesting, NUL, large numbers. A look over the bytes
     costs a tenth of the walk, and as a rule there is nothing."""
-    return data.count(b"{") + data.count(b"[") > DEPTH_MAX or _ODD.search(data) is not None
+    return data.count(b"{") + data.count(b"[") >= DEPTH_MAX or _ODD.search(data) is not None
 
 
 def _walk(value: object, path: str, depth: int) -> None:

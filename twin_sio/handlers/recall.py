@@ -65,7 +65,7 @@ class Recall:
         """`limit` lines before `ask` and what stands after it: an answer is younger than the messages that were sent
         while it was made."""
         page, where = self._messages.page, (ask.user_id, ask.conversation_id)
-        newest = (await page(*where, before=None, after=None, limit=limit)).events
+        newest = (await page(*where, before=None, after=None, limit=limit + 1)).events  # `ask` is one of them
         if newest and newest[-1].seq <= ask.seq:  # as a rule: nothing came after it
             return newest
         earlier, later = await asyncio.gather(

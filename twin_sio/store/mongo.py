@@ -411,8 +411,8 @@ def _until(lease_s: float) -> Doc:
 class MongoTurns:
     """`Turns`: a document per answer, a lease per conversation on the database's clock.
 
-    Taking a lease and beginning an answer do not wait for the journal: where a crash of MongoDB takes either back, the
-    answer cannot be settled (which waits, and asks for both) and is made again.
+    Taking a lease and beginning an answer wait for neither the majority nor the journal: where a crash of MongoDB takes
+    them back, the answer cannot be settled (which waits, and asks for the generation) and is made again.
     """
 
     def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None) -> None:
