@@ -12,7 +12,7 @@ from arq import Worker, cron
 from arq.connections import ArqRedis
 
 from twin_sio.app import configure_logs, core, probed, traces
-from twin_sio.channels import FAILURES, pool
+from twin_sio.channels import FAILURES, TAG, pool
 from twin_sio.config import ConfigError, Settings
 from twin_sio.jobs import QUEUE, TRIES, correct, count, learn, project, remember, sweep
 from twin_sio.metrics import WorkerMetrics
@@ -22,6 +22,7 @@ log = structlog.get_logger("worker")
 _SWEEP_SECONDS = set(range(0, 60, 5))
 _COUNT_SECOND = 33
 _AWAY_S = 0.5
+_HANGS_S = 5.0  # without an answer; where another has taken its place, nobody would tell
 
 
 class PatientWorker(Worker):
@@ -76,11 +77,25 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
     return {
         "functions": [learn, correct, remember, project],
         "cron_jobs": [
-            cron(sweep, second=_SWEEP_SECONDS, timeout=settings.job_timeout_s, keep_result=0, max_tries=1),
-            cron(count, second=_COUNT_SECOND, timeout=settings.job_timeout_s, keep_result=0, max_tries=1),
+            cron(
+                sweep,
+                name=f"{TAG}:sweep",
+                second=_SWEEP_SECONDS,
+                timeout=settings.job_timeout_s,
+                keep_result=0,
+                max_tries=1,
+            ),
+            cron(
+                count,
+                name=f"{TAG}:count",
+                second=_COUNT_SECOND,
+                timeout=settings.job_timeout_s,
+                keep_result=0,
+                max_tries=1,
+            ),
         ],
         "queue_name": QUEUE,
-        "redis_pool": ArqRedis(connection_pool=pool(settings.redis_url, timeout_s=None), default_queue_name=QUEUE),
+        "redis_pool": ArqRedis(connection_pool=pool(settings.redis_url, timeout_s=_HANGS_S), default_queue_name=QUEUE),
         "on_startup": on_startup,
         "on_shutdown": on_shutdown,
         "job_timeout": settings.job_timeout_s,

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arq.worker import create_worker
 from pydantic import SecretStr
 
 from tests.scripted_model import ScriptedModel
@@ -21,7 +20,7 @@ from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import DEV_SECRET, Settings
 from twin_sio.local import Mongod, RedisServer, start_mongod, start_redis
-from worker import worker_settings
+from worker import PatientWorker, worker_settings
 
 configure_logs("error")
 
@@ -141,16 +140,26 @@ async def connect(user: str, url: str) -> AsyncIterator[Connect]:
 
 @asynccontextmanager
 async def working(settings: Settings) -> AsyncIterator[None]:
-    """A real arq worker on this loop."""
-    worker = create_worker({**worker_settings(settings), "handle_signals": False})
+    """The worker, on this loop."""
+    worker = PatientWorker(**{**worker_settings(settings), "handle_signals": False})
     task = asyncio.create_task(worker.async_run())
     try:
         yield
     finally:
-        with contextlib.suppress(asyncio.CancelledError):  # of the job it was at
+        worker.allow_pick_jobs = (
+            False  # cut off in the midst of a transaction the library does not let its connection go
+        )
+        await asyncio.sleep(worker.poll_delay_s)
+        with contextlib.suppress(TimeoutError):
+            await eventually(lambda: not worker.tasks, timeout=2)
+        while not task.done():  # the Redis client may lose a cancellation
+            task.cancel()
+            await asyncio.wait([task], timeout=1)
+        with contextlib.suppress(asyncio.CancelledError):  # of the job it was at, where arq leaves off
             await worker.close()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+        worker.tasks.clear()
+        await worker.close()
 
 
 @pytest.fixture(scope="session")

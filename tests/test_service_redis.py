@@ -139,7 +139,7 @@ def _is_good(replica: dict[str, Any]) -> bool:
     return replica["master-link-status"] == "ok" and not replica["is_sdown"]
 
 
-async def _whole_way(mongod: Mongod, url: str, model: ScriptedModel, user: str) -> None:
+async def whole_way(mongod: Mongod, url: str, model: ScriptedModel, user: str) -> None:
     """From a message over two instances and the worker to what was learnt: every client of Redis has a part in it."""
     text = f"I prefer tea, {user}"
     model.script(contains=text, json_answer=candidates(likes("tea", "I prefer tea", key="preferences.drink")))
@@ -160,7 +160,7 @@ async def _whole_way(mongod: Mongod, url: str, model: ScriptedModel, user: str) 
 async def test_redis_is_reached_by_tls_with_a_password(
     mongod: Mongod, tls_redis: TlsRedis, model: ScriptedModel, user: str
 ) -> None:
-    await _whole_way(mongod, tls_redis.url, model, user)
+    await whole_way(mongod, tls_redis.url, model, user)
 
 
 async def test_a_redis_whose_certificate_nobody_signed_is_not_talked_to(tls_redis: TlsRedis) -> None:
@@ -173,7 +173,7 @@ async def test_a_redis_whose_certificate_nobody_signed_is_not_talked_to(tls_redi
 async def test_redis_is_found_by_its_sentinels(
     mongod: Mongod, sentinel: tuple[SentinelServer, RedisServer], model: ScriptedModel, user: str
 ) -> None:
-    await _whole_way(mongod, sentinel[0].url, model, user)
+    await whole_way(mongod, sentinel[0].url, model, user)
 
 
 async def test_when_the_master_dies_the_next_one_is_found_and_devices_hear_each_other_again(

@@ -194,8 +194,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         )
         await delivery.start()
         stack.push_async_callback(delivery.stop)
-        queue = Queue(settings.redis_url, clock.now, lambda: delivery.channels.healthy)
-        stack.push_async_callback(queue.close)
+        queue = Queue(delivery.channels.redis, clock.now, lambda: delivery.channels.healthy)
         model = OpenAIModel(
             base_url=settings.openai_base_url or None,
             api_key=settings.openai_api_key.get_secret_value() or "none",

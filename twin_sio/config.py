@@ -70,7 +70,9 @@ class Settings(BaseSettings):
         "TWIN_MONGODB_TIMEOUT_MS", 2500, "ms until an operation fails as storage_unavailable", ge=100
     )
     redis_url: str = _env(
-        "TWIN_REDIS_URL", "", "`redis://`, `rediss://` (TLS) or `redis+sentinel://`; empty in dev: embedded"
+        "TWIN_REDIS_URL",
+        "",
+        "`redis://`, `rediss://` (TLS), `redis+sentinel://` or `redis+cluster://`; empty in dev: embedded",
     )
 
     encryption_keys: SecretStr = _env(

@@ -21,7 +21,7 @@ import orjson
 import socketio
 import structlog
 
-from twin_sio.channels import CONTROL, FAILURES, Channels
+from twin_sio.channels import CONTROL, FAILURES, channels_over
 from twin_sio.clock import Clock, NewId, iso, monotonic
 from twin_sio.domain import Caller, Event, Generation
 from twin_sio.errors import StorageUnavailable
@@ -107,7 +107,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         self._hard = hard_bytes
         self._stuck_s = stuck_s
         self.on_control = on_control
-        self.channels = Channels(
+        self.channels = channels_over(
             redis_url,
             on_message=self._hear if listen else None,
             on_restored=self._restored,
@@ -207,7 +207,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         feed = self._feeds.get(user_id)
         if feed is not None:
             feed.show_chunk(generation, index, frame)
-        key = _gen(generation.generation_id)
+        key = _gen(user_id, generation.generation_id)
         self.channels.command("RPUSH", key, text)
         if index == 0:
             self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
@@ -235,15 +235,15 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         """Let Redis forget what is being said to the user; how many keys there were."""
         try:
             running = await self.channels.fields(_gens(user_id))
-            keys = [_gens(user_id), *(_gen(orjson.loads(value)[0]) for value in running.values())]
-            return int(await self.channels.redis.delete(*keys))
+            keys = [_gens(user_id), *(_gen(user_id, orjson.loads(value)[0]) for value in running.values())]
+            return await self.channels.forget(*keys)
         except FAILURES:
             return 0  # they end by themselves within minutes
 
-    async def partial(self, generation_id: str) -> str:
+    async def partial(self, user_id: str, generation_id: str) -> str:
         """What a generation of any instance has sent so far, as far as Redis remembers."""
         try:
-            texts = await self.channels.texts(_gen(generation_id))
+            texts = await self.channels.texts(_gen(user_id, generation_id))
         except FAILURES:
             return ""
         return "".join(texts)
@@ -396,7 +396,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     def _restored(self) -> None:
         """Redis is back: tell what it has forgotten, look at the log for what it has swallowed."""
         for user_id, generation in self._producing.values():
-            key = _gen(generation.generation_id)
+            key = _gen(user_id, generation.generation_id)
             self.channels.command("DEL", key)
             if generation.texts:
                 self.channels.command("RPUSH", key, *generation.texts)
@@ -406,8 +406,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         for user_id, in_response_to in self._answered:
             if (user_id, in_response_to) not in running:
                 self.channels.command("HDEL", _gens(user_id), in_response_to)
+        self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, {"kind": "look"}]))
         if not self.write_only:
-            self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, {"kind": "look"}]))
             self._spawn(self.look())
 
     async def look(self) -> None:
@@ -508,12 +508,15 @@ def _generation(generation_id: str, meta: bytes | str) -> Generation:
     return Generation(generation_id, conversation_id, in_response_to, session_id, monotonic())
 
 
+# The hash tag is the user's channel: in a cluster what is kept of an answer lies where it is said, in one order.
+
+
 def _gens(user_id: str) -> str:
-    return f"twin:gens:{user_id}"
+    return f"twin:gens:{{twin:user:{user_id}}}"
 
 
-def _gen(generation_id: str) -> str:
-    return f"twin:gen:{generation_id}"
+def _gen(user_id: str, generation_id: str) -> str:
+    return f"twin:gen:{{twin:user:{user_id}}}:{generation_id}"
 
 
 class _Feed:
@@ -658,7 +661,7 @@ class _Feed:
 
     async def _fetch(self, generation: Generation) -> None:
         try:
-            texts = await self._delivery.channels.texts(_gen(generation.generation_id))
+            texts = await self._delivery.channels.texts(_gen(self.user_id, generation.generation_id))
         except FAILURES:
             return
         if len(texts) > len(generation.texts):

@@ -13,11 +13,12 @@ import structlog
 from arq import Retry
 from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
+from redis.asyncio import Redis
 from structlog.contextvars import bound_contextvars
 
 from twin_sio.agent import Extractor
 from twin_sio.agent.scoring import RATINGS
-from twin_sio.channels import FAILURES, pool
+from twin_sio.channels import FAILURES, TAG
 from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
@@ -31,7 +32,7 @@ from twin_sio.tracing import here, span
 
 log = structlog.get_logger("jobs")
 
-QUEUE = "twin:jobs"
+QUEUE = f"{TAG}:jobs"
 TRIES = 5
 T = TypeVar("T")
 _SWEEP_AFTER_S = 60.0
@@ -42,8 +43,8 @@ _PROJECTED = 200  # users at a time
 class Queue:
     """Enqueues. What Redis does not take is found by the sweep, in the turns themselves."""
 
-    def __init__(self, redis_url: str, clock: Clock, healthy: Callable[[], bool]) -> None:
-        self._redis = ArqRedis(connection_pool=pool(redis_url), default_queue_name=QUEUE)
+    def __init__(self, redis: Redis, clock: Clock, healthy: Callable[[], bool]) -> None:
+        self._redis = ArqRedis(redis.connection_pool, default_queue_name=QUEUE)
         self._clock = clock
         self._healthy = healthy
 
@@ -91,15 +92,10 @@ class Queue:
                 return max(0.0, self._clock().timestamp() - float(oldest[0][1]) / 1000)
         return 0.0
 
-    async def close(self) -> None:
-        """Close the connections."""
-        with suppress(*FAILURES):
-            await self._redis.aclose(close_connection_pool=True)
-
 
 def _job_prefix(user_id: str) -> str:
-    # Hashed: an id of another user can neither be its beginning nor a pattern.
-    return f"user:{hashlib.sha256(user_id.encode()).hexdigest()[:32]}:"
+    # Hashed: an id of another user can neither be its beginning nor a pattern. Tagged: arq asks for several at once.
+    return f"{TAG}:user:{hashlib.sha256(user_id.encode()).hexdigest()[:32]}:"
 
 
 @dataclass(slots=True)

@@ -56,7 +56,7 @@ class Delivery(Protocol):
         """No more pieces will come."""
         ...
 
-    async def partial(self, generation_id: str) -> str:
+    async def partial(self, user_id: str, generation_id: str) -> str:
         """What an attempt of any instance has shown so far, as far as that is remembered."""
         ...
 

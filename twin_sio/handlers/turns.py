@@ -261,7 +261,7 @@ class TurnRunner:
         """An outcome that has been settled; None where somebody else's counts."""
         if turn.stop_requested or turn.attempts > _TAKE_OVERS:
             status = "stopped" if turn.stop_requested else "interrupted"
-            shown = await self._delivery.partial(turn.generation_id) if turn.generation_id else ""
+            shown = await self._delivery.partial(turn.user_id, turn.generation_id) if turn.generation_id else ""
             text = max(turn.partial, shown, key=len)
             outcome = Outcome(status, text, turn.generation_id or self._new_id(), "")  # type: ignore[arg-type]
             return outcome if await self._turns.settle(turn, outcome) else None

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from twin_sio.channels import FAILURES
+from twin_sio.channels import FAILURES, TAG
 from twin_sio.clock import Clock, iso
 from twin_sio.domain import Caller, Device, Identity
 from twin_sio.errors import StorageUnavailable
@@ -126,7 +126,7 @@ class RedisTickets:
 
 
 def _ticket(ticket: str) -> str:
-    return f"twin:ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
+    return f"{TAG}:ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
 
 
 def _claims(identity: Identity) -> dict[str, Any]:
@@ -156,15 +156,15 @@ def _issued(identity: Identity) -> float:
 
 
 def _revoked_user(user_id: str) -> str:
-    return f"twin:revoked:user:{user_id}"
+    return f"{TAG}:revoked:user:{user_id}"
 
 
 def _revoked_token(token_id: str) -> str:
-    return f"twin:revoked:token:{token_id}"
+    return f"{TAG}:revoked:token:{token_id}"
 
 
 def _key(user_id: str) -> str:
-    return f"twin:presence:{user_id}"
+    return f"{TAG}:presence:{user_id}"
 
 
 def _session(name: bytes, value: bytes) -> LiveSession:
