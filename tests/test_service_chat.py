@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from dataclasses import asdict
 
 import pytest
@@ -290,6 +292,21 @@ async def test_the_same_session_id_again_replaces_the_earlier_connection(connect
     second = await connect(session_id="my-phone")
     await eventually(lambda: not first.is_connected)
     assert second.is_connected
+
+
+async def test_of_two_connections_of_one_session_that_come_at_once_one_stays(url: str, user: str) -> None:
+    for turn in range(30):
+        pair = [RawSocket(url, token_of(f"{user}-{turn}"), session_id="same") for _ in range(2)]
+        async with contextlib.AsyncExitStack() as stack:
+            for one in pair:
+                await one.open()
+                stack.push_async_exit(one)
+            await asyncio.gather(*(one.send("40" + json.dumps(one._auth)) for one in pair))
+            await eventually(lambda pair=pair: any(one.leave for one in pair))
+            (stays,) = [one for one in pair if not one.leave]
+            await stays.until(lambda stays=stays: stays.of("session_ready"))
+            assert (await stays.ask("heartbeat", {}))["type"] == "heartbeat_ack"
+            assert not stays.leave
 
 
 async def test_a_session_is_refused_with_a_code(url: str, user: str) -> None:

@@ -211,8 +211,10 @@ async def test_every_metric_moves_with_what_it_counts(watched: Watched, model: S
     model.script(contains=f"slowly {user}", count=12, token_delay_s=0.05)
     await learnt(watched, model, user, "m-1")
     async with TwinClient(watched.server.url, token_of(user), last_seq=0) as client:
-        await client.ask(f"slowly {user}")
+        message_id = await client.send(f"slowly {user}")
+        await client.until(lambda state: state.generation_of(message_id))
         connected = await watched.metrics()
+        await client.answer(message_id)
     async with RawSocket(watched.server.url, token_of(f"{user}-eager")) as raw:
         for _ in range(100):
             await raw.send('42["heartbeat",{}]')
@@ -224,6 +226,8 @@ async def test_every_metric_moves_with_what_it_counts(watched: Watched, model: S
 
     assert connected["twin_connections"] == before["twin_connections"] + 1
     assert connected["twin_users"] == before["twin_users"] + 1
+    assert connected["twin_turns_generating"] == connected["twin_conversations_answering"] == 1
+    assert after["twin_turns_generating"] == 0
     assert grew('twin_turns_total{status="complete"}', 2)
     assert grew('twin_resumes_total{complete="yes"}')
     assert grew("twin_first_token_seconds_count", 2)

@@ -140,7 +140,7 @@ class Gateway:
         self._clock = clock
         self._new_id = new_id
         self._connections: dict[str, _Connection] = {}
-        self._by_session: dict[tuple[str, str], set[str]] = {}
+        self._by_session: dict[tuple[str, str], dict[str, None]] = {}  # in the order in which they came
         self._tasks: set[asyncio.Task[Any]] = set()
         self.draining = False
         self.on_error: Callable[[str], None] = lambda _: None
@@ -196,7 +196,7 @@ class Gateway:
             log.exception("connect_failed", error_id=error_id)
             raise self._unavailable(f"Something went wrong on our side ({error_id}).") from None
         self._connections[sid] = connection
-        self._by_session.setdefault(_session_key(connection.caller), set()).add(sid)
+        self._by_session.setdefault(_session_key(connection.caller), {})[sid] = None
 
     def _unavailable(self, text: str) -> Refused:
         self.on_error("unavailable")
@@ -322,8 +322,10 @@ class Gateway:
         self._delivery.to_others(caller, told)
 
     def on_replace(self, user_id: str, session_id: str, keep: str) -> None:
-        """Let go of connections of this session other than `keep`."""
-        for sid in self._by_session.get((user_id, session_id), set()) - {keep}:
+        """Let go of this session's connections that came here before `keep`: of two that come at once, one stays."""
+        for sid in self._by_session.get((user_id, session_id), ()):
+            if sid == keep:
+                return
             self._spawn(self._server.disconnect(sid))
 
     def on_erased(self, user_id: str) -> None:
@@ -347,7 +349,7 @@ class Gateway:
             timer.cancel()
         caller = connection.caller
         mine = self._by_session[_session_key(caller)]
-        mine.discard(sid)
+        del mine[sid]
         if not mine:
             del self._by_session[_session_key(caller)]
         self._delivery.detach(caller)

@@ -199,6 +199,11 @@ class TurnRunner:
         """Conversations this instance answers in at this moment."""
         return len(self._running)
 
+    @property
+    def generating(self) -> int:
+        """Answers that this instance has the model at work on; what else it answers in waits for its turn."""
+        return len(self._stops)
+
     # -- one conversation --------------------------------------------------------------------------------------------
 
     async def _drain(self, key: Key) -> None:
