@@ -48,6 +48,7 @@ from twin_sio.handlers.turns import TurnRunner
 from twin_sio.jobs import Desk, Queue
 from twin_sio.load import Load, Watermarks
 from twin_sio.local import Child, Embedded, EngineError
+from twin_sio.logs import Libraries, without_texts
 from twin_sio.metrics import CONTENT_TYPE, CommonMetrics, Prices, ServerMetrics, Watched
 from twin_sio.peers import Peers
 from twin_sio.rawdoor import RawDoor
@@ -76,15 +77,20 @@ _STOP_S = 4.5
 
 def configure_logs(level: str, *, for_people: bool = False) -> None:
     """Logs of `level` and above on standard error: JSON lines, or lines for people."""
-    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     # arq tells of every job and sweep, with what it was given; a library that sets up logging would let it through.
     logging.getLogger("arq").setLevel(logging.WARNING)
+    root = logging.getLogger()
+    if not any(isinstance(one, Libraries) for one in root.handlers):
+        root.addHandler(Libraries())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=not for_people),
-            *([structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20)] if for_people else last),
+            without_texts,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20)
+            if for_people
+            else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -142,6 +142,9 @@ def _job(work: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine
             except Retry:
                 result = "postponed"
                 raise
+            except Exception:
+                log.exception("job_failed")
+                raise
             finally:
                 stats.on_end(name, result, monotonic() - began)
 
