@@ -10,11 +10,16 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 
+import aiohttp
 import pytest
 import structlog
 
+from tests.conftest import token_of
+from tests.raw import RawSocket
 from twin_sio.app import configure_logs
+from twin_sio.config import Settings
 from twin_sio.jobs import JobStats, learn
+from twin_sio.store import mongo
 
 WORD = "a word of the user"
 
@@ -84,3 +89,29 @@ async def test_a_job_that_fails_is_named_with_its_user(logs: Callable[[], str]) 
     (line,) = [json.loads(one) for one in logs().splitlines()]
     assert (line["event"], line["user"], line["job"]) == ("job_failed", "ada", "j-1")
     assert WORD not in str(line)
+
+
+@pytest.mark.parametrize("logs", [False], indirect=True)
+async def test_what_a_client_is_told_as_internal_is_in_the_log_with_the_ids_of_what_it_asked_for(
+    logs: Callable[[], str], url: str, user: str, settings: Settings
+) -> None:
+    client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, 5000)
+    await db["profiles"].insert_one({"_id": user, "version": 1})  # and nothing else, which nobody foresees
+    client.close()
+    headers = {"Authorization": f"Bearer {token_of(user)}"}
+    async with aiohttp.ClientSession(headers=headers) as http, http.get(f"{url}/v1/profile") as answer:
+        assert answer.status == 500
+        over_http = await answer.json()
+    async with RawSocket(url, token_of(user), session_id="mine") as raw:
+        told = await raw.ask("profile_get", {"metadata": {"message_id": "m-1"}})
+    over_socket = told["payload"]
+    lines = [json.loads(one) for one in logs().splitlines()]
+    failed = {line["error_id"]: line for line in lines if "error_id" in line}
+    assert failed.keys() == {over_http["error_id"], over_socket["error_id"]}
+    asked = failed[over_http["error_id"]]
+    assert (asked["event"], asked["route"], asked["user"]) == ("request_failed", "profile", user)
+    assert asked["request"]
+    said = failed[over_socket["error_id"]]
+    names = ("event", "event_type", "user", "session", "message")
+    assert [said[name] for name in names] == ["event_failed", "profile_get", user, "mine", "m-1"]
+    assert said["connection"]
