@@ -257,7 +257,7 @@ class Channels:
         self._interval = probe_interval_s
         self._own = f"twin:instance:{self.instance}"
         self._wanted: dict[str, asyncio.Future[None]] = {}
-        self._pubsub: Any = None
+        self._ear: Any = None
         self._queue: deque[Command] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -345,21 +345,24 @@ class Channels:
     async def _speak_up(self) -> Any:
         """A connection that answers nothing: reading an answer to each publish would cost more than the publish."""
         line = await self._mouth.connection_pool.get_connection()
-        await line.send_command("CLIENT", "REPLY", "OFF", check_health=False)
-        self._line = line
         task = asyncio.create_task(self._watch(line))
         self._tasks.append(task)
         task.add_done_callback(self._tasks.remove)
+        await line.send_command("CLIENT", "REPLY", "OFF", check_health=False)
+        self._line = line
         return line
 
     async def _watch(self, line: Any) -> None:
         """See that the connection has ended: what was written to it last is lost, and the log has to heal."""
-        with contextlib.suppress(*FAILURES):
-            while True:
-                await line.read_response()
-        if self._line is line:
-            self._line = None
-            self._break()
+        try:
+            with contextlib.suppress(*FAILURES):
+                while True:
+                    await line.read_response()
+            if self._line is line:
+                self._line = None
+                self._break()
+        finally:
+            await self._let_go(self._mouth, line)
 
     def _break(self) -> None:
         if self._up:
@@ -376,10 +379,10 @@ class Channels:
         confirmed = self._wanted.get(channel)
         if confirmed is None:
             confirmed = self._wanted[channel] = asyncio.get_running_loop().create_future()
-            pubsub = self._pubsub
-            if pubsub is not None:
+            ear = self._ear
+            if ear is not None:
                 with contextlib.suppress(*FAILURES):  # the listener finds out by itself
-                    await self._join(pubsub, channel)
+                    await self._join(ear, channel)
         if not self._up:
             return confirmed.done()
         try:
@@ -390,45 +393,44 @@ class Channels:
 
     def unsubscribe(self, channel: str) -> None:
         """Listen no more; never waits."""
-        if self._wanted.pop(channel, None) is not None and self._pubsub is not None:
-            task = asyncio.create_task(self._leave(self._pubsub, channel))
+        if self._wanted.pop(channel, None) is not None and self._ear is not None:
+            task = asyncio.create_task(self._leave(self._ear, channel))
             self._tasks.append(task)
             task.add_done_callback(self._tasks.remove)
 
-    async def _leave(self, pubsub: Any, channel: str) -> None:
+    async def _leave(self, ear: Any, channel: str) -> None:
         if channel in self._wanted:  # asked for again since, and what is said last counts
             return
         with contextlib.suppress(*FAILURES):
-            await self._say(pubsub, (self._UNSUBSCRIBE, channel))
+            await self._say(ear, (self._UNSUBSCRIBE, channel))
 
-    async def _join(self, pubsub: Any, *channels: str) -> None:
-        await self._say(pubsub, (self._SUBSCRIBE, *channels))
+    async def _join(self, ear: Any, *channels: str) -> None:
+        await self._say(ear, (self._SUBSCRIBE, *channels))
 
-    async def _say(self, pubsub: Any, *commands: Command) -> None:
-        # Past the library's books of subscriptions, which know nothing of sharded ones, and of `_wanted`; and past its
-        # connecting again, which is the listener's.
-        if pubsub.connection is not None and pubsub.connection.is_connected:
-            await pubsub.connection.send_packed_command(b"".join(map(pack_command, commands)), check_health=False)
+    async def _say(self, ear: Any, *commands: Command) -> None:
+        if ear.is_connected:  # otherwise the library would connect it, and that is the listener's
+            await ear.send_packed_command(b"".join(map(pack_command, commands)), check_health=False)
 
     def _listened(self) -> Iterable[str]:
         """All there is to listen to; first what others say, so that who hears himself hears them, too."""
         return (CONTROL, *self._wanted, self._own)
 
     async def _listen(self) -> None:
+        # Over a bare connection: the library's own listener keeps books of subscriptions, which know nothing of sharded
+        # ones, nor of `_wanted`, and costs more for each message than all else that is done with it.
         delay = 0.05
         while True:
-            pubsub = self._ears.pubsub()
+            ear = None
             try:
                 for name, future in self._wanted.items():
                     if future.done():
                         self._wanted[name] = asyncio.get_running_loop().create_future()
-                await pubsub.connect()  # type: ignore[no-untyped-call]
                 # Connecting takes as long as Redis hangs. What is wanted is read after it, and who wants more joins.
-                self._pubsub = pubsub
-                await self._join(pubsub, *self._listened())
+                self._ear = ear = await self._ears.connection_pool.get_connection()
+                await self._join(ear, *self._listened())
                 while True:
                     try:
-                        said = await pubsub.parse_response(block=True)
+                        said = await ear.read_response()
                     except ResponseError as error:
                         self._refused(error)
                     else:
@@ -438,11 +440,18 @@ class Channels:
                 log.warning("redis_listener_lost")
                 self._up = False
             finally:
-                self._pubsub = None
-                with contextlib.suppress(*FAILURES):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
+                self._ear = None
+                if ear is not None:
+                    await self._let_go(self._ears, ear)
             await asyncio.sleep(delay * (0.5 + random.random()))
             delay = min(delay * 2, 1.0)
+
+    @staticmethod
+    async def _let_go(owner: Redis, line: Any) -> None:
+        """Close a connection and give it back: the pool would hold it for ever."""
+        with contextlib.suppress(*FAILURES):
+            await line.disconnect(nowait=True)
+        await owner.connection_pool.release(line)
 
     def _refused(self, error: ResponseError) -> None:
         raise error
@@ -518,16 +527,16 @@ class _Shard(Channels):
     async def probe_by(self, own: str) -> None:
         """Probe by this channel, which is in one of its slots."""
         self._own = own
-        if self._pubsub is not None:
+        if self._ear is not None:
             with contextlib.suppress(*FAILURES):  # the listener finds out by itself
-                await self._join(self._pubsub, own)
+                await self._join(self._ear, own)
 
     def let_go(self, channel: str) -> None:
         """Want the channel no more; the node itself has ended, or will end, the subscription."""
         self._wanted.pop(channel, None)
 
-    async def _join(self, pubsub: Any, *channels: str) -> None:
-        await self._say(pubsub, *((self._SUBSCRIBE, channel) for channel in channels))  # each may have another slot
+    async def _join(self, ear: Any, *channels: str) -> None:
+        await self._say(ear, *((self._SUBSCRIBE, channel) for channel in channels))  # each may have another slot
 
     def _listened(self) -> Iterable[str]:
         return (*self._wanted, self._own)

@@ -627,7 +627,8 @@ class _Feed:
 
     def show_chunk(self, generation: Generation, index: int, frame: Message) -> None:
         """A chunk that `generation.texts` holds already, to every live session: as it is, or merged."""
-        generation_id, soft = generation.generation_id, self._delivery._soft
+        generation_id, soft, hard = generation.generation_id, self._delivery._soft, self._delivery._hard
+        write = self._delivery.server.write
         whole: Message | None = None
         for sid, session in self.sessions.items():
             if not session.live:
@@ -635,7 +636,9 @@ class _Feed:
             shown = frame
             if session.chunk_next.get(generation_id, 0) != index:
                 shown = whole = whole or self._delivery.merged(generation)
-            held = self._delivery._write(sid, shown, unless_over=soft)
+            held = write(sid, shown, unless_over=soft)
+            if held > hard:
+                self._delivery._cut(sid)
             if held <= soft:  # to who reads too slowly the next one that is written is a merged one
                 session.chunk_next[generation_id] = index + 1
 

@@ -361,8 +361,9 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             transport = socket.transport
             unsent: int = transport.get_write_buffer_size()
             if unsent < _STRAIGHT_MAX_BYTES and not transport.is_closing():
-                transport.write(frame.wire)
-                return unsent + len(frame.wire)
+                wire = frame.wire
+                transport.write(wire)
+                return unsent + len(wire)
         if socket.closed or socket.closing:
             return -1
         if unless_over is not None and (held := _held(socket)) > unless_over:
