@@ -148,6 +148,13 @@ async def test_a_refusal_is_told_and_closed_with_its_code(
     assert (got, refusal["code"]) == (code, reason)
 
 
+@pytest.mark.parametrize("last_seq", ["x", "-1", "", "9" * 5000])
+async def test_a_last_seq_that_is_none_is_refused_with_a_code(url: str, user: str, last_seq: str) -> None:
+    headers = {"Authorization": f"Bearer {token_of(user)}"}
+    code, refusal = await closed(url, f"/ws/chat/{user}?last_seq={last_seq}", headers=headers)
+    assert (code, refusal["code"]) == (4003, "auth_invalid")
+
+
 async def test_what_is_no_envelope_gets_a_coded_error_and_the_connection_lives(url: str, user: str) -> None:
     async with plain(url, user) as one:
         await one.until(lambda: one.of("session_ready"))

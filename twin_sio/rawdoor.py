@@ -7,6 +7,7 @@ token comes as the subprotocol `bearer.<JWT>` beside `twin.v1`, or a ticket of `
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
@@ -24,6 +25,7 @@ from twin_sio.store import Tickets
 PATH = "/ws/chat/{user_id}"
 PROTOCOL = "twin.v1"
 _BEARER = "bearer."
+_SEQ = re.compile("[0-9]{1,16}")
 _FAREWELL_S = 1.0
 CLOSE_CODES: dict[Why, int] = {"expired": 4001, "slow": 4008, "draining": 1012, "gone": 4010}
 """How a connection ends by the server's will; after `gone` the client is not to come back by itself."""
@@ -147,7 +149,7 @@ class RawDoor:
         for name in ("session_id", "last_seq"):
             if name in request.query:
                 given = request.query[name]
-                auth[name] = int(given) if name == "last_seq" and given.isdecimal() and given.isascii() else given
+                auth[name] = int(given) if name == "last_seq" and _SEQ.fullmatch(given) else given
         return Knock(request, auth, token or bearer(request), await self._redeemed(ticket) if ticket else None)
 
     async def _redeemed(self, ticket: str) -> Identity:
