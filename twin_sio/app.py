@@ -292,6 +292,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
                 outbox=outbox if facts is not None else None,
                 model_tokens=model.tokens,
                 profile_reads=lambda: (known.hits, known.misses),
+                cached_vectors=lambda: vectors.held if vectors is not None else 0,
                 prices=Prices(settings.model_price_read, settings.model_price_written),
             ),
         )

@@ -52,6 +52,7 @@ class Watched:
     outbox: Outbox | None
     model_tokens: Mapping[tuple[str, str], int]
     profile_reads: Callable[[], tuple[int, int]]
+    cached_vectors: Callable[[], int]
     prices: Prices
 
 
@@ -105,6 +106,8 @@ class CommonMetrics:
             "twin_profile_reads", "Profiles read for a prompt, from memory or not.", ["cached"],
             {"yes": hits, "no": misses},
         )  # fmt: skip
+        cached = watched.cached_vectors()
+        yield _gauge("twin_cached_vectors", "Vectors of messages in memory, some 750 bytes each.", cached)
         yield _counters("twin_recall_late", "What was recalled too late for its answer.", ["what"], watched.recall.late)
         yield from self._model()
         untold = GaugeMetricFamily("twin_graph_outbox", "Versions of profiles that the graph has not been told.")

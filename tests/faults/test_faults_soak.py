@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -85,6 +86,16 @@ def test_one_step_after_which_all_stays_as_it_is_is_no_leak_but_a_rising_stairca
     assert one.is_flat
     assert stairs is not None
     assert not stairs.is_flat
+
+
+def test_the_vectors_that_a_server_may_keep_are_no_leak_and_what_grows_beside_them_is() -> None:
+    kept, beside = (a_life(lambda at, mib=mib: 110 + mib * at / HALF_HOUR) for mib in (20, 40))
+    for life in (kept, beside):
+        life.samples = [
+            replace(one, cached_vectors=one.at * 20 / HALF_HOUR / steady.VECTOR_MIB) for one in life.samples
+        ]
+    found = [steady.memory(life) for life in (kept, beside)]
+    assert [one is not None and one.is_flat for one in found] == [True, False]
 
 
 def test_a_life_that_was_too_short_is_not_judged() -> None:

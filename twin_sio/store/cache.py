@@ -75,9 +75,14 @@ class CachedVectors:
         self._memories = memories
         self._model = model
         self._newest = newest
-        self._left = vectors_max
+        self._most = self._left = vectors_max
         self._entries: OrderedDict[str, Sequence[Embedded]] = OrderedDict()
         self._reading: dict[str, asyncio.Task[Sequence[Embedded]]] = {}
+
+    @property
+    def held(self) -> int:
+        """How many vectors are in memory."""
+        return self._most - self._left
 
     async def get(self, user_id: str) -> Sequence[Embedded]:
         """The newest first. Who cannot wait for it has it read for the next time. Raises `StorageUnavailable`."""
