@@ -12,10 +12,10 @@ from arq import Worker, cron
 from arq.connections import ArqRedis
 
 from twin_sio.app import configure_logs, core, probed, traces
-from twin_sio.channels import FAILURES, TAG, pool
 from twin_sio.config import ConfigError, Settings
 from twin_sio.jobs import QUEUE, TRIES, correct, count, learn, project, remember, sweep
 from twin_sio.metrics import WorkerMetrics
+from twin_sio.redis_pool import FAILURES, TAG, pool
 
 log = structlog.get_logger("worker")
 

@@ -11,12 +11,12 @@ import orjson
 from redis.exceptions import RedisError
 
 from twin_sio.app import core, facts_of, sealer_of, weights_of
-from twin_sio.channels import client
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.handlers.projection import Projector
+from twin_sio.redis_pool import client
 from twin_sio.store import GraphUnavailable, mongo
 from twin_sio.store.redis import RedisRevocations
 

@@ -21,11 +21,13 @@ import orjson
 import socketio
 import structlog
 
-from twin_sio.channels import CONTROL, FAILURES, channels_over
+from twin_sio.channels import CONTROL
 from twin_sio.clock import Clock, NewId, iso, monotonic
+from twin_sio.cluster import channels_over
 from twin_sio.domain import Caller, Event, Generation
 from twin_sio.errors import StorageUnavailable
 from twin_sio.protocol import Outgoing
+from twin_sio.redis_pool import FAILURES
 from twin_sio.sockets import NAMESPACE, Message, SocketServer, event_frame
 
 log = structlog.get_logger("delivery")

@@ -18,7 +18,6 @@ from structlog.contextvars import bound_contextvars
 
 from twin_sio.agent import Extractor
 from twin_sio.agent.scoring import RATINGS
-from twin_sio.channels import FAILURES, TAG
 from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
@@ -27,6 +26,7 @@ from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.projection import Projector
 from twin_sio.handlers.statistics import Statistician
 from twin_sio.handlers.turns import TurnRunner, answer_id
+from twin_sio.redis_pool import FAILURES, TAG
 from twin_sio.store import Log, Profiles, Turns
 from twin_sio.tracing import here, span
 

@@ -13,9 +13,9 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 from redis.asyncio import Redis
 
-from twin_sio.channels import FAILURES, TAG
 from twin_sio.clock import Clock
 from twin_sio.load import Bucket, Buckets
+from twin_sio.redis_pool import FAILURES, TAG
 from twin_sio.store import Quota
 
 T = TypeVar("T")

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from twin_sio.channels import FAILURES, TAG
 from twin_sio.clock import Clock, iso
 from twin_sio.domain import Caller, Device, Identity
 from twin_sio.errors import StorageUnavailable
+from twin_sio.redis_pool import FAILURES, TAG
 from twin_sio.store import TICKET_S, LiveSession
 
 _TICKET_MAX = 128
