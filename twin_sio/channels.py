@@ -28,7 +28,7 @@ _BACKLOG = 20_000
 Command = tuple[Any, ...]
 
 
-async def _end(*tasks: asyncio.Task[None]) -> None:
+async def ended(*tasks: asyncio.Task[None]) -> None:
     """Cancel until they have ended: the Redis client loses a cancellation that comes while it connects."""
     left = set(tasks)
     while left:
@@ -97,7 +97,7 @@ class Channels:
         if line is not None:
             with contextlib.suppress(*FAILURES):
                 await line.disconnect()  # what is written goes out before
-        await _end(*self._tasks, *([self._ear_task] if self._ear_task else []))
+        await ended(*self._tasks, *([self._ear_task] if self._ear_task else []))
         for redis in (self.redis, self._ears, self._mouth):
             with contextlib.suppress(*FAILURES):
                 await redis.aclose()
@@ -300,7 +300,7 @@ class Channels:
                 log.warning("redis_deaf")
                 self._break()
                 restarted_at = monotonic()
-                await _end(self._ear_task)
+                await ended(self._ear_task)
                 self._ear_task = asyncio.create_task(self._listen())
 
     def _heard(self) -> None:
