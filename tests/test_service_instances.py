@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import eventually
 from tests.processes import Process, environment, started, token_of
+from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
 from twin_sio.local import Mongod, RedisServer
@@ -68,6 +72,24 @@ async def test_a_device_that_joins_another_instance_while_the_model_pauses_sees_
             await tablet.until(lambda state: (g := state.generation_of(message_id)) and g.text == "one two ")
             model.release(text)
             assert (await tablet.answer(message_id)).text == "one two three"
+
+
+async def test_of_two_connections_of_one_session_that_come_at_once_to_two_instances_one_stays(
+    servers: list[Process], user: str
+) -> None:
+    for turn in range(20):
+        pair = [RawSocket(one.url, token_of(f"{user}-{turn}"), session_id="same") for one in servers]
+        async with AsyncExitStack() as stack:
+            for one in pair:
+                await one.open()
+                stack.push_async_exit(one)
+            await asyncio.gather(*(one.send("40" + json.dumps(one._auth)) for one in pair))
+            await eventually(lambda pair=pair: any(one.leave for one in pair))
+            (stays,) = [one for one in pair if not one.leave]
+            await stays.until(lambda stays=stays: stays.of("session_ready"))
+            for _ in range(3):
+                assert (await stays.ask("heartbeat", {}))["type"] == "heartbeat_ack"
+            assert not stays.leave
 
 
 async def test_one_message_over_two_instances_at_once_is_answered_once(

@@ -20,7 +20,7 @@ from socketio.exceptions import ConnectionRefusedError as SocketRefused
 from structlog.contextvars import bind_contextvars
 
 from twin_sio.auth import Authenticator, auth_expired
-from twin_sio.clock import Clock, NewId, iso
+from twin_sio.clock import Clock, NewId, iso, monotonic
 from twin_sio.delivery import Delivery
 from twin_sio.domain import Caller, Device, Identity
 from twin_sio.errors import (
@@ -62,6 +62,7 @@ log = structlog.get_logger("gateway")
 Handler = Callable[[Caller, Incoming[Any]], Awaitable[Answer | None]]
 _ADMISSION_S = 4.5
 _REVOCATIONS_S = 2.0
+_AT_ONCE_S = 0.1
 
 
 @dataclass(slots=True)
@@ -72,6 +73,7 @@ class _Connection:
     standing: Standing
     last_seq: int | None
     bucket: Bucket
+    came_at: float = field(default_factory=monotonic)
     greeted: bool = False
     waiting: deque[tuple[str, list[Any], int | None]] = field(default_factory=deque)
     worker: asyncio.Task[None] | None = None
@@ -322,11 +324,17 @@ class Gateway:
         self._delivery.to_others(caller, told)
 
     def on_replace(self, user_id: str, session_id: str, keep: str) -> None:
-        """Let go of this session's connections that came here before `keep`: of two that come at once, one stays."""
-        for sid in self._by_session.get((user_id, session_id), ()):
+        """Let go of this session's connections that came before `keep`: of several that come at once, one stays."""
+        mine = self._by_session.get((user_id, session_id), {})
+        for sid in list(mine):
             if sid == keep:
                 return
-            self._spawn(self._server.disconnect(sid))
+            connection = self._connections[sid]
+            if keep not in mine and sid > keep and monotonic() - connection.came_at < _AT_ONCE_S:
+                # `keep` came to another instance at the same time. There they hear it, too, and decide by the ids.
+                self._delivery.replace(connection.caller)
+            else:
+                self._spawn(self._server.disconnect(sid))
 
     def on_erased(self, user_id: str) -> None:
         """The user's data is gone: so are their sessions, and they are not to come back by themselves."""
