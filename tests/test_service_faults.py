@@ -56,6 +56,24 @@ async def test_without_mongodb_nothing_is_acknowledged_and_back_again_all_works(
         await raw.until(lambda: raw.of("twin_message"))
 
 
+async def test_who_asks_to_resume_without_mongodb_is_told_so_and_may_go_on_and_is_served_once_it_is_back(
+    fragile: Service, own_mongod: Mongod, user: str
+) -> None:
+    async with RawSocket(url_of(fragile), token_of(user)) as raw:
+        said = {"payload": {"text": "are you there?"}, "metadata": {"message_id": "m-1"}}
+        await raw.ask("user_message", said)
+        await raw.until(lambda: raw.of("twin_message"))
+        own_mongod.kill()
+        for name, envelope in (("resume", {"payload": {"last_seq": 0}}), ("user_message", said)):
+            answer = await raw.ask(name, envelope)
+            assert answer["payload"]["code"] == "storage_unavailable"
+        assert not raw.of("resumed")
+        own_mongod.restart()
+        await raw.until(lambda: raw.of("resumed"), timeout=20)
+        assert raw.of("resumed")[0]["payload"] == {"through_seq": 2, "complete": True}
+        assert [one["metadata"]["seq"] for one in raw.of("twin_message")] == [2, 2]  # live, and once more as asked
+
+
 async def _accepted(raw: RawSocket, message: dict) -> dict | None:
     answer = await raw.ask("user_message", message)
     return answer if answer["type"] == "message_received" else None

@@ -335,7 +335,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     async def resume(self, caller: Caller, last_seq: int) -> Outgoing | None:
         """Send again everything after `last_seq`, then `resumed` (which is returned), then go on live.
 
-        None where the connection is gone, or asked anew meanwhile.
+        None where the connection is gone, or asked anew meanwhile. Raises `StorageUnavailable` where the log cannot be
+        read; all the same the rest follows once it can.
         """
         feed = self._feeds.get(caller.user_id)
         session = feed.sessions.get(caller.connection_id) if feed else None
@@ -343,7 +344,17 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             return None
         fresh = replace(session, position=last_seq, live=False, chunk_next={})
         feed.sessions[caller.connection_id] = fresh  # an earlier catch-up finds itself replaced, and ends
-        return await feed.catch_up(fresh, tell=True, adopt=True, ask=True)
+        away = asyncio.Event()
+        catching = self._spawn(feed.catch_up(fresh, tell=True, adopt=True, ask=True, on_away=away.set))
+        waiting = self._spawn(away.wait())
+        try:
+            await asyncio.wait([catching, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if not catching.done():
+            raise StorageUnavailable  # the connection's other events are not to wait for it
+        told: Outgoing | None = catching.result()
+        return told
 
     def detach(self, caller: Caller) -> None:
         """The connection is gone. Its user's channel is kept for a while: it tends to come back."""
@@ -697,10 +708,18 @@ class _Feed:
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
-    async def catch_up(self, session: _Session, *, tell: bool, adopt: bool, ask: bool = False) -> Outgoing | None:
+    async def catch_up(
+        self,
+        session: _Session,
+        *,
+        tell: bool,
+        adopt: bool,
+        ask: bool = False,
+        on_away: Callable[[], None] = lambda: None,
+    ) -> Outgoing | None:
         """Serve one session from the log until it stands where the feed stands; then it is live. `adopt`: an answer may
         be under way that this instance has not heard of. `ask`: the log may have what the feed was never told of, so it
-        is read in any case, and the feed hears of it, too."""
+        is read in any case, and the feed hears of it, too. `on_away`: the log could not be read, and is asked again."""
         sid = session.caller.connection_id
         complete = True
         if adopt:
@@ -712,6 +731,7 @@ class _Feed:
             try:
                 events = await self._delivery._read(self.user_id, session.position, _RESUME_PAGE)
             except StorageUnavailable:
+                on_away()
                 await asyncio.sleep(0.5 + random.random())
                 continue
             if self.sessions.get(sid) is not session:
