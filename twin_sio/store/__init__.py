@@ -128,8 +128,7 @@ class Turns(Protocol):
         ...
 
     async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
-        """Take the conversation's lease if it is free or expired; times are the database's own. A crash of the store
-        may take it back: then it cannot be renewed."""
+        """Take the conversation's lease if it is free or expired; times are the database's own."""
         ...
 
     async def renew(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:

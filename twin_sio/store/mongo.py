@@ -411,17 +411,16 @@ def _until(lease_s: float) -> Doc:
 class MongoTurns:
     """`Turns`: a document per answer, a lease per conversation on the database's clock.
 
-    Taking a lease and beginning an answer wait for neither the majority nor the journal: where a crash of MongoDB takes
-    them back, the answer cannot be settled (which waits, and asks for the generation) and is made again.
+    Beginning an answer waits for neither the majority nor the journal: it is done under a lease, which has waited for
+    both; and where a crash of MongoDB takes it back, the answer cannot be settled (which asks for the generation) and
+    is made again.
     """
 
     def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None) -> None:
         self._sealer = sealer or Sealer()
         self._turns: AsyncIOMotorCollection[Doc] = db["turns"]
         self._leases: AsyncIOMotorCollection[Doc] = db["conversations"]
-        self._turns_now, self._leases_now = (
-            one.with_options(write_concern=_NOW) for one in (self._turns, self._leases)
-        )
+        self._turns_now = self._turns.with_options(write_concern=_NOW)
         self._clock = clock
 
     @_stored
@@ -457,7 +456,7 @@ class MongoTurns:
         grant = [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in taken.items()}}]
         for _ in range(2):
             with contextlib.suppress(DuplicateKeyError):  # two upserts met; the document is there now
-                found = await self._leases_now.find_one_and_update(
+                found = await self._leases.find_one_and_update(
                     key, grant, {"owner": 1}, upsert=True, return_document=ReturnDocument.AFTER
                 )
                 return bool(found is not None and found["owner"] == owner)
