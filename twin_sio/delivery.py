@@ -296,11 +296,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     async def _watch_slow(self) -> None:
         while True:
             await asyncio.sleep(min(0.5, self._stuck_s / 4))
-            for feed in list(self._feeds.values()):
-                for sid in list(feed.sessions):
-                    held, still_s = self.server.held(sid)
-                    if held and still_s > self._stuck_s:
-                        self._cut(sid)
+            for sid in self.server.stuck(self._stuck_s):
+                self._cut(sid)
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 

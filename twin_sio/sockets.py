@@ -191,6 +191,9 @@ class WebSocket:
         request: web.Request = environ["aiohttp.request"]
         self._ws = web.WebSocketResponse(max_msg_size=self._max, compress=False)
         await self._ws.prepare(request)
+        # The library keeps the dict as long as the socket, and would look into nothing else of it any more.
+        environ.clear()
+        environ["aiohttp.request"] = request
         self._transport = self._socket.transport = request.transport
         bound_kernel(request.transport)
         self._socket.queue.has_writer = not self._socket.connected  # an upgrade has its own moment
@@ -379,6 +382,15 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         if socket is None:
             return 0, 0.0
         return _held(socket), monotonic() - socket.queue.moved_at if socket.queue.held else 0.0
+
+    def stuck(self, still_s: float) -> list[str]:
+        """Connections for which something is held of which nothing has moved for longer than this."""
+        before = monotonic() - still_s
+        # Flat, for it looks at every socket again and again, and at most of them there is nothing to see.
+        sockets = [one for one in self.eio.sockets.values() if one.queue.held and one.queue.moved_at < before]
+        known = [self.manager.sid_from_eio_sid(one.sid, NAMESPACE) for one in sockets]
+        lines = [sid for sid, line in self.lines.items() if line.held()[1] > still_s]
+        return [*(sid for sid in known if sid is not None), *lines]
 
     @property
     def sockets(self) -> int:
