@@ -34,6 +34,7 @@ class Script:
     contains: str | None = (
         None  # for requests whose last user message holds this; None: for the next one, whatever it is
     )
+    streams: bool = False  # only for requests for a stream: answers, and not what is learnt from them in the background
     times: int | None = None  # how many requests it serves; None: one without `contains`, for ever with
     tokens: tuple[str, ...] | None = None  # the answer; None: made from the user's text
     count: int | None = None  # how many tokens the made answer has; None: as many as it needs
@@ -203,9 +204,9 @@ class ScriptedModel:
 
     # -- the API
 
-    def _pick(self, text: str) -> Script:
+    def _pick(self, text: str, *, is_stream: bool) -> Script:
         for index, (script, left) in enumerate(self.scripts):
-            if script.contains is not None and script.contains not in text:
+            if (script.contains is not None and script.contains not in text) or (script.streams and not is_stream):
                 continue
             if left is not None:
                 self.scripts[index : index + 1] = [(script, left - 1)] if left > 1 else []
@@ -236,7 +237,7 @@ class ScriptedModel:
         if request.transport is not None:
             self.peers.add(request.transport.get_extra_info("peername")[1])
         text = last_user_text(body)
-        script = self._pick(text)
+        script = self._pick(text, is_stream=body.get("stream") is True)
         async with self._counted(text):
             await asyncio.sleep(script.first_delay_s)
             if script.hang:
@@ -252,7 +253,7 @@ class ScriptedModel:
     async def _embed(self, request: web.Request) -> web.Response:
         """A vector of the words of each text: texts that share words are near to each other."""
         body = await request.json()
-        script = self._pick(" ".join(body["input"]))
+        script = self._pick(" ".join(body["input"]), is_stream=False)
         if script.hang:
             await asyncio.Event().wait()
         if script.status is not None:

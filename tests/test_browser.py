@@ -487,8 +487,13 @@ async def test_nothing_stands_in_the_way_of_those_who_see_otherwise(
         assert await page.evaluate("getComputedStyle(document.body).colorScheme") == theme
         await accessible(page)
         await page.locator("#open-profile").click()
-        await page.locator("#traits details").evaluate("it => it.open = true")
-        await expect(page.locator("#traits q")).to_be_visible()
+
+        async def reasons_shown() -> bool:
+            # Again, where the list was made anew meanwhile: it is, when the profile comes.
+            await page.locator("#traits details").evaluate("it => it.open = true")
+            return await page.locator("#traits q").is_visible()
+
+        await eventually(reasons_shown)
         await accessible(page)
         await page.locator("#profile-close").click()
         await page.set_viewport_size({"width": 360, "height": 700})

@@ -288,7 +288,7 @@ async def test_a_load_counts_refusals_by_their_code(url: str) -> None:
 
 
 async def test_a_load_ends_in_time_with_the_figures_so_far(url: str, model: ScriptedModel) -> None:
-    model.script(contains="load message", token_delay_s=0.2, count=15, times=2)
+    model.script(contains="load message", token_delay_s=0.2, count=15, times=2, streams=True)
     result = await run(
         "load", "--url", url, "--users", "2", "--devices", "1", "--ramp", "0", "--seconds", "1", "--json"
     )
@@ -302,7 +302,7 @@ def _is_load(request: dict[str, Any]) -> bool:
 
 
 async def test_ctrl_c_ends_a_load_with_the_figures_so_far(url: str, model: ScriptedModel) -> None:
-    model.script(contains="load message", token_delay_s=0.2, count=15, times=1)
+    model.script(contains="load message", token_delay_s=0.2, count=15, times=1, streams=True)
     before = len(model.requests)
     command = ("-m", "twin_sio.cli", "load", "--url", url, "--users", "1", "--devices", "1", "--json")
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
@@ -533,3 +533,15 @@ async def test_a_session_that_was_replaced_ends_the_chat_with_the_reason(url: st
         await connect(session_id=terminal.clients[0].session_id)
         await terminal.shows("The server ended this session")
         await eventually(lambda: not terminal.chat._prompt.app.is_running)
+
+
+async def test_a_session_that_was_replaced_while_its_history_is_read_ends_the_chat_with_the_reason(
+    url: str, user: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow(chat: Chat, limit: int) -> None:
+        await connect(session_id=chat.client.session_id)
+        await chat.client.until(lambda _: None, 20)
+
+    monkeypatch.setattr(Chat, "_show_history", slow)
+    async with a_terminal(url, user, "laptop") as terminal:
+        await terminal.shows("The server ended this session")

@@ -34,6 +34,7 @@ from twin_sio.client import (
     Draining,
     Ended,
     Failed,
+    Gone,
     Message,
     MessageChanged,
     ProfileChanged,
@@ -130,7 +131,13 @@ class Chat:
         await self._speak_as(self._device, session=None)
         with patch_stdout(raw=True):
             self._note("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
-            await self._show_history(_RECENT)
+            try:
+                await self._show_history(_RECENT)
+            except ClientError as error:
+                if self._follower is not None and isinstance(error, Gone):
+                    await self._follower  # it shows why the session has ended; there is no prompt yet that could end
+                    return
+                self._print(explain(error), "red")
             self._in_background(self._learn_names())
             # The prompt ends with EOFError, raised by Ctrl-D, by /quit and by a session that ended for good.
             with suppress(EOFError):
