@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 import pytest
+from prompt_toolkit import PromptSession
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
@@ -538,10 +539,18 @@ async def test_a_session_that_was_replaced_ends_the_chat_with_the_reason(url: st
 async def test_a_session_that_was_replaced_while_its_history_is_read_ends_the_chat_with_the_reason(
     url: str, user: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def slow(chat: Chat, limit: int) -> None:
+    asked: list[Chat] = []
+
+    async def replaced_meanwhile(chat: Chat, _: int) -> None:
         await connect(session_id=chat.client.session_id)
         await chat.client.until(lambda _: None, 20)
 
-    monkeypatch.setattr(Chat, "_show_history", slow)
+    async def ask(chat: Chat) -> str:
+        asked.append(chat)
+        raise EOFError
+
+    monkeypatch.setattr(Chat, "_show_history", replaced_meanwhile)
+    monkeypatch.setattr(PromptSession, "prompt_async", ask)
     async with a_terminal(url, user, "laptop") as terminal:
         await terminal.shows("The server ended this session")
+    assert asked == []
