@@ -77,22 +77,8 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
     return {
         "functions": [learn, correct, remember, project],
         "cron_jobs": [
-            cron(
-                sweep,
-                name=f"{TAG}:sweep",
-                second=_SWEEP_SECONDS,
-                timeout=settings.job_timeout_s,
-                keep_result=0,
-                max_tries=1,
-            ),
-            cron(
-                count,
-                name=f"{TAG}:count",
-                second=_COUNT_SECOND,
-                timeout=settings.job_timeout_s,
-                keep_result=0,
-                max_tries=1,
-            ),
+            cron(job, name=f"{TAG}:{name}", second=second, timeout=settings.job_timeout_s, keep_result=0, max_tries=1)
+            for name, job, second in (("sweep", sweep, _SWEEP_SECONDS), ("count", count, _COUNT_SECOND))
         ],
         "queue_name": QUEUE,
         "redis_pool": ArqRedis(connection_pool=pool(settings.redis_url, timeout_s=_HANGS_S), default_queue_name=QUEUE),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 
+from tests.conftest import eventually
 from twin_sio.protocol import SERVER_EVENTS
 from twin_sio.server_events import ServerMetadata
 
@@ -123,3 +125,17 @@ class RawSocket:
             self.leave = frame
         elif frame.startswith("44"):
             self.refusal = json.loads(frame[frame.index("{") :])
+
+
+@contextlib.asynccontextmanager
+async def the_one_that_stays(sockets: Sequence[RawSocket]) -> AsyncIterator[RawSocket]:
+    """All connect at the same moment, as one session; the only one that was not sent away, once it was greeted."""
+    async with contextlib.AsyncExitStack() as stack:
+        for one in sockets:
+            await one.open()
+            stack.push_async_exit(one)
+        await asyncio.gather(*(one.send("40" + json.dumps(one._auth)) for one in sockets))
+        await eventually(lambda: any(one.leave for one in sockets))
+        (stays,) = [one for one in sockets if not one.leave]
+        await stays.until(lambda: stays.of("session_ready"))
+        yield stays

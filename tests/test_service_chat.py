@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 from dataclasses import asdict
 
 import pytest
 
 from tests.conftest import Connect, eventually, token_of
-from tests.raw import RawSocket
+from tests.raw import RawSocket, the_one_that_stays
 from tests.scripted_model import ScriptedModel
 from tests.test_store import draft
 from twin_sio.client import HandshakeRefused, RequestFailed, TwinClient
@@ -297,14 +295,7 @@ async def test_the_same_session_id_again_replaces_the_earlier_connection(connect
 async def test_of_two_connections_of_one_session_that_come_at_once_one_stays(url: str, user: str) -> None:
     for turn in range(30):
         pair = [RawSocket(url, token_of(f"{user}-{turn}"), session_id="same") for _ in range(2)]
-        async with contextlib.AsyncExitStack() as stack:
-            for one in pair:
-                await one.open()
-                stack.push_async_exit(one)
-            await asyncio.gather(*(one.send("40" + json.dumps(one._auth)) for one in pair))
-            await eventually(lambda pair=pair: any(one.leave for one in pair))
-            (stays,) = [one for one in pair if not one.leave]
-            await stays.until(lambda stays=stays: stays.of("session_ready"))
+        async with the_one_that_stays(pair) as stays:
             assert (await stays.ask("heartbeat", {}))["type"] == "heartbeat_ack"
             assert not stays.leave
 

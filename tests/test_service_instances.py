@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import eventually
 from tests.processes import Process, environment, started, token_of
-from tests.raw import RawSocket
+from tests.raw import RawSocket, the_one_that_stays
 from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
 from twin_sio.local import Mongod, RedisServer
@@ -79,14 +76,7 @@ async def test_of_two_connections_of_one_session_that_come_at_once_to_two_instan
 ) -> None:
     for turn in range(20):
         pair = [RawSocket(one.url, token_of(f"{user}-{turn}"), session_id="same") for one in servers]
-        async with AsyncExitStack() as stack:
-            for one in pair:
-                await one.open()
-                stack.push_async_exit(one)
-            await asyncio.gather(*(one.send("40" + json.dumps(one._auth)) for one in pair))
-            await eventually(lambda pair=pair: any(one.leave for one in pair))
-            (stays,) = [one for one in pair if not one.leave]
-            await stays.until(lambda stays=stays: stays.of("session_ready"))
+        async with the_one_that_stays(pair) as stays:
             for _ in range(3):
                 assert (await stays.ask("heartbeat", {}))["type"] == "heartbeat_ack"
             assert not stays.leave

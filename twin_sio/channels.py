@@ -106,7 +106,7 @@ class Channels:
 
     def publish(self, channel: str, payload: bytes) -> None:
         """Send to everybody who listens, in the order of the calls; never waits, never raises."""
-        self.command("PUBLISH", channel, payload)
+        self.command(self._PUBLISH, channel, payload)
 
     def command(self, *words: Any) -> None:
         """Any command whose answer nobody needs, in one order with the publishes."""

@@ -163,7 +163,7 @@ class ClusterChannels:
 
     def publish(self, channel: str, payload: bytes) -> None:
         """Send to everybody who listens, in the order of the calls; never waits, never raises."""
-        self._of(channel).command("SPUBLISH", channel, payload)
+        self._of(channel).publish(channel, payload)
 
     def command(self, name: str, key: str, *words: Any) -> None:
         """Any command on one key whose answer nobody needs, in one order with the publishes to its slot."""

@@ -116,8 +116,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         )
         self._own_words = b'["%s"' % self.channels.instance.encode()
         self._feeds: dict[str, _Feed] = {}
-        self._producing: dict[str, tuple[str, Generation]] = {}
-        self._moulds: dict[str, _Mould] = {}
+        self._producing: dict[str, tuple[str, Generation, _Mould]] = {}
         self._stamped, self._stamped_at = b"", 0.0
         self._answered: deque[tuple[str, str]] = deque(maxlen=_ANSWERED_MAX)
         self._rooms_of: dict[str, set[str]] = {}
@@ -187,8 +186,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def begin_generation(self, user_id: str, generation: Generation) -> None:
         """An answer begins under a fresh id; it replaces what an earlier attempt at it has shown."""
-        self._producing[generation.generation_id] = (user_id, generation)
-        self._moulds[generation.generation_id] = _Mould(generation)
+        self._producing[generation.generation_id] = (user_id, generation, _Mould(generation))
         feed = self._feeds.get(user_id)
         if feed is not None:
             feed.generations = feed.without(generation.in_response_to)
@@ -205,7 +203,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         """The next piece of an answer that this instance generates, to all of the user's sessions."""
         index = len(generation.texts)
         generation.texts.append(text)
-        frame = self._chunk_frame(generation, text, index, is_last=is_last)
+        mould = self._mould(generation)
+        frame = self._chunk_frame(mould, text, index, is_last=is_last)
         feed = self._feeds.get(user_id)
         if feed is not None:
             feed.show_chunk(generation, index, frame)
@@ -213,12 +212,11 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         self.channels.command("RPUSH", key, text)
         if index == 0:
             self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
-        self._ring(user_id, ["c", generation.generation_id, index, _meta(generation).decode()], frame)
+        self._ring(user_id, ["c", generation.generation_id, index, mould.meta], frame)
 
     def end_generation(self, generation: Generation) -> None:
         """No more chunks will come; the answer itself is a durable event."""
         self._producing.pop(generation.generation_id, None)
-        self._moulds.pop(generation.generation_id, None)
 
     def control(self, **words: Any) -> None:
         """A word to all instances, this one included."""
@@ -250,10 +248,13 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             return ""
         return "".join(texts)
 
+    def _mould(self, generation: Generation) -> _Mould:
+        made = self._producing.get(generation.generation_id)
+        return made[2] if made is not None else _Mould(generation)
+
     def _chunk_frame(
-        self, generation: Generation, text: str, index: int, *, first: int | None = None, is_last: bool = False
+        self, mould: _Mould, text: str, index: int, *, first: int | None = None, is_last: bool = False
     ) -> Message:
-        mould = self._moulds.get(generation.generation_id) or _Mould(generation)
         # Unique, as generation and index are; of a merged one there may be several.
         message_id = b"%s.%d" % (mould.generation_id, index) if first is None else self._new_id().encode()
         return mould.frame(text, index, first, is_last, self._stamp(), message_id)
@@ -268,7 +269,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def merged(self, generation: Generation) -> Message:
         """The whole text so far as one chunk."""
-        return self._chunk_frame(generation, "".join(generation.texts), len(generation.texts) - 1, first=0)
+        mould = self._mould(generation)
+        return self._chunk_frame(mould, "".join(generation.texts), len(generation.texts) - 1, first=0)
 
     def _ring(self, user_id: str, head: list[Any], frame: Message | None) -> None:
         header = orjson.dumps([self.channels.instance, *head])
@@ -381,12 +383,10 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     # -- hearing -----------------------------------------------------------------------------------------------------
 
     def _hear(self, channel: str, payload: bytes) -> None:
-        if channel == CONTROL:
-            source, words = orjson.loads(payload)
-            if source != self.channels.instance:
-                self.on_control(words)
-            return
         if payload.startswith(self._own_words):  # most of what an instance hears it has said itself
+            return
+        if channel == CONTROL:
+            self.on_control(orjson.loads(payload)[1])
             return
         header, _, body = payload.partition(b"\n")
         _, kind, *rest = orjson.loads(header)
@@ -405,14 +405,14 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def _restored(self) -> None:
         """Redis is back: tell what it has forgotten, look at the log for what it has swallowed."""
-        for user_id, generation in self._producing.values():
+        for user_id, generation, _ in self._producing.values():
             key = _gen(user_id, generation.generation_id)
             self.channels.command("DEL", key)
             if generation.texts:
                 self.channels.command("RPUSH", key, *generation.texts)
                 self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
             self._announce(user_id, generation)
-        running = {(user_id, generation.in_response_to) for user_id, generation in self._producing.values()}
+        running = {(user_id, generation.in_response_to) for user_id, generation, _ in self._producing.values()}
         for user_id, in_response_to in self._answered:
             if (user_id, in_response_to) not in running:
                 self.channels.command("HDEL", _gens(user_id), in_response_to)
@@ -483,10 +483,11 @@ class _Mould:
     """What all chunks of a generation have in common, as JSON: chunks are most of what is sent, and only their text,
     number and time differ."""
 
-    __slots__ = ("_after", "_between", "generation_id")
+    __slots__ = ("_after", "_between", "generation_id", "meta")
 
     def __init__(self, generation: Generation) -> None:
         self.generation_id = generation.generation_id.encode()
+        self.meta = _meta(generation)
         self._between = b',"generation_id":%s,"chunk_index":' % orjson.dumps(generation.generation_id)
         metadata = {"session_id": generation.session_id} if generation.session_id is not None else {}
         metadata["in_response_to"] = generation.in_response_to
@@ -505,15 +506,15 @@ class _Mould:
         )
 
 
-def _meta(generation: Generation) -> bytes:
-    return orjson.dumps([generation.conversation_id, generation.in_response_to, generation.session_id])
+def _meta(generation: Generation) -> str:
+    return orjson.dumps([generation.conversation_id, generation.in_response_to, generation.session_id]).decode()
 
 
 def _running(generation: Generation) -> bytes:
-    return orjson.dumps([generation.generation_id, _meta(generation).decode()])
+    return orjson.dumps([generation.generation_id, _meta(generation)])
 
 
-def _generation(generation_id: str, meta: bytes | str) -> Generation:
+def _generation(generation_id: str, meta: str) -> Generation:
     conversation_id, in_response_to, session_id = orjson.loads(meta)
     return Generation(generation_id, conversation_id, in_response_to, session_id, monotonic())
 
@@ -646,7 +647,7 @@ class _Feed:
             shown = frame
             if session.chunk_next.get(generation_id, 0) != index:
                 shown = whole = whole or self._delivery.merged(generation)
-            held = write(sid, shown, unless_over=soft)
+            held = write(sid, shown, unless_over=soft)  # `_write`, flat: this runs for every chunk and device
             if held > hard:
                 self._delivery._cut(sid)
             if held <= soft:  # to who reads too slowly the next one that is written is a merged one
@@ -682,7 +683,7 @@ class _Feed:
 
     async def adopt_running(self) -> None:
         """Learn of generations that began before this instance listened."""
-        for user_id, mine in self._delivery._producing.values():
+        for user_id, mine, _ in self._delivery._producing.values():
             if user_id == self.user_id:
                 self.generations[mine.generation_id] = mine
         if not self._delivery.channels.healthy:

@@ -269,7 +269,7 @@ class Gateway:
 
     async def _welcome(self, sid: str, connection: _Connection) -> None:
         caller = connection.caller
-        sessions = self._listed(caller, await self._presence.seen(caller))
+        sessions = self._listed(caller, await self._presence.joined(caller))
         if self._connections.get(sid) is not connection:
             return
         self._delivery.to_session(caller, self._session_ready(connection, sessions))

@@ -133,15 +133,14 @@ class Nodes:
     async def ask(self, *words: Any) -> Any:
         """What the node that is asked at present answers; raises one of `FAILURES`."""
         if self._client is None:
-            times = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
-            self._client = Redis.from_pool(ConnectionPool.from_url(self.url(), **times))
+            self._client = client(self.url())
         return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def aclose(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
+        asked, self._client = self._client, None
+        if asked is not None:
             with contextlib.suppress(*FAILURES):
-                await client.aclose()
+                await asked.aclose()
 
 
 class _ByCluster(ConnectionPool):

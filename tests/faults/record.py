@@ -46,7 +46,6 @@ class Record:
         self.errors: list[Json] = []
         self.receipts: dict[str, list[Json]] = {}
         self.holes = 0  # events that came ahead of their turn: no server of ours does that
-        self.repeats = 0
         self.incomplete = 0
 
     def hook(self, way: str, envelope: Json) -> None:
@@ -81,12 +80,10 @@ class Record:
             self._durable(meta["seq"], meta.get("message_id"), kind)
 
     def _durable(self, seq: int, message_id: str | None, kind: str) -> None:
-        last = -1 if self.last is None else self.last
-        if seq <= last:
-            self.repeats += kind != "own"
-        elif seq > last + 1:
+        following = 0 if self.last is None else self.last + 1
+        if seq > following:
             self.holes += 1
-        else:
+        elif seq == following:
             self.last = seq
             self.applied.append((seq, message_id, kind))
 

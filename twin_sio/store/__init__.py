@@ -534,8 +534,12 @@ TICKET_S = 30
 class Presence(Protocol):
     """Which sessions are live. It expires by itself and may be lost; nothing durable relies on it."""
 
-    async def seen(self, caller: Caller) -> Sequence[LiveSession]:
-        """The session is alive now; the user's live sessions, as `sessions` would tell them then."""
+    async def seen(self, caller: Caller) -> None:
+        """The session is alive now."""
+        ...
+
+    async def joined(self, caller: Caller) -> Sequence[LiveSession]:
+        """`seen`, then `sessions`, in one trip."""
         ...
 
     async def gone(self, caller: Caller) -> None:

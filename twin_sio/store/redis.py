@@ -29,19 +29,27 @@ class RedisPresence:
         self._clock = clock
         self._ttl_s = ttl_s
 
-    async def seen(self, caller: Caller) -> Sequence[LiveSession]:
+    async def seen(self, caller: Caller) -> None:
+        await self._refresh(caller, and_list=False)
+
+    async def joined(self, caller: Caller) -> Sequence[LiveSession]:
+        return self._live(await self._refresh(caller, and_list=True))
+
+    async def _refresh(self, caller: Caller, *, and_list: bool) -> Mapping[bytes, bytes]:
         if not self._healthy():
-            return []
+            return {}
         value = orjson.dumps([caller.connection_id, iso(self._clock()), caller.device.as_dict()])
         key = _key(caller.user_id)
-        try:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hset(key, caller.session_id, value)  # type: ignore[arg-type]
-            pipe.expire(key, self._ttl_s)
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hset(key, caller.session_id, value)  # type: ignore[arg-type]
+        pipe.expire(key, self._ttl_s)
+        if and_list:
             pipe.hgetall(key)
-            return self._live((await pipe.execute())[-1])
+        try:
+            answers = await pipe.execute()
         except FAILURES:
-            return []
+            return {}
+        return answers[-1] if and_list else {}
 
     async def gone(self, caller: Caller) -> None:
         if not self._healthy():
