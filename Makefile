@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help run test dist js faults soak eval bench lint types contracts format setup setup-test browser programs clean
+.PHONY: help run test dist js faults attacks soak eval bench lint types contracts format setup setup-test browser programs clean
 
 BIN := .venv/bin
 
@@ -24,6 +24,9 @@ js: setup-test ## the TypeScript client alone: types, size, tests against the re
 
 faults: setup-test programs ## break the service in every way it must survive, with figures; takes some minutes
 	@$(BIN)/python -m tests.faults
+
+attacks: setup-test ## what one address or one account can do to others, each attack for half a minute; about 20 minutes
+	@$(BIN)/python -m tests.attacks --write
 
 soak: setup-test ## half an hour of steady load and random faults, does anything grow or get lost; MINUTES=30 SEED=1
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1)

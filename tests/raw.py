@@ -34,8 +34,16 @@ class RawSocket:
 
     speaks_protocol = True
 
-    def __init__(self, url: str, token: str | None, headers: dict[str, str] | None = None, **auth: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        headers: dict[str, str] | None = None,
+        local_address: str | None = None,
+        **auth: Any,
+    ) -> None:
         self._headers = headers
+        self._local_address = local_address
         self._url = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
         self._auth = {"token": token, **auth}
         self.events: list[dict[str, Any]] = []
@@ -54,7 +62,8 @@ class RawSocket:
 
     async def open(self) -> None:
         """The Engine.IO handshake only."""
-        self._http = aiohttp.ClientSession()
+        bound = (self._local_address, 0) if self._local_address else None
+        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=bound))
         try:
             self._ws = await self._http.ws_connect(self._url, max_msg_size=0, headers=self._headers)
         except aiohttp.ClientError:

@@ -391,6 +391,26 @@ async def test_an_answer_appears_while_it_is_written_and_then_stays(url: str, us
         await eventually(lambda: terminal.screen.getvalue().count("Two lines.") == 1)
 
 
+CONTROLS = ("\x1b]52;c;cm0=\x07", "\x1b[2J", "\x9b31m", "\x08", "\r")
+
+
+async def test_an_answer_commands_no_terminal(url: str, user: str, model: ScriptedModel) -> None:
+    """Escape sequences of an answer (clipboard, title, clear) are shown as U+FFFD; JSON keeps them as escapes."""
+    text = f"sequences for {user}"
+    model.script(contains=text, tokens=("be", *CONTROLS, "fore"))
+    once = await run("chat", "--once", "--url", url, "--sub", user, stdin=f"{text}\n")
+    listed = await run("history", "--url", url, "--sub", user)
+    as_json = await run("history", "--url", url, "--sub", user, "--json")
+    async with a_terminal(url, user, "laptop") as terminal:
+        terminal.enter(text)
+        await eventually(lambda: terminal.screen.getvalue().count("fore") == 2)  # what was said before, and live
+        live = terminal.screen.getvalue()
+    for printed in (once.stdout, listed.stdout, as_json.stdout, live):
+        assert "fore" in printed
+        assert not set(printed) & set("\x1b\x07\x9b\x08\r")
+    assert orjson.loads(as_json.stdout.splitlines()[-1])["text"] == "".join(("be", *CONTROLS, "fore"))
+
+
 async def test_two_devices_see_each_other_speak_and_type(url: str, user: str, connect: Connect) -> None:
     async with a_terminal(url, user, "laptop") as terminal:
         phone = await connect(device={"name": "phone"})

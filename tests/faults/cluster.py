@@ -98,8 +98,7 @@ class Cluster:
             f"{self.model.url}/v1",
             TWIN_MONGODB_DATABASE=DATABASE,
             TWIN_LOG_LEVEL="warning",
-            TWIN_LIMIT_SESSIONS=500,
-            **variables,
+            **{"TWIN_LIMIT_SESSIONS": 500, **variables},
         )
         self.servers = list(await asyncio.gather(*(self.process("server") for _ in range(servers))))
         self.worker = self.one_more_worker()

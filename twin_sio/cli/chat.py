@@ -24,6 +24,7 @@ from rich.text import Text
 
 from twin_sio.cli.live import LiveAnswer
 from twin_sio.cli.pipe import SEARCHED_MAX, Failure, explain, find_traits, history, search
+from twin_sio.cli.printable import printable
 from twin_sio.client import (
     AnswerGrew,
     Change,
@@ -176,7 +177,7 @@ class Chat:
     async def _help(self, _: str) -> None:
         table = Table(box=None, show_header=False)
         for command in COMMANDS.values():
-            table.add_row(Text(command.usage, style="bold"), command.help)
+            table.add_row(_text(command.usage, style="bold"), command.help)
         self._console.print(table)
 
     async def _context(self, rest: str) -> None:
@@ -251,7 +252,7 @@ class Chat:
             table.add_column(column)
         for trait in profile["traits"]:
             numbers = (f"{trait[name]:.2f}" for name in ("confidence", "supporting", "opposing"))
-            table.add_row(Text(trait["key"]), Text(trait["value"]), trait["status"], *numbers)
+            table.add_row(_text(trait["key"]), _text(trait["value"]), _text(trait["status"]), *numbers)
         self._console.print(table)
 
     async def _why(self, rest: str) -> None:
@@ -263,12 +264,12 @@ class Chat:
             self._show_reasons(await self.client.why(trait["trait_id"]))
 
     def _show_reasons(self, why: Json) -> None:
-        table = Table(title=Text(f"{why['key']} = {why['value']}"), title_justify="left")
+        table = Table(title=_text(f"{why['key']} = {why['value']}"), title_justify="left")
         for column in ("", "kind", "weight", "x decay", "x repeat", "=", "days ago", "your words"):
             table.add_column(column)
         for one in why["evidence"]:
             numbers = (f"{one[name]:.2f}" for name in ("weight", "decay", "repeat", "effective", "age_days"))
-            table.add_row(one["side"].replace("_", " "), one["kind"], *numbers, Text(one["quote"]))
+            table.add_row(one["side"].replace("_", " "), one["kind"], *numbers, _text(one["quote"]))
         self._console.print(table)
         self._print("{formula} = {confidence:.4f}, S = {supporting:.2f}, C = {opposing:.2f}".format(**why), "bold")
 
@@ -301,7 +302,7 @@ class Chat:
         for entry in entries:
             last = (entry.get("last_message") or {}).get("text", "")
             table.add_row(
-                Text(entry["conversation_id"]), Text(entry["title"] or ""), str(entry["unread"]), Text(last[:60])
+                _text(entry["conversation_id"]), _text(entry["title"] or ""), str(entry["unread"]), _text(last[:60])
             )
         self._console.print(table)
 
@@ -434,7 +435,7 @@ class Chat:
         if message.role == "twin":
             self._show_answer(message)
         elif message.session_id not in (None, self.client.session_id):
-            self._console.print(Text(f"{self._device_of(message.session_id)}> ", "cyan") + Text(message.text))
+            self._console.print(_text(f"{self._device_of(message.session_id)}> ", "cyan") + _text(message.text))
 
     def _show_growth(self, grew: AnswerGrew) -> None:
         generation = self.client.state.generations.get(grew.generation_id)
@@ -452,8 +453,8 @@ class Chat:
     def _print_answer(self, live: LiveAnswer, take: Callable[[str], list[str]], text: str) -> None:
         had_begun = live.has_begun
         for index, line in enumerate(take(text)):
-            label = Text("      " if had_begun or index else "twin> ", "green")
-            self._console.print(label + Text(line))
+            label = _text("      " if had_begun or index else "twin> ", "green")
+            self._console.print(label + _text(line))
 
     def _show_end(self, error: BaseException | None) -> None:
         if error is not None:
@@ -466,7 +467,7 @@ class Chat:
 
     def _show_entry(self, entry: Json, before: str = "") -> None:
         who = "you> " if entry["role"] == "user" else "twin> "
-        self._console.print(Text(before + who, "dim") + Text(entry["text"], "dim"))
+        self._console.print(_text(before + who, "dim") + _text(entry["text"], "dim"))
 
     def _heard_by(self, also: Hook | None) -> Hook:
         def hear(direction: Literal["in", "out"], envelope: Json) -> None:
@@ -481,7 +482,7 @@ class Chat:
         self._print(text, "dim")
 
     def _print(self, text: str, style: str) -> None:
-        self._console.print(Text(text, style))
+        self._console.print(_text(text, style))
 
     def _region(self) -> StyleAndTextTuples:
         """The prompt, and above it what is still moving: the unfinished line of an answer, and the state of things."""
@@ -500,6 +501,11 @@ class Chat:
         if self._device not in self._clients:
             return []
         return [f"{self._device_of(session_id)} is typing…" for session_id in sorted(self.client.state.typing)]
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text for the console; what a terminal would obey is shown as U+FFFD."""
+    return Text(printable(text), style)
 
 
 def _belief(trait: Json, version: int) -> str:

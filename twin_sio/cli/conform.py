@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TextIO
 
 import orjson
 
 from twin_sio.cli.pipe import Failure
+from twin_sio.cli.printable import Output
 from twin_sio.cli.tokens import mint
 from twin_sio.config import DEV_SECRET
 from twin_sio.conformance import RULES, Verdict, a_script
@@ -20,7 +20,7 @@ _FAREWELL_S = 2.0
 _STDERR = 2
 
 
-async def conform(command: Sequence[str], port: int, limit_s: float, as_json: bool, out: TextIO) -> bool:
+async def conform(command: Sequence[str], port: int, limit_s: float, as_json: bool, out: Output) -> bool:
     """Print a line for each rule as its verdict is reached; whether all were kept.
 
     As JSON: `{type: "listening", url, token}`, a `{type: "rule", rule, passed, said, must, fix}` for each, and

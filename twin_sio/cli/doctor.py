@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from statistics import median, quantiles
-from typing import Any, TextIO
+from typing import Any
 
 import aiohttp
 import orjson
@@ -16,6 +16,7 @@ from jose import jwt
 from jose.exceptions import JOSEError
 
 from twin_sio.cli.pipe import explain
+from twin_sio.cli.printable import Output
 from twin_sio.cli.where import Where
 from twin_sio.client import ClientError, TwinClient
 from twin_sio.clock import monotonic, now
@@ -38,7 +39,7 @@ class Check:
     advice: str = ""
 
 
-async def examine(where: Where, send: bool, as_json: bool, out: TextIO) -> bool:
+async def examine(where: Where, send: bool, as_json: bool, out: Output) -> bool:
     """Print a line for each check as it is made; whether all went well."""
     well = True
     async for check in checks(where, send):

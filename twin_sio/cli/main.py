@@ -13,6 +13,7 @@ import orjson
 import typer
 
 from twin_sio.cli import pipe
+from twin_sio.cli.printable import PrintableStream, printable
 from twin_sio.cli.tokens import mint
 from twin_sio.cli.where import THIS_DEVICE, Where, version
 from twin_sio.client import ClientError, TwinClient
@@ -68,13 +69,18 @@ def _run(work: Awaitable[None], as_json: bool = False) -> None:
         asyncio.run(working())
     except (ClientError, pipe.Failure) as error:
         if as_json:
-            typer.echo(orjson.dumps(pipe.failure_line(error)).decode())
+            print(orjson.dumps(pipe.failure_line(error)).decode(), file=_out(as_json))
             raise typer.Exit(1) from None
         _fail(pipe.explain(error) if isinstance(error, ClientError) else str(error))
 
 
+def _out(as_json: bool) -> PrintableStream:
+    """Standard output, on which nothing that a twin or a server says is obeyed by the terminal."""
+    return PrintableStream(sys.stdout, as_json=as_json)
+
+
 def _fail(text: str) -> None:
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
     raise typer.Exit(1)
 
 
@@ -142,7 +148,7 @@ async def _talk(where: Where, device: str, conversation: str, as_json: bool, sta
         await run_chat(where.client, device, conversation, state)
     else:
         await _with_client(
-            where, device, lambda client: pipe.ask_lines(client, sys.stdin, conversation, as_json, sys.stdout)
+            where, device, lambda client: pipe.ask_lines(client, sys.stdin, conversation, as_json, _out(as_json))
         )
 
 
@@ -152,7 +158,7 @@ async def _once(where: Where, device: str, conversation: str, as_json: bool) -> 
         raise pipe.Failure('There is nothing to ask on stdin. Try: echo "Hello" | twin-sio chat --once')
     if len(text) > TEXT_MAX:
         raise pipe.Failure(f"A message has at most {TEXT_MAX} characters; this one has {len(text)}.")
-    await _with_client(where, device, lambda client: pipe.ask_once(client, text, conversation, as_json, sys.stdout))
+    await _with_client(where, device, lambda client: pipe.ask_once(client, text, conversation, as_json, _out(as_json)))
 
 
 async def _with_client(where: Where, device: str, use: Callable[[TwinClient], Awaitable[None]]) -> None:
@@ -205,7 +211,7 @@ def history(
     where = Where(_address(url), token, sub, secret)
 
     async def shown(client: TwinClient) -> None:
-        await pipe.print_history(client, conversation, limit, search, as_json, sys.stdout)
+        await pipe.print_history(client, conversation, limit, search, as_json, _out(as_json))
 
     _run(_with_client(where, "history", shown), as_json)
 
@@ -226,7 +232,7 @@ def profile(
       twin-sio profile --sub ada --json | jq 'select(.status == "applied") | .value'
     """
     where = Where(_address(url), token, sub, secret)
-    _run(_with_client(where, "profile", lambda client: pipe.print_profile(client, as_json, sys.stdout)), as_json)
+    _run(_with_client(where, "profile", lambda client: pipe.print_profile(client, as_json, _out(as_json))), as_json)
 
 
 @app.command()
@@ -246,7 +252,7 @@ def why(
       twin-sio why Lisbon --sub ada --json | jq .evidence
     """
     where = Where(_address(url), token, sub, secret)
-    _run(_with_client(where, "why", lambda client: pipe.print_reasons(client, trait, as_json, sys.stdout)), as_json)
+    _run(_with_client(where, "why", lambda client: pipe.print_reasons(client, trait, as_json, _out(as_json))), as_json)
 
 
 @app.command()
@@ -274,7 +280,7 @@ def doctor(
     from twin_sio.cli.doctor import examine
 
     async def examined() -> None:
-        if not await examine(Where(_address(url), token, sub, secret), send, as_json, sys.stdout):
+        if not await examine(Where(_address(url), token, sub, secret), send, as_json, _out(as_json)):
             raise typer.Exit(1)
 
     _run(examined(), as_json)
@@ -336,7 +342,7 @@ def replay(
     async def again() -> None:
         steps = read_tape(file)
         async with Where(_address(url), token, sub, secret).client("replay") as client:
-            if not await replayed(client, steps, speed, same_ids, patience, as_json, sys.stdout):
+            if not await replayed(client, steps, speed, same_ids, patience, as_json, _out(as_json)):
                 raise typer.Exit(1)
 
     _run(again(), as_json)
@@ -406,7 +412,7 @@ def conformance(
     from twin_sio.cli.conform import conform
 
     async def conformed() -> None:
-        if not await conform(command or [], port, limit, as_json, sys.stdout):
+        if not await conform(command or [], port, limit, as_json, _out(as_json)):
             raise typer.Exit(1)
 
     _run(conformed(), as_json)

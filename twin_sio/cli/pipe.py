@@ -10,6 +10,7 @@ from typing import TextIO
 
 import orjson
 
+from twin_sio.cli.printable import Output
 from twin_sio.client import ClientError, HandshakeRefused, Message, RequestFailed, TwinClient, Unreachable
 from twin_sio.clock import new_id
 from twin_sio.domain import Json
@@ -53,14 +54,14 @@ def failure_line(error: Exception) -> Json:
     return {"type": "error", "code": code, "message": getattr(error, "message", str(error)), "retryable": retryable}
 
 
-async def ask_once(client: TwinClient, text: str, conversation_id: str, as_json: bool, out: TextIO) -> None:
+async def ask_once(client: TwinClient, text: str, conversation_id: str, as_json: bool, out: Output) -> None:
     """Ask, and print the answer's text and nothing else. Raises `Failure` where it did not end well."""
     answer = await _ask(client, text, conversation_id)
     print(_answer_line(text, answer) if as_json else answer.text, file=out, flush=True)
     _check(client, answer)
 
 
-async def ask_lines(client: TwinClient, questions: TextIO, conversation_id: str, as_json: bool, out: TextIO) -> None:
+async def ask_lines(client: TwinClient, questions: TextIO, conversation_id: str, as_json: bool, out: Output) -> None:
     """Ask each line that is not empty, one after the other, and print a plain transcript as it grows."""
     async for question in _lines(questions):
         if not as_json:
@@ -88,7 +89,7 @@ def _answer_line(question: str, answer: Message) -> str:
 
 
 async def print_history(
-    client: TwinClient, conversation_id: str, limit: int, words: str, as_json: bool, out: TextIO
+    client: TwinClient, conversation_id: str, limit: int, words: str, as_json: bool, out: Output
 ) -> None:
     """The newest `limit` messages (that hold all of the words), oldest first."""
     if words.strip():
@@ -99,14 +100,14 @@ async def print_history(
         print(orjson.dumps(entry).decode() if as_json else _plain(entry), file=out)
 
 
-async def print_profile(client: TwinClient, as_json: bool, out: TextIO) -> None:
+async def print_profile(client: TwinClient, as_json: bool, out: Output) -> None:
     """What the twin believes, a trait a line."""
     for trait in (await client.profile())["traits"]:
         plain = "{key} = {value} [{status}, {confidence:.2f}]".format(**trait)
         print(orjson.dumps(trait).decode() if as_json else plain, file=out)
 
 
-async def print_reasons(client: TwinClient, wanted: str, as_json: bool, out: TextIO) -> None:
+async def print_reasons(client: TwinClient, wanted: str, as_json: bool, out: Output) -> None:
     """Why the twin believes the traits that `wanted` names; as JSON each as `GET /v1/profile/{trait_id}/why`."""
     for trait in await find_traits(client, wanted):
         why = await client.why(trait["trait_id"])

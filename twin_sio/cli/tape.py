@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import orjson
 
 from twin_sio.cli.pipe import Failure
+from twin_sio.cli.printable import Output
 from twin_sio.client import NoAnswer, TwinClient
 from twin_sio.client.session import Hook
 from twin_sio.clock import iso, monotonic, new_id, now
@@ -187,7 +188,7 @@ class Replay:
 
 
 async def replay(
-    client: TwinClient, steps: list[Step], speed: float, same_ids: bool, patience_s: float, as_json: bool, out: TextIO
+    client: TwinClient, steps: list[Step], speed: float, same_ids: bool, patience_s: float, as_json: bool, out: Output
 ) -> bool:
     """Replay, print a line for each step, and say whether everything was answered in kind as it was then."""
     pairs = await Replay(client, steps, speed=speed, same_ids=same_ids, patience_s=patience_s).run()

@@ -1,0 +1,85 @@
+"""`python -m tests.attacks [1 6 ...] [--seconds 30] [--write]`: the attacks in full, with figures and PASS or FAIL.
+
+`--write` puts the table into docs/security.md. The attacker runs at a lower priority than the service and the
+measuring process, since all share one machine: what is measured is the service, not the race for its cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+from tests.attacks.site import FULL_S, Outcome, Site, kinds, production, run, title, under_attack
+from tests.faults.cluster import Cluster
+
+DOCS = Path(__file__).parents[2] / "docs" / "security.md"
+SIX_AT_ONCE = (6, 7, 8, 9, 11, 13)
+_NICE = 10
+_HEAD = """\
+| attack | before | what the attacker did | others: median / p95 / worst | memory, MB | verdict |
+|---|---|---|---|---|---|
+"""
+
+
+async def one(running: Cluster, number: int, kind: ModuleType, seconds: float) -> Outcome:
+    checks = [kind.check] if hasattr(kind, "check") else []
+    async with under_attack(running, number, seconds) as site:
+        return await run(site, title(kind), kind.BEFORE, kind.attack, checks)
+
+
+async def six(running: Cluster, seconds: float) -> Outcome:
+    """Six accounts at once, each with an attack of its own."""
+    chosen = [kinds()[number] for number in SIX_AT_ONCE]
+
+    async def together(site: Site, until: float) -> str:
+        await asyncio.gather(*(kind.attack(site, until) for kind in chosen))
+        return "kinds " + ", ".join(str(number) for number in SIX_AT_ONCE)
+
+    async with under_attack(running, 100, seconds) as site:
+        return await run(site, "six accounts at once", "–", together)
+
+
+async def main(numbers: list[int], seconds: float, write: bool) -> int:
+    every = kinds()
+    if unknown := [number for number in numbers if number not in every]:
+        print(f"unknown: {unknown}; there are {', '.join(str(number) for number in every)}")
+        return 2
+    chosen = {number: every[number] for number in numbers} if numbers else every
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="attacks-", ignore_cleanup_errors=True) as folder:
+        print("a server, a worker, MongoDB, Redis and a scripted model start, in production mode", flush=True)
+        async with production(Path(folder)) as running:
+            os.nice(_NICE)  # of this process and what it starts from here on, but not of the service
+            for number, kind in chosen.items():
+                outcomes.append(await one(running, number, kind, seconds))
+                print(outcomes[-1], flush=True)
+            if not numbers and set(SIX_AT_ONCE) <= every.keys():
+                outcomes.append(await six(running, seconds))
+                print(outcomes[-1], flush=True)
+    failed = [outcome.name for outcome in outcomes if outcome.broken]
+    if write:
+        _write(outcomes)
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} passed" + (f"; failed: {failed}" if failed else ""))
+    return 1 if failed else 0
+
+
+def _write(outcomes: list[Outcome]) -> None:
+    table = _HEAD + "".join(f"{outcome.row()}\n" for outcome in outcomes)
+    text = DOCS.read_text()
+    marked = re.compile(r"(<!-- attacks -->\n).*?(<!-- /attacks -->)", re.DOTALL)
+    DOCS.write_text(marked.sub(lambda found: f"{found.group(1)}{table}{found.group(2)}", text))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Attack the running service, and see what other users notice.")
+    parser.add_argument("numbers", nargs="*", type=int, help="1 6 ...; none: all")
+    parser.add_argument("--seconds", type=float, default=FULL_S)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/security.md")
+    given = parser.parse_args()
+    sys.exit(asyncio.run(main(given.numbers, given.seconds, given.write)))
