@@ -370,6 +370,34 @@ async def test_an_answer_is_markdown_that_can_do_nothing(opened: Opened, user: s
     assert [url for url in asked if "evil.example" in url] == []
 
 
+@pytest.mark.parametrize(
+    "text", ["- " * 1600 + "deep", ">" * 3000 + "deep", "*" * 3000 + "deep" + "*" * 3000, "1. " * 900 + "deep"]
+)
+async def test_an_answer_is_never_shown_empty(opened: Opened, user: str, model: ScriptedModel, text: str) -> None:
+    """Marks nested deeper than the parser can follow are shown as they were written."""
+    page = await opened(user)
+    model.script(contains=f"nest for {user}", tokens=("first ", "line\n\n", text))
+    await say(page, f"nest for {user}")
+    await answered(page, 1)
+    assert "deep" in await page.locator("[data-role=twin] .text").inner_text()
+
+
+async def test_a_link_changes_the_account_only_when_asked(opened: Opened, user: str) -> None:
+    """A link with another user's token, in this tab and in a new one, asks first; Stay leaves all as it was."""
+    page = await opened(user)
+    status, dialog = page.locator("#connection"), page.locator("#other-account")
+    await page.evaluate(f"location.hash = 'token={mint('mallory', DEV_SECRET)}'")
+    await expect(dialog).to_contain_text("mallory")
+    await dialog.locator("#stay").click()
+    await expect(status).to_have_text(f"Connected as {user}")
+    second = await page.context.new_page()
+    await second.goto(page.url + f"#token={mint('mallory', DEV_SECRET)}")
+    await expect(second.locator("#other-account")).to_contain_text(user)
+    await second.locator("#switch").click()
+    await expect(second.locator("#connection")).to_have_text("Connected as mallory")
+    assert "token=" not in second.url
+
+
 async def test_an_answer_is_laid_out_while_it_streams_and_what_stands_stays(
     opened: Opened, user: str, model: ScriptedModel
 ) -> None:

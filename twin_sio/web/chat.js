@@ -16,7 +16,7 @@ const highlight = (code, language) => language && (grammars ??= import("./highli
 
 class Page {
   constructor() {
-    this.token = takeToken();
+    this.token = stored("token");
     this.profile = new ProfileView($("profile"), { get: (path) => this.get(path), say: (...words) => this.say(...words) });
     $("open-profile").addEventListener("click", () => this.profile.open(this.client));
     $("new").addEventListener("click", () => this.openConversation(`web-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`));
@@ -27,8 +27,39 @@ class Page {
       this.open($("token").value.trim());
       $("token").value = "";
     });
+    $("other-account").addEventListener("close", () => this.answerLink($("other-account").returnValue === "switch"));
+    addEventListener("hashchange", () => this.takeLink());
     $("theme").addEventListener("change", (event) => wear(event.target.value));
     wear(remembered("theme") ?? "auto");
+  }
+
+  // What the page begins with: the token of a link, or the one that this tab has.
+  start() {
+    if (!this.takeLink()) this.open();
+  }
+
+  // A link with a token never changes the account without a word: where another user was here, the page asks first.
+  // True where there was a token in the link.
+  takeLink() {
+    const given = tokenOfLink();
+    if (!given) return false;
+    const [name, before] = [userOf(given), userOf(this.token) ?? remembered("user")];
+    if (!before || !name || before === name) {
+      this.open(given);
+      return true;
+    }
+    this.offered = given;
+    setText($("other-account-why"), `This link signs you in as ${name}. Here you were ${before}: what you write then goes to the other account.`);
+    setText($("stay"), `Stay ${before}`);
+    if (!$("other-account").open) $("other-account").showModal();
+    return true;
+  }
+
+  answerLink(isWanted) {
+    const given = this.offered;
+    this.offered = null;
+    if (isWanted) this.open(given);
+    else if (!this.client) this.open();
   }
 
   // A session with this token, or the one that is known; what an earlier one had not sent yet goes on in it.
@@ -36,9 +67,9 @@ class Page {
     this.leave();
     this.token = token;
     if (!token) return this.askForToken({ code: "auth_missing" });
-    sessionStorage.setItem("token", token);
+    keep("token", token);
     this.client = connect({ url: location.origin, getToken: () => this.token, device: { name: deviceName(), platform: "web" }, page: 0 });
-    const conversationId = sessionStorage.getItem("conversation") ?? "main";
+    const conversationId = stored("conversation") ?? "main";
     this.view = new ConversationView($("conversation"), this.client, { conversationId, highlight });
     this.state = this.client.state;
     this.stop = this.client.subscribe(() => this.changed());
@@ -55,7 +86,7 @@ class Page {
   }
 
   openConversation(id) {
-    sessionStorage.setItem("conversation", id);
+    keep("conversation", id);
     this.view.open(id);
     this.showList(this.client.state);
     if ($("side").matches(":popover-open")) $("side").hidePopover();
@@ -94,6 +125,7 @@ class Page {
     };
     $("connection").dataset.state = connection;
     setText($("connection"), texts[connection] ?? told(reason));
+    if (connection === "online") keep("user", userId, "localStorage");
     $("again").hidden = connection !== "ended" && connection !== "refused";
     $("offline").hidden = connection !== "offline" && connection !== "draining";
     $("open-profile").disabled = connection !== "online";
@@ -165,13 +197,36 @@ class Page {
 }
 
 // From the fragment, which is never sent to a server, and then out of sight; a reload finds it in the tab's storage.
-function takeToken() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given) {
-    sessionStorage.setItem("token", given);
-    history.replaceState(null, "", location.pathname + location.search);
+function tokenOfLink() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token")?.trim();
+  if (given) history.replaceState(null, "", location.pathname + location.search);
+  return given || null;
+}
+
+// Whom a token is for, as it says itself; null where it does not. Only for what is shown: the server checks it.
+function userOf(token) {
+  try {
+    const bytes = Uint8Array.from(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")), (one) => one.charCodeAt(0));
+    return String(JSON.parse(new TextDecoder().decode(bytes)).sub ?? "") || null;
+  } catch {
+    return null;
   }
-  return given ?? sessionStorage.getItem("token");
+}
+
+function keep(name, value, storage = "sessionStorage") {
+  try {
+    globalThis[storage].setItem(name, value);
+  } catch {
+    // No storage: it holds until the page is left.
+  }
+}
+
+function stored(name, storage = "sessionStorage") {
+  try {
+    return globalThis[storage].getItem(name);
+  } catch {
+    return null;
+  }
 }
 
 function deviceName() {
@@ -186,19 +241,9 @@ function wear(theme) {
   const worn = THEMES.has(theme) ? theme : "auto";
   document.documentElement.dataset.theme = worn;
   $("theme").value = worn;
-  try {
-    localStorage.setItem("theme", worn);
-  } catch {
-    // No storage: it holds until the page is left.
-  }
+  keep("theme", worn, "localStorage");
 }
 
-function remembered(name) {
-  try {
-    return localStorage.getItem(name);
-  } catch {
-    return null;
-  }
-}
+const remembered = (name) => stored(name, "localStorage");
 
-new Page().open();
+new Page().start();

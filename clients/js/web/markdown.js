@@ -5,14 +5,29 @@ import { Marked } from "marked";
 const marked = new Marked({ gfm: true, breaks: true });
 const SAFE = new Set(["http:", "https:", "mailto:"]);
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
+// More containers within one another, or more stars in a row, than anybody writes: the parser would run out of stack.
+const TOO_DEEP = /^(?:[ \t]*(?:[-*+>]|\d{1,9}[.)])[ \t]?){33}|[*_~]{200}/m;
+const DEPTH_MAX = 32;
 const shown = new WeakMap(); // an element -> what it shows: the source of each of its blocks
+
+/**
+ * The blocks of `text`; one paragraph with the text as it was written where it cannot be read as Markdown.
+ */
+function blocksOf(text) {
+  try {
+    if (!TOO_DEEP.test(text)) return marked.lexer(text).filter((token) => token.type !== "space" && token.type !== "def");
+  } catch {
+    // Whatever the parser makes of it, an answer is never shown empty.
+  }
+  return [{ type: "unread", raw: text }];
+}
 
 /**
  * Show `text` in `into`. Called again with a longer text it touches only the blocks that have changed, so that what was
  * selected or scrolled stays. `highlight(code, language)` may give a promise of nodes for a block of code, or null.
  */
 export function showMarkdown(into, text, highlight = () => null) {
-  const tokens = marked.lexer(text).filter((token) => token.type !== "space" && token.type !== "def");
+  const tokens = blocksOf(text);
   const before = shown.get(into) ?? [];
   let same = 0;
   while (same < before.length && same < tokens.length && before[same] === tokens[same].raw) same += 1;
@@ -36,7 +51,9 @@ function grown(element, token) {
   return true;
 }
 
-function block(token, highlight, top = token.depth) {
+function block(token, highlight, top = token.depth, depth = 0) {
+  if (depth > DEPTH_MAX) return asWritten(token);
+  const inner = (one) => block(one, highlight, undefined, depth + 1);
   switch (token.type) {
     case "heading":
       // Under the page's own headings, whatever the text thinks of itself: its first one is of the third rank.
@@ -44,9 +61,9 @@ function block(token, highlight, top = token.depth) {
     case "code":
       return codeBlock(token, highlight);
     case "blockquote":
-      return make("blockquote", token.tokens.filter((one) => one.type !== "space").map((one) => block(one, highlight)));
+      return make("blockquote", token.tokens.filter((one) => one.type !== "space").map(inner));
     case "list":
-      return list(token, highlight);
+      return list(token, inner);
     case "table":
       return table(token);
     case "hr":
@@ -56,8 +73,14 @@ function block(token, highlight, top = token.depth) {
     case "text":
       return make("span", token.tokens ? inline(token.tokens) : [plain(token)]);
     default:
-      return make("p", [token.raw.trimEnd()]); // HTML, and what else there may be: as it was written
+      return asWritten(token); // HTML, and what else there may be
   }
+}
+
+function asWritten(token) {
+  const made = make("p", [token.raw.trimEnd()]);
+  made.className = "as-written";
+  return made;
 }
 
 function codeBlock(token, highlight) {
@@ -82,10 +105,10 @@ async function colour(box, token, highlight) {
   if (nodes && code.textContent === token.text) code.replaceChildren(...nodes);
 }
 
-function list(token, highlight) {
+function list(token, inner) {
   const made = make(token.ordered ? "ol" : "ul", token.items.map((item) => {
     const parts = item.tokens.filter((one) => one.type !== "space" && one.type !== "checkbox");
-    const li = make("li", parts.map((one) => block(one, highlight)));
+    const li = make("li", parts.map(inner));
     if (item.task) li.prepend(item.checked ? "\u2611 " : "\u2610 ");
     return li;
   }));
