@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from time import process_time
 
 import pytest
 
@@ -206,6 +207,45 @@ def test_what_was_rejected_stands_in_neither_summary_nor_related_lines():
     assert "orto!" not in system
     assert "PORTO" not in system
     assert system.count("portolan charts") == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "found"),
+    [
+        ("C++", "they like C++ a lot", True),
+        ("São  Paulo", "moved to SÃO PAULO.", True),
+        ("Porto", "portolan charts", False),
+        ("one two three four five six seven eight nine", "One two three four five six seven eight, then", True),
+        ("a", "an a", True),
+        ("!", "no", False),
+    ],
+)
+def test_what_was_rejected_is_found_by_whole_words(value, text, found):
+    assert prompts.known(Profile("u", 1, (trait(value, "rejected"),)), budget_tokens=800).is_rejected(text) is found
+
+
+def test_looking_for_what_was_rejected_costs_the_same_for_ten_and_for_ten_thousand_values():
+    text = " ".join(f"word{n % 50} and so on" for n in range(2000))
+
+    def cost(count: int) -> float:
+        values = [trait(f"word{n % 50} and so {'x' * (n % 7)}{n}", "rejected") for n in range(count)]
+        known = prompts.known(Profile("u", 1, tuple(values)), budget_tokens=800)
+        began = process_time()
+        assert not known.is_rejected(text)
+        return process_time() - began
+
+    cost(10)
+    assert cost(10_000) < 5 * max(cost(10), 0.01)
+
+
+def test_a_context_of_many_entries_costs_what_its_length_does():
+    def cost(count: int) -> float:
+        began = process_time()
+        build(context={f"k{n}": "v" * 20 for n in range(count)}, budget_tokens=20_000)
+        return process_time() - began
+
+    cost(100)
+    assert cost(20_000) < 60 * max(cost(2_000) / 10, 0.001)
 
 
 def test_the_past_has_its_share_of_the_budget_and_leaves_history_its_own():

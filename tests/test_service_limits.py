@@ -120,6 +120,35 @@ async def test_the_answers_of_one_user_at_once_are_bounded_over_all_instances(
     assert model.peak_by_text[text] == 2
 
 
+async def test_conversations_that_wait_for_their_users_others_are_no_load_and_leave_the_store_alone(
+    instances: Make, user: str, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [one] = await instances(1, limit_generations=2)
+    runner, text, asked = one._parts.runner, f"slow {user}", 0
+    acquire = one._parts.turns.acquire
+
+    async def counted(*about: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        return await acquire(*about)
+
+    monkeypatch.setattr(one._parts.turns, "acquire", counted)
+    model.script(contains=text, tokens=["a", "b"], hold_after=1)
+    async with RawSocket(url_of(one), token_of(user)) as raw:
+        for n in range(8):
+            assert (await say(raw, text, conversation=f"c-{n}"))["type"] == "message_received"
+        await eventually(lambda: runner.generating == 2)
+        assert (runner.running, runner.waiting) == (2, 6)
+        before = asked
+        await asyncio.sleep(1.0)
+        assert asked == before
+        model.release(text)
+        await raw.until(lambda: len(raw.of("twin_message")) == 8)
+    assert model.peak_by_text[text] == 2
+    await eventually(lambda: (runner.running, runner.waiting) == (0, 0))
+    assert not runner._places._users
+
+
 async def test_too_many_owed_answers_of_one_user_are_busy(instances: Make, user: str, model: ScriptedModel) -> None:
     [one] = await instances(1, limit_owed=3)
     text = f"slow {user}"

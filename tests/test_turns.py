@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -33,7 +34,7 @@ async def quick(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel)
         yield running
 
 
-async def test_a_turn_that_was_begun_three_times_is_stored_as_interrupted_with_what_there_is(
+async def test_a_turn_that_was_handed_over_three_times_is_stored_as_interrupted_with_what_there_is(
     quick: Service, db: mongo.Database, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
     messages, turns = mongo.MongoLog(db), mongo.MongoTurns(db, now)
@@ -43,12 +44,31 @@ async def test_a_turn_that_was_begun_three_times_is_stored_as_interrupted_with_w
     for attempt in range(3):
         again = await turns.begin(begun, f"generation-{attempt}")
         assert again is not None
-        begun = again
+        if attempt < 2:
+            await turns.hand_over(again)
+        begun = replace(again, state="queued")
     await turns.checkpoint(begun, "as far as it came")
     client = await connect(url_of(quick), last_seq=0)
     answer = await client.answer("t1", timeout=20)
     assert (answer.status, answer.text) == ("interrupted", "as far as it came")
     assert not any(text in str(request) for request in model.requests)
+
+
+async def test_a_turn_that_cost_two_instances_their_lease_fails_and_meets_no_third(
+    quick: Service, db: mongo.Database, connect: Connect, model: ScriptedModel, user: str
+) -> None:
+    messages, turns = mongo.MongoLog(db), mongo.MongoTurns(db, now)
+    text = f"poison {user}"
+    await messages.append(draft(user, "t1", text))
+    begun = await turns.ensure(turn(user))
+    for attempt in range(3):  # the first began a turn that waited, two have found it running
+        begun = await turns.begin(begun, f"generation-{attempt}") or begun
+    assert begun.lost == 2
+    client = await connect(url_of(quick), last_seq=0)
+    answer = await client.answer("t1", timeout=20)
+    assert (answer.status, answer.text) == ("failed", "")
+    assert not any(text in str(request) for request in model.requests)
+    assert (await client.ask("and the next?")).status == "complete"
 
 
 async def test_an_answer_that_was_decided_is_told_and_not_made_again(

@@ -91,8 +91,9 @@ AnswerStatus = Literal["complete", "stopped", "interrupted", "failed"]
 class Turn:
     """One answer that is owed. `turn_id` is the request's message_id, `message_id` the user's message it answers.
 
-    `order` ranks the turns of a conversation; `attempts` counts the generations that were begun. `trace` is where the
-    request's trace had come to (`tracing.here`), so that whoever answers goes on with it.
+    `order` ranks the turns of a conversation; `attempts` counts the generations that were begun, `lost` those of them
+    whose instance died or lost its lease. `trace` is where the request's trace had come to (`tracing.here`), so that
+    whoever answers goes on with it.
     """
 
     user_id: str
@@ -108,6 +109,7 @@ class Turn:
     partial: str
     created_at: datetime
     trace: str = ""
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,9 +98,11 @@ class CommonMetrics:
         yield _counter("twin_redis_breaks", "Times that Redis could not be reached any more.", channels.breaks)
         yield _gauge("twin_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
         yield _gauge("twin_conversations_answering", "Conversations being answered.", watched.runner.running)
+        yield _gauge("twin_conversations_waiting", "Conversations that wait for their turn.", watched.runner.waiting)
         yield _gauge("twin_turns_generating", "Of these, where the model is at work.", watched.runner.generating)
         yield _counters("twin_turns", "Turns ended by this process.", ["status"], stats.finished)
         yield _counter("twin_turn_take_overs", "Turns taken over from elsewhere.", stats.take_overs)
+        yield _counter("twin_turns_given_up", "Turns that cost two instances their lease.", stats.poisonous)
         yield _gauge("twin_queue_lag_seconds", "Age of the oldest job that is due.", self._lag_s)
         yield _counters(
             "twin_profile_reads", "Profiles read for a prompt, from memory or not.", ["cached"],

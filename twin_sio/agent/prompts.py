@@ -19,6 +19,9 @@ Message = Mapping[str, str]
 
 CHARACTERS_PER_TOKEN: Final = 4
 RELATED_CHARACTERS: Final = 400
+_LOOKED_THROUGH: Final = (
+    2 * RELATED_CHARACTERS
+)  # of a line for what was rejected: what is told, and what it cuts in two
 _WHO: Final[Mapping[str, str]] = {"user": "they said", "assistant": "you said"}
 MESSAGE_OVERHEAD: Final = 4  # tokens that a chat template spends on each message
 PINNED_TOKENS: Final = 1_000  # what the user confirmed is told however small the budget, up to this much
@@ -67,7 +70,7 @@ def build(
     last = _context(context, eighth)
     left = budget_tokens - tokens("\n\n".join(["", *known.sections, *former, *summary, *last]))
     eighth -= sum(map(tokens, former))
-    related = [one for one in past.related if not known.is_rejected(one.said.text)]
+    related = [one for one in past.related if not known.is_rejected(one.said.text[:_LOOKED_THROUGH])]
     told = _newest(history, left - eighth if related else left)
     recalled = _related(related, {said.seq for said in told}, eighth)
     system = "\n\n".join([PERSONA, *known.sections, *former, *summary, *recalled, *last])
@@ -76,13 +79,27 @@ def build(
     return [{"role": "system", "content": system}, *messages, {"role": "user", "content": text}], used
 
 
+_TOKEN: Final = re.compile(r"\w+|[^\w\s]")
+_REJECTED_WORDS: Final = 8  # of a longer value these first ones are enough to know it by
+
+
 def _rejected(profile: Profile) -> Callable[[str], bool]:
-    """Whether a text holds a value that the user has rejected."""
-    values = [re.escape(normal(trait.value)) for trait in profile.traits if trait.status == "rejected"]
-    if not values:
-        return lambda _: False
-    found = re.compile(rf"(?<!\w)(?:{'|'.join(values)})(?!\w)")
-    return lambda text: found.search(normal(text)) is not None
+    """Whether a text holds a value that the user has rejected, word by word: whatever the number of the values, it
+    takes as long as the text is."""
+    values = {_words(trait.value)[:_REJECTED_WORDS] for trait in profile.traits if trait.status == "rejected"}
+    values.discard(())
+    lengths = sorted({len(value) for value in values})
+
+    def is_rejected(text: str) -> bool:
+        words = _words(text) if lengths else ()
+        return any(words[at : at + length] in values for length in lengths for at in range(len(words) - length + 1))
+
+    return is_rejected
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """The words and the single signs of a text, as values are compared."""
+    return tuple(_TOKEN.findall(normal(text)))
 
 
 def _former(facts: Sequence[Fact], budget: int) -> tuple[list[str], tuple[str, ...]]:
@@ -165,9 +182,12 @@ def _fact(trait: Trait) -> str:
 def _context(context: Json | None, budget: int) -> list[str]:
     """The host context's section; of one that is too large the first entries that fit."""
     kept: dict[str, object] = {}
+    length = len("{}")
     for name, value in (context or {}).items():
-        if tokens(_data({**kept, name: value})) <= budget:
+        more = len(_data({name: value})) - len("{}") + (len(", ") if kept else 0)
+        if -(-(length + more) // CHARACTERS_PER_TOKEN) <= budget:
             kept[name] = value
+            length += more
     return [f"{CONTEXT_HEADING}\n{CONTEXT_RULE}\n{_data(kept)}"] if kept else []
 
 

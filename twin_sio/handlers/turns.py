@@ -25,6 +25,7 @@ from twin_sio.domain import Caller, Draft, Event, Generation, Outcome, Turn
 from twin_sio.errors import Busy, ModelUnavailable, ServiceError, StorageUnavailable
 from twin_sio.handlers import Delivery, Jobs
 from twin_sio.handlers.limits import Limits
+from twin_sio.handlers.places import UserPlaces
 from twin_sio.protocol import Outgoing, error_payload
 from twin_sio.store import Log, Turns
 from twin_sio.tracing import span
@@ -32,8 +33,10 @@ from twin_sio.tracing import span
 log = structlog.get_logger("turns")
 
 _TAKE_OVERS = 2
+_LOSSES = 2  # generations that ended with their instance: whatever it is that a turn does to one, no third meets it
 _SWEEP_S = 2.0
-_TURN_OF_USER_S = 0.2
+_FRESH_S = 0.1  # for which a turn counts as it was read: after a longer wait it may have been stopped
+_ELSEWHERE_S = 1.0  # between two looks whether the user's answers on other instances leave room for one more
 _OVER = ("complete", "stopped", "interrupted", "failed")
 Key = tuple[str, str]
 
@@ -47,6 +50,7 @@ class TurnStats:
     """For the operator: what was counted, and whoever hears of times, in seconds."""
 
     finished: dict[str, int] = field(default_factory=dict)
+    poisonous: int = 0
     take_overs: int = 0
     on_first_token: Callable[[float], None] = lambda _: None
     on_chunk_gap: Callable[[float], None] = lambda _: None
@@ -87,7 +91,9 @@ class TurnRunner:
         self._owed_max = owed_max
         self._per_user = concurrency_per_user
         self._slots = asyncio.Semaphore(concurrency)
+        self._places = UserPlaces(concurrency_per_user)
         self._running: dict[Key, asyncio.Task[None]] = {}
+        self._waiting: set[Key] = set()  # of those that run: until their user's other answers leave room
         self._again: set[Key] = set()
         self._stops: dict[tuple[str, str], asyncio.Event] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -172,6 +178,9 @@ class TurnRunner:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
+        for key, task in list(self._running.items()):
+            if key in self._waiting:  # whoever stays looks after it at once
+                task.cancel()
         if self._running and patience_s > 0:
             await asyncio.wait(list(self._running.values()), timeout=patience_s)
         left = dict(self._running)
@@ -196,8 +205,13 @@ class TurnRunner:
 
     @property
     def running(self) -> int:
-        """Conversations this instance answers in at this moment."""
-        return len(self._running)
+        """Conversations this instance answers in; those that wait for their user's others do not count."""
+        return len(self._running) - len(self._waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Conversations that wait until their user's other answers leave room."""
+        return len(self._waiting)
 
     @property
     def generating(self) -> int:
@@ -209,22 +223,46 @@ class TurnRunner:
     async def _drain(self, key: Key) -> None:
         try:
             while (turn := await self._turns.next(*key)) is not None and not self._draining:
-                if not await self._turns.acquire(*key, self._owner, self._lease_s):
-                    return  # whoever holds it looks once more after letting go
-                if await self._turns.answering(key[0]) > self._per_user:
-                    await self._turns.release(*key, self._owner)
-                    await asyncio.sleep(_TURN_OF_USER_S * (0.5 + random.random()))
-                    continue
-                await self._answer_all(key, turn)
+                read_at = monotonic()
+                if self._places.are_taken(key[0]):
+                    self._waiting.add(key)
+                async with self._places.place(key[0]) as given_back:
+                    if not await self._take(key, given_back):
+                        return  # whoever holds it looks once more after letting go
+                    await self._answer_all(key, turn if monotonic() - read_at < _FRESH_S else None)
         except StorageUnavailable:
             log.warning("turns_postponed", conversation=key[1])  # the sweep comes back to it
+        finally:
+            self._waiting.discard(key)
 
-    async def _answer_all(self, key: Key, first: Turn) -> None:
-        """Answer what is owed, beginning with `first`, which was the oldest before the lease was taken."""
+    async def _take(self, key: Key, given_back: asyncio.Event) -> bool:
+        """Take the conversation's lease, once the user's answers on all instances leave room; false where another
+        instance has it."""
+        async with self._places.asking(key[0]):
+            try:
+                while True:
+                    given_back.clear()
+                    if not await self._turns.acquire(*key, self._owner, self._lease_s):
+                        return False
+                    if await self._turns.answering(key[0]) <= self._per_user:
+                        self._waiting.discard(key)
+                        return True
+                    self._waiting.add(key)
+                    await self._turns.release(*key, self._owner)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_ELSEWHERE_S * (0.5 + random.random())):
+                            await given_back.wait()
+            except asyncio.CancelledError:  # it may have been granted meanwhile
+                with suppress(StorageUnavailable):
+                    await asyncio.shield(self._turns.release(*key, self._owner))
+                raise
+
+    async def _answer_all(self, key: Key, first: Turn | None) -> None:
+        """Answer what is owed, beginning with `first`, which was the oldest just before the lease was taken."""
         lost = asyncio.Event()
         renewing = asyncio.create_task(self._renew(key, lost))
         try:
-            turn: Turn | None = first
+            turn = first or await self._turns.next(*key)
             while turn is not None and not lost.is_set() and not self._draining:
                 async with self._slots:
                     await self._answer(turn, lost)
@@ -264,11 +302,8 @@ class TurnRunner:
 
     async def _decide(self, turn: Turn, lost: asyncio.Event) -> Outcome | None:
         """An outcome that has been settled; None where somebody else's counts."""
-        if turn.stop_requested or turn.attempts > _TAKE_OVERS:
-            status = "stopped" if turn.stop_requested else "interrupted"
-            shown = await self._delivery.partial(turn.user_id, turn.generation_id) if turn.generation_id else ""
-            text = max(turn.partial, shown, key=len)
-            outcome = Outcome(status, text, turn.generation_id or self._new_id(), "")  # type: ignore[arg-type]
+        if turn.stop_requested or turn.attempts > _TAKE_OVERS or turn.lost >= _LOSSES:
+            outcome = await self._ended(turn)
             return outcome if await self._turns.settle(turn, outcome) else None
         asked, begun = await asyncio.gather(
             self._messages.get(turn.user_id, turn.message_id), self._turns.begin(turn, self._new_id())
@@ -282,7 +317,13 @@ class TurnRunner:
             self.stats.take_overs += 1
             log.info("turn_taken_over", attempt=begun.attempts)
         with bound_contextvars(generation=begun.generation_id):
-            outcome = await self._generate(begun, asked, lost)
+            try:
+                outcome = await self._generate(begun, asked, lost)
+            except asyncio.CancelledError:
+                if self._draining and not lost.is_set():  # handed over, which is no sign of anything
+                    with suppress(StorageUnavailable):
+                        await asyncio.shield(self._turns.hand_over(begun))
+                raise
         while True:
             try:
                 return outcome if await self._turns.settle(begun, outcome) else None
@@ -290,6 +331,18 @@ class TurnRunner:
                 if lost.is_set():
                     raise LeaseLost from None
                 await asyncio.sleep(0.2)
+
+    async def _ended(self, turn: Turn) -> Outcome:
+        """How a turn ends that is not begun again, with what its last generation has shown."""
+        shown = await self._delivery.partial(turn.user_id, turn.generation_id) if turn.generation_id else ""
+        text, generation_id = max(turn.partial, shown, key=len), turn.generation_id or self._new_id()
+        if turn.stop_requested:
+            return Outcome("stopped", text, generation_id, "")
+        if turn.lost >= _LOSSES:
+            self.stats.poisonous += 1
+            log.error("turn_given_up", code=ServiceError.code, lost=turn.lost, attempts=turn.attempts)
+            return Outcome("failed", text, generation_id, "", error=ServiceError.code)
+        return Outcome("interrupted", text, generation_id, "")
 
     async def _generate(self, turn: Turn, asked: Event, lost: asyncio.Event) -> Outcome:
         """Stream one answer to the devices. Raises `LeaseLost`; every other ending is an outcome."""

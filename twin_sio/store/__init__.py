@@ -145,7 +145,11 @@ class Turns(Protocol):
 
     async def begin(self, turn: Turn, generation_id: str) -> Turn | None:
         """Make it running under a fresh generation, one attempt more; None where it has moved on meanwhile. A crash of
-        the store may take it back: then the generation cannot be settled."""
+        the store may take it back: then the generation cannot be settled. One that was running counts as `lost`."""
+        ...
+
+    async def hand_over(self, turn: Turn) -> None:
+        """Make a running turn wait again, for another instance to begin: this one goes away, and was not lost."""
         ...
 
     async def checkpoint(self, turn: Turn, partial: str) -> Turn | None:

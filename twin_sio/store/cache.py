@@ -12,6 +12,7 @@ from twin_sio.domain import Profile
 from twin_sio.store import Embedded, Memories, Profiles
 
 T = TypeVar("T")
+_ON_THE_LOOP = 200  # traits of which something is made where answers are streamed; of more in a thread
 _BEHIND = 64  # messages that may have got their vector since the newest did
 
 
@@ -44,7 +45,8 @@ class CachedProfiles(Generic[T]):
             return entry.made
         self.misses += 1
         stored = await self._profiles.get(user_id)
-        made = self._make(stored.profile)
+        many = len(stored.profile.traits) > _ON_THE_LOOP
+        made = await asyncio.to_thread(self._make, stored.profile) if many else self._make(stored.profile)
         self._keep(user_id, stored.stamp, made, 1 + len(stored.profile.traits))
         return made
 

@@ -481,12 +481,22 @@ class MongoTurns:
 
     @_stored
     async def begin(self, turn: Turn, generation_id: str) -> Turn | None:
+        if turn.state not in ("queued", "running"):
+            return None
         found = await self._turns_now.find_one_and_update(
-            {**_key(turn), "state": {"$in": ["queued", "running"]}, "generation_id": turn.generation_id},
-            {"$set": {"state": "running", "generation_id": generation_id}, "$inc": {"attempts": 1}},
+            {**_key(turn), "state": turn.state, "generation_id": turn.generation_id},
+            {
+                "$set": {"state": "running", "generation_id": generation_id},
+                "$inc": {"attempts": 1, "lost": int(turn.state == "running")},
+            },
             return_document=ReturnDocument.AFTER,
         )
         return self._turn(found) if found else None
+
+    @_stored
+    async def hand_over(self, turn: Turn) -> None:
+        running = {**_key(turn), "state": "running", "generation_id": turn.generation_id}
+        await self._turns.update_one(running, {"$set": {"state": "queued"}})
 
     @_stored
     async def checkpoint(self, turn: Turn, partial: str) -> Turn | None:
@@ -559,8 +569,8 @@ class MongoTurns:
         await self._turns.update_one({"user_id": user_id, "turn_id": turn_id}, {"$set": {"to_learn": False}})
 
     def _turn(self, doc: Doc) -> Turn:
-        fields = {name: doc[name] for name in Turn.__slots__ if name != "trace"}  # which older turns have not
-        return Turn(**{**fields, "trace": doc.get("trace", ""), "partial": self._sealer.open(doc["partial"])})
+        fields = {name: doc[name] for name in Turn.__slots__ if name in doc}  # older turns have not all of them
+        return Turn(**{**fields, "partial": self._sealer.open(doc["partial"])})
 
 
 def _key(turn: Turn) -> Doc:
