@@ -51,8 +51,8 @@ class Served:
         )
         self.server.on("connect", self._on_connect)
         self.server.on("disconnect", self._on_disconnect)
-        self.server.on_event = lambda sid, name, args, ack: self.events.append((name, args, ack))
-        self.server.on_malformed = self.malformed.append
+        self.server.on_event = lambda sid, name, args, ack, size: self.events.append((name, args, ack))
+        self.server.on_malformed = lambda sid, size: self.malformed.append(sid)
         self.server.on_connected = self._on_connected
         self.server.on_knock = lambda _: True
         self.url = ""

@@ -420,6 +420,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             ping_interval_s=settings.stale_s * 5 / 9,
             ping_timeout_s=settings.stale_s * 4 / 9,
             handshake_s=settings.handshake_s,
+            frames_per_second=4 * settings.limit_events_per_second,
         )
         shared = _doors(settings, parts)
         gateway = _gateway(settings, parts, shared, sockets)

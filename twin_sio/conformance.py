@@ -118,7 +118,7 @@ class Stage:
         self.server.on_knock = lambda _: True
         self.server.on_connected = self._greet
         self.server.on_event = self._take
-        self.server.on_malformed = lambda _: self._note("a frame that is no event")
+        self.server.on_malformed = lambda *_: self._note("a frame that is no event")
 
     @property
     def seq(self) -> int:
@@ -233,7 +233,7 @@ class Stage:
         done = {"through_seq": self.seq, "complete": complete}
         return self.tell("resumed", done, in_response_to=in_response_to)
 
-    def _take(self, sid: str, name: str, args: list[Any], ack_id: int | None) -> None:
+    def _take(self, sid: str, name: str, args: list[Any], ack_id: int | None, _: int) -> None:
         try:
             event = parse(name, args)
         except ServiceError as error:

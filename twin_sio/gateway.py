@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,6 +20,7 @@ from socketio.exceptions import ConnectionRefusedError as SocketRefused
 from structlog.contextvars import bind_contextvars
 
 from twin_sio.auth import Authenticator, auth_expired
+from twin_sio.budgets import Budgets
 from twin_sio.clock import Clock, NewId, iso, monotonic
 from twin_sio.delivery import Delivery
 from twin_sio.domain import Caller, Device, Identity
@@ -48,10 +49,12 @@ from twin_sio.protocol import (
     AuthRefresh,
     Incoming,
     Outgoing,
+    cost_of,
     error_payload,
     is_id,
     parse,
     parse_auth,
+    token_of,
 )
 from twin_sio.sockets import SocketServer, ack_frame, bearer
 from twin_sio.store import LiveSession, Presence, Revocations, Standing, Standings
@@ -63,6 +66,18 @@ Handler = Callable[[Caller, Incoming[Any]], Awaitable[Answer | None]]
 _ADMISSION_S = 4.5
 _REVOCATIONS_S = 2.0
 _AT_ONCE_S = 0.1
+_PAUSE_MAX_S = 1.0
+_POLL_COST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """An event that was read and is not handled yet."""
+
+    name: str
+    args: list[Any]
+    ack_id: int | None
+    size: int  # bytes, as it came
 
 
 @dataclass(slots=True)
@@ -73,9 +88,11 @@ class _Connection:
     standing: Standing
     last_seq: int | None
     bucket: Bucket
+    units: Bucket  # of the user, over all connections
     came_at: float = field(default_factory=monotonic)
     greeted: bool = False
-    waiting: deque[tuple[str, list[Any], int | None]] = field(default_factory=deque)
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    waiting_bytes: int = 0
     worker: asyncio.Task[None] | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
@@ -143,6 +160,9 @@ class Gateway:
         self._new_id = new_id
         self._connections: dict[str, _Connection] = {}
         self._by_session: dict[tuple[str, str], dict[str, None]] = {}  # in the order in which they came
+        # By user: each session with its connections, from the moment on when they are looked at.
+        self._sessions: dict[str, Counter[str]] = {}
+        self._budgets = Budgets(settings.events_per_second)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.draining = False
         self.on_error: Callable[[str], None] = lambda _: None
@@ -156,6 +176,7 @@ class Gateway:
         server.on_connected = self.greet
         server.on_event = self.take
         server.on_malformed = self.malformed
+        server.on_poll = self.polled
 
     @property
     def connections(self) -> int:
@@ -186,8 +207,8 @@ class Gateway:
         """Let a connection in under this id, or raise `Refused`. Nothing reaches it before `greet`."""
         try:
             async with asyncio.timeout(_ADMISSION_S):
-                connection = await self._admit(sid, knock)
-            self.refuse_while_draining()  # it may have begun since
+                caller, sent = await self._identify(sid, knock)
+                await self._admit(caller, sent)
         except Refused as refused:
             self.on_error(refused.reason)
             raise
@@ -197,22 +218,21 @@ class Gateway:
             error_id = self._new_id()
             log.exception("connect_failed", error_id=error_id)
             raise self._unavailable(f"Something went wrong on our side ({error_id}).") from None
-        self._connections[sid] = connection
-        self._by_session.setdefault(_session_key(connection.caller), {})[sid] = None
 
     def _unavailable(self, text: str) -> Refused:
         self.on_error("unavailable")
         return Refused("unavailable", text, retryable=True, retry_after_ms=2_000)
 
-    async def _admit(self, sid: str, knock: Knock) -> _Connection:
+    async def _identify(self, sid: str, knock: Knock) -> tuple[Caller, Auth]:
+        """Who it is, and what else they sent. The token comes first: of who has none nothing else is looked at."""
         self.refuse_while_draining()
         await self._limits.knock(self._peers.of(knock.request))
         try:
+            identity = knock.identity or await self._authenticator.identify(token_of(knock.auth) or knock.token)
             sent = parse_auth(knock.auth)
         except InvalidMessage as error:
             code = "session_invalid" if error.field == "auth.session_id" else "auth_invalid"
             raise Refused(code, f"The auth payload is refused: {error.field}.") from None
-        identity = knock.identity or await self._authenticator.identify(sent.token or knock.token)
         if sent.user_id is not None and sent.user_id != identity.user_id:
             raise Refused("auth_user_mismatch", "The token belongs to another user.")
         if not identity.scopes & {"twin:chat", "twin:profile"}:
@@ -221,11 +241,46 @@ class Gateway:
         if not is_id(session_id):
             raise Refused("session_invalid", "A session id has 1 to 128 of A-Z a-z 0-9 . _ : -")
         device = Device(sent.device.name, sent.device.platform, sent.device.app_version)
-        caller = Caller(identity.user_id, session_id, sid, identity, device)
-        await self._limits.connect(caller.user_id)
-        await self._room_for_one(caller)
-        await self._delivery.prepare(caller.user_id)
-        return await self._look_up(caller, sent)
+        return Caller(identity.user_id, session_id, sid, identity, device), sent
+
+    async def _admit(self, caller: Caller, sent: Auth) -> None:
+        user_id, session_id = caller.user_id, caller.session_id
+        await self._limits.connect(user_id)
+        # From the first look on the session counts: of many that come at once no more get in than there is room for.
+        self._reserve(user_id, session_id)
+        is_in = False
+        try:
+            if not await self._presence.reserve(caller, self._settings.sessions):
+                raise self._too_many_sessions()
+            await self._delivery.prepare(user_id)
+            connection = await self._look_up(caller, sent)
+            self.refuse_while_draining()  # it may have begun since
+            self._connections[caller.connection_id] = connection
+            self._by_session.setdefault(_session_key(caller), {})[caller.connection_id] = None
+            is_in = True
+        finally:
+            if not is_in:
+                self._release(user_id, session_id)
+                self._spawn(self._presence.gone(caller))
+
+    def _reserve(self, user_id: str, session_id: str) -> None:
+        """Hold a place among the user's sessions of this instance, or raise `Refused`."""
+        live = self._sessions.setdefault(user_id, Counter())
+        if session_id not in live and len(live) >= self._settings.sessions:
+            raise self._too_many_sessions()
+        live[session_id] += 1
+
+    def _release(self, user_id: str, session_id: str) -> None:
+        live = self._sessions[user_id]
+        live[session_id] -= 1
+        if not live[session_id]:
+            del live[session_id]
+        if not live:
+            del self._sessions[user_id]
+
+    def _too_many_sessions(self) -> Refused:
+        self._limits.hit["sessions"] += 1
+        return Refused("too_many_sessions", "Too many devices are connected.", retryable=True, retry_after_ms=10_000)
 
     def may_knock(self, request: web.Request) -> bool:
         """Whether a socket may be opened at all. A wall for those who never say who they are; before it each connect
@@ -251,14 +306,7 @@ class Gateway:
                     raise
                 raise Refused("session_invalid", error.message) from None
         bucket = Bucket(self._settings.events_per_second, 2 * self._settings.events_per_second)
-        return _Connection(caller, standing, sent.last_seq, bucket)
-
-    async def _room_for_one(self, caller: Caller) -> None:
-        live = {one.session_id for one in await self._presence.sessions(caller.user_id)}
-        live |= {one.session_id for one in self._delivery.local_sessions(caller.user_id)}
-        if len(live - {caller.session_id}) >= self._settings.sessions:
-            self._limits.hit["sessions"] += 1
-            raise Refused("too_many_sessions", "Too many devices are connected.", retryable=True, retry_after_ms=10_000)
+        return _Connection(caller, standing, sent.last_seq, bucket, self._budgets.units(caller.user_id))
 
     def greet(self, sid: str) -> None:
         """The client knows that it is connected: greet it before anything else reaches it."""
@@ -356,10 +404,14 @@ class Gateway:
         for timer in connection.timers:
             timer.cancel()
         caller = connection.caller
+        self._release(caller.user_id, caller.session_id)
         mine = self._by_session[_session_key(caller)]
         del mine[sid]
         if not mine:
             del self._by_session[_session_key(caller)]
+        if not connection.greeted:  # nobody would work off what waits
+            self._budgets.done(caller.user_id, connection.waiting_bytes)
+            connection.waiting.clear()
         self._delivery.detach(caller)
         log.info("disconnected", user=caller.user_id, session=caller.session_id, connection=sid, reason=str(reason))
         self._spawn(self._leave(caller))
@@ -457,32 +509,55 @@ class Gateway:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def take(self, sid: str, name: str, args: list[Any], ack_id: int | None) -> None:
-        """In the order of arrival; what is over the bounds is refused at once."""
+    def take(self, sid: str, name: str, args: list[Any], ack_id: int | None, size: int) -> float:
+        """An event of `size` bytes, in the order of arrival; what is over the bounds is refused at once. The seconds
+        to wait before more is read from this connection: who sends too much is not read."""
         connection = self._connections.get(sid)
         if connection is None:
-            return
+            return 0.0
+        user_id, units = connection.caller.user_id, connection.units
         wait_ms = connection.bucket.take()
-        if wait_ms is None and len(connection.waiting) >= self._settings.connection_queue:
+        if wait_ms is None:
+            wait_ms = units.wait_ms() or None
+        if wait_ms is None and (
+            len(connection.waiting) >= self._settings.connection_queue
+            or not self._budgets.fits(user_id, size, connection.waiting_bytes)
+        ):
             wait_ms = 1_000
         if wait_ms is not None:
             self._limits.hit["events"] += 1
+            units.spend(cost_of("", size))
             self._refuse(connection.caller, RateLimited(retry_after_ms=wait_ms), args, ack_id)
-            return
-        connection.waiting.append((name, args, ack_id))
-        self._work(connection)
+        else:
+            units.spend(cost_of(name, size))
+            connection.waiting.append(_Waiting(name, args, ack_id, size))
+            connection.waiting_bytes += size
+            self._budgets.waits(user_id, size)
+            self._work(connection)
+        return min(_PAUSE_MAX_S, units.owed_s())
 
-    def malformed(self, sid: str) -> None:
-        """What a client sent is no event."""
+    def malformed(self, sid: str, size: int) -> float:
+        """What a client sent is no event. The seconds to wait before more is read from this connection."""
         connection = self._connections.get(sid)
         if connection is None:
-            return
+            return 0.0
         error: ServiceError = InvalidMessage("The frame is no event: no binary, one name, one envelope.", field="frame")
         wait_ms = connection.bucket.take()
+        connection.units.spend(cost_of("", size))
         if wait_ms is not None:
             self._limits.hit["events"] += 1
             error = RateLimited(retry_after_ms=wait_ms)
         self._tell_error(connection.caller, error, None, None)
+        return min(_PAUSE_MAX_S, connection.units.owed_s())
+
+    def polled(self, sid: str) -> float:
+        """A connection has asked over HTTP, for what there is or with what it sends. The seconds to wait before that
+        is answered."""
+        connection = self._connections.get(sid)
+        if connection is None:
+            return 0.0
+        connection.units.spend(_POLL_COST)
+        return min(_PAUSE_MAX_S, connection.units.owed_s())
 
     def _work(self, connection: _Connection) -> None:
         if connection.greeted and connection.waiting and (connection.worker is None or connection.worker.done()):
@@ -492,11 +567,15 @@ class Gateway:
         caller = connection.caller
         bind_contextvars(user=caller.user_id, session=caller.session_id, connection=caller.connection_id)
         while connection.waiting:
-            name, args, ack_id = connection.waiting.popleft()
-            about = _message_id(args) or ""
+            sent = connection.waiting.popleft()
+            connection.waiting_bytes -= sent.size
+            name, about = sent.name, _message_id(sent.args) or ""
             bind_contextvars(message=about)
-            with span(_known(name), parent="", user=caller.user_id, connection=caller.connection_id, message=about):
-                await self._handle(connection, name, args, ack_id)
+            try:
+                with span(_known(name), parent="", user=caller.user_id, connection=caller.connection_id, message=about):
+                    await self._handle(connection, name, sent.args, sent.ack_id)
+            finally:  # until now it is in memory
+                self._budgets.done(caller.user_id, sent.size)
 
     async def _handle(self, connection: _Connection, name: str, args: list[Any], ack_id: int | None) -> None:
         caller = connection.caller

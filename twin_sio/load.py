@@ -40,9 +40,9 @@ class Bucket:
         return None
 
     def spend(self, amount: float) -> None:
-        """Take it even where it is not there."""
+        """Take it even where it is not there. Nobody owes more than what may be taken at once."""
         self.wait_ms()
-        self._tokens -= amount
+        self._tokens = max(-self._burst, self._tokens - amount)
 
     def wait_ms(self) -> int:
         """The ms until one could be taken; 0: now."""
@@ -50,6 +50,10 @@ class Bucket:
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         return max(0, math.ceil((1 - self._tokens) / self._rate * 1000))
+
+    def owed_s(self) -> float:
+        """The seconds until what was spent without being there is paid back."""
+        return -self._tokens / self._rate if self._tokens < 0 else 0.0
 
 
 class Buckets:
@@ -86,6 +90,8 @@ class Load:
         self._worst_s = 0.0
         self._lag_s = 0.0
         self._memory = 0
+        self.also: list[Callable[[], float]] = []
+        """What else is watched: each tells its share of what this instance bears."""
 
     def take_worst_lag(self) -> float:
         """The latest the event loop came to what was due since this was last asked, in seconds."""
@@ -101,6 +107,8 @@ class Load:
             nearest = max(nearest, self._running() / marks.generations)
         if marks.memory_mb:
             nearest = max(nearest, self._memory / _MB / marks.memory_mb)
+        for share in self.also:
+            nearest = max(nearest, share())
         return nearest
 
     async def run(self) -> None:

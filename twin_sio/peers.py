@@ -38,6 +38,11 @@ class Peers:
             return str(IPv6Network((at, _IPV6_PREFIX), strict=False))
         return str(at) if at is not None else ""
 
+    def is_proxy(self, peer: str | None) -> bool:
+        """Whether this is one of our own proxies: many clients share its address."""
+        at = _parsed(peer or "")
+        return at is not None and self._is_ours(at)
+
     def _is_ours(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
 

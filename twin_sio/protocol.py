@@ -35,6 +35,12 @@ ENVELOPE_MAX_BYTES = 64 * 1024
 DEPTH_MAX = 16
 PAGE_MAX = 200
 PAGE_DEFAULT = 50
+AUTH_MAX_BYTES = 40 * 1024
+"""Of the handshake's `auth`, as it came: a token and a context of 16 KiB each, and the rest."""
+SMALL_MAX_BYTES = 4 * 1024
+"""Of an event whose payload has nothing long in it."""
+RESERVED_ID_PREFIXES = ("twin-", "profile-")
+"""Under which the service stores events of its own."""
 ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 _INT_MAX = 2**53 - 1
 
@@ -47,15 +53,11 @@ def _clean(value: str) -> str:
     return value
 
 
-def _clean_json(value: dict[str, Any]) -> dict[str, Any]:
-    _walk(value, "context", 2)
-    return value
-
-
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX), AfterValidator(_clean)]
 Short = Annotated[str, StringConstraints(max_length=200), AfterValidator(_clean)]
-Context = Annotated[dict[str, Any], AfterValidator(_clean_json)]
+# What is in it has been looked at with the whole: by `parse`, and by `parse_auth`.
+Context = dict[str, Any]
 Timestamp = Annotated[AwareDatetime, Field(strict=False)]
 
 
@@ -165,31 +167,45 @@ Scope = Literal["twin:chat", "twin:profile", "twin:data"]
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """What a client may send under a name: its payload, whether an id is required, the scope it takes, and the event
-    that answers it where one does."""
+    """What a client may send under a name: its payload, whether an id is required, the scope it takes, the event that
+    answers it where one does, how long its envelope may be, and what it costs us (`cost_of`)."""
 
     payload: type[Wire]
     answer: str | None = None
     needs_id: bool = False
     scope: Scope | None = "twin:chat"
+    max_bytes: int = SMALL_MAX_BYTES
+    weight: int = 1
 
 
 CLIENT_EVENTS: Mapping[str, ClientEvent] = {
-    "user_message": ClientEvent(UserMessage, "message_received", needs_id=True),
-    "context_update": ClientEvent(ContextUpdate, "message_received"),
-    "feedback": ClientEvent(Feedback, "message_received", needs_id=True),
-    "typing_indicator": ClientEvent(TypingIndicator),
-    "read_receipt": ClientEvent(ReadReceipt),
+    "user_message": ClientEvent(
+        UserMessage, "message_received", needs_id=True, max_bytes=ENVELOPE_MAX_BYTES, weight=10
+    ),
+    "context_update": ClientEvent(ContextUpdate, "message_received", max_bytes=ENVELOPE_MAX_BYTES, weight=10),
+    "feedback": ClientEvent(Feedback, "message_received", needs_id=True, max_bytes=ENVELOPE_MAX_BYTES, weight=10),
+    "typing_indicator": ClientEvent(TypingIndicator, weight=2),
+    "read_receipt": ClientEvent(ReadReceipt, weight=10),
     "heartbeat": ClientEvent(Heartbeat, "heartbeat_ack", scope=None),
-    "resume": ClientEvent(Resume, "resumed"),
-    "stop_generation": ClientEvent(StopGeneration),
-    "regenerate": ClientEvent(Regenerate, "message_received", needs_id=True),
-    "history": ClientEvent(History, "history"),
-    "conversations": ClientEvent(Conversations, "conversations"),
-    "auth_refresh": ClientEvent(AuthRefresh, "auth_refreshed", scope=None),
-    "profile_get": ClientEvent(ProfileGet, "profile", scope="twin:profile"),
-    "profile_correct": ClientEvent(ProfileCorrect, "profile_update", needs_id=True, scope="twin:profile"),
+    "resume": ClientEvent(Resume, "resumed", weight=10),
+    "stop_generation": ClientEvent(StopGeneration, weight=5),
+    "regenerate": ClientEvent(Regenerate, "message_received", needs_id=True, weight=10),
+    "history": ClientEvent(History, "history", weight=20),
+    "conversations": ClientEvent(Conversations, "conversations", weight=20),
+    "auth_refresh": ClientEvent(AuthRefresh, "auth_refreshed", scope=None, max_bytes=AUTH_MAX_BYTES, weight=5),
+    "profile_get": ClientEvent(ProfileGet, "profile", scope="twin:profile", weight=20),
+    "profile_correct": ClientEvent(ProfileCorrect, "profile_update", needs_id=True, scope="twin:profile", weight=20),
 }
+
+_BYTES_A_UNIT = 1024
+
+
+def cost_of(name: str, size: int) -> float:
+    """What an event of `size` bytes costs us, in units of about 0.1 ms of a core. A user has so many of them a second,
+    over all connections: so whoever sends what is costly sends less of it."""
+    known = CLIENT_EVENTS.get(name)
+    return (known.weight if known is not None else 1) + size / _BYTES_A_UNIT
+
 
 # -- server -> client ------------------------------------------------------------------------------------------------
 
@@ -314,8 +330,8 @@ def error_payload(error: ServiceError, error_id: str | None = None) -> dict[str,
 def parse(event: str, args: Sequence[object]) -> Incoming[Any]:
     """What a client sent under `event`, typed.
 
-    Raises `UnknownType`, `TooLarge` (over 64 KiB) or `InvalidMessage` with the field's path; the texts never hold
-    what the client sent.
+    Raises `UnknownType`, `TooLarge` (over 64 KiB, or 4 KiB where the event needs no more) or `InvalidMessage` with the
+    field's path; the texts never hold what the client sent.
     """
     known = CLIENT_EVENTS.get(event)
     if known is None:
@@ -324,15 +340,19 @@ def parse(event: str, args: Sequence[object]) -> Incoming[Any]:
         raise InvalidMessage("An event carries exactly one argument: the envelope, an object.", field="envelope")
     envelope = args[0]
     data = _encoded(envelope)
+    if data is not None and len(data) > known.max_bytes:  # before the values are looked at: that takes ten times longer
+        raise TooLarge(f"An envelope of this event has at most {known.max_bytes} bytes.")
     if data is None or _is_odd(data):
-        _walk(envelope, "", 1)
-    if data is None or len(data) > ENVELOPE_MAX_BYTES:
-        raise TooLarge(f"An envelope has at most {ENVELOPE_MAX_BYTES} bytes.")
+        _check_values(envelope, "", 1)
+    if data is None:
+        raise TooLarge(f"An envelope of this event has at most {known.max_bytes} bytes.")
     if envelope.get("type", event) != event:
         raise InvalidMessage("The type must equal the event's name.", field="type")
     metadata = _validated(Metadata, envelope.get("metadata", {}), "metadata")
     if known.needs_id and metadata.message_id is None:
         raise InvalidMessage("A message_id is required.", field="metadata.message_id")
+    if metadata.message_id is not None and metadata.message_id.startswith(RESERVED_ID_PREFIXES):
+        raise InvalidMessage("Ids that begin so are the service's own.", field="metadata.message_id")
     # Events without a payload may leave it out; where one is needed its fields are found missing.
     payload = _validated(known.payload, envelope.get("payload", {}), "payload")
     return Incoming(
@@ -351,8 +371,22 @@ def parse_auth(auth: object) -> Auth:
         return Auth()
     if not isinstance(auth, dict):
         raise InvalidMessage("The auth payload must be an object.", field="auth")
-    _walk(auth, "auth", 1)
+    data = _encoded(auth)
+    if data is not None and len(data) > AUTH_MAX_BYTES:
+        raise InvalidMessage(f"The auth payload has at most {AUTH_MAX_BYTES} bytes.", field="auth")
+    if data is None or _is_odd(data):
+        _check_values(auth, "auth", 1)
     return _validated(Auth, auth, "auth")
+
+
+def token_of(auth: object) -> str | None:
+    """The token of a handshake's `auth`, before anything else in it is looked at. Raises `InvalidMessage`."""
+    if auth is None:
+        return None
+    token = auth.get("token") if isinstance(auth, dict) else 0
+    if token is not None and not isinstance(token, str):
+        raise InvalidMessage("The auth payload must be an object, its token a text.", field="auth")
+    return token
 
 
 def is_id(text: str) -> bool:
@@ -377,7 +411,7 @@ _ODD = re.compile(rb"\\u0000|[0-9]{16}|[eE][+-]?[0-9]{3}")
 
 
 def _encoded(envelope: object) -> bytes | None:
-    """None: it cannot be encoded, for a reason that `_walk` names, or there is too much of it."""
+    """None: it cannot be encoded, for a reason that `_check_values` names."""
     try:
         return orjson.dumps(envelope)
     except TypeError:
@@ -385,40 +419,65 @@ def _encoded(envelope: object) -> bytes | None:
 
 
 def _is_odd(data: bytes) -> bool:
-    """Whether something may be in it that `_walk` refuses: deep nesting, NUL, large numbers. A look over the bytes
-    costs a tenth of the walk, and as a rule there is nothing."""
+    """Whether something may be in it that `_check_values` refuses: deep nesting, NUL, large numbers. A look over the
+    bytes costs a tenth of that, and as a rule there is nothing."""
     return data.count(b"{") + data.count(b"[") >= DEPTH_MAX or _ODD.search(data) is not None
 
 
-def _walk(value: object, path: str, depth: int) -> None:
-    """Refuse what cannot be stored or re-encoded: too deep, not finite, too large a number, NUL, lone surrogates."""
-    stack: list[tuple[object, str, int]] = [(value, path, depth)]
-    while stack:
-        item, where, level = stack.pop()
-        if level > DEPTH_MAX:
-            raise InvalidMessage(f"Values nest at most {DEPTH_MAX} deep.", field=where[:200] or "envelope")
-        if isinstance(item, str):
-            _storable(item, where)
-        elif isinstance(item, bool) or item is None:
-            continue
-        elif isinstance(item, int | float):
-            if not math.isfinite(item) or (abs(item) > _INT_MAX and isinstance(item, int)):
-                raise InvalidMessage("A number is out of range.", field=where[:200])
-        elif isinstance(item, dict):
-            for key, inner in item.items():
-                _storable(key, where)
-                stack.append((inner, f"{where}.{key}" if where else key, level + 1))
-        elif isinstance(item, list):
-            stack.extend((inner, f"{where}.{index}", level + 1) for index, inner in enumerate(item))
-        else:
-            raise InvalidMessage("Only JSON values are taken, no binary.", field=where[:200] or "envelope")
+# A dict or list on the way to a value: itself, its depth, the step above it and its key or index there. So the path of
+# a value is written down where the value is refused, and never otherwise.
+_Step = tuple[Any, int, Any, object]
 
 
-def _storable(text: str, where: str) -> None:
+def _check_values(value: dict[str, Any], name: str, depth: int) -> None:
+    """Refuse what cannot be stored or encoded again: too deep, not finite, too large a number, NUL, lone surrogates.
+
+    Linear, and some 50 ns for each value.
+    """
+    todo: list[_Step] = [(value, depth, None, name)]
+    while todo:
+        step = todo.pop()
+        found, level = step[0], step[1]
+        if level >= DEPTH_MAX and found:
+            first = next(iter(found)) if type(found) is dict else 0
+            raise _refused_value(f"Values nest at most {DEPTH_MAX} deep.", step, first)
+        if type(found) is dict:
+            for key in found:
+                if "\x00" in key or not (key.isascii() or _is_storable(key)):
+                    raise _refused_value("Text holds a character that cannot be stored.", step)
+        for key, child in found.items() if type(found) is dict else enumerate(found):
+            kind = type(child)
+            if kind is str:
+                if "\x00" in child or not (child.isascii() or _is_storable(child)):
+                    raise _refused_value("Text holds a character that cannot be stored.", step, key)
+            elif kind is int:
+                if not -_INT_MAX <= child <= _INT_MAX:
+                    raise _refused_value("A number is out of range.", step, key)
+            elif kind is dict or kind is list:
+                if child:
+                    todo.append((child, level + 1, step, key))
+            elif kind is float:
+                if not math.isfinite(child):
+                    raise _refused_value("A number is out of range.", step, key)
+            elif kind is not bool and child is not None:
+                raise _refused_value("Only JSON values are taken, no binary.", step, key)
+
+
+def _refused_value(text: str, step: _Step, *key: object) -> InvalidMessage:
+    parts = [str(one) for one in reversed(key)]
+    at: _Step | None = step
+    while at is not None:
+        parts.append(str(at[3]))
+        at = at[2]
+    return InvalidMessage(text, field=".".join(part for part in reversed(parts) if part)[:200] or "envelope")
+
+
+def _is_storable(text: str) -> bool:
     try:
         _clean(text)
     except ValueError:
-        raise InvalidMessage("Text holds a character that cannot be stored.", field=where[:200] or "envelope") from None
+        return False
+    return True
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

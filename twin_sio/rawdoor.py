@@ -27,6 +27,7 @@ PROTOCOL = "twin.v1"
 _BEARER = "bearer."
 _SEQ = re.compile("[0-9]{1,16}")
 _FAREWELL_S = 1.0
+_FAIR_AFTER = 16
 CLOSE_CODES: dict[Why, int] = {"expired": 4001, "slow": 4008, "draining": 1012, "gone": 4010}
 """How a connection ends by the server's will; after `gone` the client is not to come back by itself."""
 REFUSED_TOKEN, REFUSED_FOR_NOW = 4003, 1013
@@ -172,10 +173,14 @@ class RawDoor:
         writing = asyncio.create_task(line.run())
         try:
             self._gateway.greet(sid)
+            taken = 0
             async for message in socket:
                 if message.type is not WSMsgType.TEXT:
                     break
-                self._take(sid, message.data)
+                pause_s = self._take(sid, message.data)
+                taken += 1
+                if pause_s or taken % _FAIR_AFTER == 0:  # what has come already is read without a pause otherwise
+                    await asyncio.sleep(pause_s)
         finally:
             await self._gateway.left(sid, "transport close")
             self._lines.pop(sid, None)
@@ -183,16 +188,15 @@ class RawDoor:
             await asyncio.gather(writing, return_exceptions=True)
             await line.end()
 
-    def _take(self, sid: str, text: str) -> None:
+    def _take(self, sid: str, text: str) -> float:
         try:
             envelope = orjson.loads(text)
         except ValueError:
             envelope = None
         name = envelope.get("type") if isinstance(envelope, dict) else None
         if isinstance(name, str):
-            self._gateway.take(sid, name, [envelope], None)
-        else:
-            self._gateway.malformed(sid)
+            return self._gateway.take(sid, name, [envelope], None, len(text))
+        return self._gateway.malformed(sid, len(text))
 
 
 def _refusal(refused: Refused) -> str:

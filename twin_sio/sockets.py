@@ -25,6 +25,8 @@ from engineio.payload import Payload
 from socketio import packet as socketio_packet
 
 from twin_sio.clock import monotonic
+from twin_sio.load import Bucket
+from twin_sio.protocol import AUTH_MAX_BYTES
 
 NAMESPACE = "/"
 ADMIN = "/admin"
@@ -41,6 +43,10 @@ _UPGRADE_S = 10.0
 _FAREWELL_S = 2.0
 _STRANGER_LOOK_S = 1.0
 _ADMIN_HELD_MAX_BYTES = 64 * 1024
+_BODY_S = 20.0
+_PAUSE_MAX_S = 1.0
+_STRANGERS_SHARE = 1 / 50
+_MANY_FRAMES = 40_000
 
 
 # The library logs what clients sent; we log ourselves, and never that.
@@ -226,8 +232,10 @@ class WebSocket:
         while True:
             data = await self._next()
             if data[0] != "4" or not self._socket.upgraded:
+                await self._socket.server.pause(self._socket)
                 return self._for_library(data)
             await self._socket.server.take_message(self._socket.sid, data[1:])
+            await self._socket.server.pause(self._socket)
             taken += 1
             if taken % _FAIR_AFTER == 0:  # what has come already is read without a pause: the others want their turn
                 await asyncio.sleep(0)
@@ -293,17 +301,20 @@ def bound_kernel(transport: Any) -> None:
 class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     """An AsyncServer that keeps order and answers everything.
 
-    `on_event(sid, name, args, ack_id)` is called for each event in the order of arrival and must not wait;
-    `on_malformed(sid)` for each frame that is none; `on_connected(sid)` right after the client was told that it is
-    connected, so that what it emits comes first. `on_knock(environ)` says whether a socket may be opened at all.
+    `on_event(sid, name, args, ack_id, size)` is called for each event in the order of arrival and must not wait;
+    `on_malformed(sid, size)` for each frame that is none; `on_poll(sid)` for each HTTP request of a connection. All
+    three say for how many seconds nothing more is to be read from it (None: none). `on_connected(sid)` is called right
+    after the client was told that it is connected, so that what it emits comes first. `on_knock(environ)` says whether
+    a socket may be opened at all.
 
     `on_admin(request, auth)`, where it is set, says why somebody may not come into the namespace /admin (None:
     welcome); `on_admin_in(eio_sid)` follows for who may. A socket is in one namespace only, and who is in /admin is no
     connection to anybody else: the manager does not know of it, it hears `tell_admin` alone, and may say nothing.
     """
 
-    on_event: Callable[[str, str, list[Any], int | None], None]
-    on_malformed: Callable[[str], None]
+    on_event: Callable[[str, str, list[Any], int | None, int], float | None]
+    on_malformed: Callable[[str, int], float | None]
+    on_poll: Callable[[str], float] = staticmethod(lambda _: 0.0)
     on_connected: Callable[[str], None]
     on_knock: Callable[[Mapping[str, Any]], bool]
     on_admin: Callable[[web.Request, object], Awaitable[Mapping[str, Any] | None]] | None = None
@@ -317,7 +328,10 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         ping_interval_s: float,
         ping_timeout_s: float,
         handshake_s: float,
+        frames_per_second: int = _MANY_FRAMES,
     ) -> None:
+        """`frames_per_second`: of any kind that are read from one socket; of one that has not been let in a fiftieth
+        of them. The rest waits in the network, and what it comes from finds out."""
         super().__init__(
             async_mode="aiohttp",
             client_manager=manager,
@@ -332,6 +346,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             engineio_logger=_silent,
         )
         self._handshake_s = handshake_s
+        self._frames_per_second = frames_per_second
         self._by_sid: dict[str, Any] = {}
         self.lines: dict[str, Line] = {}
         self.admins: set[str] = set()
@@ -342,6 +357,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         self.eio.start_background_task = self._start_for_socket
         self.eio.handle_request = self._answer_http
         self.eio.take_message = self._handle_eio_message
+        self.eio.pause = self._pause
         self.eio._async = {**self.eio._async, "websocket": WebSocket}
         Payload.max_decode_packets = POLL_PACKETS
 
@@ -506,14 +522,35 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             return {"code": "rate_limited"}  # the body of a 401; clients come back by themselves
         socket = self.eio.sockets[eio_sid]
         socket.handle_post_request = functools.partial(self._take_post, socket)
+        strangers = max(1.0, self._frames_per_second * _STRANGERS_SHARE)
+        socket.frames = Bucket(strangers, 8 * strangers)
+        socket.pause_s = 0.0
         self.opened += 1
         await super()._handle_eio_connect(eio_sid, environ)
         self._expect_entry(eio_sid)
         return None
 
+    async def _pause(self, socket: Any) -> None:
+        """After each frame, of whatever kind: wait where the connection has sent more than we read at once."""
+        socket.frames.spend(1)
+        pause_s = max(socket.pause_s, min(_PAUSE_MAX_S, socket.frames.owed_s()))
+        if pause_s:
+            socket.pause_s = 0.0
+            await asyncio.sleep(pause_s)
+
+    def knows(self, eio_sid: str) -> bool:
+        """Whether there is a socket of this id."""
+        return eio_sid in self.eio.sockets
+
     async def _answer_http(self, request: web.Request) -> web.StreamResponse:
         """The library's door. What it answers with an exception is a 400: a socket that is just closing, numbers in
         the query that are none."""
+        socket = self.eio.sockets.get(request.query.get("sid", ""))
+        if socket is not None:
+            sid = self.manager.sid_from_eio_sid(socket.sid, NAMESPACE)
+            if sid is not None:
+                socket.pause_s = max(socket.pause_s, self.on_poll(sid))
+            await self._pause(socket)
         try:
             response: web.StreamResponse = await type(self.eio).handle_request(self.eio, request)
         except (KeyError, ValueError):
@@ -522,10 +559,11 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _take_post(self, socket: Any, environ: dict[str, Any]) -> None:
         """A poll's packets. The library takes what it cannot read in silence, or waits for its own goodbye to be
-        read; such a client is closed and told."""
+        read; such a client is closed and told. So is one whose packets do not come."""
         try:
-            await type(socket).handle_post_request(socket, environ)
-        except (EngineIOError, ValueError, TypeError, IndexError, RecursionError):
+            async with asyncio.timeout(_BODY_S):
+                await type(socket).handle_post_request(socket, environ)
+        except (EngineIOError, ValueError, TypeError, IndexError, RecursionError, TimeoutError):
             environ["aiohttp.request"][_BAD_BODY] = True
             self._dismiss(socket)
 
@@ -563,7 +601,10 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             return
         sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
         if sid is not None and self.manager.is_connected(sid, NAMESPACE):
+            socket.frames = Bucket(self._frames_per_second, 2 * self._frames_per_second)
             self.on_connected(sid)
+        else:  # refused, and told so
+            self._count_refusal(socket)
 
     def _is_in(self, eio_sid: str) -> bool:
         return eio_sid in self.admins or self.manager.sid_from_eio_sid(eio_sid, NAMESPACE) is not None
@@ -590,14 +631,18 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         socket = self.eio.sockets.get(eio_sid)
         if socket is None:
             return
-        socket.refusals = getattr(socket, "refusals", 0) + 1
-        if socket.refusals == _REFUSALS_MAX:
-            self._drop(eio_sid)
-        if socket.refusals >= _REFUSALS_MAX:
+        if self._count_refusal(socket) >= _REFUSALS_MAX:
             return
         no_such = {"code": "session_invalid", "message": "There is one namespace: /.", "retryable": False}
         packet = self.packet_class(socketio_packet.CONNECT_ERROR, data=refusal or no_such, namespace=namespace)
         await self._send_packet(eio_sid, packet)
+
+    def _count_refusal(self, socket: Any) -> int:
+        socket.refusals = getattr(socket, "refusals", 0) + 1
+        if socket.refusals == _REFUSALS_MAX:
+            self._drop(socket.sid)
+        refusals: int = socket.refusals
+        return refusals
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         socket = self.eio.sockets.get(eio_sid)
@@ -613,11 +658,17 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
+        size = len(data) if isinstance(data, str) else 0
+        if size > AUTH_MAX_BYTES and data[0] == "0":  # before it is parsed: nobody has shown a token yet
+            told = "The auth payload is too long."
+            refused = {"code": "auth_invalid", "message": told, "retryable": False}
+            await self._refuse_connect(eio_sid, NAMESPACE, {"message": told, "data": refused})
+            return
         try:
             kind, ack_id, args = _decode(data)
         except MalformedFrame:
             if sid is not None:
-                self.on_malformed(sid)
+                self._read_later(eio_sid, self.on_malformed(sid, size))
             else:
                 self._drop(eio_sid)
             return
@@ -629,9 +680,14 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             self._expect_entry(eio_sid)
         elif kind == socketio_packet.EVENT:
             if sid is not None and self.manager.is_connected(sid, NAMESPACE):
-                self.on_event(sid, args[0], args[1:], ack_id)
+                self._read_later(eio_sid, self.on_event(sid, args[0], args[1:], ack_id, size))
             else:
                 self._drop(eio_sid)  # an event before CONNECT: such a client is none
+
+    def _read_later(self, eio_sid: str, pause_s: float | None) -> None:
+        socket = self.eio.sockets.get(eio_sid) if pause_s else None
+        if socket is not None:
+            socket.pause_s = pause_s or 0.0
 
     def _drop(self, eio_sid: str) -> None:
         socket = self.eio.sockets.get(eio_sid)

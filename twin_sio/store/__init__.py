@@ -542,6 +542,11 @@ class Presence(Protocol):
         """The session is alive now."""
         ...
 
+    async def reserve(self, caller: Caller, most: int) -> bool:
+        """Count the session in, unless `most` others of the user's are live: one step over all instances. What is not
+        known counts as room."""
+        ...
+
     async def joined(self, caller: Caller) -> Sequence[LiveSession]:
         """`seen`, then `sessions`, in one trip."""
         ...

@@ -18,6 +18,23 @@ from twin_sio.redis_pool import FAILURES, TAG
 from twin_sio.store import TICKET_S, LiveSession
 
 _TICKET_MAX = 128
+# KEYS[1]: the user's hash. ARGV: the session, its value, the most, the oldest time that counts, the seconds to keep it.
+# A session that is live already keeps its value: its earlier connection is replaced only once the new one is in.
+_RESERVE = """
+local others, live = 0, false
+local found = redis.call('HGETALL', KEYS[1])
+for i = 1, #found, 2 do
+  if cjson.decode(found[i + 1])[2] >= ARGV[4] then
+    if found[i] == ARGV[1] then live = true else others = others + 1 end
+  else
+    redis.call('HDEL', KEYS[1], found[i])
+  end
+end
+if others >= tonumber(ARGV[3]) then return 0 end
+if not live then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+return 1
+"""
 
 
 class RedisPresence:
@@ -32,13 +49,23 @@ class RedisPresence:
     async def seen(self, caller: Caller) -> None:
         await self._refresh(caller, and_list=False)
 
+    async def reserve(self, caller: Caller, most: int) -> bool:
+        if not self._healthy():
+            return True
+        oldest = iso(self._clock() - timedelta(seconds=self._ttl_s))
+        told: Any = [caller.session_id, self._value(caller), most, oldest, self._ttl_s]
+        try:
+            return bool(await self._redis.eval(_RESERVE, 1, _key(caller.user_id), *told))  # type: ignore[misc]
+        except FAILURES:
+            return True
+
     async def joined(self, caller: Caller) -> Sequence[LiveSession]:
         return self._live(await self._refresh(caller, and_list=True))
 
     async def _refresh(self, caller: Caller, *, and_list: bool) -> Mapping[bytes, bytes]:
         if not self._healthy():
             return {}
-        value = orjson.dumps([caller.connection_id, iso(self._clock()), caller.device.as_dict()])
+        value = self._value(caller)
         key = _key(caller.user_id)
         pipe = self._redis.pipeline(transaction=False)
         pipe.hset(key, caller.session_id, value)  # type: ignore[arg-type]
@@ -50,6 +77,9 @@ class RedisPresence:
         except FAILURES:
             return {}
         return answers[-1] if and_list else {}
+
+    def _value(self, caller: Caller) -> bytes:
+        return orjson.dumps([caller.connection_id, iso(self._clock()), caller.device.as_dict()])
 
     async def gone(self, caller: Caller) -> None:
         if not self._healthy():

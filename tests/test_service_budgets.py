@@ -1,0 +1,178 @@
+"""What one peer may make an instance do: bytes and units of CPU, before and after a token, over all connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from tests.conftest import settings_for, token_of, url_of
+from tests.raw import RawSocket
+from tests.scripted_model import ScriptedModel
+from twin_sio.app import service
+from twin_sio.budgets import CONNECTION_WAITING_BYTES, USER_WAITING_BYTES, Budgets
+from twin_sio.clock import new_id
+from twin_sio.errors import InvalidMessage, TooLarge
+from twin_sio.local import Mongod, RedisServer
+from twin_sio.protocol import AUTH_MAX_BYTES, CLIENT_EVENTS, ENVELOPE_MAX_BYTES, SMALL_MAX_BYTES, parse
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+async def instances(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel
+) -> AsyncIterator[Callable[..., Any]]:
+    """`await instances(n, **settings)` gives the URLs of so many servers with these settings."""
+    async with AsyncExitStack() as stack:
+
+        async def make(count: int = 1, **more: Any) -> list[str]:
+            settings = settings_for(mongod.url, redis_server.url, model.base_url, **more)
+            return [url_of(await stack.enter_async_context(service(settings))) for _ in range(count)]
+
+        yield make
+
+
+# -- before a token --------------------------------------------------------------------------------------------------
+
+
+async def test_of_who_has_no_good_token_nothing_else_is_looked_at(url: str) -> None:
+    async with RawSocket(url, "a.b.c", context={"a": "\x00"}) as raw:
+        assert raw.refusal is not None
+        assert raw.refusal["data"]["message"] == "The token is not accepted."
+
+
+async def test_an_auth_payload_that_is_too_long_is_refused_before_it_is_read(url: str) -> None:
+    """It is refused by its length alone: it is no JSON."""
+    raw = RawSocket(url, None)
+    await raw.open()
+    try:
+        await raw.send("40" + "{" * (AUTH_MAX_BYTES + 1))
+        refusal = await raw.until(lambda: raw.refusal)
+        assert refusal["data"]["code"] == "auth_invalid"
+    finally:
+        await raw.__aexit__(None, None, None)
+
+
+async def test_who_is_refused_again_and_again_on_one_socket_is_closed(url: str) -> None:
+    async with RawSocket(url, "a.b.c") as raw:
+        for _ in range(20):
+            await raw.send("40" + json.dumps({"token": "a.b.c"}))
+        await asyncio.wait_for(raw.closed.wait(), 10)
+
+
+# -- one event -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(CLIENT_EVENTS))
+def test_an_event_that_needs_no_bytes_may_not_have_them(name: str) -> None:
+    bound = CLIENT_EVENTS[name].max_bytes
+    assert bound == SMALL_MAX_BYTES or name in {"user_message", "context_update", "feedback", "auth_refresh"}
+    with pytest.raises(TooLarge):
+        parse(name, [{"metadata": {"message_id": "m"}, "more": "x" * bound}])
+
+
+@pytest.mark.parametrize(
+    ("context", "field"),
+    [
+        ({"a": [0, 1, {"b": "\x00"}]}, "payload.context.a.2.b"),
+        ({"a": [[], [[]], [2**53]]}, "payload.context.a.2.0"),
+        ({"a": {"\x00": 1}}, "payload.context.a"),
+        ({"a": float("inf"), "b": {}}, "payload.context.a"),
+        ({"a": "\ud800"}, "payload.context.a"),
+    ],
+)
+def test_what_cannot_be_stored_is_named_by_its_path(context: dict[str, Any], field: str) -> None:
+    deep = {**context, "deep": [[[[[[[[[[]]]]]]]]]], "wide": [{}] * 20}
+    with pytest.raises(InvalidMessage) as refused:
+        parse("context_update", [{"payload": {"context": deep}}])
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("prefix", ["twin-", "profile-v"])
+def test_ids_of_the_services_own_are_refused(prefix: str) -> None:
+    with pytest.raises(InvalidMessage) as refused:
+        parse("user_message", [{"payload": {"text": "hi"}, "metadata": {"message_id": prefix + "1"}}])
+    assert refused.value.field == "metadata.message_id"
+
+
+# -- many events -----------------------------------------------------------------------------------------------------
+
+
+async def test_costly_events_are_counted_over_all_connections_of_a_user(instances: Make, user: str) -> None:
+    """Each connection stays under its own bound of events, the user does not stay under theirs."""
+    [url] = await instances(limit_events_per_second=50)
+    async with AsyncExitStack() as stack:
+        devices = [await stack.enter_async_context(RawSocket(url, token_of(user))) for _ in range(4)]
+        asked = [(raw, await raw.emit("history", {})) for raw in devices for _ in range(60)]
+        for raw, ack in asked:
+            await raw.until(lambda r=raw, a=ack: a in r.acks, 30)
+        answers = [raw.acks[ack][0] for raw, ack in asked]
+        refused = [one["payload"] for one in answers if one["type"] == "error"]
+        assert {one["code"] for one in refused} == {"rate_limited"}
+        assert len(refused) > 60
+        other = await stack.enter_async_context(RawSocket(url, token_of(f"{user}-other")))
+        assert (await other.ask("heartbeat", {}))["type"] == "heartbeat_ack"
+
+
+async def test_what_waits_is_bounded_by_its_bytes(url: str, user: str) -> None:
+    """Sixty large events fit the queue by their number, and do not by their bytes."""
+    context = {"payload": {"context": {"a": "x" * 15_000}, "mode": "replace"}, "more": "x" * 45_000}
+    async with RawSocket(url, token_of(user)) as raw:
+        acks = [await raw.emit("context_update", context) for _ in range(60)]
+        await raw.until(lambda: all(ack in raw.acks for ack in acks), 30)
+        kinds = [raw.acks[ack][0]["type"] for ack in acks]
+        assert kinds.count("message_received") >= 2
+        assert kinds.count("error") >= 1
+        assert (await raw.ask("context_update", context))["type"] == "message_received"
+
+
+def test_one_event_may_always_wait_and_no_user_has_more_than_their_bytes() -> None:
+    budgets = Budgets(events_per_second=50)
+    assert budgets.fits("ada", ENVELOPE_MAX_BYTES, 0)
+    connections = 20
+    here = [0] * connections
+    for number in range(1000):
+        at = number % connections
+        if budgets.fits("ada", 30_000, here[at]):
+            budgets.waits("ada", 30_000)
+            here[at] += 30_000
+    assert max(here) <= CONNECTION_WAITING_BYTES
+    assert budgets.waiting("ada") <= USER_WAITING_BYTES + connections * 30_000
+    assert budgets.fits("bob", 30_000, 30_000)
+    for held in here:
+        budgets.done("ada", held)
+    assert budgets.waiting("ada") == 0
+
+
+# -- sessions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["one instance", "two instances"])
+async def test_of_many_connects_at_once_no_more_get_in_than_there_may_be_sessions(
+    instances: Make, user: str, count: int
+) -> None:
+    urls = await instances(count, limit_sessions=5)
+    async with AsyncExitStack() as stack:
+        raws = [RawSocket(urls[n % count], token_of(user), session_id=new_id()) for n in range(30)]
+        await asyncio.gather(*(stack.enter_async_context(raw) for raw in raws))
+        assert sum(raw.refusal is None for raw in raws) == 5
+        codes = {raw.refusal["data"]["code"] for raw in raws if raw.refusal is not None}
+        assert codes == {"too_many_sessions"}
+    async with RawSocket(urls[0], token_of(user)) as again:
+        assert again.refusal is None
+
+
+async def test_a_refused_connect_leaves_its_place_to_others(instances: Make, user: str) -> None:
+    [url] = await instances(limit_sessions=1)
+    bad = {"a": "x" * 17_000}
+    for _ in range(3):
+        async with RawSocket(url, token_of(user), session_id=new_id(), context=bad) as raw:
+            assert raw.refusal is not None
+            assert raw.refusal["data"]["code"] == "session_invalid"
+    async with RawSocket(url, token_of(user), session_id=new_id()) as raw:
+        assert raw.refusal is None
