@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
 from arq import Worker, cron
 from arq.connections import ArqRedis
 
-from twin_sio.app import configure_logs, core, probed, traces
+from twin_sio.app import Core, configure_logs, core, probed, traces
 from twin_sio.config import ConfigError, Settings
+from twin_sio.errors import StorageUnavailable
 from twin_sio.jobs import QUEUE, TRIES, correct, count, learn, project, remember, sweep
 from twin_sio.metrics import WorkerMetrics
 from twin_sio.redis_pool import FAILURES, TAG, pool
@@ -59,12 +61,27 @@ class PatientWorker(Worker):
                 await self.on_shutdown(self.ctx)
 
 
+@asynccontextmanager
+async def _patient(parts: Callable[[], AbstractAsyncContextManager[Core]]) -> AsyncIterator[Core]:
+    """The shared parts, once MongoDB can be reached."""
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                entered = await stack.enter_async_context(parts())
+            except StorageUnavailable:
+                log.warning("mongodb_away")
+                await asyncio.sleep(_AWAY_S)
+            else:
+                break
+        yield entered
+
+
 def worker_settings(settings: Settings) -> dict[str, Any]:
     """What arq needs to work off our queue."""
 
     async def on_startup(ctx: dict[str, Any]) -> None:
         stack = ctx["stack"] = AsyncExitStack()
-        parts = await stack.enter_async_context(core(settings, listen=False))
+        parts = await stack.enter_async_context(_patient(lambda: core(settings, listen=False)))
         desk = ctx["desk"] = parts.desk
         if settings.worker_port:
             metrics = WorkerMetrics(parts.watched, desk.stats)

@@ -86,6 +86,7 @@ def settings_for(mongodb_url: str, redis_url: str, model_url: str, **more: Any) 
             "limit_connects_per_address": 0,
             "overload_lag_ms": 0,  # tests run on the server's own loop, and hold it up
             "limit_requests_per_minute": 0,
+            "limit_writes_per_minute": 0,
             "heartbeat_interval_ms": 1000,
             **more,
         }

@@ -331,7 +331,7 @@ async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_an
         told = await statistics(settings)
         assert told["traits"] == {"applied": 2, "tentative": 0, "unused": 0, "rejected": 1, "superseded": 0}
         assert (told["reject_rate"]["count"], told["applied_within_s"]["inf"]) == (1, 3)
-        await parts.personal.erase(f"{user}-1", now())
+        await parts.personal.erase(f"{user}-1")
         await parts.statistics.sum_up()
         assert await _metric(url_of(running), 'twin_traits{extractor="test@1",kind="inferred",status="applied"}') == 1
         assert (await parts.statistics.total())["traits"] != []

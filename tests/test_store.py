@@ -70,7 +70,7 @@ async def test_what_was_read_back_is_what_was_stored(db: mongo.Database, user: s
 async def test_a_head_that_is_out_of_date_costs_a_second_try_and_no_gap(db: mongo.Database, user: str) -> None:
     log = mongo.MongoLog(db)
     await log.append(draft(user, "first"))
-    log._heads[user] = 0  # another instance has written since
+    log._heads[user] = replace(log._heads[user], seq=0)  # another instance has written since
     assert (await log.append(draft(user, "second"))).event.seq == 2
 
 
@@ -187,7 +187,7 @@ async def test_a_title_and_a_fold_are_written_once_whoever_writes_them(db: mongo
 
 async def test_what_is_written_to_a_conversation_that_was_erased_is_dropped(db: mongo.Database, user: str) -> None:
     memories, thread = mongo.MongoMemories(db), await _thread(db, user)
-    await mongo.MongoPersonalData(db).erase(user, now())
+    await mongo.MongoPersonalData(db).erase(user)
     assert (await _thread(db, user)).key != thread.key  # another of the same id has begun
     assert await memories.entitle(thread, "late", now()) is False
     assert await memories.fold(thread, Summary(("late",), 4, now())) is False
@@ -305,10 +305,10 @@ async def test_a_profile_that_was_erased_and_grew_anew_is_not_taken_for_the_old(
     cache = CachedProfiles(profiles, lambda profile: profile.traits)
     await profiles.replace(Profile(user, 0, (a_trait("old"),)), [])
     assert [one.value for one in await cache.get(user)] == ["old"]
-    await profiles.remove(user)
-    await profiles.replace(Profile(user, 0, (a_trait("new"),)), [])
+    await mongo.MongoPersonalData(db).erase(user)
+    await profiles.replace(Profile(user, 0, (a_trait("new"),)), [], epoch=1)
     assert [one.value for one in await cache.get(user)] == ["new"]
-    await profiles.remove(user)
+    await mongo.MongoPersonalData(db).erase(user)
     assert await cache.get(user) == ()
 
 

@@ -36,6 +36,7 @@ from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway, GatewaySettings
 from twin_sio.handlers.context import HostContext
 from twin_sio.handlers.conversation import Conversation
+from twin_sio.handlers.erasure import Eraser
 from twin_sio.handlers.history import Archive
 from twin_sio.handlers.limits import Bounds, Limits
 from twin_sio.handlers.memory import MemoryKeeper
@@ -56,7 +57,9 @@ from twin_sio.rest import Rest
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
+from twin_sio.store.fence import Fence
 from twin_sio.store.graphiti import GraphitiFacts
+from twin_sio.store.keys import load_ids
 from twin_sio.store.limits import RedisQuotas
 from twin_sio.store.redis import RedisPresence, RedisRevocations, RedisTickets
 from twin_sio.store.sealing import Sealer
@@ -142,6 +145,9 @@ class Core:
     known: CachedProfiles[Known]
     vectors: CachedVectors | None
     personal: mongo.MongoPersonalData
+    fence: Fence
+    presence: RedisPresence
+    eraser: Eraser
     delivery: Delivery
     runner: TurnRunner
     keeper: ProfileKeeper
@@ -170,6 +176,7 @@ class Core:
             extractor=self.extractor,
             queue=self.queue,
             projector=self.projector,
+            eraser=self.eraser,
         )
 
 
@@ -180,12 +187,16 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
         stack.callback(client.close)
         sealer = sealer_of(settings)
-        messages = mongo.MongoLog(db, sealer, expires=settings.retention_messages_days > 0)
-        turns = mongo.MongoTurns(db, clock.now, sealer)
-        contexts = mongo.MongoContexts(db, clock.now, settings.context_ttl_s, sealer)
+        ids = await load_ids(db, sealer)
+        fence = Fence(db, ids)
+        stack.push_async_callback(fence.close)
+        messages = mongo.MongoLog(db, sealer, fence, expires=settings.retention_messages_days > 0)
+        turns = mongo.MongoTurns(db, clock.now, sealer, fence)
+        contexts = mongo.MongoContexts(db, clock.now, settings.context_ttl_s, sealer, fence)
         facts = facts_of(settings, sealer, stack)
-        outbox = mongo.MongoOutbox(db, clock.now, sealer)
-        profiles = mongo.MongoProfiles(db, sealer, outbox if facts is not None else None)
+        outbox = mongo.MongoOutbox(db, clock.now, sealer, fence)
+        graphed = outbox if facts is not None else None
+        profiles = mongo.MongoProfiles(db, sealer, graphed, fence)
         memories = mongo.MongoMemories(db, sealer)
         delivery = Delivery(
             settings.redis_url,
@@ -246,10 +257,11 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             concurrency=settings.model_concurrency,
             concurrency_per_user=settings.limit_generations,
         )
-        personal = mongo.MongoPersonalData(db, sealer)
+        personal = mongo.MongoPersonalData(db, sealer, fence, graphed)
+        presence = RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy)
         weights = weights_of(settings)
-        keeper = ProfileKeeper(profiles, messages, personal, delivery, clock.now, clock.new_id, weights)
-        statistics = mongo.MongoStatistics(db, sealer)
+        keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id, weights)
+        statistics = mongo.MongoStatistics(db, sealer, fence)
         projector = None
         if facts is not None:
             projector = Projector(outbox, facts, profiles, clock.now, weights)
@@ -271,6 +283,9 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             known=known,
             vectors=vectors,
             personal=personal,
+            fence=fence,
+            presence=presence,
+            eraser=Eraser(personal, presence, delivery, queue),
             delivery=delivery,
             runner=runner,
             keeper=keeper,
@@ -330,6 +345,7 @@ def _bounds(settings: Settings) -> Bounds:
         connects_per_minute_and_address=settings.limit_connects_per_address,
         requests_per_minute=settings.limit_requests_per_minute,
         model_tokens_per_day=settings.limit_tokens_per_day,
+        writes_per_minute=settings.limit_writes_per_minute,
     )
 
 
@@ -441,12 +457,9 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             limits=parts.limits,
             peers=shared.peers,
             personal=parts.personal,
-            presence=shared.presence,
-            delivery=parts.delivery,
-            queue=parts.queue,
+            eraser=parts.eraser,
             keeper=parts.keeper,
             statistician=parts.statistician,
-            clock=clock.now,
             new_id=clock.new_id,
         )
         instance = Service(settings, parts, sockets, gateway, door, rest)
@@ -521,7 +534,6 @@ class _Doors:
     """What every door of the service needs: sockets and HTTP."""
 
     authenticator: Authenticator
-    presence: RedisPresence
     revocations: RedisRevocations
     peers: Peers
 
@@ -539,7 +551,6 @@ def _doors(settings: Settings, parts: Core) -> _Doors:
             default_scopes=settings.default_scopes,
             revocations=revocations,
         ),
-        RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy),
         revocations,
         Peers(settings.trusted_proxies),
     )
@@ -558,14 +569,14 @@ def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketSer
         clock=clock.now,
         new_id=clock.new_id,
     )
-    attendance = Attendance(parts.messages, shared.presence, parts.delivery, clock.now, clock.new_id)
+    attendance = Attendance(parts.messages, parts.presence, parts.delivery, parts.limits, clock.now, clock.new_id)
     archive = Archive(parts.messages, clock.now, clock.new_id)
     gateway = Gateway(
         sockets,
         delivery=parts.delivery,
         authenticator=shared.authenticator,
-        standings=mongo.MongoStandings(parts.db),
-        presence=shared.presence,
+        standings=mongo.MongoStandings(parts.db, parts.fence),
+        presence=parts.presence,
         revocations=shared.revocations,
         context=context,
         limits=parts.limits,
@@ -622,15 +633,21 @@ def _control(gateway: Gateway, parts: Core) -> Callable[[dict[str, Any]], None]:
                 gateway.on_replace(user_id, session_id, keep)
             case {"kind": "owed", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
                 runner.on_owed(user_id, conversation_id)
-            case {"kind": "erased", "user_id": str(user_id)}:
-                parts.known.forget(user_id)
-                if parts.vectors is not None:
-                    parts.vectors.forget(user_id)
-                runner.on_erased(user_id)
-                gateway.on_erased(user_id)
+            case {"kind": "erased", "user_id": str(user_id), "epoch": int(epoch)}:
+                parts.fence.rise(user_id, epoch)
             case {"kind": "look"}:
                 gateway.look()
 
+    def risen(user_id: str, epoch: int) -> None:
+        """However this instance has come to know that the user was erased."""
+        parts.known.forget(user_id)
+        if parts.vectors is not None:
+            parts.vectors.forget(user_id)
+        parts.delivery.on_erased(user_id)
+        runner.on_erased(user_id)
+        gateway.on_erased(user_id, epoch)
+
+    parts.fence.on_risen = risen
     return hear
 
 

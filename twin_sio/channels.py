@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -119,6 +119,10 @@ class Channels:
         self._queue.append(words)
         self._idle.clear()
         self._wake.set()
+
+    def script(self, text: str, keys: Sequence[str], *words: Any) -> None:
+        """A Lua script over keys of one channel, in the same order: so that no key is made without its end."""
+        self.command("EVAL", text, len(keys), *keys, *words)
 
     async def texts(self, key: str) -> list[str]:
         """A list as Redis remembers it; raises one of `FAILURES`."""

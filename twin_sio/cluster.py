@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -168,6 +168,10 @@ class ClusterChannels:
     def command(self, name: str, key: str, *words: Any) -> None:
         """Any command on one key whose answer nobody needs, in one order with the publishes to its slot."""
         self._of(key).command(name, key, *words)
+
+    def script(self, text: str, keys: Sequence[str], *words: Any) -> None:
+        """A Lua script over keys of one channel, in the same order."""
+        self._of(keys[0]).script(text, keys, *words)
 
     async def texts(self, key: str) -> list[str]:
         """A list as Redis remembers it; raises one of `FAILURES`."""

@@ -169,6 +169,12 @@ class Settings(BaseSettings):
     )
 
     limit_messages_per_minute: int = _env("TWIN_LIMIT_MESSAGES_PER_MINUTE", 60, "user messages a minute and user", ge=1)
+    limit_writes_per_minute: int = _env(
+        "TWIN_LIMIT_WRITES_PER_MINUTE",
+        120,
+        "feedback, read marks, corrections and contexts a minute and user; 0: no bound",
+        ge=0,
+    )
     limit_events_per_second: int = _env("TWIN_LIMIT_EVENTS_PER_SECOND", 50, "events a second and connection", ge=1)
     limit_connects_per_minute: int = _env(
         "TWIN_LIMIT_CONNECTS_PER_MINUTE", 60, "connects a minute and user; 0: no bound", ge=0

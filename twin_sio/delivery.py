@@ -161,7 +161,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         if item.in_response_to is not None:
             # Whoever shows an answer says that it runs no longer: the instance that began it may have died meanwhile.
             self._answered.append((event.user_id, item.in_response_to))
-            self.channels.command("HDEL", _gens(event.user_id), item.in_response_to)
+            self._answer_ended(event.user_id, item.in_response_to)
         self._ring(event.user_id, ["d", event.seq, item.generation_id, item.in_response_to], item.frame)
 
     def to_user(self, user_id: str, outgoing: Outgoing, *, skip: str | None = None) -> None:
@@ -184,6 +184,10 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         if feed is not None and outgoing.seq is not None:
             feed.answer(caller.connection_id, outgoing.seq, event_frame(outgoing.type, outgoing.envelope()))
 
+    def _answer_ended(self, user_id: str, in_response_to: str) -> None:
+        """The answer stands in the log: Redis forgets how it came about."""
+        self.channels.script(_ENDED, [_gens(user_id)], in_response_to, _gen(user_id, ""))
+
     def begin_generation(self, user_id: str, generation: Generation) -> None:
         """An answer begins under a fresh id; it replaces what an earlier attempt at it has shown."""
         self._producing[generation.generation_id] = (user_id, generation, _Mould(generation))
@@ -195,12 +199,13 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def _announce(self, user_id: str, generation: Generation) -> None:
         """Let joiners elsewhere find it; under the message, so that a later attempt takes an earlier one's place."""
-        key = _gens(user_id)
-        self.channels.command("HSET", key, generation.in_response_to, _running(generation))
-        self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
+        words = generation.in_response_to, _running(generation), generation.generation_id
+        self.channels.script(_ANNOUNCED, [_gens(user_id)], *words, _gen(user_id, ""), _GENERATION_TTL_S)
 
     def chunk(self, user_id: str, generation: Generation, text: str, *, is_last: bool = False) -> None:
         """The next piece of an answer that this instance generates, to all of the user's sessions."""
+        if generation.generation_id not in self._producing:  # its user was erased
+            return
         index = len(generation.texts)
         generation.texts.append(text)
         mould = self._mould(generation)
@@ -209,14 +214,31 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         if feed is not None:
             feed.show_chunk(generation, index, frame)
         key = _gen(user_id, generation.generation_id)
-        self.channels.command("RPUSH", key, text)
         if index == 0:
-            self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
+            self.channels.script(_FIRST, [key], _GENERATION_TTL_S, text)
+        else:
+            self.channels.command("RPUSHX", key, text)  # what was erased is not to begin anew, and without an end
         self._ring(user_id, ["c", generation.generation_id, index, mould.meta], frame)
 
     def end_generation(self, generation: Generation) -> None:
         """No more chunks will come; the answer itself is a durable event."""
         self._producing.pop(generation.generation_id, None)
+
+    def drop_generation(self, user_id: str, generation: Generation) -> None:
+        """This attempt came to nothing: Redis is to forget it. A later attempt at the same answer stays."""
+        key = _gen(user_id, generation.generation_id)
+        self.channels.script(_DROPPED, [_gens(user_id), key], generation.in_response_to, generation.generation_id)
+
+    def on_erased(self, user_id: str) -> None:
+        """The user was erased: what is being said to them is shown to nobody who comes from now on."""
+        for generation_id, (owner, _, _) in list(self._producing.items()):
+            if owner == user_id:
+                del self._producing[generation_id]
+        self._answered = deque((one for one in self._answered if one[0] != user_id), maxlen=_ANSWERED_MAX)
+        feed = self._feeds.get(user_id)
+        if feed is not None:
+            feed.over.extend(feed.generations)
+            feed.generations = {}
 
     def control(self, **words: Any) -> None:
         """A word to all instances, this one included."""
@@ -409,13 +431,12 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             key = _gen(user_id, generation.generation_id)
             self.channels.command("DEL", key)
             if generation.texts:
-                self.channels.command("RPUSH", key, *generation.texts)
-                self.channels.command("EXPIRE", key, _GENERATION_TTL_S)
+                self.channels.script(_FIRST, [key], _GENERATION_TTL_S, "".join(generation.texts))
             self._announce(user_id, generation)
         running = {(user_id, generation.in_response_to) for user_id, generation, _ in self._producing.values()}
         for user_id, in_response_to in self._answered:
             if (user_id, in_response_to) not in running:
-                self.channels.command("HDEL", _gens(user_id), in_response_to)
+                self._answer_ended(user_id, in_response_to)
         self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, {"kind": "look"}]))
         if not self.write_only:
             self._spawn(self.look())
@@ -518,6 +539,35 @@ def _generation(generation_id: str, meta: str) -> Generation:
     conversation_id, in_response_to, session_id = orjson.loads(meta)
     return Generation(generation_id, conversation_id, in_response_to, session_id, monotonic())
 
+
+# What Redis keeps of a running answer has an end from the moment it is there, and goes with its answer. The keys of
+# texts are in the slot of the hash that names them.
+
+_ANNOUNCED = """
+local old = redis.call('HGET', KEYS[1], ARGV[1])
+if old then
+    local name = cjson.decode(old)[1]
+    if name ~= ARGV[3] then redis.call('DEL', ARGV[4] .. name) end
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+"""
+_ENDED = """
+local old = redis.call('HGET', KEYS[1], ARGV[1])
+if old then
+    redis.call('DEL', ARGV[2] .. cjson.decode(old)[1])
+    redis.call('HDEL', KEYS[1], ARGV[1])
+end
+"""
+_DROPPED = """
+local old = redis.call('HGET', KEYS[1], ARGV[1])
+if old and cjson.decode(old)[1] == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+redis.call('DEL', KEYS[2])
+"""
+_FIRST = """
+redis.call('RPUSH', KEYS[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+"""
 
 # The hash tag is the user's channel: in a cluster what is kept of an answer lies where it is said, in one order.
 

@@ -45,6 +45,8 @@ class Caller:
     connection_id: str
     identity: Identity
     device: Device = field(default_factory=Device)
+    epoch: int = 0
+    """How often the user had been erased when it connected; what it writes is of before any later erasure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Event:
     payload: Json
     session_id: str | None = None
     in_response_to: str | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Draft:
     payload: Json
     session_id: str | None = None
     in_response_to: str | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class Turn:
     created_at: datetime
     trace: str = ""
     lost: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,3 +245,4 @@ class Exchange:
     at: datetime
     text: str
     answer: str
+    epoch: int = 0

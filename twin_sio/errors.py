@@ -8,6 +8,7 @@
     ├── Busy                          busy: too many answers are owed
     ├── Overloaded                    overloaded, with retry_after_ms
     ├── StorageUnavailable            storage_unavailable
+    │   └── TooLate                   storage_unavailable: the user was erased since this began
     ├── ModelUnavailable              model_unavailable
     │   └── ModelTimeout              model_timeout
     └── Refused                       a handshake's codes
@@ -84,6 +85,10 @@ class StorageUnavailable(ServiceError):
     code = "storage_unavailable"
     retryable = True
     text = "Nothing was stored: send it again."
+
+
+class TooLate(StorageUnavailable):
+    """The user was erased since this began. A client that still has something to say says it in a new session."""
 
 
 class ModelUnavailable(ServiceError):

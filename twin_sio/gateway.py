@@ -66,6 +66,7 @@ Handler = Callable[[Caller, Incoming[Any]], Awaitable[Answer | None]]
 _ADMISSION_S = 4.5
 _REVOCATIONS_S = 2.0
 _AT_ONCE_S = 0.1
+_ERASED_MAX = 1000
 _PAUSE_MAX_S = 1.0
 _POLL_COST = 2
 
@@ -164,6 +165,7 @@ class Gateway:
         self._sessions: dict[str, Counter[str]] = {}
         self._budgets = Budgets(settings.events_per_second)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._erased: dict[str, int] = {}  # the epochs of the users that were erased last
         self.draining = False
         self.on_error: Callable[[str], None] = lambda _: None
         self.on_handled: Callable[[str], None] = lambda _: None
@@ -255,6 +257,8 @@ class Gateway:
             await self._delivery.prepare(user_id)
             connection = await self._look_up(caller, sent)
             self.refuse_while_draining()  # it may have begun since
+            if connection.caller.epoch < self._erased.get(user_id, 0):
+                raise Refused("unavailable", "Everything was erased just now.", retryable=True, retry_after_ms=500)
             self._connections[caller.connection_id] = connection
             self._by_session.setdefault(_session_key(caller), {})[caller.connection_id] = None
             is_in = True
@@ -298,6 +302,7 @@ class Gateway:
 
     async def _look_up(self, caller: Caller, sent: Auth) -> _Connection:
         standing = await self._standings.of(caller.user_id)
+        caller = replace(caller, epoch=standing.epoch)
         if sent.context is not None:
             try:
                 await self._context.merge(caller, sent.context)
@@ -384,10 +389,14 @@ class Gateway:
             else:
                 self._spawn(self._server.disconnect(sid))
 
-    def on_erased(self, user_id: str) -> None:
-        """The user's data is gone: so are their sessions, and they are not to come back by themselves."""
+    def on_erased(self, user_id: str, epoch: int) -> None:
+        """The user's data of before this epoch is gone: so are the sessions that began before, and they are not to come
+        back by themselves."""
+        self._erased[user_id] = max(epoch, self._erased.get(user_id, 0))
+        while len(self._erased) > _ERASED_MAX:
+            del self._erased[next(iter(self._erased))]
         for sid, connection in list(self._connections.items()):
-            if connection.caller.user_id == user_id:
+            if connection.caller.user_id == user_id and connection.caller.epoch < epoch:
                 self._spawn(self._server.disconnect(sid))
 
     def look(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import structlog
 from arq import Retry
 from arq.connections import ArqRedis
-from arq.constants import job_key_prefix
+from arq.constants import job_key_prefix, retry_key_prefix
 from redis.asyncio import Redis
 from structlog.contextvars import bound_contextvars
 
@@ -20,7 +20,8 @@ from twin_sio.agent import Extractor
 from twin_sio.agent.scoring import RATINGS
 from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Event, Evidence, Exchange, Turn
-from twin_sio.errors import ModelUnavailable, StorageUnavailable
+from twin_sio.errors import ModelUnavailable, StorageUnavailable, TooLate
+from twin_sio.handlers.erasure import Eraser
 from twin_sio.handlers.memory import MemoryKeeper
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.projection import Projector
@@ -77,11 +78,11 @@ class Queue:
         """Take the user's jobs out of the queue; how many there were. Redis away: they find nothing when they run."""
         count = 0
         with suppress(*FAILURES):
-            async for key in self._redis.scan_iter(match=f"{job_key_prefix}{_job_prefix(user_id)}*", count=1000):
-                job_id = key.decode().removeprefix(job_key_prefix)
-                if job_id.startswith(_job_prefix(user_id)):
-                    count += await self._redis.zrem(QUEUE, job_id)
-                    await self._redis.delete(key)
+            # The queue alone: what else Redis holds may be far more.
+            async for job_id, _ in self._redis.zscan_iter(QUEUE, match=f"{_job_prefix(user_id)}*", count=1000):
+                count += await self._redis.zrem(QUEUE, job_id)
+                name = job_id.decode()
+                await self._redis.delete(f"{job_key_prefix}{name}", f"{retry_key_prefix}{name}")
         return count
 
     async def lag_s(self) -> float:
@@ -120,15 +121,17 @@ class Desk:
     extractor: Extractor
     queue: Queue
     projector: Projector | None
+    eraser: Eraser
     stats: JobStats = field(default_factory=JobStats)
 
 
-def _job(work: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine[Any, Any, T]]:
-    """A job that an operator can follow: counted, its ids in every log line, in the trace of whoever asked for it."""
+def _job(work: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine[Any, Any, T | None]]:
+    """A job that an operator can follow: counted, its ids in every log line, in the trace of whoever asked for it.
+    None: its user was erased while it ran."""
     name = work.__name__
 
     @functools.wraps(work)
-    async def run(ctx: Mapping[str, Any], *about: str, trace: str = "") -> T:
+    async def run(ctx: Mapping[str, Any], *about: str, trace: str = "") -> T | None:
         stats: JobStats = ctx["desk"].stats
         began, result = monotonic(), "failed"
         if "enqueue_time" in ctx:
@@ -142,6 +145,9 @@ def _job(work: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine
             except Retry:
                 result = "postponed"
                 raise
+            except TooLate:
+                result = "erased"
+                return None
             except Exception:
                 log.exception("job_failed")
                 raise
@@ -161,7 +167,7 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
         if exchange is None:  # erased since it was queued
             return 0
         evidence = await _evidence(desk, exchange)
-        await desk.keeper.learn(user_id, evidence, in_response_to=exchange.message_id)
+        await desk.keeper.learn(user_id, evidence, in_response_to=exchange.message_id, epoch=exchange.epoch)
         await desk.turns.learned(user_id, turn_id)
     log.info("learned", turn=turn_id, evidence=len(evidence))
     return len(evidence)
@@ -180,7 +186,7 @@ async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
             return 0
         found = await _evidence(desk, exchange)
         evidence = [replace(piece, kind="explicit") if piece.kind == "inferred" else piece for piece in found]
-        await desk.keeper.learn(user_id, evidence, in_response_to=message_id)
+        await desk.keeper.learn(user_id, evidence, in_response_to=message_id, epoch=exchange.epoch)
         await desk.messages.corrected(user_id, message_id)
     log.info("corrected", feedback=message_id, evidence=len(evidence))
     return len(evidence)
@@ -201,6 +207,8 @@ def _postponing(ctx: Mapping[str, Any], about: str) -> Iterator[None]:
     """Have the job run again, later, where a store or the model cannot be reached."""
     try:
         yield
+    except TooLate:
+        raise
     except (ModelUnavailable, StorageUnavailable) as error:
         log.warning("job_postponed", code=error.code, about=about)
         raise Retry(defer=2 ** int(ctx.get("job_try", 1))) from None
@@ -232,6 +240,7 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
         for user_id, message_id in await desk.messages.to_correct(_SWEEP_AFTER_S, 100):
             await desk.queue.correct(user_id, message_id)
         await desk.memory.expire()
+        await desk.eraser.again()
         for user_id in await desk.projector.due(_PROJECTED) if desk.projector is not None else ():
             await desk.queue.project(user_id)
 
@@ -243,7 +252,7 @@ async def _evidence(desk: Desk, exchange: Exchange) -> Sequence[Evidence]:
             found = await desk.extractor.candidates(exchange)
     except ModelUnavailable:
         plain = desk.extractor.plain(exchange)
-        await desk.keeper.learn(exchange.user_id, plain, in_response_to=exchange.message_id)
+        await desk.keeper.learn(exchange.user_id, plain, in_response_to=exchange.message_id, epoch=exchange.epoch)
         raise
     held = await desk.profiles.evidence(exchange.user_id) if found else ()
     read = [piece for piece in held if piece.message_id == exchange.message_id and piece.kind not in RATINGS]
@@ -263,6 +272,7 @@ async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:
         at=asked.at,
         text=str(asked.payload["text"]),
         answer=str(answered.payload["text"]) if answered is not None else "",
+        epoch=asked.epoch,
     )
 
 
@@ -278,4 +288,5 @@ async def _correction(desk: Desk, feedback: Event | None) -> Exchange | None:
         at=feedback.at,
         text=feedback.payload["correction"],
         answer=str(answered.payload["text"]) if answered is not None else "",
+        epoch=feedback.epoch,
     )

@@ -17,18 +17,17 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from twin_sio import asyncapi
 from twin_sio.auth import Authenticator
-from twin_sio.clock import Clock, NewId, iso
-from twin_sio.delivery import Delivery
+from twin_sio.clock import NewId, iso
 from twin_sio.domain import Identity
 from twin_sio.errors import Forbidden, Refused, ServiceError, StorageUnavailable
+from twin_sio.handlers.erasure import Eraser
 from twin_sio.handlers.limits import Limits
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.statistics import Statistician
-from twin_sio.jobs import Queue
 from twin_sio.peers import Peers
 from twin_sio.protocol import PROTOCOL_VERSION, Scope, error_payload
 from twin_sio.sockets import bearer
-from twin_sio.store import TICKET_S, PersonalData, Presence, Tickets
+from twin_sio.store import TICKET_S, PersonalData, Tickets
 from twin_sio.tracing import span
 
 log = structlog.get_logger("rest")
@@ -249,26 +248,20 @@ class Rest:
         limits: Limits,
         peers: Peers,
         personal: PersonalData,
-        presence: Presence,
+        eraser: Eraser,
         tickets: Tickets,
-        delivery: Delivery,
-        queue: Queue,
         keeper: ProfileKeeper,
         statistician: Statistician,
-        clock: Clock,
         new_id: NewId,
     ) -> None:
         self._authenticator = authenticator
         self._limits = limits
         self._peers = peers
         self._personal = personal
-        self._presence = presence
+        self._eraser = eraser
         self._tickets = tickets
-        self._delivery = delivery
-        self._queue = queue
         self._keeper = keeper
         self._statistician = statistician
-        self._clock = clock
         self._new_id = new_id
         self._answering: Mapping[str, Answering] = {
             "profile": self._profile,
@@ -356,12 +349,9 @@ class Rest:
         return response
 
     async def _erase(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002
-        user_id = identity.user_id
-        counts: dict[str, int] = dict(await self._personal.erase(user_id, self._clock()))
-        self._delivery.control(kind="erased", user_id=user_id)
-        counts["jobs"] = await self._queue.erase(user_id)
-        counts["redis"] = await self._delivery.erase(user_id) + await self._presence.erase(user_id)
-        audit.info("erased", user=user_id, **counts)
+        await self._limits.data(identity.user_id)
+        counts = await self._eraser.erase(identity.user_id)
+        audit.info("erased", user=identity.user_id, **counts)
         return _json({"erased": counts}, 200)
 
 

@@ -60,6 +60,14 @@ class Delivery(Protocol):
         """What an attempt of any instance has shown so far, as far as that is remembered."""
         ...
 
+    def drop_generation(self, user_id: str, generation: Generation) -> None:
+        """This attempt at an answer came to nothing: nothing of it is to be remembered."""
+        ...
+
+    async def erase(self, user_id: str) -> int:
+        """Forget what is being said to the user; how many things that were."""
+        ...
+
     async def resume(self, caller: Caller, last_seq: int) -> Outgoing | None:
         """Send the caller what came after `last_seq`, then `resumed`, which is returned."""
         ...
@@ -82,4 +90,9 @@ class Jobs(Protocol):
 
     async def remember(self, user_id: str, turn_id: str) -> None:
         """Bring the memory of the turn's conversation up to date. Never raises; the next turn makes up for it."""
+        ...
+
+    async def erase(self, user_id: str) -> int:
+        """Take the user's jobs out of the queue; how many there were. Never raises: without their user they find
+        nothing."""
         ...

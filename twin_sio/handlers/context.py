@@ -47,7 +47,7 @@ class HostContext:
     async def _put(self, caller: Caller, context: Json) -> datetime:
         if len(orjson.dumps(context)) > CONTEXT_MAX_BYTES:
             raise TooLarge(f"A context has at most {CONTEXT_MAX_BYTES} bytes.", field="payload.context")
-        return await self._contexts.put(caller.user_id, caller.session_id, context)
+        return await self._contexts.put(caller.user_id, caller.session_id, context, caller.epoch)
 
     def _relayed(self, caller: Caller, sent: Incoming[ContextUpdate]) -> Outgoing:
         payload = sent.payload.model_dump()

@@ -130,7 +130,7 @@ class Conversation:
         if sent.payload.correction:
             await self._jobs.correct(caller.user_id, draft.message_id)
         with suppress(StorageUnavailable):  # the evidence is stored: whoever scores next counts it
-            await self._keeper.settle(caller.user_id, evidence, draft.message_id)
+            await self._keeper.settle(caller.user_id, evidence, draft.message_id, epoch=draft.epoch)
         return Answer(receipt, told=True)
 
     def _draft(
@@ -149,6 +149,7 @@ class Conversation:
             self._clock(),
             payload,
             caller.session_id,
+            epoch=caller.epoch,
         )
 
     def _turn(self, caller: Caller, asked: Event, turn_id: str | None = None, order: float | None = None) -> Turn:
@@ -166,6 +167,7 @@ class Conversation:
             partial="",
             created_at=self._clock(),
             trace=here(),
+            epoch=caller.epoch,
         )
 
     def _receipt(self, draft: Draft, seq: int | None, status: str, **more: object) -> Outgoing:

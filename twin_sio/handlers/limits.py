@@ -11,6 +11,7 @@ from twin_sio.store import Quota, Quotas
 
 _MINUTE_S = 60
 _DAY_S = 86_400
+_DATA_PER_MINUTE = 10
 SHED_AT, CONNECTS_AT, MESSAGES_AT = 0.75, 0.9, 1.0
 """The order in which work is refused as the load grows: ephemera, then connections, then messages."""
 
@@ -26,6 +27,7 @@ class Bounds:
     connects_per_minute_and_address: int
     requests_per_minute: int
     model_tokens_per_day: int
+    writes_per_minute: int = 0
 
 
 class Limits:
@@ -40,6 +42,8 @@ class Limits:
         self._connects = Quota("connects", bounds.connects_per_minute, _MINUTE_S)
         self._from_address = Quota("address", bounds.connects_per_minute_and_address, _MINUTE_S)
         self._requests = Quota("requests", bounds.requests_per_minute, _MINUTE_S)
+        self._writes = Quota("writes", bounds.writes_per_minute, _MINUTE_S)
+        self._data = Quota("data", _DATA_PER_MINUTE if bounds.requests_per_minute else 0, _MINUTE_S)
         self._tokens = Quota("tokens", bounds.model_tokens_per_day, _DAY_S)
 
     async def message(self, user_id: str) -> None:
@@ -60,6 +64,14 @@ class Limits:
     async def request(self, user_id: str) -> None:
         """A request over HTTP; raises `RateLimited`."""
         await self._limited(self._requests, user_id)
+
+    async def write(self, user_id: str) -> None:
+        """Something durable that is no message (feedback, a read mark, a correction); raises `RateLimited`."""
+        await self._limited(self._writes, user_id)
+
+    async def data(self, user_id: str) -> None:
+        """An export or an erasure, which reads or removes everything; raises `RateLimited`."""
+        await self._limited(self._data, user_id)
 
     async def knock(self, address: str) -> None:
         """Somebody at `address` wants to connect, or asks over HTTP; raises `Refused`."""

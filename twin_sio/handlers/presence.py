@@ -6,6 +6,7 @@ from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Draft
 from twin_sio.errors import NotFound
 from twin_sio.handlers import Answer, Delivery
+from twin_sio.handlers.limits import Limits
 from twin_sio.protocol import Heartbeat, Incoming, Outgoing, ReadReceipt, Resume, TypingIndicator
 from twin_sio.store import Log, Presence
 
@@ -13,7 +14,10 @@ from twin_sio.store import Log, Presence
 class Attendance:
     """Relays what is ephemeral, stores how far was read."""
 
-    def __init__(self, messages: Log, presence: Presence, delivery: Delivery, clock: Clock, new_id: NewId) -> None:
+    def __init__(
+        self, messages: Log, presence: Presence, delivery: Delivery, limits: Limits, clock: Clock, new_id: NewId
+    ) -> None:
+        self._limits = limits
         self._messages = messages
         self._presence = presence
         self._delivery = delivery
@@ -35,11 +39,15 @@ class Attendance:
 
     async def read_receipt(self, caller: Caller, sent: Incoming[ReadReceipt]) -> None:
         """Everything up to and with this message is read, on every device. A durable event without an answer: the
-        sender sees it come back with its seq, so that its own count stays whole."""
+        sender sees it come back with its seq, so that its own count stays whole. Where it was read before, nothing."""
         read = await self._messages.get(caller.user_id, sent.payload.message_id)
         if read is None or read.type not in ("user_message", "twin_message"):
             raise NotFound("There is no message of yours with this id.")
-        await self._messages.mark_read(caller.user_id, read.conversation_id, read.seq)
+        if await self._messages.read_up_to(caller.user_id, read.conversation_id) >= read.seq:
+            return
+        await self._limits.write(caller.user_id)
+        if not await self._messages.mark_read(caller.user_id, read.conversation_id, read.seq, caller.epoch):
+            return  # another device was first
         draft = Draft(
             caller.user_id,
             "read_receipt",
@@ -48,6 +56,7 @@ class Attendance:
             self._clock(),
             {"message_id": read.message_id},
             caller.session_id,
+            epoch=caller.epoch,
         )
         stored = await self._messages.append(draft)
         self._delivery.publish(stored.event)

@@ -25,7 +25,7 @@ from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Json, 
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
 from twin_sio.handlers import Answer, Delivery
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
-from twin_sio.store import Log, PersonalData, Profiles, StoredProfile
+from twin_sio.store import Log, Profiles, StoredProfile
 from twin_sio.tracing import span
 
 _TRIES = 20
@@ -41,14 +41,12 @@ class ProfileKeeper:
         self,
         profiles: Profiles,
         messages: Log,
-        personal: PersonalData,
         delivery: Delivery,
         clock: Clock,
         new_id: NewId,
         weights: Weights = WEIGHTS,
     ) -> None:
         self._weights = weights
-        self._personal = personal
         self._profiles = profiles
         self._messages = messages
         self._delivery = delivery
@@ -104,7 +102,9 @@ class ProfileKeeper:
         if correction.action == "edit" and not is_functional(trait.key) and normal(value) != normal(trait.value):
             # A slot of one value supersedes by itself; in a slot of many the old value would go on standing.
             evidence.append(dataclasses.replace(word, value=trait.value, polarity=-1, kind="rejected"))
-        told = await self.learn(caller.user_id, evidence, in_response_to=sent.message_id, caller=caller)
+        told = await self.learn(
+            caller.user_id, evidence, in_response_to=sent.message_id, caller=caller, epoch=caller.epoch
+        )
         if told is not None:
             return Answer(told, told=True)
         payload = {"version": profile.version, "changes": []}
@@ -118,10 +118,12 @@ class ProfileKeeper:
         evidence: Sequence[Evidence],
         in_response_to: str | None = None,
         caller: Caller | None = None,
+        epoch: int = 0,
     ) -> Outgoing | None:
-        """Take evidence in and tell the devices what changed; None where nothing did. Safe to run again."""
-        await self._profiles.add_evidence(evidence)
-        return await self.settle(user_id, evidence, in_response_to, caller)
+        """Take evidence in and tell the devices what changed; None where nothing did. Safe to run again. `epoch`: of
+        what the evidence was found in."""
+        await self._profiles.add_evidence(evidence, epoch)
+        return await self.settle(user_id, evidence, in_response_to, caller, epoch)
 
     async def settle(
         self,
@@ -129,22 +131,28 @@ class ProfileKeeper:
         evidence: Sequence[Evidence],
         in_response_to: str | None = None,
         caller: Caller | None = None,
+        epoch: int | None = None,
     ) -> Outgoing | None:
         """Bring the profile up to date with evidence that is stored, as `learn` does; without any, with the date."""
-        began = self._clock()
-        told = await self._rescore(user_id, evidence, in_response_to, caller)
-        if told is None and not evidence:
-            return None
-        fence = await self._personal.erased_at(user_id)
-        late = [piece for piece in evidence if fence is not None and piece.observed_at <= fence]
-        if fence is None or (not late and fence < began):
-            return told
-        # Erased while this was under way: take back what was written, whoever was first.
-        await self._profiles.remove_evidence(late)
-        await self._restore(user_id)
-        if told is not None and (event := await self._messages.get(user_id, told.message_id)) is not None:
-            await self._messages.remove(event)
-        return None
+        for _ in range(_TRIES):
+            stored = await self._profiles.get(user_id)
+            began = stored.epoch if epoch is None else epoch
+            if stored.epoch > began:  # the user was erased since
+                return None
+            if stored.epoch < began:  # of before an erasure, and about to be removed
+                stored = StoredProfile(Profile(user_id, stored.profile.version, ()), (), None, began)
+            elif stored.untold:
+                await self._tell(stored, None, None)
+            everything = await self._profiles.evidence(user_id, began)
+            traits = score(user_id, everything, self._clock(), self._weights)
+            changes = _changes(stored.profile, traits, evidence)
+            if not changes:
+                return None
+            fresh = Profile(user_id, stored.profile.version, tuple(traits))
+            if await self._profiles.replace(fresh, changes, began):
+                after = Profile(user_id, stored.profile.version + 1, fresh.traits)
+                return await self._tell(StoredProfile(after, tuple(changes), None, began), in_response_to, caller)
+        raise StorageUnavailable
 
     async def rate(self, rating: Event, answer: Event) -> tuple[Sequence[Evidence], Sequence[Json]]:
         """Store what a rating says of the traits that the answer used, and of no others: the evidence (for `settle`,
@@ -153,44 +161,14 @@ class ProfileKeeper:
         The newest rating of an answer takes the place of the earlier ones. One that says the same changes nothing.
         """
         user_id = rating.user_id
-        known = await self._profiles.evidence(user_id)
+        known = await self._profiles.evidence(user_id, rating.epoch)
         fresh = list(_ratings(rating, answer, known))
-        await self._profiles.add_evidence(fresh)
+        await self._profiles.add_evidence(fresh, rating.epoch)
         mine = {p.evidence_id: p for p in (*known, *fresh) if p.message_id == rating.message_id and p.kind in RATINGS}
         changed = {trait_id(user_id, piece.key, piece.value): piece.kind for piece in mine.values()}
         traits = score(user_id, [*known, *fresh], self._clock(), self._weights)
         changes = (TraitChange(one, None, changed[one.trait_id]) for one in traits if one.trait_id in changed)
         return list(mine.values()), [_change_payload(change) for change in changes]
-
-    async def _restore(self, user_id: str) -> None:
-        for _ in range(_TRIES):
-            left = await self._profiles.evidence(user_id)
-            if not left:
-                await self._profiles.remove(user_id)
-                return
-            version = (await self._profiles.get(user_id)).profile.version
-            if await self._profiles.replace(
-                Profile(user_id, version, score(user_id, left, self._clock(), self._weights)), []
-            ):
-                return
-
-    async def _rescore(
-        self, user_id: str, evidence: Sequence[Evidence], in_response_to: str | None, caller: Caller | None
-    ) -> Outgoing | None:
-        for _ in range(_TRIES):
-            stored = await self._profiles.get(user_id)
-            if stored.untold:
-                await self._tell(stored, None, None)
-            everything = await self._profiles.evidence(user_id)
-            traits = score(user_id, everything, self._clock(), self._weights)
-            changes = _changes(stored.profile, traits, evidence)
-            if not changes:
-                return None
-            fresh = Profile(user_id, stored.profile.version, tuple(traits))
-            if await self._profiles.replace(fresh, changes):
-                now = StoredProfile(Profile(user_id, stored.profile.version + 1, fresh.traits), tuple(changes))
-                return await self._tell(now, in_response_to, caller)
-        raise StorageUnavailable
 
     async def _tell(self, stored: StoredProfile, in_response_to: str | None, caller: Caller | None) -> Outgoing:
         """Log the changes of a version, show them, and note that they were told."""
@@ -204,6 +182,7 @@ class ProfileKeeper:
             {"version": profile.version, "changes": [_change_payload(change) for change in stored.untold]},
             caller.session_id if caller else None,
             in_response_to,
+            stored.epoch,
         )
         with span("profile_update", user=profile.user_id, version=profile.version, changes=len(stored.untold)):
             event: Event = (await self._messages.append(draft)).event

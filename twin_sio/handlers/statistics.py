@@ -10,7 +10,7 @@ from twin_sio.agent.scoring import WEIGHTS, Weights, score
 from twin_sio.agent.statistics import WITHIN_S, Tally, everybody, report, tally, within
 from twin_sio.clock import Clock, iso
 from twin_sio.domain import Json
-from twin_sio.errors import StorageUnavailable
+from twin_sio.errors import StorageUnavailable, TooLate
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.store import PersonalData, Profiles, Statistics
 
@@ -61,15 +61,14 @@ class Statistician:
 
     async def _count(self, user_id: str) -> Tally:
         began = self._clock()
+        epoch = await self._personal.epoch(user_id)
         stamp = await self._profiles.stamp(user_id)  # first: what is written from here on makes the user due again
         evidence, answers = await asyncio.gather(self._profiles.evidence(user_id), self._statistics.answers(user_id))
         traits = score(user_id, evidence, began, self._weights)
         counts = tally(evidence, traits, answers=answers.count, using=answers.using, weights=self._weights)
         if evidence or answers.count:
-            await self._statistics.put(user_id, began, _stored(counts), answers, stamp)
-            fence = await self._personal.erased_at(user_id)
-            if fence is not None and began <= fence:
-                await self._statistics.remove(user_id)
+            with suppress(TooLate):
+                await self._statistics.put(user_id, began, _stored(counts), answers, stamp, epoch)
         return counts
 
 

@@ -227,7 +227,7 @@ class TurnRunner:
                 if self._places.are_taken(key[0]):
                     self._waiting.add(key)
                 async with self._places.place(key[0]) as given_back:
-                    if not await self._take(key, given_back):
+                    if not await self._take(key, turn.epoch, given_back):
                         return  # whoever holds it looks once more after letting go
                     await self._answer_all(key, turn if monotonic() - read_at < _FRESH_S else None)
         except StorageUnavailable:
@@ -235,14 +235,14 @@ class TurnRunner:
         finally:
             self._waiting.discard(key)
 
-    async def _take(self, key: Key, given_back: asyncio.Event) -> bool:
+    async def _take(self, key: Key, epoch: int, given_back: asyncio.Event) -> bool:
         """Take the conversation's lease, once the user's answers on all instances leave room; false where another
         instance has it."""
         async with self._places.asking(key[0]):
             try:
                 while True:
                     given_back.clear()
-                    if not await self._turns.acquire(*key, self._owner, self._lease_s):
+                    if not await self._turns.acquire(*key, self._owner, self._lease_s, epoch):
                         return False
                     if await self._turns.answering(key[0]) <= self._per_user:
                         self._waiting.discard(key)
@@ -326,7 +326,10 @@ class TurnRunner:
                 raise
         while True:
             try:
-                return outcome if await self._turns.settle(begun, outcome) else None
+                if await self._turns.settle(begun, outcome):
+                    return outcome
+                self._delivery.drop_generation(turn.user_id, _generation(begun))  # somebody was first, or erased it
+                return None
             except StorageUnavailable:
                 if lost.is_set():
                     raise LeaseLost from None
@@ -346,9 +349,7 @@ class TurnRunner:
 
     async def _generate(self, turn: Turn, asked: Event, lost: asyncio.Event) -> Outcome:
         """Stream one answer to the devices. Raises `LeaseLost`; every other ending is an outcome."""
-        generation = Generation(
-            turn.generation_id or "", turn.conversation_id, turn.message_id, turn.session_id, monotonic()
-        )
+        generation = _generation(turn)
         attempt = _Attempt(self, turn, asked, generation)
         stop = self._stops[turn.user_id, turn.turn_id] = asyncio.Event()
         work = asyncio.create_task(attempt.run())
@@ -404,6 +405,7 @@ class TurnRunner:
             payload,
             turn.session_id,
             turn.message_id,
+            turn.epoch,
         )
         stored = await self._messages.append(draft)
         if outcome.error is not None:
@@ -493,6 +495,10 @@ class _Attempt:
             done.used_traits,
             error,
         )
+
+
+def _generation(turn: Turn) -> Generation:
+    return Generation(turn.generation_id or "", turn.conversation_id, turn.message_id, turn.session_id, monotonic())
 
 
 def _tokens(outcome: Outcome) -> int:

@@ -103,8 +103,12 @@ class Log(Protocol):
         """The user's conversations, the one with the newest message first."""
         ...
 
-    async def mark_read(self, user_id: str, conversation_id: str, seq: int) -> None:
-        """Remember that the conversation is read up to `seq`; an older mark never replaces a newer one."""
+    async def read_up_to(self, user_id: str, conversation_id: str) -> int:
+        """The seq up to which the conversation is read; 0 where nothing is."""
+        ...
+
+    async def mark_read(self, user_id: str, conversation_id: str, seq: int, epoch: int = 0) -> bool:
+        """Remember that the conversation is read up to `seq`; false where it was before, as far or farther."""
         ...
 
 
@@ -127,7 +131,7 @@ class Turns(Protocol):
         """In how many of the user's conversations somebody is answering: the leases that are held now."""
         ...
 
-    async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
+    async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float, epoch: int = 0) -> bool:
         """Take the conversation's lease if it is free or expired; times are the database's own."""
         ...
 
@@ -269,12 +273,10 @@ class Statistics(Protocol):
         """The user's answers as of now; those that were counted before are not read again."""
         ...
 
-    async def put(self, user_id: str, at: datetime, counts: Json, answers: Answers, stamp: str | None) -> None:
+    async def put(
+        self, user_id: str, at: datetime, counts: Json, answers: Answers, stamp: str | None, epoch: int = 0
+    ) -> None:
         """Keep the counts; the user is due again with the next write of the profile, which had `stamp`."""
-        ...
-
-    async def remove(self, user_id: str) -> None:
-        """Take counts back that were written while their user was being erased."""
         ...
 
     async def due(self, before: datetime, limit: int) -> Sequence[str]:
@@ -359,24 +361,49 @@ class Outbox(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """An erasure: the user's epoch from now on, and how much was removed, per collection."""
+
+    epoch: int
+    counts: Mapping[str, int]
+
+
 class PersonalData(Protocol):
-    """Everything that is kept about a user, as a whole."""
+    """Everything that is kept about a user, as a whole.
+
+    An erasure is a fence that no clock of a server decides: each user has an epoch, which grows with it, and whatever
+    is written (every `epoch` of these ports) says in which one it began. What is of an earlier one is refused where
+    that is known, and removed again where it is not: within moments by whoever wrote it, and by `erasures_due` where
+    the writer has died since.
+    """
 
     def export(self, user_id: str) -> AsyncIterator[Json]:
         """Everything, one value after the other: `{kind, ...}`, kind `event`, `turn`, `context`, `evidence`, `profile`,
-        `conversation`, `statistics`, `projection`. Values JSON can hold; times in ISO 8601."""
+        `conversation`, `statistics`, `projection`. Values JSON can hold; times in ISO 8601. Holds few at a time."""
         ...
 
-    async def erase(self, user_id: str, upto: datetime) -> Mapping[str, int]:
-        """Remove what is older than or as old as `upto`, and raise the fence to it; counts per collection.
+    async def epoch(self, user_id: str) -> int:
+        """How often the user was erased: for work that begins now, and with nothing that has an epoch of its own."""
+        ...
 
-        Whatever of before the fence is written later counts as late (`erased_at`) and has to be taken back by its
-        writer. The user's seqs go on where they were. Running it again removes nothing.
+    async def erase(self, user_id: str) -> Erased:
+        """Begin a new epoch and remove all of the earlier ones; what remains is a hash of the user's id.
+
+        The user's seqs go on where they were. Running it again removes nothing.
         """
         ...
 
-    async def erased_at(self, user_id: str) -> datetime | None:
-        """The fence: when the user was erased last."""
+    async def erase_late(self, user_id: str, epoch: int) -> int:
+        """Remove what of before this epoch was written since; how much there was."""
+        ...
+
+    async def erasures_due(self, limit: int) -> Sequence[tuple[str, int]]:
+        """`(user_id, epoch)` of erasures that are to be carried out again; for the caller alone for a minute."""
+        ...
+
+    async def erased(self, user_id: str, epoch: int) -> None:
+        """The erasure was carried out again: it is due once more, later, or over."""
         ...
 
 
@@ -387,8 +414,9 @@ class Contexts(Protocol):
         """The session's context; empty where there is none."""
         ...
 
-    async def put(self, user_id: str, session_id: str, context: Json) -> datetime:
-        """Replace the session's context; its time starts anew. Returns when it will be forgotten."""
+    async def put(self, user_id: str, session_id: str, context: Json, epoch: int = 0) -> datetime:
+        """Replace the session's context; its time starts anew. Returns when it will be forgotten. Of many sessions
+        of a user the newest 50 have one."""
         ...
 
     async def newest(self, user_id: str) -> Json | None:
@@ -403,6 +431,7 @@ class StoredProfile:
     profile: Profile
     untold: tuple[TraitChange, ...]
     stamp: str | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +444,8 @@ class Standing:
     """0 where there is no profile."""
     is_owed: bool
     """Whether an answer is owed or being given."""
+    epoch: int = 0
+    """How often the user was erased."""
 
 
 class Standings(Protocol):
@@ -428,12 +459,12 @@ class Standings(Protocol):
 class Profiles(Protocol):
     """Evidence (append-only) and the traits that follow from it."""
 
-    async def add_evidence(self, evidence: Sequence[Evidence]) -> int:
+    async def add_evidence(self, evidence: Sequence[Evidence], epoch: int = 0) -> int:
         """Store what is new; the same evidence twice is one. Returns how many were new."""
         ...
 
-    async def evidence(self, user_id: str) -> Sequence[Evidence]:
-        """All evidence about the user."""
+    async def evidence(self, user_id: str, epoch: int = 0) -> Sequence[Evidence]:
+        """All evidence about the user, of this epoch and later."""
         ...
 
     async def get(self, user_id: str) -> StoredProfile:
@@ -445,16 +476,8 @@ class Profiles(Protocol):
         where there is no profile. Much cheaper than the profile."""
         ...
 
-    async def replace(self, profile: Profile, untold: Sequence[TraitChange]) -> bool:
-        """Store as the version after the stored one; false where another writer was first."""
-        ...
-
-    async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
-        """Take evidence back that was written while its user was being erased."""
-        ...
-
-    async def remove(self, user_id: str) -> None:
-        """Take the profile back; the next evidence makes a new one."""
+    async def replace(self, profile: Profile, untold: Sequence[TraitChange], epoch: int = 0) -> bool:
+        """Store as the version after the stored one; false where another writer was first, or is of a later epoch."""
         ...
 
     async def users(self) -> Sequence[str]:

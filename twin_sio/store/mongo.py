@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
@@ -27,13 +26,14 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from twin_sio.clock import Clock, new_id
+from twin_sio.clock import Clock, monotonic, new_id
 from twin_sio.domain import Draft, Event, Evidence, Json, Outcome, Profile, Stored, Trait, TraitChange, Turn
 from twin_sio.errors import StorageUnavailable
 from twin_sio.store import (
     Answers,
     ConversationSummary,
     Embedded,
+    Erased,
     Page,
     Projection,
     Standing,
@@ -41,6 +41,8 @@ from twin_sio.store import (
     Summary,
     Thread,
 )
+from twin_sio.store.fence import LOOKS_S, PERSONAL, Fence, fenced, owner
+from twin_sio.store.ids import Ids
 from twin_sio.store.sealing import Sealer, is_sealed
 from twin_sio.tracing import span
 
@@ -49,10 +51,13 @@ Database = AsyncIOMotorDatabase[Doc]
 MESSAGES = ("user_message", "twin_message")
 UNFINISHED = ("queued", "running", "settled")
 _APPEND_TRIES = 200
+_CONTEXTS_MAX = 50
+_EXPORTED_AT_ONCE = 20  # documents: a batch of the driver's own choice holds 16 MiB
 _TITLE_CHARACTERS = 60
 _LEARN_WITHIN = timedelta(days=1)
 _NOW = WriteConcern(w=1, j=False)
 _HELD = timedelta(minutes=1)  # that a version is told by one worker alone: longer than any takes
+_HEAD_S = 3600.0  # that a head is believed: shorter than the shortest retention, which may take what came after it
 _WITHOUT_VECTOR = {"vector": 0, "vector_of": 0}  # a message's vector stands beside it, and is read by nobody but recall
 
 P = ParamSpec("P")
@@ -134,7 +139,6 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         IndexModel([("user_id", ASCENDING), ("at", ASCENDING), ("version", ASCENDING)], name="oldest"),
         IndexModel([("due_at", ASCENDING)], name="due"),
     ],
-    "users": [IndexModel([("graph_due_at", ASCENDING)], name="graph_due", sparse=True)],
 }
 
 
@@ -179,15 +183,19 @@ async def ping(db: Database) -> None:
 class MongoLog:
     """`Log` over one collection, `events`; density comes from the unique index, not from a counter."""
 
-    def __init__(self, db: Database, sealer: Sealer | None = None, *, expires: bool = False) -> None:
+    def __init__(
+        self, db: Database, sealer: Sealer | None = None, fence: Fence | None = None, *, expires: bool = False
+    ) -> None:
         """`expires`: events are removed in time, so the head has to be remembered beside them."""
         self._expires = expires
+        self._fence = fence
+        self._ids = fence.ids if fence is not None else Ids()
         self._sealer = sealer or Sealer()
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
         self._majority = self._events.with_options(read_concern=ReadConcern("majority"))
         self._marks: AsyncIOMotorCollection[Doc] = db["conversations"]
         self._users: AsyncIOMotorCollection[Doc] = db["users"]
-        self._heads: dict[str, int] = {}
+        self._heads: dict[str, _Head] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @_stored
@@ -196,14 +204,17 @@ class MongoLog:
         lock = self._locks.setdefault(draft.user_id, asyncio.Lock())
         async with lock:
             for _ in range(_APPEND_TRIES):
-                stored = await self._try_append(draft)
+                with fenced(self._fence, draft.user_id, draft.epoch):
+                    stored = await self._try_append(draft)
                 if stored is not None:
                     return stored
         raise StorageUnavailable()
 
     async def _try_append(self, draft: Draft) -> Stored | None:
-        head = self._heads.get(draft.user_id)
-        if head is None:
+        known = self._heads.get(draft.user_id)
+        if known is not None and known.epoch == draft.epoch and monotonic() - known.at < _HEAD_S:
+            head = known.seq
+        else:
             head = await self._newest(draft.user_id)
         doc = {**self._fields(draft), "seq": head + 1}
         try:
@@ -215,6 +226,9 @@ class MongoLog:
             found = await self._events.find_one({"user_id": draft.user_id, "message_id": draft.message_id})
             if found is None:
                 return None
+            if found.get("epoch", 0) < draft.epoch:  # of before an erasure: the same id is free again
+                await self._remove(draft.user_id, found["seq"])
+                return None
             # Acknowledge a repeat only once the first is as safe as an acknowledgement says.
             await self._majority_has(draft.user_id, found["seq"])
             return Stored(self._event(found), is_new=False)
@@ -223,21 +237,24 @@ class MongoLog:
             raise
         if len(self._heads) > 50_000:
             self._heads.clear()
-        self._heads[draft.user_id] = head + 1
+        self._heads[draft.user_id] = _Head(head + 1, draft.epoch, monotonic())
         if self._expires:
-            floor = {"$max": {"floor": head + 1}}
-            await self._users.update_one({"_id": draft.user_id}, floor, upsert=True)
+            await self._raise_floor(draft.user_id, head + 1)
         return Stored(self._event(doc), is_new=True)
 
     async def _newest(self, user_id: str) -> int:
-        return await self._head(self._events, user_id)
+        return max(await self._last(self._events, user_id), await self._floor(user_id))
 
-    async def _head(self, events: AsyncIOMotorCollection[Doc], user_id: str) -> int:
+    async def _last(self, events: AsyncIOMotorCollection[Doc], user_id: str) -> int:
         found = await events.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", DESCENDING)])
-        if found:
-            return int(found["seq"])
-        erased = await self._users.find_one({"_id": user_id}, {"floor": 1})
-        return int(erased["floor"]) if erased else 0
+        return int(found["seq"]) if found else 0
+
+    async def _floor(self, user_id: str) -> int:
+        found = self._users.find({"_id": _named(self._ids, user_id)}, {"floor": 1})
+        return max([int(doc.get("floor", 0)) async for doc in found], default=0)
+
+    async def _raise_floor(self, user_id: str, seq: int) -> None:
+        await self._users.update_one({"_id": self._ids.user(user_id)}, {"$max": {"floor": seq}}, upsert=True)
 
     async def _majority_has(self, user_id: str, seq: int) -> None:
         for _ in range(100):
@@ -254,12 +271,15 @@ class MongoLog:
 
     @_stored
     async def head(self, user_id: str) -> int:
-        return await self._head(self._majority, user_id)
+        return await self._last(self._majority, user_id) or await self._floor(user_id)
 
     @_stored
     async def remove(self, event: Event) -> None:
-        await self._users.update_one({"_id": event.user_id}, {"$max": {"floor": event.seq}}, upsert=True)
-        await self._events.delete_one({"user_id": event.user_id, "seq": event.seq})
+        await self._remove(event.user_id, event.seq)
+
+    async def _remove(self, user_id: str, seq: int) -> None:
+        await self._raise_floor(user_id, seq)
+        await self._events.delete_one({"user_id": user_id, "seq": seq})
 
     @_stored
     async def heads(self, user_ids: Sequence[str]) -> Mapping[str, int]:
@@ -355,9 +375,22 @@ class MongoLog:
         return {doc["_id"]: doc["unread"] async for doc in self._majority.aggregate(pipeline)}
 
     @_stored
-    async def mark_read(self, user_id: str, conversation_id: str, seq: int) -> None:
+    async def read_up_to(self, user_id: str, conversation_id: str) -> int:
         key = {"user_id": user_id, "conversation_id": conversation_id}
-        await _upsert(self._marks, key, {"$max": {"read_seq": seq}})
+        found = await self._marks.find_one(key, {"read_seq": 1})
+        return int(found.get("read_seq", 0)) if found else 0
+
+    @_stored
+    async def mark_read(self, user_id: str, conversation_id: str, seq: int, epoch: int = 0) -> bool:
+        key = {"user_id": user_id, "conversation_id": conversation_id}
+        unread = {**key, "read_seq": {"$not": {"$gte": seq}}}
+        change = {"$max": {"read_seq": seq, "epoch": epoch}}
+        with fenced(self._fence, user_id, epoch):
+            for _ in range(2):
+                with contextlib.suppress(DuplicateKeyError):  # it is read so far already, or two upserts met
+                    result = await self._marks.update_one(unread, change, upsert=True)
+                    return bool(result.modified_count or result.upserted_id)
+        return False
 
     def _fields(self, draft: Draft) -> Doc:
         payload = self._sealer.seal(dict(draft.payload))
@@ -366,6 +399,7 @@ class MongoLog:
         owed = {"to_correct": True} if draft.type == "feedback" and draft.payload.get("correction") else {}
         return {
             **owed,
+            "epoch": draft.epoch,
             "user_id": draft.user_id,
             "type": draft.type,
             "message_id": draft.message_id,
@@ -391,14 +425,31 @@ def _event(doc: Doc, sealer: Sealer) -> Event:
         payload=sealer.open(doc["payload"]),
         session_id=doc["session_id"],
         in_response_to=doc["in_response_to"],
+        epoch=doc.get("epoch", 0),
     )
 
 
-async def _upsert(collection: AsyncIOMotorCollection[Doc], key: Doc, update: Doc) -> None:
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The newest seq as this instance has written it, in which epoch and when (monotonic)."""
+
+    seq: int
+    epoch: int
+    at: float
+
+
+def _named(ids: Ids, user_id: str) -> Doc:
+    """The user's documents in `users`: named by their hash, or by an earlier version by the id itself."""
+    return {"$in": [ids.user(user_id), user_id]}
+
+
+async def _upsert(collection: AsyncIOMotorCollection[Doc], key: Doc, update: Doc) -> bool:
+    """Whether a document was made."""
     try:
-        await collection.update_one(key, update, upsert=True)
+        return (await collection.update_one(key, update, upsert=True)).upserted_id is not None
     except DuplicateKeyError:  # two upserts met; the document is there now
         await collection.update_one(key, update)
+        return False
 
 
 _EXPIRED = {"$lte": [{"$ifNull": ["$lease_until", datetime(1970, 1, 1, tzinfo=UTC)]}, "$$NOW"]}
@@ -416,7 +467,8 @@ class MongoTurns:
     is made again.
     """
 
-    def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None) -> None:
+    def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None, fence: Fence | None = None) -> None:
+        self._fence = fence
         self._sealer = sealer or Sealer()
         self._turns: AsyncIOMotorCollection[Doc] = db["turns"]
         self._leases: AsyncIOMotorCollection[Doc] = db["conversations"]
@@ -427,7 +479,8 @@ class MongoTurns:
     async def ensure(self, turn: Turn) -> Turn:
         doc = {**asdict(turn), "partial": self._sealer.seal(turn.partial), "unfinished": True}
         try:
-            await self._turns.insert_one(doc)
+            with fenced(self._fence, turn.user_id, turn.epoch):
+                await self._turns.insert_one(doc)
         except DuplicateKeyError:
             found = await self._turns.find_one({"user_id": turn.user_id, "turn_id": turn.turn_id})
             return self._turn(found) if found else turn
@@ -449,13 +502,15 @@ class MongoTurns:
         return await self._leases.count_documents(held)
 
     @_stored
-    async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
+    async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float, epoch: int = 0) -> bool:
         key = {"user_id": user_id, "conversation_id": conversation_id}
         free = {"$or": [{"$in": [{"$ifNull": ["$owner", None]}, [None, owner]]}, _EXPIRED]}
         taken = {"owner": owner, "leased": True, "lease_until": _until(lease_s)}
-        grant = [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in taken.items()}}]
+        granted: Doc = {name: {"$cond": [free, value, f"${name}"]} for name, value in taken.items()}
+        grant = [{"$set": {**granted, "epoch": {"$max": ["$epoch", epoch]}}}]
         for _ in range(2):
-            with contextlib.suppress(DuplicateKeyError):  # two upserts met; the document is there now
+            # Two upserts that met: the document is there now.
+            with contextlib.suppress(DuplicateKeyError), fenced(self._fence, user_id, epoch):
                 found = await self._leases.find_one_and_update(
                     key, grant, {"owner": 1}, upsert=True, return_document=ReturnDocument.AFTER
                 )
@@ -528,6 +583,7 @@ class MongoTurns:
         change = {
             "state": status,
             "unfinished": False,
+            "partial": "",  # it stands in the log, and is kept for as long as that
             "closed_at": self._clock(),
             "to_learn": status in ("complete", "stopped") and turn.turn_id == turn.message_id,
         }
@@ -580,7 +636,10 @@ def _key(turn: Turn) -> Doc:
 class MongoContexts:
     """`Contexts`: one document a session, expired by the database. Kept as JSON text: hosts name fields `$x`, `a.b`."""
 
-    def __init__(self, db: Database, clock: Clock, ttl_s: int, sealer: Sealer | None = None) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, ttl_s: int, sealer: Sealer | None = None, fence: Fence | None = None
+    ) -> None:
+        self._fence = fence
         self._sealer = sealer or Sealer()
         self._contexts: AsyncIOMotorCollection[Doc] = db["contexts"]
         self._clock = clock
@@ -593,7 +652,7 @@ class MongoContexts:
         return self._loaded(found["context"]) if found else {}
 
     @_stored
-    async def put(self, user_id: str, session_id: str, context: Json) -> datetime:
+    async def put(self, user_id: str, session_id: str, context: Json, epoch: int = 0) -> datetime:
         at = self._clock()
         expires_at = at + self._ttl
         change = {
@@ -601,10 +660,20 @@ class MongoContexts:
                 "context": self._sealer.seal(orjson.dumps(context).decode()),
                 "updated_at": at,
                 "expires_at": expires_at,
+                "epoch": epoch,
             }
         }
-        await _upsert(self._contexts, {"user_id": user_id, "session_id": session_id}, change)
+        mine = {"user_id": user_id, "session_id": session_id, "epoch": {"$not": {"$gt": epoch}}}
+        with fenced(self._fence, user_id, epoch):
+            if await _upsert(self._contexts, mine, change):
+                await self._forget_oldest(user_id)
         return expires_at
+
+    async def _forget_oldest(self, user_id: str) -> None:
+        """A user may have as many sessions as they like; contexts are kept of the newest."""
+        order = [("updated_at", DESCENDING)]
+        async for doc in self._contexts.find({"user_id": user_id}, {"_id": 1}).sort(order).skip(_CONTEXTS_MAX):
+            await self._contexts.delete_one({"_id": doc["_id"]})
 
     @_stored
     async def newest(self, user_id: str) -> Json | None:
@@ -620,56 +689,71 @@ class MongoContexts:
 class MongoStandings:
     """`Standings` by one aggregation: a trip through the driver costs a connection more than all that it reads."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, fence: Fence | None = None) -> None:
         self._events = db["events"].with_options(read_concern=ReadConcern("majority"))
+        self._ids = fence.ids if fence is not None else Ids()
 
     @_stored
     async def of(self, user_id: str) -> Standing:
         mine = {"$match": {"_id": user_id}}
+        named = {"$match": {"_id": _named(self._ids, user_id)}}
+        kept = {"$group": {"_id": None, "floor": {"$max": "$floor"}, "epoch": {"$max": "$epoch"}}}
         owed = {"$match": {"user_id": user_id, "unfinished": True}}
         pipeline: list[Doc] = [
             {"$match": {"user_id": user_id}},
             {"$sort": {"seq": DESCENDING}},
             {"$limit": 1},
             {"$project": {"_id": 0, "seq": 1}},
-            {"$unionWith": {"coll": "users", "pipeline": [mine, {"$project": {"_id": 0, "floor": 1}}]}},
+            {"$unionWith": {"coll": "users", "pipeline": [named, kept]}},
             {"$unionWith": {"coll": "profiles", "pipeline": [mine, {"$project": {"_id": 0, "version": 1}}]}},
             {"$unionWith": {"coll": "turns", "pipeline": [owed, {"$limit": 1}, {"$project": {"unfinished": 1}}]}},
         ]
         found: dict[str, Any] = {}
         for doc in await self._events.aggregate(pipeline).to_list(None):
             found.update(doc)
-        head = found["seq"] if "seq" in found else found.get("floor", 0)
-        return Standing(head, found.get("version", 0), "unfinished" in found)
+        head = found["seq"] if "seq" in found else found.get("floor") or 0
+        return Standing(head, found.get("version", 0), "unfinished" in found, found.get("epoch") or 0)
 
 
 class MongoProfiles:
     """`Profiles`: evidence by its own id, the profile in one document that is replaced by version."""
 
-    def __init__(self, db: Database, sealer: Sealer | None = None, outbox: MongoOutbox | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        sealer: Sealer | None = None,
+        outbox: MongoOutbox | None = None,
+        fence: Fence | None = None,
+    ) -> None:
         """`outbox` is told every version, in one transaction with it."""
         self._db = db
+        self._fence = fence
+        self._ids = fence.ids if fence is not None else Ids()
         self._outbox = outbox
         self._sealer = sealer or Sealer()
         self._evidence: AsyncIOMotorCollection[Doc] = db["evidence"]
         self._profiles: AsyncIOMotorCollection[Doc] = db["profiles"]
 
     @_stored
-    async def add_evidence(self, evidence: Sequence[Evidence]) -> int:
+    async def add_evidence(self, evidence: Sequence[Evidence], epoch: int = 0) -> int:
         new = 0
         for piece in evidence:
-            digest = _evidence_key(piece)
+            name = self._ids.evidence(piece.user_id, piece.evidence_id)
             try:
-                index = {"user_id": piece.user_id, "observed_at": piece.observed_at}
-                await self._evidence.insert_one({"_id": digest, **index, "piece": self._sealer.seal(asdict(piece))})
+                index = {"user_id": piece.user_id, "observed_at": piece.observed_at, "epoch": epoch}
+                with fenced(self._fence, piece.user_id, epoch):
+                    await self._evidence.insert_one({"_id": name, **index, "piece": self._sealer.seal(asdict(piece))})
                 new += 1
             except DuplicateKeyError:
                 continue
         return new
 
     @_stored
-    async def evidence(self, user_id: str) -> Sequence[Evidence]:
-        found = await self._evidence.find({"user_id": user_id}).sort("observed_at", ASCENDING).to_list(None)
+    async def evidence(self, user_id: str, epoch: int = 0) -> Sequence[Evidence]:
+        query: Doc = {"user_id": user_id}
+        if epoch:  # of before it there may be some that is being removed
+            query["epoch"] = {"$gte": epoch}
+        found = await self._evidence.find(query).sort("observed_at", ASCENDING).to_list(None)
         return [Evidence(**self._sealer.open(doc["piece"])) for doc in found]
 
     @_stored
@@ -680,7 +764,8 @@ class MongoProfiles:
         traits = tuple(Trait(**trait) for trait in self._sealer.open(found["traits"]))
         changes = self._sealer.open(found["untold"])
         untold = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in changes)
-        return StoredProfile(Profile(user_id, found["version"], traits), untold, found.get("stamp"))
+        profile = Profile(user_id, found["version"], traits)
+        return StoredProfile(profile, untold, found.get("stamp"), found.get("epoch", 0))
 
     @_stored
     async def stamp(self, user_id: str) -> str | None:
@@ -688,27 +773,33 @@ class MongoProfiles:
         return found.get("stamp") if found else None
 
     @_stored
-    async def replace(self, profile: Profile, untold: Sequence[TraitChange]) -> bool:
-        if self._outbox is None:
-            return await self._replace(profile, untold, None)
-        outbox = self._outbox
+    async def replace(self, profile: Profile, untold: Sequence[TraitChange], epoch: int = 0) -> bool:
+        with fenced(self._fence, profile.user_id, epoch):
+            if self._outbox is None:
+                return await self._replace(profile, untold, epoch, None)
+            outbox = self._outbox
 
-        async def both(session: AsyncIOMotorClientSession) -> bool:
-            if not await self._replace(profile, untold, session):
+            async def both(session: AsyncIOMotorClientSession) -> bool:
+                if not await self._replace(profile, untold, epoch, session):
+                    return False
+                await outbox.add(profile, session, epoch)
+                return True
+
+            try:
+                async with await self._db.client.start_session() as session:
+                    return await session.with_transaction(both, write_concern=self._db.write_concern)
+            except DuplicateKeyError:
                 return False
-            await outbox.add(profile, session)
-            return True
-
-        try:
-            async with await self._db.client.start_session() as session:
-                return await session.with_transaction(both, write_concern=self._db.write_concern)
-        except DuplicateKeyError:
-            return False
 
     async def _replace(
-        self, profile: Profile, untold: Sequence[TraitChange], session: AsyncIOMotorClientSession | None
+        self,
+        profile: Profile,
+        untold: Sequence[TraitChange],
+        epoch: int,
+        session: AsyncIOMotorClientSession | None,
     ) -> bool:
         doc = {
+            "epoch": epoch,
             "version": profile.version + 1,
             "stamp": new_id(),
             "traits": self._sealer.seal([asdict(trait) for trait in profile.traits]),
@@ -722,18 +813,9 @@ class MongoProfiles:
                     raise
                 return False
             return True
-        same = {"_id": profile.user_id, "version": profile.version}
+        # An erasure may have been followed by a new profile of the same version.
+        same = {"_id": profile.user_id, "version": profile.version, "epoch": {"$not": {"$gt": epoch}}}
         return (await self._profiles.replace_one(same, doc, session=session)).modified_count == 1
-
-    @_stored
-    async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
-        await self._evidence.delete_many({"_id": {"$in": [_evidence_key(piece) for piece in evidence]}})
-
-    @_stored
-    async def remove(self, user_id: str) -> None:
-        await self._profiles.delete_one({"_id": user_id})
-        if self._outbox is not None:
-            await self._outbox.erase(user_id, self._outbox.clock())
 
     @_stored
     async def users(self) -> Sequence[str]:
@@ -744,32 +826,31 @@ class MongoProfiles:
         await self._profiles.update_one({"_id": user_id, "version": version}, {"$set": {"untold": []}})
 
 
-def _evidence_key(piece: Evidence) -> str:
-    return hashlib.sha256(f"{piece.user_id}\x1e{piece.evidence_id}".encode()).hexdigest()
-
-
 class MongoOutbox:
-    """`Outbox`: a document per version; an erasure that is to be carried out stands in `users`."""
+    """`Outbox`: a document per version; an erasure that is to be carried out stands in `graph_erasures`."""
 
-    def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None) -> None:
+    def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None, fence: Fence | None = None) -> None:
         self.clock = clock
+        self._ids = fence.ids if fence is not None else Ids()
         self._sealer = sealer or Sealer()
         self._entries: AsyncIOMotorCollection[Doc] = db["outbox"]
-        self._users: AsyncIOMotorCollection[Doc] = db["users"]
+        self._erasures: AsyncIOMotorCollection[Doc] = db["graph_erasures"]
 
-    async def add(self, before: Profile, session: AsyncIOMotorClientSession) -> None:
+    async def add(self, before: Profile, session: AsyncIOMotorClientSession, epoch: int = 0) -> None:
         """The version that comes after `before`'s, with its traits."""
         at = self.clock()
         traits = self._sealer.seal([asdict(trait) for trait in before.traits])
         key = {"user_id": before.user_id, "version": before.version + 1}
-        await self._entries.insert_one({**key, "at": at, "traits": traits, "due_at": at, "tries": 0}, session=session)
+        entry = {**key, "at": at, "traits": traits, "due_at": at, "tries": 0, "epoch": epoch}
+        await self._entries.insert_one(entry, session=session)
 
     @_stored
     async def due(self, limit: int) -> Sequence[str]:
         due = {"$lte": self.clock()}
-        erased = await self._users.find({"graph_due_at": due}, {"_id": 1}).limit(limit).to_list(limit)
+        erased = await self._erasures.find({"due_at": due}, {"who": 1}).limit(limit).to_list(limit)
+        gone = [user_id for doc in erased if (user_id := self._ids.shown(doc["who"])) is not None]
         behind = await self._entries.find({"due_at": due}, {"user_id": 1}).sort("due_at").limit(limit).to_list(limit)
-        return list(dict.fromkeys([doc["_id"] for doc in erased] + [doc["user_id"] for doc in behind]))
+        return list(dict.fromkeys(gone + [doc["user_id"] for doc in behind]))
 
     @_stored
     async def take(self, user_id: str) -> Projection | None:
@@ -801,8 +882,8 @@ class MongoOutbox:
             wait = timedelta(seconds=min(most_s, first_s * 2 ** min(oldest["tries"], 20)))
             change = {"$set": {"due_at": now + wait}, "$inc": {"tries": 1}}
             await self._entries.update_one({"_id": oldest["_id"]}, change)
-        waiting = {"_id": user_id, "graph_due_at": {"$lte": now}}
-        await self._users.update_one(waiting, {"$set": {"graph_due_at": now + timedelta(seconds=first_s)}})
+        waiting = {"_id": self._ids.user(user_id), "due_at": {"$lte": now}}
+        await self._erasures.update_one(waiting, {"$set": {"due_at": now + timedelta(seconds=first_s)}})
 
     @_stored
     async def length(self) -> int:
@@ -811,24 +892,20 @@ class MongoOutbox:
     @_stored
     async def erase(self, user_id: str, at: datetime) -> None:
         await self._entries.delete_many({"user_id": user_id, "at": {"$lte": at}})
-        await self._users.update_one({"_id": user_id}, {**_graph_erased(at), "$max": {"floor": 0}}, upsert=True)
+        due = {"who": self._ids.hide(user_id), "erased_at": at, "due_at": at, "looked": False}
+        await _upsert(self._erasures, {"_id": self._ids.user(user_id)}, {"$set": due})
 
     @_stored
     async def erasure(self, user_id: str) -> datetime | None:
-        found = await self._users.find_one({"_id": user_id, "graph_due_at": {"$lte": self.clock()}})
-        return found["graph_erased_at"] if found else None
+        found = await self._erasures.find_one({"_id": self._ids.user(user_id), "due_at": {"$lte": self.clock()}})
+        return found["erased_at"] if found else None
 
     @_stored
     async def erased(self, user_id: str, at: datetime) -> None:
-        same = {"_id": user_id, "graph_erased_at": at}
-        once_more = {"$set": {"graph_due_at": self.clock() + _HELD, "graph_looked": True}}
-        looked = {"$unset": dict.fromkeys(("graph_due_at", "graph_erased_at", "graph_looked"), "")}
-        if not (await self._users.update_one({**same, "graph_looked": True}, looked)).matched_count:
-            await self._users.update_one(same, once_more)
-
-
-def _graph_erased(at: datetime) -> Doc:
-    return {"$set": {"graph_erased_at": at, "graph_due_at": at, "graph_looked": False}}
+        same = {"_id": self._ids.user(user_id), "erased_at": at}
+        once_more = {"$set": {"due_at": self.clock() + _HELD, "looked": True}}
+        if not (await self._erasures.delete_one({**same, "looked": True})).deleted_count:
+            await self._erasures.update_one(same, once_more)
 
 
 class MongoMemories:
@@ -909,7 +986,8 @@ class MongoStatistics:
 
     _ALL = "all"
 
-    def __init__(self, db: Database, sealer: Sealer | None = None) -> None:
+    def __init__(self, db: Database, sealer: Sealer | None = None, fence: Fence | None = None) -> None:
+        self._fence = fence
         self._sealer = sealer or Sealer()
         self._statistics: AsyncIOMotorCollection[Doc] = db["statistics"]
         self._profiles: AsyncIOMotorCollection[Doc] = db["profiles"]
@@ -930,14 +1008,13 @@ class MongoStatistics:
         return Answers(through, count, using)
 
     @_stored
-    async def put(self, user_id: str, at: datetime, counts: Json, answers: Answers, stamp: str | None) -> None:
-        change = {"$set": {"at": at, "counts": dict(counts), "answers": asdict(answers)}}
-        await _upsert(self._statistics, {"user_id": user_id}, change)
+    async def put(
+        self, user_id: str, at: datetime, counts: Json, answers: Answers, stamp: str | None, epoch: int = 0
+    ) -> None:
+        change = {"$set": {"at": at, "counts": dict(counts), "answers": asdict(answers), "epoch": epoch}}
+        with fenced(self._fence, user_id, epoch):
+            await _upsert(self._statistics, {"user_id": user_id, "epoch": {"$not": {"$gt": epoch}}}, change)
         await self._profiles.update_one({"_id": user_id, "stamp": stamp}, {"$set": {"counted_at": at}})
-
-    @_stored
-    async def remove(self, user_id: str) -> None:
-        await self._statistics.delete_one({"user_id": user_id})
 
     @_stored
     async def due(self, before: datetime, limit: int) -> Sequence[str]:
@@ -967,59 +1044,95 @@ class MongoStatistics:
 
 
 class MongoPersonalData:
-    """`PersonalData`: the fence and the floor of the seqs stand in `users`, which holds nothing about anybody."""
+    """`PersonalData`: the epochs and the floors of the seqs stand in `users`, which names nobody. Erasures that are to
+    be carried out again stand in `erasures`, with the user's id hidden, until the last time."""
 
-    def __init__(self, db: Database, sealer: Sealer | None = None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        sealer: Sealer | None = None,
+        fence: Fence | None = None,
+        outbox: MongoOutbox | None = None,
+    ) -> None:
+        """`outbox`: there is a graph, which has to go, too."""
         self._db = db
+        self._outbox = outbox
+        self._fence = fence or Fence(db, Ids())
+        self._ids = self._fence.ids
         self._sealer = sealer or Sealer()
         self._users: AsyncIOMotorCollection[Doc] = db["users"]
+        self._erasures: AsyncIOMotorCollection[Doc] = db["erasures"]
 
     async def export(self, user_id: str) -> AsyncIterator[Json]:
         try:
-            for kind, (name, _) in _PERSONAL.items():
-                key = "_id" if name == "profiles" else "user_id"
-                async for doc in self._db[name].find({key: user_id}):
+            for kind, name in PERSONAL.items():
+                cursor = self._db[name].find(owner(name, user_id), _WITHOUT_VECTOR, batch_size=_EXPORTED_AT_ONCE)
+                async for doc in cursor:
                     yield {"kind": kind, **self._readable(name, doc)}
         except PyMongoError as error:
             raise StorageUnavailable() from error
 
     def _readable(self, name: str, doc: Doc) -> Doc:
         sealed = _SEALED_FIELDS.get(name, ())
-        for unread in ("_id", *_WITHOUT_VECTOR):  # a vector says nothing that its message does not
+        for unread in ("_id", "epoch"):
             doc.pop(unread, None)
         return {field: self._sealer.open(value) if field in sealed else value for field, value in doc.items()}
 
     @_stored
-    async def erase(self, user_id: str, upto: datetime) -> Mapping[str, int]:
-        newest = await self._db["events"].find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", DESCENDING)])
-        fence = {"$max": {"erased_at": upto, "floor": int(newest["seq"]) if newest else 0}, **_graph_erased(upto)}
-        # The fence first: whoever writes after the removal finds it, whoever wrote before is removed.
-        await self._users.update_one({"_id": user_id}, fence, upsert=True)
-        counts = {}
-        for name, stamp in _PERSONAL.values():
-            key: Doc = {"_id": user_id} if name == "profiles" else {"user_id": user_id}
-            if stamp is not None:
-                key[stamp] = {"$lte": upto}
-            counts[name] = (await self._db[name].delete_many(key)).deleted_count
-        return counts
+    async def epoch(self, user_id: str) -> int:
+        return await self._fence.epoch(user_id)
 
     @_stored
-    async def erased_at(self, user_id: str) -> datetime | None:
-        found = await self._users.find_one({"_id": user_id}, {"erased_at": 1})
-        return found.get("erased_at") if found else None
+    async def erase(self, user_id: str) -> Erased:
+        name = self._ids.user(user_id)
+        # The fence first: whoever writes after the removal is behind it, whoever wrote before is removed.
+        risen = [{"$set": {"epoch": {"$add": [{"$ifNull": ["$epoch", 0]}, 1]}, "erased_at": "$$NOW"}}]
+        found = None
+        for _ in range(2):
+            with contextlib.suppress(DuplicateKeyError):  # two upserts met
+                found = await self._users.find_one_and_update(
+                    {"_id": name}, risen, upsert=True, return_document=ReturnDocument.AFTER
+                )
+                break
+        if found is None:
+            raise StorageUnavailable
+        epoch = found["epoch"]
+        again = {"who": self._ids.hide(user_id), "epoch": epoch, "looks": 0}
+        await self._erasures.update_one({"_id": name}, [{"$set": {**again, "due_at": _until(LOOKS_S[0])}}], upsert=True)
+        self._fence.rise(user_id, epoch)
+        if self._outbox is not None:
+            await self._outbox.erase(user_id, self._outbox.clock())
+        return Erased(epoch, await self._fence.remove(user_id, epoch))
 
+    @_stored
+    async def erase_late(self, user_id: str, epoch: int) -> int:
+        return sum((await self._fence.remove(user_id, epoch)).values())
 
-# Turns first: an answer that is being made can then be settled no more. What has no time of its own goes as a whole.
-_PERSONAL: Mapping[str, tuple[str, str | None]] = {
-    "turn": ("turns", "created_at"),
-    "event": ("events", "at"),
-    "context": ("contexts", "updated_at"),
-    "evidence": ("evidence", "observed_at"),
-    "profile": ("profiles", None),
-    "conversation": ("conversations", None),
-    "statistics": ("statistics", "at"),
-    "projection": ("outbox", "at"),
-}
+    @_stored
+    async def erasures_due(self, limit: int) -> Sequence[tuple[str, int]]:
+        held = [{"$set": {"due_at": _until(_HELD.total_seconds())}}]
+        due: list[tuple[str, int]] = []
+        while len(due) < limit:
+            found = await self._erasures.find_one_and_update({"$expr": {"$lte": ["$due_at", "$$NOW"]}}, held)
+            if found is None:
+                break
+            user_id = self._ids.shown(found["who"])
+            if user_id is None:  # hidden by a key that is lost
+                await self._erasures.delete_one({"_id": found["_id"]})
+            else:
+                due.append((user_id, found["epoch"]))
+        return due
+
+    @_stored
+    async def erased(self, user_id: str, epoch: int) -> None:
+        same = {"_id": self._ids.user(user_id), "epoch": epoch}
+        found = await self._erasures.find_one_and_update(same, {"$inc": {"looks": 1}})
+        looks = found["looks"] + 1 if found else 0
+        if looks >= len(LOOKS_S):
+            await self._erasures.delete_one({**same, "looks": looks})
+        elif found:
+            await self._erasures.update_one(same, [{"$set": {"due_at": _until(LOOKS_S[looks])}}])
+
 
 _SEALED_FIELDS: Mapping[str, Sequence[str]] = {
     "events": ("payload", "vector"),
@@ -1029,6 +1142,7 @@ _SEALED_FIELDS: Mapping[str, Sequence[str]] = {
     "evidence": ("piece",),
     "profiles": ("traits", "untold"),
     "outbox": ("traits",),
+    "keys": ("key",),
 }
 
 

@@ -67,7 +67,7 @@ class RedisPresence:
             return {}
         value = self._value(caller)
         key = _key(caller.user_id)
-        pipe = self._redis.pipeline(transaction=False)
+        pipe = self._redis.pipeline(transaction=True)  # so that no key is there without its end
         pipe.hset(key, caller.session_id, value)  # type: ignore[arg-type]
         pipe.expire(key, self._ttl_s)
         if and_list:

@@ -26,6 +26,11 @@ class Sealer:
         """Raises `ValueError` for what is no Fernet key: 32 bytes in URL-safe base64."""
         self._keys = MultiFernet([Fernet(key) for key in keys]) if keys else None
 
+    @property
+    def seals(self) -> bool:
+        """Whether there is a key."""
+        return self._keys is not None
+
     def seal(self, value: Any) -> Any:
         """The value (anything BSON can hold) as it may be stored."""
         if self._keys is None:
