@@ -60,7 +60,11 @@ async def _erased_in_mid_answer(site: Site, servers: list[str], number: int) -> 
         busy = [asyncio.create_task(_busy(device, word, index)) for index, device in enumerate(devices)]
         await devices[number % _DEVICES].until(lambda: devices[number % _DEVICES].of("twin_message_chunk"), 30)
         status = await _erase(site, servers[number % len(servers)], user)
-        await asyncio.gather(*busy)
+        _, writing = await asyncio.wait(busy, timeout=20)
+        for one in writing:
+            one.cancel()
+    if writing:
+        return [f"after erasure {number} {len(writing)} devices were not let go"]
     if status != 200:
         return [f"erasure {number} was answered with {status}"]
     try:
