@@ -31,6 +31,7 @@ from twin_sio.agent.scoring import Weights
 from twin_sio.agent.scribe import ModelScribe
 from twin_sio.auth import Authenticator, Keys, KeySet, SharedSecrets
 from twin_sio.config import ConfigError, Settings
+from twin_sio.connections import Connections, Runner, Site, guard, raise_descriptor_limit
 from twin_sio.delivery import Delivery
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway, GatewaySettings
@@ -53,6 +54,7 @@ from twin_sio.logs import Libraries, without_texts
 from twin_sio.metrics import CONTENT_TYPE, CommonMetrics, Prices, ServerMetrics, Watched
 from twin_sio.peers import Peers
 from twin_sio.rawdoor import RawDoor
+from twin_sio.recent import Recent
 from twin_sio.rest import Rest
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
@@ -353,7 +355,14 @@ class Service:
     """One running instance of the server."""
 
     def __init__(
-        self, settings: Settings, parts: Core, sockets: SocketServer, gateway: Gateway, door: RawDoor, rest: Rest
+        self,
+        settings: Settings,
+        parts: Core,
+        sockets: SocketServer,
+        gateway: Gateway,
+        door: RawDoor,
+        rest: Rest,
+        connections: Connections,
     ) -> None:
         self._settings = settings
         self._parts = parts
@@ -361,12 +370,16 @@ class Service:
         self._rest = rest
         self._gateway = gateway
         self._sockets = sockets
+        self.connections = connections
         self.metrics = ServerMetrics(parts.watched, gateway, sockets, parts.load, parts.statistics)
         self.port = 0
+        # Asked for together, or again at once, they are made once.
+        self._ready = Recent(self._check_readiness)
+        self._shown = Recent(self.metrics.render)
 
     def routes(self) -> web.Application:
         """The HTTP side: sockets, probes, metrics, and in dev the chat page."""
-        app = web.Application()
+        app = web.Application(middlewares=[guard(self.connections, self._sockets.knows)])
         self._sockets.attach(app, socketio_path="socket.io")
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -384,17 +397,20 @@ class Service:
         return web.json_response({"status": "ok"})
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        checks = {"mongodb": True, "redis": self._parts.delivery.channels.healthy, "draining": self._gateway.draining}
+        checks = {**await self._ready(), "draining": self._gateway.draining}
+        ready = checks["mongodb"] and checks["redis"] and not checks["draining"]
+        return web.json_response({"ready": ready, **checks}, status=200 if ready else 503)
+
+    async def _check_readiness(self) -> dict[str, bool]:
+        checks = {"mongodb": True, "redis": self._parts.delivery.channels.healthy}
         try:
             await mongo.ping(self._parts.db)
         except StorageUnavailable:
             checks["mongodb"] = False
-        ready = checks["mongodb"] and checks["redis"] and not checks["draining"]
-        return web.json_response({"ready": ready, **checks}, status=200 if ready else 503)
+        return checks
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
-        body = await self.metrics.render()
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=await self._shown(), headers={"Content-Type": CONTENT_TYPE})
 
     async def drain(self, patience_s: float) -> None:
         """Take nobody new, send everybody elsewhere, finish or hand over what runs."""
@@ -443,6 +459,9 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         gateway.start()
         stack.push_async_callback(gateway.stop)
         tickets = RedisTickets(parts.delivery.channels.redis)
+        connections = Connections(shared.peers, per_minute=settings.limit_connects_per_address)
+        sockets.on_carries = connections.carries_session
+        parts.load.also.append(connections.share)
         door = RawDoor(
             gateway,
             sockets.lines,
@@ -450,6 +469,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             clock.new_id,
             origins=settings.cors_origins,
             ping_s=settings.stale_s * 5 / 9,
+            carries=connections.carries_session,
         )
         rest = Rest(
             authenticator=shared.authenticator,
@@ -462,7 +482,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             statistician=parts.statistician,
             new_id=clock.new_id,
         )
-        instance = Service(settings, parts, sockets, gateway, door, rest)
+        instance = Service(settings, parts, sockets, gateway, door, rest, connections)
         if settings.admin_ui_secret.get_secret_value():
             admin_ui = AdminUi(
                 sockets,
@@ -475,7 +495,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             )
             telling = asyncio.create_task(admin_ui.run())
             stack.callback(telling.cancel)
-        runner = web.AppRunner(instance.routes(), shutdown_timeout=1.0, access_log=None)
+        runner = Runner(instance.routes(), connections, clock.new_id, shutdown_timeout=1.0)
         stack.push_async_callback(_close, sockets, runner)
         watching = asyncio.create_task(parts.load.run())
         stack.callback(watching.cancel)
@@ -485,7 +505,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         parts.runner.start()
         stack.push_async_callback(parts.runner.drain, 0)
         await runner.setup()
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024, ssl_context=_tls(settings))
+        site = Site(runner, settings.host, settings.port, backlog=1024, ssl_context=_tls(settings))
         await site.start()
         instance.port = runner.addresses[0][1]
         yield instance
@@ -499,14 +519,16 @@ async def probed(settings: Settings, metrics: CommonMetrics) -> AsyncIterator[No
         return web.json_response({"status": "ok"})
 
     async def show(_: web.Request) -> web.Response:
-        return web.Response(body=await metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=await shown(), headers={"Content-Type": CONTENT_TYPE})
 
-    app = web.Application()
+    shown = Recent(metrics.render)
+    connections = Connections(Peers(settings.trusted_proxies), per_minute=settings.limit_connects_per_address)
+    app = web.Application(middlewares=[guard(connections, lambda _: False)])
     app.router.add_routes([web.get("/healthz", healthz), web.get("/metrics", show)])
-    runner = web.AppRunner(app, access_log=None)
+    runner = Runner(app, connections, clock.new_id)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.worker_port).start()
+        await Site(runner, settings.host, settings.worker_port).start()
         yield
     finally:
         await runner.cleanup()
@@ -654,6 +676,7 @@ def _control(gateway: Gateway, parts: Core) -> Callable[[dict[str, Any]], None]:
 async def serve(settings: Settings, say: Say) -> int:
     """Run until a signal: in dev with what has no URL embedded, the worker included. Returns the exit code."""
     configure_logs(settings.log_level, for_people=settings.is_dev)
+    raise_descriptor_limit()
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[signal.Signals] = loop.create_future()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,9 +9,13 @@ import logging
 import sys
 import traceback
 from collections.abc import MutableMapping
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
+
+from twin_sio.clock import monotonic
 
 log = structlog.get_logger("library")
 
@@ -36,8 +40,63 @@ def _told(error: BaseException) -> str:
 
 
 class Libraries(logging.Handler):
-    """What libraries log, as lines of ours; where there is an exception, only the words of the library's code."""
+    """What libraries log, as lines of ours: the words that stand in the library's code, the place, the kind of what
+    was raised. Never what the words were filled with: that may be of a request, a header or a user.
+
+    Whatever strangers may cause they cause without a bound, so one place says something ten times a minute at most.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, tuple[float, int]] = {}  # by place: until when, and how often since then
 
     def emit(self, record: logging.LogRecord) -> None:
-        said = str(record.msg).partition("\n")[0] if record.exc_info else record.getMessage()
-        log.log(record.levelno, "library", logger=record.name, said=said, exc_info=record.exc_info)
+        place = f"{Path(record.pathname).name}:{record.lineno}"
+        now = monotonic()
+        until, times = self._told.get(place, (0.0, 0))
+        if now >= until:
+            missed, until, times = max(0, times - _LINES), now + _LINES_OVER_S, 0
+            if len(self._told) > _PLACES_MAX:
+                self._told.clear()
+        else:
+            missed = 0
+        self._told[place] = until, times + 1
+        if times >= _LINES:
+            return
+        more = {"missed": missed} if missed else {}
+        log.log(
+            record.levelno,
+            "library",
+            logger=record.name,
+            said=_words_of_code(record),
+            at=place,
+            exc_info=record.exc_info,
+            **more,
+        )
+
+
+_LINES, _LINES_OVER_S = 10, 60.0
+_PLACES_MAX = 1000
+_ASYNCIO = (
+    "Task exception was never retrieved",
+    "Future exception was never retrieved",
+    "Task was destroyed but it is pending!",
+    "Exception in callback",
+    "Fatal error",
+    "socket.accept() out of system resource",
+    "Unhandled exception in event loop",
+)
+
+
+def _words_of_code(record: logging.LogRecord) -> str | None:
+    """The text as it stands in the code that logs it. One that was put together there may hold anything."""
+    said = str(record.msg)
+    if record.name == "asyncio":  # puts its texts together
+        return next((words for words in _ASYNCIO if said.startswith(words)), None)
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == record.funcName and code.co_filename == record.pathname:
+            return said if said in code.co_consts else None
+        frame = frame.f_back
+    return None

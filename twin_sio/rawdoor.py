@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -104,13 +104,16 @@ class RawDoor:
         *,
         origins: Collection[str],
         ping_s: float,
+        carries: Callable[[web.BaseRequest, bool], None] = lambda _, __: None,
     ) -> None:
+        """`carries(request, is_so)` is told that the TCP connection of this request carries a session from now on."""
         self._gateway = gateway
         self._lines = lines
         self._tickets = tickets
         self._origins = origins
         self._new_id = new_id
         self._ping_s = ping_s
+        self._carries = carries
 
     def route(self) -> web.RouteDef:
         return web.get(PATH, self._serve)
@@ -136,6 +139,7 @@ class RawDoor:
             )
             await socket.close(code=code, message=refused.reason.encode())
             return socket
+        self._carries(request, True)
         await self._talk(sid, socket, request)
         return socket
 

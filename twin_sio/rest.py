@@ -5,6 +5,7 @@ A route is one entry of a table: its check, its errors and its place in the Open
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -184,6 +185,8 @@ _ERRORS: Mapping[str, str] = {
     "401": "The token is missing, not accepted or expired.",
     "403": "The token lacks the scope.",
     "404": "There is no such thing of this user's.",
+    "413": "The body is too long, or its length is not told.",
+    "415": "The body is compressed.",
     "429": "Too many requests; `retry_after_ms` says when the next is taken.",
     "500": "A defect on our side; `error_id` is in the log.",
     "503": "A store cannot be reached; nothing was changed.",
@@ -194,6 +197,8 @@ _STATUS: Mapping[str, int] = {
     "auth_expired": 401,
     "forbidden": 403,
     "not_found": 404,
+    "too_large": 413,
+    "invalid_message": 415,
     "rate_limited": 429,
     "overloaded": 503,
     "unavailable": 503,
@@ -274,14 +279,8 @@ class Rest:
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, each behind the check of the token, and their description."""
-        described = [web.get(f"/{name}.json", self._described(make)) for name, make in _DOCUMENTS.items()]
+        described = [web.get(f"/{name}.json", _document(make())) for name, make in _DOCUMENTS.items()]
         return [*described, *(web.route(one.method, one.path, self._guarded(name)) for name, one in ROUTES.items())]
-
-    def _described(self, make: Callable[[], dict[str, Any]]) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def describe(_: web.Request) -> web.Response:
-            return _json(make(), 200)
-
-        return describe
 
     def _guarded(self, name: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         route, answer = ROUTES[name], self._answering[name]
@@ -353,6 +352,20 @@ class Rest:
         counts = await self._eraser.erase(identity.user_id)
         audit.info("erased", user=identity.user_id, **counts)
         return _json({"erased": counts}, 200)
+
+
+def _document(document: Mapping[str, object]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """A handler that serves it: its bytes are made once, and sent to who does not have them yet."""
+    body = orjson.dumps(document)
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+
+    async def serve(request: web.Request) -> web.Response:
+        if request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=body, content_type="application/json", headers=headers)
+
+    return serve
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

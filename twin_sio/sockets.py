@@ -37,13 +37,13 @@ _PACKET_BYTES = 64
 _STRAIGHT_MAX_BYTES = 64 * 1024
 _REFUSALS_MAX = 16
 _FAIR_AFTER = 16
-_BAD_BODY = "twin_sio.bad_body"
 _UNSENT_MAX_BYTES = 128 * 1024
 _UPGRADE_S = 10.0
 _FAREWELL_S = 2.0
 _STRANGER_LOOK_S = 1.0
 _ADMIN_HELD_MAX_BYTES = 64 * 1024
 _BODY_S = 20.0
+_REQUESTS_AT_ONCE = 8
 _PAUSE_MAX_S = 1.0
 _STRANGERS_SHARE = 1 / 50
 _MANY_FRAMES = 40_000
@@ -298,6 +298,16 @@ def bound_kernel(transport: Any) -> None:
             sock.setsockopt(socket_module.IPPROTO_TCP, socket_module.TCP_NOTSENT_LOWAT, _UNSENT_MAX_BYTES)
 
 
+class _Body:
+    """The body of a request, read."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def read(self, _: int) -> bytes:
+        return self._data
+
+
 class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     """An AsyncServer that keeps order and answers everything.
 
@@ -305,7 +315,8 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     `on_malformed(sid, size)` for each frame that is none; `on_poll(sid)` for each HTTP request of a connection. All
     three say for how many seconds nothing more is to be read from it (None: none). `on_connected(sid)` is called right
     after the client was told that it is connected, so that what it emits comes first. `on_knock(environ)` says whether
-    a socket may be opened at all.
+    a socket may be opened at all; `on_carries(request, is_so)` is told that the TCP connection of this request carries
+    a connected client from now on, or no longer.
 
     `on_admin(request, auth)`, where it is set, says why somebody may not come into the namespace /admin (None:
     welcome); `on_admin_in(eio_sid)` follows for who may. A socket is in one namespace only, and who is in /admin is no
@@ -316,6 +327,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     on_malformed: Callable[[str, int], float | None]
     on_poll: Callable[[str], float] = staticmethod(lambda _: 0.0)
     on_connected: Callable[[str], None]
+    on_carries: Callable[[web.BaseRequest, bool], None] = staticmethod(lambda _, __: None)
     on_knock: Callable[[Mapping[str, Any]], bool]
     on_admin: Callable[[web.Request, object], Awaitable[Mapping[str, Any] | None]] | None = None
     on_admin_in: Callable[[str], None]
@@ -525,6 +537,8 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         strangers = max(1.0, self._frames_per_second * _STRANGERS_SHARE)
         socket.frames = Bucket(strangers, 8 * strangers)
         socket.pause_s = 0.0
+        socket.requests = 0
+        socket.sent_bad_body = False
         self.opened += 1
         await super()._handle_eio_connect(eio_sid, environ)
         self._expect_entry(eio_sid)
@@ -546,25 +560,42 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         """The library's door. What it answers with an exception is a 400: a socket that is just closing, numbers in
         the query that are none."""
         socket = self.eio.sockets.get(request.query.get("sid", ""))
-        if socket is not None:
-            sid = self.manager.sid_from_eio_sid(socket.sid, NAMESPACE)
+        if socket is None:
+            return await self._answer_by_library(request)
+        if socket.requests >= _REQUESTS_AT_ONCE:
+            return web.Response(status=400)
+        socket.requests += 1
+        sid = self.manager.sid_from_eio_sid(socket.sid, NAMESPACE)
+        try:
             if sid is not None:
+                self.on_carries(request, True)
                 socket.pause_s = max(socket.pause_s, self.on_poll(sid))
             await self._pause(socket)
+            response = await self._answer_by_library(request)
+            return web.Response(status=400) if socket.sent_bad_body else response
+        finally:
+            socket.requests -= 1
+            if sid is not None:
+                self.on_carries(request, False)
+
+    async def _answer_by_library(self, request: web.Request) -> web.StreamResponse:
         try:
             response: web.StreamResponse = await type(self.eio).handle_request(self.eio, request)
         except (KeyError, ValueError):
             return web.Response(status=400)
-        return web.Response(status=400) if request.get(_BAD_BODY) else response
+        return response
 
     async def _take_post(self, socket: Any, environ: dict[str, Any]) -> None:
         """A poll's packets. The library takes what it cannot read in silence, or waits for its own goodbye to be
         read; such a client is closed and told. So is one whose packets do not come."""
         try:
-            async with asyncio.timeout(_BODY_S):
-                await type(socket).handle_post_request(socket, environ)
-        except (EngineIOError, ValueError, TypeError, IndexError, RecursionError, TimeoutError):
-            environ["aiohttp.request"][_BAD_BODY] = True
+            length = int(environ.get("CONTENT_LENGTH", "0"))
+            if length <= PACKET_MAX_BYTES:  # whole: the library would take what has come already for all of it
+                async with asyncio.timeout(_BODY_S):
+                    environ["wsgi.input"] = _Body(await environ["wsgi.input"].readexactly(length))
+            await type(socket).handle_post_request(socket, environ)
+        except (EngineIOError, ValueError, TypeError, IndexError, RecursionError, TimeoutError, EOFError):
+            socket.sent_bad_body = True
             self._dismiss(socket)
 
     def _expect_entry(self, eio_sid: str) -> None:
@@ -602,6 +633,8 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
         if sid is not None and self.manager.is_connected(sid, NAMESPACE):
             socket.frames = Bucket(self._frames_per_second, 2 * self._frames_per_second)
+            if socket.upgraded:
+                self.on_carries(self.environ[eio_sid]["aiohttp.request"], True)
             self.on_connected(sid)
         else:  # refused, and told so
             self._count_refusal(socket)
