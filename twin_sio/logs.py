@@ -15,8 +15,6 @@ from typing import Any
 
 import structlog
 
-from twin_sio.clock import monotonic
-
 log = structlog.get_logger("library")
 
 
@@ -52,7 +50,7 @@ class Libraries(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         place = f"{Path(record.pathname).name}:{record.lineno}"
-        now = monotonic()
+        now = record.created
         until, times = self._told.get(place, (0.0, 0))
         if now >= until:
             missed, until, times = max(0, times - _LINES), now + _LINES_OVER_S, 0

@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 from twin_sio.clock import monotonic
 
 T = TypeVar("T")
-_GOOD_S = 0.25
+_GOOD_S = 0.05
 
 
 class Recent(Generic[T]):
-    """Makes an answer at most four times a second, and once for all who wait for it."""
+    """Makes an answer at most twenty times a second, and once for all who wait for it."""
 
     def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
         self._make = make
