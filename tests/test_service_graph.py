@@ -92,7 +92,7 @@ def later(running: Service, facts: GraphitiFacts, minutes: float) -> Projector:
         return now() + timedelta(minutes=minutes)
 
     db = running._parts.db
-    outbox = mongo.MongoOutbox(db, then)
+    outbox = mongo.MongoOutbox(db, then, None, running._parts.fence)
     return Projector(outbox, facts, mongo.MongoProfiles(db), now, WEIGHTS)
 
 

@@ -16,8 +16,11 @@ from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.handlers.projection import Projector
+from twin_sio.handlers.trait_ids import TraitIds
 from twin_sio.redis_pool import client
 from twin_sio.store import GraphUnavailable, mongo
+from twin_sio.store.fence import Fence
+from twin_sio.store.keys import load_ids
 from twin_sio.store.redis import RedisRevocations
 
 _EVERYBODY = 10_000_000
@@ -55,8 +58,10 @@ async def rebuild(settings: Settings, user: str | None) -> int:
         facts = facts_of(settings, sealer, stack)
         if facts is None:
             raise ConfigError("TWIN_GRAPH_URL is not set: say which graph.")
-        profiles = mongo.MongoProfiles(db, sealer)
-        projector = Projector(mongo.MongoOutbox(db, now, sealer), facts, profiles, now, weights_of(settings))
+        fence = Fence(db, await load_ids(db, sealer))
+        profiles = mongo.MongoProfiles(db, sealer, None, fence)
+        outbox, trait_ids = mongo.MongoOutbox(db, now, sealer, fence), TraitIds(fence.ids.subject)
+        projector = Projector(outbox, facts, profiles, now, weights_of(settings), trait_ids)
         users = [user] if user is not None else await profiles.users()
         held = 0
         for done, one in enumerate(users, 1):

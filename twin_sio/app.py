@@ -41,11 +41,13 @@ from twin_sio.handlers.erasure import Eraser
 from twin_sio.handlers.history import Archive
 from twin_sio.handlers.limits import Bounds, Limits
 from twin_sio.handlers.memory import MemoryKeeper
+from twin_sio.handlers.migration import Migrator
 from twin_sio.handlers.presence import Attendance
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.projection import Projector
 from twin_sio.handlers.recall import Recall
 from twin_sio.handlers.statistics import Statistician
+from twin_sio.handlers.trait_ids import TraitIds
 from twin_sio.handlers.turns import TurnRunner
 from twin_sio.jobs import Desk, Queue
 from twin_sio.load import Load, Watermarks
@@ -63,6 +65,7 @@ from twin_sio.store.fence import Fence
 from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.keys import load_ids
 from twin_sio.store.limits import RedisQuotas
+from twin_sio.store.migrations import MongoMigrations
 from twin_sio.store.redis import RedisPresence, RedisRevocations, RedisTickets
 from twin_sio.store.sealing import Sealer
 
@@ -150,6 +153,7 @@ class Core:
     fence: Fence
     presence: RedisPresence
     eraser: Eraser
+    migrator: Migrator
     delivery: Delivery
     runner: TurnRunner
     keeper: ProfileKeeper
@@ -179,6 +183,7 @@ class Core:
             queue=self.queue,
             projector=self.projector,
             eraser=self.eraser,
+            migrator=self.migrator,
         )
 
 
@@ -262,11 +267,12 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         personal = mongo.MongoPersonalData(db, sealer, fence, graphed)
         presence = RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy)
         weights = weights_of(settings)
-        keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id, weights)
+        trait_ids = TraitIds(ids.subject)
+        keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids)
         statistics = mongo.MongoStatistics(db, sealer, fence)
         projector = None
         if facts is not None:
-            projector = Projector(outbox, facts, profiles, clock.now, weights)
+            projector = Projector(outbox, facts, profiles, clock.now, weights, trait_ids)
         memory = MemoryKeeper(
             messages,
             memories,
@@ -288,6 +294,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             fence=fence,
             presence=presence,
             eraser=Eraser(personal, presence, delivery, queue),
+            migrator=Migrator(MongoMigrations(db, sealer, fence, graphed), profiles, trait_ids),
             delivery=delivery,
             runner=runner,
             keeper=keeper,

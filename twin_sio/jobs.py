@@ -23,6 +23,7 @@ from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable, TooLate
 from twin_sio.handlers.erasure import Eraser
 from twin_sio.handlers.memory import MemoryKeeper
+from twin_sio.handlers.migration import Migrator
 from twin_sio.handlers.profile import ProfileKeeper
 from twin_sio.handlers.projection import Projector
 from twin_sio.handlers.statistics import Statistician
@@ -122,6 +123,7 @@ class Desk:
     queue: Queue
     projector: Projector | None
     eraser: Eraser
+    migrator: Migrator
     stats: JobStats = field(default_factory=JobStats)
 
 
@@ -241,6 +243,7 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
             await desk.queue.correct(user_id, message_id)
         await desk.memory.expire()
         await desk.eraser.again()
+        await desk.migrator.step()
         for user_id in await desk.projector.due(_PROJECTED) if desk.projector is not None else ():
             await desk.queue.project(user_id)
 

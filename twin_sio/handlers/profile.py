@@ -18,12 +18,12 @@ from twin_sio.agent.scoring import (
     is_functional,
     normal,
     score,
-    trait_id,
 )
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Json, Profile, Trait, TraitChange
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
 from twin_sio.handlers import Answer, Delivery
+from twin_sio.handlers.trait_ids import TraitIds
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
 from twin_sio.store import Log, Profiles, StoredProfile
 from twin_sio.tracing import span
@@ -45,8 +45,10 @@ class ProfileKeeper:
         clock: Clock,
         new_id: NewId,
         weights: Weights = WEIGHTS,
+        trait_ids: TraitIds | None = None,
     ) -> None:
         self._weights = weights
+        self._trait_ids = trait_ids or TraitIds()
         self._profiles = profiles
         self._messages = messages
         self._delivery = delivery
@@ -63,13 +65,16 @@ class ProfileKeeper:
         """`{version, as_of, traits}`, scored as of now."""
         stored, evidence = await asyncio.gather(self._profiles.get(user_id), self._profiles.evidence(user_id))
         now = self._clock()
-        traits = [trait_payload(trait) for trait in score(user_id, evidence, now, self._weights)]
+        traits = [trait_payload(trait) for trait in self._score(user_id, evidence)]
         return {"version": stored.profile.version, "as_of": iso(now), "traits": traits}
 
     async def why(self, user_id: str, wanted: str) -> Json:
         """What a trait's number is made of, as of now: the trait, `formula`, and `evidence` whose `effective` weights
         add up to its `supporting` (S) and `opposing` (C), exactly. Raises `NotFound`, for other users' ids too."""
-        explanation = explain(user_id, await self._profiles.evidence(user_id), self._clock(), wanted, self._weights)
+        evidence, subject = await self._profiles.evidence(user_id), self._trait_ids.subject(user_id)
+        explanation = explain(subject, evidence, self._clock(), wanted, self._weights)
+        if explanation is None and (trait := self._trait_ids.find(user_id, wanted, self._score(user_id, evidence))):
+            explanation = explain(subject, evidence, self._clock(), trait.trait_id, self._weights)
         if explanation is None:
             raise NotFound("There is no trait of yours with this id.")
         return _why_payload(explanation)
@@ -78,7 +83,7 @@ class ProfileKeeper:
         """The user's own word on a trait: it outweighs everything that was observed. A repeat changes nothing."""
         correction = sent.payload
         profile = (await self._profiles.get(caller.user_id)).profile
-        trait = next((one for one in profile.traits if one.trait_id == correction.trait_id), None)
+        trait = self._trait_ids.find(caller.user_id, correction.trait_id, profile.traits)
         if trait is None:
             raise NotFound("There is no trait of yours with this id.")
         value = trait.value
@@ -144,7 +149,7 @@ class ProfileKeeper:
             elif stored.untold:
                 await self._tell(stored, None, None)
             everything = await self._profiles.evidence(user_id, began)
-            traits = score(user_id, everything, self._clock(), self._weights)
+            traits = self._score(user_id, everything)
             changes = _changes(stored.profile, traits, evidence)
             if not changes:
                 return None
@@ -154,6 +159,9 @@ class ProfileKeeper:
                 return await self._tell(StoredProfile(after, tuple(changes), None, began), in_response_to, caller)
         raise StorageUnavailable
 
+    def _score(self, user_id: str, evidence: Sequence[Evidence]) -> tuple[Trait, ...]:
+        return score(self._trait_ids.subject(user_id), evidence, self._clock(), self._weights)
+
     async def rate(self, rating: Event, answer: Event) -> tuple[Sequence[Evidence], Sequence[Json]]:
         """Store what a rating says of the traits that the answer used, and of no others: the evidence (for `settle`,
         which tells the devices) and the traits that it changed, as they read now.
@@ -162,11 +170,11 @@ class ProfileKeeper:
         """
         user_id = rating.user_id
         known = await self._profiles.evidence(user_id, rating.epoch)
-        fresh = list(_ratings(rating, answer, known))
+        fresh = list(_ratings(rating, answer, known, self._trait_ids))
         await self._profiles.add_evidence(fresh, rating.epoch)
         mine = {p.evidence_id: p for p in (*known, *fresh) if p.message_id == rating.message_id and p.kind in RATINGS}
-        changed = {trait_id(user_id, piece.key, piece.value): piece.kind for piece in mine.values()}
-        traits = score(user_id, [*known, *fresh], self._clock(), self._weights)
+        changed = {self._trait_ids.of(user_id, piece.key, piece.value): piece.kind for piece in mine.values()}
+        traits = self._score(user_id, [*known, *fresh])
         changes = (TraitChange(one, None, changed[one.trait_id]) for one in traits if one.trait_id in changed)
         return list(mine.values()), [_change_payload(change) for change in changes]
 
@@ -191,13 +199,13 @@ class ProfileKeeper:
         return Outgoing.of(event)
 
 
-def _ratings(rating: Event, answer: Event, known: Sequence[Evidence]) -> Iterator[Evidence]:
+def _ratings(rating: Event, answer: Event, known: Sequence[Evidence], ids: TraitIds) -> Iterator[Evidence]:
     """A piece for each trait in the answer's prompt whose standing rating by this answer reads otherwise."""
     kind, user_id = _RATINGS[rating.payload["rating"]], rating.user_id
-    slots = {trait_id(user_id, piece.key, piece.value): piece for piece in known}
+    slots = {name: piece for piece in known for name in ids.all(user_id, piece.key, piece.value)}
     earlier = [piece for piece in known if piece.about == answer.message_id and piece.observed_at <= rating.at]
     earlier.sort(key=lambda piece: piece.observed_at)
-    standing = {trait_id(user_id, piece.key, piece.value): piece.kind for piece in earlier}
+    standing = {name: piece.kind for piece in earlier for name in ids.all(user_id, piece.key, piece.value)}
     for used in dict.fromkeys(answer.payload.get("used_traits", ())):
         if used in slots and standing.get(used, "withdrawn") != kind:
             yield Evidence(
@@ -217,11 +225,11 @@ def _ratings(rating: Event, answer: Event, known: Sequence[Evidence]) -> Iterato
 
 def _changes(before: Profile, traits: Sequence[Trait], evidence: Sequence[Evidence]) -> list[TraitChange]:
     """Traits that read otherwise now: new, of another status, or moved by this evidence."""
-    old = {trait.trait_id: trait for trait in before.traits}
+    old = {(trait.key, normal(trait.value)): trait for trait in before.traits}  # their ids may be of before a key
     reasons = {piece.key: piece.kind for piece in evidence}
     changes = []
     for trait in traits:
-        was = old.get(trait.trait_id)
+        was = old.get((trait.key, normal(trait.value)))
         moved = was is not None and abs(was.confidence - trait.confidence) >= _NOTICEABLE and trait.key in reasons
         if was is None or was.status != trait.status or moved:
             changes.append(TraitChange(trait, _displaced(before, trait), reasons.get(trait.key, "time")))

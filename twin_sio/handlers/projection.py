@@ -9,6 +9,7 @@ from datetime import datetime
 from twin_sio.agent.scoring import Weights, score
 from twin_sio.clock import Clock, monotonic
 from twin_sio.domain import Fact, Trait
+from twin_sio.handlers.trait_ids import TraitIds
 from twin_sio.store import Facts, GraphUnavailable, Outbox, Profiles, Projection
 
 _AWAY_S = 5.0  # that a graph is left alone after it has failed
@@ -19,7 +20,16 @@ _BACKOFF_MOST_S = 600.0
 class Projector:
     """Tells the graph what the outbox holds, per user and in order. What fails is tried again, ever later."""
 
-    def __init__(self, outbox: Outbox, facts: Facts, profiles: Profiles, clock: Clock, weights: Weights) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        facts: Facts,
+        profiles: Profiles,
+        clock: Clock,
+        weights: Weights,
+        trait_ids: TraitIds | None = None,
+    ) -> None:
+        self._trait_ids = trait_ids or TraitIds()
         self._outbox = outbox
         self._facts = facts
         self._profiles = profiles
@@ -52,8 +62,9 @@ class Projector:
         """Make the user's graph anew from all evidence; how many facts it holds. Raises `GraphUnavailable`."""
         facts: Mapping[str, Fact] = {}
         evidence = await self._profiles.evidence(user_id)
+        subject = self._trait_ids.subject(user_id)
         for at in sorted({piece.observed_at for piece in evidence} | {self._clock()}):
-            facts = advance(facts, score(user_id, evidence, at, self._weights), at)
+            facts = advance(facts, score(subject, evidence, at, self._weights), at)
         await self._facts.erase(user_id)
         if facts:
             await self._facts.write(user_id, list(facts.values()), (), ())

@@ -407,6 +407,26 @@ class PersonalData(Protocol):
         ...
 
 
+class Migrations(Protocol):
+    """What an earlier version has written under names that tell of what they name."""
+
+    async def name_users(self, limit: int) -> int:
+        """Name users by their hash; how many that was."""
+        ...
+
+    async def name_evidence(self, limit: int) -> int:
+        """Name evidence by the key, where there is one; how much that was."""
+        ...
+
+    async def profiles_to_rename(self, limit: int) -> Sequence[str]:
+        """Users whose stored traits have ids of before there was a key."""
+        ...
+
+    async def rename_traits(self, user_id: str, profile: StoredProfile, traits: Sequence[Trait]) -> None:
+        """Put these traits, the same under other ids, into the place of the profile's, unless it was written since."""
+        ...
+
+
 class Contexts(Protocol):
     """What the host app says around the conversation, per session; forgotten after a time."""
 

@@ -10,6 +10,8 @@ import secrets
 from cryptography.fernet import Fernet, InvalidToken
 
 _LENGTH = 32
+KEYED = "k"
+"""How the name of evidence begins that is made with the key; every name of before is smaller."""
 
 
 def new_key() -> bytes:
@@ -50,7 +52,7 @@ class Ids:
         """What a piece of evidence is called."""
         if self._names is None:
             return legacy_evidence(user_id, evidence_id)
-        return _hash(self._names, b"evidence", f"{user_id}\x1e{evidence_id}").hex()
+        return KEYED + _hash(self._names, b"evidence", f"{user_id}\x1e{evidence_id}").hex()
 
     def hide(self, user_id: str) -> bytes:
         """The user's id, for as long as an erasure is not complete."""

@@ -64,7 +64,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _stored(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+def stored(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Whatever the driver raises is `StorageUnavailable` to everybody else."""
 
     @functools.wraps(method)
@@ -142,7 +142,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
 }
 
 
-@_stored
+@stored
 async def create_indexes(db: Database) -> None:
     """Make what is missing; running it again, or on several instances at once, changes nothing."""
     for name, models in INDEXES.items():
@@ -150,7 +150,7 @@ async def create_indexes(db: Database) -> None:
             await db[name].create_indexes(list(models))
 
 
-@_stored
+@stored
 async def apply_retention(db: Database, days: Mapping[str, int]) -> None:
     """Let MongoDB remove what is older than so many days, per kind (`messages`, `evidence`); 0 keeps it for ever.
 
@@ -174,7 +174,7 @@ _RETAINED: Mapping[str, tuple[str, str]] = {
 }
 
 
-@_stored
+@stored
 async def ping(db: Database) -> None:
     """Raise `StorageUnavailable` unless a primary answers."""
     await db.command("ping")
@@ -198,7 +198,7 @@ class MongoLog:
         self._heads: dict[str, _Head] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    @_stored
+    @stored
     async def append(self, draft: Draft) -> Stored:
         # The lock only spares this instance from racing itself; against others the index decides.
         lock = self._locks.setdefault(draft.user_id, asyncio.Lock())
@@ -263,17 +263,17 @@ class MongoLog:
             await asyncio.sleep(0.01)
         raise StorageUnavailable()
 
-    @_stored
+    @stored
     async def read(self, user_id: str, after: int, limit: int) -> Sequence[Event]:
         query = {"user_id": user_id, "seq": {"$gt": after}}
         cursor = self._majority.find(query, _WITHOUT_VECTOR).sort("seq", ASCENDING).limit(limit)
         return [self._event(doc) for doc in await cursor.to_list(limit)]
 
-    @_stored
+    @stored
     async def head(self, user_id: str) -> int:
         return await self._last(self._majority, user_id) or await self._floor(user_id)
 
-    @_stored
+    @stored
     async def remove(self, event: Event) -> None:
         await self._remove(event.user_id, event.seq)
 
@@ -281,7 +281,7 @@ class MongoLog:
         await self._raise_floor(user_id, seq)
         await self._events.delete_one({"user_id": user_id, "seq": seq})
 
-    @_stored
+    @stored
     async def heads(self, user_ids: Sequence[str]) -> Mapping[str, int]:
         pipeline: list[Doc] = [
             {"$match": {"user_id": {"$in": list(user_ids)}}},
@@ -290,12 +290,12 @@ class MongoLog:
         ]
         return {doc["_id"]: doc["seq"] async for doc in self._majority.aggregate(pipeline)}
 
-    @_stored
+    @stored
     async def get(self, user_id: str, message_id: str) -> Event | None:
         found = await self._events.find_one({"user_id": user_id, "message_id": message_id})
         return self._event(found) if found else None
 
-    @_stored
+    @stored
     async def page(
         self, user_id: str, conversation_id: str, *, before: int | None, after: int | None, limit: int
     ) -> Page:
@@ -309,7 +309,7 @@ class MongoLog:
         events = [self._event(doc) for doc in docs[:limit]]
         return Page(tuple(events if forward else reversed(events)), has_more=len(docs) > limit)
 
-    @_stored
+    @stored
     async def feedback(self, user_id: str, message_ids: Sequence[str]) -> Mapping[str, Json]:
         query = {"user_id": user_id, "type": "feedback", "payload.message_id": {"$in": list(message_ids)}}
         newest: dict[str, Json] = {}
@@ -318,7 +318,7 @@ class MongoLog:
             newest[event.payload["message_id"]] = event.payload
         return newest
 
-    @_stored
+    @stored
     async def to_correct(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
         age_ms = {"$subtract": ["$$NOW", "$at"]}
         within_ms = _LEARN_WITHIN.total_seconds() * 1000
@@ -327,12 +327,12 @@ class MongoLog:
         cursor = self._events.find(query, {"user_id": 1, "message_id": 1}).sort("at", DESCENDING)
         return [(doc["user_id"], doc["message_id"]) for doc in await cursor.limit(limit).to_list(limit)]
 
-    @_stored
+    @stored
     async def corrected(self, user_id: str, message_id: str) -> None:
         key = {"user_id": user_id, "message_id": message_id}
         await self._events.update_one(key, {"$unset": {"to_correct": ""}})
 
-    @_stored
+    @stored
     async def conversations(self, user_id: str) -> Sequence[ConversationSummary]:
         kept = {"conversation_id": 1, "read_seq": 1, "title": 1}
         marks = {doc["conversation_id"]: doc async for doc in self._marks.find({"user_id": user_id}, kept)}
@@ -374,13 +374,13 @@ class MongoLog:
         ]
         return {doc["_id"]: doc["unread"] async for doc in self._majority.aggregate(pipeline)}
 
-    @_stored
+    @stored
     async def read_up_to(self, user_id: str, conversation_id: str) -> int:
         key = {"user_id": user_id, "conversation_id": conversation_id}
         found = await self._marks.find_one(key, {"read_seq": 1})
         return int(found.get("read_seq", 0)) if found else 0
 
-    @_stored
+    @stored
     async def mark_read(self, user_id: str, conversation_id: str, seq: int, epoch: int = 0) -> bool:
         key = {"user_id": user_id, "conversation_id": conversation_id}
         unread = {**key, "read_seq": {"$not": {"$gte": seq}}}
@@ -475,7 +475,7 @@ class MongoTurns:
         self._turns_now = self._turns.with_options(write_concern=_NOW)
         self._clock = clock
 
-    @_stored
+    @stored
     async def ensure(self, turn: Turn) -> Turn:
         doc = {**asdict(turn), "partial": self._sealer.seal(turn.partial), "unfinished": True}
         try:
@@ -486,22 +486,22 @@ class MongoTurns:
             return self._turn(found) if found else turn
         return turn
 
-    @_stored
+    @stored
     async def get(self, user_id: str, turn_id: str) -> Turn | None:
         found = await self._turns.find_one({"user_id": user_id, "turn_id": turn_id})
         return self._turn(found) if found else None
 
-    @_stored
+    @stored
     async def owed(self, user_id: str, limit: int) -> Mapping[str, int]:
         found = self._turns.find({"user_id": user_id, "unfinished": True}, {"conversation_id": 1}).limit(limit)
         return Counter([doc["conversation_id"] async for doc in found])
 
-    @_stored
+    @stored
     async def answering(self, user_id: str) -> int:
         held = {"user_id": user_id, "leased": True, "$expr": {"$not": [_EXPIRED]}}
         return await self._leases.count_documents(held)
 
-    @_stored
+    @stored
     async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float, epoch: int = 0) -> bool:
         key = {"user_id": user_id, "conversation_id": conversation_id}
         free = {"$or": [{"$in": [{"$ifNull": ["$owner", None]}, [None, owner]]}, _EXPIRED]}
@@ -517,24 +517,24 @@ class MongoTurns:
                 return bool(found is not None and found["owner"] == owner)
         return False
 
-    @_stored
+    @stored
     async def renew(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
         key = {"user_id": user_id, "conversation_id": conversation_id, "owner": owner}
         result = await self._leases.update_one(key, [{"$set": {"lease_until": _until(lease_s)}}])
         return result.matched_count == 1
 
-    @_stored
+    @stored
     async def release(self, user_id: str, conversation_id: str, owner: str) -> None:
         key = {"user_id": user_id, "conversation_id": conversation_id, "owner": owner}
         await self._leases.update_one(key, {"$set": {"owner": None, "leased": False}})
 
-    @_stored
+    @stored
     async def next(self, user_id: str, conversation_id: str) -> Turn | None:
         query = {"user_id": user_id, "conversation_id": conversation_id, "unfinished": True}
         found = await self._turns.find_one(query, sort=[("order", ASCENDING)])
         return self._turn(found) if found else None
 
-    @_stored
+    @stored
     async def begin(self, turn: Turn, generation_id: str) -> Turn | None:
         if turn.state not in ("queued", "running"):
             return None
@@ -548,12 +548,12 @@ class MongoTurns:
         )
         return self._turn(found) if found else None
 
-    @_stored
+    @stored
     async def hand_over(self, turn: Turn) -> None:
         running = {**_key(turn), "state": "running", "generation_id": turn.generation_id}
         await self._turns.update_one(running, {"$set": {"state": "queued"}})
 
-    @_stored
+    @stored
     async def checkpoint(self, turn: Turn, partial: str) -> Turn | None:
         found = await self._turns.find_one_and_update(
             {**_key(turn), "state": "running", "generation_id": turn.generation_id},
@@ -562,7 +562,7 @@ class MongoTurns:
         )
         return self._turn(found) if found else None
 
-    @_stored
+    @stored
     async def settle(self, turn: Turn, outcome: Outcome) -> bool:
         result = await self._turns.update_one(
             {**_key(turn), "state": {"$in": ["queued", "running"]}, "generation_id": turn.generation_id},
@@ -570,7 +570,7 @@ class MongoTurns:
         )
         return result.modified_count == 1
 
-    @_stored
+    @stored
     async def outcome(self, turn: Turn) -> Outcome | None:
         found = await self._turns.find_one(_key(turn), {"outcome": 1})
         if not found or not found.get("outcome"):
@@ -578,7 +578,7 @@ class MongoTurns:
         fields = self._sealer.open(found["outcome"])
         return Outcome(**{**fields, "used_traits": tuple(fields["used_traits"])})
 
-    @_stored
+    @stored
     async def close(self, turn: Turn, status: str) -> bool:
         change = {
             "state": status,
@@ -593,7 +593,7 @@ class MongoTurns:
         # Closed before by somebody else is as good; only a turn that is gone has been erased.
         return await self._turns.find_one(_key(turn), {"_id": 1}) is not None
 
-    @_stored
+    @stored
     async def request_stop(self, user_id: str, message_id: str) -> Turn | None:
         found = await self._turns.find_one_and_update(
             {"user_id": user_id, "message_id": message_id, "state": {"$in": ["queued", "running"]}},
@@ -603,7 +603,7 @@ class MongoTurns:
         )
         return self._turn(found) if found else None
 
-    @_stored
+    @stored
     async def abandoned(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
         expired = self._leases.find({"leased": True, "$expr": _EXPIRED}, {"user_id": 1, "conversation_id": 1})
         found = {(doc["user_id"], doc["conversation_id"]) for doc in await expired.limit(limit).to_list(limit)}
@@ -612,7 +612,7 @@ class MongoTurns:
         found.update((doc["user_id"], doc["conversation_id"]) for doc in await waiting.limit(limit).to_list(limit))
         return sorted(found)
 
-    @_stored
+    @stored
     async def to_learn(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
         now = self._clock()
         closed = {"$lt": now - timedelta(seconds=older_than_s), "$gt": now - _LEARN_WITHIN}
@@ -620,7 +620,7 @@ class MongoTurns:
         cursor = self._turns.find(query, {"user_id": 1, "turn_id": 1}).sort("closed_at", DESCENDING)
         return [(doc["user_id"], doc["turn_id"]) for doc in await cursor.limit(limit).to_list(limit)]
 
-    @_stored
+    @stored
     async def learned(self, user_id: str, turn_id: str) -> None:
         await self._turns.update_one({"user_id": user_id, "turn_id": turn_id}, {"$set": {"to_learn": False}})
 
@@ -645,13 +645,13 @@ class MongoContexts:
         self._clock = clock
         self._ttl = timedelta(seconds=ttl_s)
 
-    @_stored
+    @stored
     async def get(self, user_id: str, session_id: str) -> Json:
         query = {"user_id": user_id, "session_id": session_id, "expires_at": {"$gt": self._clock()}}
         found = await self._contexts.find_one(query)
         return self._loaded(found["context"]) if found else {}
 
-    @_stored
+    @stored
     async def put(self, user_id: str, session_id: str, context: Json, epoch: int = 0) -> datetime:
         at = self._clock()
         expires_at = at + self._ttl
@@ -675,7 +675,7 @@ class MongoContexts:
         async for doc in self._contexts.find({"user_id": user_id}, {"_id": 1}).sort(order).skip(_CONTEXTS_MAX):
             await self._contexts.delete_one({"_id": doc["_id"]})
 
-    @_stored
+    @stored
     async def newest(self, user_id: str) -> Json | None:
         query = {"user_id": user_id, "expires_at": {"$gt": self._clock()}}
         found = await self._contexts.find_one(query, sort=[("updated_at", DESCENDING)])
@@ -693,7 +693,7 @@ class MongoStandings:
         self._events = db["events"].with_options(read_concern=ReadConcern("majority"))
         self._ids = fence.ids if fence is not None else Ids()
 
-    @_stored
+    @stored
     async def of(self, user_id: str) -> Standing:
         mine = {"$match": {"_id": user_id}}
         named = {"$match": {"_id": _named(self._ids, user_id)}}
@@ -734,7 +734,7 @@ class MongoProfiles:
         self._evidence: AsyncIOMotorCollection[Doc] = db["evidence"]
         self._profiles: AsyncIOMotorCollection[Doc] = db["profiles"]
 
-    @_stored
+    @stored
     async def add_evidence(self, evidence: Sequence[Evidence], epoch: int = 0) -> int:
         new = 0
         for piece in evidence:
@@ -748,7 +748,7 @@ class MongoProfiles:
                 continue
         return new
 
-    @_stored
+    @stored
     async def evidence(self, user_id: str, epoch: int = 0) -> Sequence[Evidence]:
         query: Doc = {"user_id": user_id}
         if epoch:  # of before it there may be some that is being removed
@@ -756,7 +756,7 @@ class MongoProfiles:
         found = await self._evidence.find(query).sort("observed_at", ASCENDING).to_list(None)
         return [Evidence(**self._sealer.open(doc["piece"])) for doc in found]
 
-    @_stored
+    @stored
     async def get(self, user_id: str) -> StoredProfile:
         found = await self._profiles.find_one({"_id": user_id})
         if found is None:
@@ -767,12 +767,12 @@ class MongoProfiles:
         profile = Profile(user_id, found["version"], traits)
         return StoredProfile(profile, untold, found.get("stamp"), found.get("epoch", 0))
 
-    @_stored
+    @stored
     async def stamp(self, user_id: str) -> str | None:
         found = await self._profiles.find_one({"_id": user_id}, {"_id": 0, "stamp": 1})
         return found.get("stamp") if found else None
 
-    @_stored
+    @stored
     async def replace(self, profile: Profile, untold: Sequence[TraitChange], epoch: int = 0) -> bool:
         with fenced(self._fence, profile.user_id, epoch):
             if self._outbox is None:
@@ -800,6 +800,7 @@ class MongoProfiles:
     ) -> bool:
         doc = {
             "epoch": epoch,
+            "keyed": self._ids.are_keyed,
             "version": profile.version + 1,
             "stamp": new_id(),
             "traits": self._sealer.seal([asdict(trait) for trait in profile.traits]),
@@ -817,11 +818,11 @@ class MongoProfiles:
         same = {"_id": profile.user_id, "version": profile.version, "epoch": {"$not": {"$gt": epoch}}}
         return (await self._profiles.replace_one(same, doc, session=session)).modified_count == 1
 
-    @_stored
+    @stored
     async def users(self) -> Sequence[str]:
         return [doc["_id"] async for doc in self._profiles.find({}, {"_id": 1})]
 
-    @_stored
+    @stored
     async def told(self, user_id: str, version: int) -> None:
         await self._profiles.update_one({"_id": user_id, "version": version}, {"$set": {"untold": []}})
 
@@ -844,7 +845,7 @@ class MongoOutbox:
         entry = {**key, "at": at, "traits": traits, "due_at": at, "tries": 0, "epoch": epoch}
         await self._entries.insert_one(entry, session=session)
 
-    @_stored
+    @stored
     async def due(self, limit: int) -> Sequence[str]:
         due = {"$lte": self.clock()}
         erased = await self._erasures.find({"due_at": due}, {"who": 1}).limit(limit).to_list(limit)
@@ -852,7 +853,7 @@ class MongoOutbox:
         behind = await self._entries.find({"due_at": due}, {"user_id": 1}).sort("due_at").limit(limit).to_list(limit)
         return list(dict.fromkeys(gone + [doc["user_id"] for doc in behind]))
 
-    @_stored
+    @stored
     async def take(self, user_id: str) -> Projection | None:
         now = self.clock()
         oldest = await self._oldest(user_id)
@@ -869,12 +870,12 @@ class MongoOutbox:
         order = [("at", ASCENDING), ("version", ASCENDING)]  # versions begin anew after an erasure
         return await self._entries.find_one({"user_id": user_id}, sort=order)
 
-    @_stored
+    @stored
     async def done(self, projection: Projection) -> bool:
         key = {"user_id": projection.user_id, "version": projection.version, "at": projection.at}
         return (await self._entries.delete_one(key)).deleted_count == 1
 
-    @_stored
+    @stored
     async def postpone(self, user_id: str, first_s: float, most_s: float) -> None:
         now = self.clock()
         oldest = await self._oldest(user_id)
@@ -885,22 +886,22 @@ class MongoOutbox:
         waiting = {"_id": self._ids.user(user_id), "due_at": {"$lte": now}}
         await self._erasures.update_one(waiting, {"$set": {"due_at": now + timedelta(seconds=first_s)}})
 
-    @_stored
+    @stored
     async def length(self) -> int:
         return await self._entries.estimated_document_count()
 
-    @_stored
+    @stored
     async def erase(self, user_id: str, at: datetime) -> None:
         await self._entries.delete_many({"user_id": user_id, "at": {"$lte": at}})
         due = {"who": self._ids.hide(user_id), "erased_at": at, "due_at": at, "looked": False}
         await _upsert(self._erasures, {"_id": self._ids.user(user_id)}, {"$set": due})
 
-    @_stored
+    @stored
     async def erasure(self, user_id: str) -> datetime | None:
         found = await self._erasures.find_one({"_id": self._ids.user(user_id), "due_at": {"$lte": self.clock()}})
         return found["erased_at"] if found else None
 
-    @_stored
+    @stored
     async def erased(self, user_id: str, at: datetime) -> None:
         same = {"_id": self._ids.user(user_id), "erased_at": at}
         once_more = {"$set": {"due_at": self.clock() + _HELD, "looked": True}}
@@ -919,7 +920,7 @@ class MongoMemories:
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
         self._conversations: AsyncIOMotorCollection[Doc] = db["conversations"]
 
-    @_stored
+    @stored
     async def thread(self, user_id: str, conversation_id: str) -> Thread | None:
         found = await self._conversations.find_one({"user_id": user_id, "conversation_id": conversation_id})
         if found is None:
@@ -930,13 +931,13 @@ class MongoMemories:
         title = self._sealer.open(found.get("title"))
         return Thread(user_id, conversation_id, str(found["_id"]), title, summary)
 
-    @_stored
+    @stored
     async def entitle(self, thread: Thread, title: str, since: datetime) -> bool:
         change = {"$set": {"title": self._sealer.seal(title)}, "$min": {"since": since}}
         untitled = {"_id": ObjectId(thread.key), "title": {"$exists": False}}
         return (await self._conversations.update_one(untitled, change)).modified_count == 1
 
-    @_stored
+    @stored
     async def fold(self, thread: Thread, summary: Summary) -> bool:
         upto = thread.summary.upto or None  # None finds also where there is no such field
         sealed = {"summary": self._sealer.seal(list(summary.points)), "summary_upto": summary.upto}
@@ -944,12 +945,12 @@ class MongoMemories:
         same = {"_id": ObjectId(thread.key), "summary_upto": upto}
         return (await self._conversations.update_one(same, change)).modified_count == 1
 
-    @_stored
+    @stored
     async def expire(self, before: datetime) -> int:
         fields = dict.fromkeys(("title", "summary", "summary_upto", "since"), "")
         return (await self._conversations.update_many({"since": {"$lt": before}}, {"$unset": fields})).modified_count
 
-    @_stored
+    @stored
     async def without_vector(self, user_id: str, model: str, newest: int) -> Sequence[Event]:
         cursor = self._events.find({"user_id": user_id}, {"vector": 0}).sort("seq", DESCENDING).limit(newest)
         return [
@@ -958,13 +959,13 @@ class MongoMemories:
             if doc["type"] in MESSAGES and doc.get("vector_of") != model
         ]
 
-    @_stored
+    @stored
     async def embed(self, user_id: str, model: str, vectors: Sequence[Embedded]) -> None:
         for one in vectors:
             kept = {"vector": self._sealer.seal(one.vector), "vector_of": model}
             await self._events.update_one({"user_id": user_id, "message_id": one.message_id}, {"$set": kept})
 
-    @_stored
+    @stored
     async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[Embedded]:
         query = {"user_id": user_id, "seq": {"$gt": after}, "type": {"$in": list(MESSAGES)}, "vector_of": model}
         cursor = self._events.find(query, {"message_id": 1, "seq": 1, "vector": 1}).sort("seq", DESCENDING).limit(limit)
@@ -974,7 +975,7 @@ class MongoMemories:
             lambda: [Embedded(doc["message_id"], self._sealer.open(doc["vector"]), doc["seq"]) for doc in found]
         )
 
-    @_stored
+    @stored
     async def messages(self, user_id: str, message_ids: Sequence[str]) -> Sequence[Event]:
         query = {"user_id": user_id, "message_id": {"$in": list(message_ids)}, "type": {"$in": list(MESSAGES)}}
         found = await self._events.find(query, _WITHOUT_VECTOR).to_list(None)
@@ -993,7 +994,7 @@ class MongoStatistics:
         self._profiles: AsyncIOMotorCollection[Doc] = db["profiles"]
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
 
-    @_stored
+    @stored
     async def answers(self, user_id: str) -> Answers:
         found = await self._statistics.find_one({"user_id": user_id}, {"answers": 1})
         before = Answers(**found["answers"]) if found else Answers()
@@ -1007,7 +1008,7 @@ class MongoStatistics:
                 using += bool(payload.get("used_traits"))
         return Answers(through, count, using)
 
-    @_stored
+    @stored
     async def put(
         self, user_id: str, at: datetime, counts: Json, answers: Answers, stamp: str | None, epoch: int = 0
     ) -> None:
@@ -1016,12 +1017,12 @@ class MongoStatistics:
             await _upsert(self._statistics, {"user_id": user_id, "epoch": {"$not": {"$gt": epoch}}}, change)
         await self._profiles.update_one({"_id": user_id, "stamp": stamp}, {"$set": {"counted_at": at}})
 
-    @_stored
+    @stored
     async def due(self, before: datetime, limit: int) -> Sequence[str]:
         query = {"$or": [{"counted_at": None}, {"counted_at": {"$lt": before}}]}
         return [doc["_id"] for doc in await self._profiles.find(query, {"_id": 1}).limit(limit).to_list(limit)]
 
-    @_stored
+    @stored
     async def sum_up(self) -> None:
         users: Doc = {"$match": {"user_id": {"$exists": True}}}
         whole: Doc = {"_id": None, "contradicted": {"$sum": "$counts.contradicted"}}
@@ -1038,7 +1039,7 @@ class MongoStatistics:
         found = self._statistics.aggregate([users, {"$unwind": f"$counts.{name}"}, {"$group": group}])
         return [{**doc["_id"], "count": doc["count"]} async for doc in found]
 
-    @_stored
+    @stored
     async def total(self) -> Json:
         return await self._statistics.find_one({"_id": self._ALL}, {"_id": 0}) or {}
 
@@ -1078,11 +1079,11 @@ class MongoPersonalData:
             doc.pop(unread, None)
         return {field: self._sealer.open(value) if field in sealed else value for field, value in doc.items()}
 
-    @_stored
+    @stored
     async def epoch(self, user_id: str) -> int:
         return await self._fence.epoch(user_id)
 
-    @_stored
+    @stored
     async def erase(self, user_id: str) -> Erased:
         name = self._ids.user(user_id)
         # The fence first: whoever writes after the removal is behind it, whoever wrote before is removed.
@@ -1104,11 +1105,11 @@ class MongoPersonalData:
             await self._outbox.erase(user_id, self._outbox.clock())
         return Erased(epoch, await self._fence.remove(user_id, epoch))
 
-    @_stored
+    @stored
     async def erase_late(self, user_id: str, epoch: int) -> int:
         return sum((await self._fence.remove(user_id, epoch)).values())
 
-    @_stored
+    @stored
     async def erasures_due(self, limit: int) -> Sequence[tuple[str, int]]:
         held = [{"$set": {"due_at": _until(_HELD.total_seconds())}}]
         due: list[tuple[str, int]] = []
@@ -1123,7 +1124,7 @@ class MongoPersonalData:
                 due.append((user_id, found["epoch"]))
         return due
 
-    @_stored
+    @stored
     async def erased(self, user_id: str, epoch: int) -> None:
         same = {"_id": self._ids.user(user_id), "epoch": epoch}
         found = await self._erasures.find_one_and_update(same, {"$inc": {"looks": 1}})
@@ -1146,7 +1147,7 @@ _SEALED_FIELDS: Mapping[str, Sequence[str]] = {
 }
 
 
-@_stored
+@stored
 async def reseal(db: Database, sealer: Sealer, on_progress: Callable[[str, int, int], None]) -> int:
     """Bring everything that is stored under the first key, while the service runs; how many values were rewritten.
 

@@ -1,0 +1,137 @@
+"""What an earlier version has named otherwise: brought up to date beside the service, and understood meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from cryptography.fernet import Fernet
+
+from tests.conftest import Connect, eventually, settings_for, url_of, working
+from tests.scripted_model import ScriptedModel
+from tests.test_service_learning import candidates, likes
+from tests.test_store import draft, evidence
+from twin_sio.agent.scoring import trait_id
+from twin_sio.app import service
+from twin_sio.clock import now
+from twin_sio.domain import Profile
+from twin_sio.handlers.migration import Migrator
+from twin_sio.handlers.trait_ids import TraitIds
+from twin_sio.local import Mongod, RedisServer
+from twin_sio.store import mongo
+from twin_sio.store.fence import Fence
+from twin_sio.store.keys import load_ids
+from twin_sio.store.migrations import MongoMigrations
+from twin_sio.store.sealing import Sealer
+
+KEY = Fernet.generate_key().decode()
+
+
+@pytest.fixture
+async def db(mongod: Mongod, user: str) -> AsyncIterator[mongo.Database]:
+    client, database = mongo.connect(mongod.url, f"migrated_{user[-6:]}", 5000)
+    await mongo.create_indexes(database)
+    yield database
+    client.close()
+
+
+async def _migrator(db: mongo.Database, sealer: Sealer, outbox: bool = False) -> tuple[Migrator, Fence]:
+    fence = Fence(db, await load_ids(db, sealer))
+    graphed = mongo.MongoOutbox(db, now, sealer, fence) if outbox else None
+    profiles = mongo.MongoProfiles(db, sealer, None, fence)
+    return Migrator(MongoMigrations(db, sealer, fence, graphed), profiles, TraitIds(fence.ids.subject)), fence
+
+
+async def test_a_user_named_by_an_earlier_version_is_named_by_a_hash_and_keeps_their_seqs(
+    db: mongo.Database, user: str
+) -> None:
+    at = now() - timedelta(minutes=5)
+    await db["users"].insert_one({"_id": user, "erased_at": at, "floor": 7, "graph_erased_at": at, "graph_due_at": at})
+    migrator, fence = await _migrator(db, Sealer(), outbox=True)
+    log = mongo.MongoLog(db, None, fence)
+    assert (await log.append(draft(user))).event.seq == 8  # before
+    while await migrator.step():
+        pass
+    assert await db["users"].find_one({"_id": user}) is None
+    await log.remove((await log.append(draft(user))).event)
+    assert (await mongo.MongoLog(db, None, fence).append(draft(user))).event.seq == 10  # and after
+    assert await mongo.MongoOutbox(db, now, None, fence).due(10) == [user]
+
+
+async def test_evidence_is_named_by_the_key_and_counts_once_meanwhile(db: mongo.Database, user: str) -> None:
+    sealer = Sealer([KEY])
+    pieces = [evidence(user, f"value {number}") for number in range(5)]
+    await mongo.MongoProfiles(db, sealer).add_evidence(pieces)  # as an earlier version named it
+    migrator, fence = await _migrator(db, sealer)
+    profiles = mongo.MongoProfiles(db, sealer, None, fence)
+    await profiles.add_evidence(pieces[:2])  # a job of before runs again
+    while await migrator.step():
+        pass
+    names = {doc["_id"] async for doc in db["evidence"].find({"user_id": user})}
+    assert names == {fence.ids.evidence(user, piece.evidence_id) for piece in pieces}
+    assert await profiles.add_evidence(pieces) == 0
+    assert sorted(piece.value for piece in await profiles.evidence(user)) == [piece.value for piece in pieces]
+
+
+async def test_no_id_can_be_guessed_without_the_key(db: mongo.Database, user: str) -> None:
+    sealer = Sealer([KEY])
+    piece = evidence(user, "guess me")
+    trait = trait_id(user, piece.key, piece.value)
+    guesses = {trait, hashlib.sha256(f"{user}\x1e{piece.evidence_id}".encode()).hexdigest()}
+    fence = Fence(db, await load_ids(db, sealer))
+    await mongo.MongoProfiles(db, sealer, None, fence).add_evidence([piece])
+    found = str([[doc async for doc in db[name].find({})] for name in await db.list_collection_names()])
+    assert not [guess for guess in guesses if guess in found]
+    assert TraitIds(fence.ids.subject).of(user, piece.key, piece.value) != trait
+
+
+async def test_a_client_that_holds_an_id_of_before_is_understood_before_and_after_the_migration(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, connect: Connect, db: mongo.Database, user: str
+) -> None:
+    text = f"I prefer tea, {user}"
+    model.script(contains=text, json_answer=candidates(likes("tea", "I prefer tea", key="preferences.drink")))
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, mongodb_database=db.name)
+    async with service(settings) as before, working(settings):
+        client = await connect(url_of(before))
+        await client.ask(text)
+        await client.until(lambda state: state.profile_version == 1)
+        answer = await client.ask("What do I drink?")
+        (old,) = client.state.traits
+        assert old == trait_id(user, "preferences.drink", "tea")
+        await client.close()
+    sealed = settings.model_copy(update={"encryption_keys": settings.encryption_keys.__class__(KEY)})
+    async with service(sealed) as after:
+        parts = after._parts
+        client = await connect(url_of(after))
+        (shown,) = (await client.profile())["traits"]
+        assert (await client.why(old))["trait_id"] == shown["trait_id"] != old
+        rated = await client.feedback(answer.message_id, "up")  # of an answer that names the old id
+        assert [trait["trait_id"] for trait in rated] == [shown["trait_id"]]
+        while await parts.desk.migrator.step():
+            pass
+        (trait,) = (await parts.profiles.get(user)).profile.traits
+        assert trait.trait_id == shown["trait_id"]
+        assert (await client.why(old))["trait_id"] == trait.trait_id
+        corrected = await client.correct(old, "confirm")
+        assert [change["trait_id"] for change in corrected["changes"]] == [trait.trait_id]
+        await client.close()
+
+
+async def test_a_profile_that_is_written_meanwhile_is_not_put_back(db: mongo.Database, user: str) -> None:
+    sealer = Sealer([KEY])
+    await mongo.MongoProfiles(db, sealer).replace(Profile(user, 0, ()), [])
+    _, fence = await _migrator(db, sealer)
+    profiles = mongo.MongoProfiles(db, sealer, None, fence)
+    migrations = MongoMigrations(db, sealer, fence)
+    assert await migrations.profiles_to_rename(10) == [user]
+    stored = await profiles.get(user)
+    assert await profiles.replace(Profile(user, 1, ()), [])
+    await migrations.rename_traits(user, stored, ())
+    assert (await profiles.get(user)).profile.version == 2
+    await eventually(lambda: _is_renamed(migrations))
+
+
+async def _is_renamed(migrations: MongoMigrations) -> bool:
+    return await migrations.profiles_to_rename(10) == []

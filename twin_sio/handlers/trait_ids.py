@@ -1,0 +1,44 @@
+"""What traits are called. Where text is sealed a key has a part in it, so that nobody can guess a trait from its id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from twin_sio.agent.scoring import trait_id
+from twin_sio.domain import Trait
+
+
+class TraitIds:
+    """The ids of traits, and those of before there was a key, which clients and stored answers still hold."""
+
+    def __init__(self, subject: Callable[[str], str] = str) -> None:
+        """`subject`: what stands for a user in ids of traits (`store.ids.Ids.subject`)."""
+        self.subject = subject
+
+    def of(self, user_id: str, key: str, value: str) -> str:
+        """What the trait is called."""
+        return trait_id(self.subject(user_id), key, value)
+
+    def all(self, user_id: str, key: str, value: str) -> tuple[str, ...]:
+        """What the trait is called, and what it was called before."""
+        now, before = self.of(user_id, key, value), trait_id(user_id, key, value)
+        return (now,) if now == before else (now, before)
+
+    def find(self, user_id: str, wanted: str, traits: Iterable[Trait]) -> Trait | None:
+        """The trait that is, or was, called so; under its id of today."""
+        known = list(traits)
+        for trait in known:
+            if trait.trait_id == wanted:
+                return self._named(user_id, trait)
+        for trait in known:
+            if wanted in self.all(user_id, trait.key, trait.value):
+                return self._named(user_id, trait)
+        return None
+
+    def renamed(self, user_id: str, traits: Iterable[Trait]) -> tuple[Trait, ...]:
+        """All of them under their ids of today."""
+        return tuple(self._named(user_id, trait) for trait in traits)
+
+    def _named(self, user_id: str, trait: Trait) -> Trait:
+        return replace(trait, trait_id=self.of(user_id, trait.key, trait.value))
