@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,8 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         facts = facts_of(settings, sealer, stack)
         outbox = mongo.MongoOutbox(db, clock.now, sealer, fence)
         graphed = outbox if facts is not None else None
-        profiles = mongo.MongoProfiles(db, sealer, graphed, fence)
+        kept_for = timedelta(days=settings.retention_evidence_days) if settings.retention_evidence_days else None
+        profiles = mongo.MongoProfiles(db, sealer, graphed, fence, kept_for=kept_for)
         memories = mongo.MongoMemories(db, sealer)
         delivery = Delivery(
             settings.redis_url,
@@ -241,7 +243,15 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         vectors = CachedVectors(memories, embedder.model, _SEARCHED) if embedder is not None else None
         known = CachedProfiles(profiles, partial(prompts.known, budget_tokens=settings.prompt_budget_tokens))
         recall = Recall(
-            messages, known, contexts, memories, embedder, vectors, facts, patience_s=settings.recall_ms / 1000
+            messages,
+            known,
+            contexts,
+            memories,
+            embedder,
+            vectors,
+            facts,
+            patience_s=settings.recall_ms / 1000,
+            kept_for=kept_for,
         )
         runner = TurnRunner(
             owner=delivery.channels.instance,
@@ -267,6 +277,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         personal = mongo.MongoPersonalData(db, sealer, fence, graphed)
         presence = RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy)
         weights = weights_of(settings)
+        known.refresh = lambda user_id: keeper.settle(user_id, [])
         trait_ids = TraitIds(ids.subject)
         keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids)
         statistics = mongo.MongoStatistics(db, sealer, fence)

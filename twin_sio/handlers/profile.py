@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from twin_sio.agent.scoring import (
@@ -106,7 +106,7 @@ class ProfileKeeper:
         evidence = [word]
         if correction.action == "edit" and not is_functional(trait.key) and normal(value) != normal(trait.value):
             # A slot of one value supersedes by itself; in a slot of many the old value would go on standing.
-            evidence.append(dataclasses.replace(word, value=trait.value, polarity=-1, kind="rejected"))
+            evidence.append(replace(word, value=trait.value, polarity=-1, kind="rejected"))
         told = await self.learn(
             caller.user_id, evidence, in_response_to=sent.message_id, caller=caller, epoch=caller.epoch
         )
@@ -151,10 +151,13 @@ class ProfileKeeper:
             everything = await self._profiles.evidence(user_id, began)
             traits = self._score(user_id, everything)
             changes = _changes(stored.profile, traits, evidence)
+            oldest = min((piece.observed_at for piece in everything), default=None)
             if not changes:
+                if stored.good_until is not None and stored.good_until <= self._clock():
+                    await self._profiles.refresh(stored, traits, oldest)
                 return None
             fresh = Profile(user_id, stored.profile.version, tuple(traits))
-            if await self._profiles.replace(fresh, changes, began):
+            if await self._profiles.replace(fresh, changes, began, oldest):
                 after = Profile(user_id, stored.profile.version + 1, fresh.traits)
                 return await self._tell(StoredProfile(after, tuple(changes), None, began), in_response_to, caller)
         raise StorageUnavailable
@@ -233,6 +236,10 @@ def _changes(before: Profile, traits: Sequence[Trait], evidence: Sequence[Eviden
         moved = was is not None and abs(was.confidence - trait.confidence) >= _NOTICEABLE and trait.key in reasons
         if was is None or was.status != trait.status or moved:
             changes.append(TraitChange(trait, _displaced(before, trait), reasons.get(trait.key, "time")))
+    held = {(trait.key, normal(trait.value)) for trait in traits}
+    gone = (trait for name, trait in old.items() if name not in held and trait.status != "unused")
+    # All that spoke for it is too old to count, so nothing is known of it any more.
+    changes += [TraitChange(replace(trait, status="unused", confidence=0.5), None, "time") for trait in gone]
     return changes
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from twin_sio.agent import Ask, Embedder, Known, Past, Remembered, Said
+from twin_sio.clock import Clock, now
 from twin_sio.domain import Event, Fact, Json
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
 from twin_sio.store import Contexts, Facts, GraphUnavailable, Log, Memories
@@ -33,8 +35,13 @@ class Recall:
         facts: Facts | None,
         *,
         patience_s: float,
+        kept_for: timedelta | None = None,
+        clock: Clock = now,
     ) -> None:
-        """`patience_s` is what an answer waits for the past at most."""
+        """`patience_s` is what an answer waits for the past at most; `kept_for` how long evidence counts (None: for
+        ever), which the graph hears of later."""
+        self._kept_for = kept_for
+        self._clock = clock
         self._facts = facts
         self._messages = messages
         self._profiles = profiles
@@ -132,7 +139,9 @@ class Recall:
         """What held once and holds no more, the last to end first."""
         if self._facts is None:
             return ()
-        ended = [(fact.invalid_at, fact) for fact in await self._facts.read(user_id) if fact.invalid_at is not None]
+        since = self._clock() - self._kept_for if self._kept_for is not None else None
+        facts = [fact for fact in await self._facts.read(user_id) if since is None or fact.valid_at > since]
+        ended = [(fact.invalid_at, fact) for fact in facts if fact.invalid_at is not None]
         ended.sort(key=lambda one: one[0], reverse=True)
         return tuple(fact for _, fact in ended[:_FORMER])
 

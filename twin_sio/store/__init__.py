@@ -452,6 +452,8 @@ class StoredProfile:
     untold: tuple[TraitChange, ...]
     stamp: str | None = None
     epoch: int = 0
+    good_until: datetime | None = None
+    """When some of the evidence that it was made of is too old to count; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,7 +486,7 @@ class Profiles(Protocol):
         ...
 
     async def evidence(self, user_id: str, epoch: int = 0) -> Sequence[Evidence]:
-        """All evidence about the user, of this epoch and later."""
+        """All evidence about the user, of this epoch and later, that is not too old to count."""
         ...
 
     async def get(self, user_id: str) -> StoredProfile:
@@ -496,8 +498,16 @@ class Profiles(Protocol):
         where there is no profile. Much cheaper than the profile."""
         ...
 
-    async def replace(self, profile: Profile, untold: Sequence[TraitChange], epoch: int = 0) -> bool:
-        """Store as the version after the stored one; false where another writer was first, or is of a later epoch."""
+    async def replace(
+        self, profile: Profile, untold: Sequence[TraitChange], epoch: int = 0, oldest: datetime | None = None
+    ) -> bool:
+        """Store as the version after the stored one; false where another writer was first, or is of a later epoch.
+        `oldest`: when the oldest evidence that it was made of was observed."""
+        ...
+
+    async def refresh(self, profile: StoredProfile, traits: Sequence[Trait], oldest: datetime | None) -> None:
+        """Put traits that nobody can tell from the stored ones in their place, under the same version; nothing where
+        another writer was first."""
         ...
 
     async def users(self) -> Sequence[str]:

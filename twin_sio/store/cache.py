@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, TypeVar
 
+from twin_sio.clock import Clock, now
 from twin_sio.domain import Profile
-from twin_sio.store import Embedded, Memories, Profiles
+from twin_sio.store import Embedded, Memories, Profiles, StoredProfile
 
 T = TypeVar("T")
 _ON_THE_LOOP = 200  # traits of which something is made where answers are streamed; of more in a thread
 _BEHIND = 64  # messages that may have got their vector since the newest did
+
+
+async def _nothing(_: str) -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +27,18 @@ class _Entry(Generic[T]):
     stamp: str
     made: T
     size: int
+    good_until: datetime | None
 
 
 class CachedProfiles(Generic[T]):
     """`make` of a user's profile. Never older than the store: every hit is checked against the profile's stamp, so that
     no instance has to hear of a change. Holds `traits_max` traits at most, the users seen last."""
 
-    def __init__(self, profiles: Profiles, make: Callable[[Profile], T], traits_max: int = 50_000) -> None:
+    def __init__(
+        self, profiles: Profiles, make: Callable[[Profile], T], traits_max: int = 50_000, clock: Clock = now
+    ) -> None:
+        self._clock = clock
+        self.refresh: Callable[[str], Awaitable[object]] = _nothing  # make a profile anew without what is too old
         self._profiles = profiles
         self._make = make
         self._left = traits_max
@@ -38,23 +49,31 @@ class CachedProfiles(Generic[T]):
     async def get(self, user_id: str) -> T:
         """Made of the profile as it stands. Raises `StorageUnavailable`."""
         entry = self._entries.get(user_id)
-        if entry is not None and entry.stamp == await self._profiles.stamp(user_id):
+        is_good = entry is not None and not self._is_outdated(entry.good_until)
+        if entry is not None and is_good and entry.stamp == await self._profiles.stamp(user_id):
             self.hits += 1
             if user_id in self._entries:
                 self._entries.move_to_end(user_id)
             return entry.made
         self.misses += 1
         stored = await self._profiles.get(user_id)
+        if self._is_outdated(stored.good_until):
+            await self.refresh(user_id)
+            stored = await self._profiles.get(user_id)
         many = len(stored.profile.traits) > _ON_THE_LOOP
         made = await asyncio.to_thread(self._make, stored.profile) if many else self._make(stored.profile)
-        self._keep(user_id, stored.stamp, made, 1 + len(stored.profile.traits))
+        self._keep(user_id, stored, made)
         return made
 
-    def _keep(self, user_id: str, stamp: str | None, made: T, size: int) -> None:
+    def _is_outdated(self, good_until: datetime | None) -> bool:
+        return good_until is not None and self._clock() >= good_until
+
+    def _keep(self, user_id: str, stored: StoredProfile, made: T) -> None:
         self.forget(user_id)
-        if stamp is None:
+        if stored.stamp is None:
             return
-        self._entries[user_id] = _Entry(stamp, made, size)
+        size = 1 + len(stored.profile.traits)
+        self._entries[user_id] = _Entry(stored.stamp, made, size, stored.good_until)
         self._left -= size
         while self._left < 0:
             self.forget(next(iter(self._entries)))

@@ -26,7 +26,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from twin_sio.clock import Clock, monotonic, new_id
+from twin_sio.clock import Clock, monotonic, new_id, now
 from twin_sio.domain import Draft, Event, Evidence, Json, Outcome, Profile, Stored, Trait, TraitChange, Turn
 from twin_sio.errors import StorageUnavailable
 from twin_sio.store import (
@@ -55,6 +55,7 @@ _CONTEXTS_MAX = 50
 _EXPORTED_AT_ONCE = 20  # documents: a batch of the driver's own choice holds 16 MiB
 _TITLE_CHARACTERS = 60
 _LEARN_WITHIN = timedelta(days=1)
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _NOW = WriteConcern(w=1, j=False)
 _HELD = timedelta(minutes=1)  # that a version is told by one worker alone: longer than any takes
 _HEAD_S = 3600.0  # that a head is believed: shorter than the shortest retention, which may take what came after it
@@ -156,7 +157,7 @@ async def apply_retention(db: Database, days: Mapping[str, int]) -> None:
 
     Changes what an earlier setting made, while the service runs.
     """
-    for kind, (name, stamp) in _RETAINED.items():
+    for kind, name, stamp in _RETAINED:
         seconds = days[kind] * 86_400
         if not seconds:
             with contextlib.suppress(OperationFailure):  # there was none
@@ -168,10 +169,14 @@ async def apply_retention(db: Database, days: Mapping[str, int]) -> None:
             await db.command("collMod", name, index={"name": "retention", "expireAfterSeconds": seconds})
 
 
-_RETAINED: Mapping[str, tuple[str, str]] = {
-    "messages": ("events", "at"),
-    "evidence": ("evidence", "observed_at"),
-}
+_RETAINED: Sequence[tuple[str, str, str]] = (
+    ("messages", "events", "at"),
+    ("messages", "turns", "created_at"),  # an answer in the making holds its text
+    ("evidence", "evidence", "observed_at"),
+    ("evidence", "outbox", "at"),
+)
+"""What is removed in time. Contexts have an end of their own, titles and summaries `Memories.expire`, profiles are made
+anew without what is too old; what else there is holds no words."""
 
 
 @stored
@@ -452,7 +457,7 @@ async def _upsert(collection: AsyncIOMotorCollection[Doc], key: Doc, update: Doc
         return False
 
 
-_EXPIRED = {"$lte": [{"$ifNull": ["$lease_until", datetime(1970, 1, 1, tzinfo=UTC)]}, "$$NOW"]}
+_EXPIRED = {"$lte": [{"$ifNull": ["$lease_until", _EVER]}, "$$NOW"]}
 
 
 def _until(lease_s: float) -> Doc:
@@ -724,8 +729,14 @@ class MongoProfiles:
         sealer: Sealer | None = None,
         outbox: MongoOutbox | None = None,
         fence: Fence | None = None,
+        *,
+        kept_for: timedelta | None = None,
+        clock: Clock = now,
     ) -> None:
-        """`outbox` is told every version, in one transaction with it."""
+        """`outbox` is told every version, in one transaction with it. `kept_for`: evidence counts no longer than
+        that, whenever the database removes it; None: for ever."""
+        self._kept_for = kept_for
+        self._clock = clock
         self._db = db
         self._fence = fence
         self._ids = fence.ids if fence is not None else Ids()
@@ -751,6 +762,8 @@ class MongoProfiles:
     @stored
     async def evidence(self, user_id: str, epoch: int = 0) -> Sequence[Evidence]:
         query: Doc = {"user_id": user_id}
+        if self._kept_for is not None:
+            query["observed_at"] = {"$gt": self._clock() - self._kept_for}
         if epoch:  # of before it there may be some that is being removed
             query["epoch"] = {"$gte": epoch}
         found = await self._evidence.find(query).sort("observed_at", ASCENDING).to_list(None)
@@ -765,7 +778,14 @@ class MongoProfiles:
         changes = self._sealer.open(found["untold"])
         untold = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in changes)
         profile = Profile(user_id, found["version"], traits)
-        return StoredProfile(profile, untold, found.get("stamp"), found.get("epoch", 0))
+        return StoredProfile(
+            profile, untold, found.get("stamp"), found.get("epoch", 0), self._good_until(found.get("oldest", _EVER))
+        )
+
+    def _good_until(self, oldest: datetime | None) -> datetime | None:
+        if self._kept_for is None or oldest is None:
+            return None
+        return oldest + self._kept_for
 
     @stored
     async def stamp(self, user_id: str) -> str | None:
@@ -773,14 +793,23 @@ class MongoProfiles:
         return found.get("stamp") if found else None
 
     @stored
-    async def replace(self, profile: Profile, untold: Sequence[TraitChange], epoch: int = 0) -> bool:
+    async def refresh(self, profile: StoredProfile, traits: Sequence[Trait], oldest: datetime | None) -> None:
+        user_id = profile.profile.user_id
+        same = {"_id": user_id, "version": profile.profile.version, "stamp": profile.stamp}
+        fresh = {"traits": self._sealer.seal([asdict(trait) for trait in traits]), "stamp": new_id(), "oldest": oldest}
+        await self._profiles.update_one(same, {"$set": {**fresh, "keyed": self._ids.are_keyed}})
+
+    @stored
+    async def replace(
+        self, profile: Profile, untold: Sequence[TraitChange], epoch: int = 0, oldest: datetime | None = None
+    ) -> bool:
         with fenced(self._fence, profile.user_id, epoch):
             if self._outbox is None:
-                return await self._replace(profile, untold, epoch, None)
+                return await self._replace(profile, untold, epoch, oldest, None)
             outbox = self._outbox
 
             async def both(session: AsyncIOMotorClientSession) -> bool:
-                if not await self._replace(profile, untold, epoch, session):
+                if not await self._replace(profile, untold, epoch, oldest, session):
                     return False
                 await outbox.add(profile, session, epoch)
                 return True
@@ -796,11 +825,13 @@ class MongoProfiles:
         profile: Profile,
         untold: Sequence[TraitChange],
         epoch: int,
+        oldest: datetime | None,
         session: AsyncIOMotorClientSession | None,
     ) -> bool:
         doc = {
             "epoch": epoch,
             "keyed": self._ids.are_keyed,
+            "oldest": oldest,
             "version": profile.version + 1,
             "stamp": new_id(),
             "traits": self._sealer.seal([asdict(trait) for trait in profile.traits]),

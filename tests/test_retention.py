@@ -1,0 +1,85 @@
+"""What is too old: removed wherever it stands, and not believed for a moment longer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from tests.conftest import settings_for
+from tests.scripted_model import ScriptedModel
+from tests.test_service_profile import evidence_of
+from tests.test_store import turn
+from twin_sio.app import Service, service
+from twin_sio.clock import now
+from twin_sio.domain import Outcome
+from twin_sio.local import Mongod, RedisServer
+from twin_sio.store import mongo
+
+DAYS = 30
+
+
+@pytest.fixture
+async def kept(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str) -> AsyncIterator[Service]:
+    settings = settings_for(
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        mongodb_database=f"kept_{user[-6:]}",
+        retention_messages_days=DAYS,
+        retention_evidence_days=DAYS,
+    )
+    async with service(settings) as running:
+        yield running
+
+
+async def test_every_collection_with_words_has_an_end(kept: Service) -> None:
+    db = kept._parts.db
+    for name in mongo._SEALED_FIELDS.keys() - {"conversations", "profiles", "keys"}:
+        ends = [one for one in (await db[name].index_information()).values() if "expireAfterSeconds" in one]
+        assert ends, name
+
+
+async def test_an_answer_that_is_over_keeps_nothing_of_how_it_was_made(kept: Service, user: str) -> None:
+    turns = kept._parts.turns
+    begun = await turns.begin(await turns.ensure(turn(user)), "g1")
+    assert begun is not None
+    await turns.checkpoint(begun, "half an answer")
+    await turns.settle(begun, Outcome("complete", "a whole answer", "g1", "model"))
+    await turns.close(begun, "complete")
+    assert "an answer" not in str(await kept._parts.db["turns"].find_one({"user_id": user}))
+
+
+async def test_evidence_that_is_too_old_counts_no_more_whatever_the_database_has_removed(
+    kept: Service, user: str
+) -> None:
+    parts = kept._parts
+    old = evidence_of(user, "explicit", at=now() - timedelta(days=DAYS, seconds=-5))
+    await parts.keeper.learn(user, [old])
+    assert "tea" in str(await parts.known.get(user))
+    assert len((await parts.keeper.read(user))["traits"]) == 1
+    for part in (parts.profiles, parts.known, parts.keeper):
+        part._clock = lambda: now() + timedelta(seconds=10)
+    assert "tea" not in str(await parts.known.get(user))
+    assert (await parts.keeper.read(user))["traits"] == []
+    told = (await parts.messages.read(user, 0, 10))[-1]
+    assert [change["status"] for change in told.payload["changes"]] == ["unused"]
+    assert "tea" not in str(await parts.known.get(user))
+    assert await parts.profiles.get(user) == await parts.profiles.get(user)
+
+
+async def test_a_trait_that_newer_evidence_holds_stays_and_nobody_is_told(kept: Service, user: str) -> None:
+    parts = kept._parts
+    old = evidence_of(user, "explicit", at=now() - timedelta(days=DAYS, seconds=-5))
+    await parts.keeper.learn(user, [old, evidence_of(user, "confirmed")])
+    await parts.known.get(user)
+    before = await parts.profiles.get(user)
+    for part in (parts.profiles, parts.known, parts.keeper):
+        part._clock = lambda: now() + timedelta(seconds=10)
+    assert "tea" in str(await parts.known.get(user))
+    after = await parts.profiles.get(user)
+    assert (after.profile.version, after.stamp == before.stamp) == (before.profile.version, False)
+    hits = parts.known.hits
+    await parts.known.get(user)
+    assert parts.known.hits == hits + 1  # once is enough
