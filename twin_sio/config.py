@@ -247,6 +247,12 @@ class Settings(BaseSettings):
         "TWIN_JOB_TIMEOUT_S", 60, "s a background job may take; a killed worker's job runs again after it", ge=1
     )
     log_level: Literal["debug", "info", "warning", "error"] = _env("TWIN_LOG_LEVEL", "info", "the least that is logged")
+    watchdog_ms: int = _env(
+        "TWIN_WATCHDOG_MS",
+        0,
+        "ms of CPU that one step of a server's event loop may take before its place is logged; 0: not watched",
+        ge=0,
+    )
     otlp_endpoint: str = _env(
         "OTEL_EXPORTER_OTLP_ENDPOINT", "", "collector of traces over OTLP/HTTP (extra `otel`); empty: no traces"
     )

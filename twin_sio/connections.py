@@ -104,7 +104,7 @@ class Connections:
     def _bucket(self, request: web.BaseRequest) -> Bucket | None:
         if not self._per_minute:
             return None
-        return self._requests.of(self._peers.of(request), self._per_minute / 30, max(10, self._per_minute / 4))
+        return self._requests.of(self._peers.of(request), self._per_minute / 30, max(20, self._per_minute / 4))
 
     # -- of a connection ---------------------------------------------------------------------------------------------
 

@@ -291,7 +291,8 @@ class Gateway:
         is counted over all instances, and refused with a code."""
         most = 2 * self._settings.knocks_per_minute
         address = self._peers.of(request)
-        is_open = not most or self._knocks.of(address, most / 60, most).take() is None
+        # A connect costs some milliseconds: a minute's worth of them is not for one moment.
+        is_open = not most or self._knocks.of(address, most / 60, min(most, max(20, most / 8))).take() is None
         self._limits.hit["knocks"] += not is_open
         return is_open
 

@@ -1,0 +1,55 @@
+"""58 devices of one user connect at the same moment, again and again; a client takes ids that are the service's.
+
+A place is taken in one step over all instances before anything else of the connect is done. The service's ids begin
+in a way that no client's may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+
+from tests.attacks.floods import connected, summed
+from tests.attacks.site import Site
+from twin_sio.clock import new_id
+
+BEFORE = "58 pass a bound of 20"
+_BOUND = 20
+
+
+async def attack(site: Site, until: float) -> str:
+    most, rounds = 0, 0
+    told: Counter[str] = Counter()
+    while time.monotonic() < until:
+        most = max(most, await _at_once(site, told))
+        rounds += 1
+    return f"{rounds} rounds of 58 connects: {most} in at most; {summed(told)}"
+
+
+async def check(site: Site) -> list[str]:
+    told: Counter[str] = Counter()
+    inside = await _at_once(site, told)
+    broken = [f"{inside} sessions of one user"] if inside > _BOUND else []
+    async with site.socket(site.user()) as raw:
+        for name in ("twin-0123456789abcdef0123456789abcdef", "profile-v1"):
+            event = {"payload": {"text": "mine"}, "metadata": {"message_id": name}}
+            if (await raw.ask("user_message", event))["type"] != "error":
+                broken.append(f"the id {name} was taken")
+    return broken
+
+
+async def _at_once(site: Site, told: Counter[str]) -> int:
+    token = site.token(site.user())
+    mine: Counter[str] = Counter()
+    async with AsyncExitStack() as stack:
+
+        async def connect() -> None:
+            device = await stack.enter_async_context(connected(site, token, mine, session_id=new_id()))
+            await device.send("42" + json.dumps(["heartbeat", {}]))
+
+        await asyncio.gather(*(connect() for _ in range(58)), return_exceptions=True)
+    told.update(mine)
+    return mine["session_ready"]
