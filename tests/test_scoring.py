@@ -6,13 +6,26 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import fsum
+from time import process_time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twin_sio.agent.scoring import WEIGHTS, Weights, confidence, explain, is_functional, is_sensitive, score, trait_id
+from twin_sio.agent.capacity import PER_USER, PER_VALUE
+from twin_sio.agent.scoring import (
+    WEIGHTS,
+    Weights,
+    _slots,
+    confidence,
+    explain,
+    is_functional,
+    is_sensitive,
+    score,
+    surplus,
+    trait_id,
+)
 from twin_sio.app import weights_of
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Evidence, EvidenceKind, Trait
@@ -497,3 +510,68 @@ def test_however_an_answer_was_rated_before_only_the_last_rating_counts(evidence
     on = START + (801 + after) * DAY
     ratings = [rated(kind, 800 + n / 100) for n, kind in enumerate(kinds)]
     assert score("u1", [*reversed(ratings), *evidence], on) == score("u1", [*evidence, ratings[-1]], on)
+
+
+# -- how much of it
+
+
+def crowd(count: int) -> dict[str, list[Evidence]]:
+    """Evidence that is dear to compute: p stays in the middle, or every value has all the others beside it."""
+    return {
+        "one value in the middle": [
+            seen(day=n / 10_000, session=f"s{n}", message=f"m{n}", polarity=1 if n % 4 else -1) for n in range(count)
+        ],
+        "a city for each": [
+            seen("edited", f"city {n}", key="location.city", day=n / 1000, message=f"m{n}") for n in range(count)
+        ],
+        "many values": [seen("explicit", f"thing {n}", day=n / 1000, message=f"m{n}") for n in range(count)],
+    }
+
+
+@pytest.mark.parametrize("shape", crowd(1))
+def test_ten_times_the_evidence_takes_no_more_than_some_ten_times_as_long(shape):
+    def cost(count: int) -> float:
+        evidence, began = crowd(count)[shape], process_time()
+        score("u1", evidence, START + 40 * DAY)
+        return process_time() - began
+
+    cost(10)
+    assert cost(10_000) < 40 * max(cost(1_000), 0.01)
+
+
+def test_of_one_value_the_weightiest_count_and_its_rejection_stands_under_any_crowd():
+    spoken = [seen("explicit", day=n / 100, session="one", message=f"m{n}") for n in range(PER_VALUE + 500)]
+    before = traits(*spoken[:PER_VALUE], day=50)
+    assert traits(*spoken, day=50)["Berlin"].status == before["Berlin"].status == "applied"
+    rejected = [seen("rejected", day=0, message="no"), *spoken]
+    assert traits(*rejected, day=50)["Berlin"].status == "rejected"
+
+
+def test_what_has_to_go_is_what_weighs_least_and_never_a_rejection():
+    rejections = [seen("rejected", f"never {n}", day=n / 1e4, message=f"r{n}", polarity=-1) for n in range(50)]
+    words = [seen("confirmed", f"kept {n}", day=n / 1e4, message=f"c{n}") for n in range(50)]
+    guesses = [seen("inferred", f"guess {n}", day=n / 1e4, message=f"g{n}") for n in range(PER_USER)]
+    assert surplus("u1", guesses, START + DAY) == ()
+    everything = [*rejections, *words, *guesses]
+    gone = surplus("u1", everything, START + DAY)
+    assert {piece.kind for piece in gone} == {"inferred"}
+    assert len(everything) - len(gone) == PER_USER * 9 // 10
+
+
+def test_the_course_of_a_value_is_the_one_that_is_computed_date_by_date():
+    """What numpy adds up at once, against `confidence` at each instant."""
+    evidence = [
+        seen("inferred", day=n, session=f"s{n % 3}", message=f"m{n}", polarity=1 if n % 3 else -1) for n in range(30)
+    ]
+    evidence += [seen("explicit", day=12, session="s1", message="said"), seen("down", day=15, message="d", polarity=-1)]
+    evidence += [seen("rejected", day=20, message="no", polarity=-1), seen("confirmed", day=22, message="yes")]
+    evidence.sort(key=lambda piece: (piece.observed_at, piece.evidence_id))
+    [slot] = _slots("u1", evidence, START + 60 * DAY, WEIGHTS)
+    [name] = slot.values
+    ages = slot._instants(name)
+    course = slot._course(name, 0, 2 * len(ages))
+    for nth, age in enumerate(ages):
+        at = START + 60 * DAY - timedelta(microseconds=age)
+        before = [piece for piece in evidence if piece.observed_at < at]
+        assert course[2 * nth] == pytest.approx(confidence(evidence, at), abs=1e-12)
+        assert course[2 * nth + 1] == pytest.approx(confidence(before, at), abs=1e-12)

@@ -281,7 +281,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         weights = weights_of(settings)
         known.refresh = lambda user_id: keeper.settle(user_id, [])
         trait_ids = TraitIds(ids.subject)
-        keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids)
+        keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids, limits)
         statistics = mongo.MongoStatistics(db, sealer, fence)
         projector = None
         if facts is not None:
@@ -683,6 +683,8 @@ def _control(gateway: Gateway, parts: Core) -> Callable[[dict[str, Any]], None]:
     def risen(user_id: str, epoch: int) -> None:
         """However this instance has come to know that the user was erased."""
         parts.known.forget(user_id)
+        parts.keeper.forget(user_id)
+        parts.statistician.forget(user_id)
         if parts.vectors is not None:
             parts.vectors.forget(user_id)
         parts.delivery.on_erased(user_id)

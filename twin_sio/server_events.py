@@ -122,6 +122,9 @@ class ProfileShown(Said):
     version: int
     as_of: Time
     traits: list[TraitHeld]
+    has_more: Annotated[
+        bool | None, Field(description="True where there are more than fit into a frame; the surest are shown.")
+    ] = None
 
 
 class TypingSeen(Said):

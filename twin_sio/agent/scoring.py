@@ -19,13 +19,16 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import cached_property
 from math import fsum
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
+from twin_sio.agent import capacity
 from twin_sio.domain import Evidence, Trait, TraitStatus
 
 FUNCTIONAL: Final = frozenset(
@@ -139,7 +142,8 @@ def confidence(
 def score(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: Weights = WEIGHTS) -> tuple[Trait, ...]:
     """Every trait that the evidence of one user gives on `as_of`, sorted by key and value; the evidence in any order.
 
-    Evidence repeated under one id, and evidence after `as_of`, changes nothing.
+    Evidence repeated under one id, and evidence after `as_of`, changes nothing. No more of it counts than `capacity`
+    says; it takes n log n.
     """
     return tuple(trait for slot in _slots(user_id, evidence, as_of, weights) for trait in slot.traits())
 
@@ -148,7 +152,50 @@ def _slots(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights:
     slots: dict[str, dict[str, list[Evidence]]] = defaultdict(lambda: defaultdict(list))
     for piece in _known(evidence, as_of):
         slots[piece.key][normal(piece.value)].append(piece)
-    return [_Slot(user_id, key, dict(slots[key]), as_of, weights) for key in sorted(slots)]
+    return [_Slot(user_id, key, _counted(key, slots[key], as_of, weights), as_of, weights) for key in sorted(slots)]
+
+
+def _counted(
+    key: str, values: Mapping[str, list[Evidence]], as_of: datetime, weights: Weights
+) -> dict[str, list[Evidence]]:
+    """What counts of the pieces about each value of a slot."""
+
+    def brought(pieces: Sequence[Evidence]) -> list[tuple[float, Evidence]]:
+        return [(_brought(part), part.piece) for side in _weighed(pieces, as_of, weights, ()) for part in side]
+
+    always = {name: capacity.lasting(pieces, supports, EXPLICIT) for name, pieces in values.items()}
+    counted = {name: capacity.of_value(pieces, always[name], brought) for name, pieces in values.items()}
+    return capacity.of_slot(counted, always) if is_functional(key) else counted
+
+
+def surplus(
+    user_id: str, evidence: Sequence[Evidence], as_of: datetime, weights: Weights = WEIGHTS
+) -> Sequence[Evidence]:
+    """What of a user's evidence is to be kept no longer: nothing while there is room for all. First goes what does not
+    count, then what weighs least, and never a rejection that stands."""
+    if len(evidence) <= capacity.PER_USER:
+        return ()
+    slots = _slots(user_id, evidence, as_of, weights)
+    counted = {
+        piece.evidence_id: _brought(part)
+        for slot in slots
+        for name in slot.values
+        for side in _weighed(slot.values[name], as_of, weights, ())
+        for part in side
+        for piece in (part.piece,)
+    }
+    standing = {
+        p.evidence_id for slot in slots for pieces in slot.values.values() for p in pieces if p.kind == "rejected"
+    }
+    gone: list[Evidence] = []
+    held: list[Evidence] = []
+    for piece in evidence:
+        if piece.observed_at > as_of or piece.evidence_id in standing:
+            continue
+        (held if piece.evidence_id in counted else gone).append(piece)
+    held.sort(key=lambda piece: (counted[piece.evidence_id], piece.observed_at))
+    most = capacity.PER_USER * 9 // 10
+    return (*gone, *held[: max(0, len(evidence) - len(gone) - most)])
 
 
 def _known(evidence: Iterable[Evidence], as_of: datetime) -> list[Evidence]:
@@ -209,10 +256,21 @@ def _weighed(
     pieces: Sequence[Evidence], as_of: datetime, weights: Weights, rivals: Sequence[Evidence]
 ) -> tuple[list[_Part], list[_Part]]:
     """What S and C are made of on `as_of`."""
+    support, against = _halved(pieces, weights)
+    if rivals and not any(piece.kind in EXPLICIT for piece, _ in support):
+        half_life = weights.half_life(explicit=False)
+        guesses = (piece for piece in _known(rivals, as_of) if piece.kind not in EXPLICIT and supports(piece))
+        against += [(piece, half_life) for piece in guesses]
+    return _parts(support, as_of, weights), _parts(against, as_of, weights)
+
+
+Halved = list[tuple[Evidence, float]]
+
+
+def _halved(pieces: Sequence[Evidence], weights: Weights) -> tuple[Halved, Halved]:
+    """What supports a value and what opposes it, each with its half-life; what was rejected for good is neither."""
     support = [piece for piece in pieces if supports(piece)]
     against = [piece for piece in pieces if not supports(piece) and piece.kind != "rejected"]
-    if not any(piece.kind in EXPLICIT for piece in support):
-        against += [piece for piece in _known(rivals, as_of) if piece.kind not in EXPLICIT and supports(piece)]
     explicit_since = min((piece.observed_at for piece in support if piece.kind in EXPLICIT), default=None)
 
     def opposing_half_life(piece: Evidence) -> float:
@@ -222,8 +280,8 @@ def _weighed(
         return weights.half_life(explicit=piece.kind in EXPLICIT)
 
     return (
-        _parts([(p, weights.half_life(explicit=p.kind in EXPLICIT)) for p in support], as_of, weights),
-        _parts([(p, opposing_half_life(p)) for p in against], as_of, weights),
+        [(piece, weights.half_life(explicit=piece.kind in EXPLICIT)) for piece in support],
+        [(piece, opposing_half_life(piece)) for piece in against],
     )
 
 
@@ -232,16 +290,20 @@ def _parts(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights: W
 
     Strongest first, so that one more piece can never take from the others more than it brings.
     """
-    sessions: dict[tuple[str, str, bool], list[_Part]] = defaultdict(list)  # a rating repeats no statement
+    sessions: dict[tuple[str, str, bool], list[_Part]] = defaultdict(list)
     for piece, half_life in pieces:
         decay = 0.5 ** (_days(piece, as_of) / half_life)
-        source = piece.session_id, normal(piece.value), piece.kind in RATINGS
-        sessions[source].append(_Part(piece, weights.of(piece), decay, 1.0))
+        sessions[_source(piece)].append(_Part(piece, weights.of(piece), decay, 1.0))
     return [
         part._replace(repeat=weights.repeat**nth) if nth else part
         for session in sessions.values()
         for nth, part in enumerate(sorted(session, key=_brought, reverse=True))
     ]
+
+
+def _source(piece: Evidence) -> tuple[str, str, bool]:
+    """Of what is said once: a session, of one value; a rating repeats no statement."""
+    return piece.session_id, normal(piece.value), piece.kind in RATINGS
 
 
 def _days(piece: Evidence, as_of: datetime) -> float:
@@ -263,34 +325,38 @@ class _Slot:
         self, user_id: str, key: str, values: dict[str, list[Evidence]], as_of: datetime, weights: Weights
     ) -> None:
         self.user_id, self.key, self.values, self.as_of, self.weights = user_id, key, values, as_of, weights
+        self.is_functional = is_functional(key)
+        self.rejected = {name: _rejected_at(pieces) for name, pieces in values.items()}
         # For a functional slot: who stated which value when, without the values that the user rejected.
         self.reign = (
             sorted(
                 (piece.observed_at, weights.of(piece), name)
                 for name, pieces in values.items()
-                if _rejected_at(pieces) is None
+                if self.rejected[name] is None
                 for piece in pieces
                 if piece.kind in EXPLICIT and supports(piece)
             )
-            if is_functional(key)
+            if self.is_functional
             else []
         )
+        self.stated: dict[str, list[datetime]] = defaultdict(list)
+        for at, _, name in self.reign:
+            self.stated[name].append(at)
 
     def traits(self) -> list[Trait]:
-        return [self._trait(name) for name in sorted(self.values)]
+        return [self.trait(name) for name in sorted(self.values)]
 
-    def _trait(self, name: str) -> Trait:
-        pieces = self.values[name]
-        rivals = self._rivals(name)
-        supporting, opposing = map(_total, self.sides(name))
-        rejected_at, superseded_at = _rejected_at(pieces), self._superseded_at(name)
+    def trait(self, name: str) -> Trait:
+        pieces, rejected_at, superseded_at = self.values[name], self.rejected[name], self._superseded_at(name)
+        supporting, opposing = self._numbers(name)
+        confidence = (1 + supporting) / (2 + supporting + opposing)
         shown = next((piece for piece in reversed(pieces) if supports(piece)), pieces[-1])
         return Trait(
             trait_id=trait_id(self.user_id, self.key, name),
             key=self.key,
             value=shown.value,
-            status=self._status(name, pieces, rivals, rejected_at, superseded_at),
-            confidence=(1 + supporting) / (2 + supporting + opposing),
+            status=self._status(name, confidence, superseded_at),
+            confidence=confidence,
             supporting=supporting,
             opposing=opposing,
             valid_from=min(self._valid_from(name), rejected_at or self.as_of),
@@ -301,73 +367,162 @@ class _Slot:
 
     def sides(self, name: str) -> tuple[list[_Part], list[_Part]]:
         """What supports a value and what opposes it; one that was rejected has its rejection alone."""
-        pieces = self.values[name]
-        rejected_at = _rejected_at(pieces)
+        supporting, opposing = self._own_sides(name)
+        if self._has_rivals(name):
+            opposing = [*opposing, *(part for other, parts in self._guesses.items() if other != name for part in parts)]
+        return supporting, opposing
+
+    def _own_sides(self, name: str) -> tuple[list[_Part], list[_Part]]:
+        """The sides without the other values of the slot."""
+        pieces, rejected_at = self.values[name], self.rejected[name]
         if rejected_at is None:
-            return _weighed(pieces, self.as_of, self.weights, self._rivals(name))
+            return _weighed(pieces, self.as_of, self.weights, ())
         said = next(piece for piece in pieces if piece.kind == "rejected" and piece.observed_at == rejected_at)
         return [], [_Part(said, self.weights.rejected, 1.0, 1.0)]
 
-    def _rivals(self, name: str) -> list[Evidence]:
-        if not is_functional(self.key):
-            return []
-        return [piece for other, pieces in self.values.items() if other != name for piece in pieces]
+    def _numbers(self, name: str) -> tuple[float, float]:
+        """S and C: to the bit what the parts of `sides` add up to, and in no more time than the value's own take."""
+        supporting, opposing = self._own_sides(name)
+        if not self._has_rivals(name):
+            return _total(supporting), _total(opposing)
+        rivals = self._all_guesses - _exact(self._guesses.get(name, ()))
+        return _total(supporting), (_exact(opposing) + rivals) / _SCALE
 
-    def _status(
-        self,
-        name: str,
-        pieces: list[Evidence],
-        rivals: list[Evidence],
-        rejected_at: datetime | None,
-        superseded_at: datetime | None,
-    ) -> TraitStatus:
-        if rejected_at is not None:
+    def _has_rivals(self, name: str) -> bool:
+        """Whether what is inferred of other values opposes this one: in a slot of one value, where it is itself only
+        inferred."""
+        if not self.is_functional or self.rejected[name] is not None:
+            return False
+        return not any(piece.kind in EXPLICIT and supports(piece) for piece in self.values[name])
+
+    @cached_property
+    def _guesses(self) -> dict[str, list[_Part]]:
+        """What is inferred for each value of the slot, as it opposes the others."""
+        return {name: _parts(found, self.as_of, self.weights) for name, found in self._inferred.items()}
+
+    @cached_property
+    def _inferred(self) -> dict[str, list[tuple[Evidence, float]]]:
+        half_life = self.weights.half_life(explicit=False)
+        return {
+            name: found
+            for name, pieces in self.values.items()
+            if (found := [(p, half_life) for p in pieces if p.kind not in EXPLICIT and supports(p)])
+        }
+
+    @cached_property
+    def _all_guesses(self) -> int:
+        return sum(map(_exact, self._guesses.values()))
+
+    def _status(self, name: str, confidence: float, superseded_at: datetime | None) -> TraitStatus:
+        if self.rejected[name] is not None:
             return "rejected"
         if superseded_at is not None:
             return "superseded"
-        if self._is_applied(pieces, rivals):
-            return "applied" if self._may_apply(name, pieces) else "tentative"
-        p = confidence(pieces, self.as_of, self.weights, rivals=rivals)
-        return "tentative" if p >= self.weights.tentative - _SLACK else "unused"
+        if self._is_applied(name, confidence):
+            return "applied" if self._may_apply(name) else "tentative"
+        return "tentative" if confidence >= self.weights.tentative - _SLACK else "unused"
 
-    def _may_apply(self, name: str, pieces: list[Evidence]) -> bool:
+    def _may_apply(self, name: str) -> bool:
         if is_sensitive(self.key):
-            return _is_pinned(pieces)
+            return _is_pinned(self.values[name])
         return not self.reign or self.reign[-1][2] == name
 
-    def _is_applied(self, pieces: list[Evidence], rivals: list[Evidence]) -> bool:
+    def _is_applied(self, name: str, now: float) -> bool:
         """The band with its hysteresis: the newest instant at which p left the middle decides.
 
         p is looked at just before and just after every piece of evidence and on `as_of`, from the newest backwards.
         """
-        instants = sorted({piece.observed_at for piece in (*pieces, *rivals)}, reverse=True)
-        looks = [(pieces, rivals, self.as_of)]
-        for at in instants:
-            looks.append((pieces, rivals, at))
-            looks.append(([p for p in pieces if p.observed_at < at], [p for p in rivals if p.observed_at < at], at))
-        for known, others, at in looks:
-            p = confidence(known, at, self.weights, rivals=others)
-            if p >= self.weights.apply - _SLACK:
-                return True
-            if p < self.weights.demote - _SLACK:
-                return False
+        apply, demote = self.weights.apply - _SLACK, self.weights.demote - _SLACK
+        if now >= apply or now < demote:
+            return now >= apply
+        start = 0
+        while start < 2 * len(self._instants(name)):
+            for p in self._course(name, start, start + _LOOKS):
+                if p >= apply or p < demote:
+                    return bool(p >= apply)
+            start += _LOOKS
         return False
+
+    def _instants(self, name: str) -> list[int]:
+        """The ages, in microseconds, of every piece of evidence that p hangs on, the newest first."""
+        return self._all_instants if self.is_functional else _ages(self.values[name], self.as_of)
+
+    @cached_property
+    def _all_instants(self) -> list[int]:
+        return _ages((piece for pieces in self.values.values() for piece in pieces), self.as_of)
+
+    def _course(self, name: str, start: int, end: int) -> Any:
+        """p just after and just before the instants, in their order, from the `start`-th of these looks on."""
+        from twin_sio.agent.course import Looks, sums  # numpy: only for those who look back
+
+        looks = Looks.around(self._instants(name)).part(start, end)
+        pieces, repeat = self.values[name], self.weights.repeat
+        support, against = (self._timed(side) for side in _halved(pieces, self.weights))
+        supporting, opposing = sums(support, looks, repeat), sums(against, looks, repeat)
+        if self.is_functional:
+            rivals = sum((sums(self._timed(found), looks, repeat) for found in self._inferred.values()), 0.0)
+            stated = [_age(piece, self.as_of) for piece in pieces if piece.kind in EXPLICIT and supports(piece)]
+            opposing += (rivals - supporting) * (~looks.seen(max(stated)) if stated else 1.0)
+        p = (1 + supporting) / (2 + supporting + opposing)
+        for rejection in (_age(piece, self.as_of) for piece in pieces if piece.kind == "rejected"):
+            lifted = [
+                _age(piece, self.as_of)
+                for piece in pieces
+                if piece.kind in CORRECTIONS and supports(piece) and _age(piece, self.as_of) < rejection
+            ]
+            stands = looks.seen(rejection) & ~(looks.seen(max(lifted)) if lifted else False)
+            p[stands] = 1 / (2 + self.weights.rejected)
+        return p
+
+    def _timed(self, pieces: Iterable[tuple[Evidence, float]]) -> list[Any]:
+        from twin_sio.agent.course import Timed
+
+        return [
+            Timed(_age(piece, self.as_of), self.weights.of(piece), half_life, _source(piece))
+            for piece, half_life in pieces
+        ]
 
     def _superseded_at(self, name: str) -> datetime | None:
         """When another value was stated after this one was for the last time; None while this one is the newest."""
-        stated = [at for at, _, other in self.reign if other == name]
+        stated = self.stated.get(name)
         if not stated or self.reign[-1][2] == name:
             return None
-        return min(at for at, _, other in self.reign if other != name and at >= stated[-1])
+        later = bisect_left(self.reign, stated[-1], key=lambda one: one[0])
+        while self.reign[later][2] == name:
+            later += 1
+        return self.reign[later][0]
 
     def _valid_from(self, name: str) -> datetime:
         """When the value began to hold: where others held between, when it was stated again."""
-        stated = [at for at, _, other in self.reign if other == name]
+        stated = self.stated.get(name)
         if not stated:
             pieces = self.values[name]
             return next((piece.observed_at for piece in pieces if supports(piece)), pieces[0].observed_at)
-        others = [at for at, _, other in self.reign if other != name and at < stated[-1]]
-        return min(at for at in stated if not others or at > others[-1])
+        before = bisect_left(self.reign, stated[-1], key=lambda one: one[0]) - 1
+        while before >= 0 and self.reign[before][2] == name:
+            before -= 1
+        return stated[0 if before < 0 else bisect_right(stated, self.reign[before][0])]
+
+
+_LOOKS: Final = 128  # instants that are looked at together, from the newest back
+_SCALE: Final = 1 << 1100
+
+
+def _exact(parts: Iterable[_Part]) -> int:
+    """What the parts bring, in units so small that nothing is rounded."""
+    ratios = (_brought(part).as_integer_ratio() for part in parts)
+    return sum(count * (_SCALE // unit) for count, unit in ratios)
+
+
+def _age(piece: Evidence, as_of: datetime) -> int:
+    return (as_of - piece.observed_at) // _MICROSECOND
+
+
+def _ages(pieces: Iterable[Evidence], as_of: datetime) -> list[int]:
+    return sorted({_age(piece, as_of) for piece in pieces})
+
+
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 # -- why
@@ -408,11 +563,14 @@ def explain(
 ) -> Explanation | None:
     """Why the trait of the id `wanted` has its number on `as_of`, by the very parts it was computed from; None where
     the evidence gives no such trait."""
-    for slot in _slots(user_id, evidence, as_of, weights):
-        for name in slot.values:
-            if trait_id(user_id, slot.key, name) == wanted:
-                return _explained(slot, name, evidence)
-    return None
+    named = {(piece.key, normal(piece.value)) for piece in evidence}
+    found = next((one for one in named if trait_id(user_id, *one) == wanted), None)
+    if found is None:
+        return None
+    key, name = found
+    about = [piece for piece in evidence if piece.key == key]
+    slots = _slots(user_id, about, as_of, weights)
+    return _explained(slots[0], name, about) if slots and name in slots[0].values else None
 
 
 def _explained(slot: _Slot, name: str, evidence: Sequence[Evidence]) -> Explanation:
@@ -429,7 +587,7 @@ def _explained(slot: _Slot, name: str, evidence: Sequence[Evidence]) -> Explanat
     aside = [_Part(piece, slot.weights.of(piece), 1.0, 0.0) for piece in ignored.values()]
     reasons += [_reason(part, "set_aside", slot.as_of) for part in aside]
     reasons.sort(key=lambda reason: (-reason.effective, reason.piece.observed_at, reason.piece.evidence_id))
-    return Explanation(next(trait for trait in slot.traits() if normal(trait.value) == name), tuple(reasons))
+    return Explanation(slot.trait(name), tuple(reasons))
 
 
 def _reason(part: _Part, side: Side, as_of: datetime) -> Reason:

@@ -18,6 +18,8 @@ WITHIN_S: Final = (0.0, 60.0, 3_600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0, 90
 
 EXTRACTORS_MAX: Final = 20
 
+_FIRST: Final = 50  # pieces about a value within which it is applied, or counts as not: each is weighed anew
+
 _Z: Final = 1.959963984540054  # 95 %
 _VERDICTS: Final = frozenset({"rejected"}) | RATINGS
 Source = tuple[str, str, TraitStatus]  # kind and extractor of the evidence that came first, and what became of it
@@ -74,7 +76,7 @@ def _is_contradicted(pieces: Sequence[Evidence]) -> bool:
 def _applied_at(pieces: Sequence[Evidence], weights: Weights) -> datetime | None:
     """When a value's own evidence first reached the threshold; where it is sensitive, not before it was confirmed."""
     may_apply = not is_sensitive(pieces[0].key)
-    for nth, piece in enumerate(pieces, start=1):
+    for nth, piece in enumerate(pieces[:_FIRST], start=1):
         may_apply = may_apply or (piece.kind in CORRECTIONS and supports(piece))
         if may_apply and confidence(pieces[:nth], piece.observed_at, weights) >= weights.apply - 1e-9:
             return piece.observed_at

@@ -16,6 +16,7 @@ SHED_AT, CONNECTS_AT, MESSAGES_AT = 0.75, 0.9, 1.0
 """The order in which work is refused as the load grows: ephemera, then connections, then messages."""
 
 _COME_BACK_MS = 3_000
+_CORRECTIONS = Quota("corrections", 60, _MINUTE_S)  # a person clicks no faster; each has the whole profile computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,10 @@ class Limits:
     async def spent(self, user_id: str, tokens: int) -> None:
         """An answer took so many of the model's tokens."""
         await self._quotas.spend(self._tokens, user_id, tokens)
+
+    async def correction(self, user_id: str) -> None:
+        """A correction of the profile; raises `RateLimited`."""
+        await self._limited(_CORRECTIONS, user_id)
 
     async def request(self, user_id: str) -> None:
         """A request over HTTP; raises `RateLimited`."""

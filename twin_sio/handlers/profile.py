@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
 
+import orjson
+
+from twin_sio.agent.capacity import REJECTED
 from twin_sio.agent.scoring import (
     FORMULA,
     RATINGS,
@@ -18,11 +23,14 @@ from twin_sio.agent.scoring import (
     is_functional,
     normal,
     score,
+    surplus,
 )
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Json, Profile, Trait, TraitChange
-from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
+from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable, TooLarge
 from twin_sio.handlers import Answer, Delivery
+from twin_sio.handlers.limits import Limits
+from twin_sio.handlers.shared import Shared
 from twin_sio.handlers.trait_ids import TraitIds
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
 from twin_sio.store import Log, Profiles, StoredProfile
@@ -30,8 +38,25 @@ from twin_sio.tracing import span
 
 _TRIES = 20
 _NOTICEABLE = 0.005
+_ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
+_CHANGES = 400  # of a version, so that its event can be read; what is over stands in the next version
+_PROFILE_BYTES = 400_000  # of the traits that a client is shown, so that it can read them in one frame
+T = TypeVar("T")
 _KINDS: Mapping[str, EvidenceKind] = {"confirm": "confirmed", "edit": "edited", "reject": "rejected"}
 _RATINGS: Mapping[str, EvidenceKind] = {"up": "up", "down": "down", "none": "withdrawn"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A user's profile on a date, and the evidence that it comes from."""
+
+    payload: Json
+    evidence: Sequence[Evidence]
+
+
+async def weighing(evidence: Sequence[Evidence], work: Callable[[], T]) -> T:
+    """What `work` gives, which takes the longer the more evidence there is; of much of it in a thread."""
+    return await asyncio.to_thread(work) if len(evidence) > _ON_THE_LOOP else work()
 
 
 class ProfileKeeper:
@@ -46,8 +71,12 @@ class ProfileKeeper:
         new_id: NewId,
         weights: Weights = WEIGHTS,
         trait_ids: TraitIds | None = None,
+        limits: Limits | None = None,
     ) -> None:
+        """`limits`: on what users ask for; None where no user asks."""
         self._weights = weights
+        self._limits = limits
+        self._shared = Shared(self._scored, lambda scored: 1 + len(scored.evidence))
         self._trait_ids = trait_ids or TraitIds()
         self._profiles = profiles
         self._messages = messages
@@ -63,25 +92,39 @@ class ProfileKeeper:
 
     async def read(self, user_id: str) -> Json:
         """`{version, as_of, traits}`, scored as of now."""
+        return (await self._shared.get(user_id, await self._profiles.stamp(user_id))).payload
+
+    async def _scored(self, user_id: str) -> _Scored:
         stored, evidence = await asyncio.gather(self._profiles.get(user_id), self._profiles.evidence(user_id))
-        now = self._clock()
-        traits = [trait_payload(trait) for trait in self._score(user_id, evidence)]
-        return {"version": stored.profile.version, "as_of": iso(now), "traits": traits}
+        version, now = stored.profile.version, self._clock()
+        payload = await weighing(evidence, lambda: _profile_payload(version, now, self._score(user_id, evidence, now)))
+        return _Scored(payload, evidence)
+
+    def forget(self, user_id: str) -> None:
+        """Hold nothing of this user in memory."""
+        self._shared.forget(user_id)
 
     async def why(self, user_id: str, wanted: str) -> Json:
         """What a trait's number is made of, as of now: the trait, `formula`, and `evidence` whose `effective` weights
         add up to its `supporting` (S) and `opposing` (C), exactly. Raises `NotFound`, for other users' ids too."""
-        evidence, subject = await self._profiles.evidence(user_id), self._trait_ids.subject(user_id)
-        explanation = explain(subject, evidence, self._clock(), wanted, self._weights)
-        if explanation is None and (trait := self._trait_ids.find(user_id, wanted, self._score(user_id, evidence))):
-            explanation = explain(subject, evidence, self._clock(), trait.trait_id, self._weights)
+        evidence = (await self._shared.get(user_id, await self._profiles.stamp(user_id))).evidence
+        explanation = await weighing(evidence, lambda: self._explained(user_id, wanted, evidence, self._clock()))
         if explanation is None:
             raise NotFound("There is no trait of yours with this id.")
         return _why_payload(explanation)
 
+    def _explained(self, user_id: str, wanted: str, evidence: Sequence[Evidence], at: datetime) -> Explanation | None:
+        subject = self._trait_ids.subject(user_id)
+        explanation = explain(subject, evidence, at, wanted, self._weights)
+        if explanation is None and (trait := self._trait_ids.find(user_id, wanted, self._score(user_id, evidence, at))):
+            explanation = explain(subject, evidence, at, trait.trait_id, self._weights)
+        return explanation
+
     async def profile_correct(self, caller: Caller, sent: Incoming[ProfileCorrect]) -> Answer:
         """The user's own word on a trait: it outweighs everything that was observed. A repeat changes nothing."""
         correction = sent.payload
+        if self._limits is not None:
+            await self._limits.correction(caller.user_id)
         profile = (await self._profiles.get(caller.user_id)).profile
         trait = self._trait_ids.find(caller.user_id, correction.trait_id, profile.traits)
         if trait is None:
@@ -91,6 +134,8 @@ class ProfileKeeper:
             if correction.value is None:
                 raise InvalidMessage("An edit needs the value to hold instead.", field="payload.value")
             value = correction.value
+        if correction.action != "confirm" and sum(one.status == "rejected" for one in profile.traits) >= REJECTED:
+            raise TooLarge("Your profile holds as many rejected values as it can.")
         word = Evidence(
             user_id=caller.user_id,
             key=trait.key,
@@ -128,6 +173,7 @@ class ProfileKeeper:
         """Take evidence in and tell the devices what changed; None where nothing did. Safe to run again. `epoch`: of
         what the evidence was found in."""
         await self._profiles.add_evidence(evidence, epoch)
+        self.forget(user_id)
         return await self.settle(user_id, evidence, in_response_to, caller, epoch)
 
     async def settle(
@@ -139,31 +185,59 @@ class ProfileKeeper:
         epoch: int | None = None,
     ) -> Outgoing | None:
         """Bring the profile up to date with evidence that is stored, as `learn` does; without any, with the date."""
+        told: Outgoing | None = None
         for _ in range(_TRIES):
             stored = await self._profiles.get(user_id)
             began = stored.epoch if epoch is None else epoch
             if stored.epoch > began:  # the user was erased since
-                return None
+                return told
             if stored.epoch < began:  # of before an erasure, and about to be removed
                 stored = StoredProfile(Profile(user_id, stored.profile.version, ()), (), None, began)
             elif stored.untold:
                 await self._tell(stored, None, None)
-            everything = await self._profiles.evidence(user_id, began)
-            traits = self._score(user_id, everything)
-            changes = _changes(stored.profile, traits, evidence)
+            everything = await self._kept(user_id, began)
+            work = partial(self._next, stored.profile, everything, self._clock(), evidence)
+            fresh, changes = await weighing(everything, work)
             oldest = min((piece.observed_at for piece in everything), default=None)
             if not changes:
                 if stored.good_until is not None and stored.good_until <= self._clock():
-                    await self._profiles.refresh(stored, traits, oldest)
-                return None
-            fresh = Profile(user_id, stored.profile.version, tuple(traits))
+                    await self._profiles.refresh(stored, fresh.traits, oldest)
+                return told
             if await self._profiles.replace(fresh, changes, began, oldest):
                 after = Profile(user_id, stored.profile.version + 1, fresh.traits)
-                return await self._tell(StoredProfile(after, tuple(changes), None, began), in_response_to, caller)
+                told = await self._tell(StoredProfile(after, tuple(changes), None, began), in_response_to, caller)
+                if len(changes) < _CHANGES:
+                    return told
         raise StorageUnavailable
 
-    def _score(self, user_id: str, evidence: Sequence[Evidence]) -> tuple[Trait, ...]:
-        return score(self._trait_ids.subject(user_id), evidence, self._clock(), self._weights)
+    async def _kept(self, user_id: str, epoch: int) -> Sequence[Evidence]:
+        """The user's evidence; what there is no more room for is removed."""
+        everything, now = await self._profiles.evidence(user_id, epoch), self._clock()
+        gone = await weighing(everything, lambda: surplus(user_id, everything, now, self._weights))
+        if not gone:
+            return everything
+        await self._profiles.remove_evidence(gone)
+        ids = {piece.evidence_id for piece in gone}
+        return [piece for piece in everything if piece.evidence_id not in ids]
+
+    def _next(
+        self, before: Profile, everything: Sequence[Evidence], at: datetime, evidence: Sequence[Evidence]
+    ) -> tuple[Profile, Sequence[TraitChange]]:
+        """What comes after `before`, and how it reads otherwise: in so many changes as a version can hold, where there
+        are more with the rest as it was."""
+        traits: Sequence[Trait] = self._score(before.user_id, everything, at)
+        changes = _changes(before, traits, evidence)
+        if len(changes) > _CHANGES:
+            old = {_name(trait): trait for trait in before.traits}
+            later = {_name(change.trait) for change in changes[_CHANGES:]}
+            as_it_was = [old.get(_name(trait)) if _name(trait) in later else trait for trait in traits]
+            names = {_name(trait) for trait in traits}
+            as_it_was += [trait for name, trait in old.items() if name in later and name not in names]
+            traits = [trait for trait in as_it_was if trait is not None]
+        return Profile(before.user_id, before.version, tuple(traits)), changes[:_CHANGES]
+
+    def _score(self, user_id: str, evidence: Sequence[Evidence], at: datetime) -> tuple[Trait, ...]:
+        return score(self._trait_ids.subject(user_id), evidence, at, self._weights)
 
     async def rate(self, rating: Event, answer: Event) -> tuple[Sequence[Evidence], Sequence[Json]]:
         """Store what a rating says of the traits that the answer used, and of no others: the evidence (for `settle`,
@@ -173,11 +247,13 @@ class ProfileKeeper:
         """
         user_id = rating.user_id
         known = await self._profiles.evidence(user_id, rating.epoch)
-        fresh = list(_ratings(rating, answer, known, self._trait_ids))
+        fresh = await weighing(known, lambda: list(_ratings(rating, answer, known, self._trait_ids)))
         await self._profiles.add_evidence(fresh, rating.epoch)
+        self.forget(user_id)
         mine = {p.evidence_id: p for p in (*known, *fresh) if p.message_id == rating.message_id and p.kind in RATINGS}
         changed = {self._trait_ids.of(user_id, piece.key, piece.value): piece.kind for piece in mine.values()}
-        traits = self._score(user_id, [*known, *fresh])
+        now = self._clock()
+        traits = await weighing(known, lambda: self._score(user_id, [*known, *fresh], now))
         changes = (TraitChange(one, None, changed[one.trait_id]) for one in traits if one.trait_id in changed)
         return list(mine.values()), [_change_payload(change) for change in changes]
 
@@ -228,27 +304,47 @@ def _ratings(rating: Event, answer: Event, known: Sequence[Evidence], ids: Trait
 
 def _changes(before: Profile, traits: Sequence[Trait], evidence: Sequence[Evidence]) -> list[TraitChange]:
     """Traits that read otherwise now: new, of another status, or moved by this evidence."""
-    old = {(trait.key, normal(trait.value)): trait for trait in before.traits}  # their ids may be of before a key
+    old = {_name(trait): trait for trait in before.traits}  # their ids may be of before a key
+    applied: dict[str, list[str]] = {}
+    for trait in before.traits:
+        if trait.status == "applied" and trait.valid_to is None:
+            applied.setdefault(trait.key, []).append(trait.value)
     reasons = {piece.key: piece.kind for piece in evidence}
     changes = []
     for trait in traits:
-        was = old.get((trait.key, normal(trait.value)))
+        was = old.get(_name(trait))
         moved = was is not None and abs(was.confidence - trait.confidence) >= _NOTICEABLE and trait.key in reasons
         if was is None or was.status != trait.status or moved:
-            changes.append(TraitChange(trait, _displaced(before, trait), reasons.get(trait.key, "time")))
-    held = {(trait.key, normal(trait.value)) for trait in traits}
+            displaced = None
+            if trait.status == "applied":
+                displaced = next((value for value in applied.get(trait.key, ()) if value != trait.value), None)
+            changes.append(TraitChange(trait, displaced, reasons.get(trait.key, "time")))
+    held = {_name(trait) for trait in traits}
     gone = (trait for name, trait in old.items() if name not in held and trait.status != "unused")
     # All that spoke for it is too old to count, so nothing is known of it any more.
     changes += [TraitChange(replace(trait, status="unused", confidence=0.5), None, "time") for trait in gone]
     return changes
 
 
-def _displaced(before: Profile, trait: Trait) -> str | None:
-    if trait.status != "applied":
-        return None
-    others = (one for one in before.traits if one.key == trait.key and one.value != trait.value)
-    was = next((one for one in others if one.status == "applied" and one.valid_to is None), None)
-    return was.value if was is not None else None
+def _name(trait: Trait) -> tuple[str, str]:
+    return trait.key, normal(trait.value)
+
+
+def _profile_payload(version: int, as_of: datetime, traits: Sequence[Trait]) -> Json:
+    """The profile as clients see it. Where it is more than they can read at once, what is applied and surest."""
+    payload: dict[str, Any] = {"version": version, "as_of": iso(as_of)}
+    shown = [trait_payload(trait) for trait in traits]
+    if len(shown) > _ON_THE_LOOP:
+        ranked = sorted(range(len(shown)), key=lambda at: (traits[at].status != "applied", -traits[at].confidence, at))
+        left, fitting = _PROFILE_BYTES, set()
+        for at in ranked:
+            left -= len(orjson.dumps(shown[at])) + 1
+            if left < 0:
+                payload["has_more"] = True
+                break
+            fitting.add(at)
+        shown = [trait for at, trait in enumerate(shown) if at in fitting]
+    return {**payload, "traits": shown}
 
 
 def trait_payload(trait: Trait) -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from twin_sio.agent.scoring import Weights, score
 from twin_sio.clock import Clock, monotonic
-from twin_sio.domain import Fact, Trait
+from twin_sio.domain import Evidence, Fact, Trait
 from twin_sio.handlers.trait_ids import TraitIds
 from twin_sio.store import Facts, GraphUnavailable, Outbox, Profiles, Projection
 
 _AWAY_S = 5.0  # that a graph is left alone after it has failed
+_INSTANTS = 1_000  # of a user's past, the newest, at which a graph that is made anew looks at the profile
 _BACKOFF_S = 5.0
 _BACKOFF_MOST_S = 600.0
 
@@ -60,15 +62,19 @@ class Projector:
 
     async def rebuild(self, user_id: str) -> int:
         """Make the user's graph anew from all evidence; how many facts it holds. Raises `GraphUnavailable`."""
-        facts: Mapping[str, Fact] = {}
         evidence = await self._profiles.evidence(user_id)
-        subject = self._trait_ids.subject(user_id)
-        for at in sorted({piece.observed_at for piece in evidence} | {self._clock()}):
-            facts = advance(facts, score(subject, evidence, at, self._weights), at)
+        facts = await asyncio.to_thread(self._history, user_id, evidence, self._clock())
         await self._facts.erase(user_id)
         if facts:
             await self._facts.write(user_id, list(facts.values()), (), ())
         return len(facts)
+
+    def _history(self, user_id: str, evidence: Sequence[Evidence], now: datetime) -> Mapping[str, Fact]:
+        facts: Mapping[str, Fact] = {}
+        subject = self._trait_ids.subject(user_id)
+        for at in sorted({piece.observed_at for piece in evidence} | {now})[-_INSTANTS:]:
+            facts = advance(facts, score(subject, evidence, at, self._weights), at)
+        return facts
 
     async def _tell(self, entry: Projection) -> None:
         before = {fact.fact_id: fact for fact in await self._facts.read(entry.user_id)}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from twin_sio.agent.scoring import WEIGHTS, Weights, score
 from twin_sio.agent.statistics import WITHIN_S, Tally, everybody, report, tally, within
 from twin_sio.clock import Clock, iso
-from twin_sio.domain import Json
+from twin_sio.domain import Evidence, Json
 from twin_sio.errors import StorageUnavailable, TooLate
-from twin_sio.handlers.profile import ProfileKeeper
-from twin_sio.store import PersonalData, Profiles, Statistics
+from twin_sio.handlers.profile import ProfileKeeper, weighing
+from twin_sio.handlers.shared import Shared
+from twin_sio.store import Answers, PersonalData, Profiles, Statistics
 
 _COUNTED_FOR = timedelta(days=1)
 
@@ -35,11 +37,19 @@ class Statistician:
         self._keeper = keeper
         self._clock = clock
         self._weights = weights
+        self._shared = Shared(self._read, lambda _: 1)
 
     async def read(self, user_id: str) -> Json:
         """The user's statistics as of now."""
+        return await self._shared.get(user_id, await self._profiles.stamp(user_id))
+
+    async def _read(self, user_id: str) -> Json:
         counts = await self._count(user_id)
         return {"as_of": iso(self._clock()), **report(counts)}
+
+    def forget(self, user_id: str) -> None:
+        """Hold nothing of this user in memory."""
+        self._shared.forget(user_id)
 
     async def count_due(self, limit: int) -> int:
         """Count users whose profile has changed, and bring those up to the date that nothing was learnt of for a day;
@@ -64,12 +74,15 @@ class Statistician:
         epoch = await self._personal.epoch(user_id)
         stamp = await self._profiles.stamp(user_id)  # first: what is written from here on makes the user due again
         evidence, answers = await asyncio.gather(self._profiles.evidence(user_id), self._statistics.answers(user_id))
-        traits = score(user_id, evidence, began, self._weights)
-        counts = tally(evidence, traits, answers=answers.count, using=answers.using, weights=self._weights)
+        counts = await weighing(evidence, lambda: self._tallied(user_id, evidence, answers, began))
         if evidence or answers.count:
             with suppress(TooLate):
                 await self._statistics.put(user_id, began, _stored(counts), answers, stamp, epoch)
         return counts
+
+    def _tallied(self, user_id: str, evidence: Sequence[Evidence], answers: Answers, at: datetime) -> Tally:
+        traits = score(user_id, evidence, at, self._weights)
+        return tally(evidence, traits, answers=answers.count, using=answers.using, weights=self._weights)
 
 
 def _stored(counts: Tally) -> Json:

@@ -489,6 +489,10 @@ class Profiles(Protocol):
         """All evidence about the user, of this epoch and later, that is not too old to count."""
         ...
 
+    async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
+        """Keep these pieces no longer: there is no more room for them."""
+        ...
+
     async def get(self, user_id: str) -> StoredProfile:
         """The profile; version 0 and no traits for a new user."""
         ...

@@ -63,6 +63,9 @@ _WITHOUT_VECTOR = {"vector": 0, "vector_of": 0}  # a message's vector stands bes
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_BATCH = 500  # pieces of evidence that are decoded, or removed, at one go
+_ON_THE_LOOP = 100  # things that are opened or sealed where answers are streamed; more in a thread
+_TRAIT_BYTES = 400  # of a sealed trait, about
 
 
 def stored(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -766,14 +769,25 @@ class MongoProfiles:
             query["observed_at"] = {"$gt": self._clock() - self._kept_for}
         if epoch:  # of before it there may be some that is being removed
             query["epoch"] = {"$gte": epoch}
-        found = await self._evidence.find(query).sort("observed_at", ASCENDING).to_list(None)
-        return [Evidence(**self._sealer.open(doc["piece"])) for doc in found]
+        # In batches, each of which the driver decodes at one go: the loop has answers to stream meanwhile.
+        docs = await self._evidence.find(query, batch_size=_BATCH).sort("observed_at", ASCENDING).to_list(None)
+        return await _off_the_loop(len(docs), lambda: [Evidence(**self._sealer.open(doc["piece"])) for doc in docs])
+
+    @stored
+    async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
+        names = [self._ids.evidence(piece.user_id, piece.evidence_id) for piece in evidence]
+        for at in range(0, len(names), _BATCH):
+            await self._evidence.delete_many({"_id": {"$in": names[at : at + _BATCH]}})
 
     @stored
     async def get(self, user_id: str) -> StoredProfile:
         found = await self._profiles.find_one({"_id": user_id})
         if found is None:
             return StoredProfile(Profile(user_id, 0, ()), ())
+        size = len(found["traits"]["sealed"]) // _TRAIT_BYTES if is_sealed(found["traits"]) else len(found["traits"])
+        return await _off_the_loop(size, lambda: self._opened(user_id, found))
+
+    def _opened(self, user_id: str, found: Doc) -> StoredProfile:
         traits = tuple(Trait(**trait) for trait in self._sealer.open(found["traits"]))
         changes = self._sealer.open(found["untold"])
         untold = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in changes)
@@ -828,14 +842,19 @@ class MongoProfiles:
         oldest: datetime | None,
         session: AsyncIOMotorClientSession | None,
     ) -> bool:
+        def sealed() -> Doc:
+            return {
+                "traits": self._sealer.seal([asdict(trait) for trait in profile.traits]),
+                "untold": self._sealer.seal([asdict(change) for change in untold]),
+            }
+
         doc = {
             "epoch": epoch,
             "keyed": self._ids.are_keyed,
             "oldest": oldest,
             "version": profile.version + 1,
             "stamp": new_id(),
-            "traits": self._sealer.seal([asdict(trait) for trait in profile.traits]),
-            "untold": self._sealer.seal([asdict(change) for change in untold]),
+            **await _off_the_loop(len(profile.traits), sealed),
         }
         if profile.version == 0:
             try:
@@ -856,6 +875,11 @@ class MongoProfiles:
     @stored
     async def told(self, user_id: str, version: int) -> None:
         await self._profiles.update_one({"_id": user_id, "version": version}, {"$set": {"untold": []}})
+
+
+async def _off_the_loop(size: int, work: Callable[[], T]) -> T:
+    """What `work` gives; of more than a few things it is done in a thread."""
+    return await asyncio.to_thread(work) if size > _ON_THE_LOOP else work()
 
 
 class MongoOutbox:
