@@ -76,7 +76,7 @@ class ProfileKeeper:
         """`limits`: on what users ask for; None where no user asks."""
         self._weights = weights
         self._limits = limits
-        self._shared = Shared(self._scored, lambda scored: 1 + len(scored.evidence))
+        self._shared = Shared(self._scored, lambda scored: len(scored.evidence))
         self._trait_ids = trait_ids or TraitIds()
         self._profiles = profiles
         self._messages = messages

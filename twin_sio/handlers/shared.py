@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from twin_sio.clock import monotonic
 
 T = TypeVar("T")
-_CHEAP_S = 0.01  # what takes no longer is made anew for whoever asks
+_SMALL = 500  # what is no larger is made anew for whoever asks
 _TIMES = 20  # what it cost, for so long it is given again: a user takes no more than a twentieth of a core
 _MOST_S = 5.0
 _AT_ONCE = 2
@@ -38,7 +38,7 @@ class Shared(Generic[T]):
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def get(self, user_id: str, stamp: str | None) -> T:
-        """What stands under `stamp`, at most some seconds old."""
+        """What stands under `stamp`; where it is large, at most some seconds old."""
         entry = self._entries.get(user_id)
         if entry is not None and entry.stamp == stamp and monotonic() < entry.good_until:
             return entry.made
@@ -59,9 +59,10 @@ class Shared(Generic[T]):
 
     def _keep(self, user_id: str, stamp: str | None, made: T, cost_s: float) -> None:
         self._drop(user_id)
-        if cost_s < _CHEAP_S:
+        size = self._size(made)
+        if size <= _SMALL:
             return
-        entry = _Entry(stamp, made, monotonic() + min(_MOST_S, _TIMES * cost_s), self._size(made))
+        entry = _Entry(stamp, made, monotonic() + min(_MOST_S, _TIMES * cost_s), size)
         self._entries[user_id] = entry
         self._left -= entry.size
         while self._left < 0:

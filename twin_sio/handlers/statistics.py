@@ -37,15 +37,15 @@ class Statistician:
         self._keeper = keeper
         self._clock = clock
         self._weights = weights
-        self._shared = Shared(self._read, lambda _: 1)
+        self._shared = Shared(self._read, lambda read: read[1])
 
     async def read(self, user_id: str) -> Json:
         """The user's statistics as of now."""
-        return await self._shared.get(user_id, await self._profiles.stamp(user_id))
+        return (await self._shared.get(user_id, await self._profiles.stamp(user_id)))[0]
 
-    async def _read(self, user_id: str) -> Json:
-        counts = await self._count(user_id)
-        return {"as_of": iso(self._clock()), **report(counts)}
+    async def _read(self, user_id: str) -> tuple[Json, int]:
+        counts, pieces = await self._count(user_id)
+        return {"as_of": iso(self._clock()), **report(counts)}, pieces
 
     def forget(self, user_id: str) -> None:
         """Hold nothing of this user in memory."""
@@ -69,7 +69,8 @@ class Statistician:
         told = {name: value for name, value in report(everybody(total)).items() if name != "time_to_apply_s"}
         return {**told, "applied_within_s": {f"{row['bound_s']:g}": row["count"] for row in total.get("within", ())}}
 
-    async def _count(self, user_id: str) -> Tally:
+    async def _count(self, user_id: str) -> tuple[Tally, int]:
+        """The user's counts, which are stored, and how many pieces of evidence there are."""
         began = self._clock()
         epoch = await self._personal.epoch(user_id)
         stamp = await self._profiles.stamp(user_id)  # first: what is written from here on makes the user due again
@@ -78,7 +79,7 @@ class Statistician:
         if evidence or answers.count:
             with suppress(TooLate):
                 await self._statistics.put(user_id, began, _stored(counts), answers, stamp, epoch)
-        return counts
+        return counts, len(evidence)
 
     def _tallied(self, user_id: str, evidence: Sequence[Evidence], answers: Answers, at: datetime) -> Tally:
         traits = score(user_id, evidence, at, self._weights)
