@@ -45,9 +45,18 @@ def token_of(user: str) -> str:
 class Process(Child):
     """A Python module as a process; `port` is what its first line said."""
 
-    def __init__(self, module: str, folder: Path, env: dict[str, str] | None = None, *args: str) -> None:
+    def __init__(
+        self,
+        module: str,
+        folder: Path,
+        env: dict[str, str] | None = None,
+        *args: str,
+        python: Path = Path(sys.executable),
+    ) -> None:
         log = folder / f"{module}-{id(self):x}.log"
-        super().__init__(module, [sys.executable, "-m", module, *args], log=log, env=env)
+        # -P with another environment's Python: the installed package, and not the one in this folder.
+        safe = [] if str(python) == sys.executable else ["-P"]
+        super().__init__(module, [str(python), *safe, "-m", module, *args], log=log, env=env)
         self._log = log
         self.port = 0
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from tests.conftest import eventually
+from tests.processes import Process, environment, started, token_of
+from tests.scripted_model import ScriptedModel
+from twin_sio.client import TwinClient
+from twin_sio.local import Mongod, RedisServer
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_twin_sio_up_becomes_the_installed_server_whatever_lies_in_the_folder(tmp_path: Path) -> None:
@@ -19,3 +30,26 @@ def test_twin_sio_up_becomes_the_installed_server_whatever_lies_in_the_folder(tm
     )
     assert done.returncode == 2
     assert done.stderr.startswith("TWIN_MONGODB_URL is not set")
+
+
+@pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
+async def test_the_declared_bounds_are_true(
+    resolution: str, tmp_path: Path, mongod: Mongod, redis_server: RedisServer, model: ScriptedModel
+) -> None:
+    """Without a constraints file: the oldest and the newest packages that setup.cfg allows install, and serve."""
+    venv, uv = tmp_path / "venv", (sys.executable, "-m", "uv", "--quiet")
+    for command in (
+        (*uv, "venv", "--python", sys.executable, str(venv)),
+        (*uv, "pip", "install", "--python", str(venv), "--resolution", resolution, str(ROOT)),
+    ):
+        done = await asyncio.to_thread(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    variables = environment(mongod.url, redis_server.url, model.base_url, TWIN_MONGODB_DATABASE=resolution)
+    server = Process("server", tmp_path, variables, python=venv / "bin" / "python")
+    await started(server)
+    try:
+        await eventually(server.is_ready, 20)
+        async with TwinClient(server.url, token_of("ada")) as client:
+            assert (await client.ask("hello")).text == model.answer_to("hello")
+    finally:
+        await asyncio.to_thread(server.stop, 5.0)
