@@ -15,7 +15,7 @@ from arq.connections import ArqRedis
 from twin_sio.app import Core, configure_logs, core, probed, traces
 from twin_sio.config import ConfigError, Settings
 from twin_sio.errors import StorageUnavailable
-from twin_sio.jobs import QUEUE, TRIES, correct, count, learn, project, remember, sweep
+from twin_sio.jobs import QUEUE, SERIALIZERS, TRIES, correct, count, learn, project, remember, sweep
 from twin_sio.metrics import WorkerMetrics
 from twin_sio.redis_pool import FAILURES, TAG, pool
 
@@ -98,7 +98,10 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
             for name, job, second in (("sweep", sweep, _SWEEP_SECONDS), ("count", count, _COUNT_SECOND))
         ],
         "queue_name": QUEUE,
-        "redis_pool": ArqRedis(connection_pool=pool(settings.redis_url, timeout_s=_HANGS_S), default_queue_name=QUEUE),
+        "redis_pool": ArqRedis(
+            connection_pool=pool(settings.redis_url, timeout_s=_HANGS_S), default_queue_name=QUEUE, **SERIALIZERS
+        ),
+        **SERIALIZERS,
         "on_startup": on_startup,
         "on_shutdown": on_shutdown,
         "job_timeout": settings.job_timeout_s,

@@ -79,6 +79,15 @@ async def test_an_expired_token_is_expired() -> None:
     assert await refusal(signed({"sub": "ada", "exp": 1})) == "auth_expired"
 
 
+def signed_text(claims: str, secret: str = SECRET) -> str:
+    """A token over this very text, by the secret."""
+    parts = ".".join(
+        base64.urlsafe_b64encode(one).rstrip(b"=").decode() for one in (b'{"alg":"HS256"}', claims.encode())
+    )
+    digest = hmac.digest(secret.encode(), parts.encode(), "sha256")
+    return f"{parts}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+
+
 def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
     parts = [base64.urlsafe_b64encode(json.dumps(one).encode()).rstrip(b"=").decode() for one in (header, claims)]
     return ".".join([*parts, ""])
@@ -122,6 +131,14 @@ def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
             ]
         ),
         unsigned({"alg": "HS256", "crit": ["exp"]}, GOOD),
+        signed(GOOD, crit=["exp"]),
+        signed(GOOD, crit=["b64"], b64=False),
+        signed_text('{"sub": "ada", "exp": 1e999}'),
+        signed_text('{"sub": "ada", "exp": NaN}'),
+        signed_text('{"sub": "ada", "exp": 4102444800, "nbf": 1e999}'),
+        signed_text('{"sub": "ada", "exp": 4102444800, "iat": -1e999}'),
+        signed_text('{"sub": "ada", "exp": 4102444800, "deep": ' + "[" * 5000 + "]" * 5000 + "}"),
+        base64.urlsafe_b64encode(b'{"alg": "HS256", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}").decode() + ".e30.x",
         unsigned({"alg": "HS256", "jwk": {"kty": "oct", "k": "AAAA"}}, GOOD),
         unsigned({"alg": "HS256", "kid": 7}, GOOD),
     ],

@@ -21,7 +21,7 @@ from twin_sio.redis_pool import client
 from twin_sio.store import GraphUnavailable, mongo
 from twin_sio.store.fence import Fence
 from twin_sio.store.keys import load_ids
-from twin_sio.store.redis import RedisRevocations
+from twin_sio.store.revocations import StoredRevocations
 
 _EVERYBODY = 10_000_000
 
@@ -38,13 +38,16 @@ async def reseal(settings: Settings) -> int:
 async def revoke(settings: Settings, user: str | None, token: str | None, for_s: int) -> int:
     """Let a user's tokens so far, or one token, count no longer, on every instance within five seconds."""
     redis = client(settings.redis_url)
+    database, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
     try:
-        revocations = RedisRevocations(redis, lambda: True)
+        ids = await load_ids(db, sealer_of(settings))
+        revocations = StoredRevocations(redis, db, ids, now, lambda: True)
         if user is not None:
             await revocations.revoke_user(user, now(), for_s)
         if token is not None:
             await revocations.revoke_token(token, for_s)
     finally:
+        database.close()
         await redis.aclose()
     return (user is not None) + (token is not None)
 
@@ -113,11 +116,11 @@ def main() -> int:
         settings = Settings.from_environment()
         if asked.command in ("revoke", "statistics") and not settings.redis_url:
             raise ConfigError("TWIN_REDIS_URL is not set: say which Redis.")
+        if not settings.mongodb_url:
+            raise ConfigError("TWIN_MONGODB_URL is not set: say which database.")
         if asked.command == "revoke":
             print(f"{asyncio.run(revoke(settings, asked.user, asked.token, asked.for_s))} revoked")
             return 0
-        if not settings.mongodb_url:
-            raise ConfigError("TWIN_MONGODB_URL is not set: say which database.")
         if asked.command == "graph-rebuild":
             print(f"{asyncio.run(rebuild(settings, asked.user))} facts held")
             return 0

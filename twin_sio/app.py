@@ -68,7 +68,8 @@ from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.keys import load_ids
 from twin_sio.store.limits import RedisQuotas
 from twin_sio.store.migrations import MongoMigrations
-from twin_sio.store.redis import RedisPresence, RedisRevocations, RedisTickets
+from twin_sio.store.redis import RedisPresence, RedisTickets
+from twin_sio.store.revocations import StoredRevocations
 from twin_sio.store.sealing import Sealer
 from twin_sio.watchdog import Watchdog
 
@@ -475,6 +476,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             frames_per_second=4 * settings.limit_events_per_second,
         )
         shared = _doors(settings, parts)
+        stack.push_async_callback(shared.revocations.close)
         gateway = _gateway(settings, parts, shared, sockets)
         gateway.start()
         stack.push_async_callback(gateway.stop)
@@ -576,13 +578,13 @@ class _Doors:
     """What every door of the service needs: sockets and HTTP."""
 
     authenticator: Authenticator
-    revocations: RedisRevocations
+    revocations: StoredRevocations
     peers: Peers
 
 
 def _doors(settings: Settings, parts: Core) -> _Doors:
     channels = parts.delivery.channels
-    revocations = RedisRevocations(channels.redis, lambda: channels.healthy)
+    revocations = StoredRevocations(channels.redis, parts.db, parts.fence.ids, clock.now, lambda: channels.healthy)
     return _Doors(
         Authenticator(
             _keys(settings),
@@ -698,6 +700,8 @@ def _control(gateway: Gateway, parts: Core) -> Callable[[dict[str, Any]], None]:
 async def serve(settings: Settings, say: Say) -> int:
     """Run until a signal: in dev with what has no URL embedded, the worker included. Returns the exit code."""
     configure_logs(settings.log_level, for_people=settings.is_dev)
+    if settings.signs_for_everybody and (settings.mongodb_url or settings.redis_url):
+        log.warning("development_secret_counts", meaning="anybody can sign a token for any user: set TWIN_JWT_SECRET")
     raise_descriptor_limit()
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[signal.Signals] = loop.create_future()

@@ -13,10 +13,13 @@ import orjson
 from jose import jwk, jws, jwt
 from jose.exceptions import ExpiredSignatureError, JOSEError, JWSError
 
-from twin_sio.clock import monotonic
+from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Identity
 from twin_sio.errors import Refused
 from twin_sio.store import Revocations
+
+_UNREADABLE = (JOSEError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError)
+"""What the library raises over tokens that somebody has made up: numbers without an end, claims nested too deep."""
 
 _TOKEN_MAX = 16_384
 _USER_MAX = 255
@@ -105,7 +108,9 @@ class Authenticator:
         leeway_s: int,
         default_scopes: tuple[str, ...],
         revocations: Revocations,
+        clock: Clock = now,
     ) -> None:
+        self._clock = clock
         self._keys = keys
         self._revocations = revocations
         self._algorithms = list(algorithms)
@@ -125,15 +130,25 @@ class Authenticator:
             kid = header.get("kid")
             if header.get("alg") not in self._algorithms or not isinstance(kid, str | None):
                 raise auth_invalid()
+            if "crit" in header:  # what has to be understood, or the token refused: we understand none of it
+                raise auth_invalid()
             claims = self._claims(token, await self._keys.get(kid))
         except ExpiredSignatureError:
             raise auth_expired() from None
-        except (JOSEError, ValueError, TypeError, AttributeError, KeyError):
+        except _UNREADABLE:
             raise auth_invalid() from None
         identity = self._identity(claims)
         if any(await self._revocations.revoked([identity])):
             raise auth_invalid()
         return identity
+
+    async def recheck(self, identity: Identity) -> None:
+        """An identity that was checked before, and is shown again in another form, still has to count: raises `Refused`
+        where its token has ended or was revoked since."""
+        if (self._clock() - identity.expires_at).total_seconds() >= self._leeway_s:
+            raise auth_expired()
+        if any(await self._revocations.revoked([identity])):
+            raise auth_invalid()
 
     def _claims(self, token: str, keys: Any) -> Mapping[str, Any]:
         candidates = keys if isinstance(keys, tuple) else (keys,)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +18,8 @@ from twin_sio.peers import Peers
 DEV_SECRET = "development-only-secret-never-in-production"  # noqa: S105 - known to all, refused in production
 
 SECRET_MIN_BYTES = 32
+_SHARED = frozenset({"HS256", "HS384", "HS512"})
+_LOGIN = re.compile(r"(?<=://)[^/?#\s]*@|(?<=\?)[^#\s]+")
 
 
 def set_variable(name: str, value: str) -> None:
@@ -39,6 +43,11 @@ def variables(**given: str) -> Iterator[None]:
 
 class ConfigError(Exception):
     """The environment cannot be served; the text names the variable and is safe to print."""
+
+
+def _without_login(text: str) -> str:
+    """A URL without what stands before its host and after its path."""
+    return _LOGIN.sub(lambda found: "***@" if found.group().endswith("@") else "***", text) if "://" in text else text
 
 
 def _words(value: object) -> object:
@@ -271,7 +280,31 @@ class Settings(BaseSettings):
     @property
     def previous_secrets(self) -> tuple[str, ...]:
         """The secrets that still count."""
-        return tuple(one for one in self.jwt_previous_secrets.get_secret_value().split(",") if one)
+        parts = (one.strip() for one in self.jwt_previous_secrets.get_secret_value().split(","))
+        return tuple(one for one in parts if one)
+
+    @property
+    def signs_for_everybody(self) -> bool:
+        """Whether a secret counts that is known to all, or short enough to be guessed."""
+        if not set(self.jwt_algorithms) & _SHARED:
+            return False
+        secrets = (self.jwt_secret.get_secret_value(), *self.previous_secrets)
+        return any(one == DEV_SECRET or len(one.encode()) < SECRET_MIN_BYTES for one in secrets)
+
+    @property
+    def is_for_this_machine_alone(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.trusted_proxies:
+            return False
+        try:
+            return ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The fields, without the passwords of URLs."""
+        for name, value in super().__repr_args__():
+            yield name, _without_login(value) if isinstance(value, str) else value
 
     @property
     def is_dev(self) -> bool:
@@ -292,7 +325,7 @@ class Settings(BaseSettings):
     def check(self) -> None:
         """Raise `ConfigError` where production would start on a missing URL or a secret that everybody knows."""
         algorithms = set(self.jwt_algorithms)
-        shared = {"HS256", "HS384", "HS512"}
+        shared = _SHARED
         if not algorithms or (algorithms & shared and algorithms - shared):
             raise ConfigError("TWIN_JWT_ALGORITHMS must name algorithms of one family: HS256, or RS256 / ES256.")
         if not algorithms & shared and not self.jwt_jwks_url:
@@ -308,7 +341,18 @@ class Settings(BaseSettings):
         if not self.score_tentative <= self.score_demote <= self.score_apply:
             raise ConfigError("TWIN_SCORE_TENTATIVE, TWIN_SCORE_DEMOTE and TWIN_SCORE_APPLY must rise in this order.")
         if self.is_dev:
+            if self.signs_for_everybody and not self.is_for_this_machine_alone:
+                raise ConfigError(
+                    "TWIN_JWT_SECRET is the development secret, or shorter than 32 bytes: anybody can be anybody. "
+                    "A server that others can reach (TWIN_HOST, TWIN_TRUSTED_PROXIES) needs one of its own. "
+                    "In production set TWIN_ENV=production, too."
+                )
             return
+        if not algorithms & shared and not (self.jwt_issuer and self.jwt_audience):
+            raise ConfigError(
+                "TWIN_JWT_ISSUER and TWIN_JWT_AUDIENCE are needed beside TWIN_JWT_JWKS_URL: "
+                "the key set signs tokens for other services, too."
+            )
         for name, value in (("TWIN_MONGODB_URL", self.mongodb_url), ("TWIN_REDIS_URL", self.redis_url)):
             if not value:
                 raise ConfigError(f"{name} is not set: production runs no embedded engines.")

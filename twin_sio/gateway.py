@@ -230,6 +230,8 @@ class Gateway:
         self.refuse_while_draining()
         await self._limits.knock(self._peers.of(knock.request))
         try:
+            if knock.identity is not None:
+                await self._authenticator.recheck(knock.identity)
             identity = knock.identity or await self._authenticator.identify(token_of(knock.auth) or knock.token)
             sent = parse_auth(knock.auth)
         except InvalidMessage as error:

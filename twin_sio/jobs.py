@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import orjson
 import structlog
 from arq import Retry
 from arq.connections import ArqRedis
@@ -42,11 +43,34 @@ _COUNTED_AT_ONCE = 500
 _PROJECTED = 200  # users at a time
 
 
+def packed(job: Mapping[str, Any]) -> bytes:
+    """A job as the queue holds it: JSON, since whoever can write to Redis must not have code run by what he writes."""
+    return orjson.dumps(job, default=lambda value: type(value).__name__)
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """What `packed` has made; raises `ValueError` for all else. A job of an earlier version (a pickle) is dropped with
+    it: the sweep finds what was to be done."""
+    try:
+        job = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise ValueError("No job.") from None
+    match job:
+        case {"t": int() | None, "f": str(), "a": [*args], "k": {**named}, "et": int()} if all(
+            isinstance(one, str) for one in (*args, *named.values())
+        ):
+            return {**job, "a": tuple(args)}
+    raise ValueError("No job.")
+
+
+SERIALIZERS: Mapping[str, Any] = {"job_serializer": packed, "job_deserializer": unpacked}
+
+
 class Queue:
     """Enqueues. What Redis does not take is found by the sweep, in the turns themselves."""
 
     def __init__(self, redis: Redis, clock: Clock, healthy: Callable[[], bool]) -> None:
-        self._redis = ArqRedis(redis.connection_pool, default_queue_name=QUEUE)
+        self._redis = ArqRedis(redis.connection_pool, default_queue_name=QUEUE, **SERIALIZERS)
         self._clock = clock
         self._healthy = healthy
 

@@ -169,7 +169,15 @@ class RawDoor:
     def _is_from_here(self, request: web.Request) -> bool:
         """Whether a browser's page may connect; what is no browser sends no Origin."""
         origin = request.headers.get("Origin")
-        return origin is None or origin in self._origins or origin.partition("://")[2] == request.host
+        if origin is None or origin in self._origins:
+            return True
+        scheme, _, host = origin.partition("://")
+        if host != request.host or scheme not in ("http", "https"):
+            return False
+        # Whoever can change a page on its way must not come in through one that is not encrypted. A page cannot set
+        # this header itself; a proxy without it leaves the question open.
+        proxied = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
+        return scheme == "https" or (proxied or request.scheme) != "https"
 
     async def _talk(self, sid: str, socket: web.WebSocketResponse, request: web.Request) -> None:
         line = RawLine(socket, request.transport)

@@ -545,7 +545,7 @@ class Revocations(Protocol):
         ...
 
     async def revoked(self, identities: Sequence[Identity]) -> Sequence[bool]:
-        """Which of them count no longer. All are good while Redis is away: tokens still end by themselves."""
+        """Which of them count no longer. Whatever Redis has forgotten: all are good only while no store answers."""
         ...
 
 

@@ -138,6 +138,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     ],
     "evidence": [IndexModel([("user_id", ASCENDING), ("observed_at", ASCENDING)], name="user")],
     "profiles": [IndexModel([("counted_at", ASCENDING)], name="counted")],
+    "revocations": [IndexModel([("ends_at", ASCENDING)], name="end", expireAfterSeconds=0)],
     "statistics": [IndexModel([("user_id", ASCENDING)], name="user", unique=True, sparse=True)],
     "outbox": [
         IndexModel([("user_id", ASCENDING), ("at", ASCENDING), ("version", ASCENDING)], name="oldest"),

@@ -1,4 +1,4 @@
-"""Presence, revocations and tickets in Redis: what may be lost. With Redis away nobody is known there."""
+"""Presence and tickets in Redis: what may be lost. With Redis away nobody is known there."""
 
 from __future__ import annotations
 
@@ -112,35 +112,6 @@ class RedisPresence:
         return sorted((one for one in live if one.at >= oldest), key=lambda one: one.session_id)
 
 
-class RedisRevocations:
-    """A key per user (the time up to which tokens are revoked) and per token; both end by themselves."""
-
-    def __init__(self, redis: Redis, healthy: Callable[[], bool]) -> None:
-        self._redis = redis
-        self._healthy = healthy
-
-    async def revoke_user(self, user_id: str, at: datetime, for_s: int) -> None:
-        await self._redis.set(_revoked_user(user_id), at.timestamp(), ex=for_s)
-
-    async def revoke_token(self, token_id: str, for_s: int) -> None:
-        await self._redis.set(_revoked_token(token_id), 1, ex=for_s)
-
-    async def revoked(self, identities: Sequence[Identity]) -> Sequence[bool]:
-        if not identities or not self._healthy():
-            return [False] * len(identities)
-        keys = [_revoked_user(one.user_id) for one in identities]
-        keys += [_revoked_token(one.token_id or "") for one in identities]
-        try:
-            found = await self._redis.mget(keys)
-        except FAILURES:
-            return [False] * len(identities)
-        users, tokens = found[: len(identities)], found[len(identities) :]
-        return [
-            token is not None or (user is not None and _issued(one) <= float(user))
-            for one, user, token in zip(identities, users, tokens, strict=True)
-        ]
-
-
 class RedisTickets:
     """A key per ticket, named by its hash, so that whoever reads Redis cannot come in with it."""
 
@@ -187,18 +158,6 @@ def _identity(claims: dict[str, Any]) -> Identity:
         datetime.fromtimestamp(issued, UTC) if issued is not None else None,
         claims["token_id"],
     )
-
-
-def _issued(identity: Identity) -> float:
-    return identity.issued_at.timestamp() if identity.issued_at is not None else 0.0
-
-
-def _revoked_user(user_id: str) -> str:
-    return f"{TAG}:revoked:user:{user_id}"
-
-
-def _revoked_token(token_id: str) -> str:
-    return f"{TAG}:revoked:token:{token_id}"
 
 
 def _key(user_id: str) -> str:

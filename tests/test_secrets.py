@@ -1,0 +1,148 @@
+"""Secrets that everybody knows, passwords in what is printed, and jobs that are data and no code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from arq.connections import ArqRedis
+from arq.constants import job_key_prefix
+from pydantic import SecretStr
+
+from tests.conftest import eventually, working
+from tests.processes import Process
+from twin_sio.clock import now
+from twin_sio.config import DEV_SECRET, ConfigError, Settings
+from twin_sio.jobs import QUEUE, packed, unpacked
+from twin_sio.redis_pool import client
+
+OWN = "a secret of one's own that has more than thirty-two bytes"
+DEPLOY = Path(__file__).parents[1] / "deploy"
+
+
+def settings_of(**more: Any) -> Settings:
+    return Settings(**{"env": "dev", **more})
+
+
+@pytest.mark.parametrize(
+    "open_to_others",
+    [
+        {"host": "0.0.0.0"},
+        {"host": "::"},
+        {"host": "10.1.2.3"},
+        {"host": "chat.example"},
+        {"host": "0.0.0.0", "mongodb_url": "mongodb://db", "redis_url": "redis://r", "openai_base_url": "http://m"},
+        {"host": "127.0.0.1", "trusted_proxies": "127.0.0.1"},
+        {"host": "0.0.0.0", "jwt_secret": "short"},
+        {"host": "0.0.0.0", "jwt_secret": OWN, "jwt_previous_secrets": f" {DEV_SECRET} "},
+    ],
+)
+def test_a_secret_that_all_know_is_refused_where_others_can_reach_the_server(open_to_others: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="TWIN_JWT_SECRET"):
+        settings_of(**open_to_others).check()
+
+
+@pytest.mark.parametrize(
+    "closed",
+    [{}, {"host": "localhost"}, {"host": "::1"}, {"host": "127.0.0.2"}, {"host": "0.0.0.0", "jwt_secret": OWN}],
+)
+def test_a_developers_machine_and_a_secret_of_ones_own_start(closed: dict[str, Any]) -> None:
+    settings_of(**closed).check()
+
+
+async def test_a_server_that_is_told_nothing_but_its_address_does_not_start(folder: Path) -> None:
+    environment = {"TWIN_HOST": "0.0.0.0", "PORT": "0", "TWIN_MONGODB_URL": "mongodb://nowhere", "TWIN_ENV": "dev"}
+    process = Process("server", folder, environment)
+    process.start()
+    assert await process.wait() == 2
+    assert "TWIN_JWT_SECRET" in process.printed()
+    assert DEV_SECRET not in process.printed()
+
+
+def test_a_key_set_of_many_services_takes_an_issuer_and_an_audience() -> None:
+    engines = {"mongodb_url": "mongodb://db", "redis_url": "redis://r", "openai_base_url": "http://m"}
+    keys = {"env": "production", **engines, "jwt_algorithms": "RS256", "jwt_jwks_url": "https://issuer/jwks"}
+    for missing in ({}, {"jwt_issuer": "main"}, {"jwt_audience": "twin"}):
+        with pytest.raises(ConfigError, match="TWIN_JWT_ISSUER"):
+            settings_of(**keys, **missing).check()
+    settings_of(**keys, jwt_issuer="main", jwt_audience="twin").check()
+
+
+def test_blanks_around_a_previous_secret_are_no_part_of_it() -> None:
+    assert settings_of(jwt_previous_secrets=SecretStr(f" {OWN} , {OWN}x\n, ")).previous_secrets == (OWN, f"{OWN}x")
+
+
+def test_no_password_of_a_url_is_shown() -> None:
+    settings = settings_of(
+        mongodb_url="mongodb://ada:hunter2@db:27017/?password=hunter3&replicaSet=r",
+        redis_url="redis+sentinel://:hunter4@one:1,two:2/0?master=m",
+        graph_url="falkor://u:hunter5@graph",
+        embeddings_url="https://hunter6@embed/v1",
+        otlp_endpoint="https://otel/v1?api-key=hunter7",
+        jwt_secret="hunter8",
+    )
+    assert settings.mongodb_url.startswith("mongodb://ada:hunter2@")  # the value itself is whole
+    for shown in (repr(settings), str(settings), f"{settings!r}"):
+        assert "hunter" not in shown
+        assert "@db:27017" in shown
+
+
+class Armed:
+    """What runs code where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_a_job_is_json_and_nothing_else_is_taken() -> None:
+    job = {"t": None, "f": "learn", "a": ("ada", "m1"), "k": {"trace": "x"}, "et": 1}
+    assert unpacked(packed(job)) == job
+    wrong: list[bytes] = [
+        pickle.dumps(job),
+        b"[]",
+        b"{}",
+        b'{"t":null,"f":"learn","a":[1],"k":{},"et":1}',
+        b'{"t":null,"f":["os"],"a":[],"k":{},"et":1}',
+        b'{"t":null,"f":"learn","a":[],"k":{"trace":{}},"et":1}',
+    ]
+    for data in wrong:
+        with pytest.raises(ValueError, match="No job"):
+            unpacked(data)
+
+
+async def test_a_pickled_job_is_dropped_and_runs_nothing(settings: Settings, folder: Path) -> None:
+    redis = client(settings.redis_url)
+    queue = ArqRedis(redis.connection_pool, default_queue_name=QUEUE)
+    touched, name = folder / "touched", f"pickled-{folder.name}"
+    armed = {"t": 1, "f": "learn", "a": (Armed(touched),), "k": {}, "et": 1}
+    try:
+        async with working(settings):
+            await redis.set(job_key_prefix + name, pickle.dumps(armed), ex=60)
+            await redis.zadd(QUEUE, {name: now().timestamp() * 1000})
+            await eventually(lambda: _is_gone(redis, name))
+        assert not touched.exists()
+    finally:
+        await queue.aclose()
+        await redis.aclose()
+
+
+async def _is_gone(redis: Any, name: str) -> bool:
+    return await redis.zscore(QUEUE, name) is None and not await redis.exists(job_key_prefix + name)
+
+
+def test_every_redis_that_we_ship_has_a_password_and_no_disk() -> None:
+    services = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text())["services"]
+    command = " ".join(services["redis"]["command"])
+    assert "--requirepass" in command
+    assert "--appendonly no" in command
+    for name, one in services.items():
+        if one["image"] == "twin-sio":
+            assert one["environment"]["TWIN_REDIS_URL"].startswith("redis://:${TWIN_REDIS_PASSWORD"), name
+    for path in [DEPLOY / "kubernetes" / "twin-sio.yaml", *(DEPLOY / "systemd").iterdir()]:
+        assert "redis://:" in path.read_text(), path.name
