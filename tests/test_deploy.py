@@ -170,7 +170,7 @@ async def test_who_is_at_a_server_that_drains_comes_back_at_another_and_gets_the
     async with TwinClient(behind.url, token_of(user), on_envelope=at.note) as client:
         await client.send(f"long {user}", message_id="m-1")
         await client.until(lambda state: state.last_seq >= 1)
-        (server,) = [one for one in servers if await _connections(one)]
+        (server,) = await eventually(lambda: _connected(servers))  # a metric may be 50 ms old
         server._signal(signal.SIGTERM)
         answer = await client.answer("m-1", timeout=20)
         assert answer.status == "complete"
@@ -185,6 +185,10 @@ async def _connections(server: Process) -> float:
     async with aiohttp.ClientSession() as http, http.get(f"{server.url}/metrics") as response:
         found = re.search(r"^twin_connections (\S+)$", await response.text(), re.MULTILINE)
     return float(found.group(1)) if found else 0.0
+
+
+async def _connected(servers: list[Process]) -> list[Process]:
+    return [one for one in servers if await _connections(one)]
 
 
 async def _all_left(servers: list[Process]) -> bool:
