@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import settings_for, token_of, url_of
+from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.app import service
 from twin_sio.budgets import CONNECTION_WAITING_BYTES, USER_WAITING_BYTES, Budgets
-from twin_sio.clock import new_id
+from twin_sio.clock import new_id, now
 from twin_sio.errors import InvalidMessage, TooLarge
 from twin_sio.local import Mongod, RedisServer
-from twin_sio.protocol import AUTH_MAX_BYTES, CLIENT_EVENTS, ENVELOPE_MAX_BYTES, SMALL_MAX_BYTES, parse
+from twin_sio.protocol import AUTH_MAX_BYTES, CLIENT_EVENTS, ENVELOPE_MAX_BYTES, SMALL_MAX_BYTES, Outgoing, parse
 
 Make = Callable[..., Any]
 
@@ -147,6 +147,41 @@ def test_one_event_may_always_wait_and_no_user_has_more_than_their_bytes() -> No
     for held in here:
         budgets.done("ada", held)
     assert budgets.waiting("ada") == 0
+
+
+# -- what is held ----------------------------------------------------------------------------------------------------
+
+
+async def test_no_user_holds_more_than_a_few_connections_may(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
+) -> None:
+    """Sixteen devices that do not read, each under its own bound."""
+    hard = 1024 * 1024
+    settings = settings_for(
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        slow_soft_bytes=hard - 200_000,
+        slow_hard_bytes=hard,
+        slow_stuck_s=600,
+    )
+    async with service(settings) as one, AsyncExitStack() as stack:
+        raws = [await stack.enter_async_context(RawSocket(url_of(one), token_of(user))) for _ in range(16)]
+        other = await stack.enter_async_context(RawSocket(url_of(one), token_of(f"{user}-other")))
+        for raw in raws:
+            raw._reader.cancel()
+            raw._ws._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+        delivery, server = one._parts.delivery, one._sockets
+        large = Outgoing("presence", {"text": "x" * 100_000}, "m", now())
+
+        def fill() -> bool:
+            delivery.to_user(user, large)
+            return delivery.slow_aborts > 0
+
+        await eventually(fill, 60)
+        await eventually(lambda: server.held_by_all <= 4 * hard + hard // 2)
+        assert 0 < delivery.slow_aborts < 16
+        assert (await other.ask("heartbeat", {}))["type"] == "heartbeat_ack"
 
 
 # -- sessions --------------------------------------------------------------------------------------------------------

@@ -42,6 +42,9 @@ _GENERATION_TTL_S = 600
 _ANSWERED_MAX = 500
 _OVER_MAX = 32
 _STAMP_S = 0.001
+_USER_ROOM = "user:"
+_HARD_OF_USER = 4
+"""So many times the bytes of one connection are held for all connections of a user together."""
 
 ReadLog = Callable[[str, int, int], Awaitable[Sequence[Event]]]
 ReadHeads = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
@@ -49,7 +52,7 @@ ReadHeads = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
 
 def room(user_id: str) -> str:
     """The Socket.IO room of all of a user's sessions."""
-    return f"user:{user_id}"
+    return f"{_USER_ROOM}{user_id}"
 
 
 def _channel(user_id: str) -> str:
@@ -322,6 +325,20 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             await asyncio.sleep(min(0.5, self._stuck_s / 4))
             for sid in self.server.stuck(self._stuck_s):
                 self._cut(sid)
+            for sid in self._over_their_users_bound(self.server.backlog()):
+                self._cut(sid)
+
+    def _over_their_users_bound(self, backlog: Mapping[str, int]) -> list[str]:
+        """Who is to go, so that no user holds more of this instance's memory than a few connections may. Those who
+        hold most go first."""
+        held: dict[str, int] = {}
+        over = []
+        for sid in sorted(backlog, key=lambda one: backlog[one]):
+            user = next((name for name in self._rooms_of.get(sid, ()) if name.startswith(_USER_ROOM)), sid)
+            held[user] = held.get(user, 0) + backlog[sid]
+            if held[user] > _HARD_OF_USER * self._hard:
+                over.append(sid)
+        return over
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 

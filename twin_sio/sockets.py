@@ -420,6 +420,13 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         lines = [sid for sid, line in self.lines.items() if line.held()[1] > still_s]
         return [*(sid for sid in known if sid is not None), *lines]
 
+    def backlog(self) -> dict[str, int]:
+        """Bytes held, by connection, for those whose queue is not empty."""
+        sockets = [one for one in self.eio.sockets.values() if one.queue.held]
+        known = {self.manager.sid_from_eio_sid(one.sid, NAMESPACE): _held(one) for one in sockets}
+        lines = {sid: held for sid, line in self.lines.items() if (held := line.held()[0])}
+        return {**{sid: held for sid, held in known.items() if sid is not None}, **lines}
+
     @property
     def sockets(self) -> int:
         """Engine.IO sockets of this instance, whether let in or not."""
