@@ -58,8 +58,8 @@ from twin_sio.logs import Libraries, without_texts
 from twin_sio.metrics import CONTENT_TYPE, CommonMetrics, Prices, ServerMetrics, Watched
 from twin_sio.peers import Peers
 from twin_sio.rawdoor import RawDoor
-from twin_sio.recent import Recent
 from twin_sio.rest import Rest
+from twin_sio.shared_work import SharedWork
 from twin_sio.sockets import SocketServer
 from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
@@ -394,9 +394,9 @@ class Service:
         self.connections = connections
         self.metrics = ServerMetrics(parts.watched, gateway, sockets, parts.load, parts.statistics)
         self.port = 0
-        # Asked for together, or again at once, they are made once.
-        self._ready = Recent(self._check_readiness)
-        self._shown = Recent(self.metrics.render)
+        # Asked for together they are made once.
+        self._ready = SharedWork(self._check_readiness)
+        self._shown = SharedWork(self.metrics.render)
 
     def routes(self) -> web.Application:
         """The HTTP side: sockets, probes, metrics, and in dev the chat page."""
@@ -543,7 +543,7 @@ async def probed(settings: Settings, metrics: CommonMetrics) -> AsyncIterator[No
     async def show(_: web.Request) -> web.Response:
         return web.Response(body=await shown(), headers={"Content-Type": CONTENT_TYPE})
 
-    shown = Recent(metrics.render)
+    shown = SharedWork(metrics.render)
     connections = Connections(Peers(settings.trusted_proxies), per_minute=settings.limit_connects_per_address)
     app = web.Application(middlewares=[guard(connections, lambda _: False)])
     app.router.add_routes([web.get("/healthz", healthz), web.get("/metrics", show)])
