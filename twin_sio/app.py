@@ -601,7 +601,7 @@ def _doors(settings: Settings, parts: Core) -> _Doors:
 
 
 def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketServer) -> Gateway:
-    context = HostContext(parts.contexts, parts.delivery, clock.now, clock.new_id)
+    context = HostContext(parts.contexts, parts.delivery, parts.limits, clock.now, clock.new_id)
     conversation = Conversation(
         messages=parts.messages,
         turns=parts.runner,
@@ -689,6 +689,7 @@ def _control(gateway: Gateway, parts: Core) -> Callable[[dict[str, Any]], None]:
         parts.statistician.forget(user_id)
         if parts.vectors is not None:
             parts.vectors.forget(user_id)
+        parts.keeper.forget(user_id)
         parts.delivery.on_erased(user_id)
         runner.on_erased(user_id)
         gateway.on_erased(user_id, epoch)

@@ -6,7 +6,8 @@ A route is one entry of a table: its check, its errors and its place in the Open
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,7 @@ from twin_sio.auth import Authenticator
 from twin_sio.clock import NewId, iso
 from twin_sio.domain import Identity
 from twin_sio.errors import Forbidden, Refused, ServiceError, StorageUnavailable
+from twin_sio.exports import Exports, NotRead, stream
 from twin_sio.handlers.erasure import Eraser
 from twin_sio.handlers.limits import Limits
 from twin_sio.handlers.profile import ProfileKeeper
@@ -264,6 +266,7 @@ class Rest:
         self._peers = peers
         self._personal = personal
         self._eraser = eraser
+        self._exports = Exports()
         self._tickets = tickets
         self._keeper = keeper
         self._statistician = statistician
@@ -330,22 +333,32 @@ class Rest:
         return _json({"ticket": await self._tickets.issue(identity), "expires_in_s": TICKET_S}, 200)
 
     async def _export(self, request: web.Request, identity: Identity) -> web.StreamResponse:
-        values = self._personal.export(identity.user_id)
-        first = await anext(values, None)  # an unreachable store is a 503, not a broken stream
-        response = web.StreamResponse(headers={"Content-Type": _JSON_LINES, "Cache-Control": "no-store"})
-        await response.prepare(request)
+        await self._limits.data(identity.user_id)
+        with self._exports.place(identity.user_id):
+            async with aclosing(self._personal.export(identity.user_id)) as values:
+                first = await anext(values, None)  # an unreachable store is a 503, not a broken stream
+                response = web.StreamResponse(headers={"Content-Type": _JSON_LINES, "Cache-Control": "no-store"})
+                await response.prepare(request)
+                try:
+                    await stream(request, response, self._exported(identity.user_id, first, values))
+                except NotRead:
+                    log.info("export_not_read")
+                return response
+
+    async def _exported(
+        self, user_id: str, first: Mapping[str, Any] | None, values: AsyncIterator[Mapping[str, Any]]
+    ) -> AsyncIterator[bytes]:
         lines = 0
         try:
             while first is not None:
-                await response.write(_line(first))
+                yield _line(first)
                 lines += 1
                 first = await anext(values, None)
         except StorageUnavailable as error:
-            await response.write(_line({"kind": "error", **error_payload(error)}))
-            return response
-        await response.write(_line({"kind": "end", "lines": lines}))
-        audit.info("exported", user=identity.user_id, lines=lines)
-        return response
+            yield _line({"kind": "error", **error_payload(error)})
+            return
+        yield _line({"kind": "end", "lines": lines})
+        audit.info("exported", user=user_id, lines=lines)
 
     async def _erase(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002
         await self._limits.data(identity.user_id)

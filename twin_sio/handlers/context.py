@@ -10,6 +10,7 @@ from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Json
 from twin_sio.errors import TooLarge
 from twin_sio.handlers import Answer, Delivery
+from twin_sio.handlers.limits import Limits
 from twin_sio.protocol import ContextUpdate, Incoming, Outgoing, merge_patch
 from twin_sio.store import Contexts
 
@@ -19,7 +20,8 @@ CONTEXT_MAX_BYTES = 16 * 1024
 class HostContext:
     """One context per session; the newest of a user's is the one the twin sees."""
 
-    def __init__(self, contexts: Contexts, delivery: Delivery, clock: Clock, new_id: NewId) -> None:
+    def __init__(self, contexts: Contexts, delivery: Delivery, limits: Limits, clock: Clock, new_id: NewId) -> None:
+        self._limits = limits
         self._contexts = contexts
         self._delivery = delivery
         self._clock = clock
@@ -30,6 +32,7 @@ class HostContext:
 
         The receipt says until when it is kept; merging nothing keeps it for as long again.
         """
+        await self._limits.write(caller.user_id)
         put = self._put if sent.payload.mode == "replace" else self.merge
         expires_at = await put(caller, sent.payload.context)
         self._delivery.to_others(caller, self._relayed(caller, sent))

@@ -112,9 +112,14 @@ class Conversation:
     async def feedback(self, caller: Caller, sent: Incoming[Feedback]) -> Answer:
         """Keep a rating of one of the twin's messages; the newest counts. The receipt names the traits that changed:
         of those that the answer used, and no others. A `correction` is learnt from in the background."""
-        about = await self._messages.get(caller.user_id, sent.payload.message_id)
+        about, known = await asyncio.gather(
+            self._messages.get(caller.user_id, sent.payload.message_id),
+            self._messages.get(caller.user_id, sent.required_id),
+        )
         if about is None or about.type != "twin_message":
             raise NotFound("There is no message of the twin with this id.")
+        if known is None:
+            await self._limits.write(caller.user_id)
         payload = sent.payload.model_dump(exclude_none=True)
         draft = self._draft(caller, sent, "feedback", payload, conversation_id=about.conversation_id)
         stored = await self._messages.append(draft)

@@ -5,7 +5,7 @@ Every method may raise `StorageUnavailable`; then nothing is promised to have be
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -378,7 +378,7 @@ class PersonalData(Protocol):
     the writer has died since.
     """
 
-    def export(self, user_id: str) -> AsyncIterator[Json]:
+    def export(self, user_id: str) -> AsyncGenerator[Json, None]:
         """Everything, one value after the other: `{kind, ...}`, kind `event`, `turn`, `context`, `evidence`, `profile`,
         `conversation`, `statistics`, `projection`. Values JSON can hold; times in ISO 8601. Holds few at a time."""
         ...

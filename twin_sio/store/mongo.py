@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
@@ -52,7 +52,7 @@ MESSAGES = ("user_message", "twin_message")
 UNFINISHED = ("queued", "running", "settled")
 _APPEND_TRIES = 200
 _CONTEXTS_MAX = 50
-_EXPORTED_AT_ONCE = 20  # documents: a batch of the driver's own choice holds 16 MiB
+_EXPORTED_AT_ONCE = 8  # documents: a batch of the driver's own choice holds 16 MiB
 _TITLE_CHARACTERS = 60
 _LEARN_WITHIN = timedelta(days=1)
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -1120,7 +1120,7 @@ class MongoPersonalData:
         self._users: AsyncIOMotorCollection[Doc] = db["users"]
         self._erasures: AsyncIOMotorCollection[Doc] = db["erasures"]
 
-    async def export(self, user_id: str) -> AsyncIterator[Json]:
+    async def export(self, user_id: str) -> AsyncGenerator[Json, None]:
         try:
             for kind, name in PERSONAL.items():
                 cursor = self._db[name].find(owner(name, user_id), _WITHOUT_VECTOR, batch_size=_EXPORTED_AT_ONCE)

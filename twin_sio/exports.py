@@ -1,0 +1,74 @@
+"""Answers that are streamed to whoever reads them, and let go where nobody does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+
+from twin_sio.clock import monotonic
+from twin_sio.errors import Overloaded, RateLimited
+
+AT_ONCE = 16
+"""Exports of an instance: each holds some documents and what is not sent of them, three MB at the most."""
+
+WRITE_S = 10.0
+"""That the client has to read a piece."""
+
+_PIECE = 64 * 1024
+_PATIENCE_S = 30.0
+_SLOWEST = 16 * 1024  # bytes a second, once the patience is over
+
+
+class NotRead(Exception):
+    """The client does not read, or not fast enough, or has gone."""
+
+
+class Exports:
+    """One at a time for each user of this instance, and so many in all."""
+
+    def __init__(self) -> None:
+        self._running: set[str] = set()
+
+    @contextmanager
+    def place(self, user_id: str) -> Iterator[None]:
+        """Hold one for the user; raises `RateLimited` or `Overloaded`. Who does not read gives it back in time."""
+        wait_ms = int(WRITE_S * 1000)
+        if user_id in self._running:
+            raise RateLimited("Another export is under way.", retry_after_ms=wait_ms)
+        if len(self._running) >= AT_ONCE:
+            raise Overloaded(retry_after_ms=wait_ms)
+        self._running.add(user_id)
+        try:
+            yield
+        finally:
+            self._running.discard(user_id)
+
+
+async def stream(request: web.Request, response: web.StreamResponse, lines: AsyncIterator[bytes]) -> None:
+    """Send all lines; raises `NotRead`, after the connection was cut. Holds one piece at a time."""
+    began, sent, piece = monotonic(), 0, bytearray()
+
+    async def send() -> None:
+        nonlocal sent
+        late_s = monotonic() - began - _PATIENCE_S
+        if late_s > 0 and sent < late_s * _SLOWEST:
+            raise TimeoutError
+        async with asyncio.timeout(WRITE_S):
+            await response.write(bytes(piece))
+        sent += len(piece)
+        piece.clear()
+
+    try:
+        async for line in lines:
+            piece += line
+            if len(piece) >= _PIECE:
+                await send()
+        if piece:
+            await send()
+    except (TimeoutError, ConnectionError):
+        if request.transport is not None:
+            request.transport.abort()
+        raise NotRead from None
