@@ -294,7 +294,7 @@ class Gateway:
         most = 2 * self._settings.knocks_per_minute
         address = self._peers.of(request)
         # A connect costs some milliseconds: a minute's worth of them is not for one moment.
-        is_open = not most or self._knocks.of(address, most / 60, min(most, max(20, most / 8))).take() is None
+        is_open = not most or self._knocks.of(address, most / 120, min(most, max(20, most / 8))).take() is None
         self._limits.hit["knocks"] += not is_open
         return is_open
 
