@@ -222,7 +222,7 @@ async def test_what_another_reading_of_the_message_said_is_not_said_again(server
         candidate(key="pets.has", value="two cats", kind="explicit", quote="I have two cats"),
     ]
     found = await kept(server, extractor, *told, text=text)
-    earlier = extractor.plain(replace(EXCHANGE, text=text))
+    earlier = await extractor.plain(replace(EXCHANGE, text=text))
     assert {p.value for p in earlier} == {"Munich", "black coffee"}
     assert [p.value for p in found] == ["Munich", "coffee", "two cats"]
     assert [p.value for p in extractor.unsaid(found, earlier)] == ["two cats"]

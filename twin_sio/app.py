@@ -29,6 +29,7 @@ from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extract import ModelExtractor, RulesExtractor
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
+from twin_sio.agent.reading import ProcessReader
 from twin_sio.agent.scoring import Weights
 from twin_sio.agent.scribe import ModelScribe
 from twin_sio.auth import Authenticator, Keys, KeySet, SharedSecrets
@@ -284,6 +285,8 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         trait_ids = TraitIds(ids.subject)
         keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids, limits)
         statistics = mongo.MongoStatistics(db, sealer, fence)
+        reader = ProcessReader()
+        stack.push_async_callback(reader.close)
         projector = None
         if facts is not None:
             projector = Projector(outbox, facts, profiles, clock.now, weights, trait_ids)
@@ -317,7 +320,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             statistician=Statistician(profiles, statistics, personal, keeper, clock.now, weights),
             projector=projector,
             model=model,
-            extractor=ModelExtractor(model) if settings.model_background else RulesExtractor(),
+            extractor=ModelExtractor(model, reader) if settings.model_background else RulesExtractor(reader),
             queue=queue,
             limits=limits,
             load=load,

@@ -278,7 +278,7 @@ async def _evidence(desk: Desk, exchange: Exchange) -> Sequence[Evidence]:
         with span("extract"):
             found = await desk.extractor.candidates(exchange)
     except ModelUnavailable:
-        plain = desk.extractor.plain(exchange)
+        plain = await desk.extractor.plain(exchange)
         await desk.keeper.learn(exchange.user_id, plain, in_response_to=exchange.message_id, epoch=exchange.epoch)
         raise
     held = await desk.profiles.evidence(exchange.user_id) if found else ()

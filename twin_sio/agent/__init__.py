@@ -124,8 +124,16 @@ class Agent(Protocol):
         ...
 
 
+class Unreadable(Exception):
+    """A text could not be parsed: `code` is `too_slow`, or the kind of what went wrong. It would be the same again."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 class Extractor(Protocol):
-    """Finds what an exchange shows of the user."""
+    """Finds what an exchange shows of the user. Raises `Unreadable`."""
 
     async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
         """Evidence from the user's own words only: every quote is a substring of `exchange.text`.
@@ -134,7 +142,7 @@ class Extractor(Protocol):
         """
         ...
 
-    def plain(self, exchange: Exchange) -> Sequence[Evidence]:
+    async def plain(self, exchange: Exchange) -> Sequence[Evidence]:
         """What can be read without a model: little, and sure."""
         ...
 

@@ -7,6 +7,7 @@ side: what may be a question, a daydream, a quotation, a joke or somebody else's
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -32,9 +33,11 @@ def _words(*alternatives: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{'|'.join(alternatives)})(?!\w)", re.IGNORECASE)
 
 
-_SENTENCE_END: Final = re.compile(r"(?:[.!?…]+[\"'”’»)]*(?=\s|$)|[。！？]|\n+|;)")
+# Runs of signs and of blanks are looked at from their beginning only: from each of their characters it would take the
+# square of their length.
+_SENTENCE_END: Final = re.compile(r"(?:(?<![.!?…])[.!?…]++[\"'”’»)]*+(?=\s|$)|[。！？]|\n+|;)")
 _CLAUSE_END: Final = re.compile(
-    r",\s+|:\s+|\s+[-–—]+\s+|\s+(?=(?:and|but|so|because|although|though|while|since|und|aber|weil|obwohl|denn|"
+    r",\s+|:\s+|(?<!\s)\s++[-–—]++\s+|(?<!\s)\s+(?=(?:and|but|so|because|although|though|while|since|und|aber|weil|obwohl|denn|"
     r"y|pero|porque|aunque|et|mais|parce|car|e|ma|mas)\s)",
     re.IGNORECASE,
 )
@@ -214,18 +217,23 @@ def _of_a_sentence(
     reported, imagined = _REPORTED.search(sentence), _IF.search(sentence)
     asks = sentence.rstrip(" \"'”’»)").endswith(("?", "？")) or "¿" in sentence
     asks_throughout = asks and _ASKS.match(sentence)
-    quotes = [(open_, close) for open_, close in quoted if open_ < stop and start < close]
     pieces = list(_pieces(text, start, stop, _CLAUSE_END, keep=False))
     for begin, end in pieces:
         clause = text[begin:end]
         stance: Stance = "plain"
-        if reported or any(begin < close and open_ < end for open_, close in quotes):
+        if reported or _is_in(quoted, begin, end):
             stance = "quoted"
         elif imagined or _MAYBE.search(clause):
             stance = "hypothetical"
         elif asks_throughout or (asks and end == pieces[-1][1]) or _ASKS.match(clause):
             stance = "question"
         yield begin, end, stance
+
+
+def _is_in(spans: list[tuple[int, int]], begin: int, end: int) -> bool:
+    """Whether `begin` to `end` has something in common with one of the spans, which stand in their order."""
+    after = bisect_right(spans, begin, key=lambda span: span[1])
+    return after < len(spans) and spans[after][0] < end
 
 
 def _pieces(text: str, start: int, end: int, border: re.Pattern[str], *, keep: bool) -> Iterator[tuple[int, int]]:
@@ -243,18 +251,21 @@ def _pieces(text: str, start: int, end: int, border: re.Pattern[str], *, keep: b
         at = after
 
 
-def speaks_of_self(text: str, start: int, end: int, at: int) -> bool:
-    """Whether, in the sentence `start` to `end`, it is the writer of whom the words at `at` are said.
-
-    The nearest one named before decides; where nobody is, the first one named after.
-    """
-    named = sorted(
+def people(text: str, start: int, end: int) -> list[tuple[int, bool]]:
+    """Who is named in the sentence `start` to `end`, and where: the writer (true), or somebody else."""
+    return sorted(
         [(found.start(), True) for found in _SELF.finditer(text, start, end)]
         + [(found.start(), False) for found in _OTHER.finditer(text, start, end)]
     )
-    before = [is_self for where, is_self in named if where <= at]
-    after = [is_self for where, is_self in named if where > at]
-    return before[-1] if before else bool(after) and after[0]
+
+
+def speaks_of_self(named: list[tuple[int, bool]], at: int) -> bool:
+    """Whether, in a sentence that names these `people`, it is the writer of whom the words at `at` are said.
+
+    The nearest one named before decides; where nobody is, the first one named after.
+    """
+    nearest = bisect_right(named, at, key=lambda one: one[0]) - 1
+    return bool(named) and named[max(0, nearest)][1]
 
 
 def is_negated(text: str) -> bool:

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, Protocol
 
 from twin_sio.agent import Extractor, prompts, rules
-from twin_sio.agent.guards import Learnt, Proposal, admitted
+from twin_sio.agent.guards import Learnt, Message, Proposal, admitted
+from twin_sio.agent.reading import DirectReader, Reader, Reading
 from twin_sio.agent.scoring import is_functional, normal
 from twin_sio.agent.slots import Slot, canonical, comparison, same_value
 from twin_sio.domain import Evidence, Exchange, Json
 
+_FIELDS: Final = 12  # that a candidate may have
+_LONGEST: Final = 1000  # characters of one of them
 LEARNT: Final[dict[str, Learnt]] = {"explicit": "explicit", "change": "change", "inferred": "inferred"}
 POLARITY: Final[dict[str, Literal[1, -1]]] = {"support": 1, "oppose": -1}
 
@@ -27,12 +30,17 @@ class JsonModel(Protocol):
 class RulesExtractor(Extractor):
     """Reads what is plain: for models that are not up to more, as the embedded one is not."""
 
-    async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
-        return self.plain(exchange)
+    def __init__(self, reader: Reader | None = None) -> None:
+        """`reader`: where texts are parsed; in this process where there is none."""
+        self._reader = reader or DirectReader()
 
-    def plain(self, exchange: Exchange) -> Sequence[Evidence]:
+    async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
+        return await self.plain(exchange)
+
+    async def plain(self, exchange: Exchange) -> Sequence[Evidence]:
         """What the rules read."""
-        return rules.candidates(exchange)
+        found = await self._reader.plain(exchange.text)
+        return tuple(rules.evidence(exchange, one, rules.SIGNATURE) for one in found)
 
     def unsaid(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
         """See the port. The same observation under another name must not count twice: a value that was read is not
@@ -45,7 +53,8 @@ class ModelExtractor(RulesExtractor):
     """Asks a model for candidates under a JSON schema and keeps those that hold against the user's own text; where
     it gives nothing usable, the rules."""
 
-    def __init__(self, model: JsonModel) -> None:
+    def __init__(self, model: JsonModel, reader: Reader | None = None) -> None:
+        super().__init__(reader)
         self._model = model
         self._signature = f"model/{model.name}@{prompts.EXTRACTION_VERSION}"
 
@@ -59,41 +68,45 @@ class ModelExtractor(RulesExtractor):
         )
         listed = (found or {}).get("candidates")
         if not isinstance(listed, list):
-            return self.plain(exchange)
-        proposed = [one for one in listed[: prompts.MAX_CANDIDATES] if not _is_set_aside(one)]
-        pieces = [piece for one in proposed if (piece := self._evidence(one, exchange)) is not None]
-        return _once(pieces) if pieces or not proposed else self.plain(exchange)
+            return await self.plain(exchange)
+        listed = [one if _is_short(one) else None for one in listed[: prompts.MAX_CANDIDATES]]
+        proposed = [one for one in listed if not _is_set_aside(one)]
+        held = await self._reader.held(exchange.text, proposed) if proposed else ()
+        pieces = [rules.evidence(exchange, one, self._signature) for one in held]
+        return _once(pieces) if pieces or not proposed else await self.plain(exchange)
 
-    def _evidence(self, candidate: Any, exchange: Exchange) -> Evidence | None:
-        """None where the candidate is malformed, not the user's own words about themselves, or not ours to guess."""
-        if not isinstance(candidate, dict) or not all(isinstance(value, str) for value in candidate.values()):
-            return None
-        value, quote = " ".join(candidate.get("value", "").split()), candidate.get("quote", "").strip()
-        kind, polarity = LEARNT.get(candidate.get("kind", "")), POLARITY.get(candidate.get("polarity", ""))
-        if kind is None or polarity is None or quote not in exchange.text:
-            return None
-        if not 0 < len(value) <= prompts.MAX_VALUE or not 0 < len(quote) <= prompts.MAX_QUOTE:
-            return None
-        slot = _slot(candidate, value)
-        if slot is None:
-            return None
-        holds = (polarity > 0) != slot.flipped
-        proposal = Proposal(slot.key, slot.value, 1 if holds else -1, kind, quote)
-        borne = admitted(exchange.text, proposal)
-        if borne is None:
-            return None
-        return Evidence(
-            user_id=exchange.user_id,
-            key=slot.key,
-            value=slot.value,
-            polarity=proposal.polarity,
-            kind=borne,
-            observed_at=exchange.at,
-            session_id=exchange.session_id,
-            message_id=exchange.message_id,
-            quote=quote,
-            extractor=self._signature,
-        )
+
+def held(text: str, listed: Sequence[Any]) -> list[Reading]:
+    """What of a model's candidates the text bears."""
+    message = Message(text)
+    return [one for candidate in listed if (one := _held(candidate, message)) is not None]
+
+
+def _held(candidate: Any, message: Message) -> Reading | None:
+    """None where the candidate is malformed, not the user's own words about themselves, or not ours to guess."""
+    if not isinstance(candidate, dict) or not all(isinstance(value, str) for value in candidate.values()):
+        return None
+    value, quote = " ".join(candidate.get("value", "").split()), candidate.get("quote", "").strip()
+    kind, polarity = LEARNT.get(candidate.get("kind", "")), POLARITY.get(candidate.get("polarity", ""))
+    if kind is None or polarity is None or quote not in message.text:
+        return None
+    if not 0 < len(value) <= prompts.MAX_VALUE or not 0 < len(quote) <= prompts.MAX_QUOTE:
+        return None
+    slot = _slot(candidate, value)
+    if slot is None:
+        return None
+    proposal = Proposal(slot.key, slot.value, 1 if (polarity > 0) != slot.flipped else -1, kind, quote)
+    borne = admitted(message, proposal)
+    return Reading(slot.key, slot.value, proposal.polarity, borne, quote) if borne is not None else None
+
+
+def _is_short(candidate: Any) -> bool:
+    """Whether what a model gave is no longer than what is asked of it can be."""
+    if not isinstance(candidate, dict) or len(candidate) > _FIELDS:
+        return False
+    return all(
+        len(name) <= _LONGEST and isinstance(value, str) and len(value) <= _LONGEST for name, value in candidate.items()
+    )
 
 
 def _slot(candidate: dict[str, str], value: str) -> Slot | None:

@@ -7,13 +7,15 @@ the quote, and a well-known slot has the words that go with it ("I live in" for 
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from twin_sio.agent.clauses import Clause, clauses, is_known_language, is_negated, speaks_of_self
+from twin_sio.agent.clauses import Clause, clauses, is_known_language, is_negated, people, speaks_of_self
 from twin_sio.agent.scoring import is_sensitive
 from twin_sio.agent.slots import sensitive_slot
 from twin_sio.domain import EvidenceKind
@@ -65,7 +67,7 @@ _CUES: Final[dict[str, re.Pattern[str]]] = {
         r"work(?:ing)? (?:\w+ ){0,4}(?:at|for|with)\b|joined|join|employ|hired|job at|started (?:\w+ )?at|quit|left",
         r"arbeite (?:\w+ ){0,3}(?:bei|für)|angefangen|trabajo (?:\w+ ){0,3}(?:en|para)|"
         r"travaille (?:\w+ ){0,3}(?:chez|pour)",
-        r"an? [\w ]+ at\b",
+        r"an? [\w ]{1,60} at\b",
     ),
     "work.role": _any(
         r"(?:i am|i['’]m)(?: \w+)? an?\b|(?:i am|i['’]m) no longer an?\b|work(?:ing)? as|job|became|become|started as|"
@@ -136,29 +138,69 @@ _CHANGED: Final = _any(
     r"moved|relocat|became|become|now\b|switched|joined|turned|no longer|any ?more|got\b|quit|left|started|stopped|"
     r"these days|recently|used to|changed|promoted|gave up|adopted|just\b|new\b|gezogen|jetzt|inzwischen|"
     r"geworden|nicht mehr|"
-    r"mud[éo]|ahora|ya no|dejé|déménag|emménag|maintenant|ne .* plus|n['’]\w+ plus|devenue?",
+    r"mud[éo]|ahora|ya no|dejé|déménag|emménag|maintenant|ne .{0,60} plus|n['’]\w+ plus|devenue?",
 )
 _OWN_PEOPLE: Final = _any(
     r"my\b|our\b|i\b|i['’]\w+|mein\w*|unser\w*|ich\b|mis?\b|nuestr|tengo|mo[ni]\b|ma\b|mes\b|j['’]"
 )
 
 
-def admitted(text: str, proposed: Proposal) -> EvidenceKind | None:
+class Message:
+    """A user's message, parsed once for all that is proposed of it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._clauses = clauses(text)
+        self._starts = [clause.start for clause in self._clauses]
+        self._spans: dict[int, tuple[int, int]] = {}
+        for clause in self._clauses:
+            start, _ = self._spans.get(clause.sentence, (clause.start, 0))
+            self._spans[clause.sentence] = start, clause.end
+        self._named: dict[int, list[tuple[int, bool]]] = {}
+
+    @functools.cached_property
+    def is_known(self) -> bool:
+        """Whether it is of a language that can be judged."""
+        return is_known_language(self.text)
+
+    def clause_at(self, at: int) -> int | None:
+        """Which clause stands there; None between two."""
+        nth = bisect_right(self._starts, at) - 1
+        return nth if nth >= 0 and at < self._clauses[nth].end else None
+
+    def __getitem__(self, nth: int) -> Clause:
+        return self._clauses[nth]
+
+    def sentence(self, clause: Clause) -> tuple[int, int]:
+        """From where to where the sentence of a clause goes."""
+        return self._spans[clause.sentence]
+
+    def named(self, clause: Clause) -> list[tuple[int, bool]]:
+        """Who is named in the sentence of a clause (`clauses.people`)."""
+        if clause.sentence not in self._named:
+            self._named[clause.sentence] = people(self.text, *self.sentence(clause))
+        return self._named[clause.sentence]
+
+
+def admitted(message: Message, proposed: Proposal) -> EvidenceKind | None:
     """The kind as which the proposal counts; None where the user's own words do not bear it.
 
     Where the words are of a language that the lists do not know, a grounded statement counts as inferred at most.
+    Each clause is judged once, however often the quote stands in it: it takes no longer than the message is long.
     """
     if is_sensitive(proposed.key) and proposed.kind == "inferred":
         return None
-    parsed = clauses(text)
-    for at, clause in _anchors(text, proposed, parsed):
-        if clause.stance != "plain":
+    fitting: dict[int, bool] = {}
+    for at in _anchors(message.text, proposed):
+        nth = message.clause_at(at)
+        if nth is None or message[nth].stance != "plain":
             continue
-        if not is_known_language(text):
-            return _unjudged(text, proposed)
-        sentence = [one for one in parsed if one.sentence == clause.sentence]
-        if _is_borne(text, clause, proposed, at, sentence[0].start, sentence[-1].end):
-            return _kind(proposed, clause)
+        if not message.is_known:
+            return _unjudged(message.text, proposed)
+        if nth not in fitting:
+            fitting[nth] = _is_fit(message, message[nth], proposed)
+        if fitting[nth] and _is_of_self(message, message[nth], proposed, at):
+            return _kind(proposed, message[nth])
     return None
 
 
@@ -174,15 +216,16 @@ def _unjudged(text: str, proposed: Proposal) -> EvidenceKind | None:
     return "inferred"
 
 
-def _is_borne(text: str, clause: Clause, proposed: Proposal, at: int, start: int, end: int) -> bool:
-    category = proposed.key.partition(".")[0]
-    if category in ("family", "pets"):
-        if not _OWN_PEOPLE.search(text, start, end):
-            return False
-    elif not speaks_of_self(text, start, end, at):
+def _is_of_self(message: Message, clause: Clause, proposed: Proposal, at: int) -> bool:
+    return proposed.key.startswith(("family.", "pets.")) or speaks_of_self(message.named(clause), at)
+
+
+def _is_fit(message: Message, clause: Clause, proposed: Proposal) -> bool:
+    start, end = message.sentence(clause)
+    if proposed.key.startswith(("family.", "pets.")) and not _OWN_PEOPLE.search(message.text, start, end):
         return False
     negated = is_negated(clause.text) and proposed.key != "health.allergy"
-    return negated == (proposed.polarity < 0) and _fits(proposed, clause.text, text[start:end])
+    return negated == (proposed.polarity < 0) and _fits(proposed, clause.text, message.text[start:end])
 
 
 def _fits(proposed: Proposal, clause: str, sentence: str) -> bool:
@@ -195,13 +238,11 @@ def _fits(proposed: Proposal, clause: str, sentence: str) -> bool:
     return _STATE.search(clause) is not None and _PASSING.search(clause) is None
 
 
-def _anchors(text: str, proposed: Proposal, parsed: tuple[Clause, ...]) -> Iterator[tuple[int, Clause]]:
-    """Where, in each place of the quote, the value stands, and the clause it stands in; none where it does not."""
-    for place in re.finditer(re.escape(proposed.quote), text):
-        offset = _offset(proposed.value, proposed.quote)
-        if offset is not None:
-            at = place.start() + offset
-            yield from ((at, clause) for clause in parsed if clause.start <= at < clause.end)
+def _anchors(text: str, proposed: Proposal) -> Iterator[int]:
+    """Where, in each place of the quote, the value stands; none where it does not."""
+    offset = _offset(proposed.value, proposed.quote)
+    if offset is not None:
+        yield from (place.start() + offset for place in re.finditer(re.escape(proposed.quote), text))
 
 
 def _offset(value: str, quote: str) -> int | None:
@@ -211,7 +252,8 @@ def _offset(value: str, quote: str) -> int | None:
     spoken = [(found.start(), _plain(found[0])) for found in re.finditer(r"[\w+#]+", quote)]
     places = []
     for word in re.findall(r"[\w+#]+", value):
-        place = next((at for at, other in spoken if _akin(_plain(word), other)), None)
+        plain = _plain(word)
+        place = next((at for at, other in spoken if _akin(plain, other)), None)
         if place is None:
             return None
         places.append(place)

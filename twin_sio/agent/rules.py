@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from twin_sio.agent.clauses import Clause, clauses
+from twin_sio.agent.reading import Reading
 from twin_sio.agent.scoring import normal
 from twin_sio.agent.slots import Slot, canonical, comparison
 from twin_sio.domain import Evidence, Exchange
 
 SIGNATURE: Final = "rules@1"
+MAX_READINGS: Final = 20
 
 _LEAD: Final = (
     r"(?i:(?:and|but|so|well|also|actually|yes|yeah|no|ok|okay|hi|hey|hello|honestly|btw|fyi|by the way|then|because|"
@@ -300,6 +302,9 @@ _RULES: Final[Sequence[_Rule]] = [
     ),
 ]  # fmt: skip
 
+_LONGEST_CLAUSE: Final = 300  # what goes on for longer is no plain statement; some patterns take its square
+_LONGEST_GREETING: Final = 60
+
 _IN_ORDER: Final = sorted(_RULES, key=lambda rule: rule.polarity)
 
 _NOTHING: Final = re.compile(
@@ -337,23 +342,35 @@ _IAM: Final = re.compile(r"(?:I am|I['’]m) (?P<value>[A-ZÀ-Þ][\w'’-]+)\W*$
 
 def candidates(exchange: Exchange) -> tuple[Evidence, ...]:
     """What the patterns read in the user's message; each value of a slot once."""
-    found: dict[tuple[str, str], Evidence] = {}
-    for clause, slot, rule in _found(exchange.text):
+    return tuple(evidence(exchange, one, SIGNATURE) for one in read(exchange.text))
+
+
+def read(text: str) -> list[Reading]:
+    """What the patterns read in a text; each value of a slot once, and no more than a person says in a message."""
+    found: dict[tuple[str, str], Reading] = {}
+    for clause, slot, rule in _found(text):
         polarity = -rule.polarity if slot.flipped else rule.polarity
-        piece = Evidence(
-            user_id=exchange.user_id,
-            key=slot.key,
-            value=slot.value,
-            polarity=1 if polarity > 0 else -1,
-            kind=rule.kind,
-            observed_at=exchange.at,
-            session_id=exchange.session_id,
-            message_id=exchange.message_id,
-            quote=clause.text,
-            extractor=SIGNATURE,
-        )
-        found.setdefault((piece.key, normal(piece.value)), piece)
-    return tuple(found.values())
+        one = Reading(slot.key, slot.value, 1 if polarity > 0 else -1, rule.kind, clause.text)
+        found.setdefault((one.key, normal(one.value)), one)
+        if len(found) == MAX_READINGS:
+            break
+    return list(found.values())
+
+
+def evidence(exchange: Exchange, one: Reading, extractor: str) -> Evidence:
+    """What was read of an exchange, as evidence."""
+    return Evidence(
+        user_id=exchange.user_id,
+        key=one.key,
+        value=one.value,
+        polarity=1 if one.polarity > 0 else -1,
+        kind=one.kind,
+        observed_at=exchange.at,
+        session_id=exchange.session_id,
+        message_id=exchange.message_id,
+        quote=one.quote,
+        extractor=extractor,
+    )
 
 
 def _found(text: str) -> Iterator[tuple[Clause, Slot, _Rule]]:
@@ -365,7 +382,7 @@ def _found(text: str) -> Iterator[tuple[Clause, Slot, _Rule]]:
         readings = list(_read(clause))
         if not readings and before is not None and before[0].sentence == clause.sentence:
             readings = list(_more(clause, before[1]))
-        if not readings and _GREETING.match(text[: clause.start]):
+        if not readings and clause.start <= _LONGEST_GREETING and _GREETING.match(text[: clause.start]):
             readings = list(_introduced(clause))
         before = (clause, readings[0][0]) if readings else None
         for rule, slot in readings:
@@ -374,6 +391,8 @@ def _found(text: str) -> Iterator[tuple[Clause, Slot, _Rule]]:
 
 def _read(clause: Clause) -> Iterator[tuple[_Rule, Slot]]:
     """The first reading of the clause, the negated before the plain; of work, role and employer."""
+    if len(clause.text) > _LONGEST_CLAUSE:
+        return
     keys: set[str] = set()
     for rule in _IN_ORDER:
         if keys and (not rule.key.startswith("work.") or rule.key in keys):
@@ -386,13 +405,17 @@ def _read(clause: Clause) -> Iterator[tuple[_Rule, Slot]]:
 
 
 def _introduced(clause: Clause) -> Iterator[tuple[_Rule, Slot]]:
-    if (named := _IAM.match(clause.text)) and (slot := canonical("identity.name", named["value"])) is not None:
+    if (
+        len(clause.text) <= _LONGEST_CLAUSE
+        and (named := _IAM.match(clause.text))
+        and (slot := canonical("identity.name", named["value"])) is not None
+    ):
         yield _RULES[0], slot
 
 
 def _more(clause: Clause, rule: _Rule) -> Iterator[tuple[_Rule, Slot]]:
     """The second of two things that are liked in one breath ("jazz and hiking")."""
-    more = _CONTINUED.match(clause.text)
+    more = _CONTINUED.match(clause.text) if len(clause.text) <= _LONGEST_CLAUSE else None
     if more is None or rule.key != "interests.likes" or _VERBS.match(more["value"]):
         return
     if (slot := _thing(rule.key, more["value"])) is not None:

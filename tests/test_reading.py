@@ -1,0 +1,65 @@
+"""Parsing what users write: in time that grows with the text, in a process that ends where it takes too long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from time import process_time
+
+import pytest
+
+from twin_sio.agent import Unreadable
+from twin_sio.agent.reading import ProcessReader, read
+
+UNITS = ("a", "a a ", " ", ".", ", ", "'", '"', "and ", "ne ", "an engineer at ", "I love jazz and ", "<", "i'd ", "— ")
+LISTED = [
+    {"key": key, "value": value, "over": "", "polarity": "support", "kind": "explicit", "quote": quote}
+    for key, value, quote in (("work.employer", "a", "a"), ("work.role", "a", " "), ("interests.likes", "jazz", "jazz"))
+]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("start", ["", "I am a ", "I like "])
+def test_four_times_the_text_takes_no_more_than_some_four_times_as_long(unit, start):
+    def cost(length: int) -> float:
+        text = (start + unit * length)[: length - 1] + "x"
+        began = process_time()
+        read({"text": text, "listed": [{**one, "quote": one["quote"].strip() or unit} for one in LISTED]})
+        read({"text": text})
+        return process_time() - began
+
+    cost(500)
+    assert cost(4000) < 12 * max(cost(1000), 0.01)
+
+
+@pytest.fixture
+async def reader() -> AsyncIterator[ProcessReader]:
+    one = ProcessReader(cpu_s=0.3)
+    yield one
+    await one.close()
+
+
+async def test_a_process_reads_what_is_read_here(reader: ProcessReader) -> None:
+    text = "I live in Lisbon and I love jazz. \ud800"
+    assert await reader.plain(text) == read({"text": text})
+    assert await reader.held("I love jazz", LISTED) == read({"text": "I love jazz", "listed": LISTED})
+    assert len(reader._idle) == 1
+
+
+async def test_a_text_that_takes_too_long_ends_its_process_and_the_next_is_read(reader: ProcessReader) -> None:
+    await reader.plain("I love jazz.")
+    [process] = reader._idle
+    many = [{**LISTED[2], "value": f"jazz {n}", "quote": "jazz"} for n in range(20_000)]
+    with pytest.raises(Unreadable) as failure:
+        await reader.held("I love jazz. " * 300, many)
+    assert failure.value.code == "too_slow"
+    assert process.returncode is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+    assert [one.value for one in await reader.plain("I live in Lisbon.")] == ["Lisbon"]
+
+
+async def test_what_goes_wrong_is_told_by_its_kind_alone(reader: ProcessReader) -> None:
+    with pytest.raises(Unreadable) as failure:
+        await reader._read({"listed": [], "words": "secret"})
+    assert failure.value.code == "KeyError"
