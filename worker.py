@@ -9,12 +9,13 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 import structlog
-from arq import Worker, cron
+from arq import cron
 from arq.connections import ArqRedis
 
 from twin_sio.app import Core, configure_logs, core, probed, traces
 from twin_sio.config import ConfigError, Settings
 from twin_sio.errors import StorageUnavailable
+from twin_sio.fairness import FairWorker
 from twin_sio.jobs import QUEUE, SERIALIZERS, TRIES, correct, count, learn, project, remember, sweep
 from twin_sio.metrics import WorkerMetrics
 from twin_sio.redis_pool import FAILURES, TAG, pool
@@ -23,11 +24,12 @@ log = structlog.get_logger("worker")
 
 _SWEEP_SECONDS = set(range(0, 60, 5))
 _COUNT_SECOND = 33
+_READ = 500  # jobs that are looked at at once: those of one user do not hide the others
 _AWAY_S = 0.5
 _HANGS_S = 5.0  # without an answer; where another has taken its place, nobody would tell
 
 
-class PatientWorker(Worker):
+class PatientWorker(FairWorker):
     """An arq worker that outlives its Redis. arq's own ends with the first command that fails."""
 
     async def main(self) -> None:
@@ -107,6 +109,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
         "job_timeout": settings.job_timeout_s,
         "job_completion_wait": min(10, settings.job_timeout_s),
         "max_tries": TRIES,
+        "queue_read_limit": _READ,
         "keep_result": 0,
         "poll_delay": 0.1,
     }

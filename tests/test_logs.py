@@ -82,6 +82,7 @@ async def test_so_is_one_of_a_task_that_nobody_waits_for(logs: Callable[[], str]
 async def test_a_job_that_fails_is_named_with_its_user(logs: Callable[[], str]) -> None:
     class Desk:
         stats = JobStats()
+        job_timeout_s = 60.0
         turns = property(lambda _: fail())
 
     with pytest.raises(KeyError):

@@ -11,6 +11,7 @@ import signal
 import ssl
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
@@ -38,6 +39,7 @@ from twin_sio.connections import Connections, Runner, Site, guard, raise_descrip
 from twin_sio.delivery import Delivery
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway, GatewaySettings
+from twin_sio.handlers.budget import BudgetedEmbedder, BudgetedModel
 from twin_sio.handlers.context import HostContext
 from twin_sio.handlers.conversation import Conversation
 from twin_sio.handlers.erasure import Eraser
@@ -172,6 +174,7 @@ class Core:
     limits: Limits
     load: Load
     watched: Watched
+    job_timeout_s: float
 
     @property
     def desk(self) -> Desk:
@@ -189,6 +192,7 @@ class Core:
             projector=self.projector,
             eraser=self.eraser,
             migrator=self.migrator,
+            job_timeout_s=self.job_timeout_s,
         )
 
 
@@ -243,7 +247,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         channels = delivery.channels
         quotas = RedisQuotas(settings.redis_url, channels.redis, clock.now, lambda: channels.healthy)
         limits = Limits(_bounds(settings), quotas, load)
-        embedder = _embedder(settings, stack)
+        embedder = _embedder(settings, stack, model.tokens)
         vectors = CachedVectors(memories, embedder.model, _SEARCHED) if embedder is not None else None
         known = CachedProfiles(profiles, partial(prompts.known, budget_tokens=settings.prompt_budget_tokens))
         recall = Recall(
@@ -285,7 +289,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         trait_ids = TraitIds(ids.subject)
         keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids, limits)
         statistics = mongo.MongoStatistics(db, sealer, fence)
-        reader = ProcessReader()
+        reader, budgeted = ProcessReader(), BudgetedModel(model, limits)
         stack.push_async_callback(reader.close)
         projector = None
         if facts is not None:
@@ -293,8 +297,8 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         memory = MemoryKeeper(
             messages,
             memories,
-            ModelScribe(model) if settings.model_background else None,
-            embedder,
+            ModelScribe(budgeted) if settings.model_background else None,
+            BudgetedEmbedder(embedder, limits) if embedder is not None and settings.embeddings_url else embedder,
             clock.now,
             budget_tokens=settings.prompt_budget_tokens,
             retention_days=settings.retention_messages_days,
@@ -320,10 +324,11 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             statistician=Statistician(profiles, statistics, personal, keeper, clock.now, weights),
             projector=projector,
             model=model,
-            extractor=ModelExtractor(model, reader) if settings.model_background else RulesExtractor(reader),
+            extractor=ModelExtractor(budgeted, reader) if settings.model_background else RulesExtractor(reader),
             queue=queue,
             limits=limits,
             load=load,
+            job_timeout_s=settings.job_timeout_s * 0.9,  # ends before the queue ends it, which would not say of what
             watched=Watched(
                 runner=runner,
                 delivery=delivery,
@@ -350,7 +355,7 @@ def facts_of(settings: Settings, sealer: Sealer, stack: AsyncExitStack) -> Graph
     return facts
 
 
-def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
+def _embedder(settings: Settings, stack: AsyncExitStack, tokens_told: Counter[tuple[str, str]]) -> Embedder | None:
     """What finds related messages: the endpoint that is set, else the local model where it is installed."""
     if not settings.embeddings_url:
         return LocalEmbedder(settings.embeddings_floor) if LocalEmbedder.is_installed() else None
@@ -359,6 +364,7 @@ def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
         base_url=settings.embeddings_url,
         api_key=settings.embeddings_key.get_secret_value() or settings.openai_api_key.get_secret_value(),
         model=settings.embeddings_model,
+        tokens_told=tokens_told,
     )
     stack.push_async_callback(endpoint.close)
     return endpoint

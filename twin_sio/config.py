@@ -200,7 +200,10 @@ class Settings(BaseSettings):
     limit_generations: int = _env("TWIN_LIMIT_GENERATIONS", 4, "answers generated at once per user", ge=1)
     limit_owed: int = _env("TWIN_LIMIT_OWED", 100, "messages of a user that may wait for their answer, then busy", ge=1)
     limit_tokens_per_day: int = _env(
-        "TWIN_LIMIT_TOKENS_PER_DAY", 1_000_000, "tokens of the model's answers a day and user; 0: no bound", ge=0
+        "TWIN_LIMIT_TOKENS_PER_DAY",
+        1_000_000,
+        "tokens of the model a day and user, answers and jobs; 0: no bound",
+        ge=0,
     )
     overload_lag_ms: int = _env(
         "TWIN_OVERLOAD_LAG_MS", 500, "ms the event loop is late, over a second, that are too much; 0: not watched", ge=0

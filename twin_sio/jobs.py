@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -17,11 +18,13 @@ from arq.constants import job_key_prefix, retry_key_prefix
 from redis.asyncio import Redis
 from structlog.contextvars import bound_contextvars
 
-from twin_sio.agent import Extractor
+from twin_sio.agent import Extractor, Unreadable
 from twin_sio.agent.scoring import RATINGS
 from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable, TooLate
+from twin_sio.failures import JobFailures
+from twin_sio.handlers.budget import OverBudget, background_of
 from twin_sio.handlers.erasure import Eraser
 from twin_sio.handlers.memory import MemoryKeeper
 from twin_sio.handlers.migration import Migrator
@@ -119,9 +122,17 @@ class Queue:
         return 0.0
 
 
+_OF_A_USER = f"{TAG}:user:"
+
+
 def _job_prefix(user_id: str) -> str:
     # Hashed: an id of another user can neither be its beginning nor a pattern. Tagged: arq asks for several at once.
-    return f"{TAG}:user:{hashlib.sha256(user_id.encode()).hexdigest()[:32]}:"
+    return f"{_OF_A_USER}{hashlib.sha256(user_id.encode()).hexdigest()[:32]}:"
+
+
+def user_of(job_id: str) -> str | None:
+    """What stands for the user whose job this is; None for a job of nobody's."""
+    return job_id[len(_OF_A_USER) :].partition(":")[0] if job_id.startswith(_OF_A_USER) else None
 
 
 @dataclass(slots=True)
@@ -148,12 +159,17 @@ class Desk:
     projector: Projector | None
     eraser: Eraser
     migrator: Migrator
+    job_timeout_s: float
     stats: JobStats = field(default_factory=JobStats)
 
 
 def _job(work: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine[Any, Any, T | None]]:
     """A job that an operator can follow: counted, its ids in every log line, in the trace of whoever asked for it.
-    None: its user was erased while it ran."""
+    None: its user was erased while it ran, or it was given up.
+
+    What it asks of a model counts as its user's. It ends in time; one that fails twice for the same reason, or has
+    taken two workers with it, is given up: it is not tried again, and holds up no other.
+    """
     name = work.__name__
 
     @functools.wraps(work)
@@ -163,9 +179,15 @@ def _job(work: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine
         if "enqueue_time" in ctx:
             stats.on_begin(name, max(0.0, (now() - ctx["enqueue_time"]).total_seconds()))
         ids: dict[str, Any] = {"user": about[0], "job": ctx.get("job_id", name), "attempt": ctx.get("job_try", 1)}
-        with bound_contextvars(**ids), span(f"job {name}", parent=trace, **ids):
+        failures, job_id = JobFailures(ctx["redis"]) if "redis" in ctx else None, ids["job"]
+        with bound_contextvars(**ids), span(f"job {name}", parent=trace, **ids), background_of(about[0]):
             try:
-                found = await work(ctx, *about)
+                if failures is not None and not await failures.begin(job_id):
+                    result = "given_up"
+                    await _give_up(ctx["desk"], name, about, "worker_lost")
+                    return None
+                async with asyncio.timeout(ctx["desk"].job_timeout_s):
+                    found = await work(ctx, *about)
                 result = "done"
                 return found
             except Retry:
@@ -174,13 +196,36 @@ def _job(work: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine
             except TooLate:
                 result = "erased"
                 return None
-            except Exception:
-                log.exception("job_failed")
-                raise
+            except Exception as error:
+                code = _code(error)
+                log.exception("job_failed", code=code)
+                if failures is None or not await failures.again(job_id, code):
+                    raise
+                result = "given_up"
+                await _give_up(ctx["desk"], name, about, code)
+                return None
             finally:
+                if failures is not None:
+                    await asyncio.shield(failures.end(job_id))
                 stats.on_end(name, result, monotonic() - began)
 
     return run
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, Unreadable):
+        return error.code
+    return "timeout" if isinstance(error, TimeoutError) else type(error).__name__
+
+
+async def _give_up(desk: Desk, name: str, about: Sequence[str], code: str) -> None:
+    """See to it that the sweep does not find it again."""
+    log.error("job_given_up", kind=name, code=code)
+    with suppress(StorageUnavailable, TooLate):
+        if name == "learn":
+            await desk.turns.learned(*about)
+        elif name == "correct":
+            await desk.messages.corrected(*about)
 
 
 @_job
@@ -190,7 +235,9 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
     with _postponing(ctx, turn_id):
         turn = await desk.turns.get(user_id, turn_id)
         exchange = await _exchange(desk, turn) if turn is not None else None
-        if exchange is None:  # erased since it was queued
+        if exchange is None:  # erased since it was queued, or kept no longer
+            if turn is not None:
+                await desk.turns.learned(user_id, turn_id)
             return 0
         evidence = await _evidence(desk, exchange)
         await desk.keeper.learn(user_id, evidence, in_response_to=exchange.message_id, epoch=exchange.epoch)
@@ -225,7 +272,10 @@ async def remember(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> None:
     with _postponing(ctx, turn_id):
         turn = await desk.turns.get(user_id, turn_id)
         if turn is not None:  # not erased since it was queued
-            await desk.memory.remember(user_id, turn.conversation_id)
+            try:
+                await desk.memory.remember(user_id, turn.conversation_id)
+            except OverBudget:  # the next turn makes up for it
+                log.warning("job_over_budget", kind="remember")
 
 
 @contextmanager
@@ -277,6 +327,9 @@ async def _evidence(desk: Desk, exchange: Exchange) -> Sequence[Evidence]:
     try:
         with span("extract"):
             found = await desk.extractor.candidates(exchange)
+    except OverBudget:  # done by the rules: waiting would only pile up what is asked of the model
+        log.warning("job_over_budget", kind="extract")
+        found = await desk.extractor.plain(exchange)
     except ModelUnavailable:
         plain = await desk.extractor.plain(exchange)
         await desk.keeper.learn(exchange.user_id, plain, in_response_to=exchange.message_id, epoch=exchange.epoch)

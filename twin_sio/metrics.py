@@ -108,6 +108,7 @@ class CommonMetrics:
             "twin_profile_reads", "Profiles read for a prompt, from memory or not.", ["cached"],
             {"yes": hits, "no": misses},
         )  # fmt: skip
+        yield _counters("twin_limits_hit", "Refusals, by the bound.", ["limit"], watched.limits.hit)
         cached = watched.cached_vectors()
         yield _gauge("twin_cached_vectors", "Vectors of messages in memory, some 750 bytes each.", cached)
         yield _counters("twin_recall_late", "What was recalled too late for its answer.", ["what"], watched.recall.late)
@@ -166,7 +167,6 @@ class ServerMetrics(CommonMetrics):
         yield _counter("twin_messages_heard", "Messages of other instances that were decoded.", delivery.channels.heard)
         yield _counter("twin_slow_consumers_cut", "Connections cut for reading too slowly.", delivery.slow_aborts)
         yield _counters("twin_resumes", "Resumes served, whole or not.", ["complete"], delivery.resumes)
-        yield _counters("twin_limits_hit", "Refusals, by the bound.", ["limit"], self._watched.limits.hit)
         worst = self._load.take_worst_lag()
         yield _gauge("twin_loop_lag_seconds", "The latest the event loop came since the last scrape.", worst)
         yield _gauge("twin_load", "The nearest watermark of overload, as a share of it.", self._load())

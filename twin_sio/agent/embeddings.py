@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +15,13 @@ import numpy as np
 import openai
 
 from twin_sio.agent import Embedder
+from twin_sio.agent.metering import count_tokens
+from twin_sio.agent.model import tokens
 from twin_sio.errors import ModelUnavailable
 
 _CHARACTERS: Final = 2000  # of a text; what comes after says little more of what it is about
 _TIMEOUT_S: Final = 10.0
+_DIMENSIONS: Final = 8_192  # of a vector, that are kept with a message
 _KIND: Final = np.dtype("<f2")
 
 
@@ -79,9 +83,19 @@ class LocalEmbedder(_Vectors, Embedder):
 class EndpointEmbedder(_Vectors, Embedder):
     """An OpenAI-compatible `/embeddings`. What the far side says goes into no error and no log."""
 
-    def __init__(self, floor: float, *, base_url: str, api_key: str, model: str) -> None:
+    def __init__(
+        self,
+        floor: float,
+        *,
+        base_url: str,
+        api_key: str,
+        model: str,
+        tokens_told: Counter[tuple[str, str]] | None = None,
+    ) -> None:
+        """`tokens_told`: where what the endpoint tells of its tokens is counted, as `embeddings`."""
         super().__init__(floor)
         self.model = model
+        self.tokens: Counter[tuple[str, str]] = Counter() if tokens_told is None else tokens_told
         self._client = openai.AsyncOpenAI(
             base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=_TIMEOUT_S
         )
@@ -90,12 +104,20 @@ class EndpointEmbedder(_Vectors, Embedder):
         cut = [text[:_CHARACTERS] or " " for text in texts]
         try:
             answer = await self._client.embeddings.create(model=self.model, input=cut, encoding_format="float")
+            usage = answer.usage.model_dump() if answer.usage is not None else None
+            count_tokens(self._told(usage), sum(map(len, cut)))
             told = sorted(answer.data, key=lambda one: one.index)
-            if len(told) != len(cut):
+            if len(told) != len(cut) or max((len(one.embedding) for one in told), default=0) > _DIMENSIONS:
                 raise ModelUnavailable
             return _unit(np.array([one.embedding for one in told], dtype=np.float32))
         except (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError, AttributeError):
             raise ModelUnavailable from None  # unreachable, or not what an embeddings endpoint answers
+
+    def _told(self, usage: object) -> dict[str, int]:
+        told = tokens(usage)
+        for kind, count in told.items():
+            self.tokens["embeddings", kind] += count
+        return told
 
     async def close(self) -> None:
         """Close every connection."""

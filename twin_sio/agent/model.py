@@ -21,6 +21,7 @@ import httpx2
 import openai
 import orjson
 
+from twin_sio.agent.metering import count_tokens
 from twin_sio.domain import Json
 from twin_sio.errors import ModelTimeout, ModelUnavailable
 from twin_sio.tracing import Span, span
@@ -29,6 +30,8 @@ Messages = Sequence[Mapping[str, str]]
 
 RETRIED_STATUS = frozenset({408, 409, 425, 429})
 MAX_LINE_BYTES = 1024 * 1024
+MAX_ANSWER_CHARACTERS = 256 * 1024  # of an answer; it ends there
+MAX_JSON_BYTES = 256 * 1024  # of what the background is answered
 TRAILER_S = 1.0  # what a finished answer still waits for its usage
 
 # These write URLs at INFO and whole requests at DEBUG, and both hold what users said.
@@ -170,6 +173,10 @@ class OpenAIModel:
             while (event := await self._next(events, answer, deadline)) is not None:
                 if text := answer.take(event):
                     yield text
+                if answer.characters > MAX_ANSWER_CHARACTERS:
+                    self._told("answer", answer.usage)
+                    yield Finished("length", answer.usage)
+                    return
             if not answer.begun or not (answer.reason or events.announced_end):
                 raise _Failed(again=True)
             self._told("answer", answer.usage)
@@ -208,19 +215,23 @@ class OpenAIModel:
             await request.__aexit__(None, None, None)
 
     async def _complete(self, messages: Messages, shape: dict[str, Any], max_tokens: int, call: Span) -> Json | None:
-        with _failures_named():
-            response = await self._completions.with_raw_response.create(
-                model=self.name,
-                messages=(),
-                extra_body={
-                    "messages": messages,
-                    "response_format": shape,
-                    "max_tokens": max_tokens,
-                    "temperature": 0,
-                },
-            )
-        answer = _object(response.content)
-        call.set(**self._told("background", answer.get("usage")))
+        body = {"messages": messages, "response_format": shape, "max_tokens": max_tokens, "temperature": 0}
+        request = self._completions.with_streaming_response.create(model=self.name, messages=(), extra_body=body)
+        read = b""
+        try:
+            with _failures_named():
+                async with request as response:
+                    async for piece in response.iter_bytes():
+                        read += piece
+                        if len(read) > MAX_JSON_BYTES:
+                            raise _Failed(again=False)
+            answer = _object(read)
+        except BaseException:
+            count_tokens({}, sum(len(one["content"]) for one in messages) + len(read))
+            raise
+        told = self._told("background", answer.get("usage"))
+        count_tokens(told, sum(len(one["content"]) for one in messages) + len(read))
+        call.set(**told)
         content = (_choice(answer).get("message") or {}).get("content")
         try:
             found = orjson.loads(content) if isinstance(content, str) else None
@@ -243,6 +254,7 @@ class _Answer:
         self.begun = False
         self.reason: str | None = None
         self.usage: Json | None = None
+        self.characters = 0
 
     def take(self, event: dict[str, Any]) -> str:
         """The text that `event` adds; empty where it adds none."""
@@ -253,6 +265,7 @@ class _Answer:
         if not isinstance(text, str):
             raise _Failed(again=False)
         self.begun = self.begun or bool(text)
+        self.characters += len(text)
         self.reason = choice.get("finish_reason") or self.reason
         return text
 

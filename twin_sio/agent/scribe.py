@@ -10,6 +10,8 @@ from twin_sio.agent import Said, Scribe, prompts
 from twin_sio.agent.extract import JsonModel
 from twin_sio.agent.scoring import normal
 
+_LISTED = 100  # points of an answer that are looked at
+_LONGEST = 1_000  # characters of one of them
 _QUOTES = " \t\"'`*#.\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 
 
@@ -34,7 +36,9 @@ class ModelScribe(Scribe):
             prompts.summary(points, said), prompts.SUMMARY_SCHEMA, name=prompts.SUMMARY_NAME
         )
         listed = (found or {}).get("points")
-        told = [_plain(one)[: prompts.POINT_CHARACTERS] for one in listed] if isinstance(listed, list) else []
+        told = (
+            [_plain(one)[: prompts.POINT_CHARACTERS] for one in listed[-_LISTED:]] if isinstance(listed, list) else []
+        )
         source = normal("\n".join((*points, *(one.text for one in said))))
         kept: list[str] = []
         for point in reversed([one for one in told if one and _is_grounded(one, source)][-prompts.MAX_POINTS :]):
@@ -64,5 +68,6 @@ def _plain(value: object) -> str:
     """One line, without what is not for reading."""
     if not isinstance(value, str):
         return ""
+    value = value[:_LONGEST]
     told = "".join(" " if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") else one for one in value)
     return " ".join(told.split())

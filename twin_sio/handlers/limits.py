@@ -16,6 +16,7 @@ SHED_AT, CONNECTS_AT, MESSAGES_AT = 0.75, 0.9, 1.0
 """The order in which work is refused as the load grows: ephemera, then connections, then messages."""
 
 _COME_BACK_MS = 3_000
+_BACKGROUND = Quota("background", 600, 3_600)  # calls of the model by a user's jobs: a title, extraction and folds each
 _CORRECTIONS = Quota("corrections", 60, _MINUTE_S)  # a person clicks no faster; each has the whole profile computed
 
 
@@ -59,8 +60,16 @@ class Limits:
         await self._limited(self._messages, user_id)
 
     async def spent(self, user_id: str, tokens: int) -> None:
-        """An answer took so many of the model's tokens."""
+        """An answer, or a job, took so many of the model's tokens."""
         await self._quotas.spend(self._tokens, user_id, tokens)
+
+    async def background(self, user_id: str) -> int | None:
+        """Count a call of the model by a job; None. Where the user's share is used up: ms until it would not be."""
+        spent_ms = await self._quotas.overspent(self._tokens, user_id)
+        if spent_ms is None:
+            spent_ms = await self._quotas.take(_BACKGROUND, user_id)
+        self.hit["background"] += spent_ms is not None
+        return spent_ms
 
     async def correction(self, user_id: str) -> None:
         """A correction of the profile; raises `RateLimited`."""

@@ -58,6 +58,9 @@ class Projector:
         except GraphUnavailable:
             self._away_until = monotonic() + _AWAY_S
             await self._outbox.postpone(user_id, _BACKOFF_S, _BACKOFF_MOST_S)
+        except Exception:  # ever later, so that it stands before nobody else's
+            await self._outbox.postpone(user_id, _BACKOFF_S, _BACKOFF_MOST_S)
+            raise
         return told
 
     async def rebuild(self, user_id: str) -> int:

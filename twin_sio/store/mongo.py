@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -63,6 +64,8 @@ _WITHOUT_VECTOR = {"vector": 0, "vector_of": 0}  # a message's vector stands bes
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_LOOKED_AT = 50_000  # of what was not learnt from, by a sweep
+_OF_EACH = 10  # of one user's, that a sweep finds
 _BATCH = 500  # pieces of evidence that are decoded, or removed, at one go
 _ON_THE_LOOP = 100  # things that are opened or sealed where answers are streamed; more in a thread
 _TRAIT_BYTES = 400  # of a sealed trait, about
@@ -333,8 +336,7 @@ class MongoLog:
         within_ms = _LEARN_WITHIN.total_seconds() * 1000
         due = {"$and": [{"$gt": [age_ms, older_than_s * 1000]}, {"$lt": [age_ms, within_ms]}]}
         query = {"to_correct": True, "$expr": due}
-        cursor = self._events.find(query, {"user_id": 1, "message_id": 1}).sort("at", DESCENDING)
-        return [(doc["user_id"], doc["message_id"]) for doc in await cursor.limit(limit).to_list(limit)]
+        return await _few_of_each(self._events, query, "message_id", "at", limit)
 
     @stored
     async def corrected(self, user_id: str, message_id: str) -> None:
@@ -626,8 +628,7 @@ class MongoTurns:
         now = self._clock()
         closed = {"$lt": now - timedelta(seconds=older_than_s), "$gt": now - _LEARN_WITHIN}
         query = {"to_learn": True, "closed_at": closed}
-        cursor = self._turns.find(query, {"user_id": 1, "turn_id": 1}).sort("closed_at", DESCENDING)
-        return [(doc["user_id"], doc["turn_id"]) for doc in await cursor.limit(limit).to_list(limit)]
+        return await _few_of_each(self._turns, query, "turn_id", "closed_at", limit)
 
     @stored
     async def learned(self, user_id: str, turn_id: str) -> None:
@@ -876,6 +877,24 @@ class MongoProfiles:
     @stored
     async def told(self, user_id: str, version: int) -> None:
         await self._profiles.update_one({"_id": user_id, "version": version}, {"$set": {"untold": []}})
+
+
+async def _few_of_each(
+    collection: AsyncIOMotorCollection[Doc], query: Doc, name: str, at: str, limit: int
+) -> list[tuple[str, str]]:
+    """`(user_id, name)` of what is found, the newest first, and of a user no more than a few: one who has many does not
+    stand in the others' way."""
+    pipeline: list[Doc] = [
+        {"$match": query},
+        {"$sort": {at: DESCENDING}},
+        {"$limit": _LOOKED_AT},
+        {"$group": {"_id": "$user_id", "names": {"$push": f"${name}"}, "newest": {"$first": f"${at}"}}},
+        {"$project": {"names": {"$slice": ["$names", _OF_EACH]}, "newest": 1}},
+        {"$sort": {"newest": DESCENDING}},
+    ]
+    found = [(doc["_id"], doc["names"]) async for doc in collection.aggregate(pipeline)]
+    turns = ((user_id, names[nth]) for nth in range(_OF_EACH) for user_id, names in found if nth < len(names))
+    return list(itertools.islice(turns, limit))
 
 
 async def _off_the_loop(size: int, work: Callable[[], T]) -> T:

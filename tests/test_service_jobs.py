@@ -1,0 +1,186 @@
+"""Background jobs: nobody's hold up another's, none is tried for ever, and all count against their user."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from arq.connections import ArqRedis
+from arq.worker import func
+
+from tests.conftest import eventually, settings_for
+from tests.scripted_model import ScriptedModel
+from tests.test_store import draft, turn
+from twin_sio.agent import Unreadable
+from twin_sio.app import Core, core
+from twin_sio.clock import new_id
+from twin_sio.errors import RateLimited
+from twin_sio.failures import JobFailures
+from twin_sio.fairness import FairWorker
+from twin_sio.handlers import limits
+from twin_sio.jobs import SERIALIZERS, learn, remember, user_of
+from twin_sio.local import Mongod, RedisServer
+from twin_sio.redis_pool import TAG, pool
+from twin_sio.store import Quota
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[ArqRedis]:
+    one = ArqRedis(connection_pool=pool(redis_server.url, timeout_s=5), **SERIALIZERS)
+    yield one
+    await one.aclose(close_connection_pool=True)
+
+
+async def test_one_users_jobs_hold_up_nobody_elses_and_none_is_lost(
+    redis_server: RedisServer, redis: ArqRedis, user: str
+) -> None:
+    queue, release = f"{TAG}:test:{new_id()}", asyncio.Event()
+    running: Counter[str] = Counter()
+    peak: Counter[str] = Counter()
+    done: list[str] = []
+
+    async def work(_: dict[str, Any], whose: str) -> None:
+        running[whose] += 1
+        peak[whose] = max(peak[whose], running[whose])
+        if whose == "busy":
+            await release.wait()
+        running[whose] -= 1
+        done.append(whose)
+
+    for n in range(30):  # far more of one user than both workers have places
+        await redis.enqueue_job("work", "busy", _job_id=f"{TAG}:user:busy-{user}:{n}", _queue_name=queue)
+    for n in range(6):
+        await redis.enqueue_job("work", f"other-{n}", _job_id=f"{TAG}:user:o{n}-{user}:1", _queue_name=queue)
+    workers = [
+        FairWorker(
+            functions=[func(work, name="work")],
+            queue_name=queue,
+            redis_pool=ArqRedis(connection_pool=pool(redis_server.url, timeout_s=5), **SERIALIZERS),
+            max_jobs=3,
+            poll_delay=0.02,
+            keep_result=0,
+            handle_signals=False,
+            **SERIALIZERS,
+        )
+        for _ in range(2)
+    ]
+    tasks = [asyncio.create_task(worker.async_run()) for worker in workers]
+    try:
+        await eventually(lambda: sum(whose.startswith("other") for whose in done) == 6)
+        assert (peak["busy"], done.count("busy")) == (1, 0)
+        release.set()
+        await eventually(lambda: done.count("busy") == 30, 60)
+        assert peak["busy"] == 1
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for worker in workers:
+            with contextlib.suppress(asyncio.CancelledError):
+                await worker.close()
+
+
+def test_the_users_of_jobs_are_told_apart() -> None:
+    assert (user_of(f"{TAG}:user:abc:learn:x"), user_of("cron:sweep:1")) == ("abc", None)
+
+
+@pytest.fixture
+async def parts(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel) -> AsyncIterator[Core]:
+    async with core(settings_for(mongod.url, redis_server.url, model.base_url), listen=False) as made:
+        yield made
+
+
+async def _answered(parts: Core, user: str, text: str) -> None:
+    await parts.messages.append(draft(user, "t1", text))
+    await parts.turns.close(await parts.turns.ensure(turn(user)), "complete")
+
+
+async def _is_due(parts: Core, user: str) -> bool:
+    return (user, "t1") in await parts.turns.to_learn(-1, 10_000)
+
+
+async def test_a_job_that_fails_twice_for_the_same_reason_is_given_up(
+    parts: Core, redis: ArqRedis, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _answered(parts, user, "I live in Lisbon")
+
+    async def failing(_: object) -> list[Any]:
+        raise Unreadable("too_slow")
+
+    monkeypatch.setattr(parts.extractor, "candidates", failing)
+    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{TAG}:user:{user}:learn:t1"}
+    with pytest.raises(Unreadable):
+        await learn(ctx, user, "t1")
+    assert await _is_due(parts, user)
+    assert await learn(ctx, user, "t1") is None
+    assert not await _is_due(parts, user)
+
+
+async def test_a_job_that_takes_two_workers_with_it_meets_no_third(
+    parts: Core, redis: ArqRedis, model: ScriptedModel, user: str
+) -> None:
+    await _answered(parts, user, f"I live in Lisbon, {user}")
+    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{TAG}:user:{user}:learn:t1"}
+    for _ in range(2):  # workers that were killed
+        assert await JobFailures(redis).begin(ctx["job_id"])
+    assert await learn(ctx, user, "t1") is None
+    assert not any(user in str(request) for request in model.requests)
+    assert not await _is_due(parts, user)
+
+
+async def test_a_job_that_takes_too_long_is_ended_and_told_as_such(
+    parts: Core, redis: ArqRedis, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _answered(parts, user, "I live in Lisbon")
+    monkeypatch.setattr(parts.extractor, "candidates", lambda _: asyncio.sleep(60))
+    object.__setattr__(parts, "job_timeout_s", 0.2)
+    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{TAG}:user:{user}:learn:t1"}
+    with pytest.raises(TimeoutError):
+        await learn(ctx, user, "t1")
+    assert await learn(ctx, user, "t1") is None
+
+
+async def test_over_budget_the_rules_learn_and_a_title_waits(
+    parts: Core, model: ScriptedModel, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "_BACKGROUND", Quota("background", 1, 3_600))
+    await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
+    await parts.messages.mark_read(user, "main", 1)  # now there is a conversation to give a title
+    ctx = {"desk": parts.desk}
+    await learn(ctx, user, "t1")  # which takes what there is
+    asked = len([one for one in model.requests if user in str(one)])
+    await parts.messages.append(draft(user, "t2", f"I love jazz. Do you know {user}?"))
+    await parts.turns.close(await parts.turns.ensure(turn(user, "t2")), "complete")
+    assert await learn(ctx, user, "t2") == 1
+    await remember(ctx, user, "t2")
+    assert len([one for one in model.requests if user in str(one)]) == asked == 1
+    held = {piece.value: piece.extractor for piece in await parts.profiles.evidence(user)}
+    assert held["jazz"] == "rules@1"
+    assert parts.limits.hit["background"] == 2
+
+
+async def test_what_jobs_take_of_the_model_counts_against_the_tokens_of_the_day(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
+) -> None:
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, limit_tokens_per_day=1)
+    async with core(settings, listen=False) as parts:
+        await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
+        await parts.limits.message(user)
+        await learn({"desk": parts.desk}, user, "t1")
+        with pytest.raises(RateLimited):
+            await parts.limits.message(user)
+        assert await parts.limits.background(user) is not None
+
+
+async def test_who_has_many_turns_to_learn_from_does_not_hide_the_others(parts: Core, user: str) -> None:
+    other = f"{user}-other"
+    await _answered(parts, other, "hi")
+    for n in range(30):
+        await parts.turns.close(await parts.turns.ensure(turn(user, f"many-{n}")), "complete")
+    found = await parts.turns.to_learn(-1, 10_000)
+    assert (other, "t1") in found
+    assert 0 < sum(whose == user for whose, _ in found) <= 10

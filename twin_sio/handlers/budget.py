@@ -1,0 +1,89 @@
+"""What the background may take of the model for each user: counted with their answers, whatever the job is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from twin_sio.agent import Embedder
+from twin_sio.agent.metering import metered
+from twin_sio.domain import Json
+from twin_sio.errors import ModelUnavailable
+from twin_sio.handlers.limits import Limits
+
+_user: ContextVar[str] = ContextVar("user")  # whose job is run
+
+
+class OverBudget(ModelUnavailable):
+    """The user's share of the model is used up: without it, or later."""
+
+
+class JsonModel(Protocol):
+    """A model that is asked in the background."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def complete_json(self, messages: Sequence[Mapping[str, str]], schema: Json, *, name: str) -> Json | None: ...
+
+
+@contextmanager
+def background_of(user_id: str) -> Iterator[None]:
+    """What is asked of a model within counts as this user's."""
+    token = _user.set(user_id)
+    try:
+        yield
+    finally:
+        _user.reset(token)
+
+
+class BudgetedModel:
+    """A model whose calls are counted, and refused with `OverBudget` where the user's share is used up."""
+
+    def __init__(self, model: JsonModel, limits: Limits) -> None:
+        self._model = model
+        self._limits = limits
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    async def complete_json(self, messages: Sequence[Mapping[str, str]], schema: Json, *, name: str) -> Json | None:
+        async with _Call(self._limits):
+            return await self._model.complete_json(messages, schema, name=name)
+
+
+class BudgetedEmbedder(Embedder):
+    """An endpoint for embeddings whose calls are counted likewise."""
+
+    def __init__(self, embedder: Embedder, limits: Limits) -> None:
+        self.model = embedder.model
+        self._embedder = embedder
+        self._limits = limits
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[bytes]:
+        async with _Call(self._limits):
+            return await self._embedder.embed(texts)
+
+    def nearest(self, to: bytes, vectors: Sequence[bytes], most: int) -> Sequence[int]:
+        return self._embedder.nearest(to, vectors, most)
+
+
+class _Call:
+    """One call: counted before, its tokens after, also where it failed."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._user_id = _user.get()
+
+    async def __aenter__(self) -> None:
+        if await self._limits.background(self._user_id) is not None:
+            raise OverBudget
+        self._meter = metered()
+        self._used = self._meter.__enter__()
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._meter.__exit__(None, None, None)
+        await self._limits.spent(self._user_id, self._used.tokens)
