@@ -34,7 +34,7 @@ class FairWorker(Worker):
             else:
                 chosen[user] = job_id
         free = await self._reserved(list(chosen))
-        # The first job of a user whom another worker has taken may be the one that it is about to start: leave it alone.
+        # The first job of a user whom another worker has taken may be the one that it is about to start: it stays.
         mine = {user: job_id for user, job_id in chosen.items() if user in free}
         await super().start_jobs([*jobs, *mine.values()])
         unused = [user for user, job_id in mine.items() if job_id.decode() not in self.tasks]
