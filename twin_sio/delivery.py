@@ -801,7 +801,7 @@ class _Feed:
                 continue
             if self.sessions.get(sid) is not session:
                 return None
-            ask = ask and len(events) == _RESUME_PAGE
+            ask = ask and bool(events)  # a page may be short
             if not events and session.position < stood:
                 complete = False  # the log ends before the feed's head: retention has removed what there was
                 session.position = self.head or 0
@@ -810,9 +810,12 @@ class _Feed:
                 complete = complete and event.seq == session.position + 1
                 session.position = event.seq
                 item = _item(event)
-                self._delivery._write(sid, session.instead(event.seq, item.frame))
+                held = self._delivery._write(sid, session.instead(event.seq, item.frame))
                 self.offer(event.seq, item)
-            await self._drained(sid)
+                if held > self._delivery._soft // 2:
+                    await self._drained(sid)
+                    if self.sessions.get(sid) is not session:
+                        return None
         if self.sessions.get(sid) is not session:
             return None
         # A client that was elsewhere may have seen more than this feed was told of yet, and gets none of it again.

@@ -67,6 +67,7 @@ _ADMISSION_S = 4.5
 _REVOCATIONS_S = 2.0
 _AT_ONCE_S = 0.1
 _ERASED_MAX = 1000
+_LISTED_MAX = 100  # sessions in a frame; what each says of its device is up to it
 _PAUSE_MAX_S = 1.0
 _POLL_COST = 2
 
@@ -343,7 +344,8 @@ class Gateway:
     def _listed(self, caller: Caller, live: Sequence[LiveSession]) -> list[dict[str, Any]]:
         known = {one.session_id: one.device for one in live}
         known.update({one.session_id: one.device for one in self._delivery.local_sessions(caller.user_id)})
-        return [{"session_id": name, "device": device.as_dict()} for name, device in sorted(known.items())]
+        listed = [{"session_id": name, "device": device.as_dict()} for name, device in sorted(known.items())]
+        return listed[:_LISTED_MAX]
 
     def _session_ready(self, connection: _Connection, sessions: list[dict[str, Any]]) -> Outgoing:
         caller, settings = connection.caller, self._settings

@@ -128,7 +128,8 @@ class History(Wire):
 
 
 class Conversations(Wire):
-    pass
+    before: Annotated[int, Field(ge=1, le=_INT_MAX)] | None = None
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
 
 
 class AuthRefresh(Wire):

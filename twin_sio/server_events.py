@@ -103,6 +103,9 @@ class TwinMessage(Said):
 class ProfileUpdate(Said):
     version: int
     changes: list[TraitChanged]
+    has_more: Annotated[
+        bool | None, Field(description="True where more has changed than fits into a frame: ask for the profile.")
+    ] = None
 
 
 class TraitHeld(Said):
@@ -200,6 +203,10 @@ class ConversationLine(Said):
 
 class ConversationList(Said):
     conversations: list[ConversationLine]
+    has_more: Annotated[
+        bool | None, Field(description="True where there are more: ask again with `before` set to `next`.")
+    ] = None
+    next: Annotated[int | None, Field(description="The seq of the last line's message.")] = None
 
 
 class AuthRefreshed(Said):

@@ -39,7 +39,7 @@ from twin_sio.client.state import (
 )
 from twin_sio.clock import iso, monotonic, new_id, now
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
-from twin_sio.protocol import PAGE_DEFAULT, merge_patch
+from twin_sio.protocol import PAGE_DEFAULT, PAGE_MAX, merge_patch
 
 T = TypeVar("T")
 Token = str | Callable[[], Awaitable[str]]
@@ -362,9 +362,16 @@ class TwinClient:
         return await self._request("history", asked, conversation_id=conversation_id)
 
     async def conversations(self) -> list[Json]:
-        """`{conversation_id, title, last_message, unread}` of each, the newest first."""
-        found: list[Json] = (await self._request("conversations", {}))["conversations"]
-        return found
+        """`{conversation_id, title, last_message, unread}` of each, the newest first; of the last message the
+        beginning of its text."""
+        found: list[Json] = []
+        asked: dict[str, Any] = {"limit": PAGE_MAX}
+        while True:
+            page = await self._request("conversations", asked)
+            found += page["conversations"]
+            if not page.get("has_more"):
+                return found
+            asked["before"] = page["next"]
 
     async def profile(self) -> Json:
         """What the twin believes of its user: `{version, traits}`."""

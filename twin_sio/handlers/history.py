@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+import orjson
 
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Event, Json
 from twin_sio.errors import NotFound
 from twin_sio.handlers import Answer
 from twin_sio.protocol import Conversations, History, Incoming, Outgoing
-from twin_sio.store import Log
+from twin_sio.store import ConversationSummary, Log
 
+PAGE_BYTES = 256 * 1024
+"""Of a page as it is sent: a fourth of what a connection may hold before it is cut."""
+
+_BEGINNING = 200
 _TWIN_FIELDS = ("status", "generation_id", "model", "usage", "used_traits")
 
 
@@ -23,18 +30,23 @@ class Archive:
         self._new_id = new_id
 
     async def history(self, caller: Caller, sent: Incoming[History]) -> Answer:
-        """A page next to a message, oldest first; its neighbours never change."""
+        """A page next to a message, oldest first; its neighbours never change. It holds no more than fits into a frame:
+        the messages that are nearest to the one that was asked about."""
+        forward = sent.payload.after is not None and sent.payload.before is None
         page = await self._messages.page(
             caller.user_id,
             sent.conversation_id,
             before=await self._seq(caller, sent.payload.before),
             after=await self._seq(caller, sent.payload.after),
             limit=sent.payload.limit,
+            characters=PAGE_BYTES,
         )
         rated = await self._messages.feedback(caller.user_id, [event.message_id for event in page.events])
+        nearest = page.events if forward else page.events[::-1]
+        lines = _fitting(_line(event, rated.get(event.message_id)) for event in nearest)
         payload = {
-            "messages": [_line(event, rated.get(event.message_id)) for event in page.events],
-            "has_more": page.has_more,
+            "messages": lines if forward else lines[::-1],
+            "has_more": page.has_more or len(lines) < len(nearest),
             "conversation_id": sent.conversation_id,
         }
         return self._answer(caller, "history", payload, sent.message_id, sent.conversation_id)
@@ -48,17 +60,15 @@ class Archive:
         return event.seq
 
     async def conversations(self, caller: Caller, sent: Incoming[Conversations]) -> Answer:
-        """The user's conversations, the one with the newest message first."""
-        listed = [
-            {
-                "conversation_id": one.conversation_id,
-                "title": one.title,
-                "last_message": _line(one.last, None) if one.last else None,
-                "unread": one.unread,
-            }
-            for one in await self._messages.conversations(caller.user_id)
-        ]
-        return self._answer(caller, "conversations", {"conversations": listed}, sent.message_id, None)
+        """The user's conversations, the one with the newest message first, as many as fit into a frame. Of the last
+        message the beginning."""
+        limit = sent.payload.limit
+        found = await self._messages.conversations(caller.user_id, before=sent.payload.before, limit=limit + 1)
+        listed = _fitting(_summary(one) for one in found[:limit])
+        payload: dict[str, Any] = {"conversations": listed, "has_more": len(found) > len(listed)}
+        if payload["has_more"] and (last := found[len(listed) - 1].last) is not None:
+            payload["next"] = last.seq
+        return self._answer(caller, "conversations", payload, sent.message_id, None)
 
     def _answer(
         self, caller: Caller, type: str, payload: Json, in_response_to: str | None, conversation_id: str | None
@@ -67,6 +77,25 @@ class Archive:
             type, payload, self._new_id(), self._clock(), caller.session_id, in_response_to, conversation_id
         )
         return Answer(outgoing)
+
+
+def _fitting(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first of them that fit into a frame together; one at least."""
+    fitting: list[dict[str, Any]] = []
+    left = PAGE_BYTES
+    for line in lines:
+        left -= len(orjson.dumps(line))
+        if left < 0 and fitting:
+            break
+        fitting.append(line)
+    return fitting
+
+
+def _summary(one: ConversationSummary) -> dict[str, Any]:
+    line = _line(one.last, None) if one.last is not None else None
+    if line is not None:
+        line["text"] = line["text"][:_BEGINNING]
+    return {"conversation_id": one.conversation_id, "title": one.title, "last_message": line, "unread": one.unread}
 
 
 def _line(event: Event, feedback: Json | None) -> dict[str, Any]:

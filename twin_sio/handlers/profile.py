@@ -38,6 +38,7 @@ from twin_sio.tracing import span
 
 _TRIES = 20
 _NOTICEABLE = 0.005
+_TOLD_CHARACTERS = 128 * 1024  # of a profile_update
 _ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
 _CHANGES = 400  # of a version, so that its event can be read; what is over stands in the next version
 _PROFILE_BYTES = 400_000  # of the traits that a client is shown, so that it can read them in one frame
@@ -266,7 +267,7 @@ class ProfileKeeper:
             f"profile-v{profile.version}",
             "main",
             self._clock(),
-            {"version": profile.version, "changes": [_change_payload(change) for change in stored.untold]},
+            {"version": profile.version, **_changes_payload(stored.untold)},
             caller.session_id if caller else None,
             in_response_to,
             stored.epoch,
@@ -390,6 +391,18 @@ def _reason_payload(reason: Reason) -> Json:
         "observed_at": iso(piece.observed_at),
         "extractor": piece.extractor,
     }
+
+
+def _changes_payload(changes: Sequence[TraitChange]) -> dict[str, Any]:
+    """As many changes as fit into a frame; of more `has_more` tells, and the profile holds them."""
+    told: list[dict[str, Any]] = []
+    left = _TOLD_CHARACTERS
+    for change in changes:
+        left -= len(change.trait.value) + len(change.previous or "") + len(change.trait.key) + 150
+        if left < 0 and told:
+            return {"changes": told, "has_more": True}
+        told.append(_change_payload(change))
+    return {"changes": told}
 
 
 def _change_payload(change: TraitChange) -> dict[str, Any]:

@@ -58,7 +58,8 @@ class Log(Protocol):
         ...
 
     async def read(self, user_id: str, after: int, limit: int) -> Sequence[Event]:
-        """At most `limit` events with `seq > after`, in order; only what can no longer be rolled back."""
+        """At most `limit` events with `seq > after`, in order; only what can no longer be rolled back. Fewer where
+        they are large, and none only where there are none."""
         ...
 
     async def head(self, user_id: str) -> int:
@@ -78,11 +79,18 @@ class Log(Protocol):
         ...
 
     async def page(
-        self, user_id: str, conversation_id: str, *, before: int | None, after: int | None, limit: int
+        self,
+        user_id: str,
+        conversation_id: str,
+        *,
+        before: int | None,
+        after: int | None,
+        limit: int,
+        characters: int | None = None,
     ) -> Page:
         """Messages (user's and twin's) of a conversation next to a seq: stable, since seqs never change.
 
-        Without `before` and `after`: the newest.
+        Without `before` and `after`: the newest. Not many more than `characters` in all, but one message at least.
         """
         ...
 
@@ -99,8 +107,11 @@ class Log(Protocol):
         """The correction in this feedback has been learned from."""
         ...
 
-    async def conversations(self, user_id: str) -> Sequence[ConversationSummary]:
-        """The user's conversations, the one with the newest message first."""
+    async def conversations(
+        self, user_id: str, *, before: int | None = None, limit: int = 1_000
+    ) -> Sequence[ConversationSummary]:
+        """The user's conversations, the one with the newest message first, from those whose last message is older than
+        the seq `before`."""
         ...
 
     async def read_up_to(self, user_id: str, conversation_id: str) -> int:

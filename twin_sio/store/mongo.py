@@ -53,6 +53,8 @@ MESSAGES = ("user_message", "twin_message")
 UNFINISHED = ("queued", "running", "settled")
 _APPEND_TRIES = 200
 _CONTEXTS_MAX = 50
+_READ_AT_ONCE = 25  # documents of a batch: one may hold 50 KB
+_READ_CHARACTERS = 128 * 1024
 _EXPORTED_AT_ONCE = 8  # documents: a batch of the driver's own choice holds 16 MiB
 _TITLE_CHARACTERS = 60
 _LEARN_WITHIN = timedelta(days=1)
@@ -279,7 +281,14 @@ class MongoLog:
     async def read(self, user_id: str, after: int, limit: int) -> Sequence[Event]:
         query = {"user_id": user_id, "seq": {"$gt": after}}
         cursor = self._majority.find(query, _WITHOUT_VECTOR).sort("seq", ASCENDING).limit(limit)
-        return [self._event(doc) for doc in await cursor.to_list(limit)]
+        events, size = [], 0
+        async for doc in cursor.batch_size(_READ_AT_ONCE):
+            events.append(self._event(doc))
+            size += _characters(events[-1].payload)
+            if size > _READ_CHARACTERS:
+                await cursor.close()
+                break
+        return events
 
     @stored
     async def head(self, user_id: str) -> int:
@@ -309,7 +318,14 @@ class MongoLog:
 
     @stored
     async def page(
-        self, user_id: str, conversation_id: str, *, before: int | None, after: int | None, limit: int
+        self,
+        user_id: str,
+        conversation_id: str,
+        *,
+        before: int | None,
+        after: int | None,
+        limit: int,
+        characters: int | None = None,
     ) -> Page:
         query: Doc = {"user_id": user_id, "conversation_id": conversation_id, "type": {"$in": list(MESSAGES)}}
         bounds = {"$lt": before, "$gt": after}
@@ -317,15 +333,35 @@ class MongoLog:
             query["seq"] = chosen
         forward = after is not None and before is None
         order = ASCENDING if forward else DESCENDING
-        docs = await self._majority.find(query, _WITHOUT_VECTOR).sort("seq", order).limit(limit + 1).to_list(limit + 1)
-        events = [self._event(doc) for doc in docs[:limit]]
-        return Page(tuple(events if forward else reversed(events)), has_more=len(docs) > limit)
+        cursor = self._majority.find(query, _WITHOUT_VECTOR).sort("seq", order).limit(limit + 1)
+        if characters is None:
+            docs = await cursor.to_list(limit + 1)
+            events, has_more = [self._event(doc) for doc in docs[:limit]], len(docs) > limit
+        else:
+            events, has_more = await self._fitting(cursor.batch_size(_READ_AT_ONCE), limit, characters)
+        return Page(tuple(events if forward else reversed(events)), has_more)
+
+    async def _fitting(self, cursor: Any, limit: int, characters: int) -> tuple[list[Event], bool]:
+        """The first of them that are not too much together, and whether there are more."""
+        events: list[Event] = []
+        async for doc in cursor:
+            if len(events) == limit or characters < 0:
+                await cursor.close()
+                return events, True
+            events.append(self._event(doc))
+            characters -= _characters(events[-1].payload)
+        return events, False
 
     @stored
     async def feedback(self, user_id: str, message_ids: Sequence[str]) -> Mapping[str, Json]:
         query = {"user_id": user_id, "type": "feedback", "payload.message_id": {"$in": list(message_ids)}}
+        # As often as somebody likes to rate one answer: the newest of each is chosen by the index alone.
+        about = {"$group": {"_id": "$payload.message_id", "seq": {"$max": "$seq"}}}
+        seqs = [doc["seq"] async for doc in self._events.aggregate([{"$match": query}, about])]
         newest: dict[str, Json] = {}
-        async for doc in self._events.find(query).sort("seq", ASCENDING):
+        if not seqs:
+            return newest
+        async for doc in self._events.find({"user_id": user_id, "seq": {"$in": seqs}}, batch_size=_READ_AT_ONCE):
             event = self._event(doc)
             newest[event.payload["message_id"]] = event.payload
         return newest
@@ -344,35 +380,37 @@ class MongoLog:
         await self._events.update_one(key, {"$unset": {"to_correct": ""}})
 
     @stored
-    async def conversations(self, user_id: str) -> Sequence[ConversationSummary]:
-        kept = {"conversation_id": 1, "read_seq": 1, "title": 1}
-        marks = {doc["conversation_id"]: doc async for doc in self._marks.find({"user_id": user_id}, kept)}
-        pipeline: list[Doc] = [
+    async def conversations(
+        self, user_id: str, *, before: int | None = None, limit: int = 1_000
+    ) -> Sequence[ConversationSummary]:
+        ends = {"first": {"$min": "$seq"}, "last": {"$max": "$seq"}}
+        pipeline: list[Doc] = [  # of the messages their seqs alone, which stand in an index
             {"$match": {"user_id": user_id, "type": {"$in": list(MESSAGES)}}},
-            {"$project": _WITHOUT_VECTOR},
-            {"$sort": {"seq": 1}},
-            {
-                "$group": {
-                    "_id": "$conversation_id",
-                    "first": {"$first": "$payload"},
-                    "last": {"$last": "$$ROOT"},
-                }
-            },
-            {"$sort": {"last.seq": -1}},
+            {"$group": {"_id": "$conversation_id", **ends}},
+            *([] if before is None else [{"$match": {"last": {"$lt": before}}}]),
+            {"$sort": {"last": -1}},
+            {"$limit": limit},
         ]
         found = [doc async for doc in self._majority.aggregate(pipeline)]
-        unread = await self._unread(
-            user_id, {doc["_id"]: marks.get(doc["_id"], {}).get("read_seq", 0) for doc in found}
-        )
+        if not found:
+            return []
+        names, seqs = [doc["_id"] for doc in found], {doc[end] for doc in found for end in ends}
+        kept = {"conversation_id": 1, "read_seq": 1, "title": 1}
+        query = {"user_id": user_id, "conversation_id": {"$in": names}}
+        marks = {doc["conversation_id"]: doc async for doc in self._marks.find(query, kept)}
+        said = self._majority.find({"user_id": user_id, "seq": {"$in": list(seqs)}}, _WITHOUT_VECTOR)
+        events = {doc["seq"]: self._event(doc) async for doc in said.batch_size(_READ_AT_ONCE)}
+        unread = await self._unread(user_id, {name: marks.get(name, {}).get("read_seq", 0) for name in names})
         return [
             ConversationSummary(
                 doc["_id"],
                 self._sealer.open(marks.get(doc["_id"], {}).get("title"))
-                or self._sealer.open(doc["first"])["text"][:_TITLE_CHARACTERS],
-                self._event(doc["last"]),
+                or events[doc["first"]].payload["text"][:_TITLE_CHARACTERS],
+                events[doc["last"]],
                 unread.get(doc["_id"], 0),
             )
             for doc in found
+            if doc["first"] in events and doc["last"] in events  # not erased meanwhile
         ]
 
     async def _unread(self, user_id: str, marks: Mapping[str, int]) -> Mapping[str, int]:
@@ -423,6 +461,11 @@ class MongoLog:
 
     def _event(self, doc: Doc) -> Event:
         return _event(doc, self._sealer)
+
+
+def _characters(payload: Json) -> int:
+    """How long the texts of an event are, about."""
+    return sum(len(value) for value in payload.values() if isinstance(value, str))
 
 
 def _event(doc: Doc, sealer: Sealer) -> Event:

@@ -180,7 +180,15 @@ export class TwinClient {
 
   /** The user's conversations, the one with the newest message first; also in the state, as `list`. */
   async conversations(): Promise<ConversationList["conversations"]> {
-    return (await this.#ask<ConversationList>("conversations", {})).conversations;
+    const found: ConversationList["conversations"] = [];
+    let page = await this.#ask<ConversationList>("conversations", { limit: 200 });
+    found.push(...page.conversations);
+    while (page.has_more && typeof page.next === "number") {
+      page = await this.#ask<ConversationList>("conversations", { limit: 200, before: page.next });
+      found.push(...page.conversations);
+    }
+    this.#show({ ...this.#state, list: found });
+    return found;
   }
 
   /** The profile; in the state from then on, kept current. */

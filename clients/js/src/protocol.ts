@@ -83,8 +83,19 @@ export interface FeedbackSeen {
 }
 export interface ConversationList {
   conversations: ConversationLine[];
+  /**
+   * True where there are more: ask again with `before` set to `next`.
+   */
+  has_more?: boolean | null;
+  /**
+   * The seq of the last line's message.
+   */
+  next?: number | null;
 }
-export interface Conversations {}
+export interface Conversations {
+  before?: number | null;
+  limit?: number;
+}
 export interface ErrorTold {
   code: string;
   message: string;
@@ -336,6 +347,10 @@ export interface TraitHeld {
 export interface ProfileUpdate {
   version: number;
   changes: TraitChanged[];
+  /**
+   * True where more has changed than fits into a frame: ask for the profile.
+   */
+  has_more?: boolean | null;
 }
 export interface ReadReceipt {
   message_id: string;
