@@ -228,7 +228,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         )
         await delivery.start()
         stack.push_async_callback(delivery.stop)
-        queue = Queue(delivery.channels.redis, clock.now, lambda: delivery.channels.healthy)
+        queue = Queue(delivery.channels.redis, clock.now, lambda: delivery.channels.healthy, ids.redis)
         model = OpenAIModel(
             base_url=settings.openai_base_url or None,
             api_key=settings.openai_api_key.get_secret_value() or "none",
@@ -245,7 +245,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             lambda: runner.running,
         )
         channels = delivery.channels
-        quotas = RedisQuotas(settings.redis_url, channels.redis, clock.now, lambda: channels.healthy)
+        quotas = RedisQuotas(settings.redis_url, channels.redis, clock.now, lambda: channels.healthy, ids.redis)
         limits = Limits(_bounds(settings), quotas, load)
         embedder = _embedder(settings, stack, model.tokens)
         vectors = CachedVectors(memories, embedder.model, _SEARCHED) if embedder is not None else None

@@ -35,7 +35,7 @@ class JobFailures:
 
     async def _count(self, key: str) -> int:
         try:
-            pipe = self._redis.pipeline(transaction=False)
+            pipe = self._redis.pipeline(transaction=True)  # no key without its end
             pipe.incr(key)
             pipe.expire(key, _KEPT_S)
             return int((await pipe.execute())[0])

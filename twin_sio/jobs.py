@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -72,7 +71,9 @@ SERIALIZERS: Mapping[str, Any] = {"job_serializer": packed, "job_deserializer": 
 class Queue:
     """Enqueues. What Redis does not take is found by the sweep, in the turns themselves."""
 
-    def __init__(self, redis: Redis, clock: Clock, healthy: Callable[[], bool]) -> None:
+    def __init__(self, redis: Redis, clock: Clock, healthy: Callable[[], bool], name: Callable[[str], str]) -> None:
+        """`name`: what stands for a user in Redis (`store.ids.Ids.redis`)."""
+        self._name = name
         self._redis = ArqRedis(redis.connection_pool, default_queue_name=QUEUE, **SERIALIZERS)
         self._clock = clock
         self._healthy = healthy
@@ -97,7 +98,7 @@ class Queue:
         if not self._healthy():  # a hung Redis must not hold up the next answer
             return
         with suppress(*FAILURES):
-            job_id = ":".join((f"{_job_prefix(user_id)}{job}", *about))
+            job_id = ":".join((f"{self._prefix(user_id)}{job}", *about))
             trace: dict[str, Any] = {"trace": point} if (point := here()) else {}
             with span(f"enqueue {job}"):
                 await self._redis.enqueue_job(job, user_id, *about, _job_id=job_id, **trace)
@@ -107,11 +108,15 @@ class Queue:
         count = 0
         with suppress(*FAILURES):
             # The queue alone: what else Redis holds may be far more.
-            async for job_id, _ in self._redis.zscan_iter(QUEUE, match=f"{_job_prefix(user_id)}*", count=1000):
+            async for job_id, _ in self._redis.zscan_iter(QUEUE, match=f"{self._prefix(user_id)}*", count=1000):
                 count += await self._redis.zrem(QUEUE, job_id)
                 name = job_id.decode()
                 await self._redis.delete(f"{job_key_prefix}{name}", f"{retry_key_prefix}{name}")
         return count
+
+    def _prefix(self, user_id: str) -> str:
+        # Hashed: the id of another user can neither begin so nor be a pattern. Tagged: arq asks for several at once.
+        return f"{_OF_A_USER}{self._name(user_id)}:"
 
     async def lag_s(self) -> float:
         """For how long the oldest job that is due has waited; 0 where none waits or Redis is away."""
@@ -123,11 +128,6 @@ class Queue:
 
 
 _OF_A_USER = f"{TAG}:user:"
-
-
-def _job_prefix(user_id: str) -> str:
-    # Hashed: an id of another user can neither be its beginning nor a pattern. Tagged: arq asks for several at once.
-    return f"{_OF_A_USER}{hashlib.sha256(user_id.encode()).hexdigest()[:32]}:"
 
 
 def user_of(job_id: str) -> str | None:

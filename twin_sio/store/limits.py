@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -26,7 +25,11 @@ _PATIENCE_S = 0.5
 class RedisQuotas:
     """`Quotas`: moving windows for what is counted one by one, fixed ones for amounts. Keys tell nothing of users."""
 
-    def __init__(self, url: str, redis: Redis, clock: Clock, healthy: Callable[[], bool]) -> None:
+    def __init__(
+        self, url: str, redis: Redis, clock: Clock, healthy: Callable[[], bool], name: Callable[[str], str]
+    ) -> None:
+        """`name`: what stands for a user or an address in Redis (`Ids.redis`)."""
+        self._name = name
         pool: Any = redis.connection_pool
         storage = RedisStorage(f"async+{url}", implementation="redispy", key_prefix=_PREFIX, connection_pool=pool)
         self._moving = MovingWindowRateLimiter(storage)
@@ -47,7 +50,7 @@ class RedisQuotas:
         if not quota.amount or amount <= 0:
             return
         try:
-            await self._asked(lambda: self._fixed.hit(_item(quota), quota.name, _hidden(of), cost=amount))
+            await self._asked(lambda: self._fixed.hit(_item(quota), quota.name, self._name(of), cost=amount))
         except FAILURES:
             self._here(quota, of).spend(amount)
 
@@ -70,14 +73,14 @@ class RedisQuotas:
         return self._local.of(f"{quota.name}:{of}", quota.amount / quota.per_s, quota.amount)
 
     async def _take(self, quota: Quota, of: str) -> int | None:
-        item, key = _item(quota), _hidden(of)
+        item, key = _item(quota), self._name(of)
         if await self._moving.hit(item, quota.name, key):
             return None
         stats = await self._moving.get_window_stats(item, quota.name, key)
         return self._ms_until(stats.reset_time)
 
     async def _overspent(self, quota: Quota, of: str) -> int | None:
-        item, key = _item(quota), _hidden(of)
+        item, key = _item(quota), self._name(of)
         if await self._fixed.test(item, quota.name, key):
             return None
         stats = await self._fixed.get_window_stats(item, quota.name, key)
@@ -89,7 +92,3 @@ class RedisQuotas:
 
 def _item(quota: Quota) -> RateLimitItemPerSecond:
     return RateLimitItemPerSecond(quota.amount, quota.per_s)
-
-
-def _hidden(of: str) -> str:
-    return hashlib.sha256(of.encode()).hexdigest()[:32]
