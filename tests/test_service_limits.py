@@ -137,8 +137,7 @@ async def test_conversations_that_wait_for_their_users_others_are_no_load_and_le
     async with RawSocket(url_of(one), token_of(user)) as raw:
         for n in range(8):
             assert (await say(raw, text, conversation=f"c-{n}"))["type"] == "message_received"
-        await eventually(lambda: runner.generating == 2)
-        assert (runner.running, runner.waiting) == (2, 6)
+        await eventually(lambda: (runner.generating, runner.running, runner.waiting) == (2, 2, 6))
         before = asked
         await asyncio.sleep(1.0)
         assert asked == before
