@@ -16,9 +16,11 @@ from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.app import Service, service
 from twin_sio.clock import monotonic, new_id
+from twin_sio.handlers import limits
 from twin_sio.handlers.limits import CONNECTS_AT, MESSAGES_AT, SHED_AT
 from twin_sio.local import Mongod, RedisServer, start_redis
 from twin_sio.peers import Peers
+from twin_sio.store import Quota
 
 Make = Callable[..., Any]
 
@@ -321,3 +323,17 @@ def _block(seconds: float) -> None:
     until = monotonic() + seconds
     while monotonic() < until:
         pass
+
+
+async def test_corrections_of_a_profile_are_counted(
+    instances: Make, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "_CORRECTIONS", Quota("corrections", 2, 60))
+    [one] = await instances(1)
+    async with RawSocket(url_of(one), token_of(user)) as raw:
+        asked = {"payload": {"trait_id": "trait-none", "action": "reject"}}
+        codes = [
+            (await raw.ask("profile_correct", {**asked, "metadata": {"message_id": new_id()}}))["payload"]["code"]
+            for _ in range(3)
+        ]
+    assert codes == ["not_found", "not_found", "rate_limited"]

@@ -22,8 +22,8 @@ async def attack(site: Site, until: float) -> str:
     await profiled(site, user, 2_000, lambda n, at: said(user, "interests.likes", "a " * 99 + f"b{n}", "rejected", at))
     async with site.socket(user) as device:
         while time.monotonic() < until:
-            payload = {"payload": {"text": "a " * 1_900}, "metadata": {"message_id": new_id()}}
-            answer = await device.ask("user_message", {**payload, "conversation_id": f"c{told.total() % 8}"})
+            metadata = {"message_id": new_id(), "conversation_id": f"c{told.total() % 8}"}
+            answer = await device.ask("user_message", {"payload": {"text": "a " * 1_900}, "metadata": metadata})
             told[answer["payload"].get("code", "taken")] += 1
             await asyncio.sleep(0.1)
         answered = len(device.of("twin_message"))

@@ -32,8 +32,8 @@ async def _messages(site: Site, word: str, until: float, told: Counter[str]) -> 
         for n in range(60):
             if time.monotonic() >= until:
                 return
-            payload = {"payload": {"text": word}, "conversation_id": f"c{n}", "metadata": {"message_id": new_id()}}
-            answer = await device.ask("user_message", payload)
+            metadata = {"message_id": new_id(), "conversation_id": f"c{n}"}
+            answer = await device.ask("user_message", {"payload": {"text": word}, "metadata": metadata})
             told[answer["payload"].get("code", "taken")] += 1
             await asyncio.sleep(0.02)
         await asyncio.sleep(max(0.0, until - time.monotonic()))

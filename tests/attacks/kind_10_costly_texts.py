@@ -26,8 +26,8 @@ async def attack(site: Site, until: float) -> str:
     async with site.socket(user) as device:
         while time.monotonic() < until:
             text = f"{site.mark} {_TEXTS[count % len(_TEXTS)]}"[:4_000]
-            payload = {"payload": {"text": text}, "conversation_id": f"c{count}", "metadata": {"message_id": new_id()}}
-            answer = await device.ask("user_message", payload)
+            metadata = {"message_id": new_id(), "conversation_id": f"c{count}"}
+            answer = await device.ask("user_message", {"payload": {"text": text}, "metadata": metadata})
             count += "code" not in answer["payload"]
             await asyncio.sleep(0.2)
     return f"{count} messages of up to 4,000 characters"

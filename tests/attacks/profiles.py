@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import datetime, timedelta
+from typing import Any
 
 from tests.attacks.site import Site
 from tests.faults.cluster import DATABASE
@@ -12,6 +14,7 @@ from twin_sio.agent.scoring import score
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Evidence, EvidenceKind, Profile
 from twin_sio.store import mongo
+from twin_sio.store.ids import Ids
 
 
 @asynccontextmanager
@@ -34,7 +37,11 @@ async def profiled(site: Site, user: str, count: int, make: Callable[[int, datet
     began = now() - timedelta(days=1)
     evidence = [make(n, began + timedelta(seconds=n)) for n in range(count)]
     async with database(site) as db:
-        rows = mongo.MongoProfiles(db)
-        for piece in evidence:
-            await rows.add_evidence([piece])
-        await rows.replace(Profile(user, 0, score(user, evidence, now())), [])
+        await db["evidence"].insert_many([_row(piece) for piece in evidence], ordered=False)
+        await mongo.MongoProfiles(db).replace(Profile(user, 0, score(user, evidence, now())), [])
+
+
+def _row(piece: Evidence) -> dict[str, Any]:
+    name = Ids().evidence(piece.user_id, piece.evidence_id)
+    index = {"user_id": piece.user_id, "observed_at": piece.observed_at, "epoch": 0}
+    return {"_id": name, **index, "piece": asdict(piece)}

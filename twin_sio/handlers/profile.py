@@ -27,11 +27,12 @@ from twin_sio.agent.scoring import (
 )
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Json, Profile, Trait, TraitChange
-from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable, TooLarge
+from twin_sio.errors import InvalidMessage, NotFound, RateLimited, StorageUnavailable, TooLarge
 from twin_sio.handlers import Answer, Delivery
 from twin_sio.handlers.limits import Limits
 from twin_sio.handlers.shared import Shared
 from twin_sio.handlers.trait_ids import TraitIds
+from twin_sio.load import Buckets
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
 from twin_sio.store import Log, Profiles, StoredProfile
 from twin_sio.tracing import span
@@ -41,7 +42,8 @@ _NOTICEABLE = 0.005
 _TOLD_CHARACTERS = 128 * 1024  # of a profile_update
 _ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
 _CHANGES = 400  # of a version, so that its event can be read; what is over stands in the next version
-_PROFILE_BYTES = 400_000  # of the traits that a client is shown, so that it can read them in one frame
+_LARGE_READS_PER_S, _LARGE_READS_AT_ONCE = 0.5, 10  # of a profile that is costly to send, by a user
+_PROFILE_BYTES = 256_000  # of the traits that a client is shown, so that it can read them in one frame
 T = TypeVar("T")
 _KINDS: Mapping[str, EvidenceKind] = {"confirm": "confirmed", "edit": "edited", "reject": "rejected"}
 _RATINGS: Mapping[str, EvidenceKind] = {"up": "up", "down": "down", "none": "withdrawn"}
@@ -77,6 +79,7 @@ class ProfileKeeper:
         """`limits`: on what users ask for; None where no user asks."""
         self._weights = weights
         self._limits = limits
+        self._large_reads = Buckets()
         self._shared = Shared(self._scored, lambda scored: len(scored.evidence))
         self._trait_ids = trait_ids or TraitIds()
         self._profiles = profiles
@@ -88,6 +91,10 @@ class ProfileKeeper:
     async def profile_get(self, caller: Caller, sent: Incoming[ProfileGet]) -> Answer:
         """The profile, scored as of now."""
         payload = await self.read(caller.user_id)
+        if len(payload["traits"]) > _ON_THE_LOOP:
+            bucket = self._large_reads.of(caller.user_id, _LARGE_READS_PER_S, _LARGE_READS_AT_ONCE)
+            if (wait_ms := bucket.take()) is not None:
+                raise RateLimited(retry_after_ms=wait_ms)
         outgoing = Outgoing("profile", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
         return Answer(outgoing)
 
@@ -115,11 +122,13 @@ class ProfileKeeper:
         return _why_payload(explanation)
 
     def _explained(self, user_id: str, wanted: str, evidence: Sequence[Evidence], at: datetime) -> Explanation | None:
-        subject = self._trait_ids.subject(user_id)
-        explanation = explain(subject, evidence, at, wanted, self._weights)
-        if explanation is None and (trait := self._trait_ids.find(user_id, wanted, self._score(user_id, evidence, at))):
-            explanation = explain(subject, evidence, at, trait.trait_id, self._weights)
-        return explanation
+        ids = self._trait_ids
+        named = {(piece.key, normal(piece.value)) for piece in evidence}
+        found = next((one for one in named if wanted in ids.all(user_id, *one)), None)
+        if found is None:
+            return None
+        about = [piece for piece in evidence if piece.key == found[0]]
+        return explain(ids.subject(user_id), about, at, ids.of(user_id, *found), self._weights)
 
     async def profile_correct(self, caller: Caller, sent: Incoming[ProfileCorrect]) -> Answer:
         """The user's own word on a trait: it outweighs everything that was observed. A repeat changes nothing."""

@@ -13,7 +13,7 @@ from twin_sio.clock import monotonic
 T = TypeVar("T")
 _SMALL = 500  # what is no larger is made anew for whoever asks
 _TIMES = 20  # what it cost, for so long it is given again: a user takes no more than a twentieth of a core
-_MOST_S = 5.0
+_MOST_S = 30.0
 _AT_ONCE = 2
 
 
@@ -38,7 +38,7 @@ class Shared(Generic[T]):
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def get(self, user_id: str, stamp: str | None) -> T:
-        """What stands under `stamp`; where it is large, at most some seconds old."""
+        """What stands under `stamp`; where it is large, at most half a minute old."""
         entry = self._entries.get(user_id)
         if entry is not None and entry.stamp == stamp and monotonic() < entry.good_until:
             return entry.made
