@@ -16,8 +16,9 @@ class Making:
 
     async def _make(self, _: str) -> int:
         self.count += 1
+        made = self.count
         await asyncio.sleep(0.05)
-        return self.count
+        return made
 
 
 async def test_all_who_ask_at_once_get_one_answer() -> None:
