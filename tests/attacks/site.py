@@ -31,6 +31,7 @@ MEMORY_MB = 64.0
 SHORT_S = 2.0
 FULL_S = 30.0
 _MEMORY_BACK_S = 30.0
+_WARM_UP_S = 2.0
 _MB = 1024 * 1024
 
 Attack = Callable[["Site", float], Awaitable[str]]
@@ -220,4 +221,6 @@ async def production(folder: Path, servers: int = 1) -> AsyncIterator[Cluster]:
     """Servers, a worker, MongoDB, Redis and a scripted model, with the limits that are the default."""
     async with cluster(folder, servers, **DEFAULT_LIMITS) as running:
         await running.until_ready()
+        async with under_attack(running, 200, 0) as site, watched(site):
+            await asyncio.sleep(_WARM_UP_S)  # what a first load makes (caches, code, buffers) is no attack's doing
         yield running
