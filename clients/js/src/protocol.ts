@@ -328,6 +328,10 @@ export interface ProfileShown {
    */
   as_of: string;
   traits: TraitHeld[];
+  /**
+   * True where there are more than fit into a frame; the surest are shown.
+   */
+  has_more?: boolean | null;
 }
 export interface TraitHeld {
   trait_id: string;
