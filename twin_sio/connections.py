@@ -37,7 +37,11 @@ _PROXY_IDLE_S = 3630.0  # longer than a proxy of ours: it must be the one that c
 _TLS_S = 10.0
 _BODY_MAX_BYTES = 4096  # of a request that needs none; it is not read
 _LINGER_S = 1.0
+_UNREAD_MAX_BYTES = 512 * 1024
+"""Of a WebSocket, without a message that could be read. The library holds 128 KiB and reads on only then; a message has
+100 kB at most. What sends more sends fragments without an end, or without anything in them."""
 _SOCKETS = "/socket.io/"
+_CONTINUE = "100-continue"
 _TOLD_EVERY_S = 60.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -164,7 +168,7 @@ class Connections:
 class _Connection(RequestHandler):
     """One TCP connection."""
 
-    __slots__ = ("_connections", "_new_id", "_stuck", "address", "idle_s")
+    __slots__ = ("_connections", "_new_id", "_stuck", "address", "idle_s", "unread_bytes")
 
     def __init__(self, connections: Connections, new_id: NewId, *args: Any, **named: Any) -> None:
         super().__init__(*args, keepalive_timeout=HEAD_S, **named)
@@ -173,6 +177,16 @@ class _Connection(RequestHandler):
         self._stuck: asyncio.TimerHandle | None = None
         self.address = ""
         self.idle_s = HEAD_S
+        self.unread_bytes = 0
+        """Received over its WebSocket since a message was read."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._payload_parser is not None:
+            self.unread_bytes += len(data)
+            if self.unread_bytes > _UNREAD_MAX_BYTES:
+                self.abort()
+                return
+        super().data_received(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -231,9 +245,19 @@ class _Server(web.Server):
 
     def __init__(self, connections: Connections, new_id: NewId, made: web.Server) -> None:
         """`made`: what the library would use."""
-        super().__init__(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+        self._handle = made.request_handler
+        super().__init__(self._unless_odd, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
         self._of = connections
         self._new_id = new_id
+
+    async def _unless_odd(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The library answers an `Expect` that it does not know before any middleware, and repeats it."""
+        if request.headers.get("Expect", _CONTINUE).lower() == _CONTINUE:
+            return await self._handle(request)
+        self._of.malformed(kind="Expect")
+        response = web.Response(status=417, text=HTTPStatus(417).phrase)
+        response.force_close()
+        return response
 
     def __call__(self) -> RequestHandler:
         return _Connection(self._of, self._new_id, self, loop=self._loop, **self._kwargs)
@@ -297,7 +321,11 @@ def guard(connections: Connections, is_known: Callable[[str], bool]) -> Any:
         refused = _refused_body(request, is_socket=is_socket)
         if refused is not None:
             return refused
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            error.text = HTTPStatus(error.status).phrase  # the library's own may repeat the request
+            raise
         if is_socket and response.status >= HTTPStatus.BAD_REQUEST:
             connections.count(request)
         return response

@@ -19,7 +19,18 @@ from twin_sio.clock import NewId, monotonic
 from twin_sio.domain import Identity
 from twin_sio.errors import Refused, StorageUnavailable
 from twin_sio.gateway import Gateway, Knock
-from twin_sio.sockets import PACKET_MAX_BYTES, Line, Message, Outbox, Why, bearer, bound_kernel, takes_now
+from twin_sio.sockets import (
+    PACKET_MAX_BYTES,
+    Line,
+    Message,
+    Outbox,
+    Why,
+    bearer,
+    bound_kernel,
+    has_read,
+    is_control,
+    takes_now,
+)
 from twin_sio.store import Tickets
 
 PATH = "/ws/chat/{user_id}"
@@ -124,7 +135,11 @@ class RawDoor:
         if not self._is_from_here(request):
             return web.Response(status=403)
         socket = web.WebSocketResponse(
-            protocols=(PROTOCOL,), heartbeat=self._ping_s, max_msg_size=PACKET_MAX_BYTES, compress=False
+            protocols=(PROTOCOL,),
+            heartbeat=self._ping_s,
+            autoping=False,
+            max_msg_size=PACKET_MAX_BYTES,
+            compress=False,
         )
         await socket.prepare(request)
         bound_kernel(request.transport)
@@ -187,9 +202,13 @@ class RawDoor:
             self._gateway.greet(sid)
             taken = 0
             async for message in socket:
-                if message.type is not WSMsgType.TEXT:
+                has_read(request)
+                if await is_control(socket, message):
+                    pause_s = self._gateway.polled(sid)
+                elif message.type is WSMsgType.TEXT:
+                    pause_s = self._take(sid, message.data)
+                else:
                     break
-                pause_s = self._take(sid, message.data)
                 taken += 1
                 if pause_s or taken % _FAIR_AFTER == 0:  # what has come already is read without a pause otherwise
                     await asyncio.sleep(pause_s)

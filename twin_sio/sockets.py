@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import orjson
 import socketio
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 from engineio.exceptions import EngineIOError
 from engineio.packet import CLOSE, MESSAGE
 from engineio.packet import Packet as EnginePacket
@@ -195,7 +195,8 @@ class WebSocket:
 
     async def __call__(self, environ: dict[str, Any]) -> web.WebSocketResponse:
         request: web.Request = environ["aiohttp.request"]
-        self._ws = web.WebSocketResponse(max_msg_size=self._max, compress=False)
+        self._ws = web.WebSocketResponse(max_msg_size=self._max, compress=False, autoping=False)
+        self._request = request
         await self._ws.prepare(request)
         # The library keeps the dict as long as the socket, and would look into nothing else of it any more.
         environ.clear()
@@ -242,8 +243,17 @@ class WebSocket:
 
     async def _next(self) -> str:
         # The library bounds the wait for a packet of an open WebSocket, but not for the two of an upgrade.
+        taken = 0
         try:
-            message = await self._ws.receive(timeout=None if self._socket.upgraded else _UPGRADE_S)
+            while True:
+                message = await self._ws.receive(timeout=None if self._socket.upgraded else _UPGRADE_S)
+                has_read(self._request)
+                if not await is_control(self._ws, message):
+                    break
+                await self._socket.server.pause(self._socket)
+                taken += 1
+                if taken % _FAIR_AFTER == 0:
+                    await asyncio.sleep(0)
         except TimeoutError:
             raise OSError from None
         if message.type is not WSMsgType.TEXT or not message.data or message.data[0] not in "0123456":
@@ -287,6 +297,21 @@ def bearer(request: web.BaseRequest) -> str | None:
     """The token of `Authorization: Bearer`."""
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
+
+
+def has_read(request: web.BaseRequest) -> None:
+    """A message was read: its TCP connection may send as much again; see `connections`."""
+    if hasattr(request.protocol, "unread_bytes"):
+        request.protocol.unread_bytes = 0
+
+
+async def is_control(socket: web.WebSocketResponse, message: WSMessage) -> bool:
+    """Whether this is a ping, which is answered here, or a pong. The library would answer all that have come in one
+    step of the loop, and count none: whoever reads with this counts them as frames."""
+    if message.type is WSMsgType.PING:
+        await socket.pong(message.data)
+        return True
+    return message.type is WSMsgType.PONG
 
 
 def bound_kernel(transport: Any) -> None:
@@ -569,7 +594,8 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         socket = self.eio.sockets.get(request.query.get("sid", ""))
         if socket is None:
             return await self._answer_by_library(request)
-        if socket.requests >= _REQUESTS_AT_ONCE:
+        if socket.requests >= _REQUESTS_AT_ONCE:  # a client has two: from now on each counts for its address
+            self._cut(socket)
             return web.Response(status=400)
         socket.requests += 1
         sid = self.manager.sid_from_eio_sid(socket.sid, NAMESPACE)
