@@ -9,10 +9,12 @@ import uvloop
 
 from twin_sio.app import serve
 from twin_sio.config import ConfigError, Settings
+from twin_sio.logs import tell_deaths_without_texts
 
 
 def main() -> int:
     """Run until SIGTERM or Ctrl-C; the exit code."""
+    tell_deaths_without_texts()
     try:
         settings = Settings.from_environment()
     except ConfigError as error:

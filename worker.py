@@ -13,10 +13,11 @@ from arq import cron
 from arq.connections import ArqRedis
 
 from twin_sio.app import Core, configure_logs, core, probed, traces
-from twin_sio.config import ConfigError, Settings
+from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.errors import StorageUnavailable
 from twin_sio.fairness import FairWorker
 from twin_sio.jobs import QUEUE, SERIALIZERS, TRIES, correct, count, learn, project, remember, sweep
+from twin_sio.logs import tell_deaths_without_texts
 from twin_sio.metrics import WorkerMetrics
 from twin_sio.redis_pool import FAILURES, TAG, pool
 
@@ -90,9 +91,15 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
             await stack.enter_async_context(probed(settings, metrics))
 
     async def on_shutdown(ctx: dict[str, Any]) -> None:
-        await ctx["desk"].runner.drain(0)
-        await ctx["stack"].aclose()
+        if "desk" in ctx:  # otherwise it has not come so far
+            await ctx["desk"].runner.drain(0)
+        if "stack" in ctx:
+            await ctx["stack"].aclose()
 
+    with refused_as("TWIN_REDIS_URL"):
+        redis = ArqRedis(
+            connection_pool=pool(settings.redis_url, timeout_s=_HANGS_S), default_queue_name=QUEUE, **SERIALIZERS
+        )
     return {
         "functions": [learn, correct, remember, project],
         "cron_jobs": [
@@ -100,9 +107,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
             for name, job, second in (("sweep", sweep, _SWEEP_SECONDS), ("count", count, _COUNT_SECOND))
         ],
         "queue_name": QUEUE,
-        "redis_pool": ArqRedis(
-            connection_pool=pool(settings.redis_url, timeout_s=_HANGS_S), default_queue_name=QUEUE, **SERIALIZERS
-        ),
+        "redis_pool": redis,
         **SERIALIZERS,
         "on_startup": on_startup,
         "on_shutdown": on_shutdown,
@@ -117,6 +122,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
 
 def main() -> int:
     """Run until SIGTERM or Ctrl-C; the exit code."""
+    tell_deaths_without_texts()
     try:
         settings = Settings.from_environment()
         if not settings.redis_url or not settings.mongodb_url:

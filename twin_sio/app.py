@@ -34,7 +34,7 @@ from twin_sio.agent.reading import ProcessReader
 from twin_sio.agent.scoring import Weights
 from twin_sio.agent.scribe import ModelScribe
 from twin_sio.auth import Authenticator, Keys, KeySet, SharedSecrets
-from twin_sio.config import ConfigError, Settings
+from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.connections import Connections, Runner, Site, guard, raise_descriptor_limit
 from twin_sio.delivery import Delivery
 from twin_sio.errors import StorageUnavailable
@@ -200,7 +200,8 @@ class Core:
 async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
     """The shared parts, connected; closed at the end. `listen`: serve sessions too, not only write to them."""
     async with AsyncExitStack() as stack:
-        client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
+        with refused_as("TWIN_MONGODB_URL"):
+            client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
         stack.callback(client.close)
         sealer = sealer_of(settings)
         ids = await load_ids(db, sealer)
@@ -215,17 +216,18 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         kept_for = timedelta(days=settings.retention_evidence_days) if settings.retention_evidence_days else None
         profiles = mongo.MongoProfiles(db, sealer, graphed, fence, kept_for=kept_for)
         memories = mongo.MongoMemories(db, sealer)
-        delivery = Delivery(
-            settings.redis_url,
-            clock=clock.now,
-            new_id=clock.new_id,
-            read=messages.read,
-            heads=messages.heads,
-            listen=listen,
-            soft_bytes=settings.slow_soft_bytes,
-            hard_bytes=settings.slow_hard_bytes,
-            stuck_s=settings.slow_stuck_s,
-        )
+        with refused_as("TWIN_REDIS_URL"):
+            delivery = Delivery(
+                settings.redis_url,
+                clock=clock.now,
+                new_id=clock.new_id,
+                read=messages.read,
+                heads=messages.heads,
+                listen=listen,
+                soft_bytes=settings.slow_soft_bytes,
+                hard_bytes=settings.slow_hard_bytes,
+                stuck_s=settings.slow_stuck_s,
+            )
         await delivery.start()
         stack.push_async_callback(delivery.stop)
         queue = Queue(delivery.channels.redis, clock.now, lambda: delivery.channels.healthy, ids.redis)
@@ -350,7 +352,8 @@ def facts_of(settings: Settings, sealer: Sealer, stack: AsyncExitStack) -> Graph
         return None
     if importlib.util.find_spec("graphiti_core") is None:
         raise ConfigError("TWIN_GRAPH_URL needs the extra `graphiti`: pip install 'twin-sio[graphiti]'.")
-    facts = GraphitiFacts(settings.graph_url, sealer)
+    with refused_as("TWIN_GRAPH_URL"):
+        facts = GraphitiFacts(settings.graph_url, sealer)
     stack.push_async_callback(facts.close)
     return facts
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -43,6 +44,15 @@ def variables(**given: str) -> Iterator[None]:
 
 class ConfigError(Exception):
     """The environment cannot be served; the text names the variable and is safe to print."""
+
+
+@contextmanager
+def refused_as(name: str) -> Iterator[None]:
+    """What cannot be made of the setting `name` is a `ConfigError`: a library's own error may quote the value."""
+    try:
+        yield
+    except ValueError:
+        raise ConfigError(f"{name} is refused: it cannot be read; see the README's configuration table.") from None
 
 
 def _without_login(text: str) -> str:
@@ -337,6 +347,15 @@ class Settings(BaseSettings):
             Peers(self.trusted_proxies)
         except ValueError:
             raise ConfigError("TWIN_TRUSTED_PROXIES holds what is no address and no network.") from None
+        for name, value in (
+            ("OPENAI_BASE_URL", self.openai_base_url),
+            ("TWIN_EMBEDDINGS_URL", self.embeddings_url),
+            ("TWIN_GRAPH_URL", self.graph_url),
+            ("TWIN_JWT_JWKS_URL", self.jwt_jwks_url),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", self.otlp_endpoint),
+        ):
+            with refused_as(name):
+                _ = urlsplit(value).port  # which looks at all that is before it, too
         if 0 < len(self.admin_ui_secret.get_secret_value().encode()) < SECRET_MIN_BYTES:
             raise ConfigError("TWIN_ADMIN_UI_SECRET must be 32 bytes or more, or empty.")
         if (self.tls_cert is None) != (self.tls_key is None):

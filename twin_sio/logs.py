@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -27,6 +28,12 @@ def without_texts(_: object, __: str, line: MutableMapping[str, Any]) -> Mutable
     if isinstance(error, BaseException):
         line["exception"] = _told(error)
     return line
+
+
+def tell_deaths_without_texts() -> None:
+    """Have this process say of what ends it, or one of its threads, no more than a log would."""
+    sys.excepthook = lambda _, error, __: print(_told(error), file=sys.stderr)
+    threading.excepthook = lambda died: died.exc_value and print(_told(died.exc_value), file=sys.stderr)
 
 
 def _told(error: BaseException) -> str:

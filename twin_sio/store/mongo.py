@@ -23,7 +23,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorDatabase,
 )
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
-from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import ConfigurationError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -89,15 +89,18 @@ def stored(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine
 
 def connect(url: str, database: str, timeout_ms: int) -> tuple[AsyncIOMotorClient[Doc], Database]:
     """A client and its database. Acknowledged means: on a majority, in the journal. No operation takes longer
-    than `timeout_ms`. The caller closes the client."""
-    client: AsyncIOMotorClient[Doc] = AsyncIOMotorClient(
-        url,
-        serverSelectionTimeoutMS=timeout_ms,
-        connectTimeoutMS=timeout_ms,
-        timeoutMS=timeout_ms,
-        tz_aware=True,
-        appname="twin_sio",
-    )
+    than `timeout_ms`. The caller closes the client. Raises `ValueError` for a URL that is none."""
+    try:
+        client: AsyncIOMotorClient[Doc] = AsyncIOMotorClient(
+            url,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            timeoutMS=timeout_ms,
+            tz_aware=True,
+            appname="twin_sio",
+        )
+    except ConfigurationError:
+        raise ValueError("no URL of a MongoDB") from None
     db = client.get_database(
         database,
         codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
