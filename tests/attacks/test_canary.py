@@ -233,7 +233,7 @@ async def test_frames_that_are_no_events(service: Service, server: Process) -> N
     for frame in LAST:
         async with RawSocket(server.url, service.token(user)) as raw:
             await raw.send(frame)
-            with_time = asyncio.wait_for(raw.closed.wait(), 3)
+            with_time = asyncio.wait_for(raw.closed.wait(), 0.5)
             await asyncio.gather(with_time, return_exceptions=True)
             said += [json.dumps(one["payload"]) for one in raw.of("error")]
     for frame in (f"40{DEEP}", f'40{{"token":"{WORD}', f'42["{WORD}"]', f"40[{WORD}"):  # before it says who it is
@@ -503,8 +503,6 @@ async def test_engines_that_refuse_and_what_ends_a_process(
         ("server", "TWIN_MONGODB_URL", login, 1),
         ("worker", "TWIN_MONGODB_URL", away, None),
         ("worker", "TWIN_REDIS_URL", f"redis://:{WORD}@host:{WORD}/0", 2),
-        ("worker", "TWIN_GRAPH_URL", f"falkor://u:{WORD}@host:{WORD}", 2),
-        ("server", "TWIN_JWT_ALGORITHMS", f"HS256 {WORD}", 2),
     )
 
     async def tried(module: str, name: str, value: str, code: int | None) -> str:
