@@ -28,6 +28,9 @@ from twin_sio.clock import new_id
 
 P95_MS = 50.0
 MEMORY_MB = 64.0
+LONG_STEP_MS = 100.0
+"""Where one step fails an attack. Steps from 20 ms are shown: the collector and a busy machine make some of those."""
+
 SHORT_S = 2.0
 FULL_S = 30.0
 _MEMORY_BACK_S = 30.0
@@ -43,6 +46,7 @@ DEFAULT_LIMITS = {
     "TWIN_LIMIT_SESSIONS": 20,
     "TWIN_HEARTBEAT_INTERVAL_MS": 25_000,
     "TWIN_TURN_LEASE_S": 10,
+    "TWIN_WATCHDOG_MS": 20,
 }
 
 
@@ -105,6 +109,20 @@ def cpu_s(process: Process) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
+@dataclass(frozen=True)
+class LongStep:
+    """A step of the server's event loop that took over 20 ms of CPU, as its watchdog logged it."""
+
+    ms: float
+    at: str
+
+
+def long_steps(log: str) -> list[LongStep]:
+    """What the watchdog has logged."""
+    lines = [json.loads(line) for line in log.splitlines() if '"long_step"' in line]
+    return [LongStep(line["ms"], f"{line['at']} ({line['place']})") for line in lines]
+
+
 @dataclass
 class Outcome:
     """What one attack did to the others."""
@@ -115,6 +133,7 @@ class Outcome:
     seen: Seen
     cpu_s: float
     memory_mb: tuple[float, float]
+    long_steps: list[LongStep]
     broken: list[str]
 
     def row(self) -> str:
@@ -128,7 +147,9 @@ class Outcome:
         return (
             f"{'FAIL' if self.broken else 'PASS'}  {self.name}: {self.note}; others {self.seen}, newcomers "
             f"{percentile(self.seen.connects or [0.0], 0.95):.0f} ms; server CPU {self.cpu_s:.1f} s, "
-            f"memory {first:.0f} -> {last:.0f} MB" + "".join(f"\n      broken: {one}" for one in self.broken)
+            f"memory {first:.0f} -> {last:.0f} MB"
+            + "".join(f"\n      {step.ms:.0f} ms of the loop at {step.at}" for step in self.long_steps[:5])
+            + "".join(f"\n      broken: {what}" for what in self.broken)
         )
 
 
@@ -163,7 +184,7 @@ async def run(site: Site, name: str, before: str, attack: Attack, checks: Sequen
     """One attack (or several at once, as one), measured and judged."""
     server = site.cluster.servers[0]
     first, cpu_before = memory_mb(server), cpu_s(server)
-    log_before = len(site.logs())
+    log_before, printed_before = len(site.logs()), len(server.printed())
     async with watched(site) as seen:
         try:
             note = await attack(site, time.monotonic() + site.seconds)
@@ -179,7 +200,9 @@ async def run(site: Site, name: str, before: str, attack: Attack, checks: Sequen
     broken += _judged(site, seen, first, last)
     if (printed := len(site.logs()) - log_before) > 64 * 1024:
         broken.append(f"{printed // 1024} KiB of log")
-    return Outcome(name, before, note, seen, cpu_after - cpu_before, (first, last), broken)
+    steps = sorted(long_steps(server.printed()[printed_before:]), key=lambda step: -step.ms)
+    broken += [f"{step.ms:.0f} ms of the event loop at {step.at}" for step in steps[:1] if step.ms > LONG_STEP_MS]
+    return Outcome(name, before, note, seen, cpu_after - cpu_before, (first, last), steps, broken)
 
 
 async def _settled(server: Process, first: float) -> None:
