@@ -7,9 +7,9 @@ import sys
 
 import uvloop
 
-from twin_sio.app import serve
 from twin_sio.config import ConfigError, Settings
-from twin_sio.logs import tell_deaths_without_texts
+from twin_sio.observability.logging import tell_deaths_without_texts
+from twin_sio.runtime import serve
 
 
 def main() -> int:

@@ -12,14 +12,14 @@ import structlog
 from arq import cron
 from arq.connections import ArqRedis
 
-from twin_sio.app import Core, configure_logs, core, probed, traces
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.errors import StorageUnavailable
 from twin_sio.fairness import FairWorker
 from twin_sio.jobs import QUEUE, SERIALIZERS, TRIES, correct, count, learn, project, remember, sweep
-from twin_sio.logs import tell_deaths_without_texts
-from twin_sio.metrics import WorkerMetrics
-from twin_sio.redis_pool import FAILURES, TAG, pool
+from twin_sio.observability.logging import tell_deaths_without_texts
+from twin_sio.redis_connection import FAILURES, TAG, pool
+from twin_sio.runtime import Core, configure_logs, core, probed, traces
+from twin_sio.runtime.metrics import WorkerMetrics
 
 log = structlog.get_logger("worker")
 

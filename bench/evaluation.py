@@ -32,14 +32,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.scripted_model import ScriptedModel
-from twin_sio.agent import rules
-from twin_sio.agent.extract import ModelExtractor
+from twin_sio.agent.extraction import ModelExtractor, rules
+from twin_sio.agent.extraction.slots import same_value
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.scoring import is_functional, normal, score
-from twin_sio.agent.slots import same_value
 from twin_sio.domain import Evidence, Exchange, Trait
 from twin_sio.errors import ModelUnavailable
-from twin_sio.local import MODEL_NAME, EngineError, start_model
+from twin_sio.runtime.dev_engines import MODEL_NAME, EngineError, start_model
 
 ROOT = Path(__file__).parent.parent
 DIALOGUES = ROOT / "tests" / "data" / "dialogues.jsonl"

@@ -14,12 +14,12 @@ import pytest
 from pydantic import SecretStr
 
 from tests.scripted_model import ScriptedModel
-from twin_sio.app import Service, configure_logs, service
-from twin_sio.cli.tokens import mint
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import DEV_SECRET, Settings
-from twin_sio.local import Mongod, RedisServer, start_mongod, start_redis
+from twin_sio.dev_tokens import mint
+from twin_sio.runtime import Service, configure_logs, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer, start_mongod, start_redis
 from worker import PatientWorker, worker_settings
 
 configure_logs("error")

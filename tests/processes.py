@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 
 from tests.conftest import eventually
-from twin_sio.cli.tokens import mint
-from twin_sio.local import Child
+from twin_sio.dev_tokens import mint
+from twin_sio.runtime.dev_engines import Child
 
 SECRET = "a secret of the tests, longer than thirty-two bytes"
 

@@ -13,7 +13,7 @@ import aiohttp
 
 from tests.conftest import eventually
 from twin_sio.protocol import SERVER_EVENTS
-from twin_sio.server_events import ServerMetadata
+from twin_sio.protocol.server_events import ServerMetadata
 
 
 def held_to_protocol(name: str, envelope: dict[str, Any]) -> None:

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 from bench.disconnects import Connected
 from tests.conftest import eventually
-from twin_sio.channels import Channels
 from twin_sio.clock import new_id, now
 from twin_sio.delivery import Delivery
+from twin_sio.delivery.pubsub import Channels
 from twin_sio.domain import Event
-from twin_sio.local import RedisServer
+from twin_sio.runtime.dev_engines import RedisServer
 
 
 async def _nothing(user_id: str, after: int, limit: int) -> Sequence[Event]:

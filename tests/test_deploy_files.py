@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from tests.balancers import DEPLOY, program
-from twin_sio.app import Service, core
 from twin_sio.config import Settings
-from twin_sio.metrics import WorkerMetrics
+from twin_sio.runtime import Service, core
+from twin_sio.runtime.metrics import WorkerMetrics
 
 Json = dict[str, Any]
 ALERTS = DEPLOY / "observability" / "alerts.yml"

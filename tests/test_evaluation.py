@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from bench.evaluation import Dialogue, Fact, Rules, Said, evaluate, load, reader_of, tables
-from twin_sio.agent import rules
+from twin_sio.agent.extraction import rules
 from twin_sio.domain import Evidence, Exchange
 
 DIALOGUES = load()

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.scripted_model import ScriptedModel
-from twin_sio.agent import prompts, rules
-from twin_sio.agent.extract import ModelExtractor, RulesExtractor
+from twin_sio.agent import prompts
+from twin_sio.agent.extraction import ModelExtractor, RulesExtractor, rules
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.domain import Evidence, Exchange
 from twin_sio.errors import ModelTimeout, ModelUnavailable

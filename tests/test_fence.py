@@ -16,12 +16,12 @@ from tests.test_store import draft, evidence, turn
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Profile
 from twin_sio.errors import TooLate
-from twin_sio.local import Mongod
+from twin_sio.runtime.dev_engines import Mongod
 from twin_sio.store import mongo
+from twin_sio.store.encryption import Sealer
 from twin_sio.store.fence import PERSONAL, Fence, owner
 from twin_sio.store.ids import Ids
 from twin_sio.store.keys import load_ids
-from twin_sio.store.sealing import Sealer
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from redis.asyncio import Redis
 
 from tests.conftest import FalkorServer
 from twin_sio.domain import Fact
-from twin_sio.store import GraphUnavailable
+from twin_sio.store.encryption import Sealer
 from twin_sio.store.graphiti import GraphitiFacts
-from twin_sio.store.sealing import Sealer
+from twin_sio.store.ports import GraphUnavailable
 
 AT = datetime(2026, 1, 1, 12, 30, 15, 123000, tzinfo=UTC)
 
@@ -143,6 +143,6 @@ def test_the_library_reads_no_env_file_reports_to_nobody_and_logs_no_words(folde
 
 
 def test_nobody_who_has_no_graph_loads_the_library() -> None:
-    told = "import sys, twin_sio.app, worker; print('graphiti_core' in sys.modules, 'wordllama' in sys.modules)"
+    told = "import sys, twin_sio.runtime, worker; print('graphiti_core' in sys.modules, 'wordllama' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -20,10 +20,10 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from twin_sio import local
 from twin_sio.clock import monotonic
 from twin_sio.config import Settings
-from twin_sio.local import Child, Embedded, Engine, EngineMissing, FolderInUse
+from twin_sio.runtime import dev_engines as local
+from twin_sio.runtime.dev_engines import Child, Embedded, Engine, EngineMissing, FolderInUse
 
 NO_MODEL = {"openai_base_url": "http://127.0.0.1:9/v1"}
 
@@ -271,7 +271,7 @@ def test_a_paused_redis_answers_nothing_until_it_is_resumed(tmp_path: Path) -> N
 
 def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom twin_sio import local\n"
+        "import sys, time\nfrom pathlib import Path\nfrom twin_sio.runtime import dev_engines as local\n"
         "server = local.start_redis(Path(sys.argv[1]))\n"
         "print(server.pid, flush=True)\ntime.sleep(60)\n"
     )

@@ -16,9 +16,9 @@ import structlog
 
 from tests.conftest import token_of
 from tests.raw import RawSocket
-from twin_sio.app import configure_logs
 from twin_sio.config import Settings
 from twin_sio.jobs import JobStats, learn
+from twin_sio.runtime import configure_logs
 from twin_sio.store import mongo
 
 WORD = "a word of the user"

@@ -14,17 +14,17 @@ from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
 from tests.test_store import draft, evidence
 from twin_sio.agent.scoring import trait_id
-from twin_sio.app import service
 from twin_sio.clock import now
 from twin_sio.domain import Profile
-from twin_sio.handlers.migration import Migrator
-from twin_sio.handlers.trait_ids import TraitIds
-from twin_sio.local import Mongod, RedisServer
+from twin_sio.runtime import service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.services.migration import Migrator
+from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo
+from twin_sio.store.encryption import Sealer
 from twin_sio.store.fence import Fence
 from twin_sio.store.keys import load_ids
 from twin_sio.store.migrations import MongoMigrations
-from twin_sio.store.sealing import Sealer
 
 KEY = Fernet.generate_key().decode()
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from twin_sio.domain import Fact, Trait
-from twin_sio.handlers.projection import advance
+from twin_sio.services.graph_projection import advance
 
 DAY = timedelta(days=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,10 +7,10 @@ import pytest
 from tests.conftest import settings_for, url_of, working
 from tests.recorded import SAID, USER, replay, script, sessions
 from tests.scripted_model import ScriptedModel
-from twin_sio.app import service
 from twin_sio.clock import new_id
-from twin_sio.local import Mongod, RedisServer
 from twin_sio.protocol import CLIENT_EVENTS
+from twin_sio.runtime import service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
 SESSIONS = sessions()
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.test_store import draft
 from twin_sio.agent import Ask
-from twin_sio.handlers.recall import Recall
-from twin_sio.local import Mongod
+from twin_sio.runtime.dev_engines import Mongod
+from twin_sio.services.recall import Recall
 from twin_sio.store import mongo
 
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from twin_sio.agent import rules
-from twin_sio.agent.clauses import clauses
-from twin_sio.agent.slots import canonical, comparison
+from twin_sio.agent.extraction import rules
+from twin_sio.agent.extraction.clauses import clauses
+from twin_sio.agent.extraction.slots import canonical, comparison
 from twin_sio.domain import Exchange
 
 

@@ -26,9 +26,9 @@ from twin_sio.agent.scoring import (
     surplus,
     trait_id,
 )
-from twin_sio.app import weights_of
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Evidence, EvidenceKind, Trait
+from twin_sio.runtime import weights_of
 
 DAY = timedelta(days=1)
 YEAR = 365 * DAY

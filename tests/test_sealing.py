@@ -13,14 +13,15 @@ from cryptography.fernet import Fernet
 from tests.conftest import Connect, settings_for, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_store import draft, evidence, turn
-from twin_sio.app import sealer_of, service
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Outcome, Profile, Trait
 from twin_sio.errors import StorageUnavailable
-from twin_sio.local import Mongod, RedisServer
-from twin_sio.store import Embedded, Summary, mongo
-from twin_sio.store.sealing import Sealer
+from twin_sio.runtime import sealer_of, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.store import mongo
+from twin_sio.store.encryption import Sealer
+from twin_sio.store.ports import Embedded, Summary
 
 CANARY = "canary-7f3a"
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()

@@ -17,7 +17,7 @@ from tests.processes import Process
 from twin_sio.clock import now
 from twin_sio.config import DEV_SECRET, ConfigError, Settings
 from twin_sio.jobs import QUEUE, packed, unpacked
-from twin_sio.redis_pool import client
+from twin_sio.redis_connection import client
 
 OWN = "a secret of one's own that has more than thirty-two bytes"
 DEPLOY = Path(__file__).parents[1] / "deploy"

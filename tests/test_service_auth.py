@@ -14,11 +14,11 @@ from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.admin import revoke
-from twin_sio.app import Service, service
-from twin_sio.cli.tokens import mint
 from twin_sio.config import DEV_SECRET, Settings
-from twin_sio.local import Mongod, RedisServer
+from twin_sio.dev_tokens import mint
 from twin_sio.protocol import CLIENT_EVENTS
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,10 @@ from tests.conftest import Connect, eventually, token_of
 from tests.scripted_model import ScriptedModel, last_user_text
 from tests.test_cli import run
 from tests.test_service_learning import candidates, likes
+from twin_sio.cli.batch import history
 from twin_sio.cli.chat import Chat
 from twin_sio.cli.load import Plan, Tally, _User
-from twin_sio.cli.pipe import history
-from twin_sio.cli.tape import recording
+from twin_sio.cli.recording import recording
 from twin_sio.client import RequestFailed, TwinClient
 from twin_sio.clock import new_id, now
 from twin_sio.config import DEV_SECRET

@@ -9,7 +9,6 @@ import pytest
 
 from tests.conftest import Connect, token_of, url_of
 from tests.scripted_model import ScriptedModel
-from twin_sio.app import Service, service
 from twin_sio.client import (
     Backoff,
     Change,
@@ -30,6 +29,7 @@ from twin_sio.client import (
     Unreachable,
 )
 from twin_sio.config import Settings
+from twin_sio.runtime import Service, service
 
 QUICK = Backoff(0.01, 0.05)
 

@@ -24,14 +24,14 @@ from tests.test_service_limits import say
 from tests.test_service_raw import plain
 from tests.test_service_redis import TlsRedis, whole_way
 from twin_sio.admin import revoke
-from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
 from twin_sio.clock import monotonic, new_id, now
-from twin_sio.cluster import channels_over
 from twin_sio.config import ConfigError, Settings
 from twin_sio.delivery import Delivery
-from twin_sio.local import Mongod, RedisServer, find_redis, free_port
-from twin_sio.redis_pool import TAG
+from twin_sio.delivery.pubsub_cluster import channels_over
+from twin_sio.redis_connection import TAG
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer, find_redis, free_port
 
 pytestmark = pytest.mark.xdist_group("cluster")
 

@@ -15,12 +15,12 @@ from pymongo.read_concern import ReadConcern
 from tests.conftest import Connect, eventually, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
-from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.jobs import learn
-from twin_sio.local import RedisServer, start_mongod
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import RedisServer, start_mongod
 from twin_sio.store import mongo
 
 

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.conftest import settings_for
 from tests.processes import Process
 from tests.scripted_model import ScriptedModel
-from twin_sio.app import service
 from twin_sio.clock import now
 from twin_sio.config import Settings
-from twin_sio.local import Mongod, RedisServer
+from twin_sio.runtime import service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

@@ -22,17 +22,18 @@ from tests.test_service_learning import candidates, likes
 from tests.test_service_memory import prompt_of
 from twin_sio.agent import prompts
 from twin_sio.agent.scoring import WEIGHTS
-from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.domain import Fact
-from twin_sio.handlers.projection import Projector
 from twin_sio.jobs import learn, project, sweep
-from twin_sio.local import Mongod, RedisServer
-from twin_sio.store import GraphUnavailable, mongo
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.services.graph_projection import Projector
+from twin_sio.store import mongo
+from twin_sio.store.encryption import Sealer
 from twin_sio.store.graphiti import GraphitiFacts
-from twin_sio.store.sealing import Sealer
+from twin_sio.store.ports import GraphUnavailable
 
 DATABASE = "graph_tests"
 

@@ -21,13 +21,13 @@ from tests.processes import token_of as real_token_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
-from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import Settings
-from twin_sio.local import Mongod, RedisServer
+from twin_sio.http.rest import ROUTES
 from twin_sio.protocol import CLIENT_EVENTS
-from twin_sio.rest import ROUTES
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
 
 @pytest.fixture

@@ -16,16 +16,16 @@ from tests.conftest import eventually, settings_for
 from tests.scripted_model import ScriptedModel
 from tests.test_store import draft, turn
 from twin_sio.agent import Unreadable
-from twin_sio.app import Core, core
 from twin_sio.clock import new_id
 from twin_sio.errors import RateLimited
 from twin_sio.failures import JobFailures
 from twin_sio.fairness import FairWorker
-from twin_sio.handlers import limits
 from twin_sio.jobs import SERIALIZERS, learn, remember, user_of
-from twin_sio.local import Mongod, RedisServer
-from twin_sio.redis_pool import TAG, pool
-from twin_sio.store import Quota
+from twin_sio.redis_connection import TAG, pool
+from twin_sio.runtime import Core, core
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.services import limits
+from twin_sio.store.ports import Quota
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 from tests.conftest import Connect, eventually
 from tests.processes import Process, environment, started, token_of
 from tests.scripted_model import ScriptedModel
-from twin_sio.app import core
 from twin_sio.client import TwinClient
 from twin_sio.config import Settings
 from twin_sio.jobs import learn
-from twin_sio.local import Mongod, RedisServer
+from twin_sio.runtime import core
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
 
 def candidates(*found: dict) -> str:

@@ -14,13 +14,13 @@ import pytest
 from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
-from twin_sio.app import Service, service
 from twin_sio.clock import monotonic, new_id
-from twin_sio.handlers import limits
-from twin_sio.handlers.limits import CONNECTS_AT, MESSAGES_AT, SHED_AT
-from twin_sio.local import Mongod, RedisServer, start_redis
-from twin_sio.peers import Peers
-from twin_sio.store import Quota
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer, start_redis
+from twin_sio.services import limits
+from twin_sio.services.limits import CONNECTS_AT, MESSAGES_AT, SHED_AT
+from twin_sio.store.ports import Quota
+from twin_sio.transport.client_address import Peers
 
 Make = Callable[..., Any]
 
@@ -63,7 +63,7 @@ async def test_messages_are_counted_over_all_instances_and_a_repeat_is_not(insta
 
 
 async def test_the_time_to_wait_is_true(instances: Make, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twin_sio.handlers.limits._MINUTE_S", 2)
+    monkeypatch.setattr("twin_sio.services.limits._MINUTE_S", 2)
     [one] = await instances(1, limit_messages_per_minute=2)
     async with RawSocket(url_of(one), token_of(user)) as raw:
         began = monotonic()

@@ -16,11 +16,11 @@ from tests.conftest import Connect, eventually, settings_for, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_data import erase, export
 from twin_sio.agent import prompts
-from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.jobs import remember, sweep
-from twin_sio.local import Mongod, RedisServer
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
 
 def asked_for_title(text: str) -> str:

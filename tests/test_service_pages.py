@@ -7,11 +7,11 @@ import json
 from tests.conftest import Connect, token_of
 from tests.raw import RawSocket
 from tests.test_store import draft
-from twin_sio.app import Service
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Draft, Trait, TraitChange
 from twin_sio.handlers.history import PAGE_BYTES
-from twin_sio.handlers.profile import _changes_payload
+from twin_sio.runtime import Service
+from twin_sio.services.profile import _changes_payload
 
 LONG = "\U0001f4a3" * 8_000
 

@@ -15,13 +15,13 @@ from tests.scripted_model import ScriptedModel
 from tests.test_service_cli import a_terminal
 from tests.test_service_learning import candidates, likes
 from twin_sio.admin import statistics
-from twin_sio.app import Service, service
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.domain import Evidence
 from twin_sio.jobs import correct, count
-from twin_sio.local import Mongod, RedisServer
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
 
 async def get(url: str, path: str, user: str, **token: Any) -> tuple[int, dict[str, Any]]:

@@ -14,10 +14,10 @@ import pytest
 from tests.conftest import Connect, eventually, settings_for, token_of, url_of
 from tests.raw import held_to_protocol
 from tests.scripted_model import ScriptedModel
-from twin_sio.app import service
 from twin_sio.clock import new_id
 from twin_sio.config import Settings
-from twin_sio.local import Mongod, RedisServer
+from twin_sio.runtime import service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
 
 class Plain:

@@ -20,11 +20,11 @@ from tests.balancers import program
 from tests.conftest import eventually, settings_for, token_of, url_of, working
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
-from twin_sio.app import service
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
-from twin_sio.local import Mongod, RedisServer, find_redis
-from twin_sio.redis_pool import client
+from twin_sio.redis_connection import client
+from twin_sio.runtime import service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer, find_redis
 
 PASSWORD = "of-the-tests"
 

@@ -14,10 +14,10 @@ from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.admin import revoke
-from twin_sio.app import Service, service
 from twin_sio.config import Settings
-from twin_sio.local import Mongod, RedisServer, start_redis
-from twin_sio.redis_pool import client
+from twin_sio.redis_connection import client
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer, start_redis
 from twin_sio.store.revocations import _WHOLE
 
 

@@ -14,10 +14,10 @@ from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from tests.test_service_data import data_token
 from tests.test_store import draft
-from twin_sio import exports
-from twin_sio.app import Service, service
 from twin_sio.clock import new_id
-from twin_sio.local import Mongod, RedisServer
+from twin_sio.http import exports
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
 MOST = 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from twin_sio.handlers.shared import Shared
+from twin_sio.services.shared_results import Shared
 
 
 class Making:

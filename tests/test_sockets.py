@@ -1,4 +1,4 @@
-"""What `twin_sio.sockets` relies on in python-socketio and python-engineio, over real sockets.
+"""What `twin_sio.transport.socketio` relies on in python-socketio and python-engineio, over real sockets.
 
 An upgrade of either library that changes it fails here, and not in production.
 """
@@ -24,7 +24,7 @@ from engineio.packet import MESSAGE, PING, Packet
 
 from tests.conftest import eventually
 from tests.raw import RawSocket
-from twin_sio.sockets import NAMESPACE, Message, Outbox, SocketServer, event_frame
+from twin_sio.transport.socketio import NAMESPACE, Message, Outbox, SocketServer, event_frame
 
 BIG = 64 * 1024
 

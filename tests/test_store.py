@@ -12,9 +12,10 @@ import pytest
 from tests.conftest import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Draft, Evidence, Outcome, Profile, Trait, Turn
-from twin_sio.local import Mongod
-from twin_sio.store import Embedded, Standing, Summary, Thread, mongo
+from twin_sio.runtime.dev_engines import Mongod
+from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
+from twin_sio.store.ports import Embedded, Standing, Summary, Thread
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 from tests.conftest import Connect, eventually, settings_for, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_store import draft, turn
-from twin_sio.app import Service, service
 from twin_sio.clock import now
 from twin_sio.domain import Outcome
-from twin_sio.local import Mongod, RedisServer
+from twin_sio.runtime import Service, service
+from twin_sio.runtime.dev_engines import Mongod, RedisServer
 from twin_sio.store import mongo
 
 DATABASE = "turn_tests"

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from tests.conftest import eventually
-from twin_sio.watchdog import LongStep, Watchdog
+from twin_sio.observability.watchdog import LongStep, Watchdog
 
 
 def busy(seconds: float) -> None:

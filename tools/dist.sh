@@ -28,7 +28,7 @@ cd "$work" # nothing of the project's folder may be found from here on
 for venv in sdist wheel; do
     said=$("$venv/bin/twin-sio" --version)
     [[ $said == "twin-sio $version" ]] || fail "$venv: --version says '$said', not $version"
-    "$venv/bin/python" -P -c "import twin_sio.app, server, worker"
+    "$venv/bin/python" -P -c "import twin_sio.runtime, server, worker"
 done
 
 # An endpoint for the model is set, so that nothing but the extra is needed: its embedded one is installed by `make run`.

@@ -10,7 +10,9 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from twin_sio import asyncapi, config, conformance, protocol, rest
+from twin_sio import config, conformance, protocol
+from twin_sio.http import rest
+from twin_sio.protocol import asyncapi
 
 ROOT = Path(__file__).parent.parent
 Json = Mapping[str, Any]

@@ -10,17 +10,18 @@ from contextlib import AsyncExitStack
 import orjson
 from redis.exceptions import RedisError
 
-from twin_sio.app import core, facts_of, sealer_of, weights_of
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
-from twin_sio.handlers.projection import Projector
-from twin_sio.handlers.trait_ids import TraitIds
-from twin_sio.redis_pool import client
-from twin_sio.store import GraphUnavailable, mongo
+from twin_sio.redis_connection import client
+from twin_sio.runtime import core, facts_of, sealer_of, weights_of
+from twin_sio.services.graph_projection import Projector
+from twin_sio.services.trait_ids import TraitIds
+from twin_sio.store import mongo
 from twin_sio.store.fence import Fence
 from twin_sio.store.keys import load_ids
+from twin_sio.store.ports import GraphUnavailable
 from twin_sio.store.revocations import StoredRevocations
 
 _EVERYBODY = 10_000_000

@@ -16,7 +16,7 @@ from jose.exceptions import ExpiredSignatureError, JOSEError, JWSError
 from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Identity
 from twin_sio.errors import Refused
-from twin_sio.store import Revocations
+from twin_sio.store.ports import Revocations
 
 _UNREADABLE = (JOSEError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError)
 """What the library raises over tokens that somebody has made up: numbers without an end, claims nested too deep."""

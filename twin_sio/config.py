@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from twin_sio.peers import Peers
+from twin_sio.transport.client_address import Peers
 
 DEV_SECRET = "development-only-secret-never-in-production"  # noqa: S105 - known to all, refused in production
 

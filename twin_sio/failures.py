@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from redis.asyncio import Redis
 
-from twin_sio.redis_pool import FAILURES, TAG
+from twin_sio.redis_connection import FAILURES, TAG
 
 _TWICE = 2
 _KEPT_S = 86_400  # for as long as the sweep looks for what was not done

@@ -10,7 +10,7 @@ from typing import Any
 from arq import Worker
 
 from twin_sio.jobs import user_of
-from twin_sio.redis_pool import FAILURES, TAG
+from twin_sio.redis_connection import FAILURES, TAG
 
 _LATER_MS = 100  # for each job of the user's that is before it
 _LATER_MOST_MS = 10_000

@@ -7,10 +7,10 @@ those of an answer are; the model and the store have no part in it.
 from __future__ import annotations
 
 from bench.contestants import obey, run
-from twin_sio.app import configure_logs, service
 from twin_sio.clock import monotonic, new_id
 from twin_sio.config import Settings
 from twin_sio.domain import Generation
+from twin_sio.runtime import configure_logs, service
 
 
 async def main() -> None:

@@ -14,10 +14,10 @@ from contextlib import suppress
 from tests.attacks.site import Site
 from tests.faults.cluster import DATABASE
 from tests.processes import SECRET
-from twin_sio.cli.tokens import mint
 from twin_sio.clock import new_id, now
+from twin_sio.dev_tokens import mint
 from twin_sio.domain import Draft
-from twin_sio.exports import WRITE_S
+from twin_sio.http.exports import WRITE_S
 from twin_sio.store import mongo
 
 BEFORE = "110 unread exports held 1.8 GB, for ever"

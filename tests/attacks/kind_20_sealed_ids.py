@@ -15,13 +15,13 @@ from tests.test_store import evidence
 from twin_sio.agent.scoring import trait_id
 from twin_sio.clock import now
 from twin_sio.domain import Profile, Trait
-from twin_sio.handlers.migration import Migrator
-from twin_sio.handlers.trait_ids import TraitIds
+from twin_sio.services.migration import Migrator
+from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo
+from twin_sio.store.encryption import Sealer
 from twin_sio.store.fence import Fence
 from twin_sio.store.keys import load_ids
 from twin_sio.store.migrations import MongoMigrations
-from twin_sio.store.sealing import Sealer
 
 BEFORE = "4 of 4 values guessed in 0.01 s"
 VALUES = ("tea", "coffee", "diabetes", "the Greens")

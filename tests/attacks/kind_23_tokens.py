@@ -20,8 +20,8 @@ from redis.asyncio import Redis
 from tests.attacks.site import Site
 from tests.processes import SECRET
 from tests.raw import RawSocket
-from twin_sio.cli.tokens import mint
 from twin_sio.config import Settings
+from twin_sio.dev_tokens import mint
 
 BEFORE = "a ticket outlived its revocation by 30 s; revoked tokens good again; exp 1e999 and nested claims: 500"
 _ODD = (

@@ -28,12 +28,12 @@ from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
 from tests.test_service_seeing import Collector, collecting
-from twin_sio.app import service as service_of
-from twin_sio.cli.tokens import mint
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import ConfigError, Settings
-from twin_sio.local import Mongod, RedisServer, free_port
+from twin_sio.dev_tokens import mint
+from twin_sio.runtime import service as service_of
+from twin_sio.runtime.dev_engines import Mongod, RedisServer, free_port
 from twin_sio.store import mongo
 
 pytestmark = pytest.mark.xdist_group("canary")  # one service is enough
@@ -526,7 +526,7 @@ async def test_engines_that_refuse_and_what_ends_a_process(
 @pytest.mark.parametrize("way", ["raise", "thread"])
 def test_a_process_that_dies_of_what_nobody_foresaw_says_where_and_nothing_else(way: str) -> None:
     fails = {"raise": f"int('{WORD}')", "thread": f"threading.Thread(target=lambda: int('{WORD}')).start()"}[way]
-    code = f"import threading; from twin_sio.logs import tell_deaths_without_texts as f; f(); {fails}"
+    code = f"import threading; from twin_sio.observability.logging import tell_deaths_without_texts as f; f(); {fails}"
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert "builtins.ValueError" in died.stderr
     assert 'File "<string>", line 1' in died.stderr

@@ -18,7 +18,7 @@ from langgraph.types import StreamWriter
 from twin_sio.agent import Agent, Ask, Delta, Done, Memory, Stage, Step, prompts
 from twin_sio.agent.model import Finished, tokens
 from twin_sio.errors import ServiceError
-from twin_sio.tracing import span
+from twin_sio.observability.tracing import span
 
 HISTORY_LINES: Final = 60  # what is fetched at most; the token budget decides what is used
 

@@ -24,7 +24,7 @@ import orjson
 from twin_sio.agent.metering import count_tokens
 from twin_sio.domain import Json
 from twin_sio.errors import ModelTimeout, ModelUnavailable
-from twin_sio.tracing import Span, span
+from twin_sio.observability.tracing import Span, span
 
 Messages = Sequence[Mapping[str, str]]
 

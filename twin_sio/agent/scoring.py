@@ -453,7 +453,7 @@ class _Slot:
 
     def _course(self, name: str, start: int, end: int) -> Any:
         """p just after and just before the instants, in their order, from the `start`-th of these looks on."""
-        from twin_sio.agent.course import Looks, sums  # numpy: only for those who look back
+        from twin_sio.agent.confidence_curve import Looks, sums  # numpy: only for those who look back
 
         looks = Looks.around(self._instants(name)).part(start, end)
         pieces, repeat = self.values[name], self.weights.repeat
@@ -475,7 +475,7 @@ class _Slot:
         return p
 
     def _timed(self, pieces: Iterable[tuple[Evidence, float]]) -> list[Any]:
-        from twin_sio.agent.course import Timed
+        from twin_sio.agent.confidence_curve import Timed
 
         return [
             Timed(_age(piece, self.as_of), self.weights.of(piece), half_life, _source(piece))

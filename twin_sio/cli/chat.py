@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from twin_sio.cli.batch import SEARCHED_MAX, Failure, explain, find_traits, history, search
 from twin_sio.cli.live import LiveAnswer
-from twin_sio.cli.pipe import SEARCHED_MAX, Failure, explain, find_traits, history, search
 from twin_sio.cli.printable import printable
 from twin_sio.client import (
     AnswerGrew,
@@ -45,7 +45,7 @@ from twin_sio.client import (
     TwinClient,
     WantsHistory,
 )
-from twin_sio.client.session import Hook
+from twin_sio.client.client import Hook
 from twin_sio.domain import Json
 from twin_sio.protocol import is_id
 

@@ -15,9 +15,9 @@ import orjson
 from jose import jwt
 from jose.exceptions import JOSEError
 
-from twin_sio.cli.pipe import explain
+from twin_sio.cli.batch import explain
 from twin_sio.cli.printable import Output
-from twin_sio.cli.where import Where
+from twin_sio.cli.target import Where
 from twin_sio.client import ClientError, TwinClient
 from twin_sio.clock import monotonic, now
 from twin_sio.domain import Json

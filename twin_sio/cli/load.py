@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from twin_sio.cli.tokens import minting
 from twin_sio.client import ClientError, TwinClient
 from twin_sio.clock import monotonic, new_id
+from twin_sio.dev_tokens import minting
 from twin_sio.domain import Json
 
 _SETTLE_S = 10.0

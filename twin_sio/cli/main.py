@@ -12,12 +12,12 @@ from typing import Annotated
 import orjson
 import typer
 
-from twin_sio.cli import pipe
+from twin_sio.cli import batch as pipe
 from twin_sio.cli.printable import PrintableStream, printable
-from twin_sio.cli.tokens import mint
-from twin_sio.cli.where import THIS_DEVICE, Where, version
+from twin_sio.cli.target import THIS_DEVICE, Where, version
 from twin_sio.client import ClientError, TwinClient
 from twin_sio.config import DEV_SECRET
+from twin_sio.dev_tokens import mint
 from twin_sio.domain import DEFAULT_CONVERSATION
 from twin_sio.protocol import TEXT_MAX
 
@@ -304,7 +304,7 @@ def record(
       twin-sio record slow-answers.jsonl --sub ada
       twin-sio record questions.jsonl --sub ada < questions.txt
     """
-    from twin_sio.cli.tape import recording
+    from twin_sio.cli.recording import recording
 
     async def recorded() -> None:
         with recording(file) as hear:
@@ -336,8 +336,8 @@ def replay(
       twin-sio replay slow-answers.jsonl --sub replay-1 --speed 10
       twin-sio replay slow-answers.jsonl --sub ada --same-ids      # all of them must come back as duplicates
     """
-    from twin_sio.cli.tape import read_tape
-    from twin_sio.cli.tape import replay as replayed
+    from twin_sio.cli.recording import read_tape
+    from twin_sio.cli.recording import replay as replayed
 
     async def again() -> None:
         steps = read_tape(file)
@@ -409,7 +409,7 @@ def conformance(
       twin-sio conformance -- node my-client.mjs {url} {token}
       twin-sio conformance --json -- python my_client.py {url} {token} | jq 'select(.passed == false)'
     """
-    from twin_sio.cli.conform import conform
+    from twin_sio.cli.conformance import conform
 
     async def conformed() -> None:
         if not await conform(command or [], port, limit, as_json, _out(as_json)):

@@ -11,15 +11,7 @@ backoff and full jitter; `close()` ends every task that was started.
 `state` is the pure core, `link` one connection, `session` what holds them together.
 """
 
-from twin_sio.client.link import (
-    ClientError,
-    Gone,
-    HandshakeRefused,
-    NoAnswer,
-    RequestFailed,
-    Unreachable,
-)
-from twin_sio.client.session import (
+from twin_sio.client.client import (
     Backoff,
     Change,
     Changes,
@@ -27,6 +19,14 @@ from twin_sio.client.session import (
     Ended,
     Reconnecting,
     TwinClient,
+)
+from twin_sio.client.connection import (
+    ClientError,
+    Gone,
+    HandshakeRefused,
+    NoAnswer,
+    RequestFailed,
+    Unreachable,
 )
 from twin_sio.client.state import (
     AnswerGrew,

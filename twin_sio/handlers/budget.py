@@ -11,7 +11,7 @@ from twin_sio.agent import Embedder
 from twin_sio.agent.metering import metered
 from twin_sio.domain import Json
 from twin_sio.errors import ModelUnavailable
-from twin_sio.handlers.limits import Limits
+from twin_sio.services.limits import Limits
 
 _user: ContextVar[str] = ContextVar("user")  # whose job is run
 

@@ -10,9 +10,9 @@ from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Json
 from twin_sio.errors import TooLarge
 from twin_sio.handlers import Answer, Delivery
-from twin_sio.handlers.limits import Limits
 from twin_sio.protocol import ContextUpdate, Incoming, Outgoing, merge_patch
-from twin_sio.store import Contexts
+from twin_sio.services.limits import Limits
+from twin_sio.store.ports import Contexts
 
 CONTEXT_MAX_BYTES = 16 * 1024
 

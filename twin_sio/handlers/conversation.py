@@ -10,12 +10,12 @@ from twin_sio.domain import Caller, Draft, Event, Turn
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
 from twin_sio.handlers import Answer, Delivery, Jobs
 from twin_sio.handlers.context import HostContext
-from twin_sio.handlers.limits import Limits
-from twin_sio.handlers.profile import ProfileKeeper
-from twin_sio.handlers.turns import TurnRunner, answer_id
+from twin_sio.observability.tracing import here
 from twin_sio.protocol import Feedback, Incoming, Outgoing, Regenerate, StopGeneration, UserMessage
-from twin_sio.store import Log
-from twin_sio.tracing import here
+from twin_sio.services.limits import Limits
+from twin_sio.services.profile import ProfileKeeper
+from twin_sio.services.turns import TurnRunner, answer_id
+from twin_sio.store.ports import Log
 
 
 class Conversation:

@@ -12,7 +12,7 @@ from twin_sio.domain import Caller, Event, Json
 from twin_sio.errors import NotFound
 from twin_sio.handlers import Answer
 from twin_sio.protocol import Conversations, History, Incoming, Outgoing
-from twin_sio.store import ConversationSummary, Log
+from twin_sio.store.ports import ConversationSummary, Log
 
 PAGE_BYTES = 256 * 1024
 """Of a page as it is sent: a fourth of what a connection may hold before it is cut."""

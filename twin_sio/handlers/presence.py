@@ -6,9 +6,9 @@ from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Draft
 from twin_sio.errors import NotFound
 from twin_sio.handlers import Answer, Delivery
-from twin_sio.handlers.limits import Limits
 from twin_sio.protocol import Heartbeat, Incoming, Outgoing, ReadReceipt, Resume, TypingIndicator
-from twin_sio.store import Log, Presence
+from twin_sio.services.limits import Limits
+from twin_sio.store.ports import Log, Presence
 
 
 class Attendance:

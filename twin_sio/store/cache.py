@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from twin_sio.clock import Clock, now
 from twin_sio.domain import Profile
-from twin_sio.store import Embedded, Memories, Profiles, StoredProfile
+from twin_sio.store.ports import Embedded, Memories, Profiles, StoredProfile
 
 T = TypeVar("T")
 _ON_THE_LOOP = 200  # traits of which something is made where answers are streamed; of more in a thread

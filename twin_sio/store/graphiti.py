@@ -25,8 +25,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from twin_sio.config import set_variable, variables
 from twin_sio.domain import Fact
-from twin_sio.store import GraphUnavailable
-from twin_sio.store.sealing import Sealer, is_sealed
+from twin_sio.store.encryption import Sealer, is_sealed
+from twin_sio.store.ports import GraphUnavailable
 
 _TIMEOUT_S = 1.0
 _MOST = 1000

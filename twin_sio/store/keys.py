@@ -9,8 +9,8 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from twin_sio.errors import StorageUnavailable
+from twin_sio.store.encryption import Sealer, is_sealed
 from twin_sio.store.ids import Ids, new_key
-from twin_sio.store.sealing import Sealer, is_sealed
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 

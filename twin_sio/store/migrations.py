@@ -10,11 +10,11 @@ from typing import Any
 from pymongo.errors import DuplicateKeyError
 
 from twin_sio.domain import Evidence, Trait
-from twin_sio.store import StoredProfile
+from twin_sio.store.encryption import Sealer
 from twin_sio.store.fence import Doc, Fence, fenced
 from twin_sio.store.ids import KEYED
 from twin_sio.store.mongo import Database, MongoOutbox, stored
-from twin_sio.store.sealing import Sealer
+from twin_sio.store.ports import StoredProfile
 
 
 class MongoMigrations:

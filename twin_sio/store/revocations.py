@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from twin_sio.clock import Clock
 from twin_sio.domain import Identity
 from twin_sio.errors import StorageUnavailable
-from twin_sio.redis_pool import FAILURES, TAG
+from twin_sio.redis_connection import FAILURES, TAG
 from twin_sio.store.ids import Ids
 
 log = structlog.get_logger("revocations")

@@ -1,0 +1,319 @@
+"""One Redis as a bell: channels that are published to without waiting and listened to without trust.
+
+Nothing here is durable. What was published may be lost whenever Redis is away; then `healthy` is false within two
+probe intervals, and `on_restored` is called once messages flow again, so that the owner can look at the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import structlog
+from hiredis import pack_command
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from twin_sio.clock import monotonic, new_id
+from twin_sio.redis_connection import FAILURES, TIMEOUT_S, client
+
+log = structlog.get_logger("channels")
+
+CONTROL = "twin:control"
+_BACKLOG = 20_000
+Command = tuple[Any, ...]
+
+
+async def ended(*tasks: asyncio.Task[None]) -> None:
+    """Cancel until they have ended: the Redis client loses a cancellation that comes while it connects."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Channels:
+    """Publish and subscribe, over one connection each; both survive a Redis that hangs, dies or comes back empty."""
+
+    _PUBLISH, _SUBSCRIBE, _UNSUBSCRIBE = "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        on_message: Callable[[str, bytes], None] | None = None,
+        on_restored: Callable[[], None] | None = None,
+        probe_interval_s: float = 1.0,
+    ) -> None:
+        self.instance = new_id()
+        self.heard = 0
+        self.deaf = 0
+        self.breaks = 0
+        self.on_round_trip: Callable[[float], None] = lambda _: None
+        self.redis = client(url)
+        self._ears = client(url, timeout_s=None)
+        self._mouth = client(url, timeout_s=None)
+        self._line: Any = None
+        self._stopping = False
+        self._on_message = on_message
+        self._on_restored = on_restored
+        self._interval = probe_interval_s
+        self._own = f"twin:instance:{self.instance}"
+        self._wanted: dict[str, asyncio.Future[None]] = {}
+        self._ear: Any = None
+        self._queue: deque[Command] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._up = True
+        self._heard_at = monotonic()
+        self._probed_at: float | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ear_task: asyncio.Task[None] | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """This instance hears what it publishes: its last probe came back within two intervals."""
+        return self._up and (self._on_message is None or monotonic() - self._heard_at < 2.5 * self._interval)
+
+    async def start(self) -> None:
+        """Begin to publish and, where there is a listener, to listen. Does not wait for Redis."""
+        self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._probe())]
+        if self._on_message is not None:
+            self._ear_task = asyncio.create_task(self._listen())
+
+    async def stop(self) -> None:
+        """Send what is queued, if Redis takes it within a second, then close."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), TIMEOUT_S)
+        self._stopping = True  # nothing more is said, so no connection is made for it
+        line, self._line = self._line, None
+        if line is not None:
+            with contextlib.suppress(*FAILURES):
+                await line.disconnect()  # what is written goes out before
+        await ended(*self._tasks, *([self._ear_task] if self._ear_task else []))
+        for redis in (self.redis, self._ears, self._mouth):
+            with contextlib.suppress(*FAILURES):
+                await redis.aclose()
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def publish(self, channel: str, payload: bytes) -> None:
+        """Send to everybody who listens, in the order of the calls; never waits, never raises."""
+        self.command(self._PUBLISH, channel, payload)
+
+    def command(self, *words: Any) -> None:
+        """Any command whose answer nobody needs, in one order with the publishes."""
+        if self._stopping:
+            return
+        if not self._up or len(self._queue) >= _BACKLOG:
+            self._up = False  # dropped: from here on the log has to heal, so say that there was a gap
+            self._queue.clear()
+            return
+        self._queue.append(words)
+        self._idle.clear()
+        self._wake.set()
+
+    def script(self, text: str, keys: Sequence[str], *words: Any) -> None:
+        """A Lua script over keys of one channel, in the same order: so that no key is made without its end."""
+        self.command("EVAL", text, len(keys), *keys, *words)
+
+    async def texts(self, key: str) -> list[str]:
+        """A list as Redis remembers it; raises one of `FAILURES`."""
+        found: list[bytes] = await self.redis.lrange(key, 0, -1)  # type: ignore[misc]
+        return [item.decode() for item in found]
+
+    async def fields(self, key: str) -> dict[str, str]:
+        """A hash as Redis remembers it; raises one of `FAILURES`."""
+        found: dict[bytes, bytes] = await self.redis.hgetall(key)  # type: ignore[misc]
+        return {name.decode(): value.decode() for name, value in found.items()}
+
+    async def forget(self, *keys: str) -> int:
+        """Delete keys, of one channel; how many there were. Raises one of `FAILURES`."""
+        return int(await self.redis.delete(*keys))
+
+    async def _pump(self) -> None:
+        """All that one turn of the loop asked for, in one write."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._queue = self._queue, deque()
+            if batch:
+                try:
+                    async with asyncio.timeout(TIMEOUT_S):
+                        line = self._line or await self._speak_up()
+                        await line.send_packed_command(b"".join(map(pack_command, batch)), check_health=False)
+                except FAILURES:
+                    self._line = None
+                    self._break()
+            if not self._queue:
+                self._idle.set()
+
+    async def _speak_up(self) -> Any:
+        """A connection that answers nothing: reading an answer to each publish would cost more than the publish."""
+        line = await self._mouth.connection_pool.get_connection()
+        task = asyncio.create_task(self._watch(line))
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+        await line.send_command("CLIENT", "REPLY", "OFF", check_health=False)
+        self._line = line
+        return line
+
+    async def _watch(self, line: Any) -> None:
+        """See that the connection has ended: what was written to it last is lost, and the log has to heal."""
+        try:
+            with contextlib.suppress(*FAILURES):
+                while True:
+                    await line.read_response()
+            if self._line is line:
+                self._line = None
+                self._break()
+        finally:
+            await self._let_go(self._mouth, line)
+
+    def _break(self) -> None:
+        if self._up:
+            self.breaks += 1
+            log.warning("redis_down")
+        self._up = False
+        self._queue.clear()
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, channel: str, patience_s: float = TIMEOUT_S) -> bool:
+        """Listen to the channel; true once Redis has confirmed it. False: Redis is away, and the channel will be
+        listened to as soon as it is back (followed by `on_restored`)."""
+        confirmed = self._wanted.get(channel)
+        if confirmed is None:
+            confirmed = self._wanted[channel] = asyncio.get_running_loop().create_future()
+            ear = self._ear
+            if ear is not None:
+                with contextlib.suppress(*FAILURES):  # the listener finds out by itself
+                    await self._join(ear, channel)
+        if not self._up:
+            return confirmed.done()
+        try:
+            await asyncio.wait_for(asyncio.shield(confirmed), patience_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def unsubscribe(self, channel: str) -> None:
+        """Listen no more; never waits."""
+        if self._wanted.pop(channel, None) is not None and self._ear is not None:
+            task = asyncio.create_task(self._leave(self._ear, channel))
+            self._tasks.append(task)
+            task.add_done_callback(self._tasks.remove)
+
+    async def _leave(self, ear: Any, channel: str) -> None:
+        if channel in self._wanted:  # asked for again since, and what is said last counts
+            return
+        with contextlib.suppress(*FAILURES):
+            await self._say(ear, (self._UNSUBSCRIBE, channel))
+
+    async def _join(self, ear: Any, *channels: str) -> None:
+        await self._say(ear, (self._SUBSCRIBE, *channels))
+
+    async def _say(self, ear: Any, *commands: Command) -> None:
+        if ear.is_connected:  # otherwise the library would connect it, and that is the listener's
+            await ear.send_packed_command(b"".join(map(pack_command, commands)), check_health=False)
+
+    def _listened(self) -> Iterable[str]:
+        """All there is to listen to; first what others say, so that who hears himself hears them, too."""
+        return (CONTROL, *self._wanted, self._own)
+
+    async def _listen(self) -> None:
+        # Over a bare connection: the library's own listener keeps books of subscriptions, which know nothing of sharded
+        # ones, nor of `_wanted`, and costs more for each message than all else that is done with it.
+        delay = 0.05
+        while True:
+            ear = None
+            try:
+                for name, future in self._wanted.items():
+                    if future.done():
+                        self._wanted[name] = asyncio.get_running_loop().create_future()
+                # Connecting takes as long as Redis hangs. What is wanted is read after it, and who wants more joins.
+                self._ear = ear = await self._ears.connection_pool.get_connection()
+                await self._join(ear, *self._listened())
+                while True:
+                    try:
+                        said = await ear.read_response()
+                    except ResponseError as error:
+                        self._refused(error)
+                    else:
+                        self._take(*said)
+                        delay = 0.05
+            except FAILURES:
+                log.warning("redis_listener_lost")
+                self._up = False
+            finally:
+                self._ear = None
+                if ear is not None:
+                    await self._let_go(self._ears, ear)
+            await asyncio.sleep(delay * (0.5 + random.random()))
+            delay = min(delay * 2, 1.0)
+
+    @staticmethod
+    async def _let_go(owner: Redis, line: Any) -> None:
+        """Close a connection and give it back: the pool would hold it for ever."""
+        with contextlib.suppress(*FAILURES):
+            await line.disconnect(nowait=True)
+        await owner.connection_pool.release(line)
+
+    def _refused(self, error: ResponseError) -> None:
+        raise error
+
+    def _take(self, kind: bytes, name: bytes, data: bytes) -> None:
+        channel = name.decode()
+        if kind == b"subscribe":
+            future = self._wanted.get(channel)
+            if future is not None and not future.done():
+                future.set_result(None)
+        elif kind == b"message":
+            if channel == self._own:
+                self._heard()
+            elif self._on_message is not None:
+                self.heard += 1
+                self._on_message(channel, data)
+
+    # -- health ------------------------------------------------------------------------------------------------------
+
+    async def _probe(self) -> None:
+        """Publish to oneself; deaf for two intervals means a new connection for the ears."""
+        restarted_at = monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    self._probed_at = monotonic()
+                    await self.redis.execute_command(self._PUBLISH, self._own, b"")  # type: ignore[no-untyped-call]
+                if self._on_message is None:
+                    self._heard()
+            except FAILURES:
+                self._break()
+            # While Redis is away its return is looked for more often: until then clients elsewhere miss what happens.
+            await asyncio.sleep(self._interval if self._up else self._interval / 4)
+            deaf_for = monotonic() - max(self._heard_at, restarted_at)
+            if self._ear_task is not None and deaf_for > 2 * self._interval:
+                self.deaf += 1
+                log.warning("redis_deaf")
+                self._break()
+                restarted_at = monotonic()
+                await ended(self._ear_task)
+                self._ear_task = asyncio.create_task(self._listen())
+
+    def _heard(self) -> None:
+        self._heard_at = monotonic()
+        if self._probed_at is not None:
+            self.on_round_trip(self._heard_at - self._probed_at)
+            self._probed_at = None
+        if not self._up:
+            self._up = True
+            log.info("redis_restored")
+            if self._on_restored is not None:
+                self._on_restored()

@@ -1,0 +1,360 @@
+"""The HTTP side of every port we listen on: deadlines, bounds for each address, refusals before anything is read.
+
+A connection is a *session's* while it carries a session that has shown a token: a WebSocket, or a poll that is being
+answered. All others have little time, and little room: of one address, and of all together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
+
+from twin_sio.clock import NewId, monotonic
+from twin_sio.observability.overload import Bucket, Buckets
+from twin_sio.transport.client_address import Peers
+from twin_sio.transport.socketio import PACKET_MAX_BYTES
+
+log = structlog.get_logger("connections")
+
+HEAD_S = 15.0
+"""For the whole head of a request, from the connection or the answer before; so long a connection may be idle, too."""
+STUCK_S = 20.0
+"""For a client to read, where more is to be sent than the network takes."""
+SPARE_DESCRIPTORS = 100
+OTHERS_OF_ADDRESS = 256
+OTHERS_MAX = 4096
+"""Connections that are no session's, of one address and of all."""
+_PROXY_IDLE_S = 3630.0  # longer than a proxy of ours: it must be the one that closes
+_TLS_S = 10.0
+_BODY_MAX_BYTES = 4096  # of a request that needs none; it is not read
+_LINGER_S = 1.0
+_UNREAD_MAX_BYTES = 512 * 1024
+"""Of a WebSocket, without a message that could be read. The library holds 128 KiB and reads on only then; a message has
+100 kB at most. What sends more sends fragments without an end, or without anything in them."""
+_SOCKETS = "/socket.io/"
+_CONTINUE = "100-continue"
+_TOLD_EVERY_S = 60.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process have as many descriptors as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Told:
+    """A line of the log that strangers can cause: once a minute at most, with how often it was meant."""
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._next = 0.0
+        self._times = 0
+
+    def __call__(self, **about: Any) -> None:
+        self._times += 1
+        if (now := monotonic()) >= self._next:
+            log.warning(self._event, times=self._times, **about)
+            self._next, self._times = now + _TOLD_EVERY_S, 0
+
+
+class Connections:
+    """All connections of a port, and what each address may have and ask."""
+
+    def __init__(self, peers: Peers, *, per_minute: int) -> None:
+        """`per_minute`: the setting of connects and requests of an address; 0: no bound for an address."""
+        self._peers = peers
+        self._per_minute = per_minute
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._room = max(64, soft - SPARE_DESCRIPTORS)
+        self._others_max = min(OTHERS_MAX, self._room // 4)
+        self._arrivals = Buckets()
+        self._requests = Buckets()
+        self._others: dict[_Connection, None] = {}  # oldest first
+        self._others_of: dict[str, dict[_Connection, None]] = {}
+        self.open = 0
+        self.cut = 0
+        self._near = _Told("descriptors_near_limit")
+        self.malformed = _Told("malformed_requests")
+
+    def share(self) -> float:
+        """How much of what there is for sessions is taken; see `load.Load.also`."""
+        return (self.open - len(self._others)) / (self._room - self._others_max)
+
+    def may_request(self, request: web.BaseRequest, *, count: bool = True) -> bool:
+        """Whether this address may ask for something. `count=False`: it is not counted yet."""
+        bucket = self._bucket(request)
+        return bucket is None or (bucket.take() if count else bucket.wait_ms() or None) is None
+
+    def count(self, request: web.BaseRequest) -> None:
+        """Count what was asked for in vain."""
+        if (bucket := self._bucket(request)) is not None:
+            bucket.spend(1)
+
+    def is_proxy(self, request: web.BaseRequest) -> bool:
+        return self._peers.is_proxy(request.remote)
+
+    def _bucket(self, request: web.BaseRequest) -> Bucket | None:
+        if not self._per_minute:
+            return None
+        return self._requests.of(self._peers.of(request), self._per_minute / 30, max(20, self._per_minute / 4))
+
+    # -- of a connection ---------------------------------------------------------------------------------------------
+
+    def opened(self, connection: _Connection, peer: str) -> bool:
+        """Count it in; False: its address has opened too many."""
+        self.open += 1
+        is_proxy = self._peers.is_proxy(peer)
+        connection.address = "" if is_proxy or not self._per_minute else self._peers.address(peer, "")
+        if connection.address:
+            most = 2 * self._per_minute
+            if self._arrivals.of(connection.address, most / 60, most).take() is not None:
+                return False
+        if is_proxy:
+            connection.idle_s = _PROXY_IDLE_S
+        self.is_other(connection)
+        if self.open > 0.8 * self._room:
+            self._near(open=self.open, limit=self._room + SPARE_DESCRIPTORS)
+        return True
+
+    def is_other(self, connection: _Connection) -> None:
+        """It carries no session, or none any more. Where there are too many such the oldest ends."""
+        self._others[connection] = None
+        mine: dict[_Connection, None] = {}
+        if connection.address:
+            mine = self._others_of.setdefault(connection.address, {})
+            mine[connection] = None
+        if len(mine) > OTHERS_OF_ADDRESS:
+            self._end(next(iter(mine)))
+        elif len(self._others) > self._others_max:
+            self._end(next(iter(self._others)))
+
+    def is_session(self, connection: _Connection) -> None:
+        """It carries a session that has shown a token."""
+        self._others.pop(connection, None)
+        mine = self._others_of.get(connection.address)
+        if mine is not None:
+            mine.pop(connection, None)
+            if not mine:
+                del self._others_of[connection.address]
+
+    def closed(self, connection: _Connection) -> None:
+        self.open -= 1
+        self.is_session(connection)
+
+    def _end(self, connection: _Connection) -> None:
+        self.cut += 1
+        self.is_session(connection)
+        connection.abort()
+
+    def carries_session(self, request: web.BaseRequest, is_so: bool) -> None:
+        """The connection of this request carries a session from now on, or no longer."""
+        connection = request.protocol
+        if isinstance(connection, _Connection) and connection.transport is not None:
+            (self.is_session if is_so else self.is_other)(connection)
+
+
+class _Connection(RequestHandler):
+    """One TCP connection."""
+
+    __slots__ = ("_connections", "_new_id", "_stuck", "address", "idle_s", "unread_bytes")
+
+    def __init__(self, connections: Connections, new_id: NewId, *args: Any, **named: Any) -> None:
+        super().__init__(*args, keepalive_timeout=HEAD_S, **named)
+        self._connections = connections
+        self._new_id = new_id
+        self._stuck: asyncio.TimerHandle | None = None
+        self.address = ""
+        self.idle_s = HEAD_S
+        self.unread_bytes = 0
+        """Received over its WebSocket since a message was read."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._payload_parser is not None:
+            self.unread_bytes += len(data)
+            if self.unread_bytes > _UNREAD_MAX_BYTES:
+                self.abort()
+                return
+        super().data_received(data)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        if not self._connections.opened(self, peer[0] if isinstance(peer, tuple) else ""):
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        self._keepalive_timeout = self.idle_s
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.closed(self)
+        if self._stuck is not None:
+            self._stuck.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self._loop.call_later(STUCK_S, self.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    def abort(self) -> None:
+        """Cut it off now."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def end_without_reading(self) -> None:
+        """What the client is still sending is not read; the connection ends with the answer."""
+        self._lingering_time = 0.0
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - the library's, which quotes the request
+    ) -> web.StreamResponse:
+        """The library's hook: what could not be read is counted, what failed is logged, by kind and place."""
+        if isinstance(exc, HttpProcessingError) or status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._connections.malformed(kind=type(exc).__name__)
+        else:
+            log.error("http_failed", error_id=self._new_id(), exc_info=exc)
+        if request.writer.output_size > 0:  # there is no way back: it has begun to answer
+            raise ConnectionError
+        response = web.Response(status=status, text=HTTPStatus(status).phrase)
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    """Makes connections of our own."""
+
+    def __init__(self, connections: Connections, new_id: NewId, made: web.Server) -> None:
+        """`made`: what the library would use."""
+        self._handle = made.request_handler
+        super().__init__(self._unless_odd, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+        self._of = connections
+        self._new_id = new_id
+
+    async def _unless_odd(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The library answers an `Expect` that it does not know before any middleware, and repeats it."""
+        if request.headers.get("Expect", _CONTINUE).lower() == _CONTINUE:
+            return await self._handle(request)
+        self._of.malformed(kind="Expect")
+        response = web.Response(status=417, text=HTTPStatus(417).phrase)
+        response.force_close()
+        return response
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self._of, self._new_id, self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """Runs an application behind these bounds."""
+
+    __slots__ = ("_connections", "_new_id")
+
+    def __init__(self, app: web.Application, connections: Connections, new_id: NewId, **named: Any) -> None:
+        super().__init__(app, access_log=None, auto_decompress=False, lingering_time=_LINGER_S, **named)
+        self._connections = connections
+        self._new_id = new_id
+
+    async def _make_server(self) -> web.Server:
+        return _Server(self._connections, self._new_id, await super()._make_server())
+
+
+class Site(web.TCPSite):
+    """A port; who does not finish the handshake of TLS is let go."""
+
+    __slots__ = ()
+
+    async def start(self) -> None:
+        if self._ssl_context is None:
+            await super().start()
+            return
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - the runner has been set up
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=_TLS_S,
+        )
+
+
+def guard(connections: Connections, is_known: Callable[[str], bool]) -> Any:
+    """The middleware that looks at every request first, also where there is no such route. `is_known(sid)`: whether
+    there is such a socket: its requests count for its connection and user, not for its address."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        is_socket = request.path == _SOCKETS
+        if is_socket and is_known(request.query.get("sid", "")):
+            return _refused_body(request, is_socket=True) or await handler(request)
+        # Who opens a socket is counted where that is done; here only what is asked for in vain.
+        if not connections.may_request(request, count=not is_socket):
+            return _refusal(
+                request,
+                429,
+                "rate_limited",
+                "Too many requests: wait.",
+                retry=True,
+                close=not connections.is_proxy(request),
+            )
+        refused = _refused_body(request, is_socket=is_socket)
+        if refused is not None:
+            return refused
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            error.text = HTTPStatus(error.status).phrase  # the library's own may repeat the request
+            raise
+        if is_socket and response.status >= HTTPStatus.BAD_REQUEST:
+            connections.count(request)
+        return response
+
+    return check
+
+
+def _refused_body(request: web.Request, *, is_socket: bool) -> web.Response | None:
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        return _refusal(request, 415, "invalid_message", "Bodies are not compressed.")
+    if not request.body_exists:
+        return None
+    most = PACKET_MAX_BYTES if is_socket and request.method == "POST" else _BODY_MAX_BYTES
+    if request.content_length is None or request.content_length > most:
+        return _refusal(request, 413, "too_large", f"A body has a length, of at most {most} bytes here.")
+    return None
+
+
+def _refusal(
+    request: web.Request, status: int, code: str, message: str, *, retry: bool = False, close: bool = True
+) -> web.Response:
+    told = {"code": code, "message": message, "retryable": retry}
+    if retry:
+        told["retry_after_ms"] = 1_000
+    response = web.Response(
+        body=orjson.dumps(told), status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+    if close:
+        response.force_close()
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and isinstance(request.protocol, _Connection):
+            request.protocol.end_without_reading()
+    return response

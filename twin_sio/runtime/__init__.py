@@ -1,0 +1,806 @@
+"""The composition root: every part is made here and handed what it needs; nothing is made at import."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+import logging
+import os
+import signal
+import ssl
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from twin_sio import clock
+from twin_sio.agent import Embedder, Extractor, Known, prompts
+from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
+from twin_sio.agent.extraction import ModelExtractor, RulesExtractor
+from twin_sio.agent.graph import TwinAgent
+from twin_sio.agent.model import OpenAIModel
+from twin_sio.agent.reading import ProcessReader
+from twin_sio.agent.scoring import Weights
+from twin_sio.agent.summarizer import ModelScribe
+from twin_sio.auth import Authenticator, Keys, KeySet, SharedSecrets
+from twin_sio.config import ConfigError, Settings, refused_as
+from twin_sio.delivery import Delivery
+from twin_sio.errors import StorageUnavailable
+from twin_sio.gateway import Gateway, GatewaySettings
+from twin_sio.handlers.budget import BudgetedEmbedder, BudgetedModel
+from twin_sio.handlers.context import HostContext
+from twin_sio.handlers.conversation import Conversation
+from twin_sio.handlers.history import Archive
+from twin_sio.handlers.presence import Attendance
+from twin_sio.http.connections import Connections, Runner, Site, guard, raise_descriptor_limit
+from twin_sio.http.rest import Rest
+from twin_sio.http.shared_work import SharedWork
+from twin_sio.jobs import Desk, Queue
+from twin_sio.observability import tracing
+from twin_sio.observability.logging import Libraries, without_texts
+from twin_sio.observability.overload import Load, Watermarks
+from twin_sio.observability.watchdog import Watchdog
+from twin_sio.runtime.dev_engines import Child, Embedded, EngineError
+from twin_sio.runtime.metrics import CONTENT_TYPE, CommonMetrics, Prices, ServerMetrics, Watched
+from twin_sio.services.erasure import Eraser
+from twin_sio.services.graph_projection import Projector
+from twin_sio.services.limits import Bounds, Limits
+from twin_sio.services.memory import MemoryKeeper
+from twin_sio.services.migration import Migrator
+from twin_sio.services.profile import ProfileKeeper
+from twin_sio.services.recall import Recall
+from twin_sio.services.statistics import Statistician
+from twin_sio.services.trait_ids import TraitIds
+from twin_sio.services.turns import TurnRunner
+from twin_sio.store import mongo
+from twin_sio.store.cache import CachedProfiles, CachedVectors
+from twin_sio.store.encryption import Sealer
+from twin_sio.store.fence import Fence
+from twin_sio.store.graphiti import GraphitiFacts
+from twin_sio.store.keys import load_ids
+from twin_sio.store.migrations import MongoMigrations
+from twin_sio.store.redis import RedisPresence, RedisTickets
+from twin_sio.store.redis.quotas import RedisQuotas
+from twin_sio.store.revocations import StoredRevocations
+from twin_sio.transport.admin_ui import AdminUi
+from twin_sio.transport.client_address import Peers
+from twin_sio.transport.socketio import SocketServer
+from twin_sio.transport.websocket import RawDoor
+
+log = structlog.get_logger("app")
+Say = Callable[[str], None]
+
+WEB = Path(__file__).parents[1] / "web"
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+_WIDGET = "/widget.js"
+_SEARCHED = 2000  # of a user's newest messages, for what is related
+_INTERRUPT_PATIENCE_S = 1.0
+_STOP_S = 4.5
+
+
+def configure_logs(level: str, *, for_people: bool = False) -> None:
+    """Logs of `level` and above on standard error: JSON lines, or lines for people."""
+    # arq tells of every job and sweep, with what it was given; a library that sets up logging would let it through.
+    logging.getLogger("arq").setLevel(logging.WARNING)
+    root = logging.getLogger()
+    if not any(isinstance(one, Libraries) for one in root.handlers):
+        root.addHandler(Libraries())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=not for_people),
+            without_texts,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20)
+            if for_people
+            else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+@contextmanager
+def traces(settings: Settings, role: str) -> Iterator[None]:
+    """Traces of this process, where a collector is set. Raises `ConfigError` where the extra is not installed."""
+    if not settings.otlp_endpoint:
+        yield
+        return
+    try:
+        from twin_sio.observability.otel import OtlpTracer  # only for those who want it
+    except ImportError:
+        raise ConfigError("OTEL_EXPORTER_OTLP_ENDPOINT needs the extra `otel`: pip install 'twin-sio[otel]'.") from None
+    tracer = OtlpTracer(settings.otlp_endpoint, role)
+    tracing.use(tracer)
+    try:
+        yield
+    finally:
+        tracing.use(None)
+        tracer.close()
+
+
+def sealer_of(settings: Settings) -> Sealer:
+    """What seals text at rest; raises `ConfigError` for a key that is none."""
+    keys = settings.encryption_keys.get_secret_value().replace(",", " ").split()
+    try:
+        return Sealer(keys)
+    except ValueError:
+        raise ConfigError("TWIN_ENCRYPTION_KEYS holds what is no Fernet key (32 bytes, URL-safe base64).") from None
+
+
+def weights_of(settings: Settings) -> Weights:
+    """The weights by which the profile is computed."""
+    return Weights(**{field.name: getattr(settings, f"score_{field.name}") for field in fields(Weights)})
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What the server and the worker have in common."""
+
+    db: mongo.Database
+    messages: mongo.MongoLog
+    turns: mongo.MongoTurns
+    contexts: mongo.MongoContexts
+    profiles: mongo.MongoProfiles
+    known: CachedProfiles[Known]
+    vectors: CachedVectors | None
+    personal: mongo.MongoPersonalData
+    fence: Fence
+    presence: RedisPresence
+    eraser: Eraser
+    migrator: Migrator
+    delivery: Delivery
+    runner: TurnRunner
+    keeper: ProfileKeeper
+    memory: MemoryKeeper
+    statistics: mongo.MongoStatistics
+    statistician: Statistician
+    projector: Projector | None
+    model: OpenAIModel
+    extractor: Extractor
+    queue: Queue
+    limits: Limits
+    load: Load
+    watched: Watched
+    job_timeout_s: float
+
+    @property
+    def desk(self) -> Desk:
+        """What the job functions work with."""
+        return Desk(
+            messages=self.messages,
+            turns=self.turns,
+            profiles=self.profiles,
+            runner=self.runner,
+            keeper=self.keeper,
+            memory=self.memory,
+            statistician=self.statistician,
+            extractor=self.extractor,
+            queue=self.queue,
+            projector=self.projector,
+            eraser=self.eraser,
+            migrator=self.migrator,
+            job_timeout_s=self.job_timeout_s,
+        )
+
+
+@asynccontextmanager
+async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
+    """The shared parts, connected; closed at the end. `listen`: serve sessions too, not only write to them."""
+    async with AsyncExitStack() as stack:
+        with refused_as("TWIN_MONGODB_URL"):
+            client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
+        stack.callback(client.close)
+        sealer = sealer_of(settings)
+        ids = await load_ids(db, sealer)
+        fence = Fence(db, ids)
+        stack.push_async_callback(fence.close)
+        messages = mongo.MongoLog(db, sealer, fence, expires=settings.retention_messages_days > 0)
+        turns = mongo.MongoTurns(db, clock.now, sealer, fence)
+        contexts = mongo.MongoContexts(db, clock.now, settings.context_ttl_s, sealer, fence)
+        facts = facts_of(settings, sealer, stack)
+        outbox = mongo.MongoOutbox(db, clock.now, sealer, fence)
+        graphed = outbox if facts is not None else None
+        kept_for = timedelta(days=settings.retention_evidence_days) if settings.retention_evidence_days else None
+        profiles = mongo.MongoProfiles(db, sealer, graphed, fence, kept_for=kept_for)
+        memories = mongo.MongoMemories(db, sealer)
+        with refused_as("TWIN_REDIS_URL"):
+            delivery = Delivery(
+                settings.redis_url,
+                clock=clock.now,
+                new_id=clock.new_id,
+                read=messages.read,
+                heads=messages.heads,
+                listen=listen,
+                soft_bytes=settings.slow_soft_bytes,
+                hard_bytes=settings.slow_hard_bytes,
+                stuck_s=settings.slow_stuck_s,
+            )
+        await delivery.start()
+        stack.push_async_callback(delivery.stop)
+        queue = Queue(delivery.channels.redis, clock.now, lambda: delivery.channels.healthy, ids.redis)
+        model = OpenAIModel(
+            base_url=settings.openai_base_url or None,
+            api_key=settings.openai_api_key.get_secret_value() or "none",
+            model=settings.model or "gpt-4o-mini",
+            first_token_s=settings.model_first_token_s,
+            stall_s=settings.model_stall_s,
+            complete_s=settings.job_timeout_s * 0.75,  # ends before the job that waits for it
+            concurrency=settings.model_concurrency,
+            max_tokens=settings.model_max_tokens,
+        )
+        stack.push_async_callback(model.close)
+        load = Load(
+            Watermarks(settings.overload_lag_ms, settings.overload_generations, settings.overload_memory_mb),
+            lambda: runner.running,
+        )
+        channels = delivery.channels
+        quotas = RedisQuotas(settings.redis_url, channels.redis, clock.now, lambda: channels.healthy, ids.redis)
+        limits = Limits(_bounds(settings), quotas, load)
+        embedder = _embedder(settings, stack, model.tokens)
+        vectors = CachedVectors(memories, embedder.model, _SEARCHED) if embedder is not None else None
+        known = CachedProfiles(profiles, partial(prompts.known, budget_tokens=settings.prompt_budget_tokens))
+        recall = Recall(
+            messages,
+            known,
+            contexts,
+            memories,
+            embedder,
+            vectors,
+            facts,
+            patience_s=settings.recall_ms / 1000,
+            kept_for=kept_for,
+        )
+        runner = TurnRunner(
+            owner=delivery.channels.instance,
+            turns=turns,
+            messages=messages,
+            agent=TwinAgent(
+                recall,
+                model,
+                budget_tokens=settings.prompt_budget_tokens,
+                chunk_interval_ms=settings.chunk_interval_ms,
+            ),
+            delivery=delivery,
+            jobs=queue,
+            limits=limits,
+            clock=clock.now,
+            new_id=clock.new_id,
+            lease_s=settings.turn_lease_s,
+            waiting_max=settings.turn_queue,
+            owed_max=settings.limit_owed,
+            concurrency=settings.model_concurrency,
+            concurrency_per_user=settings.limit_generations,
+        )
+        personal = mongo.MongoPersonalData(db, sealer, fence, graphed)
+        presence = RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy)
+        weights = weights_of(settings)
+        known.refresh = lambda user_id: keeper.settle(user_id, [])
+        trait_ids = TraitIds(ids.subject)
+        keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids, limits)
+        statistics = mongo.MongoStatistics(db, sealer, fence)
+        reader, budgeted = ProcessReader(), BudgetedModel(model, limits)
+        stack.push_async_callback(reader.close)
+        projector = None
+        if facts is not None:
+            projector = Projector(outbox, facts, profiles, clock.now, weights, trait_ids)
+        memory = MemoryKeeper(
+            messages,
+            memories,
+            ModelScribe(budgeted) if settings.model_background else None,
+            BudgetedEmbedder(embedder, limits) if embedder is not None and settings.embeddings_url else embedder,
+            clock.now,
+            budget_tokens=settings.prompt_budget_tokens,
+            retention_days=settings.retention_messages_days,
+        )
+        yield Core(
+            db=db,
+            messages=messages,
+            turns=turns,
+            contexts=contexts,
+            profiles=profiles,
+            known=known,
+            vectors=vectors,
+            personal=personal,
+            fence=fence,
+            presence=presence,
+            eraser=Eraser(personal, presence, delivery, queue),
+            migrator=Migrator(MongoMigrations(db, sealer, fence, graphed), profiles, trait_ids),
+            delivery=delivery,
+            runner=runner,
+            keeper=keeper,
+            memory=memory,
+            statistics=statistics,
+            statistician=Statistician(profiles, statistics, personal, keeper, clock.now, weights),
+            projector=projector,
+            model=model,
+            extractor=ModelExtractor(budgeted, reader) if settings.model_background else RulesExtractor(reader),
+            queue=queue,
+            limits=limits,
+            load=load,
+            job_timeout_s=settings.job_timeout_s * 0.9,  # ends before the queue ends it, which would not say of what
+            watched=Watched(
+                runner=runner,
+                delivery=delivery,
+                queue=queue,
+                limits=limits,
+                recall=recall,
+                outbox=outbox if facts is not None else None,
+                model_tokens=model.tokens,
+                profile_reads=lambda: (known.hits, known.misses),
+                cached_vectors=lambda: vectors.held if vectors is not None else 0,
+                prices=Prices(settings.model_price_read, settings.model_price_written),
+            ),
+        )
+
+
+def facts_of(settings: Settings, sealer: Sealer, stack: AsyncExitStack) -> GraphitiFacts | None:
+    """The graph that is set, if one is; `stack` closes it. Raises `ConfigError` where its extra is not installed."""
+    if not settings.graph_url:
+        return None
+    if importlib.util.find_spec("graphiti_core") is None:
+        raise ConfigError("TWIN_GRAPH_URL needs the extra `graphiti`: pip install 'twin-sio[graphiti]'.")
+    with refused_as("TWIN_GRAPH_URL"):
+        facts = GraphitiFacts(settings.graph_url, sealer)
+    stack.push_async_callback(facts.close)
+    return facts
+
+
+def _embedder(settings: Settings, stack: AsyncExitStack, tokens_told: Counter[tuple[str, str]]) -> Embedder | None:
+    """What finds related messages: the endpoint that is set, else the local model where it is installed."""
+    if not settings.embeddings_url:
+        return LocalEmbedder(settings.embeddings_floor) if LocalEmbedder.is_installed() else None
+    endpoint = EndpointEmbedder(
+        settings.embeddings_floor,
+        base_url=settings.embeddings_url,
+        api_key=settings.embeddings_key.get_secret_value() or settings.openai_api_key.get_secret_value(),
+        model=settings.embeddings_model,
+        tokens_told=tokens_told,
+    )
+    stack.push_async_callback(endpoint.close)
+    return endpoint
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        messages_per_minute=settings.limit_messages_per_minute,
+        connects_per_minute=settings.limit_connects_per_minute,
+        connects_per_minute_and_address=settings.limit_connects_per_address,
+        requests_per_minute=settings.limit_requests_per_minute,
+        model_tokens_per_day=settings.limit_tokens_per_day,
+        writes_per_minute=settings.limit_writes_per_minute,
+    )
+
+
+class Service:
+    """One running instance of the server."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        parts: Core,
+        sockets: SocketServer,
+        gateway: Gateway,
+        door: RawDoor,
+        rest: Rest,
+        connections: Connections,
+    ) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._door = door
+        self._rest = rest
+        self._gateway = gateway
+        self._sockets = sockets
+        self.connections = connections
+        self.metrics = ServerMetrics(parts.watched, gateway, sockets, parts.load, parts.statistics)
+        self.port = 0
+        # Asked for together they are made once.
+        self._ready = SharedWork(self._check_readiness)
+        self._shown = SharedWork(self.metrics.render)
+
+    def routes(self) -> web.Application:
+        """The HTTP side: sockets, probes, metrics, and in dev the chat page."""
+        app = web.Application(middlewares=[guard(self.connections, self._sockets.knows)])
+        self._sockets.attach(app, socketio_path="socket.io")
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._show_metrics)
+        app.router.add_routes([self._door.route(), *self._rest.routes()])
+        app.router.add_get(_WIDGET, _widget)
+        if self._settings.is_dev:
+            app.router.add_get("/", _page)
+            for file in WEB.iterdir():
+                if f"/{file.name}" != _WIDGET:
+                    app.router.add_get(f"/{file.name}", _page)
+        return app
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        checks = {**await self._ready(), "draining": self._gateway.draining}
+        ready = checks["mongodb"] and checks["redis"] and not checks["draining"]
+        return web.json_response({"ready": ready, **checks}, status=200 if ready else 503)
+
+    async def _check_readiness(self) -> dict[str, bool]:
+        checks = {"mongodb": True, "redis": self._parts.delivery.channels.healthy}
+        try:
+            await mongo.ping(self._parts.db)
+        except StorageUnavailable:
+            checks["mongodb"] = False
+        return checks
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=await self._shown(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def drain(self, patience_s: float) -> None:
+        """Take nobody new, send everybody elsewhere, finish or hand over what runs."""
+        self._gateway.draining = True
+        answers = asyncio.create_task(self._parts.runner.drain(patience_s))
+        await self._gateway.drain(min(2.0, patience_s))
+        await answers
+
+
+async def _page(request: web.Request) -> web.StreamResponse:
+    """A file of the chat page, which may load nothing but its own."""
+    headers = {
+        "Content-Security-Policy": _CSP,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+    return web.FileResponse(WEB / (request.path[1:] or "index.html"), headers=headers)
+
+
+async def _widget(_: web.Request) -> web.StreamResponse:
+    """The drop-in widget: public, for pages of any origin; `TWIN_CORS_ORIGINS` says which of them may connect."""
+    headers = {
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "public, max-age=300",
+    }
+    return web.FileResponse(WEB / _WIDGET[1:], headers=headers)
+
+
+@asynccontextmanager
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    """A listening instance on `settings.host` and `.port` (0: a free one, see `Service.port`)."""
+    async with core(settings, listen=True) as parts, AsyncExitStack() as stack:
+        sockets = SocketServer(
+            parts.delivery,
+            cors=list(settings.cors_origins) or None,
+            ping_interval_s=settings.stale_s * 5 / 9,
+            ping_timeout_s=settings.stale_s * 4 / 9,
+            handshake_s=settings.handshake_s,
+            frames_per_second=4 * settings.limit_events_per_second,
+        )
+        shared = _doors(settings, parts)
+        stack.push_async_callback(shared.revocations.close)
+        gateway = _gateway(settings, parts, shared, sockets)
+        gateway.start()
+        stack.push_async_callback(gateway.stop)
+        tickets = RedisTickets(parts.delivery.channels.redis)
+        connections = Connections(shared.peers, per_minute=settings.limit_connects_per_address)
+        sockets.on_carries = connections.carries_session
+        parts.load.also.append(connections.share)
+        door = RawDoor(
+            gateway,
+            sockets.lines,
+            tickets,
+            clock.new_id,
+            origins=settings.cors_origins,
+            ping_s=settings.stale_s * 5 / 9,
+            carries=connections.carries_session,
+        )
+        rest = Rest(
+            authenticator=shared.authenticator,
+            tickets=tickets,
+            limits=parts.limits,
+            peers=shared.peers,
+            personal=parts.personal,
+            eraser=parts.eraser,
+            keeper=parts.keeper,
+            statistician=parts.statistician,
+            new_id=clock.new_id,
+        )
+        instance = Service(settings, parts, sockets, gateway, door, rest, connections)
+        if settings.admin_ui_secret.get_secret_value():
+            admin_ui = AdminUi(
+                sockets,
+                gateway,
+                secret=settings.admin_ui_secret.get_secret_value(),
+                knock=lambda request: parts.limits.knock(shared.peers.of(request)),
+                handled=lambda: instance.metrics.handled,
+                instance=parts.delivery.channels.instance,
+                clock=clock.now,
+            )
+            telling = asyncio.create_task(admin_ui.run())
+            stack.callback(telling.cancel)
+        runner = Runner(instance.routes(), connections, clock.new_id, shutdown_timeout=1.0)
+        stack.push_async_callback(_close, sockets, runner)
+        watching = asyncio.create_task(parts.load.run())
+        stack.callback(watching.cancel)
+        await mongo.create_indexes(parts.db)
+        kept = {"messages": settings.retention_messages_days, "evidence": settings.retention_evidence_days}
+        await mongo.apply_retention(parts.db, kept)
+        parts.runner.start()
+        stack.push_async_callback(parts.runner.drain, 0)
+        await runner.setup()
+        site = Site(runner, settings.host, settings.port, backlog=1024, ssl_context=_tls(settings))
+        await site.start()
+        instance.port = runner.addresses[0][1]
+        yield instance
+
+
+@asynccontextmanager
+async def probed(settings: Settings, metrics: CommonMetrics) -> AsyncIterator[None]:
+    """A worker's `/healthz` and `/metrics`, on `settings.worker_port`."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(body=await shown(), headers={"Content-Type": CONTENT_TYPE})
+
+    shown = SharedWork(metrics.render)
+    connections = Connections(Peers(settings.trusted_proxies), per_minute=settings.limit_connects_per_address)
+    app = web.Application(middlewares=[guard(connections, lambda _: False)])
+    app.router.add_routes([web.get("/healthz", healthz), web.get("/metrics", show)])
+    runner = Runner(app, connections, clock.new_id)
+    await runner.setup()
+    try:
+        await Site(runner, settings.host, settings.worker_port).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError):
+        raise ConfigError("TWIN_TLS_CERT and TWIN_TLS_KEY cannot be read, or do not fit each other.") from None
+    return context
+
+
+async def _close(sockets: SocketServer, runner: web.AppRunner) -> None:
+    sockets.abort_all()
+    await sockets.shutdown()
+    await runner.cleanup()
+
+
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """What every door of the service needs: sockets and HTTP."""
+
+    authenticator: Authenticator
+    revocations: StoredRevocations
+    peers: Peers
+
+
+def _doors(settings: Settings, parts: Core) -> _Doors:
+    channels = parts.delivery.channels
+    revocations = StoredRevocations(channels.redis, parts.db, parts.fence.ids, clock.now, lambda: channels.healthy)
+    return _Doors(
+        Authenticator(
+            _keys(settings),
+            algorithms=settings.jwt_algorithms,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            leeway_s=settings.jwt_leeway_s,
+            default_scopes=settings.default_scopes,
+            revocations=revocations,
+        ),
+        revocations,
+        Peers(settings.trusted_proxies),
+    )
+
+
+def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketServer) -> Gateway:
+    context = HostContext(parts.contexts, parts.delivery, parts.limits, clock.now, clock.new_id)
+    conversation = Conversation(
+        messages=parts.messages,
+        turns=parts.runner,
+        delivery=parts.delivery,
+        context=context,
+        limits=parts.limits,
+        keeper=parts.keeper,
+        jobs=parts.queue,
+        clock=clock.now,
+        new_id=clock.new_id,
+    )
+    attendance = Attendance(parts.messages, parts.presence, parts.delivery, parts.limits, clock.now, clock.new_id)
+    archive = Archive(parts.messages, clock.now, clock.new_id)
+    gateway = Gateway(
+        sockets,
+        delivery=parts.delivery,
+        authenticator=shared.authenticator,
+        standings=mongo.MongoStandings(parts.db, parts.fence),
+        presence=parts.presence,
+        revocations=shared.revocations,
+        context=context,
+        limits=parts.limits,
+        peers=shared.peers,
+        handlers={
+            "user_message": conversation.user_message,
+            "stop_generation": conversation.stop_generation,
+            "regenerate": conversation.regenerate,
+            "feedback": conversation.feedback,
+            "context_update": context.context_update,
+            "typing_indicator": attendance.typing_indicator,
+            "read_receipt": attendance.read_receipt,
+            "heartbeat": attendance.heartbeat,
+            "resume": attendance.resume,
+            "history": archive.history,
+            "conversations": archive.conversations,
+            "profile_get": parts.keeper.profile_get,
+            "profile_correct": parts.keeper.profile_correct,
+        },
+        settings=GatewaySettings(
+            connection_queue=settings.connection_queue,
+            events_per_second=settings.limit_events_per_second,
+            messages_per_minute=settings.limit_messages_per_minute,
+            knocks_per_minute=settings.limit_connects_per_address,
+            sessions=settings.limit_sessions,
+            heartbeat_interval_ms=settings.heartbeat_interval_ms,
+            auth_expiring_s=settings.auth_expiring_s,
+            leeway_s=settings.jwt_leeway_s,
+        ),
+        instance=parts.delivery.channels.instance[:8],
+        clock=clock.now,
+        new_id=clock.new_id,
+    )
+    parts.delivery.on_control = _control(gateway, parts)
+    return gateway
+
+
+def _keys(settings: Settings) -> Keys:
+    if settings.jwt_jwks_url:
+        return KeySet(settings.jwt_jwks_url)
+    return SharedSecrets(settings.jwt_secret.get_secret_value(), *settings.previous_secrets)
+
+
+def _control(gateway: Gateway, parts: Core) -> Callable[[dict[str, Any]], None]:
+    runner = parts.runner
+
+    def hear(words: dict[str, Any]) -> None:
+        match words:
+            case {"kind": "stop", "user_id": str(user_id), "turn_id": str(turn_id)}:
+                runner.on_stop(user_id, turn_id)
+            case {"kind": "turns", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
+                runner.kick(user_id, conversation_id)
+            case {"kind": "replace", "user_id": str(user_id), "session_id": str(session_id), "keep": str(keep)}:
+                gateway.on_replace(user_id, session_id, keep)
+            case {"kind": "owed", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
+                runner.on_owed(user_id, conversation_id)
+            case {"kind": "erased", "user_id": str(user_id), "epoch": int(epoch)}:
+                parts.fence.rise(user_id, epoch)
+            case {"kind": "look"}:
+                gateway.look()
+
+    def risen(user_id: str, epoch: int) -> None:
+        """However this instance has come to know that the user was erased."""
+        parts.known.forget(user_id)
+        parts.keeper.forget(user_id)
+        parts.statistician.forget(user_id)
+        if parts.vectors is not None:
+            parts.vectors.forget(user_id)
+        parts.keeper.forget(user_id)
+        parts.delivery.on_erased(user_id)
+        runner.on_erased(user_id)
+        gateway.on_erased(user_id, epoch)
+
+    parts.fence.on_risen = risen
+    return hear
+
+
+async def serve(settings: Settings, say: Say) -> int:
+    """Run until a signal: in dev with what has no URL embedded, the worker included. Returns the exit code."""
+    configure_logs(settings.log_level, for_people=settings.is_dev)
+    if settings.signs_for_everybody and (settings.mongodb_url or settings.redis_url):
+        log.warning("development_secret_counts", meaning="anybody can sign a token for any user: set TWIN_JWT_SECRET")
+    raise_descriptor_limit()
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[signal.Signals] = loop.create_future()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _signalled, asked, number)
+    try:
+        async with AsyncExitStack() as stack:
+            engines: Embedded | None = None
+            if settings.is_dev:
+                engines = await stack.enter_async_context(Embedded(settings, say))
+                settings = engines.settings
+            stack.enter_context(traces(settings, "server"))
+            instance = await stack.enter_async_context(service(settings))
+            # What is there now stays: the collector need not look at it again, which would take it 0.1 s each time.
+            gc.collect()
+            gc.freeze()
+            if settings.watchdog_ms:
+                watchdog = Watchdog(settings.watchdog_ms)
+                watchdog.start()
+                stack.callback(watchdog.stop)
+            deaths = [asyncio.create_task(engines.wait_for_death())] if engines else []
+            if engines is not None:
+                worker = Child("worker", [sys.executable, "-P", "-m", "worker"], env=engines.environment)
+                worker.start()
+                stack.push_async_callback(asyncio.to_thread, worker.stop)
+                deaths.append(asyncio.create_task(_obituary(worker)))
+                _welcome(settings, instance, engines, say)
+            else:
+                say(f"listening on http://{settings.host}:{instance.port}")
+            ended: list[asyncio.Future[Any]] = [asked, *deaths]
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+            died = next((task.result() for task in deaths if task.done()), None)
+            for task in deaths:
+                task.cancel()
+            if died is not None and not asked.done():
+                say(died)
+            patience_s = (
+                settings.drain_s if asked.done() and asked.result() == signal.SIGTERM else _INTERRUPT_PATIENCE_S
+            )
+            say("stopping: clients are sent elsewhere, running answers are finished or handed over")
+            _end_within(patience_s + _STOP_S)
+            await instance.drain(patience_s)
+            return 1 if died is not None and not asked.done() else 0
+    except (ConfigError, EngineError) as error:
+        say(str(error))
+    except StorageUnavailable:
+        say("MongoDB cannot be reached: see TWIN_MONGODB_URL.")
+    except OSError as error:
+        say(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): set PORT to a free one.")
+    return 1
+
+
+def _signalled(asked: asyncio.Future[signal.Signals], number: signal.Signals) -> None:
+    if asked.done():
+        os._exit(130)  # asked twice: at once; embedded engines die with this process
+    asked.set_result(number)
+
+
+def _end_within(seconds: float) -> None:
+    """End the process then, whatever hangs: a store that does not answer, a thread that waits for one."""
+    deadline = threading.Timer(seconds, os._exit, [1])
+    deadline.daemon = True
+    deadline.start()
+
+
+async def _obituary(child: Child) -> str:
+    await child.wait()
+    return child.obituary()
+
+
+def _welcome(settings: Settings, instance: Service, engines: Embedded, say: Say) -> None:
+    from twin_sio.dev_tokens import mint  # only a developer's server mints tokens
+
+    token = mint("ada", settings.jwt_secret.get_secret_value(), ttl_s=86_400)
+    url = f"http://{settings.host}:{instance.port}"
+    say("")
+    say(f"  Chat page   {url}/#token={token}")
+    command = Path(sys.executable).with_name("twin-sio")
+    shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
+    say(f"  Terminal    {shown} chat --url {url} --token {token}")
+    say("")
+    if "OPENAI_BASE_URL" in engines.environment:
+        say("  The answers come from a tiny local model: real, and not bright. For a bright one:")
+        say("    OpenAI                   OPENAI_API_KEY=sk-... make run")
+        say("    an endpoint like it      OPENAI_BASE_URL=... OPENAI_API_KEY=... TWIN_MODEL=... make run")
+    else:
+        say(f"  The answers come from {settings.model or 'gpt-4o-mini'}.")
+    say("  Ctrl-C stops everything that was started here; the conversation is kept.")

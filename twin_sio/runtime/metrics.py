@@ -1,0 +1,249 @@
+"""What an operator watches, in the text format of Prometheus: read from the parts when asked for, never with a user's
+id or words in it. What the server and the worker have in common, and what only one of them has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from twin_sio.agent.statistics import everybody, rate
+from twin_sio.delivery import Delivery
+from twin_sio.domain import Json
+from twin_sio.errors import StorageUnavailable
+from twin_sio.gateway import Gateway
+from twin_sio.jobs import JobStats, Queue
+from twin_sio.observability.overload import Load
+from twin_sio.protocol import CLIENT_EVENTS
+from twin_sio.services.limits import Limits
+from twin_sio.services.recall import Recall
+from twin_sio.services.turns import TurnRunner
+from twin_sio.store.ports import Outbox, Statistics
+from twin_sio.transport.socketio import SocketServer
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_GAPS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
+_TRIPS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_JOBS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What the model's tokens cost, per million; 0: nothing, or not known."""
+
+    read: float
+    written: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """The parts that the server and the worker have in common."""
+
+    runner: TurnRunner
+    delivery: Delivery
+    queue: Queue
+    limits: Limits
+    recall: Recall
+    outbox: Outbox | None
+    model_tokens: Mapping[tuple[str, str], int]
+    profile_reads: Callable[[], tuple[int, int]]
+    cached_vectors: Callable[[], int]
+    prices: Prices
+
+
+class CommonMetrics:
+    """The metrics of both kinds of processes. `render` collects them."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        self._lag_s = 0.0
+        self._untold: int | None = None
+        first = Histogram(
+            "twin_first_token_seconds", "From the begin of an attempt to its first token.", registry=self.registry
+        )
+        gap = Histogram(
+            "twin_chunk_gap_seconds", "Between two chunks of an answer.", buckets=_GAPS_S, registry=self.registry
+        )
+        trip = Histogram(
+            "twin_publish_lag_seconds",
+            "From a probe's publish to its being heard, over Redis.",
+            buckets=_TRIPS_S,
+            registry=self.registry,
+        )
+        watched.runner.stats.on_first_token = first.observe
+        watched.runner.stats.on_chunk_gap = gap.observe
+        watched.delivery.channels.on_round_trip = trip.observe
+
+    async def render(self) -> bytes:
+        """The text format of Prometheus. Of what cannot be reached it tells what was read last."""
+        self._lag_s = await self._watched.queue.lag_s()
+        if self._watched.outbox is not None:
+            with suppress(StorageUnavailable):
+                self._untold = await self._watched.outbox.length()
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """For the registry: what the parts have counted."""
+        watched, channels, stats = self._watched, self._watched.delivery.channels, self._watched.runner.stats
+        hits, misses = watched.profile_reads()
+        yield _gauge("twin_redis_healthy", "1: this process hears what it publishes.", channels.healthy)
+        yield _counter("twin_redis_deaf", "Probes that were not heard in time: the ears were exchanged.", channels.deaf)
+        yield _counter("twin_redis_breaks", "Times that Redis could not be reached any more.", channels.breaks)
+        yield _gauge("twin_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
+        yield _gauge("twin_conversations_answering", "Conversations being answered.", watched.runner.running)
+        yield _gauge("twin_conversations_waiting", "Conversations that wait for their turn.", watched.runner.waiting)
+        yield _gauge("twin_turns_generating", "Of these, where the model is at work.", watched.runner.generating)
+        yield _counters("twin_turns", "Turns ended by this process.", ["status"], stats.finished)
+        yield _counter("twin_turn_take_overs", "Turns taken over from elsewhere.", stats.take_overs)
+        yield _counter("twin_turns_given_up", "Turns that cost two instances their lease.", stats.poisonous)
+        yield _gauge("twin_queue_lag_seconds", "Age of the oldest job that is due.", self._lag_s)
+        yield _counters(
+            "twin_profile_reads", "Profiles read for a prompt, from memory or not.", ["cached"],
+            {"yes": hits, "no": misses},
+        )  # fmt: skip
+        yield _counters("twin_limits_hit", "Refusals, by the bound.", ["limit"], watched.limits.hit)
+        cached = watched.cached_vectors()
+        yield _gauge("twin_cached_vectors", "Vectors of messages in memory, some 750 bytes each.", cached)
+        yield _counters("twin_recall_late", "What was recalled too late for its answer.", ["what"], watched.recall.late)
+        yield from self._model()
+        untold = GaugeMetricFamily("twin_graph_outbox", "Versions of profiles that the graph has not been told.")
+        if self._untold is not None:
+            untold.add_metric([], self._untold)
+        yield untold
+
+    def _model(self) -> Iterator[Metric]:
+        told = self._watched.model_tokens
+        yield _counters("twin_model_tokens", "Tokens, as the model's endpoint told.", ["purpose", "kind"], told)
+        price = {"read": self._watched.prices.read, "written": self._watched.prices.written}
+        cost = {key: count * price[key[1]] / 1e6 for key, count in told.items()}
+        yield _counters("twin_model_cost", "What they cost, by TWIN_MODEL_PRICE_*.", ["purpose", "kind"], cost)
+
+
+class ServerMetrics(CommonMetrics):
+    """And what only a server has."""
+
+    def __init__(
+        self, watched: Watched, gateway: Gateway, server: SocketServer, load: Load, statistics: Statistics
+    ) -> None:
+        super().__init__(watched)
+        self._gateway = gateway
+        self._server = server
+        self._load = load
+        self._statistics = statistics
+        self._learnt = _Learnt(self.registry)
+        events = Counter("twin_events", "Events handled.", ["type"], registry=self.registry)
+        self._events = events
+        errors = Counter("twin_errors", "Errors told to clients.", ["code"], registry=self.registry)
+        handled = {name: events.labels(name) for name in CLIENT_EVENTS}  # looked up once: it is said of every event
+        gateway.on_handled = lambda name: handled[name].inc()
+        gateway.on_error = lambda code: errors.labels(code).inc()
+
+    @property
+    def handled(self) -> int:
+        """Events handled, of all types."""
+        (family,) = self._events.collect()
+        return int(sum(one.value for one in family.samples if one.name.endswith("_total")))
+
+    async def render(self) -> bytes:
+        with suppress(StorageUnavailable):  # then they are as they were
+            self._learnt.show(await self._statistics.total())
+        return await super().render()
+
+    def collect(self) -> Iterator[Metric]:
+        yield from super().collect()
+        delivery = self._watched.delivery
+        yield _gauge("twin_connections", "Authenticated connections.", self._gateway.connections)
+        yield _gauge("twin_users", "Users with a connection.", self._gateway.users)
+        yield _gauge("twin_draining", "1: this instance sends its clients elsewhere.", self._gateway.draining)
+        yield _gauge("twin_sockets", "Open sockets, let in or not.", self._server.sockets)
+        yield _gauge("twin_held_bytes", "Bytes that wait for clients to read.", self._server.held_by_all)
+        yield _counter("twin_messages_heard", "Messages of other instances that were decoded.", delivery.channels.heard)
+        yield _counter("twin_slow_consumers_cut", "Connections cut for reading too slowly.", delivery.slow_aborts)
+        yield _counters("twin_resumes", "Resumes served, whole or not.", ["complete"], delivery.resumes)
+        worst = self._load.take_worst_lag()
+        yield _gauge("twin_loop_lag_seconds", "The latest the event loop came since the last scrape.", worst)
+        yield _gauge("twin_load", "The nearest watermark of overload, as a share of it.", self._load())
+
+
+class WorkerMetrics(CommonMetrics):
+    """And what only a worker has."""
+
+    def __init__(self, watched: Watched, jobs: JobStats) -> None:
+        super().__init__(watched)
+        took = Histogram("twin_job_seconds", "What a job took.", ["name"], buckets=_JOBS_S, registry=self.registry)
+        waited = Histogram(
+            "twin_job_wait_seconds",
+            "From queueing to begin.",
+            ["name"],
+            buckets=_JOBS_S,
+            registry=self.registry,
+        )
+        ended = Counter("twin_jobs", "Jobs, by how they ended.", ["name", "result"], registry=self.registry)
+        jobs.on_begin = lambda job, seconds: waited.labels(job).observe(seconds)
+
+        def on_end(job: str, result: str, seconds: float) -> None:
+            took.labels(job).observe(seconds)
+            ended.labels(job, result).inc()
+
+        jobs.on_end = on_end
+
+
+def _gauge(name: str, doc: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, doc, value=float(value))
+
+
+def _counter(name: str, doc: str, value: float) -> Metric:
+    return CounterMetricFamily(name, doc, value=value)
+
+
+def _counters(
+    name: str, doc: str, labels: list[str], values: Mapping[str, float] | Mapping[tuple[str, str], float]
+) -> Metric:
+    family = CounterMetricFamily(name, doc, labels=labels)
+    for key, value in values.items():
+        family.add_metric([key] if isinstance(key, str) else list(key), value)
+    return family
+
+
+class _Learnt:
+    """What became of what was learnt of all users, as it was counted last."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        by = ["status", "kind", "extractor"]
+        self._traits = Gauge("twin_traits", "Traits, by what taught them first.", by, registry=registry)
+        self._rejected = Gauge(
+            "twin_trait_reject_rate", "Share of rejected traits, with its 95 % interval.", ["bound"], registry=registry
+        )
+        self._contradicted = Gauge(
+            "twin_trait_contradiction_rate", "Share of traits the user also spoke against.", registry=registry
+        )
+        self._within = Gauge(
+            "twin_traits_applied_within", "Traits applied within so many seconds.", ["le"], registry=registry
+        )
+        self._answers = Gauge(
+            "twin_answers_counted",
+            "Answers, by whether a trait was in the prompt.",
+            ["using_traits"],
+            registry=registry,
+        )
+
+    def show(self, total: Json) -> None:
+        counts = everybody(total)
+        self._traits.clear()
+        for (kind, extractor, status), count in counts.traits.items():
+            self._traits.labels(status, kind, extractor).set(count)
+        rejected = rate(counts.having("rejected"), counts.total)
+        for bound in ("low", "rate", "high"):
+            self._rejected.labels(bound).set(rejected[bound] or 0.0)
+        self._contradicted.set(rate(counts.contradicted, counts.total)["rate"] or 0.0)
+        for row in total.get("within", ()):
+            self._within.labels(f"{row['bound_s']:g}".replace("inf", "+Inf")).set(row["count"])
+        self._answers.labels("yes").set(counts.answers_using)
+        self._answers.labels("no").set(counts.answers - counts.answers_using)

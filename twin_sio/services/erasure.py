@@ -1,0 +1,56 @@
+"""The end of everything that is kept about a user: in the store, in the queue, and in what Redis remembers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from twin_sio.handlers import Delivery, Jobs
+from twin_sio.store.ports import PersonalData, Presence
+
+log = structlog.get_logger("erasure")
+
+_LATE_S = 0.2  # in which whoever was writing has heard of it, as a rule
+_LATE_LOOKS = 4
+_AT_ONCE = 100
+
+
+class Eraser:
+    """Erases, and looks again: at once for what was being written meanwhile, later for what died on its way."""
+
+    def __init__(self, personal: PersonalData, presence: Presence, delivery: Delivery, jobs: Jobs) -> None:
+        self._personal = personal
+        self._presence = presence
+        self._delivery = delivery
+        self._jobs = jobs
+
+    async def erase(self, user_id: str) -> Mapping[str, int]:
+        """Remove everything and end the user's sessions; how much there was, per store. Raises `StorageUnavailable`:
+        then not everything is removed."""
+        erased = await self._personal.erase(user_id)
+        self._delivery.control(kind="erased", user_id=user_id, epoch=erased.epoch)
+        counts = dict(erased.counts)
+        counts["jobs"] = await self._jobs.erase(user_id)
+        counts["redis"] = await self._forget(user_id)
+        for _ in range(_LATE_LOOKS):
+            await asyncio.sleep(_LATE_S)
+            late = await self._personal.erase_late(user_id, erased.epoch)
+            if not late + await self._jobs.erase(user_id) + await self._forget(user_id):
+                break
+        return counts
+
+    async def again(self) -> int:
+        """Carry out once more what is due; how many erasures. Raises `StorageUnavailable`."""
+        due = await self._personal.erasures_due(_AT_ONCE)
+        for user_id, epoch in due:
+            late = await self._personal.erase_late(user_id, epoch)
+            late += await self._jobs.erase(user_id) + await self._delivery.erase(user_id)
+            if late:
+                log.warning("erased_late", count=late)
+            await self._personal.erased(user_id, epoch)
+        return len(due)
+
+    async def _forget(self, user_id: str) -> int:
+        return await self._delivery.erase(user_id) + await self._presence.erase(user_id)

@@ -1,0 +1,429 @@
+"""What the twin believes: read, corrected, and brought up to date by evidence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import orjson
+
+from twin_sio.agent.capacity import REJECTED
+from twin_sio.agent.scoring import (
+    FORMULA,
+    RATINGS,
+    WEIGHTS,
+    Explanation,
+    Reason,
+    Weights,
+    explain,
+    is_functional,
+    normal,
+    score,
+    surplus,
+)
+from twin_sio.clock import Clock, NewId, iso
+from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Json, Profile, Trait, TraitChange
+from twin_sio.errors import InvalidMessage, NotFound, RateLimited, StorageUnavailable, TooLarge
+from twin_sio.handlers import Answer, Delivery
+from twin_sio.observability.overload import Buckets
+from twin_sio.observability.tracing import span
+from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
+from twin_sio.services.limits import Limits
+from twin_sio.services.shared_results import Shared
+from twin_sio.services.trait_ids import TraitIds
+from twin_sio.store.ports import Log, Profiles, StoredProfile
+
+_TRIES = 20
+_NOTICEABLE = 0.005
+_TOLD_CHARACTERS = 128 * 1024  # of a profile_update
+_ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
+_CHANGES = 400  # of a version, so that its event can be read; what is over stands in the next version
+_LARGE_READS_PER_S, _LARGE_READS_AT_ONCE = 0.5, 10  # of a profile that is costly to send, by a user
+_PROFILE_BYTES = 256_000  # of the traits that a client is shown, so that it can read them in one frame
+T = TypeVar("T")
+_KINDS: Mapping[str, EvidenceKind] = {"confirm": "confirmed", "edit": "edited", "reject": "rejected"}
+_RATINGS: Mapping[str, EvidenceKind] = {"up": "up", "down": "down", "none": "withdrawn"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A user's profile on a date, and the evidence that it comes from."""
+
+    payload: Json
+    evidence: Sequence[Evidence]
+
+
+async def weighing(evidence: Sequence[Evidence], work: Callable[[], T]) -> T:
+    """What `work` gives, which takes the longer the more evidence there is; of much of it in a thread."""
+    return await asyncio.to_thread(work) if len(evidence) > _ON_THE_LOOP else work()
+
+
+class ProfileKeeper:
+    """Evidence in, traits out; every visible change is a version, logged and told exactly once."""
+
+    def __init__(
+        self,
+        profiles: Profiles,
+        messages: Log,
+        delivery: Delivery,
+        clock: Clock,
+        new_id: NewId,
+        weights: Weights = WEIGHTS,
+        trait_ids: TraitIds | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """`limits`: on what users ask for; None where no user asks."""
+        self._weights = weights
+        self._limits = limits
+        self._large_reads = Buckets()
+        self._shared = Shared(self._scored, lambda scored: len(scored.evidence))
+        self._trait_ids = trait_ids or TraitIds()
+        self._profiles = profiles
+        self._messages = messages
+        self._delivery = delivery
+        self._clock = clock
+        self._new_id = new_id
+
+    async def profile_get(self, caller: Caller, sent: Incoming[ProfileGet]) -> Answer:
+        """The profile, scored as of now."""
+        payload = await self.read(caller.user_id)
+        if len(payload["traits"]) > _ON_THE_LOOP:
+            bucket = self._large_reads.of(caller.user_id, _LARGE_READS_PER_S, _LARGE_READS_AT_ONCE)
+            if (wait_ms := bucket.take()) is not None:
+                raise RateLimited(retry_after_ms=wait_ms)
+        outgoing = Outgoing("profile", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
+        return Answer(outgoing)
+
+    async def read(self, user_id: str) -> Json:
+        """`{version, as_of, traits}`, scored as of now."""
+        return (await self._shared.get(user_id, await self._profiles.stamp(user_id))).payload
+
+    async def _scored(self, user_id: str) -> _Scored:
+        stored, evidence = await asyncio.gather(self._profiles.get(user_id), self._profiles.evidence(user_id))
+        version, now = stored.profile.version, self._clock()
+        payload = await weighing(evidence, lambda: _profile_payload(version, now, self._score(user_id, evidence, now)))
+        return _Scored(payload, evidence)
+
+    def forget(self, user_id: str) -> None:
+        """Hold nothing of this user in memory."""
+        self._shared.forget(user_id)
+
+    async def why(self, user_id: str, wanted: str) -> Json:
+        """What a trait's number is made of, as of now: the trait, `formula`, and `evidence` whose `effective` weights
+        add up to its `supporting` (S) and `opposing` (C), exactly. Raises `NotFound`, for other users' ids too."""
+        evidence = (await self._shared.get(user_id, await self._profiles.stamp(user_id))).evidence
+        explanation = await weighing(evidence, lambda: self._explained(user_id, wanted, evidence, self._clock()))
+        if explanation is None:
+            raise NotFound("There is no trait of yours with this id.")
+        return _why_payload(explanation)
+
+    def _explained(self, user_id: str, wanted: str, evidence: Sequence[Evidence], at: datetime) -> Explanation | None:
+        ids = self._trait_ids
+        named = {(piece.key, normal(piece.value)) for piece in evidence}
+        found = next((one for one in named if wanted in ids.all(user_id, *one)), None)
+        if found is None:
+            return None
+        about = [piece for piece in evidence if piece.key == found[0]]
+        return explain(ids.subject(user_id), about, at, ids.of(user_id, *found), self._weights)
+
+    async def profile_correct(self, caller: Caller, sent: Incoming[ProfileCorrect]) -> Answer:
+        """The user's own word on a trait: it outweighs everything that was observed. A repeat changes nothing."""
+        correction = sent.payload
+        if self._limits is not None:
+            await self._limits.correction(caller.user_id)
+        profile = (await self._profiles.get(caller.user_id)).profile
+        trait = self._trait_ids.find(caller.user_id, correction.trait_id, profile.traits)
+        if trait is None:
+            raise NotFound("There is no trait of yours with this id.")
+        value = trait.value
+        if correction.action == "edit":
+            if correction.value is None:
+                raise InvalidMessage("An edit needs the value to hold instead.", field="payload.value")
+            value = correction.value
+        if correction.action != "confirm" and sum(one.status == "rejected" for one in profile.traits) >= REJECTED:
+            raise TooLarge("Your profile holds as many rejected values as it can.")
+        word = Evidence(
+            user_id=caller.user_id,
+            key=trait.key,
+            value=value,
+            polarity=-1 if correction.action == "reject" else 1,
+            kind=_KINDS[correction.action],
+            observed_at=self._clock(),
+            session_id=caller.session_id,
+            message_id=sent.required_id,
+            quote="",
+            extractor="user",
+        )
+        evidence = [word]
+        if correction.action == "edit" and not is_functional(trait.key) and normal(value) != normal(trait.value):
+            # A slot of one value supersedes by itself; in a slot of many the old value would go on standing.
+            evidence.append(replace(word, value=trait.value, polarity=-1, kind="rejected"))
+        told = await self.learn(
+            caller.user_id, evidence, in_response_to=sent.message_id, caller=caller, epoch=caller.epoch
+        )
+        if told is not None:
+            return Answer(told, told=True)
+        payload = {"version": profile.version, "changes": []}
+        return Answer(
+            Outgoing("profile_update", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
+        )
+
+    async def learn(
+        self,
+        user_id: str,
+        evidence: Sequence[Evidence],
+        in_response_to: str | None = None,
+        caller: Caller | None = None,
+        epoch: int = 0,
+    ) -> Outgoing | None:
+        """Take evidence in and tell the devices what changed; None where nothing did. Safe to run again. `epoch`: of
+        what the evidence was found in."""
+        await self._profiles.add_evidence(evidence, epoch)
+        self.forget(user_id)
+        return await self.settle(user_id, evidence, in_response_to, caller, epoch)
+
+    async def settle(
+        self,
+        user_id: str,
+        evidence: Sequence[Evidence],
+        in_response_to: str | None = None,
+        caller: Caller | None = None,
+        epoch: int | None = None,
+    ) -> Outgoing | None:
+        """Bring the profile up to date with evidence that is stored, as `learn` does; without any, with the date."""
+        told: Outgoing | None = None
+        for _ in range(_TRIES):
+            stored = await self._profiles.get(user_id)
+            began = stored.epoch if epoch is None else epoch
+            if stored.epoch > began:  # the user was erased since
+                return told
+            if stored.epoch < began:  # of before an erasure, and about to be removed
+                stored = StoredProfile(Profile(user_id, stored.profile.version, ()), (), None, began)
+            elif stored.untold:
+                await self._tell(stored, None, None)
+            everything = await self._kept(user_id, began)
+            work = partial(self._next, stored.profile, everything, self._clock(), evidence)
+            fresh, changes = await weighing(everything, work)
+            oldest = min((piece.observed_at for piece in everything), default=None)
+            if not changes:
+                if stored.good_until is not None and stored.good_until <= self._clock():
+                    await self._profiles.refresh(stored, fresh.traits, oldest)
+                return told
+            if await self._profiles.replace(fresh, changes, began, oldest):
+                after = Profile(user_id, stored.profile.version + 1, fresh.traits)
+                told = await self._tell(StoredProfile(after, tuple(changes), None, began), in_response_to, caller)
+                if len(changes) < _CHANGES:
+                    return told
+        raise StorageUnavailable
+
+    async def _kept(self, user_id: str, epoch: int) -> Sequence[Evidence]:
+        """The user's evidence; what there is no more room for is removed."""
+        everything, now = await self._profiles.evidence(user_id, epoch), self._clock()
+        gone = await weighing(everything, lambda: surplus(user_id, everything, now, self._weights))
+        if not gone:
+            return everything
+        await self._profiles.remove_evidence(gone)
+        ids = {piece.evidence_id for piece in gone}
+        return [piece for piece in everything if piece.evidence_id not in ids]
+
+    def _next(
+        self, before: Profile, everything: Sequence[Evidence], at: datetime, evidence: Sequence[Evidence]
+    ) -> tuple[Profile, Sequence[TraitChange]]:
+        """What comes after `before`, and how it reads otherwise: in so many changes as a version can hold, where there
+        are more with the rest as it was."""
+        traits: Sequence[Trait] = self._score(before.user_id, everything, at)
+        changes = _changes(before, traits, evidence)
+        if len(changes) > _CHANGES:
+            old = {_name(trait): trait for trait in before.traits}
+            later = {_name(change.trait) for change in changes[_CHANGES:]}
+            as_it_was = [old.get(_name(trait)) if _name(trait) in later else trait for trait in traits]
+            names = {_name(trait) for trait in traits}
+            as_it_was += [trait for name, trait in old.items() if name in later and name not in names]
+            traits = [trait for trait in as_it_was if trait is not None]
+        return Profile(before.user_id, before.version, tuple(traits)), changes[:_CHANGES]
+
+    def _score(self, user_id: str, evidence: Sequence[Evidence], at: datetime) -> tuple[Trait, ...]:
+        return score(self._trait_ids.subject(user_id), evidence, at, self._weights)
+
+    async def rate(self, rating: Event, answer: Event) -> tuple[Sequence[Evidence], Sequence[Json]]:
+        """Store what a rating says of the traits that the answer used, and of no others: the evidence (for `settle`,
+        which tells the devices) and the traits that it changed, as they read now.
+
+        The newest rating of an answer takes the place of the earlier ones. One that says the same changes nothing.
+        """
+        user_id = rating.user_id
+        known = await self._profiles.evidence(user_id, rating.epoch)
+        fresh = await weighing(known, lambda: list(_ratings(rating, answer, known, self._trait_ids)))
+        await self._profiles.add_evidence(fresh, rating.epoch)
+        self.forget(user_id)
+        mine = {p.evidence_id: p for p in (*known, *fresh) if p.message_id == rating.message_id and p.kind in RATINGS}
+        changed = {self._trait_ids.of(user_id, piece.key, piece.value): piece.kind for piece in mine.values()}
+        now = self._clock()
+        traits = await weighing(known, lambda: self._score(user_id, [*known, *fresh], now))
+        changes = (TraitChange(one, None, changed[one.trait_id]) for one in traits if one.trait_id in changed)
+        return list(mine.values()), [_change_payload(change) for change in changes]
+
+    async def _tell(self, stored: StoredProfile, in_response_to: str | None, caller: Caller | None) -> Outgoing:
+        """Log the changes of a version, show them, and note that they were told."""
+        profile = stored.profile
+        draft = Draft(
+            profile.user_id,
+            "profile_update",
+            f"profile-v{profile.version}",
+            "main",
+            self._clock(),
+            {"version": profile.version, **_changes_payload(stored.untold)},
+            caller.session_id if caller else None,
+            in_response_to,
+            stored.epoch,
+        )
+        with span("profile_update", user=profile.user_id, version=profile.version, changes=len(stored.untold)):
+            event: Event = (await self._messages.append(draft)).event
+            self._delivery.publish(event)
+            await self._profiles.told(profile.user_id, profile.version)
+        return Outgoing.of(event)
+
+
+def _ratings(rating: Event, answer: Event, known: Sequence[Evidence], ids: TraitIds) -> Iterator[Evidence]:
+    """A piece for each trait in the answer's prompt whose standing rating by this answer reads otherwise."""
+    kind, user_id = _RATINGS[rating.payload["rating"]], rating.user_id
+    slots = {name: piece for piece in known for name in ids.all(user_id, piece.key, piece.value)}
+    earlier = [piece for piece in known if piece.about == answer.message_id and piece.observed_at <= rating.at]
+    earlier.sort(key=lambda piece: piece.observed_at)
+    standing = {name: piece.kind for piece in earlier for name in ids.all(user_id, piece.key, piece.value)}
+    for used in dict.fromkeys(answer.payload.get("used_traits", ())):
+        if used in slots and standing.get(used, "withdrawn") != kind:
+            yield Evidence(
+                user_id=user_id,
+                key=slots[used].key,
+                value=slots[used].value,
+                polarity=-1 if kind == "down" else 1,
+                kind=kind,
+                observed_at=rating.at,
+                session_id=rating.session_id or "",
+                message_id=rating.message_id,
+                quote="",
+                extractor="user",
+                about=answer.message_id,
+            )
+
+
+def _changes(before: Profile, traits: Sequence[Trait], evidence: Sequence[Evidence]) -> list[TraitChange]:
+    """Traits that read otherwise now: new, of another status, or moved by this evidence."""
+    old = {_name(trait): trait for trait in before.traits}  # their ids may be of before a key
+    applied: dict[str, list[str]] = {}
+    for trait in before.traits:
+        if trait.status == "applied" and trait.valid_to is None:
+            applied.setdefault(trait.key, []).append(trait.value)
+    reasons = {piece.key: piece.kind for piece in evidence}
+    changes = []
+    for trait in traits:
+        was = old.get(_name(trait))
+        moved = was is not None and abs(was.confidence - trait.confidence) >= _NOTICEABLE and trait.key in reasons
+        if was is None or was.status != trait.status or moved:
+            displaced = None
+            if trait.status == "applied":
+                displaced = next((value for value in applied.get(trait.key, ()) if value != trait.value), None)
+            changes.append(TraitChange(trait, displaced, reasons.get(trait.key, "time")))
+    held = {_name(trait) for trait in traits}
+    gone = (trait for name, trait in old.items() if name not in held and trait.status != "unused")
+    # All that spoke for it is too old to count, so nothing is known of it any more.
+    changes += [TraitChange(replace(trait, status="unused", confidence=0.5), None, "time") for trait in gone]
+    return changes
+
+
+def _name(trait: Trait) -> tuple[str, str]:
+    return trait.key, normal(trait.value)
+
+
+def _profile_payload(version: int, as_of: datetime, traits: Sequence[Trait]) -> Json:
+    """The profile as clients see it. Where it is more than they can read at once, what is applied and surest."""
+    payload: dict[str, Any] = {"version": version, "as_of": iso(as_of)}
+    shown = [trait_payload(trait) for trait in traits]
+    if len(shown) > _ON_THE_LOOP:
+        ranked = sorted(range(len(shown)), key=lambda at: (traits[at].status != "applied", -traits[at].confidence, at))
+        left, fitting = _PROFILE_BYTES, set()
+        for at in ranked:
+            left -= len(orjson.dumps(shown[at])) + 1
+            if left < 0:
+                payload["has_more"] = True
+                break
+            fitting.add(at)
+        shown = [trait for at, trait in enumerate(shown) if at in fitting]
+    return {**payload, "traits": shown}
+
+
+def trait_payload(trait: Trait) -> dict[str, Any]:
+    """A trait as clients see it; confidence to four decimals."""
+    payload: dict[str, Any] = {
+        "trait_id": trait.trait_id,
+        "key": trait.key,
+        "value": trait.value,
+        "status": trait.status,
+        "confidence": round(trait.confidence, 4),
+        "supporting": round(trait.supporting, 4),
+        "opposing": round(trait.opposing, 4),
+        "valid_from": iso(trait.valid_from),
+        "pinned": trait.pinned,
+    }
+    if trait.valid_to is not None:
+        payload["valid_to"] = iso(trait.valid_to)
+    return payload
+
+
+def _why_payload(explanation: Explanation) -> Json:
+    trait = explanation.trait
+    numbers = {"confidence": trait.confidence, "supporting": trait.supporting, "opposing": trait.opposing}  # unrounded
+    evidence = [_reason_payload(reason) for reason in explanation.reasons]
+    return {**trait_payload(trait), **numbers, "as_of": iso(trait.as_of), "formula": FORMULA, "evidence": evidence}
+
+
+def _reason_payload(reason: Reason) -> Json:
+    piece = reason.piece
+    return {
+        "side": reason.side,
+        "kind": piece.kind,
+        "polarity": piece.polarity,
+        "value": piece.value,
+        "weight": reason.weight,
+        "decay": reason.decay,
+        "repeat": reason.repeat,
+        "effective": reason.effective,
+        "age_days": reason.age_days,
+        "quote": piece.quote,
+        "message_id": piece.message_id,
+        "session_id": piece.session_id,
+        "observed_at": iso(piece.observed_at),
+        "extractor": piece.extractor,
+    }
+
+
+def _changes_payload(changes: Sequence[TraitChange]) -> dict[str, Any]:
+    """As many changes as fit into a frame; of more `has_more` tells, and the profile holds them."""
+    told: list[dict[str, Any]] = []
+    left = _TOLD_CHARACTERS
+    for change in changes:
+        left -= len(change.trait.value) + len(change.previous or "") + len(change.trait.key) + 150
+        if left < 0 and told:
+            return {"changes": told, "has_more": True}
+        told.append(_change_payload(change))
+    return {"changes": told}
+
+
+def _change_payload(change: TraitChange) -> dict[str, Any]:
+    trait = change.trait
+    payload: dict[str, Any] = {
+        "trait_id": trait.trait_id,
+        "key": trait.key,
+        "value": trait.value,
+        "confidence": round(trait.confidence, 4),
+        "status": trait.status,
+        "reason": change.reason,
+    }
+    if change.previous is not None:
+        payload["previous"] = change.previous
+    return payload

@@ -1,0 +1,151 @@
+"""What the twin remembers when it answers: the agent's `Memory`, over the store's ports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from twin_sio.agent import Ask, Embedder, Known, Past, Remembered, Said
+from twin_sio.clock import Clock, now
+from twin_sio.domain import Event, Fact, Json
+from twin_sio.errors import ModelUnavailable, StorageUnavailable
+from twin_sio.store.cache import CachedProfiles, CachedVectors
+from twin_sio.store.ports import Contexts, Facts, GraphUnavailable, Log, Memories
+
+_ANSWERS_AFTER = 50
+_RELATED = 8
+_FORMER = 10
+T = TypeVar("T")
+
+
+class Recall:
+    """Reads the conversation as it stood when the message was sent, and the profile as it stands now."""
+
+    def __init__(
+        self,
+        messages: Log,
+        profiles: CachedProfiles[Known],
+        contexts: Contexts,
+        memories: Memories,
+        embedder: Embedder | None,
+        vectors: CachedVectors | None,
+        facts: Facts | None,
+        *,
+        patience_s: float,
+        kept_for: timedelta | None = None,
+        clock: Clock = now,
+    ) -> None:
+        """`patience_s` is what an answer waits for the past at most; `kept_for` how long evidence counts (None: for
+        ever), which the graph hears of later."""
+        self._kept_for = kept_for
+        self._clock = clock
+        self._facts = facts
+        self._messages = messages
+        self._profiles = profiles
+        self._contexts = contexts
+        self._memories = memories
+        self._embedder = embedder
+        self._vectors = vectors
+        self._patience_s = patience_s
+        self._ending: set[asyncio.Task[Any]] = set()
+        self.late: Counter[str] = Counter()  # for the operator
+
+    async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
+        answers: dict[str | None, Event] = {}
+        events = await self._around(ask, limit)
+        for event in events:
+            if event.type == "twin_message" and event.payload["text"]:
+                answers[event.in_response_to] = event
+        said: list[Said] = []
+        for event in events:
+            if event.type != "user_message" or event.seq >= ask.seq:
+                continue
+            said.append(Said("user", event.payload["text"], event.seq))
+            if (answer := answers.get(event.message_id)) is not None:
+                said.append(Said("assistant", answer.payload["text"], answer.seq))
+        return said[-limit:]
+
+    async def _around(self, ask: Ask, limit: int) -> Sequence[Event]:
+        """`limit` lines before `ask` and what stands after it: an answer is younger than the messages that were sent
+        while it was made."""
+        page, where = self._messages.page, (ask.user_id, ask.conversation_id)
+        newest = (await page(*where, before=None, after=None, limit=limit + 1)).events  # `ask` is one of them
+        if newest and newest[-1].seq <= ask.seq:  # as a rule: nothing came after it
+            return newest
+        earlier, later = await asyncio.gather(
+            page(*where, before=ask.seq, after=None, limit=limit),
+            page(*where, before=None, after=ask.seq, limit=_ANSWERS_AFTER),
+        )
+        return *earlier.events, *later.events
+
+    async def known(self, user_id: str) -> Known:
+        return await self._profiles.get(user_id)
+
+    async def context(self, user_id: str) -> Json | None:
+        return await self._contexts.newest(user_id)
+
+    async def past(self, ask: Ask) -> Past:
+        return Past(
+            *await asyncio.gather(
+                self._in_time("summary", lambda: self._summary(ask)),
+                self._in_time("related", lambda: self._related(ask)),
+                self._in_time("former", lambda: self._former(ask.user_id)),
+            )
+        )
+
+    async def _in_time(self, what: str, recall: Callable[[], Coroutine[Any, Any, tuple[T, ...]]]) -> tuple[T, ...]:
+        """What is recalled within the patience, else nothing. What is late is told to end, and not waited for."""
+        task = asyncio.create_task(recall())
+        self._ending.add(task)
+        task.add_done_callback(self._end)
+        try:
+            done, _ = await asyncio.wait([task], timeout=self._patience_s)
+        finally:
+            task.cancel()
+        self.late[what] += not done
+        try:
+            return task.result() if done else ()
+        except (GraphUnavailable, ModelUnavailable, StorageUnavailable):
+            return ()
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled():
+            task.exception()  # also where it came too late for anybody to hear of it
+
+    async def _summary(self, ask: Ask) -> tuple[str, ...]:
+        thread = await self._memories.thread(ask.user_id, ask.conversation_id)
+        return thread.summary.points if thread is not None and thread.summary.upto < ask.seq else ()
+
+    async def _related(self, ask: Ask) -> tuple[Remembered, ...]:
+        """Lines that are near to what is asked, the nearest first; neither the question itself nor its answers."""
+        if self._embedder is None or self._vectors is None:
+            return ()
+        vectors, (to,) = await asyncio.gather(self._vectors.get(ask.user_id), self._embedder.embed([ask.text]))
+        near = self._embedder.nearest(to, [one.vector for one in vectors], _RELATED)
+        ids = [vectors[index].message_id for index in near]
+        found = {event.message_id: event for event in await self._memories.messages(ask.user_id, ids)}
+        unlike = {ask.text: ask.message_id}  # the same words again say nothing more
+        for message_id in ids:
+            event = found.get(message_id)
+            if event is not None and ask.message_id not in (event.message_id, event.in_response_to):
+                unlike.setdefault(event.payload["text"], message_id)
+        return tuple(_remembered(found[message_id]) for message_id in unlike.values() if message_id in found)
+
+    async def _former(self, user_id: str) -> tuple[Fact, ...]:
+        """What held once and holds no more, the last to end first."""
+        if self._facts is None:
+            return ()
+        since = self._clock() - self._kept_for if self._kept_for is not None else None
+        facts = [fact for fact in await self._facts.read(user_id) if since is None or fact.valid_at > since]
+        ended = [(fact.invalid_at, fact) for fact in facts if fact.invalid_at is not None]
+        ended.sort(key=lambda one: one[0], reverse=True)
+        return tuple(fact for _, fact in ended[:_FORMER])
+
+
+def _remembered(event: Event) -> Remembered:
+    role = "user" if event.type == "user_message" else "assistant"
+    return Remembered(Said(role, event.payload["text"], event.seq), event.at)  # type: ignore[arg-type]

@@ -1,0 +1,96 @@
+"""How well the twin learns: counted per user, in the background and when asked for, and added up for operators."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from twin_sio.agent.scoring import WEIGHTS, Weights, score
+from twin_sio.agent.statistics import WITHIN_S, Tally, everybody, report, tally, within
+from twin_sio.clock import Clock, iso
+from twin_sio.domain import Evidence, Json
+from twin_sio.errors import StorageUnavailable, TooLate
+from twin_sio.services.profile import ProfileKeeper, weighing
+from twin_sio.services.shared_results import Shared
+from twin_sio.store.ports import Answers, PersonalData, Profiles, Statistics
+
+_COUNTED_FOR = timedelta(days=1)
+
+
+class Statistician:
+    """Counts what became of the evidence about each user."""
+
+    def __init__(
+        self,
+        profiles: Profiles,
+        statistics: Statistics,
+        personal: PersonalData,
+        keeper: ProfileKeeper,
+        clock: Clock,
+        weights: Weights = WEIGHTS,
+    ) -> None:
+        self._profiles = profiles
+        self._statistics = statistics
+        self._personal = personal
+        self._keeper = keeper
+        self._clock = clock
+        self._weights = weights
+        self._shared = Shared(self._read, lambda read: read[1])
+
+    async def read(self, user_id: str) -> Json:
+        """The user's statistics as of now."""
+        return (await self._shared.get(user_id, await self._profiles.stamp(user_id)))[0]
+
+    async def _read(self, user_id: str) -> tuple[Json, int]:
+        counts, pieces = await self._count(user_id)
+        return {"as_of": iso(self._clock()), **report(counts)}, pieces
+
+    def forget(self, user_id: str) -> None:
+        """Hold nothing of this user in memory."""
+        self._shared.forget(user_id)
+
+    async def count_due(self, limit: int) -> int:
+        """Count users whose profile has changed, and bring those up to the date that nothing was learnt of for a day;
+        how many there were."""
+        due = await self._statistics.due(self._clock() - _COUNTED_FOR, limit)
+        for user_id in due:
+            with suppress(StorageUnavailable):  # they stay due
+                await self._keeper.settle(user_id, [])
+                await self._count(user_id)
+        if due:
+            await self._statistics.sum_up()
+        return len(due)
+
+    async def everybody(self) -> Json:
+        """What all users add up to, as it was counted last; `applied_within_s` counts traits by the time it took."""
+        total = await self._statistics.total()
+        told = {name: value for name, value in report(everybody(total)).items() if name != "time_to_apply_s"}
+        return {**told, "applied_within_s": {f"{row['bound_s']:g}": row["count"] for row in total.get("within", ())}}
+
+    async def _count(self, user_id: str) -> tuple[Tally, int]:
+        """The user's counts, which are stored, and how many pieces of evidence there are."""
+        began = self._clock()
+        epoch = await self._personal.epoch(user_id)
+        stamp = await self._profiles.stamp(user_id)  # first: what is written from here on makes the user due again
+        evidence, answers = await asyncio.gather(self._profiles.evidence(user_id), self._statistics.answers(user_id))
+        counts = await weighing(evidence, lambda: self._tallied(user_id, evidence, answers, began))
+        if evidence or answers.count:
+            with suppress(TooLate):
+                await self._statistics.put(user_id, began, _stored(counts), answers, stamp, epoch)
+        return counts, len(evidence)
+
+    def _tallied(self, user_id: str, evidence: Sequence[Evidence], answers: Answers, at: datetime) -> Tally:
+        traits = score(user_id, evidence, at, self._weights)
+        return tally(evidence, traits, answers=answers.count, using=answers.using, weights=self._weights)
+
+
+def _stored(counts: Tally) -> Json:
+    """The counts as the store adds them up."""
+    traits = [
+        {"kind": kind, "extractor": extractor, "status": status, "count": count}
+        for (kind, extractor, status), count in counts.traits.items()
+    ]
+    waits = [{"bound_s": bound, "count": count} for bound, count in zip(WITHIN_S, within(counts.waits_s), strict=True)]
+    return {"traits": traits, "contradicted": counts.contradicted, "within": waits}

@@ -1,0 +1,94 @@
+"""Quotas in Redis through the `limits` library, with a token bucket per instance for the time that Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
+from redis.asyncio import Redis
+
+from twin_sio.clock import Clock
+from twin_sio.observability.overload import Bucket, Buckets
+from twin_sio.redis_connection import FAILURES, TAG
+from twin_sio.store.ports import Quota
+
+T = TypeVar("T")
+_PREFIX = f"{TAG}:quota"
+_PATIENCE_S = 0.5
+
+
+class RedisQuotas:
+    """`Quotas`: moving windows for what is counted one by one, fixed ones for amounts. Keys tell nothing of users."""
+
+    def __init__(
+        self, url: str, redis: Redis, clock: Clock, healthy: Callable[[], bool], name: Callable[[str], str]
+    ) -> None:
+        """`name`: what stands for a user or an address in Redis (`Ids.redis`)."""
+        self._name = name
+        pool: Any = redis.connection_pool
+        storage = RedisStorage(f"async+{url}", implementation="redispy", key_prefix=_PREFIX, connection_pool=pool)
+        self._moving = MovingWindowRateLimiter(storage)
+        self._fixed = FixedWindowRateLimiter(storage)
+        self._clock = clock
+        self._healthy = healthy
+        self._local = Buckets()
+
+    async def take(self, quota: Quota, of: str) -> int | None:
+        if not quota.amount:
+            return None
+        try:
+            return await self._asked(lambda: self._take(quota, of))
+        except FAILURES:
+            return self._here(quota, of).take()
+
+    async def spend(self, quota: Quota, of: str, amount: int) -> None:
+        if not quota.amount or amount <= 0:
+            return
+        try:
+            await self._asked(lambda: self._fixed.hit(_item(quota), quota.name, self._name(of), cost=amount))
+        except FAILURES:
+            self._here(quota, of).spend(amount)
+
+    async def overspent(self, quota: Quota, of: str) -> int | None:
+        if not quota.amount:
+            return None
+        try:
+            return await self._asked(lambda: self._overspent(quota, of))
+        except FAILURES:
+            return self._here(quota, of).wait_ms() or None
+
+    async def _asked(self, question: Callable[[], Awaitable[T]]) -> T:
+        """What Redis answers; one of `FAILURES` where it does not, and soon."""
+        if not self._healthy():
+            raise TimeoutError
+        async with asyncio.timeout(_PATIENCE_S):
+            return await question()
+
+    def _here(self, quota: Quota, of: str) -> Bucket:
+        return self._local.of(f"{quota.name}:{of}", quota.amount / quota.per_s, quota.amount)
+
+    async def _take(self, quota: Quota, of: str) -> int | None:
+        item, key = _item(quota), self._name(of)
+        if await self._moving.hit(item, quota.name, key):
+            return None
+        stats = await self._moving.get_window_stats(item, quota.name, key)
+        return self._ms_until(stats.reset_time)
+
+    async def _overspent(self, quota: Quota, of: str) -> int | None:
+        item, key = _item(quota), self._name(of)
+        if await self._fixed.test(item, quota.name, key):
+            return None
+        stats = await self._fixed.get_window_stats(item, quota.name, key)
+        return self._ms_until(stats.reset_time)
+
+    def _ms_until(self, at: float) -> int:
+        return max(1, math.ceil((at - self._clock().timestamp()) * 1000))
+
+
+def _item(quota: Quota) -> RateLimitItemPerSecond:
+    return RateLimitItemPerSecond(quota.amount, quota.per_s)
