@@ -15,10 +15,10 @@ from arq.connections import ArqRedis
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.errors import StorageUnavailable
 from twin_sio.fairness import FairWorker
-from twin_sio.jobs import QUEUE, SERIALIZERS, TRIES, correct, count, learn, project, remember, sweep
+from twin_sio.jobs import QUEUE, SERIALIZERS, TRIES, correct, learn, project, remember, sweep, update_statistics
 from twin_sio.observability.logging import tell_deaths_without_texts
-from twin_sio.redis_connection import FAILURES, TAG, pool
-from twin_sio.runtime import Core, configure_logs, core, probed, traces
+from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS, pool
+from twin_sio.runtime import Services, build_services, configure_logs, probe_server, traced_process
 from twin_sio.runtime.metrics import WorkerMetrics
 
 log = structlog.get_logger("worker")
@@ -26,32 +26,32 @@ log = structlog.get_logger("worker")
 _SWEEP_SECONDS = set(range(0, 60, 5))
 _COUNT_SECOND = 33
 _READ = 500  # jobs that are looked at at once: those of one user do not hide the others
-_AWAY_S = 0.5
-_HANGS_S = 5.0  # without an answer; where another has taken its place, nobody would tell
+_RETRY_S = 0.5
+_READ_TIMEOUT_S = 5.0  # without an answer; where another has taken its place, nobody would tell
 
 
-class PatientWorker(FairWorker):
+class ReconnectingWorker(FairWorker):
     """An arq worker that outlives its Redis. arq's own ends with the first command that fails."""
 
     async def main(self) -> None:
-        while not await self._is_there():  # noqa: ASYNC110 - nobody could set an event
-            await asyncio.sleep(_AWAY_S)
+        while not await self._redis_is_up():  # noqa: ASYNC110 - nobody could set an event
+            await asyncio.sleep(_RETRY_S)
         await super().main()
 
-    async def _is_there(self) -> bool:
+    async def _redis_is_up(self) -> bool:
         try:
             return bool(await self.pool.ping())
-        except FAILURES as error:
+        except REDIS_ERRORS as error:
             log.warning("redis_away", error=type(error).__name__)
             return False
 
     async def _poll_iteration(self) -> None:
         try:
             await super()._poll_iteration()
-        except FAILURES as error:
+        except REDIS_ERRORS as error:
             # A job whose end could not be noted runs again, which changes nothing.
             log.warning("redis_away", error=type(error).__name__)
-            await asyncio.sleep(_AWAY_S)
+            await asyncio.sleep(_RETRY_S)
             # A job that could not be fetched to its end keeps its slot in arq's count: give back what nobody uses.
             for _ in range(self.job_counter - sum(not task.done() for task in self.tasks.values())):
                 self._release_sem_dec_counter_on_complete()
@@ -59,13 +59,13 @@ class PatientWorker(FairWorker):
     async def close(self) -> None:
         try:
             await super().close()
-        except FAILURES:  # arq has stopped on its way to `on_shutdown`
+        except REDIS_ERRORS:  # arq has stopped on its way to `on_shutdown`
             if self.on_shutdown is not None:
                 await self.on_shutdown(self.ctx)
 
 
 @asynccontextmanager
-async def _patient(parts: Callable[[], AbstractAsyncContextManager[Core]]) -> AsyncIterator[Core]:
+async def _patient(parts: Callable[[], AbstractAsyncContextManager[Services]]) -> AsyncIterator[Services]:
     """The shared parts, once MongoDB can be reached."""
     async with AsyncExitStack() as stack:
         while True:
@@ -73,7 +73,7 @@ async def _patient(parts: Callable[[], AbstractAsyncContextManager[Core]]) -> As
                 entered = await stack.enter_async_context(parts())
             except StorageUnavailable:
                 log.warning("mongodb_away")
-                await asyncio.sleep(_AWAY_S)
+                await asyncio.sleep(_RETRY_S)
             else:
                 break
         yield entered
@@ -84,11 +84,11 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
 
     async def on_startup(ctx: dict[str, Any]) -> None:
         stack = ctx["stack"] = AsyncExitStack()
-        parts = await stack.enter_async_context(_patient(lambda: core(settings, listen=False)))
+        parts = await stack.enter_async_context(_patient(lambda: build_services(settings, listen=False)))
         desk = ctx["desk"] = parts.desk
         if settings.worker_port:
             metrics = WorkerMetrics(parts.watched, desk.stats)
-            await stack.enter_async_context(probed(settings, metrics))
+            await stack.enter_async_context(probe_server(settings, metrics))
 
     async def on_shutdown(ctx: dict[str, Any]) -> None:
         if "desk" in ctx:  # otherwise it has not come so far
@@ -98,13 +98,20 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
 
     with refused_as("TWIN_REDIS_URL"):
         redis = ArqRedis(
-            connection_pool=pool(settings.redis_url, timeout_s=_HANGS_S), default_queue_name=QUEUE, **SERIALIZERS
+            connection_pool=pool(settings.redis_url, timeout_s=_READ_TIMEOUT_S), default_queue_name=QUEUE, **SERIALIZERS
         )
     return {
         "functions": [learn, correct, remember, project],
         "cron_jobs": [
-            cron(job, name=f"{TAG}:{name}", second=second, timeout=settings.job_timeout_s, keep_result=0, max_tries=1)
-            for name, job, second in (("sweep", sweep, _SWEEP_SECONDS), ("count", count, _COUNT_SECOND))
+            cron(
+                job,
+                name=f"{HASH_TAG}:{name}",
+                second=second,
+                timeout=settings.job_timeout_s,
+                keep_result=0,
+                max_tries=1,
+            )
+            for name, job, second in (("sweep", sweep, _SWEEP_SECONDS), ("count", update_statistics, _COUNT_SECOND))
         ],
         "queue_name": QUEUE,
         "redis_pool": redis,
@@ -134,8 +141,8 @@ def main() -> int:
         return 2
     configure_logs(settings.log_level, for_people=settings.is_dev)
     try:
-        with traces(settings, "worker"):
-            PatientWorker(**worker_settings(settings)).run()
+        with traced_process(settings, "worker"):
+            ReconnectingWorker(**worker_settings(settings)).run()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

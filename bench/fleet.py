@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from twin_sio.config import DEV_SECRET
-from twin_sio.dev_tokens import mint
+from twin_sio.dev_tokens import create_token
 
 _CHUNK = b"twin_message_chunk"
 NODE = Path(__file__).parent / "node" / "server.mjs"
@@ -183,7 +183,7 @@ class Devices:
         else:
             await device.open(one.port, f"/socket.io/?EIO=4&transport=websocket&user={user}")
             await device.receive()
-            auth = json.dumps({"token": mint(user, DEV_SECRET)}) if one.kind == "ours" else ""
+            auth = json.dumps({"token": create_token(user, DEV_SECRET)}) if one.kind == "ours" else ""
             device.send(f"40{auth}")
             while not (await device.receive()).startswith("42" if one.kind == "ours" else "40"):
                 pass

@@ -17,10 +17,10 @@ from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import DEV_SECRET, Settings
-from twin_sio.dev_tokens import mint
+from twin_sio.dev_tokens import create_token
 from twin_sio.runtime import Service, configure_logs, service
 from twin_sio.runtime.dev_engines import Mongod, RedisServer, start_mongod, start_redis
-from worker import PatientWorker, worker_settings
+from worker import ReconnectingWorker, worker_settings
 
 configure_logs("error")
 
@@ -121,7 +121,7 @@ def user() -> str:
 
 
 def token_of(user: str, **more: Any) -> str:
-    return mint(user, DEV_SECRET, **more)
+    return create_token(user, DEV_SECRET, **more)
 
 
 Connect = Callable[..., Any]
@@ -142,7 +142,7 @@ async def connect(user: str, url: str) -> AsyncIterator[Connect]:
 @asynccontextmanager
 async def working(settings: Settings) -> AsyncIterator[None]:
     """The worker, on this loop."""
-    worker = PatientWorker(**{**worker_settings(settings), "handle_signals": False})
+    worker = ReconnectingWorker(**{**worker_settings(settings), "handle_signals": False})
     task = asyncio.create_task(worker.async_run())
     try:
         yield

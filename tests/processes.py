@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from tests.conftest import eventually
-from twin_sio.dev_tokens import mint
+from twin_sio.dev_tokens import create_token
 from twin_sio.runtime.dev_engines import Child
 
 SECRET = "a secret of the tests, longer than thirty-two bytes"
@@ -39,7 +39,7 @@ def environment(mongodb_url: str, redis_url: str, model_url: str, **more: Any) -
 
 
 def token_of(user: str) -> str:
-    return mint(user, SECRET, ttl_s=7200)
+    return create_token(user, SECRET, ttl_s=7200)
 
 
 class Process(Child):

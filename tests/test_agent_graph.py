@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.scripted_model import ScriptedModel
-from twin_sio.agent import Ask, Delta, Done, Known, Past, Said, Stage, Step, prompts
+from twin_sio.agent import AgentRequest, ChatMessage, Delta, Done, ProfileContext, RecalledMemory, Stage, Step, prompts
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.domain import Json, Profile, Trait
 from twin_sio.errors import ModelTimeout, ModelUnavailable, ServiceError, StorageUnavailable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ASK = Ask("u1", "main", "m1", 1, "Where do I live?")
+ASK = AgentRequest("u1", "main", "m1", 1, "Where do I live?")
 CITY = Trait("trait-city", "location.city", "Berlin", "applied", 0.9, 8, 0, NOW, None, NOW)
 
 
@@ -29,15 +29,15 @@ CITY = Trait("trait-city", "location.city", "Berlin", "applied", 0.9, 8, 0, NOW,
 class RememberedInPlace:
     """A `Memory` over plain values."""
 
-    said: Sequence[Said] = ()
+    said: Sequence[ChatMessage] = ()
     traits: tuple[Trait, ...] = (CITY,)
     host: Json | None = field(default_factory=lambda: {"page": "map"})
     failure: ServiceError | None = None
 
-    async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
+    async def history(self, ask: AgentRequest, limit: int) -> Sequence[ChatMessage]:
         return self.said[-limit:]
 
-    async def known(self, user_id: str) -> Known:
+    async def known(self, user_id: str) -> ProfileContext:
         if self.failure is not None:
             raise self.failure
         return prompts.known(Profile(user_id, 1, self.traits), budget_tokens=1000)
@@ -45,8 +45,8 @@ class RememberedInPlace:
     async def context(self, user_id: str) -> Json | None:
         return self.host
 
-    async def past(self, ask: Ask) -> Past:
-        return Past(("they are moving",))
+    async def past(self, ask: AgentRequest) -> RecalledMemory:
+        return RecalledMemory(("they are moving",))
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def twin(model: OpenAIModel, memory: RememberedInPlace | None = None, interval_m
     return TwinAgent(memory or RememberedInPlace(), model, budget_tokens=1000, chunk_interval_ms=interval_ms)
 
 
-async def steps_of(agent: TwinAgent, ask: Ask = ASK) -> list[Step]:
+async def steps_of(agent: TwinAgent, ask: AgentRequest = ASK) -> list[Step]:
     async with aclosing(agent.answer(ask)) as steps:
         return [step async for step in steps]
 
@@ -95,7 +95,7 @@ async def test_an_answer_is_stages_then_deltas_then_one_done(server, model):
 
 
 async def test_the_model_is_told_what_was_recalled(server, model):
-    await steps_of(twin(model, RememberedInPlace(said=[Said("user", "Hi"), Said("assistant", "Hello")])))
+    await steps_of(twin(model, RememberedInPlace(said=[ChatMessage("user", "Hi"), ChatMessage("assistant", "Hello")])))
     told = server.requests[0]["messages"]
     assert [message["role"] for message in told] == ["system", "user", "assistant", "user"]
     assert "Berlin" in told[0]["content"]
@@ -196,7 +196,7 @@ async def test_cancelling_the_reader_ends_the_models_call_at_once(server, model)
 
 async def test_answers_run_beside_each_other_and_do_not_mix(server, model):
     agent = twin(model)
-    asks = [Ask(f"u{n}", "main", f"m{n}", 1, f"question {n}") for n in range(8)]
+    asks = [AgentRequest(f"u{n}", "main", f"m{n}", 1, f"question {n}") for n in range(8)]
     server.default = server.default.of(token_delay_s=0.002)
     answers = await asyncio.gather(*(steps_of(agent, ask) for ask in asks))
     for ask, steps in zip(asks, answers, strict=True):

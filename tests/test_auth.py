@@ -16,9 +16,9 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from twin_sio.auth import Authenticator, KeySet, SharedSecrets
+from twin_sio.auth import Authenticator, JwksKeys, SharedSecrets
 from twin_sio.domain import Identity
-from twin_sio.errors import Refused
+from twin_sio.errors import HandshakeRefused
 
 SECRET = "a secret that is long enough for every algorithm of its family, shared"
 LATER = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
@@ -53,13 +53,13 @@ def signed(claims: dict[str, Any], secret: str = SECRET, algorithm: str = "HS256
 
 
 async def refusal(token: str | None, **more: Any) -> str:
-    with pytest.raises(Refused) as refused:
-        await authenticator(**more).identify(token)
+    with pytest.raises(HandshakeRefused) as refused:
+        await authenticator(**more).authenticate(token)
     return refused.value.reason
 
 
 async def test_a_good_token_is_its_user_with_the_default_scopes() -> None:
-    identity = await authenticator().identify(signed(GOOD))
+    identity = await authenticator().authenticate(signed(GOOD))
     assert identity.user_id == "ada"
     assert identity.scopes == {"twin:chat", "twin:profile"}
     assert identity.expires_at == datetime(2100, 1, 1, tzinfo=UTC)
@@ -67,7 +67,7 @@ async def test_a_good_token_is_its_user_with_the_default_scopes() -> None:
 
 @pytest.mark.parametrize("claim", [{"scope": "twin:chat other"}, {"scp": ["twin:chat", "other"]}])
 async def test_scopes_are_taken_from_either_claim(claim: dict) -> None:
-    assert (await authenticator().identify(signed({**GOOD, **claim}))).scopes == {"twin:chat", "other"}
+    assert (await authenticator().authenticate(signed({**GOOD, **claim}))).scopes == {"twin:chat", "other"}
 
 
 @pytest.mark.parametrize("token", [None, ""])
@@ -150,7 +150,7 @@ async def test_a_bad_token_is_invalid_and_no_more_is_said(token: str) -> None:
 async def test_issuer_and_audience_are_checked_where_set() -> None:
     wanted = {"issuer": "main-app", "audience": "twin"}
     good = signed({**GOOD, "iss": "main-app", "aud": "twin"})
-    assert (await authenticator(**wanted).identify(good)).user_id == "ada"
+    assert (await authenticator(**wanted).authenticate(good)).user_id == "ada"
     for claims in (
         {"iss": "main-app"},
         {"aud": "twin"},
@@ -163,11 +163,11 @@ async def test_issuer_and_audience_are_checked_where_set() -> None:
 async def test_tokens_of_the_new_and_the_previous_secret_count_while_one_replaces_the_other() -> None:
     before = "the secret of before, which is long enough for every algorithm of its family"
     auth = authenticator(SharedSecrets(SECRET, before))
-    assert (await auth.identify(signed(GOOD))).user_id == "ada"
-    assert (await auth.identify(signed(GOOD, before))).user_id == "ada"
+    assert (await auth.authenticate(signed(GOOD))).user_id == "ada"
+    assert (await auth.authenticate(signed(GOOD, before))).user_id == "ada"
     for bad, reason in ((signed({**GOOD, "exp": 1}, before), "auth_expired"), (signed(GOOD, "z" * 64), "auth_invalid")):
-        with pytest.raises(Refused) as refused:
-            await auth.identify(bad)
+        with pytest.raises(HandshakeRefused) as refused:
+            await auth.authenticate(bad)
         assert refused.value.reason == reason
 
 
@@ -209,36 +209,36 @@ async def issuer() -> Any:
 
 
 async def test_a_key_set_is_fetched_once_and_its_tokens_accepted(issuer: Any) -> None:
-    auth = authenticator(KeySet(issuer.url), algorithms=("RS256",))
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
     for _ in range(3):
-        assert (await auth.identify(issuer.token())).user_id == "ada"
+        assert (await auth.authenticate(issuer.token())).user_id == "ada"
     assert issuer.fetched == 1
 
 
 async def test_an_unknown_key_is_invalid_and_does_not_fetch_at_every_try(issuer: Any) -> None:
-    auth = authenticator(KeySet(issuer.url), algorithms=("RS256",))
-    await auth.identify(issuer.token())
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    await auth.authenticate(issuer.token())
     for _ in range(5):
-        with pytest.raises(Refused, match="internal"):
-            await auth.identify(issuer.token(kid="other"))
+        with pytest.raises(HandshakeRefused, match="internal"):
+            await auth.authenticate(issuer.token(kid="other"))
     assert issuer.fetched == 1
 
 
 async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(issuer: Any) -> None:
-    auth = authenticator(KeySet(issuer.url), algorithms=("RS256",))
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
     body = jwt.encode(GOOD, "x" * 32, algorithm="HS256", headers={"kid": "k1"}).rsplit(".", 1)[0]
     digest = hmac.new(issuer.public_pem.encode(), body.encode(), hashlib.sha256).digest()
     forged = body + "." + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-    with pytest.raises(Refused) as refused:
-        await auth.identify(forged)
+    with pytest.raises(HandshakeRefused) as refused:
+        await auth.authenticate(forged)
     assert refused.value.reason == "auth_invalid"
 
 
 async def test_without_its_key_set_the_last_good_keys_go_on_counting(issuer: Any) -> None:
-    keys = KeySet(issuer.url)
+    keys = JwksKeys(issuer.url)
     auth = authenticator(keys, algorithms=("RS256",))
-    await auth.identify(issuer.token())
+    await auth.authenticate(issuer.token())
     issuer.down = True
     keys._fetched_at = -1e9
-    assert (await auth.identify(issuer.token())).user_id == "ada"
+    assert (await auth.authenticate(issuer.token())).user_id == "ada"
     assert issuer.fetched == 2

@@ -21,7 +21,7 @@ from tests.conftest import eventually
 from tests.scripted_model import ScriptedModel
 from twin_sio.clock import new_id
 from twin_sio.config import DEV_SECRET
-from twin_sio.dev_tokens import mint
+from twin_sio.dev_tokens import create_token
 from twin_sio.runtime.dev_engines import Child, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -134,7 +134,7 @@ async def opened(server: Server, browser: Browser) -> AsyncIterator[Opened]:
             await page.route_web_socket("**/socket.io/**", sockets)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if "Content Security" in message.text else None)
-        await page.goto(f"{at or server.url + '/'}#token={mint(user, DEV_SECRET)}")
+        await page.goto(f"{at or server.url + '/'}#token={create_token(user, DEV_SECRET)}")
         await expect(page.locator("#connection, .state[role=status]")).to_have_attribute(
             "data-state", "online", timeout=PATIENCE_MS
         )
@@ -299,7 +299,7 @@ async def test_a_bad_answer_is_put_right_in_the_users_own_words_and_with_reasons
         timeout=PATIENCE_MS
     )
     await expect(page.locator(".reasons")).to_have_count(0)
-    entry = {"Authorization": f"Bearer {mint(user, DEV_SECRET, scope='twin:data')}"}
+    entry = {"Authorization": f"Bearer {create_token(user, DEV_SECRET, scope='twin:data')}"}
     async with aiohttp.ClientSession() as http, http.get(f"{server.url}/v1/export", headers=entry) as response:
         kept = await response.text()
     assert '"not_me"' in kept
@@ -386,12 +386,12 @@ async def test_a_link_changes_the_account_only_when_asked(opened: Opened, user: 
     """A link with another user's token, in this tab and in a new one, asks first; Stay leaves all as it was."""
     page = await opened(user)
     status, dialog = page.locator("#connection"), page.locator("#other-account")
-    await page.evaluate(f"location.hash = 'token={mint('mallory', DEV_SECRET)}'")
+    await page.evaluate(f"location.hash = 'token={create_token('mallory', DEV_SECRET)}'")
     await expect(dialog).to_contain_text("mallory")
     await dialog.locator("#stay").click()
     await expect(status).to_have_text(f"Connected as {user}")
     second = await page.context.new_page()
-    await second.goto(page.url + f"#token={mint('mallory', DEV_SECRET)}")
+    await second.goto(page.url + f"#token={create_token('mallory', DEV_SECRET)}")
     await expect(second.locator("#other-account")).to_contain_text(user)
     await second.locator("#switch").click()
     await expect(second.locator("#connection")).to_have_text("Connected as mallory")
@@ -616,7 +616,7 @@ async def test_a_token_leaves_the_address_bar_and_a_bad_one_asks_for_another(
     await expect(page.locator("#sign-in")).to_be_visible(timeout=PATIENCE_MS)
     await expect(page.locator("#sign-in")).to_contain_text("not accepted")
     session = await page.evaluate("sessionStorage.getItem('twin-sio-session')")
-    await page.locator("#token").fill(mint(user, DEV_SECRET))
+    await page.locator("#token").fill(create_token(user, DEV_SECRET))
     await page.get_by_role("button", name="Open the chat").click()
     await expect(page.locator("#connection")).to_have_text(f"Connected as {user}", timeout=PATIENCE_MS)
     assert await page.evaluate("sessionStorage.getItem('twin-sio-session')") == session  # and with it what is unsent

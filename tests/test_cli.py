@@ -13,7 +13,7 @@ from click.testing import Result
 from jose import jwt
 from typer.testing import CliRunner
 
-from twin_sio.cli.chat import typed_before
+from twin_sio.cli.chat import input_history
 from twin_sio.cli.live import RESTARTED, LiveAnswer
 from twin_sio.cli.load import is_loopback
 from twin_sio.cli.main import app
@@ -117,17 +117,17 @@ async def test_the_doctor_says_that_nothing_answers_and_looks_at_the_token_all_t
 
 
 async def test_what_was_typed_is_kept_for_its_user_alone(folder: Path) -> None:
-    typed = typed_before(folder)
+    typed = input_history(folder)
     typed.append_string("a private question")
     kept = folder / "twin-sio" / "typed"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
-    assert [line async for line in typed_before(folder).load()] == ["a private question"]
+    assert [line async for line in input_history(folder).load()] == ["a private question"]
 
 
 async def test_where_nothing_can_be_kept_a_chat_keeps_its_own_lines(folder: Path) -> None:
     (folder / "a-file").touch()
-    typed = typed_before(folder / "a-file")
+    typed = input_history(folder / "a-file")
     typed.append_string("hello")
     assert [line async for line in typed.load()] == ["hello"]
 

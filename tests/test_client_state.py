@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin_sio.client import (
-    AnswerGrew,
+    ChunkApplied,
     ClientState,
     Failed,
     MessageChanged,
@@ -258,7 +258,7 @@ def test_a_repeated_chunk_is_dropped() -> None:
 def test_a_missing_chunk_asks_for_a_resume_and_a_merged_one_heals_it() -> None:
     state = a_client(0, chunk(0, "a"))
     assert state.receive(chunk(2, "c")) == [WantsResume(0)]
-    assert state.receive(chunk(3, "abcd", first_chunk_index=0)) == [AnswerGrew("g1", "u1", "main", "abcd", True)]
+    assert state.receive(chunk(3, "abcd", first_chunk_index=0)) == [ChunkApplied("g1", "u1", "main", "abcd", True)]
     state.receive(chunk(4, "e"))
     assert state.generations["g1"].text == "abcde"
 
@@ -266,7 +266,7 @@ def test_a_missing_chunk_asks_for_a_resume_and_a_merged_one_heals_it() -> None:
 def test_a_merged_chunk_in_the_middle_is_appended_as_one() -> None:
     state = a_client(0, chunk(0, "a"))
     [grew] = state.receive(chunk(3, "bcd", first_chunk_index=1))
-    assert isinstance(grew, AnswerGrew)
+    assert isinstance(grew, ChunkApplied)
     assert not grew.replaced
     state.receive(chunk(4, "e"))
     assert state.generations["g1"].text == "abcde"

@@ -16,14 +16,14 @@ from tests.raw import held_to_protocol
 from tests.test_cli import run
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
-from twin_sio.conformance import RULES, a_script
+from twin_sio.conformance import RULES, conformance_server
 
 ALL = [rule.name for rule in RULES]
 
 
 async def broken_by(client: Callable[[str, str], Awaitable[None]], limit_s: float = 3.0) -> list[str]:
     """The rules that a client breaks."""
-    async with a_script(0, limit_s, arrival_s=10) as (url, script):
+    async with conformance_server(0, limit_s, arrival_s=10) as (url, script):
         running = asyncio.ensure_future(client(url, "a token"))
         try:
             verdicts = [verdict async for verdict in script.play()]
@@ -109,7 +109,7 @@ async def test_a_client_that_never_comes_breaks_every_rule_but_in_bounded_time()
         await asyncio.Event().wait()
 
     async with asyncio.timeout(10):
-        async with a_script(0, 0.05, arrival_s=0.05) as (_, script):
+        async with conformance_server(0, 0.05, arrival_s=0.05) as (_, script):
             broken = [verdict.rule.name async for verdict in script.play() if not verdict.passed]
     assert set(ALL) - set(broken) == {"speaks_the_protocol"}
 

@@ -10,7 +10,7 @@ from bench.disconnects import Connected
 from tests.conftest import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.delivery import Delivery
-from twin_sio.delivery.pubsub import Channels
+from twin_sio.delivery.pubsub import PubSub
 from twin_sio.domain import Event
 from twin_sio.runtime.dev_engines import RedisServer
 
@@ -41,10 +41,10 @@ async def test_an_instance_decodes_nothing_of_what_fifty_others_say_to_other_use
     redis_server: RedisServer, user: str
 ) -> None:
     async with delivering(redis_server) as mine, delivering(redis_server) as other:
-        await mine.prepare(user)
-        senders = [Channels(redis_server.url) for _ in range(50)]
+        await mine.subscribe(user)
+        senders = [PubSub(redis_server.url) for _ in range(50)]
         await asyncio.gather(*(sender.start() for sender in senders))
-        before = mine.channels.heard
+        before = mine.channels.messages_received
         for round_ in range(100):
             for index, sender in enumerate(senders):
                 sender.publish(
@@ -52,14 +52,14 @@ async def test_an_instance_decodes_nothing_of_what_fifty_others_say_to_other_use
                 )
         await asyncio.gather(*(sender.stop() for sender in senders))
         other.publish(event(user, 1))
-        await eventually(lambda: mine.channels.heard > before)
-        assert mine.channels.heard == before + 1
+        await eventually(lambda: mine.channels.messages_received > before)
+        assert mine.channels.messages_received == before + 1
 
 
 async def test_what_is_published_is_heard_in_the_order_of_the_calls(redis_server: RedisServer, user: str) -> None:
     heard: list[bytes] = []
-    ears = Channels(redis_server.url, on_message=lambda _, payload: heard.append(payload))
-    mouth = Channels(redis_server.url)
+    ears = PubSub(redis_server.url, on_message=lambda _, payload: heard.append(payload))
+    mouth = PubSub(redis_server.url)
     await ears.start()
     await mouth.start()
     try:
@@ -76,13 +76,13 @@ async def test_what_is_published_is_heard_in_the_order_of_the_calls(redis_server
         await asyncio.gather(ears.stop(), mouth.stop())
 
 
-async def _silent(mouth: Channels, user: str, heard: list[bytes]) -> bool:
+async def _silent(mouth: PubSub, user: str, heard: list[bytes]) -> bool:
     before = len(heard)
     found = await mouth.redis.execute_command("PUBSUB", "NUMSUB", f"test:{user}")
     return found[1] == 0 and len(heard) == before
 
 
-async def _listeners(channels: Channels, name: str) -> int:
+async def _listeners(channels: PubSub, name: str) -> int:
     found = await channels.redis.execute_command("PUBSUB", "NUMSUB", name)
     return int(found[1])
 
@@ -90,7 +90,7 @@ async def _listeners(channels: Channels, name: str) -> int:
 async def test_a_channel_that_is_asked_for_while_the_ears_connect_is_listened_to(
     redis_server: RedisServer, user: str
 ) -> None:
-    ears = Channels(redis_server.url, on_message=lambda _, __: None)
+    ears = PubSub(redis_server.url, on_message=lambda _, __: None)
     await ears.start()
     try:
         await asyncio.sleep(0)  # the listener has begun to connect, with what was wanted by then
@@ -102,7 +102,7 @@ async def test_a_channel_that_is_asked_for_while_the_ears_connect_is_listened_to
 async def test_a_channel_that_is_left_while_the_ears_connect_is_not_listened_to(
     redis_server: RedisServer, user: str
 ) -> None:
-    ears = Channels(redis_server.url, on_message=lambda _, __: None)
+    ears = PubSub(redis_server.url, on_message=lambda _, __: None)
     wanted = asyncio.create_task(ears.subscribe(f"left:{user}"))
     await asyncio.sleep(0)
     await ears.start()
@@ -119,7 +119,7 @@ async def test_a_channel_that_is_left_while_the_ears_connect_is_not_listened_to(
 async def test_a_channel_that_is_left_and_asked_for_again_at_once_is_listened_to(
     redis_server: RedisServer, user: str
 ) -> None:
-    ears = Channels(redis_server.url, on_message=lambda _, __: None)
+    ears = PubSub(redis_server.url, on_message=lambda _, __: None)
     await ears.start()
     try:
         assert await ears.subscribe(f"again:{user}")

@@ -14,7 +14,7 @@ import yaml
 
 from tests.balancers import DEPLOY, program
 from twin_sio.config import Settings
-from twin_sio.runtime import Service, core
+from twin_sio.runtime import Service, build_services
 from twin_sio.runtime.metrics import WorkerMetrics
 
 Json = dict[str, Any]
@@ -40,7 +40,7 @@ EXPRESSIONS = {
 @pytest.fixture(scope="module")
 async def metrics(instance: Service, settings: Settings) -> set[str]:
     """Every name that a server or a worker exports."""
-    async with core(settings, listen=False) as parts:
+    async with build_services(settings, listen=False) as parts:
         worker = await WorkerMetrics(parts.watched, parts.desk.stats).render()
     text = (await instance.metrics.render() + worker).decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE))

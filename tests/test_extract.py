@@ -222,12 +222,12 @@ async def test_what_another_reading_of_the_message_said_is_not_said_again(server
         candidate(key="pets.has", value="two cats", kind="explicit", quote="I have two cats"),
     ]
     found = await kept(server, extractor, *told, text=text)
-    earlier = await extractor.plain(replace(EXCHANGE, text=text))
+    earlier = await extractor.extract_by_rules(replace(EXCHANGE, text=text))
     assert {p.value for p in earlier} == {"Munich", "black coffee"}
     assert [p.value for p in found] == ["Munich", "coffee", "two cats"]
-    assert [p.value for p in extractor.unsaid(found, earlier)] == ["two cats"]
-    assert list(extractor.unsaid(found, found)) == found
-    assert list(extractor.unsaid(earlier, earlier)) == list(earlier)
+    assert [p.value for p in extractor.without_duplicates(found, earlier)] == ["two cats"]
+    assert list(extractor.without_duplicates(found, found)) == found
+    assert list(extractor.without_duplicates(earlier, earlier)) == list(earlier)
 
 
 def test_prompt_and_schema_do_not_change_without_their_version():

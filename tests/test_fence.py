@@ -18,7 +18,7 @@ from twin_sio.domain import Profile
 from twin_sio.errors import TooLate
 from twin_sio.runtime.dev_engines import Mongod
 from twin_sio.store import mongo
-from twin_sio.store.encryption import Sealer
+from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.fence import PERSONAL, Fence, owner
 from twin_sio.store.ids import Ids
 from twin_sio.store.keys import load_ids
@@ -34,7 +34,7 @@ async def db(mongod: Mongod) -> AsyncIterator[mongo.Database]:
 
 @pytest.fixture
 async def ids(db: mongo.Database) -> Ids:
-    return await load_ids(db, Sealer())
+    return await load_ids(db, FieldCipher())
 
 
 class Instance:
@@ -164,11 +164,11 @@ async def test_what_remains_of_a_user_names_nobody(db: mongo.Database, ids: Ids,
 async def test_the_keys_of_ids_are_made_once_and_outlast_a_rotation(mongod: Mongod, user: str) -> None:
     client, db = mongo.connect(mongod.url, f"keys_{user[-6:]}", 5000)
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
-    plain = await load_ids(db, Sealer())
-    one, other = await asyncio.gather(*(load_ids(db, Sealer([old])) for _ in range(2)))
+    plain = await load_ids(db, FieldCipher())
+    one, other = await asyncio.gather(*(load_ids(db, FieldCipher([old])) for _ in range(2)))
     rewritten: list[Any] = []
-    await mongo.reseal(db, Sealer([new, old]), lambda *told: rewritten.append(told))
-    after = await load_ids(db, Sealer([new]))
+    await mongo.reencrypt(db, FieldCipher([new, old]), lambda *told: rewritten.append(told))
+    after = await load_ids(db, FieldCipher([new]))
     for made in (other, after):
         assert made.subject(user) == one.subject(user) != user
         assert made.evidence(user, "e") == one.evidence(user, "e") != plain.evidence(user, "e")

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from tests.conftest import FalkorServer
 from twin_sio.domain import Fact
-from twin_sio.store.encryption import Sealer
+from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.ports import GraphUnavailable
 
@@ -31,7 +31,7 @@ def fact(value: str = "Berlin", trait_id: str = "trait-1") -> Fact:
 
 @pytest.fixture
 async def facts(falkordb: FalkorServer) -> AsyncIterator[GraphitiFacts]:
-    graph = GraphitiFacts(falkordb.url, Sealer())
+    graph = GraphitiFacts(falkordb.url, FieldCipher())
     yield graph
     await graph.close()
 
@@ -97,7 +97,7 @@ async def test_an_erasure_leaves_no_graph_and_nothing_brings_it_back(
 
 async def test_where_there_is_a_key_the_graph_holds_no_word(falkordb: FalkorServer, user: str) -> None:
     keys = [Fernet.generate_key().decode()]
-    facts = GraphitiFacts(falkordb.url, Sealer(keys))
+    facts = GraphitiFacts(falkordb.url, FieldCipher(keys))
     canary = f"canary {user}"
     await facts.write(user, [fact(canary)], (), ())
     assert await facts.read(user) == [fact(canary)]
@@ -108,7 +108,7 @@ async def test_where_there_is_a_key_the_graph_holds_no_word(falkordb: FalkorServ
 async def test_a_graph_that_is_away_or_hangs_is_told_within_its_time(folder: Path, user: str) -> None:
     server = FalkorServer(folder)
     server.start()
-    facts = GraphitiFacts(server.url, Sealer())
+    facts = GraphitiFacts(server.url, FieldCipher())
     try:
         await facts.write(user, [fact()], (), ())
         server.pause()

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from twin_sio.clock import monotonic
 from twin_sio.config import Settings
 from twin_sio.runtime import dev_engines as local
-from twin_sio.runtime.dev_engines import Child, Embedded, Engine, EngineMissing, FolderInUse
+from twin_sio.runtime.dev_engines import Child, DataDirLocked, DevEngines, Engine, EngineMissing
 
 NO_MODEL = {"openai_base_url": "http://127.0.0.1:9/v1"}
 
@@ -63,7 +63,7 @@ def get(url: str) -> Any:
 
 async def test_what_has_no_url_is_started_and_serves(tmp_path: Path) -> None:
     said: list[str] = []
-    async with Embedded(Settings(data_dir=tmp_path), said.append) as embedded:
+    async with DevEngines(Settings(data_dir=tmp_path), said.append) as embedded:
         settings = embedded.settings
         with mongo(settings.mongodb_url) as database:
             with database.client.start_session() as session, session.start_transaction():
@@ -95,13 +95,13 @@ def test_each_slot_of_the_model_holds_the_longest_prompt(tmp_path: Path) -> None
 
 async def test_the_data_is_found_again_at_the_next_start_on_other_ports(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, **NO_MODEL)
-    async with Embedded(settings, quiet) as first:
+    async with DevEngines(settings, quiet) as first:
         urls = {first.settings.mongodb_url, first.settings.redis_url}
         with mongo(first.settings.mongodb_url) as database:
             database.notes.insert_one({"text": "kept"})
         with redis.Redis.from_url(first.settings.redis_url) as client:
             client.set("note", "kept")
-    async with Embedded(settings, quiet) as second:
+    async with DevEngines(settings, quiet) as second:
         assert urls.isdisjoint({second.settings.mongodb_url, second.settings.redis_url})
         with mongo(second.settings.mongodb_url) as database:
             assert database.notes.find_one()["text"] == "kept"
@@ -117,18 +117,18 @@ async def test_what_has_a_url_is_neither_started_nor_changed(tmp_path: Path) -> 
         redis_url="redis://cache.example/0",
         openai_api_key=SecretStr("a key"),
     )
-    async with Embedded(settings, quiet) as embedded:
+    async with DevEngines(settings, quiet) as embedded:
         assert embedded.settings == settings
         assert embedded.environment == {}
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(embedded.wait_for_death(), 0.05)
+            await asyncio.wait_for(embedded.wait_for_exit(), 0.05)
     assert not folder.exists()
 
 
 @pytest.mark.parametrize("name", ["mongod", "redis-server"])
 async def test_an_engine_killed_from_outside_is_noticed_and_named(tmp_path: Path, name: str) -> None:
-    async with Embedded(Settings(data_dir=tmp_path, **NO_MODEL), quiet) as embedded:
-        death = asyncio.create_task(embedded.wait_for_death())
+    async with DevEngines(Settings(data_dir=tmp_path, **NO_MODEL), quiet) as embedded:
+        death = asyncio.create_task(embedded.wait_for_exit())
         victim = next(engine for engine in embedded._engines if engine.name == name)
         os.kill(victim.pid, signal.SIGKILL)
         told = await asyncio.wait_for(death, 10)
@@ -140,7 +140,7 @@ async def test_an_engine_killed_from_outside_is_noticed_and_named(tmp_path: Path
 async def test_stopping_ends_what_was_started_and_nothing_else(tmp_path: Path) -> None:
     neighbour = local.start_redis(tmp_path / "neighbour")
     try:
-        async with Embedded(Settings(data_dir=tmp_path / "data", **NO_MODEL), quiet) as embedded:
+        async with DevEngines(Settings(data_dir=tmp_path / "data", **NO_MODEL), quiet) as embedded:
             pids = [engine.pid for engine in embedded._engines]
             assert len(pids) == 2
             assert not any(is_gone(pid) for pid in pids)
@@ -163,7 +163,7 @@ async def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path, monkeyp
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "appendonlydir").write_text("not a folder")
     with pytest.raises(local.EngineFailed, match=r"redis-server ended by itself \(exit code 1\); its log: "):
-        async with Embedded(Settings(data_dir=tmp_path, **NO_MODEL), quiet):
+        async with DevEngines(Settings(data_dir=tmp_path, **NO_MODEL), quiet):
             pytest.fail("It must not come up.")
     assert {engine.name for engine in started} == {"mongod", "redis-server"}
     assert not any(engine.alive for engine in started)
@@ -173,9 +173,9 @@ async def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path, monkeyp
 
 async def test_a_second_server_in_the_same_folder_is_told_who_has_it(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, **NO_MODEL)
-    async with Embedded(settings, quiet):
-        with pytest.raises(FolderInUse, match=rf"process {os.getpid()}\).*TWIN_DATA_DIR"):
-            await Embedded(settings, quiet).__aenter__()
+    async with DevEngines(settings, quiet):
+        with pytest.raises(DataDirLocked, match=rf"process {os.getpid()}\).*TWIN_DATA_DIR"):
+            await DevEngines(settings, quiet).__aenter__()
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ async def test_a_child_is_named_when_it_ends_and_its_environment_is_ours_and_mor
     child = Child("worker", [sys.executable, "-c", show], log=tmp_path / "worker.log", env={"TWIN_A": "a value"})
     child.start()
     assert await asyncio.wait_for(child.wait(), 20) == 3
-    assert child.obituary() == f"worker ended by itself (exit code 3); its log: {tmp_path / 'worker.log'}"
+    assert child.exit_summary() == f"worker ended by itself (exit code 3); its log: {tmp_path / 'worker.log'}"
     assert (tmp_path / "worker.log").read_text() == "a value True\n"
 
 
@@ -310,4 +310,4 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     child.start()
     until(lambda: log.read_text() == "up\n", "it did not start")
     assert child.stop(grace_s=0.1) == -signal.SIGKILL
-    assert child.obituary() == f"stubborn was stopped; its log: {log}"
+    assert child.exit_summary() == f"stubborn was stopped; its log: {log}"

@@ -18,10 +18,10 @@ from twin_sio.clock import now
 from twin_sio.domain import Profile
 from twin_sio.runtime import service
 from twin_sio.runtime.dev_engines import Mongod, RedisServer
-from twin_sio.services.migration import Migrator
+from twin_sio.services.migration import MigrationService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo
-from twin_sio.store.encryption import Sealer
+from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.fence import Fence
 from twin_sio.store.keys import load_ids
 from twin_sio.store.migrations import MongoMigrations
@@ -37,11 +37,11 @@ async def db(mongod: Mongod, user: str) -> AsyncIterator[mongo.Database]:
     client.close()
 
 
-async def _migrator(db: mongo.Database, sealer: Sealer, outbox: bool = False) -> tuple[Migrator, Fence]:
+async def _migrator(db: mongo.Database, sealer: FieldCipher, outbox: bool = False) -> tuple[MigrationService, Fence]:
     fence = Fence(db, await load_ids(db, sealer))
     graphed = mongo.MongoOutbox(db, now, sealer, fence) if outbox else None
     profiles = mongo.MongoProfiles(db, sealer, None, fence)
-    return Migrator(MongoMigrations(db, sealer, fence, graphed), profiles, TraitIds(fence.ids.subject)), fence
+    return MigrationService(MongoMigrations(db, sealer, fence, graphed), profiles, TraitIds(fence.ids.subject)), fence
 
 
 async def test_a_user_named_by_an_earlier_version_is_named_by_a_hash_and_keeps_their_seqs(
@@ -49,7 +49,7 @@ async def test_a_user_named_by_an_earlier_version_is_named_by_a_hash_and_keeps_t
 ) -> None:
     at = now() - timedelta(minutes=5)
     await db["users"].insert_one({"_id": user, "erased_at": at, "floor": 7, "graph_erased_at": at, "graph_due_at": at})
-    migrator, fence = await _migrator(db, Sealer(), outbox=True)
+    migrator, fence = await _migrator(db, FieldCipher(), outbox=True)
     log = mongo.MongoLog(db, None, fence)
     assert (await log.append(draft(user))).event.seq == 8  # before
     while await migrator.step():
@@ -61,7 +61,7 @@ async def test_a_user_named_by_an_earlier_version_is_named_by_a_hash_and_keeps_t
 
 
 async def test_evidence_is_named_by_the_key_and_counts_once_meanwhile(db: mongo.Database, user: str) -> None:
-    sealer = Sealer([KEY])
+    sealer = FieldCipher([KEY])
     pieces = [evidence(user, f"value {number}") for number in range(5)]
     await mongo.MongoProfiles(db, sealer).add_evidence(pieces)  # as an earlier version named it
     migrator, fence = await _migrator(db, sealer)
@@ -76,7 +76,7 @@ async def test_evidence_is_named_by_the_key_and_counts_once_meanwhile(db: mongo.
 
 
 async def test_no_id_can_be_guessed_without_the_key(db: mongo.Database, user: str) -> None:
-    sealer = Sealer([KEY])
+    sealer = FieldCipher([KEY])
     piece = evidence(user, "guess me")
     trait = trait_id(user, piece.key, piece.value)
     guesses = {trait, hashlib.sha256(f"{user}\x1e{piece.evidence_id}".encode()).hexdigest()}
@@ -120,7 +120,7 @@ async def test_a_client_that_holds_an_id_of_before_is_understood_before_and_afte
 
 
 async def test_a_profile_that_is_written_meanwhile_is_not_put_back(db: mongo.Database, user: str) -> None:
-    sealer = Sealer([KEY])
+    sealer = FieldCipher([KEY])
     await mongo.MongoProfiles(db, sealer).replace(Profile(user, 0, ()), [])
     _, fence = await _migrator(db, sealer)
     profiles = mongo.MongoProfiles(db, sealer, None, fence)

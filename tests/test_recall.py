@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.test_store import draft
-from twin_sio.agent import Ask
+from twin_sio.agent import AgentRequest
 from twin_sio.runtime.dev_engines import Mongod
 from twin_sio.services.recall import Recall
 from twin_sio.store import mongo
@@ -19,7 +19,7 @@ from twin_sio.store import mongo
 async def test_an_answer_that_is_stopped_at_its_very_begin_leaves_nothing_unawaited() -> None:
     nobody: Any = None  # it does not come to ask anybody
     recall = Recall(nobody, nobody, nobody, nobody, None, None, None, patience_s=1.0)
-    ask = Ask("u", "main", "m", 1, "text")
+    ask = AgentRequest("u", "main", "m", 1, "text")
     recalling = asyncio.create_task(recall.past(ask))
     await asyncio.sleep(0)
     recalling.cancel()
@@ -41,7 +41,7 @@ async def test_as_many_lines_are_recalled_before_the_newest_message_as_before_on
         for number in range(1, 7):
             await log.append(draft(user, f"m-{number}", str(number)))
         recall = Recall(log, nobody, nobody, nobody, None, None, None, patience_s=1.0)  # type: ignore[arg-type]
-        said = await recall.history(Ask(user, "main", f"m-{asked}", asked, str(asked)), 3)
+        said = await recall.history(AgentRequest(user, "main", f"m-{asked}", asked, str(asked)), 3)
         assert [one.text for one in said] == [str(number) for number in range(asked - 3, asked)]
     finally:
         client.close()

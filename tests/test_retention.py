@@ -79,7 +79,7 @@ async def test_a_trait_that_newer_evidence_holds_stays_and_nobody_is_told(kept: 
         part._clock = lambda: now() + timedelta(seconds=10)
     assert "tea" in str(await parts.known.get(user))
     after = await parts.profiles.get(user)
-    assert (after.profile.version, after.stamp == before.stamp) == (before.profile.version, False)
+    assert (after.profile.version, after.revision == before.revision) == (before.profile.version, False)
     hits = parts.known.hits
     await parts.known.get(user)
     assert parts.known.hits == hits + 1  # once is enough

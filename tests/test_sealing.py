@@ -20,8 +20,8 @@ from twin_sio.errors import StorageUnavailable
 from twin_sio.runtime import sealer_of, service
 from twin_sio.runtime.dev_engines import Mongod, RedisServer
 from twin_sio.store import mongo
-from twin_sio.store.encryption import Sealer
-from twin_sio.store.ports import Embedded, Summary
+from twin_sio.store.encryption import FieldCipher
+from twin_sio.store.ports import MessageVector, Summary
 
 CANARY = "canary-7f3a"
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
@@ -31,7 +31,7 @@ async def _dump(db: mongo.Database) -> str:
     return str([[doc async for doc in db[name].find({})] for name in await db.list_collection_names()])
 
 
-async def _write_all(db: mongo.Database, sealer: Sealer, user: str) -> None:
+async def _write_all(db: mongo.Database, sealer: FieldCipher, user: str) -> None:
     log, turns = mongo.MongoLog(db, sealer), mongo.MongoTurns(db, now, sealer)
     await log.append(draft(user, "m1", CANARY))
     begun = await turns.begin(await turns.ensure(turn(user)), "g1")
@@ -47,12 +47,12 @@ async def _write_all(db: mongo.Database, sealer: Sealer, user: str) -> None:
     await turns.acquire(user, "main", "owner", 1)  # makes the conversation
     thread = await memories.thread(user, "main")
     assert thread is not None
-    await memories.entitle(thread, CANARY, now())
-    await memories.fold(thread, Summary((CANARY,), 1, now()))
-    await memories.embed(user, "bag", [Embedded("m1", CANARY.encode())])
+    await memories.set_title(thread, CANARY, now())
+    await memories.set_summary(thread, Summary((CANARY,), 1, now()))
+    await memories.embed(user, "bag", [MessageVector("m1", CANARY.encode())])
 
 
-async def _read_all(db: mongo.Database, sealer: Sealer, user: str) -> list[object]:
+async def _read_all(db: mongo.Database, sealer: FieldCipher, user: str) -> list[object]:
     log, turns = mongo.MongoLog(db, sealer), mongo.MongoTurns(db, now, sealer)
     stored = await turns.get(user, "t1")
     assert stored is not None
@@ -92,20 +92,20 @@ EXPECTED = [
 
 async def test_what_is_sealed_is_readable_to_us_and_not_in_the_database(mongod: Mongod, user: str) -> None:
     client, db = mongo.connect(mongod.url, f"sealed_{user[-6:]}", 5000)
-    sealer = Sealer([OLD])
+    sealer = FieldCipher([OLD])
     await _write_all(db, sealer, user)
     assert await _read_all(db, sealer, user) == EXPECTED
     assert CANARY not in await _dump(db)
     with pytest.raises(StorageUnavailable):
-        await _read_all(db, Sealer([NEW]), user)
+        await _read_all(db, FieldCipher([NEW]), user)
     client.close()
 
 
 async def test_a_rotation_keeps_everything_readable_without_the_old_key(mongod: Mongod, user: str) -> None:
     database = f"rotated_{user[-6:]}"
     client, db = mongo.connect(mongod.url, database, 5000)
-    await _write_all(db, Sealer(), f"{user}-open")  # from before there was a key
-    await _write_all(db, Sealer([OLD]), user)
+    await _write_all(db, FieldCipher(), f"{user}-open")  # from before there was a key
+    await _write_all(db, FieldCipher([OLD]), user)
     variables = {"TWIN_MONGODB_URL": mongod.url, "TWIN_MONGODB_DATABASE": database}
     done = await asyncio.to_thread(
         subprocess.run,
@@ -117,7 +117,7 @@ async def test_a_rotation_keeps_everything_readable_without_the_old_key(mongod: 
     )
     assert (done.returncode, done.stdout) == (0, "22 values rewritten\n"), done.stderr
     for name in (user, f"{user}-open"):
-        assert await _read_all(db, Sealer([NEW]), name) == EXPECTED
+        assert await _read_all(db, FieldCipher([NEW]), name) == EXPECTED
     assert CANARY not in await _dump(db)
     client.close()
 

@@ -210,7 +210,7 @@ async def test_an_admin_that_does_not_read_is_cut(start: Start) -> None:
         raw._ws._response.connection.transport.pause_reading()
         for _ in range(2000):
             for name in tuple(instance._sockets.admins):
-                instance._sockets.tell_admin(name, "server_stats", {"x": "y" * 8192})
+                instance._sockets.send_to_admin(name, "server_stats", {"x": "y" * 8192})
             await asyncio.sleep(0)
             if transport.is_closing():
                 break

@@ -15,7 +15,7 @@ from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.admin import revoke
 from twin_sio.config import DEV_SECRET, Settings
-from twin_sio.dev_tokens import mint
+from twin_sio.dev_tokens import create_token
 from twin_sio.protocol import CLIENT_EVENTS
 from twin_sio.runtime import Service, service
 from twin_sio.runtime.dev_engines import Mongod, RedisServer
@@ -72,7 +72,7 @@ async def test_a_revoked_user_or_token_is_let_go_for_good_within_five_seconds(
     strict: Service, user: str, settings: Settings
 ) -> None:
     other = f"{user}-other"
-    good, old = mint(other, DEV_SECRET), token_of(user)
+    good, old = create_token(other, DEV_SECRET), token_of(user)
     marked = jwt.encode({"sub": other, "exp": 4102444800, "jti": f"jti-{user}"}, DEV_SECRET, algorithm="HS256")
     async with (
         RawSocket(url_of(strict), old) as banned,

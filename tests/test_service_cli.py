@@ -30,7 +30,7 @@ from tests.test_cli import run
 from tests.test_service_learning import candidates, likes
 from twin_sio.cli.batch import history
 from twin_sio.cli.chat import Chat
-from twin_sio.cli.load import Plan, Tally, _User
+from twin_sio.cli.load import LoadCounts, Plan, _User
 from twin_sio.cli.recording import recording
 from twin_sio.client import RequestFailed, TwinClient
 from twin_sio.clock import new_id, now
@@ -314,7 +314,7 @@ async def test_ctrl_c_ends_a_load_with_the_figures_so_far(url: str, model: Scrip
 
 
 async def test_a_device_that_lost_or_doubled_something_is_found_out(url: str) -> None:
-    tally = Tally()
+    tally = LoadCounts()
     user = _User(Plan(url, DEV_SECRET, 1, 2, 1, 0, 10), tally)
     await user.run(0)
     await user.audit()

@@ -17,13 +17,13 @@ from twin_sio.client import (
     DevicesChanged,
     Disconnected,
     Ended,
-    Gone,
     HandshakeRefused,
     MessageChanged,
-    NoAnswer,
     Ready,
     Reconnecting,
     RequestFailed,
+    ResponseTimeout,
+    SessionClosed,
     TwinClient,
     Typing,
     Unreachable,
@@ -102,8 +102,8 @@ async def test_a_replaced_session_ends_for_good_and_says_so(connect: Connect) ->
     stream = first.changes()
     await connect(session_id="one-phone")
     ended = await the_next(stream, Ended)
-    assert isinstance(ended.error, Gone)
-    with pytest.raises(Gone):
+    assert isinstance(ended.error, SessionClosed)
+    with pytest.raises(SessionClosed):
         await first.ask("anybody there?", timeout=5)
 
 
@@ -212,7 +212,7 @@ async def test_an_answer_that_failed_is_an_answer_and_tells_why(connect: Connect
 
 async def test_waiting_ends_when_its_time_is_up(connect: Connect) -> None:
     client = await connect()
-    with pytest.raises(NoAnswer):
+    with pytest.raises(ResponseTimeout):
         await client.answer("never-sent", timeout=0.05)
 
 

@@ -28,8 +28,8 @@ from twin_sio.client import TwinClient
 from twin_sio.clock import monotonic, new_id, now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.delivery import Delivery
-from twin_sio.delivery.pubsub_cluster import channels_over
-from twin_sio.redis_connection import TAG
+from twin_sio.delivery.pubsub_cluster import make_pubsub
+from twin_sio.redis_connection import HASH_TAG
 from twin_sio.runtime import Service, service
 from twin_sio.runtime.dev_engines import Mongod, RedisServer, find_redis, free_port
 
@@ -223,8 +223,8 @@ async def test_both_instances_know_of_limits_sessions_tickets_revocations_and_st
 
 async def test_a_publish_goes_to_the_master_of_its_channel_alone_and_in_order(cluster: RedisCluster, user: str) -> None:
     heard: list[int] = []
-    ears = channels_over(cluster.url, on_message=lambda _, payload: heard.append(int(payload)))
-    mouth = channels_over(cluster.url)
+    ears = make_pubsub(cluster.url, on_message=lambda _, payload: heard.append(int(payload)))
+    mouth = make_pubsub(cluster.url)
     await asyncio.gather(ears.start(), mouth.start())
     try:
         assert await ears.subscribe(user)
@@ -234,8 +234,8 @@ async def test_a_publish_goes_to_the_master_of_its_channel_alone_and_in_order(cl
             mouth.command("RPUSH", f"list:{{{user}}}", number)
         await eventually(lambda: len(heard) == 1000)
         assert heard == list(range(1000))
-        assert await mouth.texts(f"list:{{{user}}}") == [str(number) for number in range(1000)]
-        assert await mouth.forget(f"list:{{{user}}}") == 1
+        assert await mouth.get_list(f"list:{{{user}}}") == [str(number) for number in range(1000)]
+        assert await mouth.delete(f"list:{{{user}}}") == 1
         home = cluster.holder(user)
         grown = {node.port: _published(node) - before[node.port] for node in cluster.nodes}
         assert grown.pop(home.port) >= 1000
@@ -304,7 +304,7 @@ async def test_a_worker_lets_everybody_look_at_the_log_after_a_slot_that_it_spea
     cluster: RedisCluster, user: str
 ) -> None:
     said: list[Any] = []
-    ears = channels_over(cluster.url, on_message=lambda _, payload: said.append(orjson.loads(payload)))
+    ears = make_pubsub(cluster.url, on_message=lambda _, payload: said.append(orjson.loads(payload)))
     trips: list[float] = []
     ears.on_round_trip = trips.append
     worker = Delivery(cluster.url, clock=now, new_id=new_id, read=_nothing, heads=_no_heads, listen=False)
@@ -321,7 +321,7 @@ async def test_a_worker_lets_everybody_look_at_the_log_after_a_slot_that_it_spea
 async def test_when_a_master_dies_or_hangs_its_replica_is_found_and_nothing_is_lost(
     cluster: RedisCluster, model: ScriptedModel, together: Callable[..., Any], end: Callable[..., Any], revive: Any
 ) -> None:
-    home = cluster.holder(TAG)  # with it go presence, limits and the queue, too
+    home = cluster.holder(HASH_TAG)  # with it go presence, limits and the queue, too
     user, other = cluster.user_at(home), cluster.user_at(next(node for node in cluster.masters if node is not home))
     text = f"I prefer tea, {user}"
     learnt = candidates(likes("tea", "I prefer tea", key="preferences.drink"))

@@ -29,9 +29,9 @@ from twin_sio.domain import Fact
 from twin_sio.jobs import learn, project, sweep
 from twin_sio.runtime import Service, service
 from twin_sio.runtime.dev_engines import Mongod, RedisServer
-from twin_sio.services.graph_projection import Projector
+from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.store import mongo
-from twin_sio.store.encryption import Sealer
+from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.ports import GraphUnavailable
 
@@ -59,7 +59,7 @@ async def graphed(graph_settings: Settings) -> AsyncIterator[Service]:
 
 @pytest.fixture
 async def facts(falkordb: FalkorServer) -> AsyncIterator[GraphitiFacts]:
-    graph = GraphitiFacts(falkordb.url, Sealer())
+    graph = GraphitiFacts(falkordb.url, FieldCipher())
     yield graph
     await graph.close()
 
@@ -86,7 +86,7 @@ async def projected(running: Service, user: str) -> int:
     return await project({"desk": running._parts.desk}, user)
 
 
-def later(running: Service, facts: GraphitiFacts, minutes: float) -> Projector:
+def later(running: Service, facts: GraphitiFacts, minutes: float) -> GraphProjectionService:
     """A projector for which it is some minutes later."""
 
     def then():
@@ -94,7 +94,7 @@ def later(running: Service, facts: GraphitiFacts, minutes: float) -> Projector:
 
     db = running._parts.db
     outbox = mongo.MongoOutbox(db, then, None, running._parts.fence)
-    return Projector(outbox, facts, mongo.MongoProfiles(db), now, WEIGHTS)
+    return GraphProjectionService(outbox, facts, mongo.MongoProfiles(db), now, WEIGHTS)
 
 
 def told(held: Sequence[Fact]) -> list[tuple[str, bool]]:
@@ -154,7 +154,7 @@ async def test_with_the_graph_down_the_chat_is_unchanged_and_it_catches_up(
     settings = settings_for(
         mongod.url, redis_server.url, model.base_url, mongodb_database=DATABASE, graph_url=server.url, recall_ms=3000
     )
-    facts = GraphitiFacts(server.url, Sealer())
+    facts = GraphitiFacts(server.url, FieldCipher())
     try:
         async with service(settings) as running:
             client = await connect(url_of(running))
@@ -228,7 +228,7 @@ class Slow(GraphitiFacts):
     """A graph that takes its time to write."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, Sealer())
+        super().__init__(url, FieldCipher())
         self.asked, self.go = asyncio.Event(), asyncio.Event()
 
     async def write(self, *told) -> None:
@@ -308,7 +308,7 @@ async def test_what_fails_is_tried_ever_later(graphed: Service, user: str) -> No
             raise GraphUnavailable
 
     await graphed._parts.profiles.replace((await graphed._parts.profiles.get(user)).profile, [])
-    broken = Broken("redis://127.0.0.1:9", Sealer())
+    broken = Broken("redis://127.0.0.1:9", FieldCipher())
     waits = []
     for hour in range(1, 11):
         await later(graphed, broken, 60 * hour).project(user)

@@ -21,8 +21,8 @@ from twin_sio.errors import RateLimited
 from twin_sio.failures import JobFailures
 from twin_sio.fairness import FairWorker
 from twin_sio.jobs import SERIALIZERS, learn, remember, user_of
-from twin_sio.redis_connection import TAG, pool
-from twin_sio.runtime import Core, core
+from twin_sio.redis_connection import HASH_TAG, pool
+from twin_sio.runtime import Services, build_services
 from twin_sio.runtime.dev_engines import Mongod, RedisServer
 from twin_sio.services import limits
 from twin_sio.store.ports import Quota
@@ -38,7 +38,7 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[ArqRedis]:
 async def test_one_users_jobs_hold_up_nobody_elses_and_none_is_lost(
     redis_server: RedisServer, redis: ArqRedis, user: str
 ) -> None:
-    queue, release = f"{TAG}:test:{new_id()}", asyncio.Event()
+    queue, release = f"{HASH_TAG}:test:{new_id()}", asyncio.Event()
     running: Counter[str] = Counter()
     peak: Counter[str] = Counter()
     done: list[str] = []
@@ -52,9 +52,9 @@ async def test_one_users_jobs_hold_up_nobody_elses_and_none_is_lost(
         done.append(whose)
 
     for n in range(30):  # far more of one user than both workers have places
-        await redis.enqueue_job("work", "busy", _job_id=f"{TAG}:user:busy-{user}:{n}", _queue_name=queue)
+        await redis.enqueue_job("work", "busy", _job_id=f"{HASH_TAG}:user:busy-{user}:{n}", _queue_name=queue)
     for n in range(6):
-        await redis.enqueue_job("work", f"other-{n}", _job_id=f"{TAG}:user:o{n}-{user}:1", _queue_name=queue)
+        await redis.enqueue_job("work", f"other-{n}", _job_id=f"{HASH_TAG}:user:o{n}-{user}:1", _queue_name=queue)
     workers = [
         FairWorker(
             functions=[func(work, name="work")],
@@ -85,26 +85,26 @@ async def test_one_users_jobs_hold_up_nobody_elses_and_none_is_lost(
 
 
 def test_the_users_of_jobs_are_told_apart() -> None:
-    assert (user_of(f"{TAG}:user:abc:learn:x"), user_of("cron:sweep:1")) == ("abc", None)
+    assert (user_of(f"{HASH_TAG}:user:abc:learn:x"), user_of("cron:sweep:1")) == ("abc", None)
 
 
 @pytest.fixture
-async def parts(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel) -> AsyncIterator[Core]:
-    async with core(settings_for(mongod.url, redis_server.url, model.base_url), listen=False) as made:
+async def parts(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel) -> AsyncIterator[Services]:
+    async with build_services(settings_for(mongod.url, redis_server.url, model.base_url), listen=False) as made:
         yield made
 
 
-async def _answered(parts: Core, user: str, text: str) -> None:
+async def _answered(parts: Services, user: str, text: str) -> None:
     await parts.messages.append(draft(user, "t1", text))
     await parts.turns.close(await parts.turns.ensure(turn(user)), "complete")
 
 
-async def _is_due(parts: Core, user: str) -> bool:
-    return (user, "t1") in await parts.turns.to_learn(-1, 10_000)
+async def _is_due(parts: Services, user: str) -> bool:
+    return (user, "t1") in await parts.turns.unlearned(-1, 10_000)
 
 
 async def test_a_job_that_fails_twice_for_the_same_reason_is_given_up(
-    parts: Core, redis: ArqRedis, user: str, monkeypatch: pytest.MonkeyPatch
+    parts: Services, redis: ArqRedis, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _answered(parts, user, "I live in Lisbon")
 
@@ -112,7 +112,7 @@ async def test_a_job_that_fails_twice_for_the_same_reason_is_given_up(
         raise Unreadable("too_slow")
 
     monkeypatch.setattr(parts.extractor, "candidates", failing)
-    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{TAG}:user:{user}:learn:t1"}
+    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     with pytest.raises(Unreadable):
         await learn(ctx, user, "t1")
     assert await _is_due(parts, user)
@@ -121,10 +121,10 @@ async def test_a_job_that_fails_twice_for_the_same_reason_is_given_up(
 
 
 async def test_a_job_that_takes_two_workers_with_it_meets_no_third(
-    parts: Core, redis: ArqRedis, model: ScriptedModel, user: str
+    parts: Services, redis: ArqRedis, model: ScriptedModel, user: str
 ) -> None:
     await _answered(parts, user, f"I live in Lisbon, {user}")
-    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{TAG}:user:{user}:learn:t1"}
+    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     for _ in range(2):  # workers that were killed
         assert await JobFailures(redis).begin(ctx["job_id"])
     assert await learn(ctx, user, "t1") is None
@@ -133,19 +133,19 @@ async def test_a_job_that_takes_two_workers_with_it_meets_no_third(
 
 
 async def test_a_job_that_takes_too_long_is_ended_and_told_as_such(
-    parts: Core, redis: ArqRedis, user: str, monkeypatch: pytest.MonkeyPatch
+    parts: Services, redis: ArqRedis, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _answered(parts, user, "I live in Lisbon")
     monkeypatch.setattr(parts.extractor, "candidates", lambda _: asyncio.sleep(60))
     object.__setattr__(parts, "job_timeout_s", 0.2)
-    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{TAG}:user:{user}:learn:t1"}
+    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     with pytest.raises(TimeoutError):
         await learn(ctx, user, "t1")
     assert await learn(ctx, user, "t1") is None
 
 
 async def test_over_budget_the_rules_learn_and_a_title_waits(
-    parts: Core, model: ScriptedModel, user: str, monkeypatch: pytest.MonkeyPatch
+    parts: Services, model: ScriptedModel, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "_BACKGROUND", Quota("background", 1, 3_600))
     await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
@@ -167,7 +167,7 @@ async def test_what_jobs_take_of_the_model_counts_against_the_tokens_of_the_day(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
     settings = settings_for(mongod.url, redis_server.url, model.base_url, limit_tokens_per_day=1)
-    async with core(settings, listen=False) as parts:
+    async with build_services(settings, listen=False) as parts:
         await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
         await parts.limits.message(user)
         await learn({"desk": parts.desk}, user, "t1")
@@ -176,11 +176,11 @@ async def test_what_jobs_take_of_the_model_counts_against_the_tokens_of_the_day(
         assert await parts.limits.background(user) is not None
 
 
-async def test_who_has_many_turns_to_learn_from_does_not_hide_the_others(parts: Core, user: str) -> None:
+async def test_who_has_many_turns_to_learn_from_does_not_hide_the_others(parts: Services, user: str) -> None:
     other = f"{user}-other"
     await _answered(parts, other, "hi")
     for n in range(30):
         await parts.turns.close(await parts.turns.ensure(turn(user, f"many-{n}")), "complete")
-    found = await parts.turns.to_learn(-1, 10_000)
+    found = await parts.turns.unlearned(-1, 10_000)
     assert (other, "t1") in found
     assert 0 < sum(whose == user for whose, _ in found) <= 10

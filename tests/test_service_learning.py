@@ -14,7 +14,7 @@ from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
 from twin_sio.config import Settings
 from twin_sio.jobs import learn
-from twin_sio.runtime import core
+from twin_sio.runtime import build_services
 from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
 
@@ -119,7 +119,7 @@ async def test_jobs_that_run_out_of_order_end_in_the_same_profile(
         model.script(contains=text, json_answer=candidates(candidate))
     client = await connect()
     said = [(await client.ask(text)).in_response_to for text in texts]
-    async with core(settings, listen=False) as parts:
+    async with build_services(settings, listen=False) as parts:
         for which in order:
             assert await learn({"desk": parts.desk}, user, said[which]) == 1
     held = {trait["value"]: trait for trait in (await client.profile())["traits"]}

@@ -20,7 +20,7 @@ from twin_sio.runtime.dev_engines import Mongod, RedisServer, start_redis
 from twin_sio.services import limits
 from twin_sio.services.limits import CONNECTS_AT, MESSAGES_AT, SHED_AT
 from twin_sio.store.ports import Quota
-from twin_sio.transport.client_address import Peers
+from twin_sio.transport.client_address import TrustedProxies
 
 Make = Callable[..., Any]
 
@@ -226,7 +226,7 @@ async def _is_opened(url: str) -> bool:
     ],
 )
 def test_only_our_own_proxies_say_where_a_client_is(peer: str | None, forwarded: str, address: str) -> None:
-    assert Peers(["10.0.0.0/8"]).address(peer, forwarded) == address
+    assert TrustedProxies(["10.0.0.0/8"]).address(peer, forwarded) == address
 
 
 async def test_http_requests_are_limited_per_user(instances: Make, user: str) -> None:

@@ -8,7 +8,7 @@ from tests.conftest import Connect, token_of
 from tests.raw import RawSocket
 from tests.test_store import draft
 from twin_sio.clock import new_id, now
-from twin_sio.domain import Draft, Trait, TraitChange
+from twin_sio.domain import NewEvent, Trait, TraitChange
 from twin_sio.handlers.history import PAGE_BYTES
 from twin_sio.runtime import Service
 from twin_sio.services.profile import _changes_payload
@@ -73,7 +73,7 @@ async def test_of_many_ratings_of_one_answer_the_newest_is_shown(instance: Servi
     (about,) = await _said(instance, user, 1, "main")
     for number in range(20):
         payload = {"message_id": about, "rating": "up", "comment": str(number)}
-        await messages.append(Draft(user, "feedback", new_id(), "main", now(), payload))
+        await messages.append(NewEvent(user, "feedback", new_id(), "main", now(), payload))
     async with RawSocket(url, token_of(user)) as device:
         (line,) = (await device.ask("history", {}))["payload"]["messages"]
         assert line["feedback"]["comment"] == "19"

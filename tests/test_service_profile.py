@@ -19,7 +19,7 @@ from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.domain import Evidence
-from twin_sio.jobs import correct, count
+from twin_sio.jobs import correct, update_statistics
 from twin_sio.runtime import Service, service
 from twin_sio.runtime.dev_engines import Mongod, RedisServer
 
@@ -65,9 +65,9 @@ async def test_the_reasons_told_give_the_profiles_number(
     assert said["extractor"].startswith("model/scripted@")
 
 
-async def _reasons(client: TwinClient, count: int) -> bool:
+async def _reasons(client: TwinClient, update_statistics: int) -> bool:
     (trait,) = (await client.profile())["traits"]
-    return len((await client.why(trait["trait_id"]))["evidence"]) == count
+    return len((await client.why(trait["trait_id"]))["evidence"]) == update_statistics
 
 
 async def test_the_profile_of_others_is_out_of_reach(
@@ -316,14 +316,14 @@ async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_an
     settings = settings_for(mongod.url, redis_server.url, model.base_url, mongodb_database=f"counted_{user[-6:]}")
     async with service(settings) as running:
         parts, ctx = running._parts, {"desk": running._parts.desk}
-        assert await count(ctx) == 0
+        assert await update_statistics(ctx) == 0
         for n, kind in enumerate(("explicit", "explicit", "inferred")):
             await parts.keeper.learn(f"{user}-{n}", [evidence_of(f"{user}-{n}", kind)])
-        assert [await count(ctx), await count(ctx)] == [3, 0]
+        assert [await update_statistics(ctx), await update_statistics(ctx)] == [3, 0]
         name = 'twin_traits{extractor="test@1",kind="explicit",status="applied"}'
         assert await _metric(url_of(running), name) == 2.0
         await parts.keeper.learn(f"{user}-0", [evidence_of(f"{user}-0", "rejected")])
-        assert [await count(ctx), await count(ctx)] == [1, 0]
+        assert [await update_statistics(ctx), await update_statistics(ctx)] == [1, 0]
         assert await _metric(url_of(running), name) == 1.0
         assert round(await _metric(url_of(running), 'twin_trait_reject_rate{bound="rate"}'), 3) == 0.333
         assert await _metric(url_of(running), 'twin_traits_applied_within{le="60"}') == 2.0
@@ -334,7 +334,7 @@ async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_an
         assert told["traits"] == {"applied": 2, "tentative": 0, "unused": 0, "rejected": 1, "superseded": 0}
         assert (told["reject_rate"]["count"], told["applied_within_s"]["inf"]) == (1, 3)
         await parts.personal.erase(f"{user}-1")
-        await parts.statistics.sum_up()
+        await parts.statistics.recompute_total()
         assert await _metric(url_of(running), 'twin_traits{extractor="test@1",kind="inferred",status="applied"}') == 1
         assert (await parts.statistics.total())["traits"] != []
         assert set(await parts.statistics.due(now() + timedelta(days=2), 10)) == {f"{user}-0", f"{user}-2"}
@@ -351,7 +351,7 @@ async def test_the_job_brings_a_profile_up_to_the_date_and_tells_the_devices(
         await keeper.learn(user, [evidence_of(user, "inferred", at=long_ago)])
         await client.until(lambda state: state.profile_version == 1)
         keeper._clock = now
-        await count({"desk": running._parts.desk})
+        await update_statistics({"desk": running._parts.desk})
         await client.until(lambda state: state.profile_version == 2)
         assert (await running._parts.profiles.get(user)).profile.traits[0].status == "unused"
 

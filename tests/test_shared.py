@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from twin_sio.services.shared_results import Shared
+from twin_sio.services.shared_results import SharedResults
 
 
 class Making:
@@ -12,7 +12,7 @@ class Making:
 
     def __init__(self, size: int) -> None:
         self.count = 0
-        self.shared: Shared[int] = Shared(self._make, lambda _: size, most=3 * size)
+        self.shared: SharedResults[int] = SharedResults(self._make, lambda _: size, most=3 * size)
 
     async def _make(self, _: str) -> int:
         self.count += 1

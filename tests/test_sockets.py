@@ -24,7 +24,7 @@ from engineio.packet import MESSAGE, PING, Packet
 
 from tests.conftest import eventually
 from tests.raw import RawSocket
-from twin_sio.transport.socketio import NAMESPACE, Message, Outbox, SocketServer, event_frame
+from twin_sio.transport.socketio import NAMESPACE, EncodedFrame, SendQueue, SocketServer, event_frame
 
 BIG = 64 * 1024
 
@@ -54,7 +54,7 @@ class Served:
         self.server.on_event = lambda sid, name, args, ack, size: self.events.append((name, args, ack))
         self.server.on_malformed = lambda sid, size: self.malformed.append(sid)
         self.server.on_connected = self._on_connected
-        self.server.on_knock = lambda _: True
+        self.server.on_accept = lambda _: True
         self.url = ""
 
     async def _on_connect(self, sid: str, environ: dict, auth: object = None) -> None:
@@ -149,7 +149,7 @@ def test_the_library_still_has_what_is_overridden_or_called(owner: Any, name: st
 async def test_the_library_calls_what_was_put_in_its_place() -> None:
     async with served() as one, BareSocket(one.url, None) as raw:
         (socket_,) = one.server.eio.sockets.values()
-        assert isinstance(socket_.queue, Outbox)
+        assert isinstance(socket_.queue, SendQueue)
         assert socket_.transport is not None
         assert (socket_.upgraded, socket_.upgrading, socket_.closed, socket_.closing) == (True, False, False, False)
         await raw.send('42["one",{}]')
@@ -177,21 +177,21 @@ async def test_a_packet_class_of_ours_writes_what_the_library_sends() -> None:
 
 
 async def test_an_outbox_counts_what_is_queued_and_what_is_in_the_writers_hands() -> None:
-    box = Outbox()
+    box = SendQueue()
     box.put_nowait(Packet(MESSAGE, "x" * 1000))
     box.put_nowait(Packet(PING))
-    assert 1000 <= box.held < 1300
+    assert 1000 <= box.buffered_bytes < 1300
     box.get_nowait()
     box.get_nowait()
-    assert box.held == 0  # taken by a poll: gone
-    box.has_writer = True
+    assert box.buffered_bytes == 0  # taken by a poll: gone
+    box.writer_attached = True
     box.put_nowait(Packet(MESSAGE, "x" * 1000))
     box.get_nowait()
-    assert box.held >= 1000  # taken by the writer: not yet
+    assert box.buffered_bytes >= 1000  # taken by the writer: not yet
     box.sent()
-    assert box.held == 0
+    assert box.buffered_bytes == 0
     box.sent()
-    assert box.held == 0
+    assert box.buffered_bytes == 0
 
 
 async def test_what_a_deaf_client_is_sent_stays_counted_until_it_is_cut() -> None:
@@ -200,18 +200,18 @@ async def test_what_a_deaf_client_is_sent_stays_counted_until_it_is_cut() -> Non
         client = deaf(one.url)
         (sid,) = await eventually(lambda: one.connected)
         sent = 0
-        while one.server.held(sid)[0] < 1024 * 1024:
-            one.server.write(sid, Message(b"2" + b"x" * BIG))
+        while one.server.buffered_bytes(sid)[0] < 1024 * 1024:
+            one.server.write(sid, EncodedFrame(b"2" + b"x" * BIG))
             sent += BIG
             assert sent < 8 * 1024 * 1024, "it vanishes uncounted"
             await asyncio.sleep(0)
-        assert one.server.held_by_all >= 1024 * 1024
-        await eventually(lambda: one.server.held(sid)[1] > 0.2)  # nothing moves
+        assert one.server.total_buffered_bytes >= 1024 * 1024
+        await eventually(lambda: one.server.buffered_bytes(sid)[1] > 0.2)  # nothing moves
         one.server.abort(sid)
         await eventually(lambda: one.left)
         await eventually(lambda: one.entries == 0)
         await tasks_back_to(before)
-        assert one.server.held(sid) == (0, 0.0)
+        assert one.server.buffered_bytes(sid) == (0, 0.0)
         client.close()
 
 
@@ -221,11 +221,11 @@ async def test_the_kernel_takes_little_for_a_client_that_does_not_read() -> None
         (sid,) = await eventually(lambda: one.connected)
         sent = 0
         for _ in range(64):
-            one.server.write(sid, Message(b"2" + b"x" * BIG))
+            one.server.write(sid, EncodedFrame(b"2" + b"x" * BIG))
             sent += BIG
             await asyncio.sleep(0.001)
-        await eventually(lambda: one.server.held(sid)[1] > 0.2)
-        assert sent - one.server.held(sid)[0] < 1024 * 1024
+        await eventually(lambda: one.server.buffered_bytes(sid)[1] > 0.2)
+        assert sent - one.server.buffered_bytes(sid)[0] < 1024 * 1024
         one.server.abort(sid)
         client.close()
 
@@ -236,7 +236,7 @@ async def test_a_client_that_falls_silent_with_little_to_read_leaves_nothing_beh
         client = deaf(one.url)
         (sid,) = await eventually(lambda: one.connected)
         for _ in range(6):
-            one.server.write(sid, Message(b"2" + b"x" * BIG))
+            one.server.write(sid, EncodedFrame(b"2" + b"x" * BIG))
         await eventually(lambda: one.left)
         await eventually(lambda: one.entries == 0)
         await tasks_back_to(before)
@@ -420,8 +420,8 @@ async def test_a_polling_client_that_does_not_poll_is_forgotten_when_it_is_cut()
             assert response.status == 200
         (sid,) = await eventually(lambda: one.connected)
         for _ in range(20):
-            one.server.write(sid, Message(b"2" + b"x" * BIG))
-        assert one.server.held(sid)[0] > 20 * BIG
+            one.server.write(sid, EncodedFrame(b"2" + b"x" * BIG))
+        assert one.server.buffered_bytes(sid)[0] > 20 * BIG
         one.server.abort(sid)
         await eventually(lambda: one.entries == 0)
         assert one.left == [(sid, "transport close")]
@@ -430,7 +430,7 @@ async def test_a_polling_client_that_does_not_poll_is_forgotten_when_it_is_cut()
 # -- straight to the transport ---------------------------------------------------------------------------------------
 
 
-def numbered(number: int, size: int = 0) -> Message:
+def numbered(number: int, size: int = 0) -> EncodedFrame:
     return event_frame("number", {"type": "number", "payload": {"n": number, "x": "x" * size}, "metadata": {}})
 
 
@@ -443,7 +443,7 @@ async def test_what_goes_straight_out_never_overtakes_what_waits() -> None:
                 await asyncio.sleep(0)
         await raw.until(lambda: len(raw.of("number")) == 400)
         assert [event["payload"]["n"] for event in raw.of("number")] == list(range(400))
-        assert one.server.held(sid) == (0, 0.0)
+        assert one.server.buffered_bytes(sid) == (0, 0.0)
 
 
 async def test_nothing_is_lost_or_overtaken_while_a_poll_becomes_a_websocket() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.test_scoring import DAY, START, rated, seen
 from twin_sio.agent.scoring import score
-from twin_sio.agent.statistics import EXTRACTORS_MAX, Tally, everybody, rate, report, tally, wilson, within
+from twin_sio.agent.statistics import EXTRACTORS_MAX, EvidenceCounts, from_stored, rate, report, tally, wilson, within
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_time_to_apply_is_from_the_first_evidence_to_the_threshold():
 
 
 def test_what_is_not_known_is_said_to_be_so():
-    told = report(Tally())
+    told = report(EvidenceCounts())
     assert told["reject_rate"] == {"count": 0, "of": 0, "rate": None, "low": 0.0, "high": 1.0}
     assert told["time_to_apply_s"] == {"median": None, "of": 0}
 
@@ -97,9 +97,9 @@ def test_every_trait_is_counted_whatever_the_evidence(kinds):
 
 def test_of_many_extractors_the_busiest_keep_their_names_and_nothing_is_lost():
     rows = [{"kind": "explicit", "extractor": f"m@{n}", "status": "applied", "count": n + 1} for n in range(50)]
-    counts = everybody({"traits": rows, "contradicted": 3, "answers": 9, "answers_using": 4})
+    counts = from_stored({"traits": rows, "contradicted": 3, "answers": 9, "answers_using": 4})
     names = {extractor for _, extractor, _ in counts.traits}
     assert len(names) == EXTRACTORS_MAX + 1
     assert {"other", "m@49"} <= names
     assert (counts.total, counts.contradicted, counts.answers, counts.answers_using) == (sum(range(51)), 3, 9, 4)
-    assert everybody({}) == Tally()
+    assert from_stored({}) == EvidenceCounts()

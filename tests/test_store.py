@@ -11,11 +11,11 @@ import pytest
 
 from tests.conftest import eventually
 from twin_sio.clock import new_id, now
-from twin_sio.domain import Draft, Evidence, Outcome, Profile, Trait, Turn
+from twin_sio.domain import Evidence, NewEvent, Outcome, Profile, Trait, Turn
 from twin_sio.runtime.dev_engines import Mongod
 from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
-from twin_sio.store.ports import Embedded, Standing, Summary, Thread
+from twin_sio.store.ports import ConnectSnapshot, MessageVector, Summary, Thread
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ async def db(mongod: Mongod) -> AsyncIterator[mongo.Database]:
     client.close()
 
 
-def draft(user: str, message_id: str | None = None, text: str = "hi", conversation: str = "main") -> Draft:
-    return Draft(user, "user_message", message_id or new_id(), conversation, now(), {"text": text})
+def draft(user: str, message_id: str | None = None, text: str = "hi", conversation: str = "main") -> NewEvent:
+    return NewEvent(user, "user_message", message_id or new_id(), conversation, now(), {"text": text})
 
 
 async def test_seqs_are_dense_whoever_writes_at_the_same_time(db: mongo.Database, user: str) -> None:
@@ -42,16 +42,16 @@ async def test_seqs_are_dense_whoever_writes_at_the_same_time(db: mongo.Database
 
 async def test_a_connection_learns_in_one_trip_where_everything_stands(db: mongo.Database, user: str) -> None:
     standings, log, turns = mongo.MongoStandings(db), mongo.MongoLog(db), mongo.MongoTurns(db, now)
-    assert await standings.of(user) == Standing(head=0, profile_version=0, is_owed=False)
+    assert await standings.of(user) == ConnectSnapshot(head=0, profile_version=0, is_owed=False)
     event = (await log.append(draft(user, "t1"))).event
     begun = await turns.begin(await turns.ensure(turn(user)), "g1")
     assert begun is not None
     await mongo.MongoProfiles(db).replace(Profile(user, 0, ()), [])
-    assert await standings.of(user) == Standing(head=1, profile_version=1, is_owed=True)
+    assert await standings.of(user) == ConnectSnapshot(head=1, profile_version=1, is_owed=True)
     await turns.settle(begun, Outcome("complete", "text", "g1", "m"))
     await turns.close(begun, "complete")
     await log.remove(event)
-    assert await standings.of(user) == Standing(head=1, profile_version=1, is_owed=False)
+    assert await standings.of(user) == ConnectSnapshot(head=1, profile_version=1, is_owed=False)
 
 
 async def test_one_id_is_stored_once_whoever_writes_it(db: mongo.Database, user: str) -> None:
@@ -88,7 +88,7 @@ async def test_turns_that_are_never_learned_from_do_not_stand_in_the_way_of_newe
         turns = mongo.MongoTurns(database, lambda minute=minute: begun + timedelta(minutes=minute))
         stored = await turns.ensure(turn(user, f"t{minute}"))
         await turns.close(stored, "complete")
-    newest = await mongo.MongoTurns(database, now).to_learn(60, 2)
+    newest = await mongo.MongoTurns(database, now).unlearned(60, 2)
     client.close()
     assert newest == [(user, "t3"), (user, "t2")]
 
@@ -132,7 +132,7 @@ async def test_turns_come_in_their_order_and_what_waits_is_counted(db: mongo.Dat
     turns = mongo.MongoTurns(db, now)
     for turn_id, order in (("b", 2.0), ("a", 1.0), ("c", 2.5)):
         await turns.ensure(turn(user, turn_id, order))
-    assert await turns.owed(user, 10) == {"main": 3}
+    assert await turns.pending_counts(user, 10) == {"main": 3}
     oldest = await turns.next(user, "main")
     assert oldest is not None
     assert oldest.turn_id == "a"
@@ -176,13 +176,13 @@ async def _thread(db: mongo.Database, user: str) -> Thread:
 
 async def test_a_title_and_a_fold_are_written_once_whoever_writes_them(db: mongo.Database, user: str) -> None:
     memories, thread = mongo.MongoMemories(db), await _thread(db, user)
-    assert sorted(await asyncio.gather(*(memories.entitle(thread, f"t{n}", now()) for n in range(3)))) == [0, 0, 1]
-    folds = await asyncio.gather(*(memories.fold(thread, Summary((f"p{n}",), 4, now())) for n in range(3)))
+    assert sorted(await asyncio.gather(*(memories.set_title(thread, f"t{n}", now()) for n in range(3)))) == [0, 0, 1]
+    folds = await asyncio.gather(*(memories.set_summary(thread, Summary((f"p{n}",), 4, now())) for n in range(3)))
     assert sorted(folds) == [0, 0, 1]
     stored = await memories.thread(user, "main")
     assert stored is not None
-    assert await memories.fold(stored, Summary(("next",), 8, now())) is True
-    assert await memories.fold(stored, Summary(("late",), 6, now())) is False
+    assert await memories.set_summary(stored, Summary(("next",), 8, now())) is True
+    assert await memories.set_summary(stored, Summary(("late",), 6, now())) is False
     assert (await memories.thread(user, "main")).summary.points == ("next",)  # type: ignore[union-attr]
 
 
@@ -190,33 +190,33 @@ async def test_what_is_written_to_a_conversation_that_was_erased_is_dropped(db: 
     memories, thread = mongo.MongoMemories(db), await _thread(db, user)
     await mongo.MongoPersonalData(db).erase(user)
     assert (await _thread(db, user)).key != thread.key  # another of the same id has begun
-    assert await memories.entitle(thread, "late", now()) is False
-    assert await memories.fold(thread, Summary(("late",), 4, now())) is False
-    await memories.embed(user, "bag", [Embedded("gone", b"1")])
+    assert await memories.set_title(thread, "late", now()) is False
+    assert await memories.set_summary(thread, Summary(("late",), 4, now())) is False
+    await memories.embed(user, "bag", [MessageVector("gone", b"1")])
     assert [line["kind"] async for line in mongo.MongoPersonalData(db).export(user)] == ["conversation"]
 
 
 async def test_what_draws_on_messages_that_are_too_old_is_dropped(db: mongo.Database, user: str) -> None:
     memories, thread = mongo.MongoMemories(db), await _thread(db, user)
-    await memories.entitle(thread, "title", now())
-    await memories.fold(thread, Summary(("point",), 4, now() - timedelta(days=40)))
+    await memories.set_title(thread, "title", now())
+    await memories.set_summary(thread, Summary(("point",), 4, now() - timedelta(days=40)))
     await memories.expire(now() - timedelta(days=50))
     assert (await memories.thread(user, "main")).title == "title"  # type: ignore[union-attr]
     await memories.expire(now() - timedelta(days=30))
     assert await memories.thread(user, "main") == thread
-    assert await memories.fold(thread, Summary(("anew",), 6, now())) is True
+    assert await memories.set_summary(thread, Summary(("anew",), 6, now())) is True
 
 
 async def test_vectors_are_their_messages_and_models(db: mongo.Database, user: str) -> None:
     log, memories = mongo.MongoLog(db), mongo.MongoMemories(db)
     for name in ("a", "b", "c"):
         await log.append(draft(user, name))
-    await memories.embed(user, "bag", [Embedded("a", b"1"), Embedded("b", b"2")])
+    await memories.embed(user, "bag", [MessageVector("a", b"1"), MessageVector("b", b"2")])
     assert [event.message_id for event in await memories.without_vector(user, "bag", 10)] == ["c"]
     assert [event.message_id for event in await memories.without_vector(user, "other", 2)] == ["b", "c"]
-    assert await memories.vectors(user, "bag", 10) == [Embedded("b", b"2", 2), Embedded("a", b"1", 1)]
-    assert await memories.vectors(user, "bag", 1) == [Embedded("b", b"2", 2)]
-    assert await memories.vectors(user, "bag", 10, after=1) == [Embedded("b", b"2", 2)]
+    assert await memories.vectors(user, "bag", 10) == [MessageVector("b", b"2", 2), MessageVector("a", b"1", 1)]
+    assert await memories.vectors(user, "bag", 1) == [MessageVector("b", b"2", 2)]
+    assert await memories.vectors(user, "bag", 10, after=1) == [MessageVector("b", b"2", 2)]
     assert await memories.vectors(user, "other", 10) == []
     assert [event.message_id for event in await memories.messages(user, ["a", "gone"])] == ["a"]
     assert await memories.messages("somebody-else", ["a"]) == []
@@ -230,7 +230,7 @@ class Slow(mongo.MongoMemories):
         self.read, self.go = 0, asyncio.Event()
         self.go.set()
 
-    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[Embedded]:
+    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[MessageVector]:
         await self.go.wait()
         found = await super().vectors(user_id, model, limit, after=after)
         self.read += len(found)
@@ -242,10 +242,10 @@ async def test_vectors_are_read_once_and_then_only_what_came_since(db: mongo.Dat
     cache = CachedVectors(memories, "bag", newest=100)
     for n in range(150):
         await log.append(draft(user, f"m{n}"))
-    await memories.embed(user, "bag", [Embedded(f"m{n}", b"1") for n in range(150) if n != 140])
+    await memories.embed(user, "bag", [MessageVector(f"m{n}", b"1") for n in range(150) if n != 140])
     assert [one.seq for one in await cache.get(user)] == [n for n in range(150, 49, -1) if n != 141]
     await log.append(draft(user, "next"))
-    await memories.embed(user, "bag", [Embedded("next", b"2"), Embedded("m140", b"3")])  # one of them late
+    await memories.embed(user, "bag", [MessageVector("next", b"2"), MessageVector("m140", b"3")])  # one of them late
     memories.read = 0
     assert [one.seq for one in await cache.get(user)] == list(range(151, 51, -1))
     assert memories.read < 100
@@ -260,7 +260,7 @@ async def test_vectors_that_come_too_late_are_there_the_next_time_unless_forgott
     memories = Slow(db)
     cache = CachedVectors(memories, "bag", newest=10)
     await mongo.MongoLog(db).append(draft(user, "a"))
-    await memories.embed(user, "bag", [Embedded("a", b"1")])
+    await memories.embed(user, "bag", [MessageVector("a", b"1")])
     memories.go.clear()
     for forgotten in (True, False):
         with pytest.raises(TimeoutError):

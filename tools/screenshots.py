@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from tests.scripted_model import ScriptedModel  # noqa: E402
 from tests.test_browser import FLAGS, PATIENCE_MS, Server, answered, host_app_of, program, say  # noqa: E402
 from twin_sio.config import DEV_SECRET  # noqa: E402
-from twin_sio.dev_tokens import mint  # noqa: E402
+from twin_sio.dev_tokens import create_token  # noqa: E402
 
 DOCS = ROOT / "docs"
 CURRY = """For **two**, in half an hour:
@@ -86,7 +86,7 @@ class Studio:
         viewport = {"width": width, "height": height}
         context = await self.browser.new_context(viewport=viewport, color_scheme=scheme, locale="en-GB", **options)  # type: ignore[arg-type]
         page = await context.new_page()
-        await page.goto(f"{url}#token={mint('ada', DEV_SECRET)}")
+        await page.goto(f"{url}#token={create_token('ada', DEV_SECRET)}")
         await expect(page.locator("#connection, .state[role=status]")).to_have_attribute("data-state", "online")
         return page
 

@@ -15,8 +15,8 @@ from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.redis_connection import client
-from twin_sio.runtime import core, facts_of, sealer_of, weights_of
-from twin_sio.services.graph_projection import Projector
+from twin_sio.runtime import build_services, facts_of, sealer_of, weights_of
+from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo
 from twin_sio.store.fence import Fence
@@ -31,7 +31,7 @@ async def reseal(settings: Settings) -> int:
     """Seal everything with the first of TWIN_ENCRYPTION_KEYS; how many values were rewritten."""
     database, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
     try:
-        return await mongo.reseal(db, sealer_of(settings), _show)
+        return await mongo.reencrypt(db, sealer_of(settings), _show)
     finally:
         database.close()
 
@@ -65,7 +65,7 @@ async def rebuild(settings: Settings, user: str | None) -> int:
         fence = Fence(db, await load_ids(db, sealer))
         profiles = mongo.MongoProfiles(db, sealer, None, fence)
         outbox, trait_ids = mongo.MongoOutbox(db, now, sealer, fence), TraitIds(fence.ids.subject)
-        projector = Projector(outbox, facts, profiles, now, weights_of(settings), trait_ids)
+        projector = GraphProjectionService(outbox, facts, profiles, now, weights_of(settings), trait_ids)
         users = [user] if user is not None else await profiles.users()
         held = 0
         for done, one in enumerate(users, 1):
@@ -76,9 +76,9 @@ async def rebuild(settings: Settings, user: str | None) -> int:
 
 async def statistics(settings: Settings) -> Json:
     """Count everybody whose profile has changed since they were counted; what became of all that was learnt."""
-    async with core(settings, listen=False) as parts:
+    async with build_services(settings, listen=False) as parts:
         await parts.statistician.count_due(_EVERYBODY)
-        return await parts.statistician.everybody()
+        return await parts.statistician.totals()
 
 
 def _show(name: str, done: int, of: int) -> None:

@@ -15,7 +15,7 @@ from jose.exceptions import ExpiredSignatureError, JOSEError, JWSError
 
 from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Identity
-from twin_sio.errors import Refused
+from twin_sio.errors import HandshakeRefused
 from twin_sio.store.ports import Revocations
 
 _UNREADABLE = (JOSEError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError)
@@ -27,16 +27,16 @@ _REFETCH_FLOOR_S = 10.0
 _REFETCH_AFTER_S = 600.0
 
 
-def auth_missing() -> Refused:
-    return Refused("auth_missing", "A token is needed: send it as auth.token.")
+def auth_missing() -> HandshakeRefused:
+    return HandshakeRefused("auth_missing", "A token is needed: send it as auth.token.")
 
 
-def auth_invalid() -> Refused:
-    return Refused("auth_invalid", "The token is not accepted.")
+def auth_invalid() -> HandshakeRefused:
+    return HandshakeRefused("auth_invalid", "The token is not accepted.")
 
 
-def auth_expired() -> Refused:
-    return Refused("auth_expired", "The token has expired: connect with a fresh one.", retryable=True)
+def auth_expired() -> HandshakeRefused:
+    return HandshakeRefused("auth_expired", "The token has expired: connect with a fresh one.", retryable=True)
 
 
 class Keys:
@@ -57,7 +57,7 @@ class SharedSecrets(Keys):
         return self._secrets
 
 
-class KeySet(Keys):
+class JwksKeys(Keys):
     """A JWKS by URL: cached, fetched again for an unknown `kid` with a floor between fetches; when it cannot be
     reached the last good keys go on counting."""
 
@@ -77,7 +77,7 @@ class KeySet(Keys):
             return self._keys[kid]
         except KeyError:
             if not self._keys:
-                raise Refused("unavailable", "Tokens cannot be checked right now.", retryable=True) from None
+                raise HandshakeRefused("unavailable", "Tokens cannot be checked right now.", retryable=True) from None
             raise auth_invalid() from None
 
     async def _fetch(self) -> None:
@@ -119,7 +119,7 @@ class Authenticator:
         self._leeway_s = leeway_s
         self._default_scopes = frozenset(default_scopes)
 
-    async def identify(self, token: str | None) -> Identity:
+    async def authenticate(self, token: str | None) -> Identity:
         """Who the token says somebody is; raises `Refused`: auth_missing, auth_invalid, auth_expired, unavailable."""
         if not token:
             raise auth_missing()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from twin_sio.transport.client_address import Peers
+from twin_sio.transport.client_address import TrustedProxies
 
 DEV_SECRET = "development-only-secret-never-in-production"  # noqa: S105 - known to all, refused in production
 
@@ -344,7 +344,7 @@ class Settings(BaseSettings):
         if not algorithms & shared and not self.jwt_jwks_url:
             raise ConfigError("TWIN_JWT_JWKS_URL is needed for RS256 / ES256 tokens.")
         try:
-            Peers(self.trusted_proxies)
+            TrustedProxies(self.trusted_proxies)
         except ValueError:
             raise ConfigError("TWIN_TRUSTED_PROXIES holds what is no address and no network.") from None
         for name, value in (

@@ -10,7 +10,7 @@ from jose import jwt
 from twin_sio.clock import Clock, now
 
 
-def mint(sub: str, secret: str, *, ttl_s: int = 3600, scope: str = "", clock: Clock = now) -> str:
+def create_token(sub: str, secret: str, *, ttl_s: int = 3600, scope: str = "", clock: Clock = now) -> str:
     """An HS256 token for `sub` that ends in `ttl_s` seconds; without a `scope` the server's default applies."""
     issued = clock()
     claims: dict[str, object] = {"sub": sub, "iat": issued, "exp": issued + timedelta(seconds=ttl_s)}
@@ -19,10 +19,10 @@ def mint(sub: str, secret: str, *, ttl_s: int = 3600, scope: str = "", clock: Cl
     return str(jwt.encode(claims, secret, algorithm="HS256"))
 
 
-def minting(sub: str, secret: str) -> Callable[[], Awaitable[str]]:
+def token_provider(sub: str, secret: str) -> Callable[[], Awaitable[str]]:
     """A token provider: a fresh token for every connection, so that a long chat outlives each of them."""
 
     async def provide() -> str:
-        return mint(sub, secret)
+        return create_token(sub, secret)
 
     return provide

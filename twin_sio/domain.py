@@ -66,7 +66,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class NewEvent:
     """A durable event that has no `seq` yet."""
 
     user_id: str
@@ -81,7 +81,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class AppendResult:
     """What the log answered: the event as stored, and whether this call stored it."""
 
     event: Event

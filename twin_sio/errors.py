@@ -107,7 +107,7 @@ class AuthExpired(ServiceError):
     text = "The token has expired: connect with a fresh one."
 
 
-class Refused(ServiceError):
+class HandshakeRefused(ServiceError):
     """A handshake that is refused: sent as Socket.IO's `connect_error` data."""
 
     def __init__(self, code: str, message: str, *, retryable: bool = False, retry_after_ms: int | None = None) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from redis.asyncio import Redis
 
-from twin_sio.redis_connection import FAILURES, TAG
+from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 
 _TWICE = 2
 _KEPT_S = 86_400  # for as long as the sweep looks for what was not done
@@ -26,7 +26,7 @@ class JobFailures:
 
     async def end(self, job_id: str) -> None:
         """It came to an end, good or bad."""
-        with suppress(*FAILURES):
+        with suppress(*REDIS_ERRORS):
             await self._redis.delete(_key(job_id, "begun"))
 
     async def again(self, job_id: str, code: str) -> bool:
@@ -39,9 +39,9 @@ class JobFailures:
             pipe.incr(key)
             pipe.expire(key, _KEPT_S)
             return int((await pipe.execute())[0])
-        except FAILURES:
+        except REDIS_ERRORS:
             return 1
 
 
 def _key(job_id: str, what: str) -> str:
-    return f"{TAG}:failures:{what}:{job_id}"
+    return f"{HASH_TAG}:failures:{what}:{job_id}"

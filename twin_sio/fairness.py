@@ -10,7 +10,7 @@ from typing import Any
 from arq import Worker
 
 from twin_sio.jobs import user_of
-from twin_sio.redis_connection import FAILURES, TAG
+from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 
 _LATER_MS = 100  # for each job of the user's that is before it
 _LATER_MOST_MS = 10_000
@@ -72,9 +72,9 @@ class FairWorker(Worker):
                 await asyncio.shield(self._release(user))
 
     async def _release(self, user: str) -> None:
-        with suppress(*FAILURES):  # then it ends by itself
+        with suppress(*REDIS_ERRORS):  # then it ends by itself
             await self.pool.delete(_key(user))
 
 
 def _key(user: str) -> Any:
-    return f"{TAG}:busy:{user}"
+    return f"{HASH_TAG}:busy:{user}"

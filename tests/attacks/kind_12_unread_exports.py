@@ -15,8 +15,8 @@ from tests.attacks.site import Site
 from tests.faults.cluster import DATABASE
 from tests.processes import SECRET
 from twin_sio.clock import new_id, now
-from twin_sio.dev_tokens import mint
-from twin_sio.domain import Draft
+from twin_sio.dev_tokens import create_token
+from twin_sio.domain import NewEvent
 from twin_sio.http.exports import WRITE_S
 from twin_sio.store import mongo
 
@@ -64,13 +64,13 @@ async def _filled(site: Site, users: list[str], count: int) -> None:
     try:
         for user in users:
             for _ in range(count):
-                await log.append(Draft(user, "user_message", new_id(), "main", now(), {"text": _TEXT}))
+                await log.append(NewEvent(user, "user_message", new_id(), "main", now(), {"text": _TEXT}))
     finally:
         client.close()
 
 
 def _headers(user: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {mint(user, SECRET, scope='twin:data', ttl_s=600)}"}
+    return {"Authorization": f"Bearer {create_token(user, SECRET, scope='twin:data', ttl_s=600)}"}
 
 
 async def _asked(site: Site, user: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -12,7 +12,7 @@ from tests.attacks.site import Site
 from tests.faults.cluster import DATABASE
 from tests.raw import RawSocket
 from twin_sio.clock import new_id, now
-from twin_sio.domain import Draft
+from twin_sio.domain import NewEvent
 from twin_sio.store import mongo
 
 BEFORE = "400 conversations, or a page of 100 long messages, cut every reader for good"
@@ -86,6 +86,6 @@ async def _stored(site: Site, user: str, conversations: int, messages: int) -> N
     names = [*(f"c{number}" for number in range(conversations)), *(["main"] * messages)]
     try:
         for name in names:
-            await log.append(Draft(user, "user_message", new_id(), name, now(), {"text": _TEXT}))
+            await log.append(NewEvent(user, "user_message", new_id(), name, now(), {"text": _TEXT}))
     finally:
         client.close()

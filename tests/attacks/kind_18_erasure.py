@@ -23,7 +23,7 @@ from tests.conftest import eventually
 from tests.faults.cluster import DATABASE
 from tests.processes import SECRET
 from tests.raw import RawSocket
-from twin_sio.dev_tokens import mint
+from twin_sio.dev_tokens import create_token
 from twin_sio.jobs import QUEUE
 
 BEFORE = "words in Redis for 10 minutes; 8 of 12 a key without an end, 7 of 12 events, all of a clock 3 s ahead"
@@ -92,7 +92,7 @@ def _message(message_id: str, text: str) -> dict[str, Any]:
 
 
 async def _erase(site: Site, url: str, user: str) -> int:
-    token = mint(user, SECRET, scope="twin:chat twin:profile twin:data")
+    token = create_token(user, SECRET, scope="twin:chat twin:profile twin:data")
     async with site.http.delete(f"{url}/v1/data", headers={"Authorization": f"Bearer {token}"}) as response:
         return response.status
 

@@ -15,10 +15,10 @@ from tests.test_store import evidence
 from twin_sio.agent.scoring import trait_id
 from twin_sio.clock import now
 from twin_sio.domain import Profile, Trait
-from twin_sio.services.migration import Migrator
+from twin_sio.services.migration import MigrationService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo
-from twin_sio.store.encryption import Sealer
+from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.fence import Fence
 from twin_sio.store.keys import load_ids
 from twin_sio.store.migrations import MongoMigrations
@@ -32,14 +32,14 @@ async def attack(site: Site, until: float) -> str:
 
 
 async def check(site: Site) -> list[str]:
-    sealer = Sealer([Fernet.generate_key().decode()])
+    sealer = FieldCipher([Fernet.generate_key().decode()])
     client, db = mongo.connect(site.cluster.mongod.url, f"sealed_{site.mark}", 5000)
     try:
         user = site.user()
         await _stored(mongo.MongoProfiles(db, sealer), TraitIds(), f"{user}-old")  # as the version before named it
         fence = Fence(db, await load_ids(db, sealer))
         profiles, ids = mongo.MongoProfiles(db, sealer, None, fence), TraitIds(fence.ids.subject)
-        migrator = Migrator(MongoMigrations(db, sealer, fence), profiles, ids)
+        migrator = MigrationService(MongoMigrations(db, sealer, fence), profiles, ids)
         while await migrator.step():
             pass
         await _stored(profiles, ids, user)

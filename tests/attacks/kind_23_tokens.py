@@ -21,7 +21,7 @@ from tests.attacks.site import Site
 from tests.processes import SECRET
 from tests.raw import RawSocket
 from twin_sio.config import Settings
-from twin_sio.dev_tokens import mint
+from twin_sio.dev_tokens import create_token
 
 BEFORE = "a ticket outlived its revocation by 30 s; revoked tokens good again; exp 1e999 and nested claims: 500"
 _ODD = (
@@ -55,7 +55,7 @@ async def check(site: Site) -> list[str]:
 
 async def _revoked(site: Site) -> list[str]:
     user = site.user()
-    token = mint(user, SECRET, ttl_s=600)
+    token = create_token(user, SECRET, ttl_s=600)
     headers = {"Authorization": f"Bearer {token}"}
     async with site.http.post(f"{site.url}/v1/ticket", headers=headers) as response:
         ticket = (await response.json())["ticket"]

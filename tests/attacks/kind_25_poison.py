@@ -13,7 +13,7 @@ from tests.attacks.profiles import database
 from tests.attacks.site import Site
 from tests.conftest import eventually
 from twin_sio.clock import new_id, now
-from twin_sio.domain import Draft, Turn
+from twin_sio.domain import NewEvent, Turn
 from twin_sio.store import mongo
 
 BEFORE = "what blocked one instance followed to the next, and again"
@@ -26,7 +26,7 @@ async def attack(site: Site, until: float) -> str:
     async with database(site) as db:
         messages, turns = mongo.MongoLog(db), mongo.MongoTurns(db, now)
         for user in users:
-            await messages.append(Draft(user, "user_message", "poison", "main", now(), {"text": "poison"}, "s"))
+            await messages.append(NewEvent(user, "user_message", "poison", "main", now(), {"text": "poison"}, "s"))
             turn = Turn(user, "poison", "poison", "main", "s", 1.0, "queued", None, 0, False, "", now())
             begun = await turns.ensure(turn)
             await turns.acquire(user, "main", "an instance that is gone", 0.1)

@@ -31,7 +31,7 @@ from tests.test_service_seeing import Collector, collecting
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import ConfigError, Settings
-from twin_sio.dev_tokens import mint
+from twin_sio.dev_tokens import create_token
 from twin_sio.runtime import service as service_of
 from twin_sio.runtime.dev_engines import Mongod, RedisServer, free_port
 from twin_sio.store import mongo
@@ -62,7 +62,7 @@ class Service:
         return [*self.servers, self.worker]
 
     def token(self, user: str, **more: Any) -> str:
-        token = mint(user, SIGNING, **more)
+        token = create_token(user, SIGNING, **more)
         self.secrets.append(token.rpartition(".")[2])  # its signature: without it the rest is worth nothing
         return token
 
@@ -134,7 +134,7 @@ def tokens(service: Service, user: str) -> dict[str, str]:
     return {
         "good": good,
         "expired": service.token(f"{user}-{WORD}", ttl_s=-3600),
-        "of another secret": mint(f"{user}-{WORD}", f"{SIGNING} but another"),
+        "of another secret": create_token(f"{user}-{WORD}", f"{SIGNING} but another"),
         "broken": f"{head}.{claims}.{signature}{WORD}",
         "without parts": WORD,
         "too long": WORD * 2000,

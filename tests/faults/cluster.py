@@ -17,7 +17,7 @@ from tests.conftest import eventually
 from tests.faults.figures import Figures, Scale
 from tests.faults.record import Json, Record, Sum, judged
 from tests.faults.stock import StockClients
-from tests.faults.wire import Wire
+from tests.faults.wire import TcpProxy
 from tests.processes import Process, environment, started, token_of
 from twin_sio.client import Backoff, Message, TwinClient
 from twin_sio.clock import new_id
@@ -75,7 +75,7 @@ class Cluster:
         self.model: Process
         self.servers: list[Process] = []
         self.worker: Process
-        self.balancer: Wire
+        self.balancer: TcpProxy
         """A load balancer before all servers, for clients that know one address."""
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class Cluster:
         self.servers = list(await asyncio.gather(*(self.process("server") for _ in range(servers))))
         self.worker = self.one_more_worker()
         self.balancer = await self._stack.enter_async_context(
-            Wire(lambda: [one.port for one in self.servers if one.alive])
+            TcpProxy(lambda: [one.port for one in self.servers if one.alive])
         )
 
     async def process(self, module: str, *args: str, **variables: Any) -> Process:

@@ -21,12 +21,12 @@ from tests.faults.figures import Figures, Scale, percentile
 from tests.faults.record import Json
 from tests.faults.stock import StockClients
 from tests.faults.swarm import Swarm
-from tests.faults.wire import Wire
+from tests.faults.wire import TcpProxy
 from tests.processes import Process, token_of
 from tests.raw import RawSocket
 from twin_sio.clock import new_id, now
 from twin_sio.delivery import Delivery
-from twin_sio.domain import Draft
+from twin_sio.domain import NewEvent
 from twin_sio.store import mongo
 
 MIB = 1024 * 1024
@@ -43,7 +43,9 @@ class Writer:
     async def write(self, user: str, text: str) -> int:
         """One event; its seq."""
         payload = _answer(text, new_id(), usage={"sent": time.monotonic()})
-        stored = await self._messages.append(Draft(user, "twin_message", new_id(), "main", now(), payload, None, None))
+        stored = await self._messages.append(
+            NewEvent(user, "twin_message", new_id(), "main", now(), payload, None, None)
+        )
         self._delivery.publish(stored.event)
         return stored.event.seq
 
@@ -176,7 +178,7 @@ async def f5(cluster: Cluster, scale: Scale) -> Figures:
             swarm.add(user, 0)
         await swarm.until(lambda one: one.is_up, timeout=60)
         behind = [server]  # a load balancer, which asks who is ready
-        balancer = await stack.enter_async_context(Wire(lambda: [one.port for one in behind]))
+        balancer = await stack.enter_async_context(TcpProxy(lambda: [one.port for one in behind]))
         scripts = await stack.enter_async_context(StockClients(balancer.url))
         javascript = [await scripts.open(cluster.user("js")) for _ in range(stock)]
         for device in devices:

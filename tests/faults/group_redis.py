@@ -17,7 +17,7 @@ from tests.faults.cluster import Cluster, Device, Fault, chooser
 from tests.faults.figures import Figures, Scale
 from tests.faults.record import Record, Sum
 from tests.faults.stock import StockClient
-from tests.faults.wire import Connection, Wire
+from tests.faults.wire import Connection, TcpProxy
 
 PACE_S = 0.1
 PROBE_S = 1.0  # how often a server probes Redis
@@ -110,7 +110,7 @@ async def f10(cluster: Cluster, scale: Scale) -> Figures:
     figures.note(f"listeners killed {cuts} times, {told.count} events, {audience.size}")
     figures.time("not ready within", max(off), at_most_s=2 * PROBE_S)
     async with AsyncExitStack() as stack:
-        wire = await stack.enter_async_context(Wire(lambda: [cluster.redis.port]))
+        wire = await stack.enter_async_context(TcpProxy(lambda: [cluster.redis.port]))
         mute = await stack.enter_async_context(cluster.one_more(TWIN_REDIS_URL=f"redis://127.0.0.1:{wire.port}/0"))
         audience = await stack.enter_async_context(_audience(cluster, scale, "f10b"))
         off = []

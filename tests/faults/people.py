@@ -48,7 +48,7 @@ class Tally:
     """What no client may meet: one that does not come back, a message refused for good."""
 
 
-class Seat:
+class SimulatedDevice:
     """One device over all its visits: whatever connection it has, its record goes on where it was."""
 
     def __init__(self, cluster: Cluster, user: str, home: int) -> None:
@@ -73,7 +73,7 @@ class Seat:
             await device.close()
 
 
-class Person:
+class SimulatedUser:
     """One user; `asked` are the ids of what was sent."""
 
     def __init__(self, cluster: Cluster, choose: random.Random, tally: Tally, *, devices: int, pause_s: float) -> None:
@@ -81,9 +81,11 @@ class Person:
         self._tally = tally
         self._pause_s = pause_s
         self.user = cluster.user("soak")
-        self.seats = [Seat(cluster, self.user, choose.randrange(len(cluster.servers))) for _ in range(devices)]
+        self.seats = [
+            SimulatedDevice(cluster, self.user, choose.randrange(len(cluster.servers))) for _ in range(devices)
+        ]
         self.asked: list[str] = []
-        self._acts: list[tuple[float, Callable[[Seat, Device], Awaitable[None]]]] = [
+        self._acts: list[tuple[float, Callable[[SimulatedDevice, Device], Awaitable[None]]]] = [
             (0.62, self._ask),
             (0.08, self._context),
             (0.08, self._history),
@@ -113,7 +115,7 @@ class Person:
             except ClientError as failure:
                 self._tally.codes[type(failure).__name__] += 1
 
-    async def _return(self, seat: Seat) -> None:
+    async def _return(self, seat: SimulatedDevice) -> None:
         try:
             await seat.come()
         except HandshakeRefused as refusal:
@@ -130,7 +132,7 @@ class Person:
 
     # -- what they do ------------------------------------------------------------------------------------------------
 
-    async def _ask(self, _: Seat, device: Device) -> None:
+    async def _ask(self, _: SimulatedDevice, device: Device) -> None:
         """Type, ask until it is stored, see the answer; sometimes stop it, rate it, ask for another one."""
         choose = self._choose
         await device.typing(True)
@@ -177,17 +179,17 @@ class Person:
         taste = f"All in all I prefer {self._choose.choice(TASTES)}. " if self._choose.random() < 0.05 else ""
         return f"{taste}{self.user} says {len(self.asked)}: {said}"
 
-    async def _context(self, _: Seat, device: Device) -> None:
+    async def _context(self, _: SimulatedDevice, device: Device) -> None:
         await device.update_context({"screen": self._choose.choice(WORDS), "battery": self._choose.randint(1, 100)})
 
-    async def _history(self, _: Seat, device: Device) -> None:
+    async def _history(self, _: SimulatedDevice, device: Device) -> None:
         await device.history(limit=self._choose.choice((10, 50, 200)))
 
-    async def _look(self, _: Seat, device: Device) -> None:
+    async def _look(self, _: SimulatedDevice, device: Device) -> None:
         await device.conversations()
         await device.profile()
 
-    async def _wander(self, seat: Seat, device: Device) -> None:
+    async def _wander(self, seat: SimulatedDevice, device: Device) -> None:
         """The network is lost for a moment, or the device leaves and comes back later as another session."""
         if self._choose.random() < 0.3:
             await device.drop()
@@ -203,7 +205,7 @@ async def _passed(over: asyncio.Event, seconds: float) -> bool:
     return over.is_set()
 
 
-def amiss(person: Person, log: list[Json], turns: list[Json]) -> Counter[str]:
+def amiss(person: SimulatedUser, log: list[Json], turns: list[Json]) -> Counter[str]:
     """What is wrong with what this user was promised: every acknowledged message is in the log once, and answered as
     often as an answer to it was asked for, each answer with a status."""
     wrong: Counter[str] = Counter()

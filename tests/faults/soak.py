@@ -34,10 +34,10 @@ from tests.faults import steady
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.figures import Figures
 from tests.faults.group_clients import EVENT_BYTES, deaf, writer
-from tests.faults.people import Person, Tally, amiss
+from tests.faults.people import SimulatedUser, Tally, amiss
 from tests.faults.record import Sum
-from tests.faults.steady import Life, Sample, Trend
-from tests.faults.swarm import Light, Swarm
+from tests.faults.steady import ProcessSamples, Sample, Trend
+from tests.faults.swarm import LightClient, Swarm
 from tests.processes import Process
 
 PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
@@ -239,7 +239,7 @@ class Watch:
         self._began = time.monotonic()
         self._cpu_began = 0.0
         self._counted: dict[tuple[int, str], float] = {}
-        self.lives: list[Life] = []
+        self.lives: list[ProcessSamples] = []
         self.cpu_share = 0.0
         """Of all cores, by all processes of the run together, this one too."""
 
@@ -269,7 +269,7 @@ class Watch:
                 self._counted[pid, key] = value
         life = next((one for one in self.lives if one.pid == pid), None)
         if life is None:
-            self.lives.append(life := Life(name, pid))
+            self.lives.append(life := ProcessSamples(name, pid))
         names = ("tasks", "connections", "cached_vectors", "sockets", "held_bytes")
         told = {one: gauges.get(f"twin_{one}") for one in names}
         life.samples.append(Sample(at, memory, fds, **told, lag_s=gauges.get("twin_loop_lag_seconds")))
@@ -293,7 +293,7 @@ class Watch:
                 total[key.partition("{")[2].rstrip("}")] += int(value)
         return total
 
-    def life(self, name: str) -> Life:
+    def life(self, name: str) -> ProcessSamples:
         """The life that runs now, or ran last."""
         return [one for one in self.lives if one.name == name][-1]
 
@@ -307,7 +307,7 @@ class Outcome:
 
     plan: Plan
     figures: Figures
-    lives: list[Life] = field(default_factory=list)
+    lives: list[ProcessSamples] = field(default_factory=list)
     marks: list[tuple[float, str, str]] = field(default_factory=list)
     """When (seconds), which kind of fault, and what was done."""
     length_s: float = 0.0
@@ -315,7 +315,7 @@ class Outcome:
     is_whole: bool = False
 
     @property
-    def trends(self) -> list[tuple[Life, dict[str, Trend | None]]]:
+    def trends(self) -> list[tuple[ProcessSamples, dict[str, Trend | None]]]:
         """Of every server's and worker's life."""
         return [
             (life, {"memory": steady.memory(life), "tasks": steady.tasks(life), "files": steady.fds(life)})
@@ -383,15 +383,15 @@ class Soak:
             self._note(people, swarm)
         return self.outcome
 
-    def _person(self) -> Person:
+    def _person(self) -> SimulatedUser:
         choose = random.Random(self._choose.random())
         devices = choose.choice((1, 2, 2, 3))
-        return Person(self._cluster, choose, self.tally, devices=devices, pause_s=self._plan.pause_s)
+        return SimulatedUser(self._cluster, choose, self.tally, devices=devices, pause_s=self._plan.pause_s)
 
     def _living(self) -> list[str]:
         return [one.url for one in self._cluster.servers if one.alive and one.port] or [self._cluster.servers[0].url]
 
-    async def _under_load(self, people: Sequence[Person], swarm: Swarm) -> None:
+    async def _under_load(self, people: Sequence[SimulatedUser], swarm: Swarm) -> None:
         """Everything at once, until the time is up; what was broken is mended then."""
         tasks = [asyncio.create_task(self._lives(person, index)) for index, person in enumerate(people)]
         tasks += [asyncio.create_task(self._visits(people, swarm)), asyncio.create_task(self._looks())]
@@ -414,13 +414,13 @@ class Soak:
             for error in [one for one in ended if isinstance(one, Exception)]:
                 self.outcome.figures.broken.append(f"the soak itself: {type(error).__name__}: {error}")
 
-    async def _lives(self, person: Person, index: int) -> None:
+    async def _lives(self, person: SimulatedUser, index: int) -> None:
         await asyncio.sleep(0.05 * index)  # not all of them in one moment
         await person.live(self._over)
 
-    async def _visits(self, people: Sequence[Person], swarm: Swarm) -> None:
+    async def _visits(self, people: Sequence[SimulatedUser], swarm: Swarm) -> None:
         """Light sockets come for some seconds and leave."""
-        leaving: list[tuple[float, Light]] = []
+        leaving: list[tuple[float, LightClient]] = []
         while not self._over.is_set():
             await asyncio.sleep(self._choose.expovariate(1 / self._plan.lights_s))
             light = swarm.add(self._choose.choice(people).user, self._choose.randrange(3))
@@ -456,7 +456,7 @@ class Soak:
 
     # -- judging -----------------------------------------------------------------------------------------------------
 
-    async def _settle(self, people: Sequence[Person], swarm: Swarm) -> None:
+    async def _settle(self, people: Sequence[SimulatedUser], swarm: Swarm) -> None:
         """Everybody is there, no answer is owed, and everybody has come to the end of the log."""
         figures = self.outcome.figures
         ready = await asyncio.gather(self._cluster.until_ready(), return_exceptions=True)
@@ -477,7 +477,9 @@ class Soak:
             end = log[-1]["seq"] if log else 0
             lights = [one for one in swarm.clients if one.user == person.user]
 
-            def is_there(person: Person = person, end: int = end, lights: Sequence[Light] = lights) -> bool:
+            def is_there(
+                person: SimulatedUser = person, end: int = end, lights: Sequence[LightClient] = lights
+            ) -> bool:
                 return all((one.last or 0) >= end for one in (*person.records, *lights) if one.last is not None)
 
             with suppress(TimeoutError):
@@ -490,7 +492,7 @@ class Soak:
         figures.count("devices that did not come to the end of the log", behind)
         figures.time("all devices converged after", time.monotonic() - began)
 
-    async def _judge(self, people: Sequence[Person]) -> None:
+    async def _judge(self, people: Sequence[SimulatedUser]) -> None:
         """What was promised to every user, against the log."""
         figures, total, wrong = self.outcome.figures, Sum(), Counter[str]()
         statuses: Counter[str] = Counter()
@@ -544,7 +546,7 @@ class Soak:
                 if found is not None and not found.is_flat:
                     self.outcome.figures.broken.append(f"{life.name}: {what} grows, {_shown(found, '')}")
 
-    def _note(self, people: Sequence[Person], swarm: Swarm) -> None:
+    def _note(self, people: Sequence[SimulatedUser], swarm: Swarm) -> None:
         figures, tally, watch = self.outcome.figures, self.tally, self._watch
         figures.count("gave up", len(tally.gave_up))
         for what, count in Counter(tally.gave_up).most_common(5):

@@ -38,7 +38,7 @@ class Sample:
 
 
 @dataclass
-class Life:
+class ProcessSamples:
     """One process from its start to its end; a restarted one begins another life."""
 
     name: str
@@ -102,14 +102,14 @@ def trend(points: Points, at_least: float, share: float) -> Trend | None:
     return Trend(first, last, slope(judged) * 3600, length_s, max(at_least, share * first))
 
 
-def memory(life: Life) -> Trend | None:
+def memory(life: ProcessSamples) -> Trend | None:
     """MiB, without the vectors of messages, of which a server may keep 100,000."""
     return trend(
         life.points(lambda one: one.memory_mib - (one.cached_vectors or 0.0) * VECTOR_MIB), MEMORY_MIB, MEMORY_SHARE
     )
 
 
-def tasks(life: Life) -> Trend | None:
+def tasks(life: ProcessSamples) -> Trend | None:
     """Tasks of the event loop, as there would be with the life's usual number of connections: clients move to whoever
     lives, and every connection has tasks of its own."""
     seen = [one for one in life.samples if one.tasks is not None]
@@ -119,7 +119,7 @@ def tasks(life: Life) -> Trend | None:
     return trend(points, COUNT, COUNT_SHARE)
 
 
-def fds(life: Life) -> Trend | None:
+def fds(life: ProcessSamples) -> Trend | None:
     """Open files, sockets among them, adjusted as the tasks are: a connection is one."""
     usual = statistics.median(one.connections or 0.0 for one in life.samples) if life.samples else 0.0
     seen = [one for one in life.samples if one.tasks is not None]
@@ -147,7 +147,7 @@ PANELS: tuple[tuple[str, Callable[[Sample], float | None]], ...] = (
 )
 
 
-def picture(lives: Sequence[Life], marks: Sequence[tuple[float, str]]) -> str:
+def picture(lives: Sequence[ProcessSamples], marks: Sequence[tuple[float, str]]) -> str:
     """Every figure of `PANELS` over the minutes of the run, a line for each life and a mark for each fault, as SVG."""
     end = max((one.samples[-1].at for one in lives if one.samples), default=1.0) or 1.0
     names = sorted({life.name for life in lives}, key=lambda name: (name[0].isupper(), name))  # ours, then the engines

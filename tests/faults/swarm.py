@@ -18,7 +18,7 @@ AT_ONCE = 64
 CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)
 
 
-class Light:
+class LightClient:
     """One client. It goes to the next of the servers whenever it connects, and comes back by itself."""
 
     def __init__(self, swarm: Swarm, user: str, server: int) -> None:
@@ -114,11 +114,11 @@ class Swarm:
 
     def __init__(self, servers: Callable[[], Sequence[str]]) -> None:
         self.servers = servers
-        self.clients: list[Light] = []
+        self.clients: list[LightClient] = []
         self.left = 0
         self.changed = asyncio.Event()
         self.gate = asyncio.Semaphore(AT_ONCE)
-        self._tasks: dict[Light, asyncio.Task[None]] = {}
+        self._tasks: dict[LightClient, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
         self.http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
@@ -132,13 +132,13 @@ class Swarm:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self.http.close()
 
-    def add(self, user: str, server: int) -> Light:
-        client = Light(self, user, server)
+    def add(self, user: str, server: int) -> LightClient:
+        client = LightClient(self, user, server)
         self.clients.append(client)
         self._tasks[client] = asyncio.create_task(client.run())
         return client
 
-    async def leave(self, client: Light) -> None:
+    async def leave(self, client: LightClient) -> None:
         """Close its connection for good."""
         self.clients.remove(client)
         self.left += 1
@@ -146,7 +146,7 @@ class Swarm:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    async def until(self, holds: Callable[[Light], object], timeout: float) -> None:
+    async def until(self, holds: Callable[[LightClient], object], timeout: float) -> None:
         """Wait until it holds for every client."""
         async with asyncio.timeout(timeout):
             while not all(holds(one) for one in self.clients):

@@ -13,7 +13,7 @@ import pytest
 from tests.faults import steady
 from tests.faults.cluster import Cluster
 from tests.faults.soak import Plan, Soak
-from tests.faults.steady import Life, Sample
+from tests.faults.steady import ProcessSamples, Sample
 
 HALF_HOUR = 30 * 60
 
@@ -43,9 +43,9 @@ def a_life(
     length_s: float = HALF_HOUR,
     tasks: Callable[[float], float] = lambda _: 100.0,
     connections: Callable[[float], float] = lambda _: 70.0,
-) -> Life:
+) -> ProcessSamples:
     """A server's life with a sample each 5 s, whose figures are these functions of the time."""
-    life = Life("server 1", 1)
+    life = ProcessSamples("server 1", 1)
     for at in range(0, int(length_s), 5):
         life.samples.append(Sample(at, memory(at), 100, tasks(at), connections(at)))
     return life

@@ -25,7 +25,7 @@ class Connection:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
-class Wire:
+class TcpProxy:
     """Listens on a port of its own; each connection goes to the next of `targets()` that takes it."""
 
     def __init__(self, targets: Targets) -> None:

@@ -15,7 +15,7 @@ from twin_sio.domain import Evidence, Exchange, Fact, Json
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ChatMessage:
     """One line of the conversation as the model will read it; `seq` is its place in the log."""
 
     role: Literal["user", "assistant"]
@@ -24,25 +24,25 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class RelatedMessage:
     """A line of any of the user's conversations that has to do with what they say now."""
 
-    said: Said
+    said: ChatMessage
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class RecalledMemory:
     """What lies beyond the lines of a conversation: its summary so far, related lines, the most related first, and
     facts about the user that held once and hold no more, the last to end first."""
 
     summary: tuple[str, ...] = ()
-    related: tuple[Remembered, ...] = ()
+    related: tuple[RelatedMessage, ...] = ()
     former: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ProfileContext:
     """What a prompt says of the user: its sections, and the ids of the traits in them.
 
     `is_rejected` tells whether a text holds a value that the user has rejected.
@@ -54,7 +54,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AgentRequest:
     """The user's message that is to be answered."""
 
     user_id: str
@@ -93,12 +93,12 @@ Step = Stage | Delta | Done
 class Memory(Protocol):
     """What the twin may recall; implemented over the store."""
 
-    async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
+    async def history(self, ask: AgentRequest, limit: int) -> Sequence[ChatMessage]:
         """At most `limit` lines said before `ask` in its conversation, oldest first; of several answers to one
         message the newest only. Raises `StorageUnavailable`."""
         ...
 
-    async def known(self, user_id: str) -> Known:
+    async def known(self, user_id: str) -> ProfileContext:
         """What the prompt says of the user, from the profile as it stands now. Raises `StorageUnavailable`."""
         ...
 
@@ -106,7 +106,7 @@ class Memory(Protocol):
         """The newest host context that has not expired, of any of the user's sessions."""
         ...
 
-    async def past(self, ask: Ask) -> Past:
+    async def past(self, ask: AgentRequest) -> RecalledMemory:
         """What can be recalled in time; what is late, or fails, is left out. Never raises."""
         ...
 
@@ -114,7 +114,7 @@ class Memory(Protocol):
 class Agent(Protocol):
     """Answers a message as the user's twin."""
 
-    def answer(self, ask: Ask) -> AsyncGenerator[Step, None]:
+    def answer(self, ask: AgentRequest) -> AsyncGenerator[Step, None]:
         """Stages, then deltas, then exactly one `Done`.
 
         The first delta comes at once, later ones gathered over the chunk interval. Raises `ModelUnavailable` or
@@ -142,23 +142,23 @@ class Extractor(Protocol):
         """
         ...
 
-    async def plain(self, exchange: Exchange) -> Sequence[Evidence]:
+    async def extract_by_rules(self, exchange: Exchange) -> Sequence[Evidence]:
         """What can be read without a model: little, and sure."""
         ...
 
-    def unsaid(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
+    def without_duplicates(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
         """What of `found` is not already in `earlier`, another reading of the same message: `plain`'s, mostly."""
         ...
 
 
-class Scribe(Protocol):
+class Summarizer(Protocol):
     """Writes down what a conversation was about. Raises `ModelUnavailable` / `ModelTimeout`."""
 
-    async def title(self, said: Sequence[Said]) -> str | None:
+    async def title(self, said: Sequence[ChatMessage]) -> str | None:
         """A short title in the conversation's language, one line; None where the model gave none that is fit."""
         ...
 
-    async def summary(self, points: Sequence[str], said: Sequence[Said], budget_tokens: int) -> Sequence[str]:
+    async def summary(self, points: Sequence[str], said: Sequence[ChatMessage], budget_tokens: int) -> Sequence[str]:
         """`points` brought up to date with what was said since, within the budget; empty where the model gave none."""
         ...
 

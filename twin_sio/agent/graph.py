@@ -15,7 +15,7 @@ import langsmith
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import StreamWriter
 
-from twin_sio.agent import Agent, Ask, Delta, Done, Memory, Stage, Step, prompts
+from twin_sio.agent import Agent, AgentRequest, Delta, Done, Memory, Stage, Step, prompts
 from twin_sio.agent.model import Finished, tokens
 from twin_sio.errors import ServiceError
 from twin_sio.observability.tracing import span
@@ -31,12 +31,12 @@ class ChatModel(Protocol):
     @property
     def name(self) -> str: ...
 
-    def stream(self, messages: Sequence[prompts.Message]) -> AsyncGenerator[str | Finished, None]: ...
+    def stream(self, messages: Sequence[prompts.PromptMessage]) -> AsyncGenerator[str | Finished, None]: ...
 
 
 class _State(TypedDict, total=False):
-    ask: Ask
-    messages: list[prompts.Message]
+    ask: AgentRequest
+    messages: list[prompts.PromptMessage]
     used: tuple[str, ...]
 
 
@@ -56,7 +56,7 @@ class TwinAgent(Agent):
         graph.add_edge("respond", END)
         self._graph: Any = graph.compile()
 
-    async def answer(self, ask: Ask) -> AsyncGenerator[Step, None]:
+    async def answer(self, ask: AgentRequest) -> AsyncGenerator[Step, None]:
         """See the port. Read it under `contextlib.aclosing`: only closing ends the model's call at once."""
         async with aclosing(self._graph.astream({"ask": ask}, stream_mode="custom")) as steps:
             async for step in steps:
@@ -79,7 +79,7 @@ class TwinAgent(Agent):
 
     async def _respond(self, state: _State, writer: StreamWriter) -> _State:
         writer(Stage("thinking"))
-        gathered = _Gathered(lambda text: writer(Delta(text)), self._interval_s)
+        gathered = _ChunkBuffer(lambda text: writer(Delta(text)), self._interval_s)
         try:
             with span("model answer") as call:
                 async with aclosing(self._model.stream(state["messages"])) as pieces:
@@ -99,7 +99,7 @@ class TwinAgent(Agent):
         return {}
 
 
-class _Gathered:
+class _ChunkBuffer:
     """Hands the first piece on at once, and what comes after it at most once per interval."""
 
     def __init__(self, send: Callable[[str], None], interval_s: float) -> None:

@@ -144,7 +144,7 @@ class OpenAIModel:
                 await self._back_off(attempt, deadline)
                 attempt += 1
 
-    def _told(self, purpose: str, usage: object) -> dict[str, int]:
+    def _record_usage(self, purpose: str, usage: object) -> dict[str, int]:
         told = tokens(usage)
         for kind, count in told.items():
             self.tokens[purpose, kind] += count
@@ -174,12 +174,12 @@ class OpenAIModel:
                 if text := answer.take(event):
                     yield text
                 if answer.characters > MAX_ANSWER_CHARACTERS:
-                    self._told("answer", answer.usage)
+                    self._record_usage("answer", answer.usage)
                     yield Finished("length", answer.usage)
                     return
             if not answer.begun or not (answer.reason or events.announced_end):
                 raise _Failed(again=True)
-            self._told("answer", answer.usage)
+            self._record_usage("answer", answer.usage)
             yield Finished(answer.reason or "stop", answer.usage)
             await events.drain(asyncio.get_running_loop().time() + TRAILER_S)
 
@@ -207,7 +207,7 @@ class OpenAIModel:
                 "stream_options": {"include_usage": True},
             },
         )
-        with _failures_named():
+        with _translate_errors():
             response = await request.__aenter__()
         try:
             yield response
@@ -219,7 +219,7 @@ class OpenAIModel:
         request = self._completions.with_streaming_response.create(model=self.name, messages=(), extra_body=body)
         read = b""
         try:
-            with _failures_named():
+            with _translate_errors():
                 async with request as response:
                     async for piece in response.iter_bytes():
                         read += piece
@@ -229,7 +229,7 @@ class OpenAIModel:
         except BaseException:
             count_tokens({}, sum(len(one["content"]) for one in messages) + len(read))
             raise
-        told = self._told("background", answer.get("usage"))
+        told = self._record_usage("background", answer.get("usage"))
         count_tokens(told, sum(len(one["content"]) for one in messages) + len(read))
         call.set(**told)
         content = (_choice(answer).get("message") or {}).get("content")
@@ -304,7 +304,7 @@ class _Events:
 
     async def _read(self, deadline: float) -> None:
         try:
-            with _failures_named():
+            with _translate_errors():
                 async with asyncio.timeout_at(deadline):
                     piece = await anext(self._raw, None)
         except TimeoutError:
@@ -351,7 +351,7 @@ async def _until(deadline: float) -> AsyncIterator[None]:
 
 
 @contextmanager
-def _failures_named() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """What the client raises, as `_Failed`; its own texts hold URLs and answers and go no further."""
     try:
         yield

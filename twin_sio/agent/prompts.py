@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from twin_sio.agent import Known, Past, Remembered, Said
+from twin_sio.agent import ChatMessage, ProfileContext, RecalledMemory, RelatedMessage
 from twin_sio.agent.scoring import FUNCTIONAL, is_sensitive, normal
 from twin_sio.domain import Exchange, Fact, Json, Profile, Trait
 
-Message = Mapping[str, str]
+PromptMessage = Mapping[str, str]
 
 CHARACTERS_PER_TOKEN: Final = 4
 RELATED_CHARACTERS: Final = 400
@@ -50,13 +50,13 @@ def tokens(text: str) -> int:
 
 def build(
     text: str,
-    history: Sequence[Said],
-    known: Known,
+    history: Sequence[ChatMessage],
+    known: ProfileContext,
     context: Json | None,
     *,
     budget_tokens: int,
-    past: Past = Past(),  # noqa: B008 - frozen
-) -> tuple[list[Message], tuple[str, ...]]:
+    past: RecalledMemory = RecalledMemory(),  # noqa: B008 - frozen
+) -> tuple[list[PromptMessage], tuple[str, ...]]:
     """The chat messages that ask for the answer to `text`, and the ids of the traits they hold.
 
     The budget is for all that is added to persona and message: `known` takes three eighths of it at most, an eighth
@@ -118,7 +118,7 @@ def _summary(points: Sequence[str], budget: int) -> list[str]:
     return _section(f"{SUMMARY_HEADING}\n{PAST_RULE}", points[::-1], budget, reverse=True)[0]
 
 
-def _related(related: Sequence[Remembered], told: Collection[int], budget: int) -> list[str]:
+def _related(related: Sequence[RelatedMessage], told: Collection[int], budget: int) -> list[str]:
     """The section of the related lines, the most related first."""
     lines = [
         {"on": f"{one.at:%Y-%m-%d}", _WHO[one.said.role]: one.said.text[:RELATED_CHARACTERS]}
@@ -138,7 +138,7 @@ def _section(heading: str, entries: Sequence[object], budget: int, *, reverse: b
     return [f"{heading}\n{_data(kept[::-1] if reverse else kept)}"] if kept else [], len(kept)
 
 
-def known(profile: Profile, *, budget_tokens: int) -> Known:
+def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
     """What a prompt says of the user: what they confirmed first, whatever the budget, then the surest of what is
     applied in three eighths of the budget, and one question at most."""
     budget = budget_tokens // 8 * 3
@@ -160,7 +160,7 @@ def known(profile: Profile, *, budget_tokens: int) -> Known:
         if tokens(question) <= budget:
             sections.append(question)
             used.append(asked.trait_id)
-    return Known(tuple(sections), tuple(used), _rejected(profile))
+    return ProfileContext(tuple(sections), tuple(used), _rejected(profile))
 
 
 def _fitting(traits: Sequence[Trait], budget: int) -> tuple[list[Trait], int]:
@@ -191,9 +191,9 @@ def _context(context: Json | None, budget: int) -> list[str]:
     return [f"{CONTEXT_HEADING}\n{CONTEXT_RULE}\n{_data(kept)}"] if kept else []
 
 
-def _newest(history: Sequence[Said], budget: int) -> list[Said]:
+def _newest(history: Sequence[ChatMessage], budget: int) -> list[ChatMessage]:
     """The end of `history` that fits: whole messages, none left out between."""
-    kept: list[Said] = []
+    kept: list[ChatMessage] = []
     for said in reversed(history):
         budget -= tokens(said.text) + MESSAGE_OVERHEAD
         if budget < 0:
@@ -269,7 +269,7 @@ EXTRACTION_SCHEMA: Final[Json] = {
 }
 
 
-def extraction(exchange: Exchange) -> list[Message]:
+def extraction(exchange: Exchange) -> list[PromptMessage]:
     """The chat messages that ask what `exchange` shows of its user; to be answered under `EXTRACTION_SCHEMA`."""
     told = _data({"message": exchange.text, "answer": exchange.answer[:EXTRACTION_ANSWER_CHARACTERS]})
     return [{"role": "system", "content": EXTRACTION}, {"role": "user", "content": told}]
@@ -308,17 +308,17 @@ SUMMARY_SCHEMA: Final[Json] = {
 }
 
 
-def title(said: Sequence[Said]) -> list[Message]:
+def title(said: Sequence[ChatMessage]) -> list[PromptMessage]:
     """The chat messages that ask for a conversation's title; to be answered under `TITLE_SCHEMA`."""
     told = _data({"lines": [_line(one, LINE_CHARACTERS // 2) for one in said]})
     return [{"role": "system", "content": TITLE}, {"role": "user", "content": told}]
 
 
-def summary(points: Sequence[str], said: Sequence[Said]) -> list[Message]:
+def summary(points: Sequence[str], said: Sequence[ChatMessage]) -> list[PromptMessage]:
     """The chat messages that ask for a summary brought up to date; to be answered under `SUMMARY_SCHEMA`."""
     told = _data({"points": list(points), "lines": [_line(one, LINE_CHARACTERS) for one in said]})
     return [{"role": "system", "content": SUMMARY}, {"role": "user", "content": told}]
 
 
-def _line(said: Said, characters: int) -> dict[str, str]:
+def _line(said: ChatMessage, characters: int) -> dict[str, str]:
     return {"person" if said.role == "user" else "twin": said.text[:characters]}

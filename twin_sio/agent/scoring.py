@@ -161,7 +161,7 @@ def _counted(
     """What counts of the pieces about each value of a slot."""
 
     def brought(pieces: Sequence[Evidence]) -> list[tuple[float, Evidence]]:
-        return [(_brought(part), part.piece) for side in _weighed(pieces, as_of, weights, ()) for part in side]
+        return [(_contribution(part), part.piece) for side in _weighed(pieces, as_of, weights, ()) for part in side]
 
     always = {name: capacity.lasting(pieces, supports, EXPLICIT) for name, pieces in values.items()}
     counted = {name: capacity.of_value(pieces, always[name], brought) for name, pieces in values.items()}
@@ -177,7 +177,7 @@ def surplus(
         return ()
     slots = _slots(user_id, evidence, as_of, weights)
     counted = {
-        piece.evidence_id: _brought(part)
+        piece.evidence_id: _contribution(part)
         for slot in slots
         for name in slot.values
         for side in _weighed(slot.values[name], as_of, weights, ())
@@ -297,7 +297,7 @@ def _parts(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights: W
     return [
         part._replace(repeat=weights.repeat**nth) if nth else part
         for session in sessions.values()
-        for nth, part in enumerate(sorted(session, key=_brought, reverse=True))
+        for nth, part in enumerate(sorted(session, key=_contribution, reverse=True))
     ]
 
 
@@ -310,12 +310,12 @@ def _days(piece: Evidence, as_of: datetime) -> float:
     return (as_of - piece.observed_at).total_seconds() / 86_400
 
 
-def _brought(part: _Part) -> float:
+def _contribution(part: _Part) -> float:
     return part.weight * part.decay * part.repeat
 
 
 def _total(parts: Iterable[_Part]) -> float:
-    return fsum(map(_brought, parts))
+    return fsum(map(_contribution, parts))
 
 
 class _Slot:
@@ -328,7 +328,7 @@ class _Slot:
         self.is_functional = is_functional(key)
         self.rejected = {name: _rejected_at(pieces) for name, pieces in values.items()}
         # For a functional slot: who stated which value when, without the values that the user rejected.
-        self.reign = (
+        self.statements = (
             sorted(
                 (piece.observed_at, weights.of(piece), name)
                 for name, pieces in values.items()
@@ -340,7 +340,7 @@ class _Slot:
             else []
         )
         self.stated: dict[str, list[datetime]] = defaultdict(list)
-        for at, _, name in self.reign:
+        for at, _, name in self.statements:
             self.stated[name].append(at)
 
     def traits(self) -> list[Trait]:
@@ -425,7 +425,7 @@ class _Slot:
     def _may_apply(self, name: str) -> bool:
         if is_sensitive(self.key):
             return _is_pinned(self.values[name])
-        return not self.reign or self.reign[-1][2] == name
+        return not self.statements or self.statements[-1][2] == name
 
     def _is_applied(self, name: str, now: float) -> bool:
         """The band with its hysteresis: the newest instant at which p left the middle decides.
@@ -485,12 +485,12 @@ class _Slot:
     def _superseded_at(self, name: str) -> datetime | None:
         """When another value was stated after this one was for the last time; None while this one is the newest."""
         stated = self.stated.get(name)
-        if not stated or self.reign[-1][2] == name:
+        if not stated or self.statements[-1][2] == name:
             return None
-        later = bisect_left(self.reign, stated[-1], key=lambda one: one[0])
-        while self.reign[later][2] == name:
+        later = bisect_left(self.statements, stated[-1], key=lambda one: one[0])
+        while self.statements[later][2] == name:
             later += 1
-        return self.reign[later][0]
+        return self.statements[later][0]
 
     def _valid_from(self, name: str) -> datetime:
         """When the value began to hold: where others held between, when it was stated again."""
@@ -498,10 +498,10 @@ class _Slot:
         if not stated:
             pieces = self.values[name]
             return next((piece.observed_at for piece in pieces if supports(piece)), pieces[0].observed_at)
-        before = bisect_left(self.reign, stated[-1], key=lambda one: one[0]) - 1
-        while before >= 0 and self.reign[before][2] == name:
+        before = bisect_left(self.statements, stated[-1], key=lambda one: one[0]) - 1
+        while before >= 0 and self.statements[before][2] == name:
             before -= 1
-        return stated[0 if before < 0 else bisect_right(stated, self.reign[before][0])]
+        return stated[0 if before < 0 else bisect_right(stated, self.statements[before][0])]
 
 
 _LOOKS: Final = 128  # instants that are looked at together, from the newest back
@@ -510,7 +510,7 @@ _SCALE: Final = 1 << 1100
 
 def _exact(parts: Iterable[_Part]) -> int:
     """What the parts bring, in units so small that nothing is rounded."""
-    ratios = (_brought(part).as_integer_ratio() for part in parts)
+    ratios = (_contribution(part).as_integer_ratio() for part in parts)
     return sum(count * (_SCALE // unit) for count, unit in ratios)
 
 
@@ -591,4 +591,4 @@ def _explained(slot: _Slot, name: str, evidence: Sequence[Evidence]) -> Explanat
 
 
 def _reason(part: _Part, side: Side, as_of: datetime) -> Reason:
-    return Reason(part.piece, side, part.weight, part.decay, part.repeat, _brought(part), _days(part.piece, as_of))
+    return Reason(part.piece, side, part.weight, part.decay, part.repeat, _contribution(part), _days(part.piece, as_of))

@@ -26,7 +26,7 @@ Source = tuple[str, str, TraitStatus]  # kind and extractor of the evidence that
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class EvidenceCounts:
     """Counts of one user's traits and answers, or of many users'.
 
     `contradicted`: traits that the user's own words both support and oppose, or that a newer value superseded.
@@ -51,7 +51,7 @@ class Tally:
 
 def tally(
     evidence: Sequence[Evidence], traits: Sequence[Trait], *, answers: int, using: int, weights: Weights = WEIGHTS
-) -> Tally:
+) -> EvidenceCounts:
     """What a user's evidence has become: `traits` is its score; `using` of the `answers` had a trait in the prompt."""
     pieces: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
     for piece in sorted(evidence, key=lambda piece: (piece.observed_at, piece.evidence_id)):
@@ -66,7 +66,7 @@ def tally(
         applied_at = _applied_at(about, weights)
         if applied_at is not None:
             waits.append((applied_at - first.observed_at).total_seconds())
-    return Tally(dict(counts), contradicted, tuple(waits), answers, using)
+    return EvidenceCounts(dict(counts), contradicted, tuple(waits), answers, using)
 
 
 def _is_contradicted(pieces: Sequence[Evidence]) -> bool:
@@ -104,7 +104,7 @@ def within(waits_s: Sequence[float]) -> tuple[int, ...]:
     return tuple(sum(wait <= bound for wait in waits_s) for bound in WITHIN_S)
 
 
-def everybody(stored: Json) -> Tally:
+def from_stored(stored: Json) -> EvidenceCounts:
     """The sum over all users as the store keeps it, without the waits; empty while there is none. Of the extractors the
     `EXTRACTORS_MAX` that taught most stand by their names, so that there are never more numbers than can be watched."""
     taught: Counter[str] = Counter()
@@ -115,7 +115,7 @@ def everybody(stored: Json) -> Tally:
     for row in stored.get("traits", ()):
         extractor = row["extractor"] if row["extractor"] in named else "other"
         traits[row["kind"], extractor, row["status"]] += row["count"]
-    return Tally(
+    return EvidenceCounts(
         dict(traits),
         stored.get("contradicted", 0),
         answers=stored.get("answers", 0),
@@ -123,7 +123,7 @@ def everybody(stored: Json) -> Tally:
     )
 
 
-def report(counts: Tally) -> Json:
+def report(counts: EvidenceCounts) -> Json:
     """The tally as people read it."""
     bands = Counter[str]()
     sources: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)

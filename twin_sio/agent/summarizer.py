@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from twin_sio.agent import Said, Scribe, prompts
+from twin_sio.agent import ChatMessage, Summarizer, prompts
 from twin_sio.agent.extraction import JsonModel
 from twin_sio.agent.scoring import normal
 
@@ -15,13 +15,13 @@ _LONGEST = 1_000  # characters of one of them
 _QUOTES = " \t\"'`*#.\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 
 
-class ModelScribe(Scribe):
+class ModelSummarizer(Summarizer):
     """Asks a model under a JSON schema."""
 
     def __init__(self, model: JsonModel) -> None:
         self._model = model
 
-    async def title(self, said: Sequence[Said]) -> str | None:
+    async def title(self, said: Sequence[ChatMessage]) -> str | None:
         """See the port. At most 60 characters, cut between words."""
         found = await self._model.complete_json(prompts.title(said), prompts.TITLE_SCHEMA, name=prompts.TITLE_NAME)
         title = _plain((found or {}).get("title")).strip(_QUOTES)
@@ -30,7 +30,7 @@ class ModelScribe(Scribe):
         cut = title[: prompts.TITLE_CHARACTERS]
         return cut.rpartition(" ")[0] or cut
 
-    async def summary(self, points: Sequence[str], said: Sequence[Said], budget_tokens: int) -> Sequence[str]:
+    async def summary(self, points: Sequence[str], said: Sequence[ChatMessage], budget_tokens: int) -> Sequence[str]:
         """See the port. Of too many or too long points the newest are kept."""
         found = await self._model.complete_json(
             prompts.summary(points, said), prompts.SUMMARY_SCHEMA, name=prompts.SUMMARY_NAME

@@ -130,14 +130,14 @@ async def find_traits(client: TwinClient, wanted: str) -> list[Json]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """Messages, oldest first; `is_whole` where the conversation was searched to its beginning or enough was found."""
 
     entries: list[Json]
     is_whole: bool
 
 
-async def search(client: TwinClient, conversation_id: str, words: Sequence[str], limit: int) -> Found:
+async def search(client: TwinClient, conversation_id: str, words: Sequence[str], limit: int) -> SearchResult:
     """The newest `limit` messages that hold all of the words, in any case; looks at `SEARCHED_MAX` at most."""
     wanted = [word.casefold() for word in words]
     found: list[Json] = []
@@ -148,7 +148,7 @@ async def search(client: TwinClient, conversation_id: str, words: Sequence[str],
         found = [*hits, *found]
         if len(found) >= limit:
             break
-    return Found(found[-limit:], len(found) >= limit or looked_at < SEARCHED_MAX)
+    return SearchResult(found[-limit:], len(found) >= limit or looked_at < SEARCHED_MAX)
 
 
 async def history(client: TwinClient, conversation_id: str, limit: int) -> list[Json]:

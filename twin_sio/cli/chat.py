@@ -26,8 +26,8 @@ from twin_sio.cli.batch import SEARCHED_MAX, Failure, explain, find_traits, hist
 from twin_sio.cli.live import LiveAnswer
 from twin_sio.cli.printable import printable
 from twin_sio.client import (
-    AnswerGrew,
     Change,
+    ChunkApplied,
     ClientError,
     ContextChanged,
     DevicesChanged,
@@ -35,12 +35,12 @@ from twin_sio.client import (
     Draining,
     Ended,
     Failed,
-    Gone,
     Message,
     MessageChanged,
     ProfileChanged,
     Ready,
     Reconnecting,
+    SessionClosed,
     Thinking,
     TwinClient,
     WantsHistory,
@@ -59,14 +59,14 @@ class NewClient(Protocol):
 
 async def run_chat(new_client: NewClient, device: str, conversation_id: str, state_folder: Path) -> None:
     """Chat until the user leaves or the server ends the session; raises `ClientError` where it cannot begin."""
-    chat = Chat(new_client, device, conversation_id, typed=typed_before(state_folder))
+    chat = Chat(new_client, device, conversation_id, typed=input_history(state_folder))
     try:
         await chat.run()
     finally:
         await chat.close()
 
 
-def typed_before(state_folder: Path) -> History:
+def input_history(state_folder: Path) -> History:
     """What was typed in earlier chats, for the arrow keys and Ctrl-R, and where what is typed now is added: a file
     that nobody but its user can read. Where there can be no file, this chat's lines only."""
     path = state_folder.expanduser() / "twin-sio" / "typed"
@@ -84,7 +84,7 @@ class CommandError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ChatCommand:
     usage: str
     help: str
     run: Callable[[Chat, str], Awaitable[None]]
@@ -135,7 +135,7 @@ class Chat:
             try:
                 await self._show_history(_RECENT)
             except ClientError as error:
-                if self._follower is not None and isinstance(error, Gone):
+                if self._follower is not None and isinstance(error, SessionClosed):
                     await self._follower  # it shows why the session has ended; there is no prompt yet that could end
                     return
                 self._print(explain(error), "red")
@@ -394,7 +394,7 @@ class Chat:
         match change:
             case MessageChanged(message, True) if message.conversation_id == self._conversation:
                 self._show_message(message)
-            case AnswerGrew() if change.conversation_id == self._conversation:
+            case ChunkApplied() if change.conversation_id == self._conversation:
                 self._show_growth(change)
             case Thinking() if change.conversation_id == self._conversation:
                 self._thinking = "" if change.state == "done" else change.state
@@ -437,7 +437,7 @@ class Chat:
         elif message.session_id not in (None, self.client.session_id):
             self._console.print(_text(f"{self._device_of(message.session_id)}> ", "cyan") + _text(message.text))
 
-    def _show_growth(self, grew: AnswerGrew) -> None:
+    def _show_growth(self, grew: ChunkApplied) -> None:
         generation = self.client.state.generations.get(grew.generation_id)
         if generation is None:
             return
@@ -515,24 +515,24 @@ def _belief(trait: Json, version: int) -> str:
     return f"profile {version}: {trait.get('key')} = {trait.get('value')}{was} [{trait.get('status')}{number}]"
 
 
-COMMANDS: dict[str, Command] = {
-    "/help": Command("/help", "this list; Tab completes, Ctrl-R searches what you typed", Chat._help),
-    "/context": Command(
+COMMANDS: dict[str, ChatCommand] = {
+    "/help": ChatCommand("/help", "this list; Tab completes, Ctrl-R searches what you typed", Chat._help),
+    "/context": ChatCommand(
         '/context {"screen": "…"}', "merge into the host context; null takes a field out", Chat._context
     ),
-    "/feedback": Command("/feedback up|down [comment]", "rate the last answer", Chat._feedback),
-    "/typing": Command("/typing", "be seen typing, and again: no longer", Chat._typing),
-    "/history": Command("/history [n]", "the newest n messages", Chat._history),
-    "/search": Command("/search WORDS", "the newest messages that hold all of the words", Chat._search),
-    "/conversation": Command("/conversation NAME", "talk in another conversation", Chat._change_conversation),
-    "/profile": Command("/profile", "what the twin believes of you, and how surely", Chat._profile),
-    "/why": Command("/why TRAIT", "what you said that makes it believe so", Chat._why),
-    "/stop": Command("/stop", "end the running answer (or Ctrl-C)", Chat._stop),
-    "/regenerate": Command("/regenerate", "another answer to your last message", Chat._regenerate),
-    "/as-device": Command("/as-device NAME", "speak as another device, beside this one", Chat._as_device),
-    "/raw": Command("/raw", "show the envelopes, and again: hide them", Chat._raw),
-    "/conversations": Command("/conversations", "all of them, the newest first", Chat._list_conversations),
-    "/quit": Command("/quit", "leave (or Ctrl-D)", Chat._quit),
+    "/feedback": ChatCommand("/feedback up|down [comment]", "rate the last answer", Chat._feedback),
+    "/typing": ChatCommand("/typing", "be seen typing, and again: no longer", Chat._typing),
+    "/history": ChatCommand("/history [n]", "the newest n messages", Chat._history),
+    "/search": ChatCommand("/search WORDS", "the newest messages that hold all of the words", Chat._search),
+    "/conversation": ChatCommand("/conversation NAME", "talk in another conversation", Chat._change_conversation),
+    "/profile": ChatCommand("/profile", "what the twin believes of you, and how surely", Chat._profile),
+    "/why": ChatCommand("/why TRAIT", "what you said that makes it believe so", Chat._why),
+    "/stop": ChatCommand("/stop", "end the running answer (or Ctrl-C)", Chat._stop),
+    "/regenerate": ChatCommand("/regenerate", "another answer to your last message", Chat._regenerate),
+    "/as-device": ChatCommand("/as-device NAME", "speak as another device, beside this one", Chat._as_device),
+    "/raw": ChatCommand("/raw", "show the envelopes, and again: hide them", Chat._raw),
+    "/conversations": ChatCommand("/conversations", "all of them, the newest first", Chat._list_conversations),
+    "/quit": ChatCommand("/quit", "leave (or Ctrl-D)", Chat._quit),
 }
 
 

@@ -11,8 +11,8 @@ import orjson
 from twin_sio.cli.batch import Failure
 from twin_sio.cli.printable import Output
 from twin_sio.config import DEV_SECRET
-from twin_sio.conformance import RULES, Verdict, a_script
-from twin_sio.dev_tokens import mint
+from twin_sio.conformance import RULES, Verdict, conformance_server
+from twin_sio.dev_tokens import create_token
 from twin_sio.domain import Json
 
 _ARRIVAL_S = 60.0
@@ -31,8 +31,8 @@ async def conform(command: Sequence[str], port: int, limit_s: float, as_json: bo
         print(orjson.dumps(line).decode() if as_json else plain, file=out, flush=True)
 
     failed = 0
-    token = mint("conformance", DEV_SECRET)
-    async with a_script(port, limit_s, _ARRIVAL_S) as (url, script):
+    token = create_token("conformance", DEV_SECRET)
+    async with conformance_server(port, limit_s, _ARRIVAL_S) as (url, script):
         tell({"type": "listening", "url": url, "token": token}, f"Point your client at {url} with the token {token}\n")
         async with _running([part.replace("{url}", url).replace("{token}", token) for part in command]):
             async for verdict in script.play():

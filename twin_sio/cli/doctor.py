@@ -17,7 +17,7 @@ from jose.exceptions import JOSEError
 
 from twin_sio.cli.batch import explain
 from twin_sio.cli.printable import Output
-from twin_sio.cli.target import Where
+from twin_sio.cli.target import Target
 from twin_sio.client import ClientError, TwinClient
 from twin_sio.clock import monotonic, now
 from twin_sio.domain import Json
@@ -39,7 +39,7 @@ class Check:
     advice: str = ""
 
 
-async def examine(where: Where, send: bool, as_json: bool, out: Output) -> bool:
+async def examine(where: Target, send: bool, as_json: bool, out: Output) -> bool:
     """Print a line for each check as it is made; whether all went well."""
     well = True
     async for check in checks(where, send):
@@ -53,7 +53,7 @@ def _line(check: Check) -> str:
     return head + (f"\n{' ' * 20}{check.advice}" if check.advice else "")
 
 
-async def checks(where: Where, send: bool) -> AsyncIterator[Check]:
+async def checks(where: Target, send: bool) -> AsyncIterator[Check]:
     """All checks, in the order in which one thing needs the other; what cannot be looked at any more is left out."""
     address, server_time = await _address(where)
     yield address
@@ -73,7 +73,7 @@ async def checks(where: Where, send: bool) -> AsyncIterator[Check]:
             yield Check(transport, False, *_two_lines(error, transport))
 
 
-async def _get(where: Where, path: str) -> tuple[int, Any, str | None]:
+async def _get(where: Target, path: str) -> tuple[int, Any, str | None]:
     """Status, JSON (None: it was none) and `Date` of an HTTP GET; raises `aiohttp.ClientError` and `TimeoutError`."""
     base = "http" + where.url.removeprefix("ws") if where.url.startswith("ws") else where.url
     timeout = aiohttp.ClientTimeout(total=_HTTP_S)
@@ -86,7 +86,7 @@ async def _get(where: Where, path: str) -> tuple[int, Any, str | None]:
         return response.status, told, response.headers.get("Date")
 
 
-async def _address(where: Where) -> tuple[Check, datetime | None]:
+async def _address(where: Target) -> tuple[Check, datetime | None]:
     """Whether the service answers, and what it says the time is."""
     try:
         status, told, date = await _get(where, "/healthz")
@@ -100,7 +100,7 @@ async def _address(where: Where) -> tuple[Check, datetime | None]:
     return Check("address", True, f"{where.url} answers"), at
 
 
-async def _ready(where: Where) -> Check:
+async def _ready(where: Target) -> Check:
     try:
         status, told, _ = await _get(where, "/readyz")
     except (aiohttp.ClientError, TimeoutError):
@@ -136,7 +136,7 @@ def _token(token: str, at: datetime) -> Check:
 
 
 @asynccontextmanager
-async def _connected(where: Where, transport: str) -> AsyncIterator[tuple[TwinClient, float, datetime]]:
+async def _connected(where: Target, transport: str) -> AsyncIterator[tuple[TwinClient, float, datetime]]:
     began = monotonic()
     async with where.client("doctor", session="", transports=(transport,)) as client:
         yield client, (monotonic() - began) * 1000, now()

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from twin_sio.client import ClientError, TwinClient
 from twin_sio.clock import monotonic, new_id
-from twin_sio.dev_tokens import minting
+from twin_sio.dev_tokens import token_provider
 from twin_sio.domain import Json
 
 _SETTLE_S = 10.0
@@ -55,7 +55,7 @@ def is_loopback(url: str) -> bool:
 
 
 @dataclass(slots=True)
-class Tally:
+class LoadCounts:
     """What was seen so far; times in ms."""
 
     connects: list[float] = field(default_factory=list)
@@ -106,7 +106,7 @@ def _percentiles(times: Sequence[float]) -> dict[str, float] | None:
 class _User:
     """One user: its devices, and what it has said."""
 
-    def __init__(self, plan: Plan, tally: Tally) -> None:
+    def __init__(self, plan: Plan, tally: LoadCounts) -> None:
         self._plan = plan
         self._tally = tally
         self._sub = f"load-{new_id()[:12]}"
@@ -128,7 +128,7 @@ class _User:
 
     async def _connect(self, name: str) -> None:
         client = TwinClient(
-            self._plan.url, minting(self._sub, self._plan.secret), device={"name": name}, on_envelope=self._hear
+            self._plan.url, token_provider(self._sub, self._plan.secret), device={"name": name}, on_envelope=self._hear
         )
         began = monotonic()
         try:
@@ -191,7 +191,7 @@ class _User:
 
 async def load(plan: Plan, as_json: bool, out: TextIO) -> bool:
     """Run the plan until it is done, its time is up or Ctrl-C; print the table. Whether nothing was lost or doubled."""
-    tally = Tally()
+    tally = LoadCounts()
     users = [_User(plan, tally) for _ in range(plan.users)]
     async with _lag_watched(tally):
         with ExitStack() as shown:
@@ -237,7 +237,7 @@ def _interrupts(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> Iter
 
 
 @asynccontextmanager
-async def _lag_watched(tally: Tally) -> AsyncIterator[None]:
+async def _lag_watched(tally: LoadCounts) -> AsyncIterator[None]:
     async def watch() -> None:
         while True:
             began = monotonic()
@@ -253,7 +253,7 @@ async def _lag_watched(tally: Tally) -> AsyncIterator[None]:
 
 
 @contextmanager
-def _live(plan: Plan, tally: Tally) -> Iterator[None]:
+def _live(plan: Plan, tally: LoadCounts) -> Iterator[None]:
     console = Console(stderr=True)
     if not console.is_terminal:
         yield
@@ -262,7 +262,7 @@ def _live(plan: Plan, tally: Tally) -> Iterator[None]:
         yield
 
 
-def _table(plan: Plan, tally: Tally) -> Table:
+def _table(plan: Plan, tally: LoadCounts) -> Table:
     title = f"{plan.users} users x {plan.devices} devices x {plan.messages} messages: {tally.ended}"
     table = Table(title=title, title_justify="left")
     for column in ("", "count", "p50 ms", "p95 ms", "p99 ms"):

@@ -14,10 +14,10 @@ import typer
 
 from twin_sio.cli import batch as pipe
 from twin_sio.cli.printable import PrintableStream, printable
-from twin_sio.cli.target import THIS_DEVICE, Where, version
+from twin_sio.cli.target import THIS_DEVICE, Target, version
 from twin_sio.client import ClientError, TwinClient
 from twin_sio.config import DEV_SECRET
-from twin_sio.dev_tokens import mint
+from twin_sio.dev_tokens import create_token
 from twin_sio.domain import DEFAULT_CONVERSATION
 from twin_sio.protocol import TEXT_MAX
 
@@ -133,14 +133,14 @@ def chat(
       twin-sio chat --sub ada --json < questions.txt | jq -r .text
       TWIN_TOKEN=eyJ... twin-sio chat --url https://twin.example.com
     """
-    where = Where(_address(url), token, sub, secret, session)
+    where = Target(_address(url), token, sub, secret, session)
     if once:
         _run(_once(where, device, conversation, as_json), as_json)
     else:
         _run(_talk(where, device, conversation, as_json, state), as_json)
 
 
-async def _talk(where: Where, device: str, conversation: str, as_json: bool, state: Path) -> None:
+async def _talk(where: Target, device: str, conversation: str, as_json: bool, state: Path) -> None:
     if sys.stdin.isatty() and not as_json:
         # Here, because the terminal's libraries take longer to import than a pipe takes to answer.
         from twin_sio.cli.chat import run_chat
@@ -152,7 +152,7 @@ async def _talk(where: Where, device: str, conversation: str, as_json: bool, sta
         )
 
 
-async def _once(where: Where, device: str, conversation: str, as_json: bool) -> None:
+async def _once(where: Target, device: str, conversation: str, as_json: bool) -> None:
     text = sys.stdin.read().strip()
     if not text:
         raise pipe.Failure('There is nothing to ask on stdin. Try: echo "Hello" | twin-sio chat --once')
@@ -161,7 +161,7 @@ async def _once(where: Where, device: str, conversation: str, as_json: bool) -> 
     await _with_client(where, device, lambda client: pipe.ask_once(client, text, conversation, as_json, _out(as_json)))
 
 
-async def _with_client(where: Where, device: str, use: Callable[[TwinClient], Awaitable[None]]) -> None:
+async def _with_client(where: Target, device: str, use: Callable[[TwinClient], Awaitable[None]]) -> None:
     async with where.client(device) as client:
         await use(client)
 
@@ -186,7 +186,7 @@ def token(
       export TWIN_TOKEN=$(twin-sio token --sub ada --ttl 86400 --scope "twin:chat twin:profile twin:data")
     """
     typer.echo("A token for development: never hand it out, never sign so in production.", err=True)
-    typer.echo(mint(sub, secret, ttl_s=ttl, scope=scope))
+    typer.echo(create_token(sub, secret, ttl_s=ttl, scope=scope))
 
 
 @app.command()
@@ -208,7 +208,7 @@ def history(
       twin-sio history --sub ada --search "pasta tuesday"
       twin-sio history --sub ada --limit 10000 --json > ada.jsonl
     """
-    where = Where(_address(url), token, sub, secret)
+    where = Target(_address(url), token, sub, secret)
 
     async def shown(client: TwinClient) -> None:
         await pipe.print_history(client, conversation, limit, search, as_json, _out(as_json))
@@ -231,7 +231,7 @@ def profile(
       twin-sio profile --sub ada
       twin-sio profile --sub ada --json | jq 'select(.status == "applied") | .value'
     """
-    where = Where(_address(url), token, sub, secret)
+    where = Target(_address(url), token, sub, secret)
     _run(_with_client(where, "profile", lambda client: pipe.print_profile(client, as_json, _out(as_json))), as_json)
 
 
@@ -251,7 +251,7 @@ def why(
       twin-sio why location.city --sub ada
       twin-sio why Lisbon --sub ada --json | jq .evidence
     """
-    where = Where(_address(url), token, sub, secret)
+    where = Target(_address(url), token, sub, secret)
     _run(_with_client(where, "why", lambda client: pipe.print_reasons(client, trait, as_json, _out(as_json))), as_json)
 
 
@@ -280,7 +280,7 @@ def doctor(
     from twin_sio.cli.doctor import examine
 
     async def examined() -> None:
-        if not await examine(Where(_address(url), token, sub, secret), send, as_json, _out(as_json)):
+        if not await examine(Target(_address(url), token, sub, secret), send, as_json, _out(as_json)):
             raise typer.Exit(1)
 
     _run(examined(), as_json)
@@ -308,7 +308,7 @@ def record(
 
     async def recorded() -> None:
         with recording(file) as hear:
-            where = Where(_address(url), token, sub, secret, on_envelope=hear)
+            where = Target(_address(url), token, sub, secret, on_envelope=hear)
             await _talk(where, device, conversation, False, state)
 
     _run(recorded())
@@ -341,7 +341,7 @@ def replay(
 
     async def again() -> None:
         steps = read_tape(file)
-        async with Where(_address(url), token, sub, secret).client("replay") as client:
+        async with Target(_address(url), token, sub, secret).client("replay") as client:
             if not await replayed(client, steps, speed, same_ids, patience, as_json, _out(as_json)):
                 raise typer.Exit(1)
 

@@ -18,7 +18,7 @@ import orjson
 
 from twin_sio.cli.batch import Failure
 from twin_sio.cli.printable import Output
-from twin_sio.client import NoAnswer, TwinClient
+from twin_sio.client import ResponseTimeout, TwinClient
 from twin_sio.client.client import Hook
 from twin_sio.clock import iso, monotonic, new_id, now
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
@@ -61,7 +61,7 @@ def _line(value: Json) -> bytes:
 
 
 @dataclass(slots=True)
-class Step:
+class RecordedEvent:
     """What the client said, when (ms), and in kind what came back: `type`, or `type:status`, each once."""
 
     at_ms: int
@@ -73,7 +73,7 @@ class Step:
     twin_messages: list[str] = field(default_factory=list)
 
 
-def read_tape(path: Path) -> list[Step]:
+def read_tape(path: Path) -> list[RecordedEvent]:
     """What is to be said again, oldest first; raises `Failure` where the file is no tape."""
     try:
         with path.open("rb") as file:
@@ -87,8 +87,8 @@ def read_tape(path: Path) -> list[Step]:
         raise Failure(f"{path} is no tape: record one with twin-sio record.") from None
 
 
-def _steps(lines: list[Json]) -> list[Step]:
-    steps: dict[str, Step] = {}
+def _steps(lines: list[Json]) -> list[RecordedEvent]:
+    steps: dict[str, RecordedEvent] = {}
     for line in lines:
         envelope = line["envelope"]
         if line["direction"] == "in":
@@ -96,12 +96,14 @@ def _steps(lines: list[Json]) -> list[Step]:
         elif envelope["type"] in CLIENT_EVENTS.keys() - _UPKEEP:
             meta = envelope["metadata"]
             conversation_id = meta.get("conversation_id", DEFAULT_CONVERSATION)
-            step = Step(line["at_ms"], envelope["type"], envelope["payload"], meta["message_id"], conversation_id)
+            step = RecordedEvent(
+                line["at_ms"], envelope["type"], envelope["payload"], meta["message_id"], conversation_id
+            )
             steps.setdefault(step.message_id, step)  # what was sent again is said once
     return list(steps.values())
 
 
-def _note(envelope: Json, steps: dict[str, Step]) -> None:
+def _note(envelope: Json, steps: dict[str, RecordedEvent]) -> None:
     """Add what came to the step that it answers."""
     step = steps.get(envelope["metadata"].get("in_response_to", ""))
     if step is None or envelope["type"] in _BY_CHANCE:
@@ -124,14 +126,14 @@ class Replay:
     """
 
     def __init__(
-        self, client: TwinClient, steps: list[Step], *, speed: float, same_ids: bool, patience_s: float
+        self, client: TwinClient, steps: list[RecordedEvent], *, speed: float, same_ids: bool, patience_s: float
     ) -> None:
         self._client = client
         self._steps = steps
         self._speed = speed
         self._patience_s = patience_s
         self._again = {
-            step.message_id: Step(
+            step.message_id: RecordedEvent(
                 step.at_ms,
                 step.type,
                 step.payload,
@@ -147,7 +149,7 @@ class Replay:
         if direction == "in":
             _note(envelope, self._by_new_id)
 
-    async def run(self) -> list[tuple[Step, Step]]:
+    async def run(self) -> list[tuple[RecordedEvent, RecordedEvent]]:
         """Each recorded step with what it is now."""
         began = monotonic()
         for step in self._steps:
@@ -165,7 +167,7 @@ class Replay:
     async def _wait(self, check: Callable[[], Any]) -> Any:
         try:
             return await self._client.until(lambda _: check(), self._patience_s)
-        except NoAnswer:
+        except ResponseTimeout:
             return None
 
     async def _translated(self, payload: Json) -> Json:
@@ -181,14 +183,20 @@ class Replay:
                 return {**payload, "message_id": counterpart or about}
         return payload
 
-    async def _answer(self, step: Step, number: int) -> str | None:
+    async def _answer(self, step: RecordedEvent, number: int) -> str | None:
         """The id of a step's nth answer, once it is there."""
         await self._wait(lambda: len(step.twin_messages) > number)
         return step.twin_messages[number] if len(step.twin_messages) > number else None
 
 
 async def replay(
-    client: TwinClient, steps: list[Step], speed: float, same_ids: bool, patience_s: float, as_json: bool, out: Output
+    client: TwinClient,
+    steps: list[RecordedEvent],
+    speed: float,
+    same_ids: bool,
+    patience_s: float,
+    as_json: bool,
+    out: Output,
 ) -> bool:
     """Replay, print a line for each step, and say whether everything was answered in kind as it was then."""
     pairs = await Replay(client, steps, speed=speed, same_ids=same_ids, patience_s=patience_s).run()
@@ -205,7 +213,7 @@ async def replay(
     return different == 0
 
 
-def _plain(old: Step, new: Step) -> str:
+def _plain(old: RecordedEvent, new: RecordedEvent) -> str:
     then, now_said = (" ".join(step.answers) or "nothing" for step in (old, new))
     if then == now_said:
         return f"same    {old.type}: {then}"

@@ -10,13 +10,13 @@ from importlib.metadata import version as installed_version
 
 from twin_sio.client import TwinClient
 from twin_sio.client.client import Hook
-from twin_sio.dev_tokens import mint, minting
+from twin_sio.dev_tokens import create_token, token_provider
 
 THIS_DEVICE = platform.node() or "terminal"
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class Target:
     """An address, and the token to use there: the one that was given, or one made from the secret for `sub`."""
 
     url: str
@@ -28,13 +28,13 @@ class Where:
 
     def a_token(self) -> str:
         """A token that is good now, as far as this side can know."""
-        return self.token or mint(self.sub, self.secret)
+        return self.token or create_token(self.sub, self.secret)
 
     def client(self, device: str, session: str | None = None, transports: Sequence[str] = ("websocket",)) -> TwinClient:
         """A client that is not connected yet; `session` None takes the one that was asked for."""
         return TwinClient(
             self.url,
-            self.token or minting(self.sub, self.secret),
+            self.token or token_provider(self.sub, self.secret),
             session_id=(self.session if session is None else session) or None,
             device={"name": device, "platform": "cli", "app_version": version()},
             transports=transports,

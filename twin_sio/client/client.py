@@ -17,11 +17,11 @@ import aiohttp
 from twin_sio.client.connection import (
     TOLD_TO_LEAVE,
     ClientError,
-    Gone,
+    Connection,
     HandshakeRefused,
-    Link,
-    NoAnswer,
     RequestFailed,
+    ResponseTimeout,
+    SessionClosed,
     Unreachable,
 )
 from twin_sio.client.state import (
@@ -164,7 +164,7 @@ class TwinClient:
         self._acks = acks
 
         self._http: aiohttp.ClientSession | None = None
-        self._link: Link | None = None
+        self._link: Connection | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: weakref.WeakSet[Changes] = weakref.WeakSet()
         self._nudge = asyncio.Event()
@@ -205,7 +205,7 @@ class TwinClient:
             await self._http.close()
             raise
         self._start(self._supervise())
-        self._start(self._tend())
+        self._start(self._timer_loop())
         return self.state.session
 
     async def close(self) -> None:
@@ -246,10 +246,10 @@ class TwinClient:
                     if found is not None and found is not False:
                         return found
                     if self._ended is not None:
-                        raise self._ended.error or Gone("The client was closed.")
+                        raise self._ended.error or SessionClosed("The client was closed.")
                     await self._moved.wait()
         except TimeoutError:
-            raise NoAnswer("The time for an answer is up.") from None
+            raise ResponseTimeout("The time for an answer is up.") from None
 
     # -- talking -------------------------------------------------------------------------------------------------------
 
@@ -304,12 +304,16 @@ class TwinClient:
 
     async def stop(self, message_id: str) -> None:
         """End the running answer to an own message; it comes as a `twin_message` with status `stopped`."""
-        await self.submit("stop_generation", {"message_id": message_id}, conversation_id=self._home(message_id))
+        await self.submit(
+            "stop_generation", {"message_id": message_id}, conversation_id=self._conversation_of(message_id)
+        )
 
     async def regenerate(self, message_id: str, timeout: float | None = None) -> Message:
         """Ask for another answer to a message of the user, and wait for it; the older ones are kept."""
         before = len(self.state.answers(message_id))
-        request = await self.submit("regenerate", {"message_id": message_id}, conversation_id=self._home(message_id))
+        request = await self.submit(
+            "regenerate", {"message_id": message_id}, conversation_id=self._conversation_of(message_id)
+        )
 
         def another(state: ClientState) -> Message | None:
             answers = state.answers(message_id)
@@ -332,7 +336,7 @@ class TwinClient:
         """Rate an answer of the twin; returns when it is stored, with the traits that it changed."""
         said = {"message_id": message_id, "rating": rating, "comment": comment, "correction": correction}
         payload = _given({**said, "tags": None if tags is None else list(tags)})
-        receipt = await self._request("feedback", payload, conversation_id=self._home(message_id))
+        receipt = await self._request("feedback", payload, conversation_id=self._conversation_of(message_id))
         return list(receipt.get("traits", ()))
 
     async def typing(self, is_typing: bool, *, conversation_id: str = DEFAULT_CONVERSATION) -> None:
@@ -340,7 +344,7 @@ class TwinClient:
 
     async def read(self, message_id: str) -> None:
         """Tell the other devices that all up to and with this message was read."""
-        await self.submit("read_receipt", {"message_id": message_id}, conversation_id=self._home(message_id))
+        await self.submit("read_receipt", {"message_id": message_id}, conversation_id=self._conversation_of(message_id))
 
     async def update_context(self, context: Json, *, mode: Literal["merge", "replace"] = "merge") -> None:
         """Change the host context of this session; it is said again with every reconnect."""
@@ -380,7 +384,7 @@ class TwinClient:
     async def why(self, trait_id: str) -> Json:
         """What a trait's number is made of, from `GET /v1/profile/{trait_id}/why` with this session's token."""
         if self._http is None:
-            raise Gone("connect() comes first.")
+            raise SessionClosed("connect() comes first.")
         base = "http" + self.url.removeprefix("ws") if self.url.startswith("ws") else self.url
         url = f"{base.rstrip('/')}/v1/profile/{quote(trait_id, safe='')}/why"
         headers = {"Authorization": f"Bearer {(await self._auth())['token']}"}
@@ -453,7 +457,7 @@ class TwinClient:
             self.on_envelope("out", envelope)
         await link.emit(envelope, self._on_ack if self._acks and envelope["type"] in NEEDS_ANSWER else None)
 
-    def _home(self, message_id: str) -> str:
+    def _conversation_of(self, message_id: str) -> str:
         known = self.state.messages.get(message_id)
         return known.conversation_id if known is not None else DEFAULT_CONVERSATION
 
@@ -533,7 +537,7 @@ class TwinClient:
             await link.close()
             self._publish([Disconnected(reason)])
             if reason == TOLD_TO_LEAVE:
-                return self._end(Gone("The server ended this session: it was replaced, or its user is gone."))
+                return self._end(SessionClosed("The server ended this session: it was replaced, or its user is gone."))
             # A server that accepts and drops at once must not be hammered without any pause.
             await self._open_until(float("inf"), self._first_delay(monotonic() - since))
         return None
@@ -570,8 +574,8 @@ class TwinClient:
 
     async def _open(self) -> None:
         if self._http is None:
-            raise Gone("connect() comes first.")
-        link = Link(self._http, self._on_envelope)
+            raise SessionClosed("connect() comes first.")
+        link = Connection(self._http, self._on_envelope)
         await link.open(self.url, await self._auth(), self._transports, self._connect_timeout)
         self._link = link
         self._heartbeat_due = monotonic() + self._heartbeat_s()
@@ -594,7 +598,7 @@ class TwinClient:
             }
         )
 
-    async def _tend(self) -> None:
+    async def _timer_loop(self) -> None:
         """Send what is due: unanswered requests again, resumes, heartbeats. Sleeps until the next of them."""
         while True:
             dues = [*self._due.values(), self._resume_due, self._heartbeat_due if self._heartbeats else None]
@@ -629,10 +633,10 @@ class TwinClient:
 
     async def _catch_up(self) -> None:
         """What a resume could not give: the newest page, from which a shell may page back."""
-        with suppress(RequestFailed, NoAnswer):
+        with suppress(RequestFailed, ResponseTimeout):
             await self.history()
 
     async def _renew(self) -> None:
         if callable(self._token):
-            with suppress(RequestFailed, NoAnswer):
+            with suppress(RequestFailed, ResponseTimeout):
                 await self.refresh(await self._token())

@@ -61,11 +61,11 @@ class RequestFailed(_Coded):
     pass
 
 
-class NoAnswer(ClientError):
+class ResponseTimeout(ClientError):
     pass
 
 
-class Gone(ClientError):
+class SessionClosed(ClientError):
     pass
 
 
@@ -88,7 +88,7 @@ class _JsonPacket(Packet):  # type: ignore[misc]
     json = _Orjson
 
 
-class Link:
+class Connection:
     """One connection, used once. `lost` is done when it has ended, with the reason."""
 
     def __init__(self, http: aiohttp.ClientSession, on_envelope: Callable[[Json], None]) -> None:

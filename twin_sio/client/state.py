@@ -56,7 +56,7 @@ class Message:
 
 
 @dataclass(slots=True)
-class Generation:
+class StreamedAnswer:
     """An answer that is being written: the text so far, the index of the next chunk, whether all are here."""
 
     generation_id: str
@@ -86,7 +86,7 @@ class MessageChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerGrew:
+class ChunkApplied:
     """More of an answer. Where `replaced` is set, what was shown of it before must go: `text` is all of it."""
 
     generation_id: str
@@ -182,7 +182,7 @@ class AuthExpiring:
 StateChange = (
     Ready
     | MessageChanged
-    | AnswerGrew
+    | ChunkApplied
     | Thinking
     | Typing
     | ReadUpTo
@@ -239,7 +239,7 @@ class ClientState:
     resuming: bool = False
     session: Json = field(default_factory=dict)
     messages: dict[str, Message] = field(default_factory=dict)
-    generations: dict[str, Generation] = field(default_factory=dict)
+    generations: dict[str, StreamedAnswer] = field(default_factory=dict)
     outbox: dict[str, Json] = field(default_factory=dict)
     thinking: dict[str, str] = field(default_factory=dict)
     typing: set[str] = field(default_factory=set)
@@ -263,7 +263,7 @@ class ClientState:
         found = [m for m in self.messages.values() if m.role == "twin" and m.in_response_to == message_id]
         return sorted(found, key=lambda message: message.seq or 0)
 
-    def generation_of(self, message_id: str) -> Generation | None:
+    def generation_of(self, message_id: str) -> StreamedAnswer | None:
         """The running answer to a user's message."""
         return next((g for g in self.generations.values() if g.in_response_to == message_id), None)
 
@@ -454,17 +454,17 @@ class ClientState:
         generation.next_index = index + 1
         generation.is_whole = bool(piece.get("is_last_chunk"))
         return [
-            AnswerGrew(
+            ChunkApplied(
                 generation.generation_id, generation.in_response_to, head.conversation_id, piece["text"], replaced
             )
         ]
 
-    def _generation(self, generation_id: str, head: _Head) -> Generation:
+    def _generation(self, generation_id: str, head: _Head) -> StreamedAnswer:
         """The generation a chunk belongs to; a new one ends the older attempts at the same message."""
         known = self.generations.get(generation_id)
         if known is None:
             self._end(None, head.in_response_to)
-            known = Generation(generation_id, head.in_response_to, head.conversation_id)
+            known = StreamedAnswer(generation_id, head.in_response_to, head.conversation_id)
             self.generations[generation_id] = known
         return known
 

@@ -22,7 +22,7 @@ from socketio.exceptions import ConnectionRefusedError as SocketRefused
 
 from twin_sio.clock import iso, monotonic, new_id, now
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
-from twin_sio.errors import Refused, ServiceError
+from twin_sio.errors import HandshakeRefused, ServiceError
 from twin_sio.protocol import (
     ENVELOPE_MAX_BYTES,
     PAGE_MAX,
@@ -69,7 +69,7 @@ class Verdict:
     said: str = ""
 
 
-class Broken(Exception):
+class RuleViolation(Exception):
     """The client did otherwise; the text is what was seen."""
 
 
@@ -94,7 +94,7 @@ class _Heard:
 
 
 @dataclass(slots=True)
-class Stage:
+class ScriptedServer:
     """One user's log and the one client that is looked at. It answers as the service does, but for what the script
     sets: `refusing` turns away who comes next, `deaf` heeds no message, `forgetful` has lost what was missed,
     `tells_head` says in heartbeats where the log stands."""
@@ -115,7 +115,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.server.on("connect", self._connect)
         self.server.on("disconnect", self._disconnect)
-        self.server.on_knock = lambda _: True
+        self.server.on_accept = lambda _: True
         self.server.on_connected = self._greet
         self.server.on_event = self._take
         self.server.on_malformed = lambda *_: self._note("a frame that is no event")
@@ -140,7 +140,7 @@ class Stage:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise Broken(f"{otherwise} within {within_s:g} s") from None
+            raise RuleViolation(f"{otherwise} within {within_s:g} s") from None
 
     def append(self, type: str, payload: Json, **meta: Any) -> Outgoing:
         """A durable event, stored and not sent."""
@@ -171,25 +171,25 @@ class Stage:
     # the client's side of the door
 
     async def _connect(self, _: str, environ: Mapping[str, Any], auth: object = None) -> None:
-        refused: Refused | None
+        refused: HandshakeRefused | None
         try:
             sent = _with_headers(parse_auth(auth), environ["aiohttp.request"])
             refused = self._refusal(sent)
         except ServiceError as error:
             self._note(f"an auth payload with a bad {error.field}")
-            sent, refused = Auth(), Refused("auth_invalid", "The auth payload is refused.")
+            sent, refused = Auth(), HandshakeRefused("auth_invalid", "The auth payload is refused.")
         self.entries.append(_Entry(sent, monotonic(), refused is None))
         self._changed.set()
         if refused is not None:
             raise SocketRefused(refused.message, refused.as_data())
         self._auth = sent
 
-    def _refusal(self, sent: Auth) -> Refused | None:
+    def _refusal(self, sent: Auth) -> HandshakeRefused | None:
         if not sent.token:
-            return Refused("auth_missing", "A token is needed: send it as auth.token.")
+            return HandshakeRefused("auth_missing", "A token is needed: send it as auth.token.")
         if self.refusing:
             self.refusing = False
-            return Refused("overloaded", "Too much to do.", retryable=True, retry_after_ms=_RETRY_AFTER_MS)
+            return HandshakeRefused("overloaded", "Too much to do.", retryable=True, retry_after_ms=_RETRY_AFTER_MS)
         return None
 
     def _disconnect(self, sid: str, *_: object) -> None:
@@ -313,7 +313,7 @@ def _main(meta: Mapping[str, Any]) -> dict[str, Any]:
 class Script:
     """The rules in their order. `limit_s` is what a client has for each, `arrival_s` for coming at all."""
 
-    def __init__(self, stage: Stage, limit_s: float, arrival_s: float) -> None:
+    def __init__(self, stage: ScriptedServer, limit_s: float, arrival_s: float) -> None:
         self._stage = stage
         self._limit_s = limit_s
         self._arrival_s = arrival_s
@@ -327,7 +327,7 @@ class Script:
             try:
                 await look(self)
                 yield Verdict(rule, True)
-            except Broken as broken:
+            except RuleViolation as broken:
                 yield Verdict(rule, False, str(broken))
 
     # being let in
@@ -340,7 +340,7 @@ class Script:
         again = await self._comes_in(0, "it did not come back")
         waited_ms = (again.at - refused.at) * 1000
         if waited_ms < _RETRY_AFTER_MS * _EARLY:
-            raise Broken(f"it came back after {waited_ms:.0f} ms, and was asked for {_RETRY_AFTER_MS}")
+            raise RuleViolation(f"it came back after {waited_ms:.0f} ms, and was asked for {_RETRY_AFTER_MS}")
 
     async def says_something(self) -> None:
         stage = self._stage
@@ -356,7 +356,7 @@ class Script:
         self._stage.deaf = False
         again = await self._comes_in(before, "it did not come back")
         if again.auth.session_id is None or again.auth.session_id != self._stage.entries[before - 1].auth.session_id:
-            raise Broken("it came back as another session: auth.session_id must stay the same")
+            raise RuleViolation("it came back as another session: auth.session_id must stay the same")
 
     async def tells_its_seq(self) -> None:
         await self._is_there()
@@ -378,7 +378,7 @@ class Script:
         )
         self._stored_at = monotonic()
         if stored.payload["text"] != hello.payload.text:
-            raise Broken("it came again with another text")
+            raise RuleViolation("it came again with another text")
 
     # what is shown
 
@@ -453,7 +453,7 @@ class Script:
     async def _asks_from(self, seen: int, since: int, why: str) -> None:
         asked = await self._until(lambda: _first(self._stage.of("resume", since)), f"{why}, and no resume came")
         if asked.event.payload.last_seq > seen:
-            raise Broken(f"{why}, and resume asked from {asked.event.payload.last_seq}: it has only seen {seen}")
+            raise RuleViolation(f"{why}, and resume asked from {asked.event.payload.last_seq}: it has only seen {seen}")
 
     # coming to an end
 
@@ -476,7 +476,7 @@ class Script:
         finally:
             closing.cancel()
         if (again.at - began) * 1000 < _LEAVE_AFTER_MS * _EARLY:
-            raise Broken(f"it came back after {(again.at - began) * 1000:.0f} ms, not {_LEAVE_AFTER_MS}")
+            raise RuleViolation(f"it came back after {(again.at - began) * 1000:.0f} ms, not {_LEAVE_AFTER_MS}")
 
     async def fetches_history(self) -> None:
         await self._is_there()
@@ -490,11 +490,11 @@ class Script:
     async def leaves_alone(self) -> None:
         hello, stored_at = self._said_hello(), self._stored_at
         if stored_at is None:
-            raise Broken("not reached: it was never acknowledged")
+            raise RuleViolation("not reached: it was never acknowledged")
         again = [one for one in self._stage.of("user_message") if one.event.message_id == hello.message_id]
         late = [one for one in again if one.at > stored_at + _UNDER_WAY_S]
         if late:
-            raise Broken(f"it was sent {len(late)} times more")
+            raise RuleViolation(f"it was sent {len(late)} times more")
 
     async def stays_away(self) -> None:
         stage = self._stage
@@ -504,19 +504,19 @@ class Script:
             await stage.server.disconnect(stage.sid)
         try:
             await stage.until(lambda: len(stage.entries) > before, _QUIET_S, "")
-        except Broken:
+        except RuleViolation:
             return
-        raise Broken("it was told to leave (Socket.IO disconnect), and came back")
+        raise RuleViolation("it was told to leave (Socket.IO disconnect), and came back")
 
     async def speaks(self) -> None:
         if self._stage.faults:
-            raise Broken("; ".join(self._stage.faults[:5]))
+            raise RuleViolation("; ".join(self._stage.faults[:5]))
 
     # small things
 
     def _said_hello(self) -> Incoming[Any]:
         if self._hello is None:
-            raise Broken("not reached: it never said anything")
+            raise RuleViolation("not reached: it never said anything")
         return self._hello
 
     def _about(self) -> dict[str, Any]:
@@ -547,7 +547,7 @@ class Script:
             await asyncio.sleep(_LOOK_AGAIN_S)
             shown = await self._report()
         if shown != expected:
-            raise Broken(f"it shows {_short(shown)}, not {_short(expected)}")
+            raise RuleViolation(f"it shows {_short(shown)}, not {_short(expected)}")
 
     async def _report(self) -> object:
         stage = self._stage
@@ -562,7 +562,7 @@ class Script:
         try:
             return orjson.loads(told)
         except orjson.JSONDecodeError:
-            raise Broken("the report is no JSON list") from None
+            raise RuleViolation("the report is no JSON list") from None
 
 
 def _first(found: list[T]) -> T | None:
@@ -743,10 +743,10 @@ RULES = tuple(rule for rule, _ in _SCRIPT)
 
 
 @asynccontextmanager
-async def a_script(port: int, limit_s: float, arrival_s: float) -> AsyncIterator[tuple[str, Script]]:
+async def conformance_server(port: int, limit_s: float, arrival_s: float) -> AsyncIterator[tuple[str, Script]]:
     """The server, on the loopback address (port 0: a free one): its URL, and the script to play."""
     server = SocketServer(socketio.AsyncManager(), cors=None, ping_interval_s=25, ping_timeout_s=20, handshake_s=10)
-    stage = Stage(server)
+    stage = ScriptedServer(server)
     app = web.Application()
     server.attach(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)

@@ -23,12 +23,12 @@ import structlog
 
 from twin_sio.clock import Clock, NewId, iso, monotonic
 from twin_sio.delivery.pubsub import CONTROL
-from twin_sio.delivery.pubsub_cluster import channels_over
+from twin_sio.delivery.pubsub_cluster import make_pubsub
 from twin_sio.domain import Caller, Event, Generation
 from twin_sio.errors import StorageUnavailable
 from twin_sio.protocol import Outgoing
-from twin_sio.redis_connection import FAILURES
-from twin_sio.transport.socketio import NAMESPACE, Message, SocketServer, event_frame
+from twin_sio.redis_connection import REDIS_ERRORS
+from twin_sio.transport.socketio import NAMESPACE, EncodedFrame, SocketServer, event_frame
 
 log = structlog.get_logger("delivery")
 
@@ -60,24 +60,24 @@ def _channel(user_id: str) -> str:
 
 
 @dataclass(slots=True)
-class _Session:
+class _Subscriber:
     """A connection as delivery sees it: how far it has been served."""
 
     caller: Caller
     position: int
     live: bool = False
     chunk_next: dict[str, int] = field(default_factory=dict)
-    answers: dict[int, Message] = field(default_factory=dict)  # what this session gets in the event's place
+    answers: dict[int, EncodedFrame] = field(default_factory=dict)  # what this session gets in the event's place
 
-    def instead(self, seq: int, frame: Message) -> Message:
+    def replacement_for(self, seq: int, frame: EncodedFrame) -> EncodedFrame:
         return self.answers.pop(seq, frame) if self.answers else frame
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class _PendingEvent:
     """A durable event on its way through a feed."""
 
-    frame: Message
+    frame: EncodedFrame
     generation_id: str | None = None  # of the answer that it is,
     in_response_to: str | None = None  # and what it answers
 
@@ -112,14 +112,14 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         self._hard = hard_bytes
         self._stuck_s = stuck_s
         self.on_control = on_control
-        self.channels = channels_over(
+        self.channels = make_pubsub(
             redis_url,
-            on_message=self._hear if listen else None,
+            on_message=self._on_pubsub_message if listen else None,
             on_restored=self._restored,
         )
-        self._own_words = b'["%s"' % self.channels.instance.encode()
-        self._feeds: dict[str, _Feed] = {}
-        self._producing: dict[str, tuple[str, Generation, _Mould]] = {}
+        self._own_prefix = b'["%s"' % self.channels.instance.encode()
+        self._feeds: dict[str, _UserStream] = {}
+        self._local_generations: dict[str, tuple[str, Generation, ChunkTemplate]] = {}
         self._stamped, self._stamped_at = b"", 0.0
         self._answered: deque[tuple[str, str]] = deque(maxlen=_ANSWERED_MAX)
         self._rooms_of: dict[str, set[str]] = {}
@@ -160,18 +160,18 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         if feed is not None:
             if origin is not None and answer is not None:
                 feed.answer(origin.connection_id, event.seq, event_frame(answer.type, answer.envelope()))
-            feed.offer(event.seq, item)
+            feed.enqueue(event.seq, item)
         if item.in_response_to is not None:
             # Whoever shows an answer says that it runs no longer: the instance that began it may have died meanwhile.
             self._answered.append((event.user_id, item.in_response_to))
             self._answer_ended(event.user_id, item.in_response_to)
-        self._ring(event.user_id, ["d", event.seq, item.generation_id, item.in_response_to], item.frame)
+        self._notify_instances(event.user_id, ["d", event.seq, item.generation_id, item.in_response_to], item.frame)
 
     def to_user(self, user_id: str, outgoing: Outgoing, *, skip: str | None = None) -> None:
         """Something ephemeral to all of a user's sessions, but for the connection `skip`."""
         frame = event_frame(outgoing.type, outgoing.envelope())
         self._ephemeral(user_id, frame, skip)
-        self._ring(user_id, ["e", skip], frame)
+        self._notify_instances(user_id, ["e", skip], frame)
 
     def to_others(self, caller: Caller, outgoing: Outgoing) -> None:
         """Something ephemeral to the user's sessions other than the caller's."""
@@ -181,7 +181,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         """To one connection of this instance; for the dead it is dropped."""
         self._write(caller.connection_id, event_frame(outgoing.type, outgoing.envelope()))
 
-    def in_turn(self, caller: Caller, outgoing: Outgoing) -> None:
+    def to_session_in_order(self, caller: Caller, outgoing: Outgoing) -> None:
         """Something about a stored event to one connection, not ahead of what that has not been sent yet."""
         feed = self._feeds.get(caller.user_id)
         if feed is not None and outgoing.seq is not None:
@@ -189,25 +189,27 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def _answer_ended(self, user_id: str, in_response_to: str) -> None:
         """The answer stands in the log: Redis forgets how it came about."""
-        self.channels.script(_ENDED, [_gens(user_id)], in_response_to, _gen(user_id, ""))
+        self.channels.script(_ENDED, [_generations_key(user_id)], in_response_to, _chunks_key(user_id, ""))
 
     def begin_generation(self, user_id: str, generation: Generation) -> None:
         """An answer begins under a fresh id; it replaces what an earlier attempt at it has shown."""
-        self._producing[generation.generation_id] = (user_id, generation, _Mould(generation))
+        self._local_generations[generation.generation_id] = (user_id, generation, ChunkTemplate(generation))
         feed = self._feeds.get(user_id)
         if feed is not None:
-            feed.generations = feed.without(generation.in_response_to)
+            feed.generations = feed.generations_except(generation.in_response_to)
             feed.generations[generation.generation_id] = generation
         self._announce(user_id, generation)
 
     def _announce(self, user_id: str, generation: Generation) -> None:
         """Let joiners elsewhere find it; under the message, so that a later attempt takes an earlier one's place."""
         words = generation.in_response_to, _running(generation), generation.generation_id
-        self.channels.script(_ANNOUNCED, [_gens(user_id)], *words, _gen(user_id, ""), _GENERATION_TTL_S)
+        self.channels.script(
+            _ANNOUNCED, [_generations_key(user_id)], *words, _chunks_key(user_id, ""), _GENERATION_TTL_S
+        )
 
     def chunk(self, user_id: str, generation: Generation, text: str, *, is_last: bool = False) -> None:
         """The next piece of an answer that this instance generates, to all of the user's sessions."""
-        if generation.generation_id not in self._producing:  # its user was erased
+        if generation.generation_id not in self._local_generations:  # its user was erased
             return
         index = len(generation.texts)
         generation.texts.append(text)
@@ -216,75 +218,80 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         feed = self._feeds.get(user_id)
         if feed is not None:
             feed.show_chunk(generation, index, frame)
-        key = _gen(user_id, generation.generation_id)
+        key = _chunks_key(user_id, generation.generation_id)
         if index == 0:
             self.channels.script(_FIRST, [key], _GENERATION_TTL_S, text)
         else:
             self.channels.command("RPUSHX", key, text)  # what was erased is not to begin anew, and without an end
-        self._ring(user_id, ["c", generation.generation_id, index, mould.meta], frame)
+        self._notify_instances(user_id, ["c", generation.generation_id, index, mould.meta], frame)
 
     def end_generation(self, generation: Generation) -> None:
         """No more chunks will come; the answer itself is a durable event."""
-        self._producing.pop(generation.generation_id, None)
+        self._local_generations.pop(generation.generation_id, None)
 
     def drop_generation(self, user_id: str, generation: Generation) -> None:
         """This attempt came to nothing: Redis is to forget it. A later attempt at the same answer stays."""
-        key = _gen(user_id, generation.generation_id)
-        self.channels.script(_DROPPED, [_gens(user_id), key], generation.in_response_to, generation.generation_id)
+        key = _chunks_key(user_id, generation.generation_id)
+        self.channels.script(
+            _DROPPED, [_generations_key(user_id), key], generation.in_response_to, generation.generation_id
+        )
 
     def on_erased(self, user_id: str) -> None:
         """The user was erased: what is being said to them is shown to nobody who comes from now on."""
-        for generation_id, (owner, _, _) in list(self._producing.items()):
+        for generation_id, (owner, _, _) in list(self._local_generations.items()):
             if owner == user_id:
-                del self._producing[generation_id]
+                del self._local_generations[generation_id]
         self._answered = deque((one for one in self._answered if one[0] != user_id), maxlen=_ANSWERED_MAX)
         feed = self._feeds.get(user_id)
         if feed is not None:
-            feed.over.extend(feed.generations)
+            feed.finished_generations.extend(feed.generations)
             feed.generations = {}
 
-    def control(self, **words: Any) -> None:
+    def broadcast(self, **words: Any) -> None:
         """A word to all instances, this one included."""
         self.on_control(words)
         self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, words]))
 
-    def replace(self, caller: Caller) -> None:
+    def close_older_connections(self, caller: Caller) -> None:
         """Let go of this session's earlier connections, wherever they are. On the user's channel, for whoever holds
         one listens there: on the control channel every instance would decode every connect of all others."""
         words = {"kind": "replace", "user_id": caller.user_id, "session_id": caller.session_id}
         words["keep"] = caller.connection_id
         self.on_control(words)
-        self._ring(caller.user_id, ["r", words], None)
+        self._notify_instances(caller.user_id, ["r", words], None)
 
     async def erase(self, user_id: str) -> int:
         """Let Redis forget what is being said to the user; how many keys there were."""
         try:
-            running = await self.channels.fields(_gens(user_id))
-            keys = [_gens(user_id), *(_gen(user_id, orjson.loads(value)[0]) for value in running.values())]
-            return await self.channels.forget(*keys)
-        except FAILURES:
+            running = await self.channels.get_hash(_generations_key(user_id))
+            keys = [
+                _generations_key(user_id),
+                *(_chunks_key(user_id, orjson.loads(value)[0]) for value in running.values()),
+            ]
+            return await self.channels.delete(*keys)
+        except REDIS_ERRORS:
             return 0  # they end by themselves within minutes
 
     async def partial(self, user_id: str, generation_id: str) -> str:
         """What a generation of any instance has sent so far, as far as Redis remembers."""
         try:
-            texts = await self.channels.texts(_gen(user_id, generation_id))
-        except FAILURES:
+            texts = await self.channels.get_list(_chunks_key(user_id, generation_id))
+        except REDIS_ERRORS:
             return ""
         return "".join(texts)
 
-    def _mould(self, generation: Generation) -> _Mould:
-        made = self._producing.get(generation.generation_id)
-        return made[2] if made is not None else _Mould(generation)
+    def _mould(self, generation: Generation) -> ChunkTemplate:
+        made = self._local_generations.get(generation.generation_id)
+        return made[2] if made is not None else ChunkTemplate(generation)
 
     def _chunk_frame(
-        self, mould: _Mould, text: str, index: int, *, first: int | None = None, is_last: bool = False
-    ) -> Message:
+        self, mould: ChunkTemplate, text: str, index: int, *, first: int | None = None, is_last: bool = False
+    ) -> EncodedFrame:
         # Unique, as generation and index are; of a merged one there may be several.
         message_id = b"%s.%d" % (mould.generation_id, index) if first is None else self._new_id().encode()
-        return mould.frame(text, index, first, is_last, self._stamp(), message_id)
+        return mould.frame(text, index, first, is_last, self._timestamp(), message_id)
 
-    def _stamp(self) -> bytes:
+    def _timestamp(self) -> bytes:
         """The time as the wire writes it. It has no more than milliseconds, so it is made anew only once in each."""
         at = monotonic()
         if at > self._stamped_at + _STAMP_S:
@@ -292,25 +299,25 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             self._stamped = iso(self._clock()).encode()
         return self._stamped
 
-    def merged(self, generation: Generation) -> Message:
+    def snapshot_frame(self, generation: Generation) -> EncodedFrame:
         """The whole text so far as one chunk."""
         mould = self._mould(generation)
         return self._chunk_frame(mould, "".join(generation.texts), len(generation.texts) - 1, first=0)
 
-    def _ring(self, user_id: str, head: list[Any], frame: Message | None) -> None:
+    def _notify_instances(self, user_id: str, head: list[Any], frame: EncodedFrame | None) -> None:
         header = orjson.dumps([self.channels.instance, *head])
         self.channels.publish(_channel(user_id), header + b"\n" + (frame.raw if frame is not None else b""))
 
     # -- sockets -----------------------------------------------------------------------------------------------------
 
-    def _write(self, sid: str, frame: Message, *, unless_over: int | None = None) -> int:
+    def _write(self, sid: str, frame: EncodedFrame, *, unless_over: int | None = None) -> int:
         server: SocketServer = self.server
         held = server.write(sid, frame, unless_over=unless_over)
         if held > self._hard:
             self._cut(sid)
         return held
 
-    def _ephemeral(self, user_id: str, frame: Message, skip: str | None) -> None:
+    def _ephemeral(self, user_id: str, frame: EncodedFrame, skip: str | None) -> None:
         for sid, _ in self.get_participants(NAMESPACE, room(user_id)):
             if sid != skip:
                 self._write(sid, frame, unless_over=self._soft)
@@ -323,7 +330,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     async def _watch_slow(self) -> None:
         while True:
             await asyncio.sleep(min(0.5, self._stuck_s / 4))
-            for sid in self.server.stuck(self._stuck_s):
+            for sid in self.server.stalled(self._stuck_s):
                 self._cut(sid)
             for sid in self._over_their_users_bound(self.server.backlog()):
                 self._cut(sid)
@@ -342,21 +349,21 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 
-    async def prepare(self, user_id: str) -> None:
+    async def subscribe(self, user_id: str) -> None:
         """Listen to the user's channel before anything of the user is read; waits a second at most."""
         feed = self._feed(user_id)
         self._release_later(feed)
         await self.channels.subscribe(_channel(user_id))
 
-    def _feed(self, user_id: str) -> _Feed:
+    def _feed(self, user_id: str) -> _UserStream:
         feed = self._feeds.get(user_id)
         if feed is None:
-            feed = self._feeds[user_id] = _Feed(self, user_id)
+            feed = self._feeds[user_id] = _UserStream(self, user_id)
         return feed
 
-    def enter(self, sid: str, user_id: str) -> None:
+    def join_room(self, sid: str, user_id: str) -> None:
         """Put the connection into its user's room; `detach` or the library's disconnect takes it out."""
-        if sid in self.server.lines:
+        if sid in self.server.raw_connections:
             # The library knows nobody who came through another door: it would look for them in vain in its own room.
             self.basic_enter_room(sid, NAMESPACE, None, eio_sid=f"raw-{sid}")
         self.basic_enter_room(sid, NAMESPACE, room(user_id))
@@ -365,8 +372,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         """Serve a connection from now on: what it missed after `last_seq`, `resumed`, then live events. Without
         `last_seq`: live from `head`, which was read after `prepare`, as was whether an answer may be under way."""
         feed = self._feed(caller.user_id)
-        feed.know(head)
-        session = _Session(caller, head if last_seq is None else last_seq)
+        feed.set_head(head)
+        session = _Subscriber(caller, head if last_seq is None else last_seq)
         feed.sessions[caller.connection_id] = session
         self._spawn(feed.catch_up(session, tell=last_seq is not None, adopt=is_answering))
 
@@ -396,7 +403,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def detach(self, caller: Caller) -> None:
         """The connection is gone. Its user's channel is kept for a while: it tends to come back."""
-        if caller.connection_id in self.server.lines:  # of the others the library takes care itself
+        if caller.connection_id in self.server.raw_connections:  # of the others the library takes care itself
             self.basic_disconnect(caller.connection_id, NAMESPACE)
         feed = self._feeds.get(caller.user_id)
         if feed is None:
@@ -405,12 +412,12 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         if not feed.sessions:
             self._release_later(feed)
 
-    def _release_later(self, feed: _Feed) -> None:
-        feed.linger = monotonic() + _LINGER_S
+    def _release_later(self, feed: _UserStream) -> None:
+        feed.release_at = monotonic() + _LINGER_S
         asyncio.get_running_loop().call_later(_LINGER_S + 1, self._forget, feed)
 
-    def _forget(self, feed: _Feed) -> None:
-        if not feed.sessions and monotonic() > feed.linger and self._feeds.get(feed.user_id) is feed:
+    def _forget(self, feed: _UserStream) -> None:
+        if not feed.sessions and monotonic() > feed.release_at and self._feeds.get(feed.user_id) is feed:
             del self._feeds[feed.user_id]
             self.channels.unsubscribe(_channel(feed.user_id))
 
@@ -421,8 +428,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     # -- hearing -----------------------------------------------------------------------------------------------------
 
-    def _hear(self, channel: str, payload: bytes) -> None:
-        if payload.startswith(self._own_words):  # most of what an instance hears it has said itself
+    def _on_pubsub_message(self, channel: str, payload: bytes) -> None:
+        if payload.startswith(self._own_prefix):  # most of what an instance hears it has said itself
             return
         if channel == CONTROL:
             self.on_control(orjson.loads(payload)[1])
@@ -432,9 +439,9 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         feed = self._feeds.get(channel.removeprefix("twin:user:"))
         if feed is None:
             return
-        frame = Message(body)
+        frame = EncodedFrame(body)
         if kind == "d":
-            feed.offer(rest[0], _Item(frame, generation_id=rest[1], in_response_to=rest[2]))
+            feed.enqueue(rest[0], _PendingEvent(frame, generation_id=rest[1], in_response_to=rest[2]))
         elif kind == "c":
             feed.hear_chunk(rest[0], rest[1], rest[2], frame)
         elif kind == "e":
@@ -444,21 +451,21 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def _restored(self) -> None:
         """Redis is back: tell what it has forgotten, look at the log for what it has swallowed."""
-        for user_id, generation, _ in self._producing.values():
-            key = _gen(user_id, generation.generation_id)
+        for user_id, generation, _ in self._local_generations.values():
+            key = _chunks_key(user_id, generation.generation_id)
             self.channels.command("DEL", key)
             if generation.texts:
                 self.channels.script(_FIRST, [key], _GENERATION_TTL_S, "".join(generation.texts))
             self._announce(user_id, generation)
-        running = {(user_id, generation.in_response_to) for user_id, generation, _ in self._producing.values()}
+        running = {(user_id, generation.in_response_to) for user_id, generation, _ in self._local_generations.values()}
         for user_id, in_response_to in self._answered:
             if (user_id, in_response_to) not in running:
                 self._answer_ended(user_id, in_response_to)
         self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, {"kind": "look"}]))
         if not self.write_only:
-            self._spawn(self.look())
+            self._spawn(self.reconcile())
 
-    async def look(self) -> None:
+    async def reconcile(self) -> None:
         """Compare every feed with the log and serve what was missed; then tell the clients to do the same."""
         while True:
             users = list(self._feeds)
@@ -467,7 +474,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
                     heads = await self._read_heads(users[start : start + 500])
                     for user_id, head in heads.items():
                         if user_id in self._feeds:
-                            self._feeds[user_id].behind(head)
+                            self._feeds[user_id].catch_up_to(head)
                 break
             except StorageUnavailable:
                 await asyncio.sleep(0.5 + random.random())
@@ -488,7 +495,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             user_id = room.removeprefix("user:")
             if not self.write_only:
                 self._ephemeral(user_id, frame, skip_sid)
-            self._ring(user_id, ["e", skip_sid], frame)
+            self._notify_instances(user_id, ["e", skip_sid], frame)
         elif isinstance(room, str) and self.server is not None:
             self._write(room, event_frame(event, data))
 
@@ -517,7 +524,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
                     del pending[namespace]
 
 
-class _Mould:
+class ChunkTemplate:
     """What all chunks of a generation have in common, as JSON: chunks are most of what is sent, and only their text,
     number and time differ."""
 
@@ -534,10 +541,10 @@ class _Mould:
 
     def frame(
         self, text: str, index: int, first: int | None, is_last: bool, stamp: bytes, message_id: bytes
-    ) -> Message:
+    ) -> EncodedFrame:
         merged = b',"first_chunk_index":%d' % first if first is not None and first != index else b""
         ends = b"true" if is_last else b"false"
-        return Message(
+        return EncodedFrame(
             b'2["%s",{"type":"%s","payload":{"text":%s%s%d%s,"is_last_chunk":%s},'
             b'"metadata":{"timestamp":"%s","message_id":"%s%s'
             % (_CHUNK, _CHUNK, orjson.dumps(text), self._between, index, merged, ends, stamp, message_id, self._after)
@@ -589,48 +596,48 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 # The hash tag is the user's channel: in a cluster what is kept of an answer lies where it is said, in one order.
 
 
-def _gens(user_id: str) -> str:
+def _generations_key(user_id: str) -> str:
     return f"twin:gens:{{twin:user:{user_id}}}"
 
 
-def _gen(user_id: str, generation_id: str) -> str:
+def _chunks_key(user_id: str, generation_id: str) -> str:
     return f"twin:gen:{{twin:user:{user_id}}}:{generation_id}"
 
 
-class _Feed:
+class _UserStream:
     """One user on this instance: the point up to which everything was served, and what waits beyond a hole."""
 
     def __init__(self, delivery: Delivery, user_id: str) -> None:
         self._delivery = delivery
         self.user_id = user_id
         self.head: int | None = None
-        self.sessions: dict[str, _Session] = {}
+        self.sessions: dict[str, _Subscriber] = {}
         self.generations: dict[str, Generation] = {}
-        self.over: deque[str] = deque(maxlen=_OVER_MAX)
-        self.linger = 0.0
-        self._pending: dict[int, _Item] = {}
+        self.finished_generations: deque[str] = deque(maxlen=_OVER_MAX)
+        self.release_at = 0.0
+        self._pending: dict[int, _PendingEvent] = {}
         self._target = 0
         self._healer: asyncio.Task[Any] | None = None
 
     # -- durable -----------------------------------------------------------------------------------------------------
 
-    def know(self, head: int) -> None:
+    def set_head(self, head: int) -> None:
         """The log stands at `head` (read after the subscription): the feed begins there, or catches up."""
         if self.head is None:
             self.head = head
             self._pending = {seq: item for seq, item in self._pending.items() if seq > head}
             self._drain()
-            self.behind(self._target)
+            self.catch_up_to(self._target)
         else:
-            self.behind(head)
+            self.catch_up_to(head)
 
-    def behind(self, head: int) -> None:
+    def catch_up_to(self, head: int) -> None:
         """The log is at `head`: fetch what has not been heard."""
         self._target = max(self._target, head)
         if self.head is not None and head > self.head:
-            self._heal(0.0)
+            self._schedule_gap_fill(0.0)
 
-    def answer(self, sid: str, seq: int, frame: Message) -> None:
+    def answer(self, sid: str, seq: int, frame: EncodedFrame) -> None:
         """Give one session `frame` in the place of the event `seq`; at once, where that has passed it by."""
         session = self.sessions.get(sid)
         if session is None:
@@ -640,7 +647,7 @@ class _Feed:
         else:
             session.answers[seq] = frame
 
-    def offer(self, seq: int, item: _Item) -> None:
+    def enqueue(self, seq: int, item: _PendingEvent) -> None:
         """An event was stored: serve it in its turn, once."""
         if self.head is not None and seq <= self.head:
             return
@@ -649,30 +656,30 @@ class _Feed:
             self._pending[seq] = item
         self._drain()
         if self.head is not None and self.head < self._target:
-            self._heal(_HOLE_PATIENCE_S)
+            self._schedule_gap_fill(_HOLE_PATIENCE_S)
 
     def _drain(self) -> None:
         while self.head is not None and (item := self._pending.pop(self.head + 1, None)) is not None:
-            self._serve(self.head + 1, item)
+            self._deliver(self.head + 1, item)
 
-    def _serve(self, seq: int, item: _Item) -> None:
+    def _deliver(self, seq: int, item: _PendingEvent) -> None:
         self.head = seq
         if item.generation_id is not None and item.in_response_to is not None:
-            self.over.append(item.generation_id)
-            self.generations = self.without(item.in_response_to)
+            self.finished_generations.append(item.generation_id)
+            self.generations = self.generations_except(item.in_response_to)
         for sid, session in list(self.sessions.items()):
             if not session.live or session.position >= seq:
                 continue
             session.position = seq
             if item.generation_id is not None:
                 session.chunk_next.pop(item.generation_id, None)
-            self._delivery._write(sid, session.instead(seq, item.frame))
+            self._delivery._write(sid, session.replacement_for(seq, item.frame))
 
-    def _heal(self, patience_s: float) -> None:
+    def _schedule_gap_fill(self, patience_s: float) -> None:
         if self._healer is None or self._healer.done():
-            self._healer = self._delivery._spawn(self._fill(patience_s))
+            self._healer = self._delivery._spawn(self._fill_gap(patience_s))
 
-    async def _fill(self, patience_s: float) -> None:
+    async def _fill_gap(self, patience_s: float) -> None:
         """Read the log from the head on until nothing is missing. A hole may just be late on its way."""
         await asyncio.sleep(patience_s)
         tries = 0
@@ -685,7 +692,7 @@ class _Feed:
             for event in events:
                 if event.seq > self.head:  # what the log no longer has (retention) is passed over
                     self._pending.pop(event.seq, None)
-                    self._serve(event.seq, _item(event))
+                    self._deliver(event.seq, _item(event))
             self._drain()
             if not events:
                 tries += 1
@@ -696,38 +703,38 @@ class _Feed:
 
     # -- chunks ------------------------------------------------------------------------------------------------------
 
-    def without(self, in_response_to: str) -> dict[str, Generation]:
+    def generations_except(self, in_response_to: str) -> dict[str, Generation]:
         return {
             name: generation
             for name, generation in self.generations.items()
             if generation.in_response_to != in_response_to
         }
 
-    def show_chunk(self, generation: Generation, index: int, frame: Message) -> None:
+    def show_chunk(self, generation: Generation, index: int, frame: EncodedFrame) -> None:
         """A chunk that `generation.texts` holds already, to every live session: as it is, or merged."""
         generation_id, soft, hard = generation.generation_id, self._delivery._soft, self._delivery._hard
         write = self._delivery.server.write
-        whole: Message | None = None
+        whole: EncodedFrame | None = None
         for sid, session in self.sessions.items():
             if not session.live:
                 continue
             shown = frame
             if session.chunk_next.get(generation_id, 0) != index:
-                shown = whole = whole or self._delivery.merged(generation)
+                shown = whole = whole or self._delivery.snapshot_frame(generation)
             held = write(sid, shown, unless_over=soft)  # `_write`, flat: this runs for every chunk and device
             if held > hard:
                 self._delivery._cut(sid)
             if held <= soft:  # to who reads too slowly the next one that is written is a merged one
                 session.chunk_next[generation_id] = index + 1
 
-    def hear_chunk(self, generation_id: str, index: int, meta: str, frame: Message) -> None:
+    def hear_chunk(self, generation_id: str, index: int, meta: str, frame: EncodedFrame) -> None:
         """A chunk from another instance. One that is ahead waits for the whole text, which Redis holds."""
-        if generation_id in self.over:  # a Redis that stood still says it late
+        if generation_id in self.finished_generations:  # a Redis that stood still says it late
             return
         generation = self.generations.get(generation_id)
         if generation is None:
             generation = _generation(generation_id, meta)
-            self.generations = self.without(generation.in_response_to)
+            self.generations = self.generations_except(generation.in_response_to)
             self.generations[generation_id] = generation
         if index == len(generation.texts):
             generation.texts.append(orjson.loads(frame.envelope)["payload"]["text"])
@@ -738,35 +745,35 @@ class _Feed:
     async def _refetch(self, generation: Generation) -> None:
         await self._fetch(generation)
         if generation.texts and generation.generation_id in self.generations:
-            self.show_chunk(generation, len(generation.texts) - 1, self._delivery.merged(generation))
+            self.show_chunk(generation, len(generation.texts) - 1, self._delivery.snapshot_frame(generation))
 
     async def _fetch(self, generation: Generation) -> None:
         try:
-            texts = await self._delivery.channels.texts(_gen(self.user_id, generation.generation_id))
-        except FAILURES:
+            texts = await self._delivery.channels.get_list(_chunks_key(self.user_id, generation.generation_id))
+        except REDIS_ERRORS:
             return
         if len(texts) > len(generation.texts):
             generation.texts[:] = texts
 
-    async def adopt_running(self) -> None:
+    async def load_running_generations(self) -> None:
         """Learn of generations that began before this instance listened."""
-        for user_id, mine, _ in self._delivery._producing.values():
+        for user_id, mine, _ in self._delivery._local_generations.values():
             if user_id == self.user_id:
                 self.generations[mine.generation_id] = mine
         if not self._delivery.channels.healthy:
             return
         try:
-            running = await self._delivery.channels.fields(_gens(self.user_id))
-        except FAILURES:
+            running = await self._delivery.channels.get_hash(_generations_key(self.user_id))
+        except REDIS_ERRORS:
             return
         for found in running.values():
             generation = _generation(*orjson.loads(found))
             generation_id = generation.generation_id
-            if generation_id in self.generations or generation_id in self._delivery._producing:
+            if generation_id in self.generations or generation_id in self._delivery._local_generations:
                 continue
             await self._fetch(generation)
-            if generation_id not in self.over and generation_id not in self.generations:
-                self.generations = self.without(generation.in_response_to)
+            if generation_id not in self.finished_generations and generation_id not in self.generations:
+                self.generations = self.generations_except(generation.in_response_to)
                 self.generations[generation_id] = generation
         stale = monotonic() - _GENERATION_TTL_S
         self.generations = {name: one for name, one in self.generations.items() if one.started_at > stale}
@@ -775,7 +782,7 @@ class _Feed:
 
     async def catch_up(
         self,
-        session: _Session,
+        session: _Subscriber,
         *,
         tell: bool,
         adopt: bool,
@@ -788,7 +795,7 @@ class _Feed:
         sid = session.caller.connection_id
         complete = True
         if adopt:
-            await self.adopt_running()
+            await self.load_running_generations()
         while self.sessions.get(sid) is session:
             if not ask and self.head is not None and session.position >= self.head:
                 break
@@ -810,8 +817,8 @@ class _Feed:
                 complete = complete and event.seq == session.position + 1
                 session.position = event.seq
                 item = _item(event)
-                held = self._delivery._write(sid, session.instead(event.seq, item.frame))
-                self.offer(event.seq, item)
+                held = self._delivery._write(sid, session.replacement_for(event.seq, item.frame))
+                self.enqueue(event.seq, item)
                 if held > self._delivery._soft // 2:
                     await self._drained(sid)
                     if self.sessions.get(sid) is not session:
@@ -826,7 +833,7 @@ class _Feed:
         # From here to the end nothing waits: what follows is live, and in order.
         for generation in self.generations.values():
             if generation.texts:
-                self._delivery._write(sid, self._delivery.merged(generation))
+                self._delivery._write(sid, self._delivery.snapshot_frame(generation))
                 session.chunk_next[generation.generation_id] = len(generation.texts)
         session.live = True
         told = Outgoing(
@@ -842,13 +849,13 @@ class _Feed:
 
     async def _drained(self, sid: str) -> None:
         """Wait until the client has read most of it, so that a long resume is not taken for a slow consumer."""
-        while self._delivery.server.held(sid)[0] > self._delivery._soft // 2:  # noqa: ASYNC110 - the library's queue
+        while self._delivery.server.buffered_bytes(sid)[0] > self._delivery._soft // 2:  # noqa: ASYNC110 - the library's queue
             await asyncio.sleep(0.005)
 
 
-def _item(event: Event) -> _Item:
+def _item(event: Event) -> _PendingEvent:
     is_answer = event.type == "twin_message"
-    return _Item(
+    return _PendingEvent(
         event_frame(event.type, Outgoing.of(event).envelope()),
         generation_id=event.payload.get("generation_id") if is_answer else None,
         in_response_to=event.in_response_to if is_answer else None,

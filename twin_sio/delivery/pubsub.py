@@ -19,16 +19,16 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from twin_sio.clock import monotonic, new_id
-from twin_sio.redis_connection import FAILURES, TIMEOUT_S, client
+from twin_sio.redis_connection import REDIS_ERRORS, TIMEOUT_S, client
 
 log = structlog.get_logger("channels")
 
 CONTROL = "twin:control"
 _BACKLOG = 20_000
-Command = tuple[Any, ...]
+RedisCommand = tuple[Any, ...]
 
 
-async def ended(*tasks: asyncio.Task[None]) -> None:
+async def cancel_and_wait(*tasks: asyncio.Task[None]) -> None:
     """Cancel until they have ended: the Redis client loses a cancellation that comes while it connects."""
     left = set(tasks)
     while left:
@@ -38,7 +38,7 @@ async def ended(*tasks: asyncio.Task[None]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class Channels:
+class PubSub:
     """Publish and subscribe, over one connection each; both survive a Redis that hangs, dies or comes back empty."""
 
     _PUBLISH, _SUBSCRIBE, _UNSUBSCRIBE = "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"
@@ -52,22 +52,22 @@ class Channels:
         probe_interval_s: float = 1.0,
     ) -> None:
         self.instance = new_id()
-        self.heard = 0
-        self.deaf = 0
-        self.breaks = 0
+        self.messages_received = 0
+        self.probe_failures = 0
+        self.outages = 0
         self.on_round_trip: Callable[[float], None] = lambda _: None
         self.redis = client(url)
-        self._ears = client(url, timeout_s=None)
-        self._mouth = client(url, timeout_s=None)
-        self._line: Any = None
+        self._sub_client = client(url, timeout_s=None)
+        self._pub_client = client(url, timeout_s=None)
+        self._pub_conn: Any = None
         self._stopping = False
         self._on_message = on_message
         self._on_restored = on_restored
         self._interval = probe_interval_s
-        self._own = f"twin:instance:{self.instance}"
-        self._wanted: dict[str, asyncio.Future[None]] = {}
-        self._ear: Any = None
-        self._queue: deque[Command] = deque()
+        self._probe_channel = f"twin:instance:{self.instance}"
+        self._subscriptions: dict[str, asyncio.Future[None]] = {}
+        self._sub_conn: Any = None
+        self._queue: deque[RedisCommand] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -75,7 +75,7 @@ class Channels:
         self._heard_at = monotonic()
         self._probed_at: float | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._ear_task: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
 
     @property
     def healthy(self) -> bool:
@@ -84,22 +84,22 @@ class Channels:
 
     async def start(self) -> None:
         """Begin to publish and, where there is a listener, to listen. Does not wait for Redis."""
-        self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._probe())]
+        self._tasks = [asyncio.create_task(self._publish_loop()), asyncio.create_task(self._probe())]
         if self._on_message is not None:
-            self._ear_task = asyncio.create_task(self._listen())
+            self._listener = asyncio.create_task(self._listen())
 
     async def stop(self) -> None:
         """Send what is queued, if Redis takes it within a second, then close."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), TIMEOUT_S)
         self._stopping = True  # nothing more is said, so no connection is made for it
-        line, self._line = self._line, None
+        line, self._pub_conn = self._pub_conn, None
         if line is not None:
-            with contextlib.suppress(*FAILURES):
+            with contextlib.suppress(*REDIS_ERRORS):
                 await line.disconnect()  # what is written goes out before
-        await ended(*self._tasks, *([self._ear_task] if self._ear_task else []))
-        for redis in (self.redis, self._ears, self._mouth):
-            with contextlib.suppress(*FAILURES):
+        await cancel_and_wait(*self._tasks, *([self._listener] if self._listener else []))
+        for redis in (self.redis, self._sub_client, self._pub_client):
+            with contextlib.suppress(*REDIS_ERRORS):
                 await redis.aclose()
 
     # -- out ---------------------------------------------------------------------------------------------------------
@@ -124,21 +124,21 @@ class Channels:
         """A Lua script over keys of one channel, in the same order: so that no key is made without its end."""
         self.command("EVAL", text, len(keys), *keys, *words)
 
-    async def texts(self, key: str) -> list[str]:
+    async def get_list(self, key: str) -> list[str]:
         """A list as Redis remembers it; raises one of `FAILURES`."""
         found: list[bytes] = await self.redis.lrange(key, 0, -1)  # type: ignore[misc]
         return [item.decode() for item in found]
 
-    async def fields(self, key: str) -> dict[str, str]:
+    async def get_hash(self, key: str) -> dict[str, str]:
         """A hash as Redis remembers it; raises one of `FAILURES`."""
         found: dict[bytes, bytes] = await self.redis.hgetall(key)  # type: ignore[misc]
         return {name.decode(): value.decode() for name, value in found.items()}
 
-    async def forget(self, *keys: str) -> int:
+    async def delete(self, *keys: str) -> int:
         """Delete keys, of one channel; how many there were. Raises one of `FAILURES`."""
         return int(await self.redis.delete(*keys))
 
-    async def _pump(self) -> None:
+    async def _publish_loop(self) -> None:
         """All that one turn of the loop asked for, in one write."""
         while True:
             await self._wake.wait()
@@ -147,39 +147,39 @@ class Channels:
             if batch:
                 try:
                     async with asyncio.timeout(TIMEOUT_S):
-                        line = self._line or await self._speak_up()
+                        line = self._pub_conn or await self._open_publisher()
                         await line.send_packed_command(b"".join(map(pack_command, batch)), check_health=False)
-                except FAILURES:
-                    self._line = None
-                    self._break()
+                except REDIS_ERRORS:
+                    self._pub_conn = None
+                    self._mark_down()
             if not self._queue:
                 self._idle.set()
 
-    async def _speak_up(self) -> Any:
+    async def _open_publisher(self) -> Any:
         """A connection that answers nothing: reading an answer to each publish would cost more than the publish."""
-        line = await self._mouth.connection_pool.get_connection()
-        task = asyncio.create_task(self._watch(line))
+        line = await self._pub_client.connection_pool.get_connection()
+        task = asyncio.create_task(self._watch_publisher(line))
         self._tasks.append(task)
         task.add_done_callback(self._tasks.remove)
         await line.send_command("CLIENT", "REPLY", "OFF", check_health=False)
-        self._line = line
+        self._pub_conn = line
         return line
 
-    async def _watch(self, line: Any) -> None:
+    async def _watch_publisher(self, line: Any) -> None:
         """See that the connection has ended: what was written to it last is lost, and the log has to heal."""
         try:
-            with contextlib.suppress(*FAILURES):
+            with contextlib.suppress(*REDIS_ERRORS):
                 while True:
                     await line.read_response()
-            if self._line is line:
-                self._line = None
-                self._break()
+            if self._pub_conn is line:
+                self._pub_conn = None
+                self._mark_down()
         finally:
-            await self._let_go(self._mouth, line)
+            await self._close_connection(self._pub_client, line)
 
-    def _break(self) -> None:
+    def _mark_down(self) -> None:
         if self._up:
-            self.breaks += 1
+            self.outages += 1
             log.warning("redis_down")
         self._up = False
         self._queue.clear()
@@ -189,13 +189,13 @@ class Channels:
     async def subscribe(self, channel: str, patience_s: float = TIMEOUT_S) -> bool:
         """Listen to the channel; true once Redis has confirmed it. False: Redis is away, and the channel will be
         listened to as soon as it is back (followed by `on_restored`)."""
-        confirmed = self._wanted.get(channel)
+        confirmed = self._subscriptions.get(channel)
         if confirmed is None:
-            confirmed = self._wanted[channel] = asyncio.get_running_loop().create_future()
-            ear = self._ear
+            confirmed = self._subscriptions[channel] = asyncio.get_running_loop().create_future()
+            ear = self._sub_conn
             if ear is not None:
-                with contextlib.suppress(*FAILURES):  # the listener finds out by itself
-                    await self._join(ear, channel)
+                with contextlib.suppress(*REDIS_ERRORS):  # the listener finds out by itself
+                    await self._send_subscribe(ear, channel)
         if not self._up:
             return confirmed.done()
         try:
@@ -206,27 +206,27 @@ class Channels:
 
     def unsubscribe(self, channel: str) -> None:
         """Listen no more; never waits."""
-        if self._wanted.pop(channel, None) is not None and self._ear is not None:
-            task = asyncio.create_task(self._leave(self._ear, channel))
+        if self._subscriptions.pop(channel, None) is not None and self._sub_conn is not None:
+            task = asyncio.create_task(self._send_unsubscribe(self._sub_conn, channel))
             self._tasks.append(task)
             task.add_done_callback(self._tasks.remove)
 
-    async def _leave(self, ear: Any, channel: str) -> None:
-        if channel in self._wanted:  # asked for again since, and what is said last counts
+    async def _send_unsubscribe(self, ear: Any, channel: str) -> None:
+        if channel in self._subscriptions:  # asked for again since, and what is said last counts
             return
-        with contextlib.suppress(*FAILURES):
-            await self._say(ear, (self._UNSUBSCRIBE, channel))
+        with contextlib.suppress(*REDIS_ERRORS):
+            await self._send(ear, (self._UNSUBSCRIBE, channel))
 
-    async def _join(self, ear: Any, *channels: str) -> None:
-        await self._say(ear, (self._SUBSCRIBE, *channels))
+    async def _send_subscribe(self, ear: Any, *channels: str) -> None:
+        await self._send(ear, (self._SUBSCRIBE, *channels))
 
-    async def _say(self, ear: Any, *commands: Command) -> None:
+    async def _send(self, ear: Any, *commands: RedisCommand) -> None:
         if ear.is_connected:  # otherwise the library would connect it, and that is the listener's
             await ear.send_packed_command(b"".join(map(pack_command, commands)), check_health=False)
 
-    def _listened(self) -> Iterable[str]:
+    def _all_channels(self) -> Iterable[str]:
         """All there is to listen to; first what others say, so that who hears himself hears them, too."""
-        return (CONTROL, *self._wanted, self._own)
+        return (CONTROL, *self._subscriptions, self._probe_channel)
 
     async def _listen(self) -> None:
         # Over a bare connection: the library's own listener keeps books of subscriptions, which know nothing of sharded
@@ -235,51 +235,51 @@ class Channels:
         while True:
             ear = None
             try:
-                for name, future in self._wanted.items():
+                for name, future in self._subscriptions.items():
                     if future.done():
-                        self._wanted[name] = asyncio.get_running_loop().create_future()
+                        self._subscriptions[name] = asyncio.get_running_loop().create_future()
                 # Connecting takes as long as Redis hangs. What is wanted is read after it, and who wants more joins.
-                self._ear = ear = await self._ears.connection_pool.get_connection()
-                await self._join(ear, *self._listened())
+                self._sub_conn = ear = await self._sub_client.connection_pool.get_connection()
+                await self._send_subscribe(ear, *self._all_channels())
                 while True:
                     try:
                         said = await ear.read_response()
                     except ResponseError as error:
-                        self._refused(error)
+                        self._on_error_reply(error)
                     else:
-                        self._take(*said)
+                        self._on_push(*said)
                         delay = 0.05
-            except FAILURES:
+            except REDIS_ERRORS:
                 log.warning("redis_listener_lost")
                 self._up = False
             finally:
-                self._ear = None
+                self._sub_conn = None
                 if ear is not None:
-                    await self._let_go(self._ears, ear)
+                    await self._close_connection(self._sub_client, ear)
             await asyncio.sleep(delay * (0.5 + random.random()))
             delay = min(delay * 2, 1.0)
 
     @staticmethod
-    async def _let_go(owner: Redis, line: Any) -> None:
+    async def _close_connection(owner: Redis, line: Any) -> None:
         """Close a connection and give it back: the pool would hold it for ever."""
-        with contextlib.suppress(*FAILURES):
+        with contextlib.suppress(*REDIS_ERRORS):
             await line.disconnect(nowait=True)
         await owner.connection_pool.release(line)
 
-    def _refused(self, error: ResponseError) -> None:
+    def _on_error_reply(self, error: ResponseError) -> None:
         raise error
 
-    def _take(self, kind: bytes, name: bytes, data: bytes) -> None:
+    def _on_push(self, kind: bytes, name: bytes, data: bytes) -> None:
         channel = name.decode()
         if kind == b"subscribe":
-            future = self._wanted.get(channel)
+            future = self._subscriptions.get(channel)
             if future is not None and not future.done():
                 future.set_result(None)
         elif kind == b"message":
-            if channel == self._own:
-                self._heard()
+            if channel == self._probe_channel:
+                self._on_probe_reply()
             elif self._on_message is not None:
-                self.heard += 1
+                self.messages_received += 1
                 self._on_message(channel, data)
 
     # -- health ------------------------------------------------------------------------------------------------------
@@ -291,23 +291,23 @@ class Channels:
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     self._probed_at = monotonic()
-                    await self.redis.execute_command(self._PUBLISH, self._own, b"")  # type: ignore[no-untyped-call]
+                    await self.redis.execute_command(self._PUBLISH, self._probe_channel, b"")  # type: ignore[no-untyped-call]
                 if self._on_message is None:
-                    self._heard()
-            except FAILURES:
-                self._break()
+                    self._on_probe_reply()
+            except REDIS_ERRORS:
+                self._mark_down()
             # While Redis is away its return is looked for more often: until then clients elsewhere miss what happens.
             await asyncio.sleep(self._interval if self._up else self._interval / 4)
             deaf_for = monotonic() - max(self._heard_at, restarted_at)
-            if self._ear_task is not None and deaf_for > 2 * self._interval:
-                self.deaf += 1
+            if self._listener is not None and deaf_for > 2 * self._interval:
+                self.probe_failures += 1
                 log.warning("redis_deaf")
-                self._break()
+                self._mark_down()
                 restarted_at = monotonic()
-                await ended(self._ear_task)
-                self._ear_task = asyncio.create_task(self._listen())
+                await cancel_and_wait(self._listener)
+                self._listener = asyncio.create_task(self._listen())
 
-    def _heard(self) -> None:
+    def _on_probe_reply(self) -> None:
         self._heard_at = monotonic()
         if self._probed_at is not None:
             self.on_round_trip(self._heard_at - self._probed_at)

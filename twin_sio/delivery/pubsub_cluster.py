@@ -17,72 +17,81 @@ from redis.exceptions import ResponseError
 
 from twin_sio.clock import new_id
 from twin_sio.config import ConfigError
-from twin_sio.delivery.pubsub import CONTROL, Channels, ended
-from twin_sio.redis_connection import CLUSTERS, FAILURES, TIMEOUT_S, Nodes, Place, Ranges, client, slot_of
+from twin_sio.delivery.pubsub import CONTROL, PubSub, cancel_and_wait
+from twin_sio.redis_connection import (
+    CLUSTERS,
+    REDIS_ERRORS,
+    TIMEOUT_S,
+    ClusterTopology,
+    NodeAddress,
+    SlotMap,
+    client,
+    slot_of,
+)
 
 log = structlog.get_logger("channels")
 
 _PAUSE_S = 0.05
 
 
-class _Shard(Channels):
+class _Shard(PubSub):
     """The channels whose slots one master of a cluster holds. Begins `up`, or with a gap that `on_restored` ends."""
 
     _PUBLISH, _SUBSCRIBE, _UNSUBSCRIBE = "SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"
 
     def __init__(
-        self, place: Place, url: str, *, up: bool, on_dropped: Callable[[_Shard, str], None], **given: Any
+        self, place: NodeAddress, url: str, *, up: bool, on_dropped: Callable[[_Shard, str], None], **given: Any
     ) -> None:
         super().__init__(url, **given)
         self.place = place
-        self._own = ""
+        self._probe_channel = ""
         self._up = up
         self._on_dropped = on_dropped
 
-    def holds_own(self, at: list[_Shard]) -> bool:
+    def owns_probe_slot(self, at: list[_Shard]) -> bool:
         """Whether the channel of its probe is in one of its slots."""
-        return bool(self._own) and at[slot_of(self._own)] is self
+        return bool(self._probe_channel) and at[slot_of(self._probe_channel)] is self
 
-    async def probe_by(self, own: str) -> None:
+    async def set_probe_channel(self, own: str) -> None:
         """Probe by this channel, which is in one of its slots."""
-        self._own = own
-        if self._ear is not None:
-            with contextlib.suppress(*FAILURES):  # the listener finds out by itself
-                await self._join(self._ear, own)
+        self._probe_channel = own
+        if self._sub_conn is not None:
+            with contextlib.suppress(*REDIS_ERRORS):  # the listener finds out by itself
+                await self._send_subscribe(self._sub_conn, own)
 
-    def let_go(self, channel: str) -> None:
+    def drop_subscription(self, channel: str) -> None:
         """Want the channel no more; the node itself has ended, or will end, the subscription."""
-        self._wanted.pop(channel, None)
+        self._subscriptions.pop(channel, None)
 
-    async def _join(self, ear: Any, *channels: str) -> None:
-        await self._say(ear, *((self._SUBSCRIBE, channel) for channel in channels))  # each may have another slot
+    async def _send_subscribe(self, ear: Any, *channels: str) -> None:
+        await self._send(ear, *((self._SUBSCRIBE, channel) for channel in channels))  # each may have another slot
 
-    def _listened(self) -> Iterable[str]:
-        return (*self._wanted, self._own)
+    def _all_channels(self) -> Iterable[str]:
+        return (*self._subscriptions, self._probe_channel)
 
-    def _refused(self, error: ResponseError) -> None:
+    def _on_error_reply(self, error: ResponseError) -> None:
         code, _, rest = str(error).partition(" ")
         if code != "MOVED":
             raise error
         slot = int(rest.split()[0])
-        for channel, confirmed in list(self._wanted.items()):
+        for channel, confirmed in list(self._subscriptions.items()):
             if not confirmed.done() and slot_of(channel) == slot:
                 self._drop(channel)
 
-    def _take(self, kind: bytes, name: bytes, data: bytes) -> None:
+    def _on_push(self, kind: bytes, name: bytes, data: bytes) -> None:
         channel = name.decode()
         if kind != b"sunsubscribe":
-            if channel in self._wanted or channel == self._own:
-                super()._take(kind[1:], name, data)
-        elif (confirmed := self._wanted.get(channel)) is not None and confirmed.done():
+            if channel in self._subscriptions or channel == self._probe_channel:
+                super()._on_push(kind[1:], name, data)
+        elif (confirmed := self._subscriptions.get(channel)) is not None and confirmed.done():
             self._drop(channel)  # nobody has asked for that: the slot is leaving
 
     def _drop(self, channel: str) -> None:
-        del self._wanted[channel]
+        del self._subscriptions[channel]
         self._on_dropped(self, channel)
 
 
-class ClusterChannels:
+class ClusterPubSub:
     """What `Channels` promises, over the masters of a cluster; `command`s keep their order within a slot.
 
     Slots that go to another master are noticed within a probe interval, by a subscription that ends or by asking: an
@@ -99,19 +108,19 @@ class ClusterChannels:
         probe_interval_s: float = 1.0,
     ) -> None:
         self.instance = new_id()
-        self.heard = 0
+        self.messages_received = 0
         self.on_round_trip: Callable[[float], None] = lambda _: None
         self.redis = client(url)
-        self._nodes = Nodes(url)
+        self._nodes = ClusterTopology(url)
         self._on_message = on_message
         self._on_restored = on_restored
         self._interval = probe_interval_s
-        self._ranges: Ranges = ()
-        self._shards: dict[Place, _Shard] = {}
-        self._at: list[_Shard] = []  # by slot
+        self._ranges: SlotMap = ()
+        self._shards: dict[NodeAddress, _Shard] = {}
+        self._shard_by_slot: list[_Shard] = []  # by slot
         self._wanted: dict[str, _Shard] = {}
-        self._lost: set[str] = set()
-        self._told_by: Place | None = None
+        self._orphaned: set[str] = set()
+        self._hint_node: NodeAddress | None = None
         self._wake = asyncio.Event()
         self._was_deaf = self._was_broken = 0
         self._follower: asyncio.Task[None] | None = None
@@ -120,22 +129,22 @@ class ClusterChannels:
     @property
     def healthy(self) -> bool:
         """This instance hears what it publishes, by every master."""
-        return not self._lost and bool(self._shards) and all(shard.healthy for shard in self._shards.values())
+        return not self._orphaned and bool(self._shards) and all(shard.healthy for shard in self._shards.values())
 
     @property
-    def deaf(self) -> int:
-        return self._was_deaf + sum(shard.deaf for shard in self._shards.values())
+    def probe_failures(self) -> int:
+        return self._was_deaf + sum(shard.probe_failures for shard in self._shards.values())
 
     @property
-    def breaks(self) -> int:
-        return self._was_broken + sum(shard.breaks for shard in self._shards.values())
+    def outages(self) -> int:
+        return self._was_broken + sum(shard.outages for shard in self._shards.values())
 
     async def start(self) -> None:
         """Begin to publish and listen. Raises `ConfigError` where no node answers, or none that can do it."""
         try:
             ranges = await self._nodes.ranges()
             can = (await self._nodes.ask("COMMAND INFO", "SPUBLISH"))[0] is not None
-        except FAILURES as error:
+        except REDIS_ERRORS as error:
             await self.stop()
             if isinstance(error, ResponseError):
                 raise ConfigError("TWIN_REDIS_URL names no Redis Cluster, or one whose slots nobody holds.") from None
@@ -143,86 +152,86 @@ class ClusterChannels:
         if not can:
             await self.stop()
             raise ConfigError("TWIN_REDIS_URL: Redis Cluster has sharded channels from Redis 7 on; this one is older.")
-        await self._move(ranges, up=True)
+        await self._apply_topology(ranges, up=True)
         if self._on_message is not None:
             await self.subscribe(CONTROL, 0)
-        self._follower = asyncio.create_task(self._follow())
+        self._follower = asyncio.create_task(self._watch_topology())
 
     async def stop(self) -> None:
         """Send what is queued, if Redis takes it within a second, then close."""
-        await ended(*([self._follower] if self._follower else []))
+        await cancel_and_wait(*([self._follower] if self._follower else []))
         await asyncio.gather(*self._ending, *(shard.stop() for shard in self._shards.values()))
         await self._nodes.aclose()
-        with contextlib.suppress(*FAILURES):
+        with contextlib.suppress(*REDIS_ERRORS):
             await self.redis.aclose()
 
     # -- what `Channels` does, at the right place --------------------------------------------------------------------
 
-    def _of(self, key: str) -> _Shard:
-        return self._at[slot_of(key)]
+    def _shard_for(self, key: str) -> _Shard:
+        return self._shard_by_slot[slot_of(key)]
 
     def publish(self, channel: str, payload: bytes) -> None:
         """Send to everybody who listens, in the order of the calls; never waits, never raises."""
-        self._of(channel).publish(channel, payload)
+        self._shard_for(channel).publish(channel, payload)
 
     def command(self, name: str, key: str, *words: Any) -> None:
         """Any command on one key whose answer nobody needs, in one order with the publishes to its slot."""
-        self._of(key).command(name, key, *words)
+        self._shard_for(key).command(name, key, *words)
 
     def script(self, text: str, keys: Sequence[str], *words: Any) -> None:
         """A Lua script over keys of one channel, in the same order."""
-        self._of(keys[0]).script(text, keys, *words)
+        self._shard_for(keys[0]).script(text, keys, *words)
 
-    async def texts(self, key: str) -> list[str]:
+    async def get_list(self, key: str) -> list[str]:
         """A list as Redis remembers it; raises one of `FAILURES`."""
-        return await self._of(key).texts(key)
+        return await self._shard_for(key).get_list(key)
 
-    async def fields(self, key: str) -> dict[str, str]:
+    async def get_hash(self, key: str) -> dict[str, str]:
         """A hash as Redis remembers it; raises one of `FAILURES`."""
-        return await self._of(key).fields(key)
+        return await self._shard_for(key).get_hash(key)
 
-    async def forget(self, *keys: str) -> int:
+    async def delete(self, *keys: str) -> int:
         """Delete keys, of one channel; how many there were. Raises one of `FAILURES`."""
-        return await self._of(keys[0]).forget(*keys)
+        return await self._shard_for(keys[0]).delete(*keys)
 
     async def subscribe(self, channel: str, patience_s: float = TIMEOUT_S) -> bool:
         """Listen to the channel; true once Redis has confirmed it. False: its master is away, and the channel will be
         listened to as soon as one is back (followed by `on_restored`)."""
         shard = self._wanted.get(channel)
         if shard is None:
-            shard = self._wanted[channel] = self._of(channel)
+            shard = self._wanted[channel] = self._shard_for(channel)
         return await shard.subscribe(channel, patience_s)
 
     def unsubscribe(self, channel: str) -> None:
         """Listen no more; never waits."""
         shard = self._wanted.pop(channel, None)
-        self._lost.discard(channel)
+        self._orphaned.discard(channel)
         if shard is not None:
             shard.unsubscribe(channel)
 
     # -- where the slots are -----------------------------------------------------------------------------------------
 
-    async def _follow(self) -> None:
+    async def _watch_topology(self) -> None:
         """Go where the slots go."""
         while True:
             await asyncio.sleep(_PAUSE_S)  # whatever wakes it, and however often
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._interval if self.healthy else self._interval / 4)
             self._wake.clear()
-            told_by, self._told_by = self._told_by, None
+            told_by, self._hint_node = self._hint_node, None
             try:
                 # Who tells of a change knows of it; while something is away a node may be cut off from the rest.
                 ranges = await self._nodes.ranges(told_by, elsewhere=told_by is None and not self.healthy)
-            except FAILURES:
+            except REDIS_ERRORS:
                 continue
             if ranges != self._ranges:
-                await self._move(ranges, up=False)
-            elif self._lost:
-                await self._settle(self._lost, self._at)
+                await self._apply_topology(ranges, up=False)
+            elif self._orphaned:
+                await self._resubscribe(self._orphaned, self._shard_by_slot)
                 self._restored()
 
-    async def _move(self, ranges: Ranges, *, up: bool) -> None:
-        shards: dict[Place, _Shard] = {}
+    async def _apply_topology(self, ranges: SlotMap, *, up: bool) -> None:
+        shards: dict[NodeAddress, _Shard] = {}
         for *_, place in ranges:
             shards[place] = shards.get(place) or self._shards.get(place) or self._shard(place, up=up)
         at = [shards[place] for first, last, place in ranges for _ in range(first, last + 1)]
@@ -230,46 +239,46 @@ class ClusterChannels:
         fresh = [shard for place, shard in shards.items() if place not in self._shards]
         self._shards = {**self._shards, **shards}
         for shard in shards.values():
-            if not shard.holds_own(at):
-                await shard.probe_by(self._own(shard, at))
-        self._lost |= {channel for channel, shard in self._wanted.items() if at[slot_of(channel)] is not shard}
-        await self._settle(self._lost, at)
+            if not shard.owns_probe_slot(at):
+                await shard.set_probe_channel(self._own(shard, at))
+        self._orphaned |= {channel for channel, shard in self._wanted.items() if at[slot_of(channel)] is not shard}
+        await self._resubscribe(self._orphaned, at)
         for shard in fresh:
             await shard.start()
         # Nothing waits from here to `_restored`: whoever speaks there has said before what was missed there.
-        self._ranges, self._at, self._shards = ranges, at, shards
-        self._lost |= {channel for channel, shard in self._wanted.items() if at[slot_of(channel)] is not shard}
+        self._ranges, self._shard_by_slot, self._shards = ranges, at, shards
+        self._orphaned |= {channel for channel, shard in self._wanted.items() if at[slot_of(channel)] is not shard}
         for shard in gone:
-            self._was_deaf += shard.deaf
-            self._was_broken += shard.breaks
+            self._was_deaf += shard.probe_failures
+            self._was_broken += shard.outages
             ending = asyncio.create_task(shard.stop())
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
         if not up:
             log.warning("redis_slots_moved", masters=len(shards))
             self._restored()
-            with contextlib.suppress(*FAILURES):  # one may lead to whoever hangs
+            with contextlib.suppress(*REDIS_ERRORS):  # one may lead to whoever hangs
                 await self.redis.connection_pool.disconnect(inuse_connections=False)
 
-    async def _settle(self, channels: Iterable[str], at: list[_Shard]) -> None:
+    async def _resubscribe(self, channels: Iterable[str], at: list[_Shard]) -> None:
         """Listen to these where `at` says."""
         asked = list(channels)
-        self._lost -= set(asked)
+        self._orphaned -= set(asked)
         for channel in asked:
-            self._wanted[channel].let_go(channel)
+            self._wanted[channel].drop_subscription(channel)
             self._wanted[channel] = at[slot_of(channel)]
         confirmed = await asyncio.gather(*(self._wanted[channel].subscribe(channel) for channel in asked))
         for channel, is_heard in zip(asked, confirmed, strict=True):
             if not is_heard and channel in self._wanted:
-                self._wanted[channel]._break()
+                self._wanted[channel]._mark_down()
 
-    def _shard(self, place: Place, *, up: bool) -> _Shard:
+    def _shard(self, place: NodeAddress, *, up: bool) -> _Shard:
         shard = _Shard(
             place,
             self._nodes.url(place),
             up=up,
             on_dropped=self._dropped,
-            on_message=self._hear if self._on_message is not None else None,
+            on_message=self._on_pubsub_message if self._on_message is not None else None,
             on_restored=self._restored,
             probe_interval_s=self._interval,
         )
@@ -282,12 +291,12 @@ class ClusterChannels:
 
     def _dropped(self, shard: _Shard, channel: str) -> None:
         if self._wanted.get(channel) is shard:
-            self._lost.add(channel)
-            self._told_by = shard.place
+            self._orphaned.add(channel)
+            self._hint_node = shard.place
             self._wake.set()
 
-    def _hear(self, channel: str, payload: bytes) -> None:
-        self.heard += 1
+    def _on_pubsub_message(self, channel: str, payload: bytes) -> None:
+        self.messages_received += 1
         if self._on_message is not None:
             self._on_message(channel, payload)
 
@@ -296,6 +305,6 @@ class ClusterChannels:
             self._on_restored()
 
 
-def channels_over(url: str, **given: Any) -> Channels | ClusterChannels:
+def make_pubsub(url: str, **given: Any) -> PubSub | ClusterPubSub:
     """The channels of whatever `url` names; `given` as each of them takes it."""
-    return ClusterChannels(url, **given) if url.startswith(CLUSTERS) else Channels(url, **given)
+    return ClusterPubSub(url, **given) if url.startswith(CLUSTERS) else PubSub(url, **given)

@@ -26,16 +26,16 @@ from twin_sio.domain import Caller, Device, Identity
 from twin_sio.errors import (
     AuthExpired,
     Forbidden,
+    HandshakeRefused,
     InvalidMessage,
     RateLimited,
-    Refused,
     ServiceError,
     StorageUnavailable,
 )
 from twin_sio.gateway.budgets import Budgets
-from twin_sio.handlers import Answer
+from twin_sio.handlers import Reply
 from twin_sio.handlers.context import HostContext
-from twin_sio.observability.overload import Bucket, Buckets
+from twin_sio.observability.overload import Bucket, BucketCache
 from twin_sio.observability.tracing import span
 from twin_sio.protocol import (
     CLIENT_EVENTS,
@@ -56,16 +56,16 @@ from twin_sio.protocol import (
     token_of,
 )
 from twin_sio.services.limits import Limits
-from twin_sio.store.ports import LiveSession, Presence, Revocations, Standing, Standings
-from twin_sio.transport.client_address import Peers
+from twin_sio.store.ports import ConnectSnapshot, ConnectSnapshots, LiveSession, Presence, Revocations
+from twin_sio.transport.client_address import TrustedProxies
 from twin_sio.transport.socketio import SocketServer, ack_frame, bearer
 
 log = structlog.get_logger("gateway")
 
-Handler = Callable[[Caller, Incoming[Any]], Awaitable[Answer | None]]
+Handler = Callable[[Caller, Incoming[Any]], Awaitable[Reply | None]]
 _ADMISSION_S = 4.5
 _REVOCATIONS_S = 2.0
-_AT_ONCE_S = 0.1
+_SIMULTANEOUS_S = 0.1
 _ERASED_MAX = 1000
 _LISTED_MAX = 100  # sessions in a frame; what each says of its device is up to it
 _PAUSE_MAX_S = 1.0
@@ -87,11 +87,11 @@ class _Connection:
     """What the gateway keeps of one connection."""
 
     caller: Caller
-    standing: Standing
+    standing: ConnectSnapshot
     last_seq: int | None
     bucket: Bucket
     units: Bucket  # of the user, over all connections
-    came_at: float = field(default_factory=monotonic)
+    connected_at: float = field(default_factory=monotonic)
     greeted: bool = False
     waiting: deque[_Waiting] = field(default_factory=deque)
     waiting_bytes: int = 0
@@ -100,7 +100,7 @@ class _Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Knock:
+class ConnectRequest:
     """What somebody who wants to come in has to show: `auth` as the client sent it, the token of its headers, or an
     identity that was checked before (by a ticket)."""
 
@@ -133,12 +133,12 @@ class Gateway:
         *,
         delivery: Delivery,
         authenticator: Authenticator,
-        standings: Standings,
+        standings: ConnectSnapshots,
         presence: Presence,
         revocations: Revocations,
         context: HostContext,
         limits: Limits,
-        peers: Peers,
+        peers: TrustedProxies,
         handlers: Mapping[str, Handler],
         settings: GatewaySettings,
         instance: str,
@@ -154,7 +154,7 @@ class Gateway:
         self._context = context
         self._limits = limits
         self._peers = peers
-        self._knocks = Buckets()
+        self._knocks = BucketCache()
         self._handlers: Mapping[str, Handler] = {**handlers, "auth_refresh": self._auth_refresh}
         self._settings = settings
         self._instance = instance
@@ -174,10 +174,10 @@ class Gateway:
         if missing:
             raise ValueError(f"events without a handler: {sorted(missing)}")
         server.on("connect", self._connect)
-        server.on("disconnect", self.left)
-        server.on_knock = lambda environ: self.may_knock(environ["aiohttp.request"])
-        server.on_connected = self.greet
-        server.on_event = self.take
+        server.on("disconnect", self.on_disconnect)
+        server.on_accept = lambda environ: self.allow_connection(environ["aiohttp.request"])
+        server.on_connected = self.on_connected
+        server.on_event = self.on_event
         server.on_malformed = self.malformed
         server.on_poll = self.polled
 
@@ -202,17 +202,17 @@ class Gateway:
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         request = environ["aiohttp.request"]
         try:
-            await self.enter(sid, Knock(request, auth, bearer(request)))
-        except Refused as refused:
+            await self.admit(sid, ConnectRequest(request, auth, bearer(request)))
+        except HandshakeRefused as refused:
             raise SocketRefused(refused.message, refused.as_data()) from None
 
-    async def enter(self, sid: str, knock: Knock) -> None:
+    async def admit(self, sid: str, knock: ConnectRequest) -> None:
         """Let a connection in under this id, or raise `Refused`. Nothing reaches it before `greet`."""
         try:
             async with asyncio.timeout(_ADMISSION_S):
                 caller, sent = await self._identify(sid, knock)
-                await self._admit(caller, sent)
-        except Refused as refused:
+                await self._authenticate(caller, sent)
+        except HandshakeRefused as refused:
             self.on_error(refused.reason)
             raise
         except (StorageUnavailable, TimeoutError):
@@ -222,33 +222,33 @@ class Gateway:
             log.exception("connect_failed", error_id=error_id)
             raise self._unavailable(f"Something went wrong on our side ({error_id}).") from None
 
-    def _unavailable(self, text: str) -> Refused:
+    def _unavailable(self, text: str) -> HandshakeRefused:
         self.on_error("unavailable")
-        return Refused("unavailable", text, retryable=True, retry_after_ms=2_000)
+        return HandshakeRefused("unavailable", text, retryable=True, retry_after_ms=2_000)
 
-    async def _identify(self, sid: str, knock: Knock) -> tuple[Caller, Auth]:
+    async def _identify(self, sid: str, knock: ConnectRequest) -> tuple[Caller, Auth]:
         """Who it is, and what else they sent. The token comes first: of who has none nothing else is looked at."""
         self.refuse_while_draining()
-        await self._limits.knock(self._peers.of(knock.request))
+        await self._limits.connection_attempt(self._peers.of(knock.request))
         try:
             if knock.identity is not None:
                 await self._authenticator.recheck(knock.identity)
-            identity = knock.identity or await self._authenticator.identify(token_of(knock.auth) or knock.token)
+            identity = knock.identity or await self._authenticator.authenticate(token_of(knock.auth) or knock.token)
             sent = parse_auth(knock.auth)
         except InvalidMessage as error:
             code = "session_invalid" if error.field == "auth.session_id" else "auth_invalid"
-            raise Refused(code, f"The auth payload is refused: {error.field}.") from None
+            raise HandshakeRefused(code, f"The auth payload is refused: {error.field}.") from None
         if sent.user_id is not None and sent.user_id != identity.user_id:
-            raise Refused("auth_user_mismatch", "The token belongs to another user.")
+            raise HandshakeRefused("auth_user_mismatch", "The token belongs to another user.")
         if not identity.scopes & {"twin:chat", "twin:profile"}:
-            raise Refused("auth_forbidden", "The token has no scope for this service.")
+            raise HandshakeRefused("auth_forbidden", "The token has no scope for this service.")
         session_id = sent.session_id or knock.request.headers.get("X-Session-ID") or self._new_id()
         if not is_id(session_id):
-            raise Refused("session_invalid", "A session id has 1 to 128 of A-Z a-z 0-9 . _ : -")
+            raise HandshakeRefused("session_invalid", "A session id has 1 to 128 of A-Z a-z 0-9 . _ : -")
         device = Device(sent.device.name, sent.device.platform, sent.device.app_version)
         return Caller(identity.user_id, session_id, sid, identity, device), sent
 
-    async def _admit(self, caller: Caller, sent: Auth) -> None:
+    async def _authenticate(self, caller: Caller, sent: Auth) -> None:
         user_id, session_id = caller.user_id, caller.session_id
         await self._limits.connect(user_id)
         # From the first look on the session counts: of many that come at once no more get in than there is room for.
@@ -257,11 +257,13 @@ class Gateway:
         try:
             if not await self._presence.reserve(caller, self._settings.sessions):
                 raise self._too_many_sessions()
-            await self._delivery.prepare(user_id)
-            connection = await self._look_up(caller, sent)
+            await self._delivery.subscribe(user_id)
+            connection = await self._load_state(caller, sent)
             self.refuse_while_draining()  # it may have begun since
             if connection.caller.epoch < self._erased.get(user_id, 0):
-                raise Refused("unavailable", "Everything was erased just now.", retryable=True, retry_after_ms=500)
+                raise HandshakeRefused(
+                    "unavailable", "Everything was erased just now.", retryable=True, retry_after_ms=500
+                )
             self._connections[caller.connection_id] = connection
             self._by_session.setdefault(_session_key(caller), {})[caller.connection_id] = None
             is_in = True
@@ -285,11 +287,13 @@ class Gateway:
         if not live:
             del self._sessions[user_id]
 
-    def _too_many_sessions(self) -> Refused:
+    def _too_many_sessions(self) -> HandshakeRefused:
         self._limits.hit["sessions"] += 1
-        return Refused("too_many_sessions", "Too many devices are connected.", retryable=True, retry_after_ms=10_000)
+        return HandshakeRefused(
+            "too_many_sessions", "Too many devices are connected.", retryable=True, retry_after_ms=10_000
+        )
 
-    def may_knock(self, request: web.Request) -> bool:
+    def allow_connection(self, request: web.Request) -> bool:
         """Whether a socket may be opened at all. A wall for those who never say who they are; before it each connect
         is counted over all instances, and refused with a code."""
         most = 2 * self._settings.knocks_per_minute
@@ -302,9 +306,11 @@ class Gateway:
     def refuse_while_draining(self) -> None:
         """Raises `Refused` once this instance sends everybody elsewhere."""
         if self.draining:
-            raise Refused("draining", "This server goes away: try another.", retryable=True, retry_after_ms=500)
+            raise HandshakeRefused(
+                "draining", "This server goes away: try another.", retryable=True, retry_after_ms=500
+            )
 
-    async def _look_up(self, caller: Caller, sent: Auth) -> _Connection:
+    async def _load_state(self, caller: Caller, sent: Auth) -> _Connection:
         standing = await self._standings.of(caller.user_id)
         caller = replace(caller, epoch=standing.epoch)
         if sent.context is not None:
@@ -313,35 +319,35 @@ class Gateway:
             except ServiceError as error:
                 if isinstance(error, StorageUnavailable):
                     raise
-                raise Refused("session_invalid", error.message) from None
+                raise HandshakeRefused("session_invalid", error.message) from None
         bucket = Bucket(self._settings.events_per_second, 2 * self._settings.events_per_second)
         return _Connection(caller, standing, sent.last_seq, bucket, self._budgets.units(caller.user_id))
 
-    def greet(self, sid: str) -> None:
+    def on_connected(self, sid: str) -> None:
         """The client knows that it is connected: greet it before anything else reaches it."""
         connection = self._connections.get(sid)
         if connection is None:
             return
-        self._spawn(self._welcome(sid, connection))
+        self._spawn(self._send_session_ready(sid, connection))
 
-    async def _welcome(self, sid: str, connection: _Connection) -> None:
+    async def _send_session_ready(self, sid: str, connection: _Connection) -> None:
         caller = connection.caller
-        sessions = self._listed(caller, await self._presence.joined(caller))
+        sessions = self._session_list(caller, await self._presence.joined(caller))
         if self._connections.get(sid) is not connection:
             return
         self._delivery.to_session(caller, self._session_ready(connection, sessions))
         connection.greeted = True
-        self._delivery.enter(sid, caller.user_id)
+        self._delivery.join_room(sid, caller.user_id)
         standing = connection.standing
         self._delivery.attach(caller, head=standing.head, last_seq=connection.last_seq, is_answering=standing.is_owed)
         # In one breath with the word that it joined: both go to Redis in one write.
-        self._delivery.replace(caller)
+        self._delivery.close_older_connections(caller)
         self._tell_presence(caller, "joined", sessions)
         self._watch_expiry(connection)
         log.info("connected", user=caller.user_id, session=caller.session_id, connection=sid)
-        self._work(connection)
+        self._schedule(connection)
 
-    def _listed(self, caller: Caller, live: Sequence[LiveSession]) -> list[dict[str, Any]]:
+    def _session_list(self, caller: Caller, live: Sequence[LiveSession]) -> list[dict[str, Any]]:
         known = {one.session_id: one.device for one in live}
         known.update({one.session_id: one.device for one in self._delivery.local_sessions(caller.user_id)})
         listed = [{"session_id": name, "device": device.as_dict()} for name, device in sorted(known.items())]
@@ -370,7 +376,7 @@ class Gateway:
         return Outgoing("session_ready", payload, self._new_id(), self._clock(), caller.session_id)
 
     def _tell_presence(self, caller: Caller, state: str, sessions: list[dict[str, Any]]) -> None:
-        if self._limits.sheds:
+        if self._limits.is_shedding:
             return
         payload = {
             "session_id": caller.session_id,
@@ -388,9 +394,9 @@ class Gateway:
             if sid == keep:
                 return
             connection = self._connections[sid]
-            if keep not in mine and sid > keep and monotonic() - connection.came_at < _AT_ONCE_S:
+            if keep not in mine and sid > keep and monotonic() - connection.connected_at < _SIMULTANEOUS_S:
                 # `keep` came to another instance at the same time. There they hear it, too, and decide by the ids.
-                self._delivery.replace(connection.caller)
+                self._delivery.close_older_connections(connection.caller)
             else:
                 self._spawn(self._server.disconnect(sid))
 
@@ -406,11 +412,11 @@ class Gateway:
 
     def look(self) -> None:
         """Somebody's publishes were lost: compare all feeds with the log."""
-        self._spawn(self._delivery.look())
+        self._spawn(self._delivery.reconcile())
 
     # -- leaving -----------------------------------------------------------------------------------------------------
 
-    async def left(self, sid: str, reason: object = None) -> None:
+    async def on_disconnect(self, sid: str, reason: object = None) -> None:
         """The connection is gone."""
         connection = self._connections.pop(sid, None)
         if connection is None:
@@ -432,7 +438,7 @@ class Gateway:
 
     async def _leave(self, caller: Caller) -> None:
         await self._presence.gone(caller)
-        sessions = self._listed(caller, await self._presence.sessions(caller.user_id))
+        sessions = self._session_list(caller, await self._presence.sessions(caller.user_id))
         if all(one["session_id"] != caller.session_id for one in sessions):
             self._tell_presence(caller, "left", sessions)
 
@@ -502,11 +508,11 @@ class Gateway:
                         self._tell_error(connection.caller, AuthExpired(), None, None)
                         self._spawn(self._server.disconnect(sid))
 
-    async def _auth_refresh(self, caller: Caller, sent: Incoming[AuthRefresh]) -> Answer:
+    async def _auth_refresh(self, caller: Caller, sent: Incoming[AuthRefresh]) -> Reply:
         """A fresh token of the same user takes the place of the old one."""
         try:
-            identity = await self._authenticator.identify(sent.payload.token)
-        except Refused as refused:
+            identity = await self._authenticator.authenticate(sent.payload.token)
+        except HandshakeRefused as refused:
             if refused.reason == auth_expired().reason:
                 raise AuthExpired() from None
             raise Forbidden("The token is not accepted.", field="payload.token") from None
@@ -517,13 +523,13 @@ class Gateway:
             connection.caller = replace(caller, identity=identity)
             self._watch_expiry(connection)
         payload = {"expires_at": iso(identity.expires_at)}
-        return Answer(
+        return Reply(
             Outgoing("auth_refreshed", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
         )
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def take(self, sid: str, name: str, args: list[Any], ack_id: int | None, size: int) -> float:
+    def on_event(self, sid: str, name: str, args: list[Any], ack_id: int | None, size: int) -> float:
         """An event of `size` bytes, in the order of arrival; what is over the bounds is refused at once. The seconds
         to wait before more is read from this connection: who sends too much is not read."""
         connection = self._connections.get(sid)
@@ -541,13 +547,13 @@ class Gateway:
         if wait_ms is not None:
             self._limits.hit["events"] += 1
             units.spend(cost_of("", size))
-            self._refuse(connection.caller, RateLimited(retry_after_ms=wait_ms), args, ack_id)
+            self._reply_error(connection.caller, RateLimited(retry_after_ms=wait_ms), args, ack_id)
         else:
             units.spend(cost_of(name, size))
             connection.waiting.append(_Waiting(name, args, ack_id, size))
             connection.waiting_bytes += size
             self._budgets.waits(user_id, size)
-            self._work(connection)
+            self._schedule(connection)
         return min(_PAUSE_MAX_S, units.owed_s())
 
     def malformed(self, sid: str, size: int) -> float:
@@ -573,11 +579,11 @@ class Gateway:
         connection.units.spend(_POLL_COST)
         return min(_PAUSE_MAX_S, connection.units.owed_s())
 
-    def _work(self, connection: _Connection) -> None:
+    def _schedule(self, connection: _Connection) -> None:
         if connection.greeted and connection.waiting and (connection.worker is None or connection.worker.done()):
-            connection.worker = self._spawn(self._work_off(connection))
+            connection.worker = self._spawn(self._drain_queue(connection))
 
-    async def _work_off(self, connection: _Connection) -> None:
+    async def _drain_queue(self, connection: _Connection) -> None:
         caller = connection.caller
         bind_contextvars(user=caller.user_id, session=caller.session_id, connection=caller.connection_id)
         while connection.waiting:
@@ -596,20 +602,20 @@ class Gateway:
         try:
             answer = await self._dispatch(caller, name, args)
         except ServiceError as error:
-            self._refuse(caller, error, args, ack_id)
+            self._reply_error(caller, error, args, ack_id)
             return
         except Exception:
             error_id = self._new_id()
             log.exception("event_failed", error_id=error_id, event_type=_known(name))
-            self._refuse(caller, ServiceError(), args, ack_id, error_id)
+            self._reply_error(caller, ServiceError(), args, ack_id, error_id)
             return
         self.on_handled(name)
-        if answer is not None and not answer.told:
+        if answer is not None and not answer.already_sent:
             self._delivery.to_session(caller, answer.outgoing)
         if ack_id is not None:
             self._ack(caller, ack_id, answer.outgoing if answer is not None else None)
 
-    async def _dispatch(self, caller: Caller, name: str, args: list[Any]) -> Answer | None:
+    async def _dispatch(self, caller: Caller, name: str, args: list[Any]) -> Reply | None:
         sent = parse(name, args)
         if sent.session_id is not None and sent.session_id != caller.session_id:
             raise InvalidMessage("The session_id is not this connection's.", field="metadata.session_id")
@@ -618,11 +624,11 @@ class Gateway:
         scope = CLIENT_EVENTS[name].scope
         if scope is not None and scope not in caller.identity.scopes:
             raise Forbidden()
-        if name in EPHEMERAL_EVENTS and self._limits.sheds:
+        if name in EPHEMERAL_EVENTS and self._limits.is_shedding:
             return None
         return await self._handlers[name](caller, sent)
 
-    def _refuse(
+    def _reply_error(
         self, caller: Caller, error: ServiceError, args: list[Any], ack_id: int | None, error_id: str | None = None
     ) -> None:
         outgoing = self._tell_error(caller, error, _message_id(args), error_id)

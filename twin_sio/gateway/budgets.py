@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from twin_sio.observability.overload import Bucket, Buckets
+from twin_sio.observability.overload import Bucket, BucketCache
 
 CONNECTION_WAITING_BYTES = 256 * 1024
 USER_WAITING_BYTES = 512 * 1024
@@ -20,7 +20,7 @@ class Budgets:
     def __init__(self, events_per_second: int) -> None:
         """A user has the units of twenty connections that each send small events at the bound."""
         self._rate = _CONNECTIONS * events_per_second
-        self._units = Buckets()
+        self._units = BucketCache()
         self._waiting: Counter[str] = Counter()
 
     def units(self, user_id: str) -> Bucket:

@@ -13,11 +13,11 @@ from twin_sio.protocol import Outgoing
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What a client is told first. `told`: delivery has seen to it already, in its turn."""
 
     outgoing: Outgoing
-    told: bool = False
+    already_sent: bool = False
 
 
 class Delivery(Protocol):
@@ -39,7 +39,7 @@ class Delivery(Protocol):
         """To the caller alone."""
         ...
 
-    def in_turn(self, caller: Caller, outgoing: Outgoing) -> None:
+    def to_session_in_order(self, caller: Caller, outgoing: Outgoing) -> None:
         """To the caller alone, with the seq of something stored: in that event's place where the caller has not come
         so far yet, at once where it has. Otherwise it would look like a hole."""
         ...
@@ -72,7 +72,7 @@ class Delivery(Protocol):
         """Send the caller what came after `last_seq`, then `resumed`, which is returned."""
         ...
 
-    def control(self, **words: Any) -> None:
+    def broadcast(self, **words: Any) -> None:
         """A word to all instances, this one included; may be lost."""
         ...
 

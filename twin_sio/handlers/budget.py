@@ -86,4 +86,4 @@ class _Call:
 
     async def __aexit__(self, *failure: object) -> None:
         self._meter.__exit__(None, None, None)
-        await self._limits.spent(self._user_id, self._used.tokens)
+        await self._limits.record_tokens(self._user_id, self._used.tokens)

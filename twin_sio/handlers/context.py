@@ -9,7 +9,7 @@ import orjson
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Json
 from twin_sio.errors import TooLarge
-from twin_sio.handlers import Answer, Delivery
+from twin_sio.handlers import Delivery, Reply
 from twin_sio.protocol import ContextUpdate, Incoming, Outgoing, merge_patch
 from twin_sio.services.limits import Limits
 from twin_sio.store.ports import Contexts
@@ -27,7 +27,7 @@ class HostContext:
         self._clock = clock
         self._new_id = new_id
 
-    async def context_update(self, caller: Caller, sent: Incoming[ContextUpdate]) -> Answer:
+    async def context_update(self, caller: Caller, sent: Incoming[ContextUpdate]) -> Reply:
         """Merge (RFC 7386) or replace the session's context, and show the other devices what was sent.
 
         The receipt says until when it is kept; merging nothing keeps it for as long again.
@@ -41,7 +41,7 @@ class HostContext:
         receipt = Outgoing(
             "message_received", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id
         )
-        return Answer(receipt)
+        return Reply(receipt)
 
     async def merge(self, caller: Caller, patch: Json) -> datetime:
         """Merge into the session's context; returns when it ends. Raises `TooLarge` where it would be over 16 KiB."""

@@ -6,14 +6,14 @@ import asyncio
 from contextlib import suppress
 
 from twin_sio.clock import Clock, NewId
-from twin_sio.domain import Caller, Draft, Event, Turn
+from twin_sio.domain import Caller, Event, NewEvent, Turn
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
-from twin_sio.handlers import Answer, Delivery, Jobs
+from twin_sio.handlers import Delivery, Jobs, Reply
 from twin_sio.handlers.context import HostContext
-from twin_sio.observability.tracing import here
+from twin_sio.observability.tracing import current_traceparent
 from twin_sio.protocol import Feedback, Incoming, Outgoing, Regenerate, StopGeneration, UserMessage
 from twin_sio.services.limits import Limits
-from twin_sio.services.profile import ProfileKeeper
+from twin_sio.services.profile import ProfileService
 from twin_sio.services.turns import TurnRunner, answer_id
 from twin_sio.store.ports import Log
 
@@ -28,7 +28,7 @@ class Conversation:
         turns: TurnRunner,
         delivery: Delivery,
         context: HostContext,
-        keeper: ProfileKeeper,
+        keeper: ProfileService,
         jobs: Jobs,
         limits: Limits,
         clock: Clock,
@@ -44,12 +44,12 @@ class Conversation:
         self._clock = clock
         self._new_id = new_id
 
-    async def user_message(self, caller: Caller, sent: Incoming[UserMessage]) -> Answer:
+    async def user_message(self, caller: Caller, sent: Incoming[UserMessage]) -> Reply:
         """Store, tell every device, answer in the background. A repeat is stored and answered once."""
         message_id = sent.required_id
         known, full = await asyncio.gather(
             self._messages.get(caller.user_id, message_id),
-            self._turns.room_for_one(caller.user_id, sent.conversation_id),
+            self._turns.check_capacity(caller.user_id, sent.conversation_id),
             return_exceptions=True,
         )
         if isinstance(known, BaseException):
@@ -70,26 +70,26 @@ class Conversation:
         receipt = self._receipt(draft, stored.event.seq, "accepted")
         self._delivery.publish(stored.event, caller, receipt)
         if turn.state == "queued" and isinstance(full, int) and full:
-            self._turns.show(turn, "queued")
-        return Answer(receipt, told=True)
+            self._turns.send_status(turn, "queued")
+        return Reply(receipt, already_sent=True)
 
-    async def _repeat(self, caller: Caller, draft: Draft, known: Event) -> Answer:
+    async def _repeat(self, caller: Caller, draft: NewEvent, known: Event) -> Reply:
         """The same message again: the same receipt, and its answer to the caller alone if that is there."""
         _same(draft, known)
         turn = await self._turns.ensure(self._turn(caller, known))  # heals a crash between message and turn
         receipt = self._receipt(draft, known.seq, "duplicate")
         answer = await self._messages.get(known.user_id, answer_id(turn))
-        self._delivery.in_turn(caller, receipt)
+        self._delivery.to_session_in_order(caller, receipt)
         if answer is not None:
-            self._delivery.in_turn(caller, Outgoing.of(answer))
-        return Answer(receipt, told=True)
+            self._delivery.to_session_in_order(caller, Outgoing.of(answer))
+        return Reply(receipt, already_sent=True)
 
     async def stop_generation(self, caller: Caller, sent: Incoming[StopGeneration]) -> None:
         """End the running or waiting answer to a message; whoever runs it says so by `status: stopped`."""
         if not await self._turns.stop(caller, sent.payload.message_id):
             raise NotFound("No answer to this message is being made.")
 
-    async def regenerate(self, caller: Caller, sent: Incoming[Regenerate]) -> Answer:
+    async def regenerate(self, caller: Caller, sent: Incoming[Regenerate]) -> Reply:
         """Answer a message anew; the older answer stays as an alternative."""
         asked = await self._messages.get(caller.user_id, sent.payload.message_id)
         if asked is None or asked.type != "user_message":
@@ -102,14 +102,14 @@ class Conversation:
         if known is not None and known.message_id != asked.message_id:
             raise InvalidMessage("The message_id was used for another message.", field="metadata.message_id")
         if known is None:
-            await self._turns.room_for_one(caller.user_id, asked.conversation_id)
+            await self._turns.check_capacity(caller.user_id, asked.conversation_id)
             await self._limits.message(caller.user_id)
         order = await self._messages.head(caller.user_id) + 0.5
         await self._turns.ensure(self._turn(caller, asked, turn_id=turn_id, order=order))
         draft = self._draft(caller, sent, "regenerate", {})
-        return Answer(self._receipt(draft, None, "duplicate" if known else "accepted"))
+        return Reply(self._receipt(draft, None, "duplicate" if known else "accepted"))
 
-    async def feedback(self, caller: Caller, sent: Incoming[Feedback]) -> Answer:
+    async def feedback(self, caller: Caller, sent: Incoming[Feedback]) -> Reply:
         """Keep a rating of one of the twin's messages; the newest counts. The receipt names the traits that changed:
         of those that the answer used, and no others. A `correction` is learnt from in the background."""
         about, known = await asyncio.gather(
@@ -131,12 +131,12 @@ class Conversation:
         if stored.is_new:
             self._delivery.publish(stored.event, caller, receipt)
         else:
-            self._delivery.in_turn(caller, receipt)
+            self._delivery.to_session_in_order(caller, receipt)
         if sent.payload.correction:
             await self._jobs.correct(caller.user_id, draft.message_id)
         with suppress(StorageUnavailable):  # the evidence is stored: whoever scores next counts it
-            await self._keeper.settle(caller.user_id, evidence, draft.message_id, epoch=draft.epoch)
-        return Answer(receipt, told=True)
+            await self._keeper.refresh(caller.user_id, evidence, draft.message_id, epoch=draft.epoch)
+        return Reply(receipt, already_sent=True)
 
     def _draft(
         self,
@@ -145,8 +145,8 @@ class Conversation:
         type: str,
         payload: dict[str, object],
         conversation_id: str | None = None,
-    ) -> Draft:
-        return Draft(
+    ) -> NewEvent:
+        return NewEvent(
             caller.user_id,
             type,
             sent.required_id,
@@ -171,11 +171,11 @@ class Conversation:
             stop_requested=False,
             partial="",
             created_at=self._clock(),
-            trace=here(),
+            trace=current_traceparent(),
             epoch=caller.epoch,
         )
 
-    def _receipt(self, draft: Draft, seq: int | None, status: str, **more: object) -> Outgoing:
+    def _receipt(self, draft: NewEvent, seq: int | None, status: str, **more: object) -> Outgoing:
         return Outgoing(
             "message_received",
             {"message_id": draft.message_id, "status": status, **more},
@@ -188,6 +188,6 @@ class Conversation:
         )
 
 
-def _same(draft: Draft, known: Event) -> None:
+def _same(draft: NewEvent, known: Event) -> None:
     if known.type != draft.type or known.payload != draft.payload:
         raise InvalidMessage("The message_id was used for another message.", field="metadata.message_id")

@@ -10,7 +10,7 @@ import orjson
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Event, Json
 from twin_sio.errors import NotFound
-from twin_sio.handlers import Answer
+from twin_sio.handlers import Reply
 from twin_sio.protocol import Conversations, History, Incoming, Outgoing
 from twin_sio.store.ports import ConversationSummary, Log
 
@@ -21,7 +21,7 @@ _BEGINNING = 200
 _TWIN_FIELDS = ("status", "generation_id", "model", "usage", "used_traits")
 
 
-class Archive:
+class HistoryHandlers:
     """Reads the log as people see it."""
 
     def __init__(self, messages: Log, clock: Clock, new_id: NewId) -> None:
@@ -29,7 +29,7 @@ class Archive:
         self._clock = clock
         self._new_id = new_id
 
-    async def history(self, caller: Caller, sent: Incoming[History]) -> Answer:
+    async def history(self, caller: Caller, sent: Incoming[History]) -> Reply:
         """A page next to a message, oldest first; its neighbours never change. It holds no more than fits into a frame:
         the messages that are nearest to the one that was asked about."""
         forward = sent.payload.after is not None and sent.payload.before is None
@@ -59,7 +59,7 @@ class Archive:
             raise NotFound("There is no message of yours with this id.")
         return event.seq
 
-    async def conversations(self, caller: Caller, sent: Incoming[Conversations]) -> Answer:
+    async def conversations(self, caller: Caller, sent: Incoming[Conversations]) -> Reply:
         """The user's conversations, the one with the newest message first, as many as fit into a frame. Of the last
         message the beginning."""
         limit = sent.payload.limit
@@ -72,11 +72,11 @@ class Archive:
 
     def _answer(
         self, caller: Caller, type: str, payload: Json, in_response_to: str | None, conversation_id: str | None
-    ) -> Answer:
+    ) -> Reply:
         outgoing = Outgoing(
             type, payload, self._new_id(), self._clock(), caller.session_id, in_response_to, conversation_id
         )
-        return Answer(outgoing)
+        return Reply(outgoing)
 
 
 def _fitting(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from twin_sio.clock import Clock, NewId, iso
-from twin_sio.domain import Caller, Draft
+from twin_sio.domain import Caller, NewEvent
 from twin_sio.errors import NotFound
-from twin_sio.handlers import Answer, Delivery
+from twin_sio.handlers import Delivery, Reply
 from twin_sio.protocol import Heartbeat, Incoming, Outgoing, ReadReceipt, Resume, TypingIndicator
 from twin_sio.services.limits import Limits
 from twin_sio.store.ports import Log, Presence
 
 
-class Attendance:
+class PresenceHandlers:
     """Relays what is ephemeral, stores how far was read."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Attendance:
         await self._limits.write(caller.user_id)
         if not await self._messages.mark_read(caller.user_id, read.conversation_id, read.seq, caller.epoch):
             return  # another device was first
-        draft = Draft(
+        draft = NewEvent(
             caller.user_id,
             "read_receipt",
             self._new_id(),
@@ -61,15 +61,15 @@ class Attendance:
         stored = await self._messages.append(draft)
         self._delivery.publish(stored.event)
 
-    async def heartbeat(self, caller: Caller, sent: Incoming[Heartbeat]) -> Answer:
+    async def heartbeat(self, caller: Caller, sent: Incoming[Heartbeat]) -> Reply:
         """The server's time and the newest seq: whoever is behind asks to resume."""
         await self._presence.seen(caller)
         head = await self._messages.head(caller.user_id)
         at = self._clock()
         payload = {"server_time": iso(at), "head_seq": head}
-        return Answer(Outgoing("heartbeat_ack", payload, self._new_id(), at, caller.session_id, sent.message_id))
+        return Reply(Outgoing("heartbeat_ack", payload, self._new_id(), at, caller.session_id, sent.message_id))
 
-    async def resume(self, caller: Caller, sent: Incoming[Resume]) -> Answer | None:
+    async def resume(self, caller: Caller, sent: Incoming[Resume]) -> Reply | None:
         """Send what was missed, then `resumed`."""
         resumed = await self._delivery.resume(caller, sent.payload.last_seq)
-        return Answer(resumed, told=True) if resumed is not None else None
+        return Reply(resumed, already_sent=True) if resumed is not None else None

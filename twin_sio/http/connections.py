@@ -19,8 +19,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from twin_sio.clock import NewId, monotonic
-from twin_sio.observability.overload import Bucket, Buckets
-from twin_sio.transport.client_address import Peers
+from twin_sio.observability.overload import Bucket, BucketCache
+from twin_sio.transport.client_address import TrustedProxies
 from twin_sio.transport.socketio import PACKET_MAX_BYTES
 
 log = structlog.get_logger("connections")
@@ -72,15 +72,15 @@ class _Told:
 class Connections:
     """All connections of a port, and what each address may have and ask."""
 
-    def __init__(self, peers: Peers, *, per_minute: int) -> None:
+    def __init__(self, peers: TrustedProxies, *, per_minute: int) -> None:
         """`per_minute`: the setting of connects and requests of an address; 0: no bound for an address."""
         self._peers = peers
         self._per_minute = per_minute
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._room = max(64, soft - SPARE_DESCRIPTORS)
         self._others_max = min(OTHERS_MAX, self._room // 4)
-        self._arrivals = Buckets()
-        self._requests = Buckets()
+        self._arrivals = BucketCache()
+        self._requests = BucketCache()
         self._others: dict[_Connection, None] = {}  # oldest first
         self._others_of: dict[str, dict[_Connection, None]] = {}
         self.open = 0

@@ -20,16 +20,16 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from twin_sio.auth import Authenticator
 from twin_sio.clock import NewId, iso
 from twin_sio.domain import Identity
-from twin_sio.errors import Forbidden, Refused, ServiceError, StorageUnavailable
+from twin_sio.errors import Forbidden, HandshakeRefused, ServiceError, StorageUnavailable
 from twin_sio.http.exports import Exports, NotRead, stream
 from twin_sio.observability.tracing import span
 from twin_sio.protocol import PROTOCOL_VERSION, Scope, asyncapi, error_payload
-from twin_sio.services.erasure import Eraser
+from twin_sio.services.erasure import ErasureService
 from twin_sio.services.limits import Limits
-from twin_sio.services.profile import ProfileKeeper
-from twin_sio.services.statistics import Statistician
+from twin_sio.services.profile import ProfileService
+from twin_sio.services.statistics import StatisticsService
 from twin_sio.store.ports import TICKET_S, PersonalData, Tickets
-from twin_sio.transport.client_address import Peers
+from twin_sio.transport.client_address import TrustedProxies
 from twin_sio.transport.socketio import bearer
 
 log = structlog.get_logger("rest")
@@ -252,12 +252,12 @@ class Rest:
         *,
         authenticator: Authenticator,
         limits: Limits,
-        peers: Peers,
+        peers: TrustedProxies,
         personal: PersonalData,
-        eraser: Eraser,
+        eraser: ErasureService,
         tickets: Tickets,
-        keeper: ProfileKeeper,
-        statistician: Statistician,
+        keeper: ProfileService,
+        statistician: StatisticsService,
         new_id: NewId,
     ) -> None:
         self._authenticator = authenticator
@@ -297,7 +297,7 @@ class Rest:
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
                 return await answer(request, await self._identify(request, route.scope))
-            except Refused as refused:
+            except HandshakeRefused as refused:
                 return _json(refused.as_data(), _STATUS.get(refused.reason, 401))
             except ServiceError as error:
                 return _json(error_payload(error), _STATUS[error.code])
@@ -311,8 +311,8 @@ class Rest:
         return handle
 
     async def _identify(self, request: web.Request, scope: Scope) -> Identity:
-        await self._limits.knock(self._peers.of(request))
-        identity = await self._authenticator.identify(bearer(request))
+        await self._limits.connection_attempt(self._peers.of(request))
+        identity = await self._authenticator.authenticate(bearer(request))
         bind_contextvars(user=identity.user_id)
         if scope not in identity.scopes:
             raise Forbidden(f"The token lacks the scope {scope}.")

@@ -24,20 +24,20 @@ from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable, TooLate
 from twin_sio.failures import JobFailures
 from twin_sio.handlers.budget import OverBudget, background_of
-from twin_sio.observability.tracing import here, span
-from twin_sio.redis_connection import FAILURES, TAG
-from twin_sio.services.erasure import Eraser
-from twin_sio.services.graph_projection import Projector
-from twin_sio.services.memory import MemoryKeeper
-from twin_sio.services.migration import Migrator
-from twin_sio.services.profile import ProfileKeeper
-from twin_sio.services.statistics import Statistician
+from twin_sio.observability.tracing import current_traceparent, span
+from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
+from twin_sio.services.erasure import ErasureService
+from twin_sio.services.graph_projection import GraphProjectionService
+from twin_sio.services.memory import MemoryService
+from twin_sio.services.migration import MigrationService
+from twin_sio.services.profile import ProfileService
+from twin_sio.services.statistics import StatisticsService
 from twin_sio.services.turns import TurnRunner, answer_id
 from twin_sio.store.ports import Log, Profiles, Turns
 
 log = structlog.get_logger("jobs")
 
-QUEUE = f"{TAG}:jobs"
+QUEUE = f"{HASH_TAG}:jobs"
 TRIES = 5
 T = TypeVar("T")
 _SWEEP_AFTER_S = 60.0
@@ -97,22 +97,22 @@ class Queue:
     async def _enqueue(self, job: str, user_id: str, *about: str) -> None:
         if not self._healthy():  # a hung Redis must not hold up the next answer
             return
-        with suppress(*FAILURES):
+        with suppress(*REDIS_ERRORS):
             job_id = ":".join((f"{self._prefix(user_id)}{job}", *about))
-            trace: dict[str, Any] = {"trace": point} if (point := here()) else {}
+            trace: dict[str, Any] = {"trace": point} if (point := current_traceparent()) else {}
             with span(f"enqueue {job}"):
                 await self._redis.enqueue_job(job, user_id, *about, _job_id=job_id, **trace)
 
     async def erase(self, user_id: str) -> int:
         """Take the user's jobs out of the queue; how many there were. Redis away: they find nothing when they run."""
-        count = 0
-        with suppress(*FAILURES):
+        update_statistics = 0
+        with suppress(*REDIS_ERRORS):
             # The queue alone: what else Redis holds may be far more.
             async for job_id, _ in self._redis.zscan_iter(QUEUE, match=f"{self._prefix(user_id)}*", count=1000):
-                count += await self._redis.zrem(QUEUE, job_id)
+                update_statistics += await self._redis.zrem(QUEUE, job_id)
                 name = job_id.decode()
                 await self._redis.delete(f"{job_key_prefix}{name}", f"{retry_key_prefix}{name}")
-        return count
+        return update_statistics
 
     def _prefix(self, user_id: str) -> str:
         # Hashed: the id of another user can neither begin so nor be a pattern. Tagged: arq asks for several at once.
@@ -120,14 +120,14 @@ class Queue:
 
     async def lag_s(self) -> float:
         """For how long the oldest job that is due has waited; 0 where none waits or Redis is away."""
-        with suppress(*FAILURES):
+        with suppress(*REDIS_ERRORS):
             oldest = await self._redis.zrange(QUEUE, 0, 0, withscores=True)
             if oldest:
                 return max(0.0, self._clock().timestamp() - float(oldest[0][1]) / 1000)
         return 0.0
 
 
-_OF_A_USER = f"{TAG}:user:"
+_OF_A_USER = f"{HASH_TAG}:user:"
 
 
 def user_of(job_id: str) -> str | None:
@@ -144,21 +144,21 @@ class JobStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class JobDeps:
     """What the job functions work with; stands in arq's context under `desk`."""
 
     messages: Log
     turns: Turns
     profiles: Profiles
     runner: TurnRunner
-    keeper: ProfileKeeper
-    memory: MemoryKeeper
-    statistician: Statistician
+    keeper: ProfileService
+    memory: MemoryService
+    statistician: StatisticsService
     extractor: Extractor
     queue: Queue
-    projector: Projector | None
-    eraser: Eraser
-    migrator: Migrator
+    projector: GraphProjectionService | None
+    eraser: ErasureService
+    migrator: MigrationService
     job_timeout_s: float
     stats: JobStats = field(default_factory=JobStats)
 
@@ -218,7 +218,7 @@ def _code(error: Exception) -> str:
     return "timeout" if isinstance(error, TimeoutError) else type(error).__name__
 
 
-async def _give_up(desk: Desk, name: str, about: Sequence[str], code: str) -> None:
+async def _give_up(desk: JobDeps, name: str, about: Sequence[str], code: str) -> None:
     """See to it that the sweep does not find it again."""
     log.error("job_given_up", kind=name, code=code)
     with suppress(StorageUnavailable, TooLate):
@@ -231,8 +231,8 @@ async def _give_up(desk: Desk, name: str, about: Sequence[str], code: str) -> No
 @_job
 async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
     """Learn from one exchange; running it twice adds nothing. Returns how many pieces of evidence it held."""
-    desk: Desk = ctx["desk"]
-    with _postponing(ctx, turn_id):
+    desk: JobDeps = ctx["desk"]
+    with _retry_when_unavailable(ctx, turn_id):
         turn = await desk.turns.get(user_id, turn_id)
         exchange = await _exchange(desk, turn) if turn is not None else None
         if exchange is None:  # erased since it was queued, or kept no longer
@@ -252,8 +252,8 @@ async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
 
     They wrote it in order to be believed: what would only be inferred from another message counts as stated.
     """
-    desk: Desk = ctx["desk"]
-    with _postponing(ctx, message_id):
+    desk: JobDeps = ctx["desk"]
+    with _retry_when_unavailable(ctx, message_id):
         exchange = await _correction(desk, await desk.messages.get(user_id, message_id))
         if exchange is None:  # erased since it was queued
             return 0
@@ -268,8 +268,8 @@ async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
 @_job
 async def remember(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> None:
     """Bring the memory of the turn's conversation up to date; running it twice changes nothing."""
-    desk: Desk = ctx["desk"]
-    with _postponing(ctx, turn_id):
+    desk: JobDeps = ctx["desk"]
+    with _retry_when_unavailable(ctx, turn_id):
         turn = await desk.turns.get(user_id, turn_id)
         if turn is not None:  # not erased since it was queued
             try:
@@ -279,7 +279,7 @@ async def remember(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> None:
 
 
 @contextmanager
-def _postponing(ctx: Mapping[str, Any], about: str) -> Iterator[None]:
+def _retry_when_unavailable(ctx: Mapping[str, Any], about: str) -> Iterator[None]:
     """Have the job run again, later, where a store or the model cannot be reached."""
     try:
         yield
@@ -290,9 +290,9 @@ def _postponing(ctx: Mapping[str, Any], about: str) -> Iterator[None]:
         raise Retry(defer=2 ** int(ctx.get("job_try", 1))) from None
 
 
-async def count(ctx: Mapping[str, Any]) -> int:
+async def update_statistics(ctx: Mapping[str, Any]) -> int:
     """Count what has been learnt of users since they were counted last; how many there were."""
-    desk: Desk = ctx["desk"]
+    desk: JobDeps = ctx["desk"]
     with suppress(StorageUnavailable):
         return await desk.statistician.count_due(_COUNTED_AT_ONCE)
     return 0
@@ -301,17 +301,17 @@ async def count(ctx: Mapping[str, Any]) -> int:
 @_job
 async def project(ctx: Mapping[str, Any], user_id: str) -> int:
     """Bring the user's graph up to date; how many versions of the profile it was told."""
-    desk: Desk = ctx["desk"]
-    with _postponing(ctx, "graph"):
+    desk: JobDeps = ctx["desk"]
+    with _retry_when_unavailable(ctx, "graph"):
         return await desk.projector.project(user_id) if desk.projector is not None else 0
 
 
 async def sweep(ctx: Mapping[str, Any]) -> None:
     """Take over answers that nobody works on, queue what was answered but never learned from, forget what is due."""
-    desk: Desk = ctx["desk"]
+    desk: JobDeps = ctx["desk"]
     with suppress(StorageUnavailable):
         await desk.runner.sweep()
-        for user_id, turn_id in await desk.turns.to_learn(_SWEEP_AFTER_S, 100):
+        for user_id, turn_id in await desk.turns.unlearned(_SWEEP_AFTER_S, 100):
             await desk.queue.learn(user_id, turn_id)
         for user_id, message_id in await desk.messages.to_correct(_SWEEP_AFTER_S, 100):
             await desk.queue.correct(user_id, message_id)
@@ -322,24 +322,24 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
             await desk.queue.project(user_id)
 
 
-async def _evidence(desk: Desk, exchange: Exchange) -> Sequence[Evidence]:
+async def _evidence(desk: JobDeps, exchange: Exchange) -> Sequence[Evidence]:
     """The model's reading, less what was read of this message while no model could be had; that is learnt at once."""
     try:
         with span("extract"):
             found = await desk.extractor.candidates(exchange)
     except OverBudget:  # done by the rules: waiting would only pile up what is asked of the model
         log.warning("job_over_budget", kind="extract")
-        found = await desk.extractor.plain(exchange)
+        found = await desk.extractor.extract_by_rules(exchange)
     except ModelUnavailable:
-        plain = await desk.extractor.plain(exchange)
+        plain = await desk.extractor.extract_by_rules(exchange)
         await desk.keeper.learn(exchange.user_id, plain, in_response_to=exchange.message_id, epoch=exchange.epoch)
         raise
     held = await desk.profiles.evidence(exchange.user_id) if found else ()
     read = [piece for piece in held if piece.message_id == exchange.message_id and piece.kind not in RATINGS]
-    return desk.extractor.unsaid(found, read)
+    return desk.extractor.without_duplicates(found, read)
 
 
-async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:
+async def _exchange(desk: JobDeps, turn: Turn) -> Exchange | None:
     asked = await desk.messages.get(turn.user_id, turn.message_id)
     answered = await desk.messages.get(turn.user_id, answer_id(turn))
     if asked is None or asked.type != "user_message":
@@ -356,7 +356,7 @@ async def _exchange(desk: Desk, turn: Turn) -> Exchange | None:
     )
 
 
-async def _correction(desk: Desk, feedback: Event | None) -> Exchange | None:
+async def _correction(desk: JobDeps, feedback: Event | None) -> Exchange | None:
     if feedback is None or feedback.type != "feedback" or not feedback.payload.get("correction"):
         return None
     answered = await desk.messages.get(feedback.user_id, feedback.payload["message_id"])

@@ -19,32 +19,32 @@ import structlog
 log = structlog.get_logger("library")
 
 
-def without_texts(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def strip_exception_messages(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: in the place of `exc_info` what was raised, and where."""
     found = line.pop("exc_info", None)
     if found is True:
         found = sys.exc_info()
     error = found[1] if isinstance(found, tuple) else found
     if isinstance(error, BaseException):
-        line["exception"] = _told(error)
+        line["exception"] = _format_traceback(error)
     return line
 
 
 def tell_deaths_without_texts() -> None:
     """Have this process say of what ends it, or one of its threads, no more than a log would."""
-    sys.excepthook = lambda _, error, __: print(_told(error), file=sys.stderr)
-    threading.excepthook = lambda died: died.exc_value and print(_told(died.exc_value), file=sys.stderr)
+    sys.excepthook = lambda _, error, __: print(_format_traceback(error), file=sys.stderr)
+    threading.excepthook = lambda died: died.exc_value and print(_format_traceback(died.exc_value), file=sys.stderr)
 
 
-def _told(error: BaseException) -> str:
+def _format_traceback(error: BaseException) -> str:
     """The traceback as Python prints it, but for the texts."""
     kind = type(error)
     here = "".join(traceback.format_tb(error.__traceback__)) + f"{kind.__module__}.{kind.__qualname__}"
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return here if before is None else f"{_told(before)}\n\n{here}"
+    return here if before is None else f"{_format_traceback(before)}\n\n{here}"
 
 
-class Libraries(logging.Handler):
+class LibraryLogHandler(logging.Handler):
     """What libraries log, as lines of ours: the words that stand in the library's code, the place, the kind of what
     was raised. Never what the words were filled with: that may be of a request, a header or a user.
 
@@ -53,19 +53,19 @@ class Libraries(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: dict[str, tuple[float, int]] = {}  # by place: until when, and how often since then
+        self._format_traceback: dict[str, tuple[float, int]] = {}  # by place: until when, and how often since then
 
     def emit(self, record: logging.LogRecord) -> None:
         place = f"{Path(record.pathname).name}:{record.lineno}"
         now = record.created
-        until, times = self._told.get(place, (0.0, 0))
+        until, times = self._format_traceback.get(place, (0.0, 0))
         if now >= until:
             missed, until, times = max(0, times - _LINES), now + _LINES_OVER_S, 0
-            if len(self._told) > _PLACES_MAX:
-                self._told.clear()
+            if len(self._format_traceback) > _PLACES_MAX:
+                self._format_traceback.clear()
         else:
             missed = 0
-        self._told[place] = until, times + 1
+        self._format_traceback[place] = until, times + 1
         if times >= _LINES:
             return
         more = {"missed": missed} if missed else {}

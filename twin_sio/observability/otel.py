@@ -50,7 +50,7 @@ class OtlpTracer:
                 span.set_status(trace.StatusCode.ERROR, type(error).__name__)
                 raise
 
-    def here(self) -> str:
+    def current_traceparent(self) -> str:
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier)
         return carrier.get("traceparent", "")

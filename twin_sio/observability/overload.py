@@ -56,7 +56,7 @@ class Bucket:
         return -self._tokens / self._rate if self._tokens < 0 else 0.0
 
 
-class Buckets:
+class BucketCache:
     """A bucket for each of many; the `most` that were used last are remembered."""
 
     def __init__(self, most: int = 50_000) -> None:
@@ -81,7 +81,7 @@ class Watermarks:
     memory_mb: int
 
 
-class Load:
+class OverloadMonitor:
     """Watches the event loop, the answers being made and the memory of this process."""
 
     def __init__(self, marks: Watermarks, running: Callable[[], int]) -> None:

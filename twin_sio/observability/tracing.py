@@ -28,7 +28,7 @@ class Tracer(Protocol):
         """See `tracing.span`."""
         ...
 
-    def here(self) -> str:
+    def current_traceparent(self) -> str:
         """See `tracing.here`."""
         ...
 
@@ -66,6 +66,6 @@ def span(name: str, *, parent: str | None = None, **fields: Field) -> AbstractCo
     return NOTHING if _tracer is None else _tracer.span(name, parent, fields)
 
 
-def here() -> str:
+def current_traceparent() -> str:
     """The point that has been reached, as a W3C `traceparent`; empty where nothing is traced."""
-    return "" if _tracer is None else _tracer.here()
+    return "" if _tracer is None else _tracer.current_traceparent()

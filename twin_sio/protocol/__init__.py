@@ -61,13 +61,13 @@ Context = dict[str, Any]
 Timestamp = Annotated[AwareDatetime, Field(strict=False)]
 
 
-class Wire(BaseModel):
+class Payload(BaseModel):
     """Base of every payload: frozen, strict about types, lenient about unknown fields."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
-class Metadata(Wire):
+class Metadata(Payload):
     """What a client may say around its payload; the server stamps its own time."""
 
     timestamp: Timestamp | None = None
@@ -79,17 +79,17 @@ class Metadata(Wire):
 # -- client -> server ------------------------------------------------------------------------------------------------
 
 
-class UserMessage(Wire):
+class UserMessage(Payload):
     text: Text
     context: Context | None = None
 
 
-class ContextUpdate(Wire):
+class ContextUpdate(Payload):
     context: Context
     mode: Literal["merge", "replace"] = "merge"
 
 
-class Feedback(Wire):
+class Feedback(Payload):
     message_id: Id
     rating: Literal["up", "down", "none"]
     comment: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_clean)] | None = None
@@ -97,62 +97,62 @@ class Feedback(Wire):
     correction: Annotated[str, StringConstraints(max_length=TEXT_MAX), AfterValidator(_clean)] | None = None
 
 
-class TypingIndicator(Wire):
+class TypingIndicator(Payload):
     is_typing: bool
 
 
-class ReadReceipt(Wire):
+class ReadReceipt(Payload):
     message_id: Id
 
 
-class Heartbeat(Wire):
+class Heartbeat(Payload):
     pass
 
 
-class Resume(Wire):
+class Resume(Payload):
     last_seq: Annotated[int, Field(ge=0, le=_INT_MAX)]
 
 
-class StopGeneration(Wire):
+class StopGeneration(Payload):
     message_id: Id
 
 
-class Regenerate(Wire):
+class Regenerate(Payload):
     message_id: Id
 
 
-class History(Wire):
+class History(Payload):
     before: Id | None = None
     after: Id | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
 
 
-class Conversations(Wire):
+class Conversations(Payload):
     before: Annotated[int, Field(ge=1, le=_INT_MAX)] | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
 
 
-class AuthRefresh(Wire):
+class AuthRefresh(Payload):
     token: Annotated[str, StringConstraints(min_length=1, max_length=16_384)]
 
 
-class ProfileGet(Wire):
+class ProfileGet(Payload):
     pass
 
 
-class ProfileCorrect(Wire):
+class ProfileCorrect(Payload):
     trait_id: Id
     action: Literal["confirm", "reject", "edit"]
     value: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_clean)] | None = None
 
 
-class DeviceInfo(Wire):
+class DeviceInfo(Payload):
     name: Short | None = None
     platform: Short | None = None
     app_version: Short | None = None
 
 
-class Auth(Wire):
+class Auth(Payload):
     """The Socket.IO `auth` payload of a connect."""
 
     token: Annotated[str, StringConstraints(max_length=16_384)] | None = None
@@ -171,7 +171,7 @@ class ClientEvent:
     """What a client may send under a name: its payload, whether an id is required, the scope it takes, the event that
     answers it where one does, how long its envelope may be, and what it costs us (`cost_of`)."""
 
-    payload: type[Wire]
+    payload: type[Payload]
     answer: str | None = None
     needs_id: bool = False
     scope: Scope | None = "twin:chat"
@@ -215,45 +215,51 @@ def cost_of(name: str, size: int) -> float:
 class ServerEvent:
     """What the server says under a name. `is_durable`: it carries a `seq` and can be resumed."""
 
-    payload: type[said.Said]
+    payload: type[said.ServerPayload]
     meaning: str
     is_durable: bool = False
 
 
 SERVER_EVENTS: Mapping[str, ServerEvent] = {
     "session_ready": ServerEvent(
-        said.SessionReady, "First on every connection: who you are, where the log stands, the limits."
+        said.SessionReadyPayload, "First on every connection: who you are, where the log stands, the limits."
     ),
     "message_received": ServerEvent(
-        said.MessageReceived, "What you sent is stored. `status` is accepted or duplicate."
+        said.MessageReceivedPayload, "What you sent is stored. `status` is accepted or duplicate."
     ),
-    "user_message": ServerEvent(said.UserMessageSent, "Another of the user's devices said something.", is_durable=True),
-    "twin_thinking": ServerEvent(said.TwinThinking, "Where the answer stands: queued, recalling, thinking, done."),
-    "twin_message_chunk": ServerEvent(said.TwinMessageChunk, "The next piece of an answer."),
-    "twin_message": ServerEvent(said.TwinMessage, "A whole answer, and how it ended.", is_durable=True),
+    "user_message": ServerEvent(
+        said.UserMessagePayload, "Another of the user's devices said something.", is_durable=True
+    ),
+    "twin_thinking": ServerEvent(
+        said.TwinThinkingPayload, "Where the answer stands: queued, recalling, thinking, done."
+    ),
+    "twin_message_chunk": ServerEvent(said.TwinMessageChunkPayload, "The next piece of an answer."),
+    "twin_message": ServerEvent(said.TwinMessagePayload, "A whole answer, and how it ended.", is_durable=True),
     "profile_update": ServerEvent(
-        said.ProfileUpdate, "What the twin now believes otherwise, and why.", is_durable=True
+        said.ProfileUpdatePayload, "What the twin now believes otherwise, and why.", is_durable=True
     ),
-    "profile": ServerEvent(said.ProfileShown, "The profile as it stands."),
-    "typing_indicator": ServerEvent(said.TypingSeen, "Another device is typing."),
-    "read_receipt": ServerEvent(said.ReadSeen, "Another device has read up to here.", is_durable=True),
-    "feedback": ServerEvent(said.FeedbackSeen, "Another device rated an answer.", is_durable=True),
-    "context_update": ServerEvent(said.ContextSeen, "Another device changed the host context."),
-    "presence": ServerEvent(said.Presence, "A device joined or left."),
-    "heartbeat_ack": ServerEvent(said.HeartbeatAck, "The server's time and the newest seq."),
-    "resumed": ServerEvent(said.Resumed, "All that was missed has been sent."),
-    "resync": ServerEvent(said.Resync, "Live delivery had a gap: send resume."),
-    "history": ServerEvent(said.HistoryPage, "A page of the conversation, oldest first."),
-    "conversations": ServerEvent(said.ConversationList, "The user's conversations, newest first."),
-    "auth_refreshed": ServerEvent(said.AuthRefreshed, "The fresh token is in force."),
-    "auth_expiring": ServerEvent(said.AuthExpiring, "The token ends soon."),
-    "server_draining": ServerEvent(said.ServerDraining, "This server goes away: reconnect after the time given."),
-    "error": ServerEvent(said.ErrorTold, "What failed, by code."),
+    "profile": ServerEvent(said.ProfilePayload, "The profile as it stands."),
+    "typing_indicator": ServerEvent(said.TypingIndicatorPayload, "Another device is typing."),
+    "read_receipt": ServerEvent(said.ReadReceiptPayload, "Another device has read up to here.", is_durable=True),
+    "feedback": ServerEvent(said.FeedbackPayload, "Another device rated an answer.", is_durable=True),
+    "context_update": ServerEvent(said.ContextUpdatePayload, "Another device changed the host context."),
+    "presence": ServerEvent(said.PresencePayload, "A device joined or left."),
+    "heartbeat_ack": ServerEvent(said.HeartbeatAckPayload, "The server's time and the newest seq."),
+    "resumed": ServerEvent(said.ResumedPayload, "All that was missed has been sent."),
+    "resync": ServerEvent(said.ResyncPayload, "Live delivery had a gap: send resume."),
+    "history": ServerEvent(said.HistoryPagePayload, "A page of the conversation, oldest first."),
+    "conversations": ServerEvent(said.ConversationListPayload, "The user's conversations, newest first."),
+    "auth_refreshed": ServerEvent(said.AuthRefreshedPayload, "The fresh token is in force."),
+    "auth_expiring": ServerEvent(said.AuthExpiringPayload, "The token ends soon."),
+    "server_draining": ServerEvent(
+        said.ServerDrainingPayload, "This server goes away: reconnect after the time given."
+    ),
+    "error": ServerEvent(said.ErrorPayload, "What failed, by code."),
 }
 EPHEMERAL_EVENTS = frozenset({"typing_indicator"})
 DURABLE_EVENTS = frozenset(name for name, event in SERVER_EVENTS.items() if event.is_durable)
 
-P = TypeVar("P", bound=Wire)
+P = TypeVar("P", bound=Payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +349,7 @@ def parse(event: str, args: Sequence[object]) -> Incoming[Any]:
     data = _encoded(envelope)
     if data is not None and len(data) > known.max_bytes:  # before the values are looked at: that takes ten times longer
         raise TooLarge(f"An envelope of this event has at most {known.max_bytes} bytes.")
-    if data is None or _is_odd(data):
+    if data is None or _needs_full_check(data):
         _check_values(envelope, "", 1)
     if data is None:
         raise TooLarge(f"An envelope of this event has at most {known.max_bytes} bytes.")
@@ -375,7 +381,7 @@ def parse_auth(auth: object) -> Auth:
     data = _encoded(auth)
     if data is not None and len(data) > AUTH_MAX_BYTES:
         raise InvalidMessage(f"The auth payload has at most {AUTH_MAX_BYTES} bytes.", field="auth")
-    if data is None or _is_odd(data):
+    if data is None or _needs_full_check(data):
         _check_values(auth, "auth", 1)
     return _validated(Auth, auth, "auth")
 
@@ -419,7 +425,7 @@ def _encoded(envelope: object) -> bytes | None:
         return None
 
 
-def _is_odd(data: bytes) -> bool:
+def _needs_full_check(data: bytes) -> bool:
     """Whether something may be in it that `_check_values` refuses: deep nesting, NUL, large numbers. A look over the
     bytes costs a tenth of that, and as a rule there is nothing."""
     return data.count(b"{") + data.count(b"[") >= DEPTH_MAX or _ODD.search(data) is not None

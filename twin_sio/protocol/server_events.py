@@ -14,24 +14,26 @@ Seq = Annotated[int, Field(ge=0, description="A place in the user's log, dense f
 Time = Annotated[
     str, Field(json_schema_extra={"format": "date-time"}, description="UTC, milliseconds, `2026-06-12T14:22:31.123Z`.")
 ]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 AnswerStatus = Literal["complete", "stopped", "interrupted", "failed"]
 TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]
-Device = Annotated[dict[str, str], Field(description="`name`, `platform`, `app_version`, as far as the device told.")]
+DeviceEntry = Annotated[
+    dict[str, str], Field(description="`name`, `platform`, `app_version`, as far as the device told.")
+]
 
 
-class Said(BaseModel):
+class ServerPayload(BaseModel):
     """Base of every payload from the server."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class Session(Said):
+class SessionEntry(ServerPayload):
     session_id: str
-    device: Device
+    device: DeviceEntry
 
 
-class SessionLimits(Said):
+class SessionLimits(ServerPayload):
     text_characters: int
     envelope_bytes: int
     history_page: int
@@ -40,50 +42,50 @@ class SessionLimits(Said):
     sessions: int
 
 
-class ServerInfo(Said):
+class ServerInfo(ServerPayload):
     instance: str
     protocol: int
     time: Time
 
 
-class SessionReady(Said):
+class SessionReadyPayload(ServerPayload):
     user_id: str
     session_id: str
     expires_at: Time
     seq: Seq
-    sessions: list[Session]
+    sessions: list[SessionEntry]
     heartbeat_interval_ms: int
     limits: SessionLimits
     profile_version: int
     server: ServerInfo
 
 
-class TraitChanged(Said):
+class TraitChanged(ServerPayload):
     trait_id: str
     key: str
     value: str
     previous: str | None = None
-    confidence: Share
+    confidence: Fraction
     status: TraitStatus
     reason: str
 
 
-class MessageReceived(Said):
+class MessageReceivedPayload(ServerPayload):
     message_id: str
     status: Literal["accepted", "duplicate"]
     traits: Annotated[list[TraitChanged] | None, Field(description="To a feedback: the traits it changed.")] = None
     expires_at: Annotated[Time | None, Field(description="To a context_update: until when it is kept.")] = None
 
 
-class UserMessageSent(Said):
+class UserMessagePayload(ServerPayload):
     text: str
 
 
-class TwinThinking(Said):
+class TwinThinkingPayload(ServerPayload):
     state: Literal["queued", "recalling", "thinking", "done"]
 
 
-class TwinMessageChunk(Said):
+class TwinMessageChunkPayload(ServerPayload):
     text: str
     generation_id: str
     chunk_index: Annotated[int, Field(ge=0)]
@@ -91,7 +93,7 @@ class TwinMessageChunk(Said):
     is_last_chunk: bool
 
 
-class TwinMessage(Said):
+class TwinMessagePayload(ServerPayload):
     text: str
     generation_id: str
     status: AnswerStatus
@@ -100,7 +102,7 @@ class TwinMessage(Said):
     used_traits: list[str]
 
 
-class ProfileUpdate(Said):
+class ProfileUpdatePayload(ServerPayload):
     version: int
     changes: list[TraitChanged]
     has_more: Annotated[
@@ -108,12 +110,12 @@ class ProfileUpdate(Said):
     ] = None
 
 
-class TraitHeld(Said):
+class Trait(ServerPayload):
     trait_id: str
     key: str
     value: str
     status: TraitStatus
-    confidence: Share
+    confidence: Fraction
     supporting: float
     opposing: float
     valid_from: Time
@@ -121,24 +123,24 @@ class TraitHeld(Said):
     pinned: bool
 
 
-class ProfileShown(Said):
+class ProfilePayload(ServerPayload):
     version: int
     as_of: Time
-    traits: list[TraitHeld]
+    traits: list[Trait]
     has_more: Annotated[
         bool | None, Field(description="True where there are more than fit into a frame; the surest are shown.")
     ] = None
 
 
-class TypingSeen(Said):
+class TypingIndicatorPayload(ServerPayload):
     is_typing: bool
 
 
-class ReadSeen(Said):
+class ReadReceiptPayload(ServerPayload):
     message_id: str
 
 
-class FeedbackSeen(Said):
+class FeedbackPayload(ServerPayload):
     message_id: str
     rating: Literal["up", "down", "none"]
     comment: str | None = None
@@ -146,33 +148,33 @@ class FeedbackSeen(Said):
     correction: str | None = None
 
 
-class ContextSeen(Said):
+class ContextUpdatePayload(ServerPayload):
     context: dict[str, Any]
     mode: Literal["merge", "replace"]
 
 
-class Presence(Said):
+class PresencePayload(ServerPayload):
     session_id: str
     state: Literal["joined", "left"]
-    device: Device
-    sessions: list[Session]
+    device: DeviceEntry
+    sessions: list[SessionEntry]
 
 
-class HeartbeatAck(Said):
+class HeartbeatAckPayload(ServerPayload):
     server_time: Time
     head_seq: Seq
 
 
-class Resumed(Said):
+class ResumedPayload(ServerPayload):
     through_seq: Seq
     complete: Annotated[bool, Field(description="False: retention has removed some of it; call `history`.")]
 
 
-class Resync(Said):
+class ResyncPayload(ServerPayload):
     reason: Literal["gap", "redis_restored"]
 
 
-class HistoryLine(Said):
+class HistoryMessage(ServerPayload):
     message_id: str
     role: Literal["user", "twin"]
     text: str
@@ -185,23 +187,23 @@ class HistoryLine(Said):
     model: str | None = None
     usage: dict[str, Any] | None = None
     used_traits: list[str] | None = None
-    feedback: FeedbackSeen | None = None
+    feedback: FeedbackPayload | None = None
 
 
-class HistoryPage(Said):
-    messages: list[HistoryLine]
+class HistoryPagePayload(ServerPayload):
+    messages: list[HistoryMessage]
     has_more: bool
     conversation_id: str
 
 
-class ConversationLine(Said):
+class ConversationLine(ServerPayload):
     conversation_id: str
     title: str
-    last_message: HistoryLine | None
+    last_message: HistoryMessage | None
     unread: int
 
 
-class ConversationList(Said):
+class ConversationListPayload(ServerPayload):
     conversations: list[ConversationLine]
     has_more: Annotated[
         bool | None, Field(description="True where there are more: ask again with `before` set to `next`.")
@@ -209,19 +211,19 @@ class ConversationList(Said):
     next: Annotated[int | None, Field(description="The seq of the last line's message.")] = None
 
 
-class AuthRefreshed(Said):
+class AuthRefreshedPayload(ServerPayload):
     expires_at: Time
 
 
-class AuthExpiring(Said):
+class AuthExpiringPayload(ServerPayload):
     expires_at: Time
 
 
-class ServerDraining(Said):
+class ServerDrainingPayload(ServerPayload):
     reconnect_after_ms: int
 
 
-class ErrorTold(Said):
+class ErrorPayload(ServerPayload):
     code: str
     message: str
     retryable: bool
@@ -230,7 +232,7 @@ class ErrorTold(Said):
     error_id: str | None = None
 
 
-class Refusal(Said):
+class Refusal(ServerPayload):
     """A refused handshake: the `data` of Socket.IO's `connect_error`."""
 
     code: str
@@ -239,7 +241,7 @@ class Refusal(Said):
     retry_after_ms: int | None = None
 
 
-class ServerMetadata(Said):
+class ServerMetadata(ServerPayload):
     timestamp: Time
     message_id: str
     session_id: Annotated[str | None, Field(description="The session that caused the event, where one did.")] = None

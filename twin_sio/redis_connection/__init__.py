@@ -18,14 +18,16 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from twin_sio.config import ConfigError
 
-TAG = "{twin:9216}"  # such that its slot is that of `arq:abort`, the one key of arq's that cannot be named otherwise
+HASH_TAG = (
+    "{twin:9216}"  # such that its slot is that of `arq:abort`, the one key of arq's that cannot be named otherwise
+)
 TIMEOUT_S = 1.0
 CLUSTERS = ("redis+cluster://", "rediss+cluster://")
 _SENTINELS = "redis+sentinel://"
-_ELSEWHERE = "Nobody answers here any more, or the slot is elsewhere"
-FAILURES = (RedisError, OSError, TimeoutError)
-Place = tuple[str, int]
-Ranges = tuple[tuple[int, int, Place], ...]
+_MOVED_MESSAGE = "Nobody answers here any more, or the slot is elsewhere"
+REDIS_ERRORS = (RedisError, OSError, TimeoutError)
+NodeAddress = tuple[str, int]
+SlotMap = tuple[tuple[int, int, NodeAddress], ...]
 """The first and the last slot of each range, and the node that holds it; all slots, in order."""
 
 
@@ -40,7 +42,7 @@ def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
     of `TAG`, `redis+cluster://[user:password@]host:port,host:port` (`rediss+cluster://` with TLS)."""
     times = {"socket_timeout": timeout_s, "socket_connect_timeout": TIMEOUT_S, "retry_on_timeout": False}
     if url.startswith(CLUSTERS):
-        return _ByCluster(Nodes(url), **times)
+        return _SlotOwnerPool(ClusterTopology(url), **times)
     if not url.startswith(_SENTINELS):
         return ConnectionPool.from_url(url, **times)
     asked = urlsplit(url)
@@ -50,7 +52,7 @@ def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
     quick = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
     sentinel = Sentinel(hosts, sentinel_kwargs=quick)  # type: ignore[no-untyped-call]
     given = parse_qs(asked.query)
-    return _BySentinels(  # type: ignore[no-untyped-call]
+    return _SentinelPool(  # type: ignore[no-untyped-call]
         given.get("master", ["mymaster"])[0],
         sentinel,
         db=int(asked.path.strip("/") or 0),
@@ -60,7 +62,7 @@ def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
     )
 
 
-class _BySentinels(SentinelConnectionPool):
+class _SentinelPool(SentinelConnectionPool):
     """Closes the connections to the Sentinels, too: the library leaves them open."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
@@ -74,7 +76,7 @@ def slot_of(key: str) -> int:
     return key_slot(key.encode())
 
 
-class Nodes:
+class ClusterTopology:
     """Who holds which slots of a cluster, as one of its nodes tells: of the URL's, or heard of since."""
 
     def __init__(self, url: str) -> None:
@@ -92,12 +94,12 @@ class Nodes:
         self._client: Redis | None = None
         self._asking = asyncio.Lock()
 
-    def url(self, place: Place | None = None) -> str:
+    def url(self, place: NodeAddress | None = None) -> str:
         """Of one node (where none is given: of any) as if it were alone."""
         host, port = place or self._places[0]
         return f"{self._before}{f'[{host}]' if ':' in host else host}:{port}{self._after}"
 
-    async def ranges(self, first: Place | None = None, *, elsewhere: bool = False) -> Ranges:
+    async def ranges(self, first: NodeAddress | None = None, *, elsewhere: bool = False) -> SlotMap:
         """What the first one tells that knows of all slots. Raises what the last one asked has raised, of `FAILURES`.
 
         That is whom the last question went to, for what one node knows only gets newer: unless another is to be asked
@@ -105,28 +107,28 @@ class Nodes:
         """
         async with self._asking:
             if elsewhere:
-                await self._turn_to(self._places[1:])
+                await self._prefer(self._places[1:])
             elif first is not None and first != self._places[0]:
-                await self._turn_to([first])
+                await self._prefer([first])
             failure: Exception = RedisError("Nobody was asked")
             for _ in self._places[:]:
                 try:
                     found = tuple(sorted(self._range(one) for one in await self.ask("CLUSTER SLOTS")))
-                except FAILURES as error:
+                except REDIS_ERRORS as error:
                     failure = error
                 else:
                     if sum(last - first + 1 for first, last, _ in found) == REDIS_CLUSTER_HASH_SLOTS:
                         self._places = list(dict.fromkeys([*self._places, *(place for *_, place in found)]))
                         return found
                     failure = ResponseError("Nobody holds some of the slots")
-                await self._turn_to(self._places[1:])
+                await self._prefer(self._places[1:])
             raise failure
 
-    async def _turn_to(self, places: list[Place]) -> None:
+    async def _prefer(self, places: list[NodeAddress]) -> None:
         self._places = list(dict.fromkeys([*places, *self._places]))
         await self.aclose()
 
-    def _range(self, told: Any) -> tuple[int, int, Place]:
+    def _range(self, told: Any) -> tuple[int, int, NodeAddress]:
         first, last, (host, port, *_), *_ = told
         return int(first), int(last), (host.decode() if host else self._places[0][0], int(port))
 
@@ -139,24 +141,24 @@ class Nodes:
     async def aclose(self) -> None:
         asked, self._client = self._client, None
         if asked is not None:
-            with contextlib.suppress(*FAILURES):
+            with contextlib.suppress(*REDIS_ERRORS):
                 await asked.aclose()
 
 
-class _ByCluster(ConnectionPool):
+class _SlotOwnerPool(ConnectionPool):
     """Connections to whichever node holds the slot of `TAG` when they are made."""
 
-    def __init__(self, nodes: Nodes, **given: Any) -> None:
+    def __init__(self, nodes: ClusterTopology, **given: Any) -> None:
         options: dict[str, Any] = {**parse_url(nodes.url()), **given}
         for name in ("host", "port", "db"):
             options.pop(name, None)
-        kind = _AtHolderTls if options.pop("connection_class", None) is SSLConnection else _AtHolder
+        kind = _AtHolderTls if options.pop("connection_class", None) is SSLConnection else _SlotOwnerConnection
         super().__init__(connection_class=kind, **options)
         self.connection_kwargs["holder"] = weakref.proxy(self)
         self._nodes = nodes
 
-    async def place(self) -> Place:
-        slot = slot_of(TAG)
+    async def place(self) -> NodeAddress:
+        slot = slot_of(HASH_TAG)
         return next(place for first, last, place in await self._nodes.ranges() if first <= slot <= last)
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
@@ -165,13 +167,13 @@ class _ByCluster(ConnectionPool):
             await self._nodes.aclose()
 
 
-class _AtHolder(Connection):
+class _SlotOwnerConnection(Connection):
     """Is told where to connect to, and ends when the slot is elsewhere, or may be: the next one finds it there.
 
     Raises no `TimeoutError`: after one the library's pipelines do not give their connection back.
     """
 
-    def __init__(self, *, holder: _ByCluster, **given: Any) -> None:
+    def __init__(self, *, holder: _SlotOwnerPool, **given: Any) -> None:
         super().__init__(**given)
         self._holder = holder
 
@@ -181,7 +183,7 @@ class _AtHolder(Connection):
                 self.host, self.port = await self._holder.place()
             await super().connect()  # type: ignore[no-untyped-call]
         except RedisTimeoutError:
-            raise RedisConnectionError(_ELSEWHERE) from None
+            raise RedisConnectionError(_MOVED_MESSAGE) from None
 
     async def read_response(self, *args: Any, **named: Any) -> Any:
         try:
@@ -191,8 +193,8 @@ class _AtHolder(Connection):
                 raise
             await self.disconnect()
             await self._holder.disconnect(inuse_connections=False)  # they lead to the same node
-            raise RedisConnectionError(_ELSEWHERE) from None
+            raise RedisConnectionError(_MOVED_MESSAGE) from None
 
 
-class _AtHolderTls(_AtHolder, SSLConnection):
+class _AtHolderTls(_SlotOwnerConnection, SSLConnection):
     pass

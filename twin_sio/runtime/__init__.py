@@ -24,15 +24,15 @@ import structlog
 from aiohttp import web
 
 from twin_sio import clock
-from twin_sio.agent import Embedder, Extractor, Known, prompts
+from twin_sio.agent import Embedder, Extractor, ProfileContext, prompts
 from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extraction import ModelExtractor, RulesExtractor
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.reading import ProcessReader
 from twin_sio.agent.scoring import Weights
-from twin_sio.agent.summarizer import ModelScribe
-from twin_sio.auth import Authenticator, Keys, KeySet, SharedSecrets
+from twin_sio.agent.summarizer import ModelSummarizer
+from twin_sio.auth import Authenticator, JwksKeys, Keys, SharedSecrets
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.delivery import Delivery
 from twin_sio.errors import StorageUnavailable
@@ -40,31 +40,31 @@ from twin_sio.gateway import Gateway, GatewaySettings
 from twin_sio.handlers.budget import BudgetedEmbedder, BudgetedModel
 from twin_sio.handlers.context import HostContext
 from twin_sio.handlers.conversation import Conversation
-from twin_sio.handlers.history import Archive
-from twin_sio.handlers.presence import Attendance
+from twin_sio.handlers.history import HistoryHandlers
+from twin_sio.handlers.presence import PresenceHandlers
 from twin_sio.http.connections import Connections, Runner, Site, guard, raise_descriptor_limit
 from twin_sio.http.rest import Rest
 from twin_sio.http.shared_work import SharedWork
-from twin_sio.jobs import Desk, Queue
+from twin_sio.jobs import JobDeps, Queue
 from twin_sio.observability import tracing
-from twin_sio.observability.logging import Libraries, without_texts
-from twin_sio.observability.overload import Load, Watermarks
+from twin_sio.observability.logging import LibraryLogHandler, strip_exception_messages
+from twin_sio.observability.overload import OverloadMonitor, Watermarks
 from twin_sio.observability.watchdog import Watchdog
-from twin_sio.runtime.dev_engines import Child, Embedded, EngineError
-from twin_sio.runtime.metrics import CONTENT_TYPE, CommonMetrics, Prices, ServerMetrics, Watched
-from twin_sio.services.erasure import Eraser
-from twin_sio.services.graph_projection import Projector
+from twin_sio.runtime.dev_engines import Child, DevEngines, EngineError
+from twin_sio.runtime.metrics import CONTENT_TYPE, CommonMetrics, MetricSources, Prices, ServerMetrics
+from twin_sio.services.erasure import ErasureService
+from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.limits import Bounds, Limits
-from twin_sio.services.memory import MemoryKeeper
-from twin_sio.services.migration import Migrator
-from twin_sio.services.profile import ProfileKeeper
+from twin_sio.services.memory import MemoryService
+from twin_sio.services.migration import MigrationService
+from twin_sio.services.profile import ProfileService
 from twin_sio.services.recall import Recall
-from twin_sio.services.statistics import Statistician
+from twin_sio.services.statistics import StatisticsService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.services.turns import TurnRunner
 from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
-from twin_sio.store.encryption import Sealer
+from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.fence import Fence
 from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.keys import load_ids
@@ -73,12 +73,12 @@ from twin_sio.store.redis import RedisPresence, RedisTickets
 from twin_sio.store.redis.quotas import RedisQuotas
 from twin_sio.store.revocations import StoredRevocations
 from twin_sio.transport.admin_ui import AdminUi
-from twin_sio.transport.client_address import Peers
+from twin_sio.transport.client_address import TrustedProxies
 from twin_sio.transport.socketio import SocketServer
-from twin_sio.transport.websocket import RawDoor
+from twin_sio.transport.websocket import RawWebSocketEndpoint
 
 log = structlog.get_logger("app")
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 
 WEB = Path(__file__).parents[1] / "web"
 _CSP = (
@@ -96,14 +96,14 @@ def configure_logs(level: str, *, for_people: bool = False) -> None:
     # arq tells of every job and sweep, with what it was given; a library that sets up logging would let it through.
     logging.getLogger("arq").setLevel(logging.WARNING)
     root = logging.getLogger()
-    if not any(isinstance(one, Libraries) for one in root.handlers):
-        root.addHandler(Libraries())
+    if not any(isinstance(one, LibraryLogHandler) for one in root.handlers):
+        root.addHandler(LibraryLogHandler())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=not for_people),
-            without_texts,
+            strip_exception_messages,
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20)
             if for_people
             else structlog.processors.JSONRenderer(),
@@ -114,7 +114,7 @@ def configure_logs(level: str, *, for_people: bool = False) -> None:
 
 
 @contextmanager
-def traces(settings: Settings, role: str) -> Iterator[None]:
+def traced_process(settings: Settings, role: str) -> Iterator[None]:
     """Traces of this process, where a collector is set. Raises `ConfigError` where the extra is not installed."""
     if not settings.otlp_endpoint:
         yield
@@ -132,11 +132,11 @@ def traces(settings: Settings, role: str) -> Iterator[None]:
         tracer.close()
 
 
-def sealer_of(settings: Settings) -> Sealer:
+def sealer_of(settings: Settings) -> FieldCipher:
     """What seals text at rest; raises `ConfigError` for a key that is none."""
     keys = settings.encryption_keys.get_secret_value().replace(",", " ").split()
     try:
-        return Sealer(keys)
+        return FieldCipher(keys)
     except ValueError:
         raise ConfigError("TWIN_ENCRYPTION_KEYS holds what is no Fernet key (32 bytes, URL-safe base64).") from None
 
@@ -147,7 +147,7 @@ def weights_of(settings: Settings) -> Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Core:
+class Services:
     """What the server and the worker have in common."""
 
     db: mongo.Database
@@ -155,32 +155,32 @@ class Core:
     turns: mongo.MongoTurns
     contexts: mongo.MongoContexts
     profiles: mongo.MongoProfiles
-    known: CachedProfiles[Known]
+    known: CachedProfiles[ProfileContext]
     vectors: CachedVectors | None
     personal: mongo.MongoPersonalData
     fence: Fence
     presence: RedisPresence
-    eraser: Eraser
-    migrator: Migrator
+    eraser: ErasureService
+    migrator: MigrationService
     delivery: Delivery
     runner: TurnRunner
-    keeper: ProfileKeeper
-    memory: MemoryKeeper
+    keeper: ProfileService
+    memory: MemoryService
     statistics: mongo.MongoStatistics
-    statistician: Statistician
-    projector: Projector | None
+    statistician: StatisticsService
+    projector: GraphProjectionService | None
     model: OpenAIModel
     extractor: Extractor
     queue: Queue
     limits: Limits
-    load: Load
-    watched: Watched
+    load: OverloadMonitor
+    watched: MetricSources
     job_timeout_s: float
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> JobDeps:
         """What the job functions work with."""
-        return Desk(
+        return JobDeps(
             messages=self.messages,
             turns=self.turns,
             profiles=self.profiles,
@@ -198,7 +198,7 @@ class Core:
 
 
 @asynccontextmanager
-async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
+async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[Services]:
     """The shared parts, connected; closed at the end. `listen`: serve sessions too, not only write to them."""
     async with AsyncExitStack() as stack:
         with refused_as("TWIN_MONGODB_URL"):
@@ -243,7 +243,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             max_tokens=settings.model_max_tokens,
         )
         stack.push_async_callback(model.close)
-        load = Load(
+        load = OverloadMonitor(
             Watermarks(settings.overload_lag_ms, settings.overload_generations, settings.overload_memory_mb),
             lambda: runner.running,
         )
@@ -288,25 +288,25 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         personal = mongo.MongoPersonalData(db, sealer, fence, graphed)
         presence = RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy)
         weights = weights_of(settings)
-        known.refresh = lambda user_id: keeper.settle(user_id, [])
+        known.refresh = lambda user_id: keeper.refresh(user_id, [])
         trait_ids = TraitIds(ids.subject)
-        keeper = ProfileKeeper(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids, limits)
+        keeper = ProfileService(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids, limits)
         statistics = mongo.MongoStatistics(db, sealer, fence)
         reader, budgeted = ProcessReader(), BudgetedModel(model, limits)
         stack.push_async_callback(reader.close)
         projector = None
         if facts is not None:
-            projector = Projector(outbox, facts, profiles, clock.now, weights, trait_ids)
-        memory = MemoryKeeper(
+            projector = GraphProjectionService(outbox, facts, profiles, clock.now, weights, trait_ids)
+        memory = MemoryService(
             messages,
             memories,
-            ModelScribe(budgeted) if settings.model_background else None,
+            ModelSummarizer(budgeted) if settings.model_background else None,
             BudgetedEmbedder(embedder, limits) if embedder is not None and settings.embeddings_url else embedder,
             clock.now,
             budget_tokens=settings.prompt_budget_tokens,
             retention_days=settings.retention_messages_days,
         )
-        yield Core(
+        yield Services(
             db=db,
             messages=messages,
             turns=turns,
@@ -317,14 +317,14 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             personal=personal,
             fence=fence,
             presence=presence,
-            eraser=Eraser(personal, presence, delivery, queue),
-            migrator=Migrator(MongoMigrations(db, sealer, fence, graphed), profiles, trait_ids),
+            eraser=ErasureService(personal, presence, delivery, queue),
+            migrator=MigrationService(MongoMigrations(db, sealer, fence, graphed), profiles, trait_ids),
             delivery=delivery,
             runner=runner,
             keeper=keeper,
             memory=memory,
             statistics=statistics,
-            statistician=Statistician(profiles, statistics, personal, keeper, clock.now, weights),
+            statistician=StatisticsService(profiles, statistics, personal, keeper, clock.now, weights),
             projector=projector,
             model=model,
             extractor=ModelExtractor(budgeted, reader) if settings.model_background else RulesExtractor(reader),
@@ -332,7 +332,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
             limits=limits,
             load=load,
             job_timeout_s=settings.job_timeout_s * 0.9,  # ends before the queue ends it, which would not say of what
-            watched=Watched(
+            watched=MetricSources(
                 runner=runner,
                 delivery=delivery,
                 queue=queue,
@@ -347,7 +347,7 @@ async def core(settings: Settings, *, listen: bool) -> AsyncIterator[Core]:
         )
 
 
-def facts_of(settings: Settings, sealer: Sealer, stack: AsyncExitStack) -> GraphitiFacts | None:
+def facts_of(settings: Settings, sealer: FieldCipher, stack: AsyncExitStack) -> GraphitiFacts | None:
     """The graph that is set, if one is; `stack` closes it. Raises `ConfigError` where its extra is not installed."""
     if not settings.graph_url:
         return None
@@ -391,10 +391,10 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        parts: Core,
+        parts: Services,
         sockets: SocketServer,
         gateway: Gateway,
-        door: RawDoor,
+        door: RawWebSocketEndpoint,
         rest: Rest,
         connections: Connections,
     ) -> None:
@@ -479,7 +479,7 @@ async def _widget(_: web.Request) -> web.StreamResponse:
 @asynccontextmanager
 async def service(settings: Settings) -> AsyncIterator[Service]:
     """A listening instance on `settings.host` and `.port` (0: a free one, see `Service.port`)."""
-    async with core(settings, listen=True) as parts, AsyncExitStack() as stack:
+    async with build_services(settings, listen=True) as parts, AsyncExitStack() as stack:
         sockets = SocketServer(
             parts.delivery,
             cors=list(settings.cors_origins) or None,
@@ -497,9 +497,9 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         connections = Connections(shared.peers, per_minute=settings.limit_connects_per_address)
         sockets.on_carries = connections.carries_session
         parts.load.also.append(connections.share)
-        door = RawDoor(
+        door = RawWebSocketEndpoint(
             gateway,
-            sockets.lines,
+            sockets.raw_connections,
             tickets,
             clock.new_id,
             origins=settings.cors_origins,
@@ -523,7 +523,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                 sockets,
                 gateway,
                 secret=settings.admin_ui_secret.get_secret_value(),
-                knock=lambda request: parts.limits.knock(shared.peers.of(request)),
+                knock=lambda request: parts.limits.connection_attempt(shared.peers.of(request)),
                 handled=lambda: instance.metrics.handled,
                 instance=parts.delivery.channels.instance,
                 clock=clock.now,
@@ -547,7 +547,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
 
 
 @asynccontextmanager
-async def probed(settings: Settings, metrics: CommonMetrics) -> AsyncIterator[None]:
+async def probe_server(settings: Settings, metrics: CommonMetrics) -> AsyncIterator[None]:
     """A worker's `/healthz` and `/metrics`, on `settings.worker_port`."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -557,7 +557,7 @@ async def probed(settings: Settings, metrics: CommonMetrics) -> AsyncIterator[No
         return web.Response(body=await shown(), headers={"Content-Type": CONTENT_TYPE})
 
     shown = SharedWork(metrics.render)
-    connections = Connections(Peers(settings.trusted_proxies), per_minute=settings.limit_connects_per_address)
+    connections = Connections(TrustedProxies(settings.trusted_proxies), per_minute=settings.limit_connects_per_address)
     app = web.Application(middlewares=[guard(connections, lambda _: False)])
     app.router.add_routes([web.get("/healthz", healthz), web.get("/metrics", show)])
     runner = Runner(app, connections, clock.new_id)
@@ -587,18 +587,18 @@ async def _close(sockets: SocketServer, runner: web.AppRunner) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Doors:
+class EdgeDeps:
     """What every door of the service needs: sockets and HTTP."""
 
     authenticator: Authenticator
     revocations: StoredRevocations
-    peers: Peers
+    peers: TrustedProxies
 
 
-def _doors(settings: Settings, parts: Core) -> _Doors:
+def _doors(settings: Settings, parts: Services) -> EdgeDeps:
     channels = parts.delivery.channels
     revocations = StoredRevocations(channels.redis, parts.db, parts.fence.ids, clock.now, lambda: channels.healthy)
-    return _Doors(
+    return EdgeDeps(
         Authenticator(
             _keys(settings),
             algorithms=settings.jwt_algorithms,
@@ -609,11 +609,11 @@ def _doors(settings: Settings, parts: Core) -> _Doors:
             revocations=revocations,
         ),
         revocations,
-        Peers(settings.trusted_proxies),
+        TrustedProxies(settings.trusted_proxies),
     )
 
 
-def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketServer) -> Gateway:
+def _gateway(settings: Settings, parts: Services, shared: EdgeDeps, sockets: SocketServer) -> Gateway:
     context = HostContext(parts.contexts, parts.delivery, parts.limits, clock.now, clock.new_id)
     conversation = Conversation(
         messages=parts.messages,
@@ -626,8 +626,8 @@ def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketSer
         clock=clock.now,
         new_id=clock.new_id,
     )
-    attendance = Attendance(parts.messages, parts.presence, parts.delivery, parts.limits, clock.now, clock.new_id)
-    archive = Archive(parts.messages, clock.now, clock.new_id)
+    attendance = PresenceHandlers(parts.messages, parts.presence, parts.delivery, parts.limits, clock.now, clock.new_id)
+    archive = HistoryHandlers(parts.messages, clock.now, clock.new_id)
     gateway = Gateway(
         sockets,
         delivery=parts.delivery,
@@ -673,11 +673,11 @@ def _gateway(settings: Settings, parts: Core, shared: _Doors, sockets: SocketSer
 
 def _keys(settings: Settings) -> Keys:
     if settings.jwt_jwks_url:
-        return KeySet(settings.jwt_jwks_url)
+        return JwksKeys(settings.jwt_jwks_url)
     return SharedSecrets(settings.jwt_secret.get_secret_value(), *settings.previous_secrets)
 
 
-def _control(gateway: Gateway, parts: Core) -> Callable[[dict[str, Any]], None]:
+def _control(gateway: Gateway, parts: Services) -> Callable[[dict[str, Any]], None]:
     runner = parts.runner
 
     def hear(words: dict[str, Any]) -> None:
@@ -685,7 +685,7 @@ def _control(gateway: Gateway, parts: Core) -> Callable[[dict[str, Any]], None]:
             case {"kind": "stop", "user_id": str(user_id), "turn_id": str(turn_id)}:
                 runner.on_stop(user_id, turn_id)
             case {"kind": "turns", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
-                runner.kick(user_id, conversation_id)
+                runner.schedule(user_id, conversation_id)
             case {"kind": "replace", "user_id": str(user_id), "session_id": str(session_id), "keep": str(keep)}:
                 gateway.on_replace(user_id, session_id, keep)
             case {"kind": "owed", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
@@ -711,7 +711,7 @@ def _control(gateway: Gateway, parts: Core) -> Callable[[dict[str, Any]], None]:
     return hear
 
 
-async def serve(settings: Settings, say: Say) -> int:
+async def serve(settings: Settings, say: Print) -> int:
     """Run until a signal: in dev with what has no URL embedded, the worker included. Returns the exit code."""
     configure_logs(settings.log_level, for_people=settings.is_dev)
     if settings.signs_for_everybody and (settings.mongodb_url or settings.redis_url):
@@ -723,11 +723,11 @@ async def serve(settings: Settings, say: Say) -> int:
         loop.add_signal_handler(number, _signalled, asked, number)
     try:
         async with AsyncExitStack() as stack:
-            engines: Embedded | None = None
+            engines: DevEngines | None = None
             if settings.is_dev:
-                engines = await stack.enter_async_context(Embedded(settings, say))
+                engines = await stack.enter_async_context(DevEngines(settings, say))
                 settings = engines.settings
-            stack.enter_context(traces(settings, "server"))
+            stack.enter_context(traced_process(settings, "server"))
             instance = await stack.enter_async_context(service(settings))
             # What is there now stays: the collector need not look at it again, which would take it 0.1 s each time.
             gc.collect()
@@ -736,13 +736,13 @@ async def serve(settings: Settings, say: Say) -> int:
                 watchdog = Watchdog(settings.watchdog_ms)
                 watchdog.start()
                 stack.callback(watchdog.stop)
-            deaths = [asyncio.create_task(engines.wait_for_death())] if engines else []
+            deaths = [asyncio.create_task(engines.wait_for_exit())] if engines else []
             if engines is not None:
                 worker = Child("worker", [sys.executable, "-P", "-m", "worker"], env=engines.environment)
                 worker.start()
                 stack.push_async_callback(asyncio.to_thread, worker.stop)
                 deaths.append(asyncio.create_task(_obituary(worker)))
-                _welcome(settings, instance, engines, say)
+                _print_banner(settings, instance, engines, say)
             else:
                 say(f"listening on http://{settings.host}:{instance.port}")
             ended: list[asyncio.Future[Any]] = [asked, *deaths]
@@ -756,7 +756,7 @@ async def serve(settings: Settings, say: Say) -> int:
                 settings.drain_s if asked.done() and asked.result() == signal.SIGTERM else _INTERRUPT_PATIENCE_S
             )
             say("stopping: clients are sent elsewhere, running answers are finished or handed over")
-            _end_within(patience_s + _STOP_S)
+            _exit_after(patience_s + _STOP_S)
             await instance.drain(patience_s)
             return 1 if died is not None and not asked.done() else 0
     except (ConfigError, EngineError) as error:
@@ -774,7 +774,7 @@ def _signalled(asked: asyncio.Future[signal.Signals], number: signal.Signals) ->
     asked.set_result(number)
 
 
-def _end_within(seconds: float) -> None:
+def _exit_after(seconds: float) -> None:
     """End the process then, whatever hangs: a store that does not answer, a thread that waits for one."""
     deadline = threading.Timer(seconds, os._exit, [1])
     deadline.daemon = True
@@ -783,13 +783,13 @@ def _end_within(seconds: float) -> None:
 
 async def _obituary(child: Child) -> str:
     await child.wait()
-    return child.obituary()
+    return child.exit_summary()
 
 
-def _welcome(settings: Settings, instance: Service, engines: Embedded, say: Say) -> None:
-    from twin_sio.dev_tokens import mint  # only a developer's server mints tokens
+def _print_banner(settings: Settings, instance: Service, engines: DevEngines, say: Print) -> None:
+    from twin_sio.dev_tokens import create_token  # only a developer's server mints tokens
 
-    token = mint("ada", settings.jwt_secret.get_secret_value(), ttl_s=86_400)
+    token = create_token("ada", settings.jwt_secret.get_secret_value(), ttl_s=86_400)
     url = f"http://{settings.host}:{instance.port}"
     say("")
     say(f"  Chat page   {url}/#token={token}")

@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from twin_sio.agent.statistics import everybody, rate
+from twin_sio.agent.statistics import from_stored, rate
 from twin_sio.delivery import Delivery
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway
 from twin_sio.jobs import JobStats, Queue
-from twin_sio.observability.overload import Load
+from twin_sio.observability.overload import OverloadMonitor
 from twin_sio.protocol import CLIENT_EVENTS
 from twin_sio.services.limits import Limits
 from twin_sio.services.recall import Recall
@@ -41,7 +41,7 @@ class Prices:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class MetricSources:
     """The parts that the server and the worker have in common."""
 
     runner: TurnRunner
@@ -59,7 +59,7 @@ class Watched:
 class CommonMetrics:
     """The metrics of both kinds of processes. `render` collects them."""
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, watched: MetricSources) -> None:
         self._watched = watched
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -94,8 +94,10 @@ class CommonMetrics:
         watched, channels, stats = self._watched, self._watched.delivery.channels, self._watched.runner.stats
         hits, misses = watched.profile_reads()
         yield _gauge("twin_redis_healthy", "1: this process hears what it publishes.", channels.healthy)
-        yield _counter("twin_redis_deaf", "Probes that were not heard in time: the ears were exchanged.", channels.deaf)
-        yield _counter("twin_redis_breaks", "Times that Redis could not be reached any more.", channels.breaks)
+        yield _counter(
+            "twin_redis_deaf", "Probes that were not heard in time: the ears were exchanged.", channels.probe_failures
+        )
+        yield _counter("twin_redis_breaks", "Times that Redis could not be reached any more.", channels.outages)
         yield _gauge("twin_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
         yield _gauge("twin_conversations_answering", "Conversations being answered.", watched.runner.running)
         yield _gauge("twin_conversations_waiting", "Conversations that wait for their turn.", watched.runner.waiting)
@@ -130,14 +132,19 @@ class ServerMetrics(CommonMetrics):
     """And what only a server has."""
 
     def __init__(
-        self, watched: Watched, gateway: Gateway, server: SocketServer, load: Load, statistics: Statistics
+        self,
+        watched: MetricSources,
+        gateway: Gateway,
+        server: SocketServer,
+        load: OverloadMonitor,
+        statistics: Statistics,
     ) -> None:
         super().__init__(watched)
         self._gateway = gateway
         self._server = server
         self._load = load
         self._statistics = statistics
-        self._learnt = _Learnt(self.registry)
+        self._learnt = _ProfileMetrics(self.registry)
         events = Counter("twin_events", "Events handled.", ["type"], registry=self.registry)
         self._events = events
         errors = Counter("twin_errors", "Errors told to clients.", ["code"], registry=self.registry)
@@ -163,8 +170,10 @@ class ServerMetrics(CommonMetrics):
         yield _gauge("twin_users", "Users with a connection.", self._gateway.users)
         yield _gauge("twin_draining", "1: this instance sends its clients elsewhere.", self._gateway.draining)
         yield _gauge("twin_sockets", "Open sockets, let in or not.", self._server.sockets)
-        yield _gauge("twin_held_bytes", "Bytes that wait for clients to read.", self._server.held_by_all)
-        yield _counter("twin_messages_heard", "Messages of other instances that were decoded.", delivery.channels.heard)
+        yield _gauge("twin_held_bytes", "Bytes that wait for clients to read.", self._server.total_buffered_bytes)
+        yield _counter(
+            "twin_messages_heard", "Messages of other instances that were decoded.", delivery.channels.messages_received
+        )
         yield _counter("twin_slow_consumers_cut", "Connections cut for reading too slowly.", delivery.slow_aborts)
         yield _counters("twin_resumes", "Resumes served, whole or not.", ["complete"], delivery.resumes)
         worst = self._load.take_worst_lag()
@@ -175,7 +184,7 @@ class ServerMetrics(CommonMetrics):
 class WorkerMetrics(CommonMetrics):
     """And what only a worker has."""
 
-    def __init__(self, watched: Watched, jobs: JobStats) -> None:
+    def __init__(self, watched: MetricSources, jobs: JobStats) -> None:
         super().__init__(watched)
         took = Histogram("twin_job_seconds", "What a job took.", ["name"], buckets=_JOBS_S, registry=self.registry)
         waited = Histogram(
@@ -212,7 +221,7 @@ def _counters(
     return family
 
 
-class _Learnt:
+class _ProfileMetrics:
     """What became of what was learnt of all users, as it was counted last."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -235,7 +244,7 @@ class _Learnt:
         )
 
     def show(self, total: Json) -> None:
-        counts = everybody(total)
+        counts = from_stored(total)
         self._traits.clear()
         for (kind, extractor, status), count in counts.traits.items():
             self._traits.labels(status, kind, extractor).set(count)

@@ -17,7 +17,7 @@ _LATE_LOOKS = 4
 _AT_ONCE = 100
 
 
-class Eraser:
+class ErasureService:
     """Erases, and looks again: at once for what was being written meanwhile, later for what died on its way."""
 
     def __init__(self, personal: PersonalData, presence: Presence, delivery: Delivery, jobs: Jobs) -> None:
@@ -30,7 +30,7 @@ class Eraser:
         """Remove everything and end the user's sessions; how much there was, per store. Raises `StorageUnavailable`:
         then not everything is removed."""
         erased = await self._personal.erase(user_id)
-        self._delivery.control(kind="erased", user_id=user_id, epoch=erased.epoch)
+        self._delivery.broadcast(kind="erased", user_id=user_id, epoch=erased.epoch)
         counts = dict(erased.counts)
         counts["jobs"] = await self._jobs.erase(user_id)
         counts["redis"] = await self._forget(user_id)

@@ -19,7 +19,7 @@ _BACKOFF_S = 5.0
 _BACKOFF_MOST_S = 600.0
 
 
-class Projector:
+class GraphProjectionService:
     """Tells the graph what the outbox holds, per user and in order. What fails is tried again, ever later."""
 
     def __init__(

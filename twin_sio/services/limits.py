@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twin_sio.errors import Overloaded, RateLimited, Refused
+from twin_sio.errors import HandshakeRefused, Overloaded, RateLimited
 from twin_sio.store.ports import Quota, Quotas
 
 _MINUTE_S = 60
@@ -53,19 +53,19 @@ class Limits:
         if self._load() >= MESSAGES_AT:
             self.hit["overload"] += 1
             raise Overloaded(retry_after_ms=_COME_BACK_MS)
-        spent_ms = await self._quotas.overspent(self._tokens, user_id)
+        spent_ms = await self._quotas.retry_after_ms(self._tokens, user_id)
         if spent_ms is not None:
             self.hit["tokens"] += 1
             raise RateLimited("The model's tokens of the day are used up.", retry_after_ms=spent_ms)
         await self._limited(self._messages, user_id)
 
-    async def spent(self, user_id: str, tokens: int) -> None:
+    async def record_tokens(self, user_id: str, tokens: int) -> None:
         """An answer, or a job, took so many of the model's tokens."""
         await self._quotas.spend(self._tokens, user_id, tokens)
 
     async def background(self, user_id: str) -> int | None:
         """Count a call of the model by a job; None. Where the user's share is used up: ms until it would not be."""
-        spent_ms = await self._quotas.overspent(self._tokens, user_id)
+        spent_ms = await self._quotas.retry_after_ms(self._tokens, user_id)
         if spent_ms is None:
             spent_ms = await self._quotas.take(_BACKGROUND, user_id)
         self.hit["background"] += spent_ms is not None
@@ -87,7 +87,7 @@ class Limits:
         """An export or an erasure, which reads or removes everything; raises `RateLimited`."""
         await self._limited(self._data, user_id)
 
-    async def knock(self, address: str) -> None:
+    async def connection_attempt(self, address: str) -> None:
         """Somebody at `address` wants to connect, or asks over HTTP; raises `Refused`."""
         await self._refused(self._from_address, address)
 
@@ -95,11 +95,13 @@ class Limits:
         """A user who has shown a token connects; raises `Refused`."""
         if self._load() >= CONNECTS_AT:
             self.hit["overload"] += 1
-            raise Refused("overloaded", "Too busy: try again later.", retryable=True, retry_after_ms=_COME_BACK_MS)
+            raise HandshakeRefused(
+                "overloaded", "Too busy: try again later.", retryable=True, retry_after_ms=_COME_BACK_MS
+            )
         await self._refused(self._connects, user_id)
 
     @property
-    def sheds(self) -> bool:
+    def is_shedding(self) -> bool:
         """Whether what may be lost is not sent any more."""
         return self._load() >= SHED_AT
 
@@ -109,7 +111,7 @@ class Limits:
 
     async def _refused(self, quota: Quota, who: str) -> None:
         if (wait_ms := await self._wait_ms(quota, who)) is not None:
-            raise Refused("rate_limited", "Too many connects: wait.", retryable=True, retry_after_ms=wait_ms)
+            raise HandshakeRefused("rate_limited", "Too many connects: wait.", retryable=True, retry_after_ms=wait_ms)
 
     async def _wait_ms(self, quota: Quota, who: str) -> int | None:
         wait_ms = await self._quotas.take(quota, who)

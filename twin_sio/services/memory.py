@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from twin_sio.agent import Embedder, Said, Scribe
+from twin_sio.agent import ChatMessage, Embedder, Summarizer
 from twin_sio.agent.prompts import LINE_CHARACTERS, MESSAGE_OVERHEAD, tokens
 from twin_sio.clock import Clock
 from twin_sio.domain import Event
 from twin_sio.errors import ModelUnavailable
-from twin_sio.store.ports import Embedded, Log, Memories, Summary, Thread
+from twin_sio.store.ports import Log, Memories, MessageVector, Summary, Thread
 
 _EMBEDDED_BEHIND = 200  # events, newest first, in which what has no vector yet is found
 _PAGE = 200
@@ -20,14 +20,14 @@ _LINES = 40  # that stay unfolded at most: fewer than are fetched for a prompt
 _TITLE_LINES = 4
 
 
-class MemoryKeeper:
+class MemoryService:
     """Looks after one conversation once something was said in it; what it misses is made up for the next time."""
 
     def __init__(
         self,
         messages: Log,
         memories: Memories,
-        scribe: Scribe | None,
+        scribe: Summarizer | None,
         embedder: Embedder | None,
         clock: Clock,
         *,
@@ -61,26 +61,26 @@ class MemoryKeeper:
                 failure = error
         if thread is not None and self._scribe is not None:
             if thread.title is None:
-                await self._entitle(self._scribe, thread)
-            await self._fold(self._scribe, thread)
+                await self._generate_title(self._scribe, thread)
+            await self._summarize_older(self._scribe, thread)
         if failure is not None:
             raise failure
 
     async def _embed(self, embedder: Embedder, user_id: str) -> None:
         bare = await self._memories.without_vector(user_id, embedder.model, _EMBEDDED_BEHIND)
         vectors = await embedder.embed([_text(event) for event in bare]) if bare else ()
-        kept = [Embedded(event.message_id, vector) for event, vector in zip(bare, vectors, strict=True)]
+        kept = [MessageVector(event.message_id, vector) for event, vector in zip(bare, vectors, strict=True)]
         await self._memories.embed(user_id, embedder.model, kept)
 
-    async def _entitle(self, scribe: Scribe, thread: Thread) -> None:
+    async def _generate_title(self, scribe: Summarizer, thread: Thread) -> None:
         page = await self._messages.page(
             thread.user_id, thread.conversation_id, before=None, after=0, limit=_TITLE_LINES
         )
-        lines = _standing(page.events)
+        lines = _current_messages(page.events)
         if lines and (title := await scribe.title([_said(event) for event in lines])):
-            await self._memories.entitle(thread, title, lines[0].at)
+            await self._memories.set_title(thread, title, lines[0].at)
 
-    async def _fold(self, scribe: Scribe, thread: Thread) -> None:
+    async def _summarize_older(self, scribe: Summarizer, thread: Thread) -> None:
         """Fold what the history of a prompt may not hold any more into the summary, the oldest first."""
         for _ in range(_FOLDS):
             before = thread.summary
@@ -96,7 +96,7 @@ class MemoryKeeper:
                 return
             since = min(filter(None, (before.since, *(event.at for event in lines))))
             fresh = Summary(tuple(points), lines[-1].seq, since)
-            if not await self._memories.fold(thread, fresh):
+            if not await self._memories.set_summary(thread, fresh):
                 return
             thread = replace(thread, summary=fresh)
 
@@ -105,7 +105,7 @@ class MemoryKeeper:
 
         An eighth stays, and never less than the newest two lines.
         """
-        lines = _standing(events)
+        lines = _current_messages(events)
         keep = 0
         if not has_more:
             if sum(map(_cost, lines)) <= self._budget // 4 and len(lines) <= _LINES:
@@ -115,7 +115,7 @@ class MemoryKeeper:
         return old[: max(1, _fitting(old, self._budget, _PAGE, LINE_CHARACTERS))]
 
 
-def _standing(events: Sequence[Event]) -> list[Event]:
+def _current_messages(events: Sequence[Event]) -> list[Event]:
     """What was said, without answers that a later one has replaced."""
     newest = {event.in_response_to: event.seq for event in events if event.type == "twin_message" and _text(event)}
     return [event for event in events if event.type == "user_message" or newest.get(event.in_response_to) == event.seq]
@@ -138,5 +138,5 @@ def _text(event: Event) -> str:
     return str(event.payload["text"])
 
 
-def _said(event: Event) -> Said:
-    return Said("user" if event.type == "user_message" else "assistant", _text(event), event.seq)
+def _said(event: Event) -> ChatMessage:
+    return ChatMessage("user" if event.type == "user_message" else "assistant", _text(event), event.seq)

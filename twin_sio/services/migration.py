@@ -14,7 +14,7 @@ _AT_ONCE = 200
 _REST_S = 3600.0  # before it is looked again: an instance of the earlier version may still have been writing
 
 
-class Migrator:
+class MigrationService:
     """Users are named by a hash, evidence and traits by a key. Stopping in the middle loses nothing, and running it
     again, or twice at once, changes nothing."""
 

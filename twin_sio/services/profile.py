@@ -26,14 +26,14 @@ from twin_sio.agent.scoring import (
     surplus,
 )
 from twin_sio.clock import Clock, NewId, iso
-from twin_sio.domain import Caller, Draft, Event, Evidence, EvidenceKind, Json, Profile, Trait, TraitChange
+from twin_sio.domain import Caller, Event, Evidence, EvidenceKind, Json, NewEvent, Profile, Trait, TraitChange
 from twin_sio.errors import InvalidMessage, NotFound, RateLimited, StorageUnavailable, TooLarge
-from twin_sio.handlers import Answer, Delivery
-from twin_sio.observability.overload import Buckets
+from twin_sio.handlers import Delivery, Reply
+from twin_sio.observability.overload import BucketCache
 from twin_sio.observability.tracing import span
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
 from twin_sio.services.limits import Limits
-from twin_sio.services.shared_results import Shared
+from twin_sio.services.shared_results import SharedResults
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store.ports import Log, Profiles, StoredProfile
 
@@ -62,7 +62,7 @@ async def weighing(evidence: Sequence[Evidence], work: Callable[[], T]) -> T:
     return await asyncio.to_thread(work) if len(evidence) > _ON_THE_LOOP else work()
 
 
-class ProfileKeeper:
+class ProfileService:
     """Evidence in, traits out; every visible change is a version, logged and told exactly once."""
 
     def __init__(
@@ -79,8 +79,8 @@ class ProfileKeeper:
         """`limits`: on what users ask for; None where no user asks."""
         self._weights = weights
         self._limits = limits
-        self._large_reads = Buckets()
-        self._shared = Shared(self._scored, lambda scored: len(scored.evidence))
+        self._large_reads = BucketCache()
+        self._shared = SharedResults(self._scored, lambda scored: len(scored.evidence))
         self._trait_ids = trait_ids or TraitIds()
         self._profiles = profiles
         self._messages = messages
@@ -88,7 +88,7 @@ class ProfileKeeper:
         self._clock = clock
         self._new_id = new_id
 
-    async def profile_get(self, caller: Caller, sent: Incoming[ProfileGet]) -> Answer:
+    async def profile_get(self, caller: Caller, sent: Incoming[ProfileGet]) -> Reply:
         """The profile, scored as of now."""
         payload = await self.read(caller.user_id)
         if len(payload["traits"]) > _ON_THE_LOOP:
@@ -96,11 +96,11 @@ class ProfileKeeper:
             if (wait_ms := bucket.take()) is not None:
                 raise RateLimited(retry_after_ms=wait_ms)
         outgoing = Outgoing("profile", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
-        return Answer(outgoing)
+        return Reply(outgoing)
 
     async def read(self, user_id: str) -> Json:
         """`{version, as_of, traits}`, scored as of now."""
-        return (await self._shared.get(user_id, await self._profiles.stamp(user_id))).payload
+        return (await self._shared.get(user_id, await self._profiles.revision(user_id))).payload
 
     async def _scored(self, user_id: str) -> _Scored:
         stored, evidence = await asyncio.gather(self._profiles.get(user_id), self._profiles.evidence(user_id))
@@ -115,7 +115,7 @@ class ProfileKeeper:
     async def why(self, user_id: str, wanted: str) -> Json:
         """What a trait's number is made of, as of now: the trait, `formula`, and `evidence` whose `effective` weights
         add up to its `supporting` (S) and `opposing` (C), exactly. Raises `NotFound`, for other users' ids too."""
-        evidence = (await self._shared.get(user_id, await self._profiles.stamp(user_id))).evidence
+        evidence = (await self._shared.get(user_id, await self._profiles.revision(user_id))).evidence
         explanation = await weighing(evidence, lambda: self._explained(user_id, wanted, evidence, self._clock()))
         if explanation is None:
             raise NotFound("There is no trait of yours with this id.")
@@ -130,7 +130,7 @@ class ProfileKeeper:
         about = [piece for piece in evidence if piece.key == found[0]]
         return explain(ids.subject(user_id), about, at, ids.of(user_id, *found), self._weights)
 
-    async def profile_correct(self, caller: Caller, sent: Incoming[ProfileCorrect]) -> Answer:
+    async def profile_correct(self, caller: Caller, sent: Incoming[ProfileCorrect]) -> Reply:
         """The user's own word on a trait: it outweighs everything that was observed. A repeat changes nothing."""
         correction = sent.payload
         if self._limits is not None:
@@ -166,9 +166,9 @@ class ProfileKeeper:
             caller.user_id, evidence, in_response_to=sent.message_id, caller=caller, epoch=caller.epoch
         )
         if told is not None:
-            return Answer(told, told=True)
+            return Reply(told, already_sent=True)
         payload = {"version": profile.version, "changes": []}
-        return Answer(
+        return Reply(
             Outgoing("profile_update", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
         )
 
@@ -184,9 +184,9 @@ class ProfileKeeper:
         what the evidence was found in."""
         await self._profiles.add_evidence(evidence, epoch)
         self.forget(user_id)
-        return await self.settle(user_id, evidence, in_response_to, caller, epoch)
+        return await self.refresh(user_id, evidence, in_response_to, caller, epoch)
 
-    async def settle(
+    async def refresh(
         self,
         user_id: str,
         evidence: Sequence[Evidence],
@@ -203,8 +203,8 @@ class ProfileKeeper:
                 return told
             if stored.epoch < began:  # of before an erasure, and about to be removed
                 stored = StoredProfile(Profile(user_id, stored.profile.version, ()), (), None, began)
-            elif stored.untold:
-                await self._tell(stored, None, None)
+            elif stored.unpublished:
+                await self._publish_update(stored, None, None)
             everything = await self._kept(user_id, began)
             work = partial(self._next, stored.profile, everything, self._clock(), evidence)
             fresh, changes = await weighing(everything, work)
@@ -215,7 +215,9 @@ class ProfileKeeper:
                 return told
             if await self._profiles.replace(fresh, changes, began, oldest):
                 after = Profile(user_id, stored.profile.version + 1, fresh.traits)
-                told = await self._tell(StoredProfile(after, tuple(changes), None, began), in_response_to, caller)
+                told = await self._publish_update(
+                    StoredProfile(after, tuple(changes), None, began), in_response_to, caller
+                )
                 if len(changes) < _CHANGES:
                     return told
         raise StorageUnavailable
@@ -267,21 +269,23 @@ class ProfileKeeper:
         changes = (TraitChange(one, None, changed[one.trait_id]) for one in traits if one.trait_id in changed)
         return list(mine.values()), [_change_payload(change) for change in changes]
 
-    async def _tell(self, stored: StoredProfile, in_response_to: str | None, caller: Caller | None) -> Outgoing:
+    async def _publish_update(
+        self, stored: StoredProfile, in_response_to: str | None, caller: Caller | None
+    ) -> Outgoing:
         """Log the changes of a version, show them, and note that they were told."""
         profile = stored.profile
-        draft = Draft(
+        draft = NewEvent(
             profile.user_id,
             "profile_update",
             f"profile-v{profile.version}",
             "main",
             self._clock(),
-            {"version": profile.version, **_changes_payload(stored.untold)},
+            {"version": profile.version, **_changes_payload(stored.unpublished)},
             caller.session_id if caller else None,
             in_response_to,
             stored.epoch,
         )
-        with span("profile_update", user=profile.user_id, version=profile.version, changes=len(stored.untold)):
+        with span("profile_update", user=profile.user_id, version=profile.version, changes=len(stored.unpublished)):
             event: Event = (await self._messages.append(draft)).event
             self._delivery.publish(event)
             await self._profiles.told(profile.user_id, profile.version)

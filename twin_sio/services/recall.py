@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from twin_sio.agent import Ask, Embedder, Known, Past, Remembered, Said
+from twin_sio.agent import AgentRequest, ChatMessage, Embedder, ProfileContext, RecalledMemory, RelatedMessage
 from twin_sio.clock import Clock, now
 from twin_sio.domain import Event, Fact, Json
 from twin_sio.errors import ModelUnavailable, StorageUnavailable
@@ -27,7 +27,7 @@ class Recall:
     def __init__(
         self,
         messages: Log,
-        profiles: CachedProfiles[Known],
+        profiles: CachedProfiles[ProfileContext],
         contexts: Contexts,
         memories: Memories,
         embedder: Embedder | None,
@@ -53,22 +53,22 @@ class Recall:
         self._ending: set[asyncio.Task[Any]] = set()
         self.late: Counter[str] = Counter()  # for the operator
 
-    async def history(self, ask: Ask, limit: int) -> Sequence[Said]:
+    async def history(self, ask: AgentRequest, limit: int) -> Sequence[ChatMessage]:
         answers: dict[str | None, Event] = {}
         events = await self._around(ask, limit)
         for event in events:
             if event.type == "twin_message" and event.payload["text"]:
                 answers[event.in_response_to] = event
-        said: list[Said] = []
+        said: list[ChatMessage] = []
         for event in events:
             if event.type != "user_message" or event.seq >= ask.seq:
                 continue
-            said.append(Said("user", event.payload["text"], event.seq))
+            said.append(ChatMessage("user", event.payload["text"], event.seq))
             if (answer := answers.get(event.message_id)) is not None:
-                said.append(Said("assistant", answer.payload["text"], answer.seq))
+                said.append(ChatMessage("assistant", answer.payload["text"], answer.seq))
         return said[-limit:]
 
-    async def _around(self, ask: Ask, limit: int) -> Sequence[Event]:
+    async def _around(self, ask: AgentRequest, limit: int) -> Sequence[Event]:
         """`limit` lines before `ask` and what stands after it: an answer is younger than the messages that were sent
         while it was made."""
         page, where = self._messages.page, (ask.user_id, ask.conversation_id)
@@ -81,22 +81,22 @@ class Recall:
         )
         return *earlier.events, *later.events
 
-    async def known(self, user_id: str) -> Known:
+    async def known(self, user_id: str) -> ProfileContext:
         return await self._profiles.get(user_id)
 
     async def context(self, user_id: str) -> Json | None:
         return await self._contexts.newest(user_id)
 
-    async def past(self, ask: Ask) -> Past:
-        return Past(
+    async def past(self, ask: AgentRequest) -> RecalledMemory:
+        return RecalledMemory(
             *await asyncio.gather(
-                self._in_time("summary", lambda: self._summary(ask)),
-                self._in_time("related", lambda: self._related(ask)),
-                self._in_time("former", lambda: self._former(ask.user_id)),
+                self._with_timeout("summary", lambda: self._summary(ask)),
+                self._with_timeout("related", lambda: self._related(ask)),
+                self._with_timeout("former", lambda: self._expired_facts(ask.user_id)),
             )
         )
 
-    async def _in_time(self, what: str, recall: Callable[[], Coroutine[Any, Any, tuple[T, ...]]]) -> tuple[T, ...]:
+    async def _with_timeout(self, what: str, recall: Callable[[], Coroutine[Any, Any, tuple[T, ...]]]) -> tuple[T, ...]:
         """What is recalled within the patience, else nothing. What is late is told to end, and not waited for."""
         task = asyncio.create_task(recall())
         self._ending.add(task)
@@ -116,11 +116,11 @@ class Recall:
         if not task.cancelled():
             task.exception()  # also where it came too late for anybody to hear of it
 
-    async def _summary(self, ask: Ask) -> tuple[str, ...]:
+    async def _summary(self, ask: AgentRequest) -> tuple[str, ...]:
         thread = await self._memories.thread(ask.user_id, ask.conversation_id)
         return thread.summary.points if thread is not None and thread.summary.upto < ask.seq else ()
 
-    async def _related(self, ask: Ask) -> tuple[Remembered, ...]:
+    async def _related(self, ask: AgentRequest) -> tuple[RelatedMessage, ...]:
         """Lines that are near to what is asked, the nearest first; neither the question itself nor its answers."""
         if self._embedder is None or self._vectors is None:
             return ()
@@ -135,7 +135,7 @@ class Recall:
                 unlike.setdefault(event.payload["text"], message_id)
         return tuple(_remembered(found[message_id]) for message_id in unlike.values() if message_id in found)
 
-    async def _former(self, user_id: str) -> tuple[Fact, ...]:
+    async def _expired_facts(self, user_id: str) -> tuple[Fact, ...]:
         """What held once and holds no more, the last to end first."""
         if self._facts is None:
             return ()
@@ -146,6 +146,6 @@ class Recall:
         return tuple(fact for _, fact in ended[:_FORMER])
 
 
-def _remembered(event: Event) -> Remembered:
+def _remembered(event: Event) -> RelatedMessage:
     role = "user" if event.type == "user_message" else "assistant"
-    return Remembered(Said(role, event.payload["text"], event.seq), event.at)  # type: ignore[arg-type]
+    return RelatedMessage(ChatMessage(role, event.payload["text"], event.seq), event.at)  # type: ignore[arg-type]

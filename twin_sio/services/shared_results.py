@@ -25,7 +25,7 @@ class _Entry(Generic[T]):
     size: int
 
 
-class Shared(Generic[T]):
+class SharedResults(Generic[T]):
     """`make(user_id)`, for the users seen last; what is given again was made under the same stamp."""
 
     def __init__(self, make: Callable[[str], Awaitable[T]], size: Callable[[T], int], most: int = 50_000) -> None:

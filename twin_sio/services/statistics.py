@@ -8,18 +8,18 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from twin_sio.agent.scoring import WEIGHTS, Weights, score
-from twin_sio.agent.statistics import WITHIN_S, Tally, everybody, report, tally, within
+from twin_sio.agent.statistics import WITHIN_S, EvidenceCounts, from_stored, report, tally, within
 from twin_sio.clock import Clock, iso
 from twin_sio.domain import Evidence, Json
 from twin_sio.errors import StorageUnavailable, TooLate
-from twin_sio.services.profile import ProfileKeeper, weighing
-from twin_sio.services.shared_results import Shared
+from twin_sio.services.profile import ProfileService, weighing
+from twin_sio.services.shared_results import SharedResults
 from twin_sio.store.ports import Answers, PersonalData, Profiles, Statistics
 
 _COUNTED_FOR = timedelta(days=1)
 
 
-class Statistician:
+class StatisticsService:
     """Counts what became of the evidence about each user."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Statistician:
         profiles: Profiles,
         statistics: Statistics,
         personal: PersonalData,
-        keeper: ProfileKeeper,
+        keeper: ProfileService,
         clock: Clock,
         weights: Weights = WEIGHTS,
     ) -> None:
@@ -37,11 +37,11 @@ class Statistician:
         self._keeper = keeper
         self._clock = clock
         self._weights = weights
-        self._shared = Shared(self._read, lambda read: read[1])
+        self._shared = SharedResults(self._read, lambda read: read[1])
 
     async def read(self, user_id: str) -> Json:
         """The user's statistics as of now."""
-        return (await self._shared.get(user_id, await self._profiles.stamp(user_id)))[0]
+        return (await self._shared.get(user_id, await self._profiles.revision(user_id)))[0]
 
     async def _read(self, user_id: str) -> tuple[Json, int]:
         counts, pieces = await self._count(user_id)
@@ -57,23 +57,23 @@ class Statistician:
         due = await self._statistics.due(self._clock() - _COUNTED_FOR, limit)
         for user_id in due:
             with suppress(StorageUnavailable):  # they stay due
-                await self._keeper.settle(user_id, [])
+                await self._keeper.refresh(user_id, [])
                 await self._count(user_id)
         if due:
-            await self._statistics.sum_up()
+            await self._statistics.recompute_total()
         return len(due)
 
-    async def everybody(self) -> Json:
+    async def totals(self) -> Json:
         """What all users add up to, as it was counted last; `applied_within_s` counts traits by the time it took."""
         total = await self._statistics.total()
-        told = {name: value for name, value in report(everybody(total)).items() if name != "time_to_apply_s"}
+        told = {name: value for name, value in report(from_stored(total)).items() if name != "time_to_apply_s"}
         return {**told, "applied_within_s": {f"{row['bound_s']:g}": row["count"] for row in total.get("within", ())}}
 
-    async def _count(self, user_id: str) -> tuple[Tally, int]:
+    async def _count(self, user_id: str) -> tuple[EvidenceCounts, int]:
         """The user's counts, which are stored, and how many pieces of evidence there are."""
         began = self._clock()
         epoch = await self._personal.epoch(user_id)
-        stamp = await self._profiles.stamp(user_id)  # first: what is written from here on makes the user due again
+        stamp = await self._profiles.revision(user_id)  # first: what is written from here on makes the user due again
         evidence, answers = await asyncio.gather(self._profiles.evidence(user_id), self._statistics.answers(user_id))
         counts = await weighing(evidence, lambda: self._tallied(user_id, evidence, answers, began))
         if evidence or answers.count:
@@ -81,12 +81,12 @@ class Statistician:
                 await self._statistics.put(user_id, began, _stored(counts), answers, stamp, epoch)
         return counts, len(evidence)
 
-    def _tallied(self, user_id: str, evidence: Sequence[Evidence], answers: Answers, at: datetime) -> Tally:
+    def _tallied(self, user_id: str, evidence: Sequence[Evidence], answers: Answers, at: datetime) -> EvidenceCounts:
         traits = score(user_id, evidence, at, self._weights)
         return tally(evidence, traits, answers=answers.count, using=answers.using, weights=self._weights)
 
 
-def _stored(counts: Tally) -> Json:
+def _stored(counts: EvidenceCounts) -> Json:
     """The counts as the store adds them up."""
     traits = [
         {"kind": kind, "extractor": extractor, "status": status, "count": count}

@@ -19,15 +19,15 @@ from dataclasses import dataclass, field
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from twin_sio.agent import Agent, Ask, Delta, Done, Stage
+from twin_sio.agent import Agent, AgentRequest, Delta, Done, Stage
 from twin_sio.clock import Clock, NewId, monotonic
-from twin_sio.domain import Caller, Draft, Event, Generation, Outcome, Turn
+from twin_sio.domain import Caller, Event, Generation, NewEvent, Outcome, Turn
 from twin_sio.errors import Busy, ModelUnavailable, ServiceError, StorageUnavailable
 from twin_sio.handlers import Delivery, Jobs
 from twin_sio.observability.tracing import span
 from twin_sio.protocol import Outgoing, error_payload
 from twin_sio.services.limits import Limits
-from twin_sio.services.user_slots import UserPlaces
+from twin_sio.services.user_slots import UserSlots
 from twin_sio.store.ports import Log, Turns
 
 log = structlog.get_logger("turns")
@@ -37,7 +37,7 @@ _LOSSES = 2  # generations that ended with their instance: whatever it is that a
 _SWEEP_S = 2.0
 _FRESH_S = 0.1  # for which a turn counts as it was read: after a longer wait it may have been stopped
 _ELSEWHERE_S = 1.0  # between two looks whether the user's answers on other instances leave room for one more
-_OVER = ("complete", "stopped", "interrupted", "failed")
+_TERMINAL_STATES = ("complete", "stopped", "interrupted", "failed")
 Key = tuple[str, str]
 
 
@@ -91,7 +91,7 @@ class TurnRunner:
         self._owed_max = owed_max
         self._per_user = concurrency_per_user
         self._slots = asyncio.Semaphore(concurrency)
-        self._places = UserPlaces(concurrency_per_user)
+        self._places = UserSlots(concurrency_per_user)
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._waiting: set[Key] = set()  # of those that run: until their user's other answers leave room
         self._again: set[Key] = set()
@@ -102,9 +102,9 @@ class TurnRunner:
 
     # -- what handlers ask -------------------------------------------------------------------------------------------
 
-    async def room_for_one(self, user_id: str, conversation_id: str) -> int:
+    async def check_capacity(self, user_id: str, conversation_id: str) -> int:
         """How many answers of the conversation are owed already; raises `Busy` where it or its user has too many."""
-        owed = await self._turns.owed(user_id, self._owed_max)
+        owed = await self._turns.pending_counts(user_id, self._owed_max)
         here = owed.get(conversation_id, 0)
         if here > self._waiting_max or sum(owed.values()) >= self._owed_max:
             raise Busy(retry_after_ms=2_000)
@@ -113,19 +113,19 @@ class TurnRunner:
     async def ensure(self, turn: Turn) -> Turn:
         """Store the turn unless it is there, and see to it that it is answered."""
         stored = await self._turns.ensure(turn)
-        if stored.state not in _OVER:
-            self.kick(turn.user_id, turn.conversation_id)
+        if stored.state not in _TERMINAL_STATES:
+            self.schedule(turn.user_id, turn.conversation_id)
         return stored
 
     async def find(self, user_id: str, turn_id: str) -> Turn | None:
         """The turn of this request, if it was stored."""
         return await self._turns.get(user_id, turn_id)
 
-    def kick(self, user_id: str, conversation_id: str) -> None:
+    def schedule(self, user_id: str, conversation_id: str) -> None:
         """Look after the conversation's turns, in the background; safe to call at any time."""
         key = (user_id, conversation_id)
         if self._draining:  # the others look after it now; without the word their sweep would, some seconds later
-            self._delivery.control(kind="owed", user_id=user_id, conversation_id=conversation_id)
+            self._delivery.broadcast(kind="owed", user_id=user_id, conversation_id=conversation_id)
             return
         if key in self._running:
             self._again.add(key)
@@ -139,15 +139,15 @@ class TurnRunner:
         self._running.pop(key, None)
         if key in self._again or self._draining:
             self._again.discard(key)
-            self.kick(*key)
+            self.schedule(*key)
 
     async def stop(self, caller: Caller, message_id: str) -> bool:
         """End the answer to this message, wherever it runs; false where none is owed."""
         turn = await self._turns.request_stop(caller.user_id, message_id)
         if turn is None:
             return False
-        self._delivery.control(kind="stop", user_id=turn.user_id, turn_id=turn.turn_id)
-        self.kick(turn.user_id, turn.conversation_id)
+        self._delivery.broadcast(kind="stop", user_id=turn.user_id, turn_id=turn.turn_id)
+        self.schedule(turn.user_id, turn.conversation_id)
         return True
 
     def on_stop(self, user_id: str, turn_id: str) -> None:
@@ -158,7 +158,7 @@ class TurnRunner:
     def on_owed(self, user_id: str, conversation_id: str) -> None:
         """An instance that goes away leaves this conversation to the others."""
         if not self._draining:
-            self.kick(user_id, conversation_id)
+            self.schedule(user_id, conversation_id)
 
     def on_erased(self, user_id: str) -> None:
         """The user was erased: end what is being said to them. It cannot be settled, so nothing of it is kept."""
@@ -188,7 +188,7 @@ class TurnRunner:
             task.cancel()
         await asyncio.gather(*left.values(), return_exceptions=True)
         for user_id, conversation_id in left:
-            self._delivery.control(kind="turns", user_id=user_id, conversation_id=conversation_id)
+            self._delivery.broadcast(kind="turns", user_id=user_id, conversation_id=conversation_id)
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -200,7 +200,7 @@ class TurnRunner:
         """Take over what others have left behind; how many conversations that concerns."""
         found = await self._turns.abandoned(self._lease_s, 100)
         for user_id, conversation_id in found:
-            self.kick(user_id, conversation_id)
+            self.schedule(user_id, conversation_id)
         return len(found)
 
     @property
@@ -295,12 +295,12 @@ class TurnRunner:
         with bound_contextvars(**ids), span("turn", parent=turn.trace, **ids) as under_way:
             decided = await self._turns.outcome(turn) if turn.state == "settled" else None
             if decided is None:
-                decided = await self._decide(turn, lost)
+                decided = await self._settle(turn, lost)
             if decided is not None:
                 under_way.set(status=decided.status, generation=decided.generation_id, tokens=_tokens(decided))
-                await self._tell(turn, decided)
+                await self._publish_answer(turn, decided)
 
-    async def _decide(self, turn: Turn, lost: asyncio.Event) -> Outcome | None:
+    async def _settle(self, turn: Turn, lost: asyncio.Event) -> Outcome | None:
         """An outcome that has been settled; None where somebody else's counts."""
         if turn.stop_requested or turn.attempts > _TAKE_OVERS or turn.lost >= _LOSSES:
             outcome = await self._ended(turn)
@@ -353,7 +353,7 @@ class TurnRunner:
         attempt = _Attempt(self, turn, asked, generation)
         stop = self._stops[turn.user_id, turn.turn_id] = asyncio.Event()
         work = asyncio.create_task(attempt.run())
-        keep = asyncio.create_task(self._keep(turn, generation, stop))
+        keep = asyncio.create_task(self._checkpoint_loop(turn, generation, stop))
         watch = [asyncio.create_task(stop.wait()), asyncio.create_task(lost.wait())]
         self._delivery.begin_generation(turn.user_id, generation)
         try:
@@ -374,9 +374,9 @@ class TurnRunner:
                 task.cancel()
             await asyncio.gather(work, keep, *watch, return_exceptions=True)
             self._delivery.end_generation(generation)
-            self.show(turn, "done")
+            self.send_status(turn, "done")
 
-    async def _keep(self, turn: Turn, generation: Generation, stop: asyncio.Event) -> None:
+    async def _checkpoint_loop(self, turn: Turn, generation: Generation, stop: asyncio.Event) -> None:
         """Now and then store what was said so far, and hear of a stop that the control channel has lost."""
         while True:
             await asyncio.sleep(self._lease_s / 3)
@@ -385,7 +385,7 @@ class TurnRunner:
                 if stored is not None and stored.stop_requested:
                     stop.set()
 
-    async def _tell(self, turn: Turn, outcome: Outcome) -> None:
+    async def _publish_answer(self, turn: Turn, outcome: Outcome) -> None:
         """Log the decided answer and show it. Done again after a crash, it changes nothing."""
         payload: dict[str, object] = {
             "text": outcome.text,
@@ -396,7 +396,7 @@ class TurnRunner:
         }
         if outcome.usage is not None:
             payload["usage"] = dict(outcome.usage)
-        draft = Draft(
+        draft = NewEvent(
             turn.user_id,
             "twin_message",
             answer_id(turn),
@@ -418,7 +418,7 @@ class TurnRunner:
         log.info("answered", status=outcome.status, generation=outcome.generation_id, attempt=turn.attempts)
         if outcome.status in ("complete", "stopped") and turn.turn_id == turn.message_id:
             await self._jobs.learn(turn.user_id, turn.turn_id)
-        await self._limits.spent(turn.user_id, _tokens(outcome))
+        await self._limits.record_tokens(turn.user_id, _tokens(outcome))
         if outcome.text:
             await self._jobs.remember(turn.user_id, turn.turn_id)
 
@@ -426,7 +426,7 @@ class TurnRunner:
         error = _ERRORS.get(code, ServiceError)()
         self._delivery.to_user(turn.user_id, self._event(turn, "error", error_payload(error)))
 
-    def show(self, turn: Turn, state: str) -> None:
+    def send_status(self, turn: Turn, state: str) -> None:
         """Tell the devices where the answer stands."""
         self._delivery.to_user(turn.user_id, self._event(turn, "twin_thinking", {"state": state}))
 
@@ -467,7 +467,7 @@ class _Attempt:
 
     async def _stream(self) -> None:
         turn, delivery = self._turn, self._runner._delivery
-        ask = Ask(
+        ask = AgentRequest(
             turn.user_id, turn.conversation_id, turn.message_id, self._asked.seq, str(self._asked.payload["text"])
         )
         stats, at = self._runner.stats, monotonic()
@@ -475,7 +475,7 @@ class _Attempt:
             async for step in steps:
                 match step:
                     case Stage(state):
-                        self._runner.show(turn, state)
+                        self._runner.send_status(turn, state)
                     case Delta(text):
                         before, at = at, monotonic()
                         (stats.on_chunk_gap if self._generation.texts else stats.on_first_token)(at - before)

@@ -7,18 +7,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class UserPlaces:
+class UserSlots:
     """At most `most` at once for each user, first come first served. Holds nothing of users who have none."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._users: dict[str, _Places] = {}
+        self._users: dict[str, _Slots] = {}
 
     @asynccontextmanager
     async def place(self, user_id: str) -> AsyncIterator[asyncio.Event]:
         """Wait for one of the user's places and hold it. Yields an event: another of the user's places was given back
         since it was cleared last."""
-        places = self._users.setdefault(user_id, _Places(self._most))
+        places = self._users.setdefault(user_id, _Slots(self._most))
         places.users += 1
         try:
             async with places.free:
@@ -41,7 +41,7 @@ class UserPlaces:
             yield
 
 
-class _Places:
+class _Slots:
     """What one user has: `free` counts the places, `asking` lets one ask the store, `users` counts who is here."""
 
     def __init__(self, most: int) -> None:

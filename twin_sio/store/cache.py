@@ -11,11 +11,11 @@ from typing import Generic, TypeVar
 
 from twin_sio.clock import Clock, now
 from twin_sio.domain import Profile
-from twin_sio.store.ports import Embedded, Memories, Profiles, StoredProfile
+from twin_sio.store.ports import Memories, MessageVector, Profiles, StoredProfile
 
 T = TypeVar("T")
 _ON_THE_LOOP = 200  # traits of which something is made where answers are streamed; of more in a thread
-_BEHIND = 64  # messages that may have got their vector since the newest did
+_OVERLAP = 64  # messages that may have got their vector since the newest did
 
 
 async def _nothing(_: str) -> None:
@@ -50,7 +50,7 @@ class CachedProfiles(Generic[T]):
         """Made of the profile as it stands. Raises `StorageUnavailable`."""
         entry = self._entries.get(user_id)
         is_good = entry is not None and not self._is_outdated(entry.good_until)
-        if entry is not None and is_good and entry.stamp == await self._profiles.stamp(user_id):
+        if entry is not None and is_good and entry.stamp == await self._profiles.revision(user_id):
             self.hits += 1
             if user_id in self._entries:
                 self._entries.move_to_end(user_id)
@@ -70,10 +70,10 @@ class CachedProfiles(Generic[T]):
 
     def _keep(self, user_id: str, stored: StoredProfile, made: T) -> None:
         self.forget(user_id)
-        if stored.stamp is None:
+        if stored.revision is None:
             return
         size = 1 + len(stored.profile.traits)
-        self._entries[user_id] = _Entry(stored.stamp, made, size, stored.good_until)
+        self._entries[user_id] = _Entry(stored.revision, made, size, stored.good_until)
         self._left -= size
         while self._left < 0:
             self.forget(next(iter(self._entries)))
@@ -97,15 +97,15 @@ class CachedVectors:
         self._model = model
         self._newest = newest
         self._most = self._left = vectors_max
-        self._entries: OrderedDict[str, Sequence[Embedded]] = OrderedDict()
-        self._reading: dict[str, asyncio.Task[Sequence[Embedded]]] = {}
+        self._entries: OrderedDict[str, Sequence[MessageVector]] = OrderedDict()
+        self._reading: dict[str, asyncio.Task[Sequence[MessageVector]]] = {}
 
     @property
     def held(self) -> int:
         """How many vectors are in memory."""
         return self._most - self._left
 
-    async def get(self, user_id: str) -> Sequence[Embedded]:
+    async def get(self, user_id: str) -> Sequence[MessageVector]:
         """The newest first. Who cannot wait for it has it read for the next time. Raises `StorageUnavailable`."""
         task = self._reading.get(user_id)
         if task is None:
@@ -113,13 +113,13 @@ class CachedVectors:
             task.add_done_callback(lambda ended: self._end(user_id, ended))
         return await asyncio.shield(task)
 
-    async def _read(self, user_id: str) -> Sequence[Embedded]:
+    async def _read(self, user_id: str) -> Sequence[MessageVector]:
         known = self._entries.get(user_id, ())
-        after = max(0, known[0].seq - _BEHIND) if known else 0
+        after = max(0, known[0].seq - _OVERLAP) if known else 0
         fresh = await self._memories.vectors(user_id, self._model, self._newest, after=after)
         return (*fresh, *(one for one in known if one.seq <= after))[: self._newest]
 
-    def _end(self, user_id: str, ended: asyncio.Task[Sequence[Embedded]]) -> None:
+    def _end(self, user_id: str, ended: asyncio.Task[Sequence[MessageVector]]) -> None:
         failed = ended.cancelled() or ended.exception() is not None
         if self._reading.get(user_id) is not ended:  # forgotten meanwhile
             return

@@ -16,7 +16,7 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 _UNREADABLE = "The store is sealed with a key that is not set."
 
 
-class Sealer:
+class FieldCipher:
     """Fernet (AES-128-CBC, HMAC-SHA256) over several keys; without a key everything is kept as it is.
 
     What is sealed stands in the database as `{"sealed": bytes}`: no JSON of a client can look like that.

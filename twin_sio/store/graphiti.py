@@ -25,7 +25,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from twin_sio.config import set_variable, variables
 from twin_sio.domain import Fact
-from twin_sio.store.encryption import Sealer, is_sealed
+from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ports import GraphUnavailable
 
 _TIMEOUT_S = 1.0
@@ -36,7 +36,7 @@ _PERSON = "person"
 class GraphitiFacts:
     """`Facts`. Where there is a key, what a fact says is sealed, and the graph shows only when it held."""
 
-    def __init__(self, url: str, sealer: Sealer) -> None:
+    def __init__(self, url: str, sealer: FieldCipher) -> None:
         """`url`: `redis://` or `falkor://`, of a FalkorDB that is no cluster. Connects when it is first used.
 
         Imports the library, which takes a second, on the thread that it is called on: Python 3.11 may fail to compile

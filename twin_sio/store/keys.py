@@ -9,13 +9,13 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from twin_sio.errors import StorageUnavailable
-from twin_sio.store.encryption import Sealer, is_sealed
+from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ids import Ids, new_key
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 
 
-async def load_ids(db: Database, sealer: Sealer) -> Ids:
+async def load_ids(db: Database, sealer: FieldCipher) -> Ids:
     """The ids of this database, the same for every instance. Where there is a sealing key there are names by a key,
     too (see `Ids`); a rotation changes neither. Raises `StorageUnavailable`, also where no sealing key fits."""
     try:
@@ -25,7 +25,7 @@ async def load_ids(db: Database, sealer: Sealer) -> Ids:
         raise StorageUnavailable from error
 
 
-async def _key(db: Database, sealer: Sealer, name: str) -> bytes:
+async def _key(db: Database, sealer: FieldCipher, name: str) -> bytes:
     keys = db["keys"]
     found = await keys.find_one({"_id": name})
     while found is None:

@@ -10,7 +10,7 @@ from typing import Any
 from pymongo.errors import DuplicateKeyError
 
 from twin_sio.domain import Evidence, Trait
-from twin_sio.store.encryption import Sealer
+from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.fence import Doc, Fence, fenced
 from twin_sio.store.ids import KEYED
 from twin_sio.store.mongo import Database, MongoOutbox, stored
@@ -20,7 +20,7 @@ from twin_sio.store.ports import StoredProfile
 class MongoMigrations:
     """Every step is an insertion under the new name and a deletion under the old one: both may be done again."""
 
-    def __init__(self, db: Database, sealer: Sealer, fence: Fence, outbox: MongoOutbox | None = None) -> None:
+    def __init__(self, db: Database, sealer: FieldCipher, fence: Fence, outbox: MongoOutbox | None = None) -> None:
         """`outbox`: there is a graph, which is made anew under the new ids."""
         self._db = db
         self._sealer = sealer
@@ -68,7 +68,7 @@ class MongoMigrations:
 
     @stored
     async def rename_traits(self, user_id: str, profile: StoredProfile, traits: Sequence[Trait]) -> None:
-        same: dict[str, Any] = {"_id": user_id, "version": profile.profile.version, "stamp": profile.stamp}
+        same: dict[str, Any] = {"_id": user_id, "version": profile.profile.version, "stamp": profile.revision}
         named = {"traits": self._sealer.seal([asdict(trait) for trait in traits]), "keyed": True}
         if not (await self._db["profiles"].update_one(same, {"$set": named})).modified_count:
             return  # written meanwhile: by this version, then it is done, or by an earlier one, then it is found again

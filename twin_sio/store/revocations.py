@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from twin_sio.clock import Clock
 from twin_sio.domain import Identity
 from twin_sio.errors import StorageUnavailable
-from twin_sio.redis_connection import FAILURES, TAG
+from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 from twin_sio.store.ids import Ids
 
 log = structlog.get_logger("revocations")
@@ -24,9 +24,9 @@ Doc = dict[str, Any]
 Found = Mapping[str, float]
 """By name, up to when tokens are revoked; of a single token it says nothing."""
 
-_WHOLE = f"{TAG}:revoked:whole"  # is there while Redis knows all of them
+_WHOLE = f"{HASH_TAG}:revoked:whole"  # is there while Redis knows all of them
 _WHOLE_S = 300  # what a failover of Redis has lost is lost for so long at most
-_TELLING = f"{TAG}:revoked:telling"
+_TELLING = f"{HASH_TAG}:revoked:telling"
 _TELLING_S = 10
 _AT_ONCE = 500
 
@@ -79,11 +79,11 @@ class StoredRevocations:
             return None
         names = self._names(identities)
         # An earlier version has written the ids themselves into the keys; these end by themselves.
-        users = [f"{TAG}:revoked:user:{one.user_id}" for one in identities]
-        tokens = [f"{TAG}:revoked:token:{one.token_id or ''}" for one in identities]
+        users = [f"{HASH_TAG}:revoked:user:{one.user_id}" for one in identities]
+        tokens = [f"{HASH_TAG}:revoked:token:{one.token_id or ''}" for one in identities]
         try:
             whole, *told = await self._redis.mget([_WHOLE, *map(_key, names), *users, *tokens])
-        except FAILURES:
+        except REDIS_ERRORS:
             return None
         before = [self._user(one.user_id) for one in identities] + [
             self._token(one.token_id or "") for one in identities
@@ -133,7 +133,7 @@ class StoredRevocations:
             await self._write(batch, now)
             await self._redis.set(_WHOLE, 1, ex=_WHOLE_S)
             await self._redis.delete(_TELLING)
-        except (*FAILURES, PyMongoError) as error:
+        except (*REDIS_ERRORS, PyMongoError) as error:
             log.warning("revocations_not_told", error=type(error).__name__)
 
     async def _write(self, batch: Sequence[Doc], now: datetime) -> None:
@@ -152,4 +152,4 @@ class StoredRevocations:
 
 
 def _key(name: str) -> str:
-    return f"{TAG}:revoked:{name}"
+    return f"{HASH_TAG}:revoked:{name}"

@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 
 from twin_sio.clock import Clock, monotonic
-from twin_sio.errors import Refused
+from twin_sio.errors import HandshakeRefused
 from twin_sio.gateway import Gateway
 from twin_sio.transport.socketio import ADMIN, NAMESPACE, SocketServer
 
@@ -53,7 +53,7 @@ class AdminUi:
         self._began = monotonic()
         self._counted = self._count()
         server.on_admin = self._refusal
-        server.on_admin_in = self._greet
+        server.on_admin_connected = self._greet
 
     async def run(self) -> None:
         """Tell everybody in /admin the counts, again and again; ends by being cancelled."""
@@ -61,13 +61,13 @@ class AdminUi:
             await asyncio.sleep(_EVERY_S)
             told = self._stats()
             for admin in tuple(self._server.admins):
-                self._server.tell_admin(admin, "server_stats", told)
+                self._server.send_to_admin(admin, "server_stats", told)
 
     async def _refusal(self, request: web.Request, auth: object) -> Mapping[str, Any] | None:
         try:
             self._gateway.refuse_while_draining()
             await self._knock(request)
-        except Refused as refused:
+        except HandshakeRefused as refused:
             return {"message": refused.message, "data": refused.as_data()}
         password = auth.get("password") if isinstance(auth, dict) else None
         if isinstance(password, str) and hmac.compare_digest(_digest(password), self._secret):
@@ -78,7 +78,7 @@ class AdminUi:
         return {"message": _INVALID, "data": {"code": "auth_invalid", "message": _INVALID, "retryable": False}}
 
     def _greet(self, admin: str) -> None:
-        self._server.tell_admin(admin, "config", {"supportedFeatures": ["AGGREGATED_EVENTS"]})
+        self._server.send_to_admin(admin, "config", {"supportedFeatures": ["AGGREGATED_EVENTS"]})
 
     def _stats(self) -> dict[str, Any]:
         before, self._counted = self._counted, self._count()

@@ -11,7 +11,7 @@ Address = IPv4Address | IPv6Address
 _IPV6_PREFIX = 64  # what one household is given
 
 
-class Peers:
+class TrustedProxies:
     """Believes `X-Forwarded-For` as far as the trusted proxies wrote it, and no further."""
 
     def __init__(self, trusted: Sequence[str]) -> None:

@@ -31,16 +31,16 @@ from twin_sio.protocol import AUTH_MAX_BYTES
 NAMESPACE = "/"
 ADMIN = "/admin"
 PACKET_MAX_BYTES = 100_000
-_ODD_PACKET = "49"
+_INVALID_PACKET = "49"
 POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at once
 _PACKET_BYTES = 64
 _STRAIGHT_MAX_BYTES = 64 * 1024
 _REFUSALS_MAX = 16
-_FAIR_AFTER = 16
+_YIELD_EVERY = 16
 _UNSENT_MAX_BYTES = 128 * 1024
 _UPGRADE_S = 10.0
-_FAREWELL_S = 2.0
-_STRANGER_LOOK_S = 1.0
+_CLOSE_TIMEOUT_S = 2.0
+_AUTH_RECHECK_S = 1.0
 _ADMIN_HELD_MAX_BYTES = 64 * 1024
 _BODY_S = 20.0
 _REQUESTS_AT_ONCE = 8
@@ -58,7 +58,7 @@ class MalformedFrame(Exception):
     """A frame that is no Socket.IO event of ours."""
 
 
-class Json:
+class OrjsonCodec:
     """orjson behind the `json` module's two functions, as the library's packets call them."""
 
     @staticmethod
@@ -70,14 +70,14 @@ class Json:
         return orjson.loads(text)
 
 
-class Frame(socketio_packet.Packet):  # type: ignore[misc]
+class SocketIOPacket(socketio_packet.Packet):  # type: ignore[misc]
     """A packet that is never searched for binary values."""
 
     uses_binary_events = False
-    json = Json
+    json = OrjsonCodec
 
 
-class Message(EnginePacket):  # type: ignore[misc]
+class EncodedFrame(EnginePacket):  # type: ignore[misc]
     """A Socket.IO text, built once for all who get it: as the Engine.IO packet that queues hold, and as the WebSocket
     frame that it becomes."""
 
@@ -98,14 +98,14 @@ class Message(EnginePacket):  # type: ignore[misc]
         return "4" + self.data
 
     @property
-    def wire(self) -> bytes:
+    def as_socketio(self) -> bytes:
         """The whole WebSocket frame for Socket.IO clients."""
         if self._wire is None:
             self._wire = _websocket_frame(b"4" + self.raw)
         return self._wire
 
     @property
-    def plain(self) -> bytes:
+    def as_websocket_text(self) -> bytes:
         """The whole WebSocket frame for clients without Socket.IO: the envelope alone."""
         if self._plain is None:
             self._plain = _websocket_frame(self.envelope)
@@ -127,17 +127,17 @@ def _websocket_frame(data: bytes) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8, "big") + data
 
 
-def event_frame(name: str, envelope: Mapping[str, Any]) -> Message:
+def event_frame(name: str, envelope: Mapping[str, Any]) -> EncodedFrame:
     """An event as clients get it."""
-    return Message(b'2["%s",%s]' % (name.encode(), orjson.dumps(envelope)))
+    return EncodedFrame(b'2["%s",%s]' % (name.encode(), orjson.dumps(envelope)))
 
 
-def ack_frame(ack_id: int, envelope: Mapping[str, Any] | None) -> Message:
+def ack_frame(ack_id: int, envelope: Mapping[str, Any] | None) -> EncodedFrame:
     """An acknowledgement with one argument, or none."""
-    return Message(b"3%d[%s]" % (ack_id, orjson.dumps(envelope) if envelope is not None else b""))
+    return EncodedFrame(b"3%d[%s]" % (ack_id, orjson.dumps(envelope) if envelope is not None else b""))
 
 
-class Outbox(asyncio.Queue[Any]):
+class SendQueue(asyncio.Queue[Any]):
     """A socket's queue that knows how many bytes it holds and when one last left it.
 
     The WebSocket's writer takes all there is at once and may then wait for its client for ever: what it has in its
@@ -146,40 +146,40 @@ class Outbox(asyncio.Queue[Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.held = 0
+        self.buffered_bytes = 0
         self.moved_at = monotonic()
-        self.has_writer = False
+        self.writer_attached = False
         self.is_idle = False
         """There is a writer, it has written something, and nothing is queued or in its hands."""
-        self._in_hand: deque[int] = deque()
+        self._in_flight: deque[int] = deque()
 
     def sent(self) -> None:
         """The oldest packet in the writer's hands has gone out."""
-        if self._in_hand:
-            self.held -= self._in_hand.popleft()
+        if self._in_flight:
+            self.buffered_bytes -= self._in_flight.popleft()
             self.moved_at = monotonic()
-            self.is_idle = not self._in_hand and self.empty()
+            self.is_idle = not self._in_flight and self.empty()
 
     def _put(self, item: Any) -> None:
-        if not self.held:
+        if not self.buffered_bytes:
             self.moved_at = monotonic()
-        self.held += _size(item)
+        self.buffered_bytes += _size(item)
         self.is_idle = False
         super()._put(item)
 
     def _get(self) -> Any:
         item = super()._get()
-        if self.has_writer:
-            self._in_hand.append(_size(item))
+        if self.writer_attached:
+            self._in_flight.append(_size(item))
         else:
-            self.held -= _size(item)
+            self.buffered_bytes -= _size(item)
             self.moved_at = monotonic()
         return item
 
 
 def _size(item: Any) -> int:
     """What the packet takes in memory: one emoji makes four bytes of every character of a text."""
-    if isinstance(item, Message):
+    if isinstance(item, EncodedFrame):
         return _PACKET_BYTES + len(item.raw)
     data = getattr(item, "data", None)
     return _PACKET_BYTES + (data.__sizeof__() if isinstance(data, str) else 0)
@@ -202,20 +202,20 @@ class WebSocket:
         environ.clear()
         environ["aiohttp.request"] = request
         self._transport = self._socket.transport = request.transport
-        bound_kernel(request.transport)
-        self._socket.queue.has_writer = not self._socket.connected  # an upgrade has its own moment
+        limit_send_buffer(request.transport)
+        self._socket.queue.writer_attached = not self._socket.connected  # an upgrade has its own moment
         try:
             await self._handler(self)
         finally:
             if not self._socket.upgraded:  # an upgrade that failed: back to polling
                 self._socket.upgrading = False
-                self._socket.queue.has_writer = False
+                self._socket.queue.writer_attached = False
         return self._ws
 
     async def close(self) -> None:
         """Close politely; who does not take notice, or has not read what was sent before, is cut off."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL_S):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await self._ws.close()
                 return
         if self._transport is not None:
@@ -238,7 +238,7 @@ class WebSocket:
             await self._socket.server.take_message(self._socket.sid, data[1:])
             await self._socket.server.pause(self._socket)
             taken += 1
-            if taken % _FAIR_AFTER == 0:  # what has come already is read without a pause: the others want their turn
+            if taken % _YIELD_EVERY == 0:  # what has come already is read without a pause: the others want their turn
                 await asyncio.sleep(0)
 
     async def _next(self) -> str:
@@ -252,7 +252,7 @@ class WebSocket:
                     break
                 await self._socket.server.pause(self._socket)
                 taken += 1
-                if taken % _FAIR_AFTER == 0:
+                if taken % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
         except TimeoutError:
             raise OSError from None
@@ -263,28 +263,28 @@ class WebSocket:
 
     def _for_library(self, data: str) -> str:
         if data[0] == "5":  # the upgrade is done: from here on what leaves the queue is in a writer's hands
-            self._socket.queue.has_writer = True
+            self._socket.queue.writer_attached = True
         if data[0] != "4":
             return data[: len("2probe")]
         # The library would take what does not begin with a digit for JSON, and may die of its depth.
-        return data if data[1:2] in ("0", "1", "2", "3") else _ODD_PACKET
+        return data if data[1:2] in ("0", "1", "2", "3") else _INVALID_PACKET
 
 
-Why = Literal["draining", "expired", "slow", "gone"]
+CloseReason = Literal["draining", "expired", "slow", "gone"]
 
 
-class Line(Protocol):
+class Transport(Protocol):
     """A connection that came through another door: what delivery and the gateway need of it."""
 
-    def write(self, packet: Message) -> int:
+    def write(self, packet: EncodedFrame) -> int:
         """Write a whole frame, or queue it; the bytes now held for it."""
         ...
 
-    def held(self) -> tuple[int, float]:
+    def buffered_bytes(self) -> tuple[int, float]:
         """Bytes held, and for how many seconds nothing of it has moved."""
         ...
 
-    def close(self, why: Why) -> None:
+    def close(self, why: CloseReason) -> None:
         """End it after what is queued."""
         ...
 
@@ -314,7 +314,7 @@ async def is_control(socket: web.WebSocketResponse, message: WSMessage) -> bool:
     return message.type is WSMsgType.PONG
 
 
-def bound_kernel(transport: Any) -> None:
+def limit_send_buffer(transport: Any) -> None:
     """Let the kernel take little more than the network does: megabytes there would be held for a client, too, and
     would hide for seconds that it has stopped reading."""
     sock = transport.get_extra_info("socket") if transport is not None else None
@@ -353,9 +353,9 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     on_poll: Callable[[str], float] = staticmethod(lambda _: 0.0)
     on_connected: Callable[[str], None]
     on_carries: Callable[[web.BaseRequest, bool], None] = staticmethod(lambda _, __: None)
-    on_knock: Callable[[Mapping[str, Any]], bool]
+    on_accept: Callable[[Mapping[str, Any]], bool]
     on_admin: Callable[[web.Request, object], Awaitable[Mapping[str, Any] | None]] | None = None
-    on_admin_in: Callable[[str], None]
+    on_admin_connected: Callable[[str], None]
 
     def __init__(
         self,
@@ -372,7 +372,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         super().__init__(
             async_mode="aiohttp",
             client_manager=manager,
-            serializer=Frame,
+            serializer=SocketIOPacket,
             async_handlers=False,
             cors_allowed_origins=cors,
             ping_interval=ping_interval_s,
@@ -385,14 +385,14 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         self._handshake_s = handshake_s
         self._frames_per_second = frames_per_second
         self._by_sid: dict[str, Any] = {}
-        self.lines: dict[str, Line] = {}
+        self.raw_connections: dict[str, Transport] = {}
         self.admins: set[str] = set()
         self.opened = 0
         self.closed = 0
         self._closing: set[asyncio.Future[None]] = set()
-        self.eio.create_queue = Outbox
-        self.eio.start_background_task = self._start_for_socket
-        self.eio.handle_request = self._answer_http
+        self.eio.create_queue = SendQueue
+        self.eio.start_background_task = self._start_background_task
+        self.eio.handle_request = self._handle_http
         self.eio.take_message = self._handle_eio_message
         self.eio.pause = self._pause
         self.eio._async = {**self.eio._async, "websocket": WebSocket}
@@ -400,7 +400,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
-    def write(self, sid: str, frame: Message, *, unless_over: int | None = None) -> int:
+    def write(self, sid: str, frame: EncodedFrame, *, unless_over: int | None = None) -> int:
         """Write a whole frame to one connection, or queue it; the bytes now held for it (-1: it is gone).
 
         Straight to the transport where nothing waits before it: the frame is built once for all who get it, and
@@ -408,16 +408,20 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         """
         socket = self._by_sid.get(sid) or self._socket(sid)
         if socket is None:
-            line = self.lines.get(sid)
+            line = self.raw_connections.get(sid)
             if line is None:
                 return -1
-            return line.write(frame) if unless_over is None or line.held()[0] <= unless_over else line.held()[0]
+            return (
+                line.write(frame)
+                if unless_over is None or line.buffered_bytes()[0] <= unless_over
+                else line.buffered_bytes()[0]
+            )
         # Flat, for this runs for every frame and device.
         if socket.upgraded and not socket.closed and socket.queue.is_idle:
             transport = socket.transport
             unsent: int = transport.get_write_buffer_size()
             if unsent < _STRAIGHT_MAX_BYTES and not transport.is_closing():
-                wire = frame.wire
+                wire = frame.as_socketio
                 transport.write(wire)
                 return unsent + len(wire)
         if socket.closed or socket.closing:
@@ -427,68 +431,68 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         socket.queue.put_nowait(frame)
         return _held(socket)
 
-    def held(self, sid: str) -> tuple[int, float]:
+    def buffered_bytes(self, sid: str) -> tuple[int, float]:
         """Bytes held for the connection, and for how many seconds nothing of it has moved."""
-        if (line := self.lines.get(sid)) is not None:
-            return line.held()
+        if (line := self.raw_connections.get(sid)) is not None:
+            return line.buffered_bytes()
         socket = self._socket(sid)
         if socket is None:
             return 0, 0.0
-        return _held(socket), monotonic() - socket.queue.moved_at if socket.queue.held else 0.0
+        return _held(socket), monotonic() - socket.queue.moved_at if socket.queue.buffered_bytes else 0.0
 
-    def stuck(self, still_s: float) -> list[str]:
+    def stalled(self, still_s: float) -> list[str]:
         """Connections for which something is held of which nothing has moved for longer than this."""
         before = monotonic() - still_s
         # Flat, for it looks at every socket again and again, and at most of them there is nothing to see.
-        sockets = [one for one in self.eio.sockets.values() if one.queue.held and one.queue.moved_at < before]
+        sockets = [one for one in self.eio.sockets.values() if one.queue.buffered_bytes and one.queue.moved_at < before]
         known = [self.manager.sid_from_eio_sid(one.sid, NAMESPACE) for one in sockets]
-        lines = [sid for sid, line in self.lines.items() if line.held()[1] > still_s]
+        lines = [sid for sid, line in self.raw_connections.items() if line.buffered_bytes()[1] > still_s]
         return [*(sid for sid in known if sid is not None), *lines]
 
     def backlog(self) -> dict[str, int]:
         """Bytes held, by connection, for those whose queue is not empty."""
-        sockets = [one for one in self.eio.sockets.values() if one.queue.held]
+        sockets = [one for one in self.eio.sockets.values() if one.queue.buffered_bytes]
         known = {self.manager.sid_from_eio_sid(one.sid, NAMESPACE): _held(one) for one in sockets}
-        lines = {sid: held for sid, line in self.lines.items() if (held := line.held()[0])}
+        lines = {sid: held for sid, line in self.raw_connections.items() if (held := line.buffered_bytes()[0])}
         return {**{sid: held for sid, held in known.items() if sid is not None}, **lines}
 
     @property
     def sockets(self) -> int:
         """Engine.IO sockets of this instance, whether let in or not."""
-        return len(self.eio.sockets) + len(self.lines)
+        return len(self.eio.sockets) + len(self.raw_connections)
 
     @property
     def polling(self) -> int:
         """Engine.IO sockets without a WebSocket, for now or for good."""
         return sum(not socket.upgraded for socket in self.eio.sockets.values())
 
-    def tell_admin(self, eio_sid: str, name: str, payload: Mapping[str, Any]) -> None:
+    def send_to_admin(self, eio_sid: str, name: str, payload: Mapping[str, Any]) -> None:
         """An event to one who is in /admin; cut where it does not read."""
         socket = self.eio.sockets.get(eio_sid)
         if socket is None or socket.closed:
             return
-        socket.queue.put_nowait(Message(b'2%s,["%s",%s]' % (ADMIN.encode(), name.encode(), orjson.dumps(payload))))
+        socket.queue.put_nowait(EncodedFrame(b'2%s,["%s",%s]' % (ADMIN.encode(), name.encode(), orjson.dumps(payload))))
         if _held(socket) > _ADMIN_HELD_MAX_BYTES:
-            self._cut(socket)
+            self._abort_transport(socket)
 
     @property
-    def held_by_all(self) -> int:
+    def total_buffered_bytes(self) -> int:
         """Bytes held for all sockets together."""
         here = sum(_held(socket) for socket in self.eio.sockets.values())
-        return here + sum(line.held()[0] for line in self.lines.values())
+        return here + sum(line.buffered_bytes()[0] for line in self.raw_connections.values())
 
-    def close(self, sid: str, why: Why) -> None:
+    def close(self, sid: str, why: CloseReason) -> None:
         """Close plainly after what is queued: the client comes back by itself."""
-        if (line := self.lines.get(sid)) is not None:
+        if (line := self.raw_connections.get(sid)) is not None:
             line.close(why)
             return
         socket = self._socket(sid)
         if socket is not None:
-            self._dismiss(socket)
+            self._close_gracefully(socket)
 
     def abort(self, sid: str) -> None:
         """Cut the connection now and drop what is queued; the client comes back by itself."""
-        if (line := self.lines.get(sid)) is not None:
+        if (line := self.raw_connections.get(sid)) is not None:
             line.abort()
             return
         socket = self._socket(sid)
@@ -496,35 +500,35 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             return
         while not socket.queue.empty():
             socket.queue.get_nowait()
-        self._cut(socket)
+        self._abort_transport(socket)
 
     def abort_all(self) -> None:
         """Cut every socket that is left, known or not."""
         for socket in list(self.eio.sockets.values()):
-            self._cut(socket)
-        for line in list(self.lines.values()):
+            self._abort_transport(socket)
+        for line in list(self.raw_connections.values()):
             line.abort()
 
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """Tell the client to leave for good; one that stays all the same is a stranger from now on."""
-        if (line := self.lines.get(sid)) is not None:
+        if (line := self.raw_connections.get(sid)) is not None:
             line.close("gone")
             return
         eio_sid = self.manager.eio_sid_from_sid(sid, NAMESPACE)
         await super().disconnect(sid, namespace=namespace, ignore_queue=ignore_queue)
         if eio_sid is not None:
-            self._expect_entry(eio_sid)
+            self._start_auth_timeout(eio_sid)
 
-    def _dismiss(self, socket: Any) -> None:
+    def _close_gracefully(self, socket: Any) -> None:
         if socket.upgraded:
             socket.queue.put_nowait(None)
             return
         # A poll would take the bare None for an error; and only a next poll, which may never come, would read it.
         socket.queue.put_nowait(EnginePacket(CLOSE))
         socket.queue.put_nowait(None)
-        asyncio.get_running_loop().call_later(_FAREWELL_S, self._cut, socket)
+        asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self._abort_transport, socket)
 
-    def _cut(self, socket: Any) -> None:
+    def _abort_transport(self, socket: Any) -> None:
         socket.queue.put_nowait(None)
         transport = getattr(socket, "transport", None)
         if transport is not None:
@@ -553,7 +557,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     # -- in ----------------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _start_for_socket(target: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **named: Any) -> Any:
+    def _start_background_task(target: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **named: Any) -> Any:
         """Start one of the library's tasks. A socket's next ping is kept with it, to end when it ends: otherwise every
         closed socket would live on for a whole ping interval."""
         task = asyncio.ensure_future(target(*args, **named))
@@ -562,10 +566,10 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         return task
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> object:
-        if not self.on_knock(environ):
+        if not self.on_accept(environ):
             return {"code": "rate_limited"}  # the body of a 401; clients come back by themselves
         socket = self.eio.sockets[eio_sid]
-        socket.handle_post_request = functools.partial(self._take_post, socket)
+        socket.handle_post_request = functools.partial(self._handle_post, socket)
         strangers = max(1.0, self._frames_per_second * _STRANGERS_SHARE)
         socket.frames = Bucket(strangers, 8 * strangers)
         socket.pause_s = 0.0
@@ -573,7 +577,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         socket.sent_bad_body = False
         self.opened += 1
         await super()._handle_eio_connect(eio_sid, environ)
-        self._expect_entry(eio_sid)
+        self._start_auth_timeout(eio_sid)
         return None
 
     async def _pause(self, socket: Any) -> None:
@@ -588,14 +592,14 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         """Whether there is a socket of this id."""
         return eio_sid in self.eio.sockets
 
-    async def _answer_http(self, request: web.Request) -> web.StreamResponse:
+    async def _handle_http(self, request: web.Request) -> web.StreamResponse:
         """The library's door. What it answers with an exception is a 400: a socket that is just closing, numbers in
         the query that are none."""
         socket = self.eio.sockets.get(request.query.get("sid", ""))
         if socket is None:
             return await self._answer_by_library(request)
         if socket.requests >= _REQUESTS_AT_ONCE:  # a client has two: from now on each counts for its address
-            self._cut(socket)
+            self._abort_transport(socket)
             return web.Response(status=400)
         socket.requests += 1
         sid = self.manager.sid_from_eio_sid(socket.sid, NAMESPACE)
@@ -618,7 +622,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             return web.Response(status=400)
         return response
 
-    async def _take_post(self, socket: Any, environ: dict[str, Any]) -> None:
+    async def _handle_post(self, socket: Any, environ: dict[str, Any]) -> None:
         """A poll's packets. The library takes what it cannot read in silence, or waits for its own goodbye to be
         read; such a client is closed and told. So is one whose packets do not come."""
         try:
@@ -629,13 +633,13 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             await type(socket).handle_post_request(socket, environ)
         except (EngineIOError, ValueError, TypeError, IndexError, RecursionError, TimeoutError, EOFError):
             socket.sent_bad_body = True
-            self._dismiss(socket)
+            self._close_gracefully(socket)
 
-    def _expect_entry(self, eio_sid: str) -> None:
+    def _start_auth_timeout(self, eio_sid: str) -> None:
         """Whoever has not been let in when the time is up is gone by then: asked to leave before, cut at its end."""
-        asyncio.get_running_loop().call_later(0.95 * self._handshake_s, self._close_stranger, eio_sid)
+        asyncio.get_running_loop().call_later(0.95 * self._handshake_s, self._close_unauthenticated, eio_sid)
 
-    def _close_stranger(self, eio_sid: str) -> None:
+    def _close_unauthenticated(self, eio_sid: str) -> None:
         socket = self.eio.sockets.get(eio_sid)
         if socket is None or socket.closed or eio_sid in self.admins:
             return
@@ -643,19 +647,19 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         if sid is not None:
             if not self.manager.is_connected(sid, NAMESPACE):  # it is being looked at, or is just leaving
-                loop.call_later(_STRANGER_LOOK_S, self._close_stranger, eio_sid)
+                loop.call_later(_AUTH_RECHECK_S, self._close_unauthenticated, eio_sid)
         elif socket.upgraded:
             socket.queue.put_nowait(None)
-            loop.call_later(0.05 * self._handshake_s, self._cut, socket)
+            loop.call_later(0.05 * self._handshake_s, self._abort_transport, socket)
         else:
-            self._cut(socket)
+            self._abort_transport(socket)
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
-        if self._is_in(eio_sid) or (namespace or NAMESPACE) not in (NAMESPACE, ADMIN):
+        if self._is_connected(eio_sid) or (namespace or NAMESPACE) not in (NAMESPACE, ADMIN):
             await self._refuse_connect(eio_sid, (namespace or NAMESPACE)[:64])
             return
         if namespace == ADMIN:
-            await self._let_admin_in(eio_sid, data)
+            await self._connect_admin(eio_sid, data)
             return
         await super()._handle_connect(eio_sid, namespace, data)
         socket = self.eio.sockets.get(eio_sid)
@@ -672,10 +676,10 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         else:  # refused, and told so
             self._count_refusal(socket)
 
-    def _is_in(self, eio_sid: str) -> bool:
+    def _is_connected(self, eio_sid: str) -> bool:
         return eio_sid in self.admins or self.manager.sid_from_eio_sid(eio_sid, NAMESPACE) is not None
 
-    async def _let_admin_in(self, eio_sid: str, auth: object) -> None:
+    async def _connect_admin(self, eio_sid: str, auth: object) -> None:
         if self.on_admin is None:
             await self._refuse_connect(eio_sid, ADMIN)
             return
@@ -683,13 +687,13 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         socket = self.eio.sockets.get(eio_sid)
         if socket is None or socket.closed:
             return
-        if refusal is not None or self._is_in(eio_sid):
+        if refusal is not None or self._is_connected(eio_sid):
             await self._refuse_connect(eio_sid, ADMIN, refusal)
             return
         self.admins.add(eio_sid)
         welcome = self.packet_class(socketio_packet.CONNECT, data={"sid": self.eio.generate_id()}, namespace=ADMIN)
         await self._send_packet(eio_sid, welcome)
-        self.on_admin_in(eio_sid)
+        self.on_admin_connected(eio_sid)
 
     async def _refuse_connect(self, eio_sid: str, namespace: str, refusal: Mapping[str, Any] | None = None) -> None:
         """A second CONNECT, a namespace that does not exist or is not for everybody: nothing is registered for any of
@@ -706,7 +710,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
     def _count_refusal(self, socket: Any) -> int:
         socket.refusals = getattr(socket, "refusals", 0) + 1
         if socket.refusals == _REFUSALS_MAX:
-            self._drop(socket.sid)
+            self._reject(socket.sid)
         refusals: int = socket.refusals
         return refusals
 
@@ -720,7 +724,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         await super()._handle_eio_disconnect(eio_sid, reason)
         if socket is not None and reason == self.reason.PING_TIMEOUT:
             # The library says goodbye and waits for it to be read, which whoever is silent may never do.
-            asyncio.get_running_loop().call_later(_FAREWELL_S, self._cut, socket)
+            asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, self._abort_transport, socket)
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         sid = self.manager.sid_from_eio_sid(eio_sid, NAMESPACE)
@@ -736,40 +740,40 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             if sid is not None:
                 self._read_later(eio_sid, self.on_malformed(sid, size))
             else:
-                self._drop(eio_sid)
+                self._reject(eio_sid)
             return
         if kind == socketio_packet.CONNECT:
             await self._handle_connect(eio_sid, args[0], args[1])
         elif kind == socketio_packet.DISCONNECT:
             self.admins.discard(eio_sid)
             await self._handle_disconnect(eio_sid, NAMESPACE, self.reason.CLIENT_DISCONNECT)
-            self._expect_entry(eio_sid)
+            self._start_auth_timeout(eio_sid)
         elif kind == socketio_packet.EVENT:
             if sid is not None and self.manager.is_connected(sid, NAMESPACE):
                 self._read_later(eio_sid, self.on_event(sid, args[0], args[1:], ack_id, size))
             else:
-                self._drop(eio_sid)  # an event before CONNECT: such a client is none
+                self._reject(eio_sid)  # an event before CONNECT: such a client is none
 
     def _read_later(self, eio_sid: str, pause_s: float | None) -> None:
         socket = self.eio.sockets.get(eio_sid) if pause_s else None
         if socket is not None:
             socket.pause_s = pause_s or 0.0
 
-    def _drop(self, eio_sid: str) -> None:
+    def _reject(self, eio_sid: str) -> None:
         socket = self.eio.sockets.get(eio_sid)
         if socket is not None and not socket.closed:
-            self._dismiss(socket)
+            self._close_gracefully(socket)
 
 
 def _held(socket: Any) -> int:
     """What waits in the queue, in the writer's hands and in the transport."""
     transport = getattr(socket, "transport", None)
     unsent: int = transport.get_write_buffer_size() if transport is not None else 0
-    queued: int = socket.queue.held
+    queued: int = socket.queue.buffered_bytes
     return queued + unsent
 
 
-def takes_now(queue: Outbox, transport: Any) -> bool:
+def is_writable(queue: SendQueue, transport: Any) -> bool:
     """Whether a frame can go straight to the transport: nothing waits before it, and the client reads."""
     return queue.is_idle and transport.get_write_buffer_size() < _STRAIGHT_MAX_BYTES and not transport.is_closing()
 

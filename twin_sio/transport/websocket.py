@@ -17,20 +17,20 @@ from aiohttp import WSMsgType, web
 
 from twin_sio.clock import NewId, monotonic
 from twin_sio.domain import Identity
-from twin_sio.errors import Refused, StorageUnavailable
-from twin_sio.gateway import Gateway, Knock
+from twin_sio.errors import HandshakeRefused, StorageUnavailable
+from twin_sio.gateway import ConnectRequest, Gateway
 from twin_sio.store.ports import Tickets
 from twin_sio.transport.socketio import (
     PACKET_MAX_BYTES,
-    Line,
-    Message,
-    Outbox,
-    Why,
+    CloseReason,
+    EncodedFrame,
+    SendQueue,
+    Transport,
     bearer,
-    bound_kernel,
     has_read,
     is_control,
-    takes_now,
+    is_writable,
+    limit_send_buffer,
 )
 
 PATH = "/ws/chat/{user_id}"
@@ -39,35 +39,35 @@ _BEARER = "bearer."
 _SEQ = re.compile("[0-9]{1,16}")
 _FAREWELL_S = 1.0
 _FAIR_AFTER = 16
-CLOSE_CODES: dict[Why, int] = {"expired": 4001, "slow": 4008, "draining": 1012, "gone": 4010}
+CLOSE_CODES: dict[CloseReason, int] = {"expired": 4001, "slow": 4008, "draining": 1012, "gone": 4010}
 """How a connection ends by the server's will; after `gone` the client is not to come back by itself."""
-REFUSED_TOKEN, REFUSED_FOR_NOW = 4003, 1013
+REFUSED_TOKEN, CLOSE_TRY_AGAIN_LATER = 4003, 1013
 
 
-class RawLine:
+class RawWebSocketConnection:
     """One connection as delivery and gateway see it: frames in, in order, counted until they are written."""
 
     def __init__(self, socket: web.WebSocketResponse, transport: Any) -> None:
         self._socket = socket
         self._transport = transport
-        self._outbox = Outbox()
-        self._outbox.has_writer = True
+        self._outbox = SendQueue()
+        self._outbox.writer_attached = True
         self._ending: asyncio.Task[None] | None = None
 
-    def write(self, packet: Message) -> int:
+    def write(self, packet: EncodedFrame) -> int:
         """Write a whole frame, or queue it; the bytes now held for it."""
-        if self._ending is None and takes_now(self._outbox, self._transport):
-            self._transport.write(packet.plain)
+        if self._ending is None and is_writable(self._outbox, self._transport):
+            self._transport.write(packet.as_websocket_text)
         else:
             self._outbox.put_nowait(packet)
-        return self.held()[0]
+        return self.buffered_bytes()[0]
 
-    def held(self) -> tuple[int, float]:
+    def buffered_bytes(self) -> tuple[int, float]:
         """Bytes held, and for how many seconds nothing of it has moved."""
-        queued: int = self._outbox.held
+        queued: int = self._outbox.buffered_bytes
         return queued + self._transport.get_write_buffer_size(), monotonic() - self._outbox.moved_at if queued else 0.0
 
-    def close(self, why: Why) -> None:
+    def close(self, why: CloseReason) -> None:
         """Say goodbye after what is queued; a second word changes nothing."""
         if self._ending is None:
             self._outbox.put_nowait(None)
@@ -79,7 +79,7 @@ class RawLine:
             self._outbox.get_nowait()
         self.close("slow")
 
-    async def _farewell(self, why: Why) -> None:
+    async def _farewell(self, why: CloseReason) -> None:
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(_FAREWELL_S):
                 if why != "slow":
@@ -103,13 +103,13 @@ class RawLine:
             await asyncio.gather(self._ending, return_exceptions=True)
 
 
-class RawDoor:
+class RawWebSocketEndpoint:
     """Lets clients in, hands their envelopes to the gateway, and keeps their lines where delivery finds them."""
 
     def __init__(
         self,
         gateway: Gateway,
-        lines: dict[str, Line],
+        lines: dict[str, Transport],
         tickets: Tickets,
         new_id: NewId,
         *,
@@ -130,9 +130,9 @@ class RawDoor:
         return web.get(PATH, self._serve)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        if not self._gateway.may_knock(request):
+        if not self._gateway.allow_connection(request):
             return web.Response(status=429)
-        if not self._is_from_here(request):
+        if not self._is_allowed_origin(request):
             return web.Response(status=403)
         socket = web.WebSocketResponse(
             protocols=(PROTOCOL,),
@@ -142,23 +142,23 @@ class RawDoor:
             compress=False,
         )
         await socket.prepare(request)
-        bound_kernel(request.transport)
+        limit_send_buffer(request.transport)
         sid = self._new_id()
         try:
-            await self._gateway.enter(sid, await self._knock(request))
-        except Refused as refused:
+            await self._gateway.admit(sid, await self._knock(request))
+        except HandshakeRefused as refused:
             await socket.send_str(_refusal(refused))
-            code = REFUSED_TOKEN if refused.reason.startswith(("auth_", "session_")) else REFUSED_FOR_NOW
+            code = REFUSED_TOKEN if refused.reason.startswith(("auth_", "session_")) else CLOSE_TRY_AGAIN_LATER
             code = {"auth_expired": CLOSE_CODES["expired"], "draining": CLOSE_CODES["draining"]}.get(
                 refused.reason, code
             )
             await socket.close(code=code, message=refused.reason.encode())
             return socket
         self._carries(request, True)
-        await self._talk(sid, socket, request)
+        await self._run(sid, socket, request)
         return socket
 
-    async def _knock(self, request: web.Request) -> Knock:
+    async def _knock(self, request: web.Request) -> ConnectRequest:
         offered = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         token = next((one.removeprefix(_BEARER) for one in offered if one.startswith(_BEARER)), None)
         ticket = request.query.get("ticket")
@@ -170,18 +170,18 @@ class RawDoor:
             if name in request.query:
                 given = request.query[name]
                 auth[name] = int(given) if name == "last_seq" and _SEQ.fullmatch(given) else given
-        return Knock(request, auth, token or bearer(request), await self._redeemed(ticket) if ticket else None)
+        return ConnectRequest(request, auth, token or bearer(request), await self._redeemed(ticket) if ticket else None)
 
     async def _redeemed(self, ticket: str) -> Identity:
         try:
             identity = await self._tickets.redeem(ticket)
         except StorageUnavailable:
-            raise Refused("unavailable", "Tickets cannot be checked right now.", retryable=True) from None
+            raise HandshakeRefused("unavailable", "Tickets cannot be checked right now.", retryable=True) from None
         if identity is None:
-            raise Refused("auth_invalid", "The ticket is not accepted.")
+            raise HandshakeRefused("auth_invalid", "The ticket is not accepted.")
         return identity
 
-    def _is_from_here(self, request: web.Request) -> bool:
+    def _is_allowed_origin(self, request: web.Request) -> bool:
         """Whether a browser's page may connect; what is no browser sends no Origin."""
         origin = request.headers.get("Origin")
         if origin is None or origin in self._origins:
@@ -194,12 +194,12 @@ class RawDoor:
         proxied = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
         return scheme == "https" or (proxied or request.scheme) != "https"
 
-    async def _talk(self, sid: str, socket: web.WebSocketResponse, request: web.Request) -> None:
-        line = RawLine(socket, request.transport)
+    async def _run(self, sid: str, socket: web.WebSocketResponse, request: web.Request) -> None:
+        line = RawWebSocketConnection(socket, request.transport)
         self._lines[sid] = line
         writing = asyncio.create_task(line.run())
         try:
-            self._gateway.greet(sid)
+            self._gateway.on_connected(sid)
             taken = 0
             async for message in socket:
                 has_read(request)
@@ -213,7 +213,7 @@ class RawDoor:
                 if pause_s or taken % _FAIR_AFTER == 0:  # what has come already is read without a pause otherwise
                     await asyncio.sleep(pause_s)
         finally:
-            await self._gateway.left(sid, "transport close")
+            await self._gateway.on_disconnect(sid, "transport close")
             self._lines.pop(sid, None)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -226,9 +226,9 @@ class RawDoor:
             envelope = None
         name = envelope.get("type") if isinstance(envelope, dict) else None
         if isinstance(name, str):
-            return self._gateway.take(sid, name, [envelope], None, len(text))
+            return self._gateway.on_event(sid, name, [envelope], None, len(text))
         return self._gateway.malformed(sid, len(text))
 
 
-def _refusal(refused: Refused) -> str:
+def _refusal(refused: HandshakeRefused) -> str:
     return orjson.dumps({"type": "connect_error", "payload": refused.as_data(), "metadata": {}}).decode()

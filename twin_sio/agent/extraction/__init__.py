@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, Protocol
 
 from twin_sio.agent import Extractor, prompts
 from twin_sio.agent.extraction import rules
-from twin_sio.agent.extraction.guards import Learnt, Message, Proposal, admitted
+from twin_sio.agent.extraction.guards import Learnt, Message, Proposal, validated_kind
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison, same_value
 from twin_sio.agent.reading import DirectReader, Reader, Reading
 from twin_sio.agent.scoring import is_functional, normal
@@ -25,7 +25,9 @@ class JsonModel(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def complete_json(self, messages: Sequence[prompts.Message], schema: Json, *, name: str) -> Json | None: ...
+    async def complete_json(
+        self, messages: Sequence[prompts.PromptMessage], schema: Json, *, name: str
+    ) -> Json | None: ...
 
 
 class RulesExtractor(Extractor):
@@ -36,14 +38,14 @@ class RulesExtractor(Extractor):
         self._reader = reader or DirectReader()
 
     async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
-        return await self.plain(exchange)
+        return await self.extract_by_rules(exchange)
 
-    async def plain(self, exchange: Exchange) -> Sequence[Evidence]:
+    async def extract_by_rules(self, exchange: Exchange) -> Sequence[Evidence]:
         """What the rules read."""
         found = await self._reader.plain(exchange.text)
         return tuple(rules.evidence(exchange, one, rules.SIGNATURE) for one in found)
 
-    def unsaid(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
+    def without_duplicates(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
         """See the port. The same observation under another name must not count twice: a value that was read is not
         read again, nor is a slot of one value filled anew. What has the same id stays: the store keeps one."""
         others = [piece for piece in earlier if found and piece.extractor != found[0].extractor]
@@ -69,12 +71,12 @@ class ModelExtractor(RulesExtractor):
         )
         listed = (found or {}).get("candidates")
         if not isinstance(listed, list):
-            return await self.plain(exchange)
+            return await self.extract_by_rules(exchange)
         listed = [one if _is_short(one) else None for one in listed[: prompts.MAX_CANDIDATES]]
         proposed = [one for one in listed if not _is_set_aside(one)]
         held = await self._reader.held(exchange.text, proposed) if proposed else ()
         pieces = [rules.evidence(exchange, one, self._signature) for one in held]
-        return _once(pieces) if pieces or not proposed else await self.plain(exchange)
+        return _once(pieces) if pieces or not proposed else await self.extract_by_rules(exchange)
 
 
 def held(text: str, listed: Sequence[Any]) -> list[Reading]:
@@ -97,7 +99,7 @@ def _held(candidate: Any, message: Message) -> Reading | None:
     if slot is None:
         return None
     proposal = Proposal(slot.key, slot.value, 1 if (polarity > 0) != slot.flipped else -1, kind, quote)
-    borne = admitted(message, proposal)
+    borne = validated_kind(message, proposal)
     return Reading(slot.key, slot.value, proposal.polarity, borne, quote) if borne is not None else None
 
 

@@ -182,7 +182,7 @@ class Message:
         return self._named[clause.sentence]
 
 
-def admitted(message: Message, proposed: Proposal) -> EvidenceKind | None:
+def validated_kind(message: Message, proposed: Proposal) -> EvidenceKind | None:
     """The kind as which the proposal counts; None where the user's own words do not bear it.
 
     Where the words are of a language that the lists do not know, a grounded statement counts as inferred at most.
@@ -253,14 +253,14 @@ def _offset(value: str, quote: str) -> int | None:
     places = []
     for word in re.findall(r"[\w+#]+", value):
         plain = _plain(word)
-        place = next((at for at, other in spoken if _akin(plain, other)), None)
+        place = next((at for at, other in spoken if _is_same_stem(plain, other)), None)
         if place is None:
             return None
         places.append(place)
     return places[0] if places else None
 
 
-def _akin(word: str, other: str) -> bool:
+def _is_same_stem(word: str, other: str) -> bool:
     """Whether two words may be forms of one ("run", "running"), or the one is short for the other ("ts")."""
     if len(word) <= 2 or len(other) <= 2:
         return word == other or other in _SHORT.get(word, ())

@@ -74,7 +74,7 @@ class EngineFailed(EngineError):
     """The engine was started and did not become ready; the text holds the end of its log."""
 
 
-class FolderInUse(EngineError):
+class DataDirLocked(EngineError):
     """Another server keeps its engines' data in the same folder."""
 
 
@@ -97,7 +97,7 @@ _CRASHES = {signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal
 
 
 @functools.cache
-def _forks() -> ThreadPoolExecutor:
+def _fork_executor() -> ThreadPoolExecutor:
     """The one thread that forks: the death signal is bound to the thread, which must live as long as the process."""
     return ThreadPoolExecutor(1, thread_name_prefix="children")
 
@@ -182,7 +182,7 @@ class Child:
         threading.Thread(target=watch, name=f"wait-{self.name}", daemon=True).start()
         return await ended
 
-    def obituary(self) -> str:
+    def exit_summary(self) -> str:
         """One line on how it ended: `mongod was killed from outside (signal 9); its log: .twin/mongodb/mongod.log`."""
         code = self._started.poll()
         if code is None:
@@ -209,7 +209,7 @@ class Child:
     def _launch(self) -> None:
         if self.alive:
             raise EngineError(f"{self.name} runs already.")
-        self._process = _forks().submit(self._fork).result()
+        self._process = _fork_executor().submit(self._fork).result()
 
     def _fork(self) -> subprocess.Popen[bytes]:
         launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), json.dumps(self._env), *self._command()]
@@ -301,7 +301,7 @@ class Engine(Child, ABC):
                 f"{self.name} cannot run here: {library} is missing{_DEBIAN.get(library, '')}. Install it, or set "
                 f"{self.variable}."
             )
-        what = f"{self.name} was not ready in time; its log: {self.log}" if self._stopped else self.obituary()
+        what = f"{self.name} was not ready in time; its log: {self.log}" if self._stopped else self.exit_summary()
         return EngineFailed("\n  ".join([what, *(line[:400] for line in printed.splitlines()[-8:])]))
 
 
@@ -517,7 +517,7 @@ def _runnable(program: Path, folder: Path) -> Path:
 # -- all of them -----------------------------------------------------------------------------------------------------
 
 
-class Embedded:
+class DevEngines:
     """The engines that the settings name no URL for; an async context manager that stops what it started.
 
     Entering raises `EngineError`. Where all have URLs nothing is started and nothing touched.
@@ -570,7 +570,7 @@ class Embedded:
     ) -> None:
         await self._exit.aclose()
 
-    async def wait_for_death(self) -> str:
+    async def wait_for_exit(self) -> str:
         """Which engine ended without our doing, and how (`Child.obituary`); waits as long as all live."""
         watched = {asyncio.create_task(engine.wait()): engine for engine in self._engines}
         try:
@@ -578,7 +578,7 @@ class Embedded:
                 ended, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 for engine in [watched.pop(task) for task in ended]:
                     if not engine.was_stopped:
-                        return engine.obituary()
+                        return engine.exit_summary()
         finally:
             for task in watched:
                 task.cancel()
@@ -640,7 +640,7 @@ class _FolderLock:
         except OSError:
             holder = os.read(self._file, 20).decode(errors="replace").strip()
             os.close(self._file)
-            raise FolderInUse(
+            raise DataDirLocked(
                 f"Another server (process {holder or 'unknown'}) has its engines in {self._folder}: stop it, or set "
                 "TWIN_DATA_DIR to another folder."
             ) from None

@@ -28,20 +28,20 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from twin_sio.clock import Clock, monotonic, new_id, now
-from twin_sio.domain import Draft, Event, Evidence, Json, Outcome, Profile, Stored, Trait, TraitChange, Turn
+from twin_sio.domain import AppendResult, Event, Evidence, Json, NewEvent, Outcome, Profile, Trait, TraitChange, Turn
 from twin_sio.errors import StorageUnavailable
 from twin_sio.observability.tracing import span
-from twin_sio.store.encryption import Sealer, is_sealed
+from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.fence import LOOKS_S, PERSONAL, Fence, fenced, owner
 from twin_sio.store.ids import Ids
 from twin_sio.store.ports import (
     Answers,
+    ConnectSnapshot,
     ConversationSummary,
-    Embedded,
     Erased,
+    MessageVector,
     Page,
     Projection,
-    Standing,
     StoredProfile,
     Summary,
     Thread,
@@ -201,13 +201,13 @@ class MongoLog:
     """`Log` over one collection, `events`; density comes from the unique index, not from a counter."""
 
     def __init__(
-        self, db: Database, sealer: Sealer | None = None, fence: Fence | None = None, *, expires: bool = False
+        self, db: Database, sealer: FieldCipher | None = None, fence: Fence | None = None, *, expires: bool = False
     ) -> None:
         """`expires`: events are removed in time, so the head has to be remembered beside them."""
         self._expires = expires
         self._fence = fence
         self._ids = fence.ids if fence is not None else Ids()
-        self._sealer = sealer or Sealer()
+        self._sealer = sealer or FieldCipher()
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
         self._majority = self._events.with_options(read_concern=ReadConcern("majority"))
         self._marks: AsyncIOMotorCollection[Doc] = db["conversations"]
@@ -216,7 +216,7 @@ class MongoLog:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @stored
-    async def append(self, draft: Draft) -> Stored:
+    async def append(self, draft: NewEvent) -> AppendResult:
         # The lock only spares this instance from racing itself; against others the index decides.
         lock = self._locks.setdefault(draft.user_id, asyncio.Lock())
         async with lock:
@@ -227,7 +227,7 @@ class MongoLog:
                     return stored
         raise StorageUnavailable()
 
-    async def _try_append(self, draft: Draft) -> Stored | None:
+    async def _try_append(self, draft: NewEvent) -> AppendResult | None:
         known = self._heads.get(draft.user_id)
         if known is not None and known.epoch == draft.epoch and monotonic() - known.at < _HEAD_S:
             head = known.seq
@@ -248,7 +248,7 @@ class MongoLog:
                 return None
             # Acknowledge a repeat only once the first is as safe as an acknowledgement says.
             await self._majority_has(draft.user_id, found["seq"])
-            return Stored(self._event(found), is_new=False)
+            return AppendResult(self._event(found), is_new=False)
         except PyMongoError:
             self._heads.pop(draft.user_id, None)
             raise
@@ -257,7 +257,7 @@ class MongoLog:
         self._heads[draft.user_id] = _Head(head + 1, draft.epoch, monotonic())
         if self._expires:
             await self._raise_floor(draft.user_id, head + 1)
-        return Stored(self._event(doc), is_new=True)
+        return AppendResult(self._event(doc), is_new=True)
 
     async def _newest(self, user_id: str) -> int:
         return max(await self._last(self._events, user_id), await self._floor(user_id))
@@ -444,7 +444,7 @@ class MongoLog:
                     return bool(result.modified_count or result.upserted_id)
         return False
 
-    def _fields(self, draft: Draft) -> Doc:
+    def _fields(self, draft: NewEvent) -> Doc:
         payload = self._sealer.seal(dict(draft.payload))
         if is_sealed(payload) and "message_id" in draft.payload:
             payload["message_id"] = draft.payload["message_id"]  # feedback is found by what it is about
@@ -471,7 +471,7 @@ def _characters(payload: Json) -> int:
     return sum(len(value) for value in payload.values() if isinstance(value, str))
 
 
-def _event(doc: Doc, sealer: Sealer) -> Event:
+def _event(doc: Doc, sealer: FieldCipher) -> Event:
     return Event(
         user_id=doc["user_id"],
         seq=doc["seq"],
@@ -524,9 +524,11 @@ class MongoTurns:
     is made again.
     """
 
-    def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None, fence: Fence | None = None) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, sealer: FieldCipher | None = None, fence: Fence | None = None
+    ) -> None:
         self._fence = fence
-        self._sealer = sealer or Sealer()
+        self._sealer = sealer or FieldCipher()
         self._turns: AsyncIOMotorCollection[Doc] = db["turns"]
         self._leases: AsyncIOMotorCollection[Doc] = db["conversations"]
         self._turns_now = self._turns.with_options(write_concern=_NOW)
@@ -549,7 +551,7 @@ class MongoTurns:
         return self._turn(found) if found else None
 
     @stored
-    async def owed(self, user_id: str, limit: int) -> Mapping[str, int]:
+    async def pending_counts(self, user_id: str, limit: int) -> Mapping[str, int]:
         found = self._turns.find({"user_id": user_id, "unfinished": True}, {"conversation_id": 1}).limit(limit)
         return Counter([doc["conversation_id"] async for doc in found])
 
@@ -670,7 +672,7 @@ class MongoTurns:
         return sorted(found)
 
     @stored
-    async def to_learn(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
+    async def unlearned(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
         now = self._clock()
         closed = {"$lt": now - timedelta(seconds=older_than_s), "$gt": now - _LEARN_WITHIN}
         query = {"to_learn": True, "closed_at": closed}
@@ -693,10 +695,10 @@ class MongoContexts:
     """`Contexts`: one document a session, expired by the database. Kept as JSON text: hosts name fields `$x`, `a.b`."""
 
     def __init__(
-        self, db: Database, clock: Clock, ttl_s: int, sealer: Sealer | None = None, fence: Fence | None = None
+        self, db: Database, clock: Clock, ttl_s: int, sealer: FieldCipher | None = None, fence: Fence | None = None
     ) -> None:
         self._fence = fence
-        self._sealer = sealer or Sealer()
+        self._sealer = sealer or FieldCipher()
         self._contexts: AsyncIOMotorCollection[Doc] = db["contexts"]
         self._clock = clock
         self._ttl = timedelta(seconds=ttl_s)
@@ -750,7 +752,7 @@ class MongoStandings:
         self._ids = fence.ids if fence is not None else Ids()
 
     @stored
-    async def of(self, user_id: str) -> Standing:
+    async def of(self, user_id: str) -> ConnectSnapshot:
         mine = {"$match": {"_id": user_id}}
         named = {"$match": {"_id": _named(self._ids, user_id)}}
         kept = {"$group": {"_id": None, "floor": {"$max": "$floor"}, "epoch": {"$max": "$epoch"}}}
@@ -768,7 +770,7 @@ class MongoStandings:
         for doc in await self._events.aggregate(pipeline).to_list(None):
             found.update(doc)
         head = found["seq"] if "seq" in found else found.get("floor") or 0
-        return Standing(head, found.get("version", 0), "unfinished" in found, found.get("epoch") or 0)
+        return ConnectSnapshot(head, found.get("version", 0), "unfinished" in found, found.get("epoch") or 0)
 
 
 class MongoProfiles:
@@ -777,7 +779,7 @@ class MongoProfiles:
     def __init__(
         self,
         db: Database,
-        sealer: Sealer | None = None,
+        sealer: FieldCipher | None = None,
         outbox: MongoOutbox | None = None,
         fence: Fence | None = None,
         *,
@@ -792,7 +794,7 @@ class MongoProfiles:
         self._fence = fence
         self._ids = fence.ids if fence is not None else Ids()
         self._outbox = outbox
-        self._sealer = sealer or Sealer()
+        self._sealer = sealer or FieldCipher()
         self._evidence: AsyncIOMotorCollection[Doc] = db["evidence"]
         self._profiles: AsyncIOMotorCollection[Doc] = db["profiles"]
 
@@ -850,14 +852,14 @@ class MongoProfiles:
         return oldest + self._kept_for
 
     @stored
-    async def stamp(self, user_id: str) -> str | None:
+    async def revision(self, user_id: str) -> str | None:
         found = await self._profiles.find_one({"_id": user_id}, {"_id": 0, "stamp": 1})
         return found.get("stamp") if found else None
 
     @stored
     async def refresh(self, profile: StoredProfile, traits: Sequence[Trait], oldest: datetime | None) -> None:
         user_id = profile.profile.user_id
-        same = {"_id": user_id, "version": profile.profile.version, "stamp": profile.stamp}
+        same = {"_id": user_id, "version": profile.profile.version, "stamp": profile.revision}
         fresh = {"traits": self._sealer.seal([asdict(trait) for trait in traits]), "stamp": new_id(), "oldest": oldest}
         await self._profiles.update_one(same, {"$set": {**fresh, "keyed": self._ids.are_keyed}})
 
@@ -951,10 +953,12 @@ async def _off_the_loop(size: int, work: Callable[[], T]) -> T:
 class MongoOutbox:
     """`Outbox`: a document per version; an erasure that is to be carried out stands in `graph_erasures`."""
 
-    def __init__(self, db: Database, clock: Clock, sealer: Sealer | None = None, fence: Fence | None = None) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, sealer: FieldCipher | None = None, fence: Fence | None = None
+    ) -> None:
         self.clock = clock
         self._ids = fence.ids if fence is not None else Ids()
-        self._sealer = sealer or Sealer()
+        self._sealer = sealer or FieldCipher()
         self._entries: AsyncIOMotorCollection[Doc] = db["outbox"]
         self._erasures: AsyncIOMotorCollection[Doc] = db["graph_erasures"]
 
@@ -1036,8 +1040,8 @@ class MongoMemories:
     So a vector is erased and expires with its message, and can be written to no message that is gone.
     """
 
-    def __init__(self, db: Database, sealer: Sealer | None = None) -> None:
-        self._sealer = sealer or Sealer()
+    def __init__(self, db: Database, sealer: FieldCipher | None = None) -> None:
+        self._sealer = sealer or FieldCipher()
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
         self._conversations: AsyncIOMotorCollection[Doc] = db["conversations"]
 
@@ -1053,13 +1057,13 @@ class MongoMemories:
         return Thread(user_id, conversation_id, str(found["_id"]), title, summary)
 
     @stored
-    async def entitle(self, thread: Thread, title: str, since: datetime) -> bool:
+    async def set_title(self, thread: Thread, title: str, since: datetime) -> bool:
         change = {"$set": {"title": self._sealer.seal(title)}, "$min": {"since": since}}
         untitled = {"_id": ObjectId(thread.key), "title": {"$exists": False}}
         return (await self._conversations.update_one(untitled, change)).modified_count == 1
 
     @stored
-    async def fold(self, thread: Thread, summary: Summary) -> bool:
+    async def set_summary(self, thread: Thread, summary: Summary) -> bool:
         upto = thread.summary.upto or None  # None finds also where there is no such field
         sealed = {"summary": self._sealer.seal(list(summary.points)), "summary_upto": summary.upto}
         change = {"$set": sealed, "$min": {"since": summary.since}}
@@ -1081,19 +1085,19 @@ class MongoMemories:
         ]
 
     @stored
-    async def embed(self, user_id: str, model: str, vectors: Sequence[Embedded]) -> None:
+    async def embed(self, user_id: str, model: str, vectors: Sequence[MessageVector]) -> None:
         for one in vectors:
             kept = {"vector": self._sealer.seal(one.vector), "vector_of": model}
             await self._events.update_one({"user_id": user_id, "message_id": one.message_id}, {"$set": kept})
 
     @stored
-    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[Embedded]:
+    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[MessageVector]:
         query = {"user_id": user_id, "seq": {"$gt": after}, "type": {"$in": list(MESSAGES)}, "vector_of": model}
         cursor = self._events.find(query, {"message_id": 1, "seq": 1, "vector": 1}).sort("seq", DESCENDING).limit(limit)
         found = await cursor.to_list(limit)
         # Opening 2,000 takes 25 ms where they are sealed: the loop has answers to stream meanwhile.
         return await asyncio.to_thread(
-            lambda: [Embedded(doc["message_id"], self._sealer.open(doc["vector"]), doc["seq"]) for doc in found]
+            lambda: [MessageVector(doc["message_id"], self._sealer.open(doc["vector"]), doc["seq"]) for doc in found]
         )
 
     @stored
@@ -1108,9 +1112,9 @@ class MongoStatistics:
 
     _ALL = "all"
 
-    def __init__(self, db: Database, sealer: Sealer | None = None, fence: Fence | None = None) -> None:
+    def __init__(self, db: Database, sealer: FieldCipher | None = None, fence: Fence | None = None) -> None:
         self._fence = fence
-        self._sealer = sealer or Sealer()
+        self._sealer = sealer or FieldCipher()
         self._statistics: AsyncIOMotorCollection[Doc] = db["statistics"]
         self._profiles: AsyncIOMotorCollection[Doc] = db["profiles"]
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
@@ -1144,7 +1148,7 @@ class MongoStatistics:
         return [doc["_id"] for doc in await self._profiles.find(query, {"_id": 1}).limit(limit).to_list(limit)]
 
     @stored
-    async def sum_up(self) -> None:
+    async def recompute_total(self) -> None:
         users: Doc = {"$match": {"user_id": {"$exists": True}}}
         whole: Doc = {"_id": None, "contradicted": {"$sum": "$counts.contradicted"}}
         whole["answers"] = {"$sum": "$answers.count"}
@@ -1172,7 +1176,7 @@ class MongoPersonalData:
     def __init__(
         self,
         db: Database,
-        sealer: Sealer | None = None,
+        sealer: FieldCipher | None = None,
         fence: Fence | None = None,
         outbox: MongoOutbox | None = None,
     ) -> None:
@@ -1181,7 +1185,7 @@ class MongoPersonalData:
         self._outbox = outbox
         self._fence = fence or Fence(db, Ids())
         self._ids = self._fence.ids
-        self._sealer = sealer or Sealer()
+        self._sealer = sealer or FieldCipher()
         self._users: AsyncIOMotorCollection[Doc] = db["users"]
         self._erasures: AsyncIOMotorCollection[Doc] = db["erasures"]
 
@@ -1269,7 +1273,7 @@ _SEALED_FIELDS: Mapping[str, Sequence[str]] = {
 
 
 @stored
-async def reseal(db: Database, sealer: Sealer, on_progress: Callable[[str, int, int], None]) -> int:
+async def reencrypt(db: Database, sealer: FieldCipher, on_progress: Callable[[str, int, int], None]) -> int:
     """Bring everything that is stored under the first key, while the service runs; how many values were rewritten.
 
     `on_progress(collection, done, of)` is called now and then. Stopping in the middle loses nothing.
@@ -1291,7 +1295,7 @@ async def reseal(db: Database, sealer: Sealer, on_progress: Callable[[str, int, 
     return rewritten
 
 
-def _resealed(sealer: Sealer, stored: Any) -> Any:
+def _resealed(sealer: FieldCipher, stored: Any) -> Any:
     value = sealer.open(stored)
     fresh = sealer.seal(value)
     if is_sealed(fresh) and isinstance(value, Mapping) and "message_id" in value:

@@ -11,17 +11,17 @@ from datetime import datetime
 from typing import Protocol
 
 from twin_sio.domain import (
+    AppendResult,
     Caller,
     Device,
-    Draft,
     Event,
     Evidence,
     Fact,
     Identity,
     Json,
+    NewEvent,
     Outcome,
     Profile,
-    Stored,
     Trait,
     TraitChange,
     Turn,
@@ -49,7 +49,7 @@ class ConversationSummary:
 class Log(Protocol):
     """The durable events of every user: dense, ordered, append-only. It alone decides the order."""
 
-    async def append(self, draft: Draft) -> Stored:
+    async def append(self, draft: NewEvent) -> AppendResult:
         """Store with the next `seq` of its user; on return it survives the death of any one machine.
 
         Two drafts with one `(user_id, message_id)` are stored once: the later one gets the earlier event with
@@ -134,7 +134,7 @@ class Turns(Protocol):
         """The turn of this request."""
         ...
 
-    async def owed(self, user_id: str, limit: int) -> Mapping[str, int]:
+    async def pending_counts(self, user_id: str, limit: int) -> Mapping[str, int]:
         """How many answers are owed in each of the user's conversations; counts no more than `limit` in all."""
         ...
 
@@ -191,7 +191,7 @@ class Turns(Protocol):
         """`(user_id, conversation_id)` whose lease has expired, or that wait unowned for longer than given."""
         ...
 
-    async def to_learn(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
+    async def unlearned(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
         """`(user_id, turn_id)` of answered turns that no job has learned from after this time, the newest first: see
         `Log.to_correct`."""
         ...
@@ -224,7 +224,7 @@ class Thread:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class MessageVector:
     """The vector of a message; `seq` is the message's."""
 
     message_id: str
@@ -239,11 +239,11 @@ class Memories(Protocol):
         """What is kept of the conversation as of now; None where there is no such conversation."""
         ...
 
-    async def entitle(self, thread: Thread, title: str, since: datetime) -> bool:
+    async def set_title(self, thread: Thread, title: str, since: datetime) -> bool:
         """Give the conversation a title made of messages from `since` on; false where it has one, or is gone."""
         ...
 
-    async def fold(self, thread: Thread, summary: Summary) -> bool:
+    async def set_summary(self, thread: Thread, summary: Summary) -> bool:
         """Put `summary` in the place of the thread's; false where it is another by now, or the thread is gone."""
         ...
 
@@ -255,11 +255,11 @@ class Memories(Protocol):
         """Those of the user's `newest` events that are messages and have no vector of this model, oldest first."""
         ...
 
-    async def embed(self, user_id: str, model: str, vectors: Sequence[Embedded]) -> None:
+    async def embed(self, user_id: str, model: str, vectors: Sequence[MessageVector]) -> None:
         """Keep vectors with their messages; a message that is gone takes none."""
         ...
 
-    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[Embedded]:
+    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[MessageVector]:
         """The vectors of this model of the user's newest messages with `seq > after`, at most `limit`, newest first."""
         ...
 
@@ -294,7 +294,7 @@ class Statistics(Protocol):
         """Users whose profile was written since it was counted, or was counted last before `before`."""
         ...
 
-    async def sum_up(self) -> None:
+    async def recompute_total(self) -> None:
         """Add all users up; for `total`."""
         ...
 
@@ -460,15 +460,15 @@ class StoredProfile:
     """The profile, the changes of its version while they still have to be told, and its stamp."""
 
     profile: Profile
-    untold: tuple[TraitChange, ...]
-    stamp: str | None = None
+    unpublished: tuple[TraitChange, ...]
+    revision: str | None = None
     epoch: int = 0
     good_until: datetime | None = None
     """When some of the evidence that it was made of is too old to count; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ConnectSnapshot:
     """Where a user's data stands when one of their devices connects."""
 
     head: int
@@ -481,10 +481,10 @@ class Standing:
     """How often the user was erased."""
 
 
-class Standings(Protocol):
+class ConnectSnapshots(Protocol):
     """What every connection begins with, in one trip to the store."""
 
-    async def of(self, user_id: str) -> Standing:
+    async def of(self, user_id: str) -> ConnectSnapshot:
         """Only what can no longer be rolled back."""
         ...
 
@@ -508,7 +508,7 @@ class Profiles(Protocol):
         """The profile; version 0 and no traits for a new user."""
         ...
 
-    async def stamp(self, user_id: str) -> str | None:
+    async def revision(self, user_id: str) -> str | None:
         """Another one after every write of the profile, and never the same again, not after an erasure either; None
         where there is no profile. Much cheaper than the profile."""
         ...
@@ -583,7 +583,7 @@ class Quotas(Protocol):
         """Count `amount` that was used already, even past the bound. The window begins with the first amount."""
         ...
 
-    async def overspent(self, quota: Quota, of: str) -> int | None:
+    async def retry_after_ms(self, quota: Quota, of: str) -> int | None:
         """None while less than the bound was spent; otherwise ms until the window ends."""
         ...
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from twin_sio.clock import Clock, iso
 from twin_sio.domain import Caller, Device, Identity
 from twin_sio.errors import StorageUnavailable
-from twin_sio.redis_connection import FAILURES, TAG
+from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 from twin_sio.store.ports import TICKET_S, LiveSession
 
 _TICKET_MAX = 128
@@ -56,7 +56,7 @@ class RedisPresence:
         told: Any = [caller.session_id, self._value(caller), most, oldest, self._ttl_s]
         try:
             return bool(await self._redis.eval(_RESERVE, 1, _key(caller.user_id), *told))  # type: ignore[misc]
-        except FAILURES:
+        except REDIS_ERRORS:
             return True
 
     async def joined(self, caller: Caller) -> Sequence[LiveSession]:
@@ -74,7 +74,7 @@ class RedisPresence:
             pipe.hgetall(key)
         try:
             answers = await pipe.execute()
-        except FAILURES:
+        except REDIS_ERRORS:
             return {}
         return answers[-1] if and_list else {}
 
@@ -88,13 +88,13 @@ class RedisPresence:
             found = await self._redis.hget(_key(caller.user_id), caller.session_id)  # type: ignore[misc]
             if found is not None and orjson.loads(found)[0] == caller.connection_id:
                 await self._redis.hdel(_key(caller.user_id), caller.session_id)  # type: ignore[misc]
-        except FAILURES:
+        except REDIS_ERRORS:
             return
 
     async def erase(self, user_id: str) -> int:
         try:
             return int(await self._redis.delete(_key(user_id)))
-        except FAILURES:
+        except REDIS_ERRORS:
             return 0
 
     async def sessions(self, user_id: str) -> Sequence[LiveSession]:
@@ -102,7 +102,7 @@ class RedisPresence:
             return []
         try:
             found = await self._redis.hgetall(_key(user_id))  # type: ignore[misc]
-        except FAILURES:
+        except REDIS_ERRORS:
             return []
         return self._live(found)
 
@@ -122,20 +122,20 @@ class RedisTickets:
         ticket = secrets.token_urlsafe(32)
         try:
             await self._redis.set(_ticket(ticket), orjson.dumps(_claims(identity)), ex=TICKET_S)
-        except FAILURES:
+        except REDIS_ERRORS:
             raise StorageUnavailable from None
         return ticket
 
     async def redeem(self, ticket: str) -> Identity | None:
         try:
             found = await self._redis.getdel(_ticket(ticket[:_TICKET_MAX]))
-        except FAILURES:
+        except REDIS_ERRORS:
             raise StorageUnavailable from None
         return _identity(orjson.loads(found)) if found is not None else None
 
 
 def _ticket(ticket: str) -> str:
-    return f"{TAG}:ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
+    return f"{HASH_TAG}:ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
 
 
 def _claims(identity: Identity) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _identity(claims: dict[str, Any]) -> Identity:
 
 
 def _key(user_id: str) -> str:
-    return f"{TAG}:presence:{user_id}"
+    return f"{HASH_TAG}:presence:{user_id}"
 
 
 def _session(name: bytes, value: bytes) -> LiveSession:

@@ -13,12 +13,12 @@ from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimite
 from redis.asyncio import Redis
 
 from twin_sio.clock import Clock
-from twin_sio.observability.overload import Bucket, Buckets
-from twin_sio.redis_connection import FAILURES, TAG
+from twin_sio.observability.overload import Bucket, BucketCache
+from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 from twin_sio.store.ports import Quota
 
 T = TypeVar("T")
-_PREFIX = f"{TAG}:quota"
+_PREFIX = f"{HASH_TAG}:quota"
 _PATIENCE_S = 0.5
 
 
@@ -36,14 +36,14 @@ class RedisQuotas:
         self._fixed = FixedWindowRateLimiter(storage)
         self._clock = clock
         self._healthy = healthy
-        self._local = Buckets()
+        self._local = BucketCache()
 
     async def take(self, quota: Quota, of: str) -> int | None:
         if not quota.amount:
             return None
         try:
             return await self._asked(lambda: self._take(quota, of))
-        except FAILURES:
+        except REDIS_ERRORS:
             return self._here(quota, of).take()
 
     async def spend(self, quota: Quota, of: str, amount: int) -> None:
@@ -51,15 +51,15 @@ class RedisQuotas:
             return
         try:
             await self._asked(lambda: self._fixed.hit(_item(quota), quota.name, self._name(of), cost=amount))
-        except FAILURES:
+        except REDIS_ERRORS:
             self._here(quota, of).spend(amount)
 
-    async def overspent(self, quota: Quota, of: str) -> int | None:
+    async def retry_after_ms(self, quota: Quota, of: str) -> int | None:
         if not quota.amount:
             return None
         try:
             return await self._asked(lambda: self._overspent(quota, of))
-        except FAILURES:
+        except REDIS_ERRORS:
             return self._here(quota, of).wait_ms() or None
 
     async def _asked(self, question: Callable[[], Awaitable[T]]) -> T:
