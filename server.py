@@ -9,7 +9,7 @@ import uvloop
 
 from twin_sio.config import ConfigError, Settings
 from twin_sio.observability.logging import tell_deaths_without_texts
-from twin_sio.runtime import serve
+from twin_sio.runtime.serve import serve
 
 
 def main() -> int:

@@ -14,12 +14,13 @@ from arq.connections import ArqRedis
 
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.errors import StorageUnavailable
-from twin_sio.fairness import FairWorker
 from twin_sio.jobs import QUEUE, SERIALIZERS, TRIES, correct, learn, project, remember, sweep, update_statistics
-from twin_sio.observability.logging import tell_deaths_without_texts
+from twin_sio.jobs.fairness import FairWorker
+from twin_sio.observability.logging import configure_logs, tell_deaths_without_texts
 from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS, pool
-from twin_sio.runtime import Services, build_services, configure_logs, probe_server, traced_process
 from twin_sio.runtime.metrics import WorkerMetrics
+from twin_sio.runtime.serve import probe_server, traced_process
+from twin_sio.runtime.wiring import Services, build_services
 
 log = structlog.get_logger("worker")
 

@@ -38,7 +38,8 @@ from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.scoring import is_functional, normal, score
 from twin_sio.domain import Evidence, Exchange, Trait
 from twin_sio.errors import ModelUnavailable
-from twin_sio.runtime.dev_engines import MODEL_NAME, EngineError, start_model
+from twin_sio.runtime.dev_engines.engines import MODEL_NAME, start_model
+from twin_sio.runtime.dev_engines.process import EngineError
 
 ROOT = Path(__file__).parent.parent
 DIALOGUES = ROOT / "tests" / "data" / "dialogues.jsonl"

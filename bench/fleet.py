@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twin_sio.config import DEV_SECRET
-from twin_sio.dev_tokens import create_token
+from twin_sio.dev_tokens import DEV_SECRET, create_token
 
 _CHUNK = b"twin_message_chunk"
 NODE = Path(__file__).parent / "node" / "server.mjs"

@@ -26,7 +26,7 @@ import uvloop
 from rich.progress import Progress, TaskID
 
 from bench.fleet import NODE, Contestant, devices, python
-from twin_sio.runtime.dev_engines import start_mongod, start_redis
+from twin_sio.runtime.dev_engines.engines import start_mongod, start_redis
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 PICTURE = PAGE.with_name("performance.svg")

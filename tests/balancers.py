@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from twin_sio.runtime.dev_engines import Engine
+from twin_sio.runtime.dev_engines.engines import Engine
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 _UNPACKED = Path(sys.prefix) / "debian"  # by tools/programs.sh

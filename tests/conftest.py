@@ -16,10 +16,11 @@ from pydantic import SecretStr
 from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
-from twin_sio.config import DEV_SECRET, Settings
-from twin_sio.dev_tokens import create_token
-from twin_sio.runtime import Service, configure_logs, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer, start_mongod, start_redis
+from twin_sio.config import Settings
+from twin_sio.dev_tokens import DEV_SECRET, create_token
+from twin_sio.observability.logging import configure_logs
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, start_mongod, start_redis
+from twin_sio.runtime.serve import Service, service
 from worker import ReconnectingWorker, worker_settings
 
 configure_logs("error")

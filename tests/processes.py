@@ -11,7 +11,7 @@ import aiohttp
 
 from tests.conftest import eventually
 from twin_sio.dev_tokens import create_token
-from twin_sio.runtime.dev_engines import Child
+from twin_sio.runtime.dev_engines.process import Child
 
 SECRET = "a secret of the tests, longer than thirty-two bytes"
 

@@ -27,8 +27,8 @@ from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import Settings
-from twin_sio.runtime import service
-from twin_sio.runtime.dev_engines import start_mongod, start_redis
+from twin_sio.runtime.dev_engines.engines import start_mongod, start_redis
+from twin_sio.runtime.serve import service
 
 _TYPESCRIPT = Path(__file__).parents[1] / "clients" / "js" / "tools" / "record.mjs"
 FOLDER = Path(__file__).parent / "data" / "sessions"

@@ -20,9 +20,9 @@ from playwright.async_api import Browser, BrowserContext, Page, WebSocketRoute, 
 from tests.conftest import eventually
 from tests.scripted_model import ScriptedModel
 from twin_sio.clock import new_id
-from twin_sio.config import DEV_SECRET
-from twin_sio.dev_tokens import create_token
-from twin_sio.runtime.dev_engines import Child, free_port
+from twin_sio.dev_tokens import DEV_SECRET, create_token
+from twin_sio.runtime.dev_engines.engines import free_port
+from twin_sio.runtime.dev_engines.process import Child
 
 ROOT = Path(__file__).parent.parent
 FLAGS = [

@@ -17,7 +17,7 @@ from twin_sio.cli.chat import input_history
 from twin_sio.cli.live import RESTARTED, LiveAnswer
 from twin_sio.cli.load import is_loopback
 from twin_sio.cli.main import app
-from twin_sio.config import DEV_SECRET
+from twin_sio.dev_tokens import DEV_SECRET
 
 NOWHERE = "http://127.0.0.1:9"
 

@@ -12,7 +12,7 @@ from twin_sio.clock import new_id, now
 from twin_sio.delivery import Delivery
 from twin_sio.delivery.pubsub import PubSub
 from twin_sio.domain import Event
-from twin_sio.runtime.dev_engines import RedisServer
+from twin_sio.runtime.dev_engines.engines import RedisServer
 
 
 async def _nothing(user_id: str, after: int, limit: int) -> Sequence[Event]:

@@ -20,7 +20,7 @@ from tests.conftest import eventually
 from tests.processes import Process, environment, started, token_of
 from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
-from twin_sio.runtime.dev_engines import Mongod, RedisServer, free_port
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
 
 Make = Callable[[Path, list[int]], Balancer]
 STICKY: dict[str, Make] = {

@@ -14,8 +14,9 @@ import yaml
 
 from tests.balancers import DEPLOY, program
 from twin_sio.config import Settings
-from twin_sio.runtime import Service, build_services
 from twin_sio.runtime.metrics import WorkerMetrics
+from twin_sio.runtime.serve import Service
+from twin_sio.runtime.wiring import build_services
 
 Json = dict[str, Any]
 ALERTS = DEPLOY / "observability" / "alerts.yml"

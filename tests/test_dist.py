@@ -14,7 +14,7 @@ from tests.conftest import eventually
 from tests.processes import Process, environment, started, token_of
 from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 
 ROOT = Path(__file__).parents[1]
 

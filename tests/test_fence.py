@@ -16,7 +16,7 @@ from tests.test_store import draft, evidence, turn
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Profile
 from twin_sio.errors import TooLate
-from twin_sio.runtime.dev_engines import Mongod
+from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.fence import PERSONAL, Fence, owner

@@ -22,8 +22,10 @@ from pydantic import SecretStr
 
 from twin_sio.clock import monotonic
 from twin_sio.config import Settings
-from twin_sio.runtime import dev_engines as local
-from twin_sio.runtime.dev_engines import Child, DataDirLocked, DevEngines, Engine, EngineMissing
+from twin_sio.runtime import dev_engines
+from twin_sio.runtime.dev_engines import DataDirLocked, DevEngines, engines, process
+from twin_sio.runtime.dev_engines.engines import Engine
+from twin_sio.runtime.dev_engines.process import Child, EngineMissing
 
 NO_MODEL = {"openai_base_url": "http://127.0.0.1:9/v1"}
 
@@ -85,10 +87,10 @@ async def test_what_has_no_url_is_started_and_serves(tmp_path: Path) -> None:
 
 
 def test_each_slot_of_the_model_holds_the_longest_prompt(tmp_path: Path) -> None:
-    model = local.start_model(tmp_path)
+    model = engines.start_model(tmp_path)
     try:
         slots = get(model.url.replace("/v1", "/slots"))
-        assert [slot["n_ctx"] for slot in slots] == [local.MODEL_SLOT_TOKENS] * local.MODEL_SLOTS
+        assert [slot["n_ctx"] for slot in slots] == [engines.MODEL_SLOT_TOKENS] * engines.MODEL_SLOTS
     finally:
         model.stop()
 
@@ -138,7 +140,7 @@ async def test_an_engine_killed_from_outside_is_noticed_and_named(tmp_path: Path
 
 
 async def test_stopping_ends_what_was_started_and_nothing_else(tmp_path: Path) -> None:
-    neighbour = local.start_redis(tmp_path / "neighbour")
+    neighbour = engines.start_redis(tmp_path / "neighbour")
     try:
         async with DevEngines(Settings(data_dir=tmp_path / "data", **NO_MODEL), quiet) as embedded:
             pids = [engine.pid for engine in embedded._engines]
@@ -162,12 +164,12 @@ async def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path, monkeyp
     monkeypatch.setattr(Engine, "_fork", recorded)
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "appendonlydir").write_text("not a folder")
-    with pytest.raises(local.EngineFailed, match=r"redis-server ended by itself \(exit code 1\); its log: "):
+    with pytest.raises(process.EngineFailed, match=r"redis-server ended by itself \(exit code 1\); its log: "):
         async with DevEngines(Settings(data_dir=tmp_path, **NO_MODEL), quiet):
             pytest.fail("It must not come up.")
     assert {engine.name for engine in started} == {"mongod", "redis-server"}
     assert not any(engine.alive for engine in started)
-    with local._FolderLock(tmp_path):  # the folder is free again
+    with dev_engines._FolderLock(tmp_path):  # the folder is free again
         pass
 
 
@@ -181,9 +183,9 @@ async def test_a_second_server_in_the_same_folder_is_told_who_has_it(tmp_path: P
 @pytest.mark.parametrize(
     ("find", "variable"),
     [
-        (local.find_mongod, "TWIN_MONGODB_URL"),
-        (local.find_redis, "TWIN_REDIS_URL"),
-        (lambda _: local.find_model(), "OPENAI_BASE_URL"),
+        (engines.find_mongod, "TWIN_MONGODB_URL"),
+        (engines.find_redis, "TWIN_REDIS_URL"),
+        (lambda _: engines.find_model(), "OPENAI_BASE_URL"),
     ],
 )
 def test_an_engine_that_is_found_nowhere_names_the_variable_to_set(
@@ -200,7 +202,7 @@ def test_a_platform_without_wheels_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     with pytest.raises(EngineMissing, match="no wheel with it for Darwin arm64"):
-        local._missing("mongod", "a MongoDB", "TWIN_MONGODB_URL")
+        engines._missing("mongod", "a MongoDB", "TWIN_MONGODB_URL")
 
 
 def test_an_engine_whose_library_is_missing_says_which(tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_an_engine_whose_library_is_missing_says_which(tmp_path: Path) -> None:
     with pytest.raises(
         EngineMissing, match=r"libcurl\.so\.4 is missing \(Debian's package libcurl4\).*TWIN_MONGODB_URL"
     ):
-        local.Mongod(str(program), tmp_path).start()
+        engines.Mongod(str(program), tmp_path).start()
 
 
 def test_a_program_without_its_run_bit_gets_it_or_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +223,7 @@ def test_a_program_without_its_run_bit_gets_it_or_is_copied(tmp_path: Path, monk
     program.parent.mkdir()
     program.write_text("#!/bin/sh\nexit 0\n")
     program.chmod(0o644)
-    assert local._runnable(program, tmp_path / "data") == program
+    assert engines._runnable(program, tmp_path / "data") == program
     assert os.access(program, os.X_OK)
 
     program.chmod(0o644)
@@ -233,13 +235,13 @@ def test_a_program_without_its_run_bit_gets_it_or_is_copied(tmp_path: Path, monk
     monkeypatch.setattr(
         Path, "chmod", lambda path, mode: refused() if path == program else chmod(path, mode)
     )  # root is refused nothing
-    copy = local._runnable(program, tmp_path / "data")
+    copy = engines._runnable(program, tmp_path / "data")
     assert copy == tmp_path / "data" / "engine"
     assert subprocess.run([copy], check=True).returncode == 0
 
 
 def test_mongod_comes_back_on_its_port_with_what_it_acknowledged(tmp_path: Path) -> None:
-    mongod = local.start_mongod(tmp_path)
+    mongod = engines.start_mongod(tmp_path)
     try:
         with mongo(mongod.url) as database:
             database.notes.insert_one({"_id": 1})
@@ -254,7 +256,7 @@ def test_mongod_comes_back_on_its_port_with_what_it_acknowledged(tmp_path: Path)
 
 
 def test_a_paused_redis_answers_nothing_until_it_is_resumed(tmp_path: Path) -> None:
-    server = local.start_redis(tmp_path)
+    server = engines.start_redis(tmp_path)
     try:
         with redis.Redis.from_url(server.url, socket_timeout=0.2) as client:
             assert client.ping()
@@ -271,8 +273,8 @@ def test_a_paused_redis_answers_nothing_until_it_is_resumed(tmp_path: Path) -> N
 
 def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom twin_sio.runtime import dev_engines as local\n"
-        "server = local.start_redis(Path(sys.argv[1]))\n"
+        "import sys, time\nfrom pathlib import Path\nfrom twin_sio.runtime.dev_engines import engines\n"
+        "server = engines.start_redis(Path(sys.argv[1]))\n"
         "print(server.pid, flush=True)\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen(
@@ -287,7 +289,7 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_terminals_interrupt_does_not_reach_children(tmp_path: Path) -> None:
-    server = local.start_redis(tmp_path)
+    server = engines.start_redis(tmp_path)
     try:
         assert os.getsid(server.pid) == server.pid
     finally:

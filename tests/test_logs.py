@@ -18,7 +18,7 @@ from tests.conftest import token_of
 from tests.raw import RawSocket
 from twin_sio.config import Settings
 from twin_sio.jobs import JobStats, learn
-from twin_sio.runtime import configure_logs
+from twin_sio.observability.logging import configure_logs
 from twin_sio.store import mongo
 
 WORD = "a word of the user"

@@ -16,8 +16,8 @@ from tests.test_store import draft, evidence
 from twin_sio.agent.scoring import trait_id
 from twin_sio.clock import now
 from twin_sio.domain import Profile
-from twin_sio.runtime import service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import service
 from twin_sio.services.migration import MigrationService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo

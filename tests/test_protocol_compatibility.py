@@ -9,8 +9,8 @@ from tests.recorded import SAID, USER, replay, script, sessions
 from tests.scripted_model import ScriptedModel
 from twin_sio.clock import new_id
 from twin_sio.protocol import CLIENT_EVENTS
-from twin_sio.runtime import service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import service
 
 SESSIONS = sessions()
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.test_store import draft
 from twin_sio.agent import AgentRequest
-from twin_sio.runtime.dev_engines import Mongod
+from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.services.recall import Recall
 from twin_sio.store import mongo
 

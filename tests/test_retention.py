@@ -13,8 +13,8 @@ from tests.test_service_profile import evidence_of
 from tests.test_store import turn
 from twin_sio.clock import now
 from twin_sio.domain import Outcome
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service, service
 from twin_sio.store import mongo
 
 DAYS = 30

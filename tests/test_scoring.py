@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin_sio.agent.capacity import PER_USER, PER_VALUE
+from twin_sio.agent.explanation import explain
 from twin_sio.agent.scoring import (
     WEIGHTS,
     Weights,
     _slots,
     confidence,
-    explain,
     is_functional,
     is_sensitive,
     score,
@@ -28,7 +28,7 @@ from twin_sio.agent.scoring import (
 )
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Evidence, EvidenceKind, Trait
-from twin_sio.runtime import weights_of
+from twin_sio.runtime.wiring import weights_of
 
 DAY = timedelta(days=1)
 YEAR = 365 * DAY

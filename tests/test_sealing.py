@@ -17,8 +17,9 @@ from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Outcome, Profile, Trait
 from twin_sio.errors import StorageUnavailable
-from twin_sio.runtime import sealer_of, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import service
+from twin_sio.runtime.wiring import sealer_of
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ports import MessageVector, Summary

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from tests.conftest import eventually, working
 from tests.processes import Process
 from twin_sio.clock import now
-from twin_sio.config import DEV_SECRET, ConfigError, Settings
+from twin_sio.config import ConfigError, Settings
+from twin_sio.dev_tokens import DEV_SECRET
 from twin_sio.jobs import QUEUE, packed, unpacked
 from twin_sio.redis_connection import client
 

@@ -16,8 +16,8 @@ from socketio.exceptions import ConnectionError as Refused
 from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service, service
 
 SECRET = "the password of the admin UI, thirty-two bytes"
 HANDSHAKE_S = 1.0

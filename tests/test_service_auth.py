@@ -14,11 +14,11 @@ from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.admin import revoke
-from twin_sio.config import DEV_SECRET, Settings
-from twin_sio.dev_tokens import create_token
+from twin_sio.config import Settings
+from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.protocol import CLIENT_EVENTS
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service, service
 
 
 @pytest.fixture(scope="module")

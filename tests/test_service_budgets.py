@@ -17,8 +17,8 @@ from twin_sio.clock import new_id, now
 from twin_sio.errors import InvalidMessage, TooLarge
 from twin_sio.gateway.budgets import CONNECTION_WAITING_BYTES, USER_WAITING_BYTES, Budgets
 from twin_sio.protocol import AUTH_MAX_BYTES, CLIENT_EVENTS, ENVELOPE_MAX_BYTES, SMALL_MAX_BYTES, Outgoing, parse
-from twin_sio.runtime import service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import service
 
 Make = Callable[..., Any]
 

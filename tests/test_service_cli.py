@@ -34,7 +34,7 @@ from twin_sio.cli.load import LoadCounts, Plan, _User
 from twin_sio.cli.recording import recording
 from twin_sio.client import RequestFailed, TwinClient
 from twin_sio.clock import new_id, now
-from twin_sio.config import DEV_SECRET
+from twin_sio.dev_tokens import DEV_SECRET
 
 # -- as a pipe ---------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from twin_sio.client import (
     Unreachable,
 )
 from twin_sio.config import Settings
-from twin_sio.runtime import Service, service
+from twin_sio.runtime.serve import Service, service
 
 QUICK = Backoff(0.01, 0.05)
 

@@ -30,8 +30,8 @@ from twin_sio.config import ConfigError, Settings
 from twin_sio.delivery import Delivery
 from twin_sio.delivery.pubsub_cluster import make_pubsub
 from twin_sio.redis_connection import HASH_TAG
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer, find_redis, free_port
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, find_redis, free_port
+from twin_sio.runtime.serve import Service, service
 
 pytestmark = pytest.mark.xdist_group("cluster")
 

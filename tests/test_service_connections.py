@@ -20,9 +20,10 @@ from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.http import connections, rest
+from twin_sio.observability.logging import configure_logs
 from twin_sio.protocol import asyncapi
-from twin_sio.runtime import Service, configure_logs, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service, service
 from twin_sio.transport import socketio as sockets
 
 Make = Callable[..., Any]

@@ -19,8 +19,8 @@ from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.jobs import learn
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import RedisServer, start_mongod
+from twin_sio.runtime.dev_engines.engines import RedisServer, start_mongod
+from twin_sio.runtime.serve import Service, service
 from twin_sio.store import mongo
 
 

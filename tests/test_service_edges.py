@@ -17,8 +17,8 @@ from tests.processes import Process
 from tests.scripted_model import ScriptedModel
 from twin_sio.clock import now
 from twin_sio.config import Settings
-from twin_sio.runtime import service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import service
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

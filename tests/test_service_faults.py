@@ -10,8 +10,8 @@ from tests.conftest import Connect, eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.client import HandshakeRefused
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer, start_mongod
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, start_mongod
+from twin_sio.runtime.serve import Service, service
 
 
 @pytest.fixture(scope="module")

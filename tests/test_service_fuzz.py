@@ -20,8 +20,8 @@ from tests.processes import token_of as real_token_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.protocol import CLIENT_EVENTS
-from twin_sio.runtime import Service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service
 
 BAD_FRAMES = 100_000
 NAMES = st.sampled_from([*CLIENT_EVENTS, "connect", "disconnect", "connect_error", "*", "", "\U0001f600"])

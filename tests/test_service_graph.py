@@ -27,8 +27,8 @@ from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.domain import Fact
 from twin_sio.jobs import learn, project, sweep
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service, service
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.conftest import eventually, token_of
 from tests.raw import RawSocket
 from twin_sio.protocol import CLIENT_EVENTS
-from twin_sio.runtime import Service
+from twin_sio.runtime.serve import Service
 
 # What is no JSON at all (NaN, Infinity) is a malformed frame, and has a test of its own.
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -12,7 +12,7 @@ from tests.processes import Process, environment, started, token_of
 from tests.raw import RawSocket, the_one_that_stays
 from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ from twin_sio.clock import new_id
 from twin_sio.config import Settings
 from twin_sio.http.rest import ROUTES
 from twin_sio.protocol import CLIENT_EVENTS
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service, service
 
 
 @pytest.fixture

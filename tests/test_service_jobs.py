@@ -18,12 +18,12 @@ from tests.test_store import draft, turn
 from twin_sio.agent import Unreadable
 from twin_sio.clock import new_id
 from twin_sio.errors import RateLimited
-from twin_sio.failures import JobFailures
-from twin_sio.fairness import FairWorker
 from twin_sio.jobs import SERIALIZERS, learn, remember, user_of
+from twin_sio.jobs.failures import JobFailures
+from twin_sio.jobs.fairness import FairWorker
 from twin_sio.redis_connection import HASH_TAG, pool
-from twin_sio.runtime import Services, build_services
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.wiring import Services, build_services
 from twin_sio.services import limits
 from twin_sio.store.ports import Quota
 

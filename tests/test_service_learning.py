@@ -14,8 +14,8 @@ from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
 from twin_sio.config import Settings
 from twin_sio.jobs import learn
-from twin_sio.runtime import build_services
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.wiring import build_services
 
 
 def candidates(*found: dict) -> str:

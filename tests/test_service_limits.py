@@ -15,8 +15,8 @@ from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from twin_sio.clock import monotonic, new_id
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer, start_redis
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, start_redis
+from twin_sio.runtime.serve import Service, service
 from twin_sio.services import limits
 from twin_sio.services.limits import CONNECTS_AT, MESSAGES_AT, SHED_AT
 from twin_sio.store.ports import Quota

@@ -19,8 +19,8 @@ from twin_sio.agent import prompts
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.jobs import remember, sweep
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service, service
 
 
 def asked_for_title(text: str) -> str:

@@ -10,7 +10,7 @@ from tests.test_store import draft
 from twin_sio.clock import new_id, now
 from twin_sio.domain import NewEvent, Trait, TraitChange
 from twin_sio.handlers.history import PAGE_BYTES
-from twin_sio.runtime import Service
+from twin_sio.runtime.serve import Service
 from twin_sio.services.profile import _changes_payload
 
 LONG = "\U0001f4a3" * 8_000

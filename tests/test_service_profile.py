@@ -20,8 +20,8 @@ from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.domain import Evidence
 from twin_sio.jobs import correct, update_statistics
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service, service
 
 
 async def get(url: str, path: str, user: str, **token: Any) -> tuple[int, dict[str, Any]]:

@@ -16,8 +16,8 @@ from tests.raw import held_to_protocol
 from tests.scripted_model import ScriptedModel
 from twin_sio.clock import new_id
 from twin_sio.config import Settings
-from twin_sio.runtime import service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import service
 
 
 class Plain:

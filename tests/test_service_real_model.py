@@ -10,8 +10,8 @@ import pytest
 from tests.conftest import Connect, settings_for, url_of
 from tests.test_cli import run
 from twin_sio.client import Message
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import MODEL_NAME, Mongod, RedisServer, start_model
+from twin_sio.runtime.dev_engines.engines import MODEL_NAME, Mongod, RedisServer, start_model
+from twin_sio.runtime.serve import Service, service
 
 LINES = Path(__file__).parent / "data" / "twenty.txt"
 

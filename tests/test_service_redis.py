@@ -23,8 +23,8 @@ from tests.test_service_learning import candidates, likes
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.redis_connection import client
-from twin_sio.runtime import service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer, find_redis
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, find_redis
+from twin_sio.runtime.serve import service
 
 PASSWORD = "of-the-tests"
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.conftest import token_of
 from twin_sio.errors import StorageUnavailable
 from twin_sio.http import rest
-from twin_sio.runtime import Service
+from twin_sio.runtime.serve import Service
 
 ALL = "twin:chat twin:profile twin:data"
 

@@ -16,8 +16,8 @@ from tests.scripted_model import ScriptedModel
 from twin_sio.admin import revoke
 from twin_sio.config import Settings
 from twin_sio.redis_connection import client
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer, start_redis
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, start_redis
+from twin_sio.runtime.serve import Service, service
 from twin_sio.store.revocations import _WHOLE
 
 

@@ -22,7 +22,7 @@ from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
-from twin_sio.runtime.dev_engines import Mongod, RedisServer, free_port
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
 
 
 @dataclass

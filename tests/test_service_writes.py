@@ -16,8 +16,8 @@ from tests.test_service_data import data_token
 from tests.test_store import draft
 from twin_sio.clock import new_id
 from twin_sio.http import exports
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service, service
 
 MOST = 4
 

@@ -24,7 +24,9 @@ from engineio.packet import MESSAGE, PING, Packet
 
 from tests.conftest import eventually
 from tests.raw import RawSocket
-from twin_sio.transport.socketio import NAMESPACE, EncodedFrame, SendQueue, SocketServer, event_frame
+from twin_sio.transport.frames import EncodedFrame, event_frame
+from twin_sio.transport.send_queue import SendQueue
+from twin_sio.transport.socketio import NAMESPACE, SocketServer
 
 BIG = 64 * 1024
 

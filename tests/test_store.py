@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Evidence, NewEvent, Outcome, Profile, Trait, Turn
-from twin_sio.runtime.dev_engines import Mongod
+from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
 from twin_sio.store.ports import ConnectSnapshot, MessageVector, Summary, Thread

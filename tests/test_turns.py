@@ -12,8 +12,8 @@ from tests.scripted_model import ScriptedModel
 from tests.test_store import draft, turn
 from twin_sio.clock import now
 from twin_sio.domain import Outcome
-from twin_sio.runtime import Service, service
-from twin_sio.runtime.dev_engines import Mongod, RedisServer
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
+from twin_sio.runtime.serve import Service, service
 from twin_sio.store import mongo
 
 DATABASE = "turn_tests"

@@ -15,7 +15,7 @@ import pytest
 from tests.raw import held_to_protocol
 from twin_sio.client import ClientState, StateChange, WantsHistory, WantsResume
 from twin_sio.protocol import Outgoing
-from twin_sio.transport.socketio import event_frame
+from twin_sio.transport.frames import event_frame
 
 FILES = sorted((Path(__file__).parent.parent / "docs" / "vectors").glob("*.json"))
 CASES = [case for path in FILES for case in json.loads(path.read_text())["cases"]]

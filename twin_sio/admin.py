@@ -15,7 +15,7 @@ from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.redis_connection import client
-from twin_sio.runtime import build_services, facts_of, sealer_of, weights_of
+from twin_sio.runtime.wiring import build_services, facts_of, sealer_of, weights_of
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo

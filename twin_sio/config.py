@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -14,9 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from twin_sio.transport.client_address import TrustedProxies
-
-DEV_SECRET = "development-only-secret-never-in-production"  # noqa: S105 - known to all, refused in production
+from twin_sio.dev_tokens import DEV_SECRET
 
 SECRET_MIN_BYTES = 32
 _SHARED = frozenset({"HS256", "HS384", "HS512"})
@@ -344,7 +342,8 @@ class Settings(BaseSettings):
         if not algorithms & shared and not self.jwt_jwks_url:
             raise ConfigError("TWIN_JWT_JWKS_URL is needed for RS256 / ES256 tokens.")
         try:
-            TrustedProxies(self.trusted_proxies)
+            for proxy in self.trusted_proxies:
+                ip_network(proxy, strict=False)
         except ValueError:
             raise ConfigError("TWIN_TRUSTED_PROXIES holds what is no address and no network.") from None
         for name, value in (

@@ -9,6 +9,8 @@ from jose import jwt
 
 from twin_sio.clock import Clock, now
 
+DEV_SECRET = "development-only-secret-never-in-production"  # noqa: S105 - known to all, refused in production
+
 
 def create_token(sub: str, secret: str, *, ttl_s: int = 3600, scope: str = "", clock: Clock = now) -> str:
     """An HS256 token for `sub` that ends in `ttl_s` seconds; without a `scope` the server's default applies."""

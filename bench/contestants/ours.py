@@ -10,7 +10,8 @@ from bench.contestants import obey, run
 from twin_sio.clock import monotonic, new_id
 from twin_sio.config import Settings
 from twin_sio.domain import Generation
-from twin_sio.runtime import configure_logs, service
+from twin_sio.observability.logging import configure_logs
+from twin_sio.runtime.serve import service
 
 
 async def main() -> None:

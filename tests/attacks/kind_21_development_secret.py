@@ -10,7 +10,7 @@ import asyncio
 from tests.attacks.site import Site
 from tests.conftest import eventually
 from tests.processes import Process
-from twin_sio.config import DEV_SECRET
+from twin_sio.dev_tokens import DEV_SECRET
 
 BEFORE = "a server on 0.0.0.0 with real engines took tokens of the published secret"
 _OPEN = (

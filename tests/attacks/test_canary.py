@@ -32,8 +32,8 @@ from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import ConfigError, Settings
 from twin_sio.dev_tokens import create_token
-from twin_sio.runtime import service as service_of
-from twin_sio.runtime.dev_engines import Mongod, RedisServer, free_port
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
+from twin_sio.runtime.serve import service as service_of
 from twin_sio.store import mongo
 
 pytestmark = pytest.mark.xdist_group("canary")  # one service is enough

@@ -21,7 +21,7 @@ from tests.faults.wire import TcpProxy
 from tests.processes import Process, environment, started, token_of
 from twin_sio.client import Backoff, Message, TwinClient
 from twin_sio.clock import new_id
-from twin_sio.runtime.dev_engines import Mongod, RedisServer, free_port, start_mongod, start_redis
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port, start_mongod, start_redis
 
 DATABASE = "faults"
 Fault = Callable[["Cluster", Scale], Awaitable[Figures]]

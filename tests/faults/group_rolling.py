@@ -18,7 +18,7 @@ from tests.faults.stock import StockClients
 from tests.faults.swarm import Swarm
 from tests.processes import Process, token_of
 from twin_sio.client import Backoff, TwinClient
-from twin_sio.runtime.dev_engines import free_port
+from twin_sio.runtime.dev_engines.engines import free_port
 
 
 class Asking:

@@ -129,10 +129,11 @@ async def _end(process: Process) -> None:
 
 def read(asked: dict[str, Any]) -> list[Reading]:
     """What is asked for, by rules and guards."""
-    from twin_sio.agent import extract, rules  # they are what takes long
+    from twin_sio.agent import extraction  # the imports take long, and only the child process needs them
+    from twin_sio.agent.extraction import rules
 
     if "listed" in asked:
-        return extract.held(asked["text"], asked["listed"])
+        return extraction.held(asked["text"], asked["listed"])
     return rules.read(asked["text"])
 
 

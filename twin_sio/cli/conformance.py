@@ -10,9 +10,8 @@ import orjson
 
 from twin_sio.cli.batch import Failure
 from twin_sio.cli.printable import Output
-from twin_sio.config import DEV_SECRET
 from twin_sio.conformance import RULES, Verdict, conformance_server
-from twin_sio.dev_tokens import create_token
+from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.domain import Json
 
 _ARRIVAL_S = 60.0

@@ -11,27 +11,9 @@ backoff and full jitter; `close()` ends every task that was started.
 `state` is the pure core, `link` one connection, `session` what holds them together.
 """
 
-from twin_sio.client.client import (
-    Backoff,
-    Change,
-    Changes,
-    Disconnected,
-    Ended,
-    Reconnecting,
-    TwinClient,
-)
-from twin_sio.client.connection import (
-    ClientError,
-    HandshakeRefused,
-    RequestFailed,
-    ResponseTimeout,
-    SessionClosed,
-    Unreachable,
-)
-from twin_sio.client.state import (
+from twin_sio.client.changes import (
     AuthExpiring,
     ChunkApplied,
-    ClientState,
     ContextChanged,
     DevicesChanged,
     Draining,
@@ -50,6 +32,17 @@ from twin_sio.client.state import (
     WantsHistory,
     WantsResume,
 )
+from twin_sio.client.client import Backoff, TwinClient
+from twin_sio.client.connection import (
+    ClientError,
+    HandshakeRefused,
+    RequestFailed,
+    ResponseTimeout,
+    SessionClosed,
+    Unreachable,
+)
+from twin_sio.client.state import ClientState
+from twin_sio.client.subscription import Change, Changes, Disconnected, Ended, Reconnecting
 
 __all__ = [
     "AuthExpiring",

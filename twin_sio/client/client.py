@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,6 +14,17 @@ from urllib.parse import quote
 
 import aiohttp
 
+from twin_sio.client.changes import (
+    AuthExpiring,
+    Draining,
+    Failed,
+    Message,
+    Resumed,
+    Settled,
+    StateChange,
+    WantsHistory,
+    WantsResume,
+)
 from twin_sio.client.connection import (
     TOLD_TO_LEAVE,
     ClientError,
@@ -24,19 +35,8 @@ from twin_sio.client.connection import (
     SessionClosed,
     Unreachable,
 )
-from twin_sio.client.state import (
-    NEEDS_ANSWER,
-    AuthExpiring,
-    ClientState,
-    Draining,
-    Failed,
-    Message,
-    Resumed,
-    Settled,
-    StateChange,
-    WantsHistory,
-    WantsResume,
-)
+from twin_sio.client.state import NEEDS_ANSWER, ClientState
+from twin_sio.client.subscription import Change, Changes, Disconnected, Ended, Reconnecting
 from twin_sio.clock import iso, monotonic, new_id, now
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
 from twin_sio.protocol import PAGE_DEFAULT, PAGE_MAX, merge_patch
@@ -56,33 +56,6 @@ def _envelope(type: str, payload: Json, message_id: str, conversation_id: str = 
     return {"type": type, "payload": payload, "metadata": metadata}
 
 
-# -- what a shell reports beside the changes of the state --------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reconnecting:
-    """The next attempt is made in `delay_s` seconds; `attempt` counts from 0; `why` the last one failed, if it did."""
-
-    attempt: int
-    delay_s: float
-    why: ClientError | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The last change of a stream. `error` is None after `close()`."""
-
-    error: BaseException | None
-
-
-Change = StateChange | Disconnected | Reconnecting | Ended
-
-
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """Exponential, with full jitter: attempt n waits a random time up to `base_s * 2**n`, at most `max_s`."""
@@ -93,30 +66,6 @@ class Backoff:
     def delay(self, attempt: int, at_least_ms: int | None = None) -> float:
         jittered = random.uniform(0, min(self.max_s, self.base_s * 2 ** min(attempt, 32)))
         return max(jittered, (at_least_ms or 0) / 1000)
-
-
-# -- the client --------------------------------------------------------------------------------------------------------
-
-
-class Changes:
-    """A stream of what changes, from the moment it is made; ends with `Ended`. Unbounded: read it or close it."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[Change] = asyncio.Queue()
-        self._is_over = False
-
-    def put(self, change: Change) -> None:
-        self._queue.put_nowait(change)
-
-    def __aiter__(self) -> AsyncIterator[Change]:
-        return self
-
-    async def __anext__(self) -> Change:
-        if self._is_over:
-            raise StopAsyncIteration
-        change = await self._queue.get()
-        self._is_over = isinstance(change, Ended)
-        return change
 
 
 class TwinClient:

@@ -13,6 +13,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from twin_sio.client.changes import (
+    AuthExpiring,
+    ChunkApplied,
+    ContextChanged,
+    DevicesChanged,
+    Draining,
+    Failed,
+    Message,
+    MessageChanged,
+    ProfileChanged,
+    ReadUpTo,
+    Ready,
+    Resumed,
+    Settled,
+    StateChange,
+    StreamedAnswer,
+    Thinking,
+    Typing,
+    WantsHistory,
+    WantsResume,
+)
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
 from twin_sio.protocol import DURABLE_EVENTS
 
@@ -30,173 +51,6 @@ _SETTLED_BY: Mapping[str, frozenset[str]] = {
     "regenerate": frozenset({"message_received", "twin_thinking", "twin_message_chunk", "twin_message"}),
 }
 NEEDS_ANSWER = frozenset(_SETTLED_BY)
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of the transcript. `seq` is None while an own message is not yet stored.
-
-    `joined_matches` says whether the chunks that were seen join to the final text; None where not all were seen.
-    """
-
-    message_id: str
-    role: Literal["user", "twin"]
-    text: str
-    conversation_id: str = DEFAULT_CONVERSATION
-    seq: int | None = None
-    timestamp: str | None = None
-    session_id: str | None = None
-    in_response_to: str | None = None
-    status: str | None = None
-    generation_id: str | None = None
-    model: str | None = None
-    used_traits: tuple[str, ...] = ()
-    feedback: Json | None = None
-    joined_matches: bool | None = None
-
-
-@dataclass(slots=True)
-class StreamedAnswer:
-    """An answer that is being written: the text so far, the index of the next chunk, whether all are here."""
-
-    generation_id: str
-    in_response_to: str | None
-    conversation_id: str
-    text: str = ""
-    next_index: int = 0
-    is_whole: bool = False
-
-
-# -- what an envelope may change ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """Connected and authorised; `session` is the payload of `session_ready`."""
-
-    session: Json
-
-
-@dataclass(frozen=True, slots=True)
-class MessageChanged:
-    """A message is new, or reads otherwise (stored, refused, rated). A twin's message is final when it appears."""
-
-    message: Message
-    is_new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkApplied:
-    """More of an answer. Where `replaced` is set, what was shown of it before must go: `text` is all of it."""
-
-    generation_id: str
-    in_response_to: str | None
-    conversation_id: str
-    text: str
-    replaced: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Thinking:
-    conversation_id: str
-    in_response_to: str | None
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Typing:
-    session_id: str
-    is_typing: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ReadUpTo:
-    conversation_id: str
-    message_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class DevicesChanged:
-    """`event` is the `presence` payload; `devices` all sessions that are there now."""
-
-    event: Json
-    devices: tuple[Json, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileChanged:
-    version: int
-    changes: tuple[Json, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ContextChanged:
-    payload: Json
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A request has its answer: the envelope, which is an `error` where it was refused."""
-
-    message_id: str
-    envelope: Json
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The server says that something failed; `error` is the payload of the `error` event."""
-
-    error: Json
-    in_response_to: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class WantsResume:
-    """Something was missed: send `resume` with this `last_seq`."""
-
-    last_seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class WantsHistory:
-    """What was missed can no longer be resumed: ask for `history`."""
-
-    reason: Literal["retention", "log_restarted"]
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    through_seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Draining:
-    reconnect_after_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class AuthExpiring:
-    expires_at: str
-
-
-StateChange = (
-    Ready
-    | MessageChanged
-    | ChunkApplied
-    | Thinking
-    | Typing
-    | ReadUpTo
-    | DevicesChanged
-    | ProfileChanged
-    | ContextChanged
-    | Settled
-    | Failed
-    | WantsResume
-    | WantsHistory
-    | Resumed
-    | Draining
-    | AuthExpiring
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ from twin_sio.protocol import (
 from twin_sio.services.limits import Limits
 from twin_sio.store.ports import ConnectSnapshot, ConnectSnapshots, LiveSession, Presence, Revocations
 from twin_sio.transport.client_address import TrustedProxies
-from twin_sio.transport.socketio import SocketServer, ack_frame, bearer
+from twin_sio.transport.frames import ack_frame
+from twin_sio.transport.socketio import SocketServer, bearer
 
 log = structlog.get_logger("gateway")
 

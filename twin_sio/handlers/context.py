@@ -9,9 +9,10 @@ import orjson
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Json
 from twin_sio.errors import TooLarge
-from twin_sio.handlers import Delivery, Reply
+from twin_sio.handlers import Reply
 from twin_sio.protocol import ContextUpdate, Incoming, Outgoing, merge_patch
 from twin_sio.services.limits import Limits
+from twin_sio.services.ports import Delivery
 from twin_sio.store.ports import Contexts
 
 CONTEXT_MAX_BYTES = 16 * 1024

@@ -8,11 +8,12 @@ from contextlib import suppress
 from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Caller, Event, NewEvent, Turn
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
-from twin_sio.handlers import Delivery, Jobs, Reply
+from twin_sio.handlers import Reply
 from twin_sio.handlers.context import HostContext
 from twin_sio.observability.tracing import current_traceparent
 from twin_sio.protocol import Feedback, Incoming, Outgoing, Regenerate, StopGeneration, UserMessage
 from twin_sio.services.limits import Limits
+from twin_sio.services.ports import Delivery, Jobs
 from twin_sio.services.profile import ProfileService
 from twin_sio.services.turns import TurnRunner, answer_id
 from twin_sio.store.ports import Log

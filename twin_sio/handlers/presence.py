@@ -5,9 +5,10 @@ from __future__ import annotations
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, NewEvent
 from twin_sio.errors import NotFound
-from twin_sio.handlers import Delivery, Reply
+from twin_sio.handlers import Reply
 from twin_sio.protocol import Heartbeat, Incoming, Outgoing, ReadReceipt, Resume, TypingIndicator
 from twin_sio.services.limits import Limits
+from twin_sio.services.ports import Delivery
 from twin_sio.store.ports import Log, Presence
 
 

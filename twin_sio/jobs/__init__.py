@@ -22,8 +22,8 @@ from twin_sio.agent.scoring import RATINGS
 from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable, TooLate
-from twin_sio.failures import JobFailures
 from twin_sio.handlers.budget import OverBudget, background_of
+from twin_sio.jobs.failures import JobFailures
 from twin_sio.observability.tracing import current_traceparent, span
 from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 from twin_sio.services.erasure import ErasureService

@@ -105,3 +105,25 @@ def _words_of_code(record: logging.LogRecord) -> str | None:
             return said if said in code.co_consts else None
         frame = frame.f_back
     return None
+
+
+def configure_logs(level: str, *, for_people: bool = False) -> None:
+    """Logs of `level` and above on standard error: JSON lines, or lines for people."""
+    # arq tells of every job and sweep, with what it was given; a library that sets up logging would let it through.
+    logging.getLogger("arq").setLevel(logging.WARNING)
+    root = logging.getLogger()
+    if not any(isinstance(one, LibraryLogHandler) for one in root.handlers):
+        root.addHandler(LibraryLogHandler())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=not for_people),
+            strip_exception_messages,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=20)
+            if for_people
+            else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from twin_sio.handlers import Delivery, Jobs
+from twin_sio.services.ports import Delivery, Jobs
 from twin_sio.store.ports import PersonalData, Presence
 
 log = structlog.get_logger("erasure")

@@ -12,27 +12,17 @@ from typing import Any, TypeVar
 import orjson
 
 from twin_sio.agent.capacity import REJECTED
-from twin_sio.agent.scoring import (
-    FORMULA,
-    RATINGS,
-    WEIGHTS,
-    Explanation,
-    Reason,
-    Weights,
-    explain,
-    is_functional,
-    normal,
-    score,
-    surplus,
-)
+from twin_sio.agent.explanation import FORMULA, Explanation, Reason, explain
+from twin_sio.agent.scoring import RATINGS, WEIGHTS, Weights, is_functional, normal, score, surplus
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Event, Evidence, EvidenceKind, Json, NewEvent, Profile, Trait, TraitChange
 from twin_sio.errors import InvalidMessage, NotFound, RateLimited, StorageUnavailable, TooLarge
-from twin_sio.handlers import Delivery, Reply
+from twin_sio.handlers import Reply
 from twin_sio.observability.overload import BucketCache
 from twin_sio.observability.tracing import span
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
 from twin_sio.services.limits import Limits
+from twin_sio.services.ports import Delivery
 from twin_sio.services.shared_results import SharedResults
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store.ports import Log, Profiles, StoredProfile

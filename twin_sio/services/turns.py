@@ -23,10 +23,10 @@ from twin_sio.agent import Agent, AgentRequest, Delta, Done, Stage
 from twin_sio.clock import Clock, NewId, monotonic
 from twin_sio.domain import Caller, Event, Generation, NewEvent, Outcome, Turn
 from twin_sio.errors import Busy, ModelUnavailable, ServiceError, StorageUnavailable
-from twin_sio.handlers import Delivery, Jobs
 from twin_sio.observability.tracing import span
 from twin_sio.protocol import Outgoing, error_payload
 from twin_sio.services.limits import Limits
+from twin_sio.services.ports import Delivery, Jobs
 from twin_sio.services.user_slots import UserSlots
 from twin_sio.store.ports import Log, Turns
 

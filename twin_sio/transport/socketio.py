@@ -11,7 +11,6 @@ import contextlib
 import functools
 import logging
 import socket as socket_module
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Literal, Protocol
 
@@ -19,7 +18,7 @@ import orjson
 import socketio
 from aiohttp import WSMessage, WSMsgType, web
 from engineio.exceptions import EngineIOError
-from engineio.packet import CLOSE, MESSAGE
+from engineio.packet import CLOSE
 from engineio.packet import Packet as EnginePacket
 from engineio.payload import Payload
 from socketio import packet as socketio_packet
@@ -27,13 +26,17 @@ from socketio import packet as socketio_packet
 from twin_sio.clock import monotonic
 from twin_sio.observability.overload import Bucket
 from twin_sio.protocol import AUTH_MAX_BYTES
+from twin_sio.transport.frames import (
+    EncodedFrame,
+    SocketIOPacket,
+)
+from twin_sio.transport.send_queue import SendQueue
 
 NAMESPACE = "/"
 ADMIN = "/admin"
 PACKET_MAX_BYTES = 100_000
 _INVALID_PACKET = "49"
 POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at once
-_PACKET_BYTES = 64
 _STRAIGHT_MAX_BYTES = 64 * 1024
 _REFUSALS_MAX = 16
 _YIELD_EVERY = 16
@@ -56,133 +59,6 @@ _silent.disabled = True  # and no record is made only to be dropped
 
 class MalformedFrame(Exception):
     """A frame that is no Socket.IO event of ours."""
-
-
-class OrjsonCodec:
-    """orjson behind the `json` module's two functions, as the library's packets call them."""
-
-    @staticmethod
-    def dumps(value: object, **_: object) -> str:
-        return orjson.dumps(value).decode()
-
-    @staticmethod
-    def loads(text: str | bytes, **_: object) -> Any:
-        return orjson.loads(text)
-
-
-class SocketIOPacket(socketio_packet.Packet):  # type: ignore[misc]
-    """A packet that is never searched for binary values."""
-
-    uses_binary_events = False
-    json = OrjsonCodec
-
-
-class EncodedFrame(EnginePacket):  # type: ignore[misc]
-    """A Socket.IO text, built once for all who get it: as the Engine.IO packet that queues hold, and as the WebSocket
-    frame that it becomes."""
-
-    packet_type = MESSAGE
-    binary = False
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        self._wire: bytes | None = None
-        self._plain: bytes | None = None
-
-    @property
-    def data(self) -> str:
-        return self.raw.decode()
-
-    def encode(self, b64: bool = False) -> str:  # noqa: ARG002 - the library's signature
-        """As it leaves a queue: for pollers, and for WebSockets that were not ready for `wire`."""
-        return "4" + self.data
-
-    @property
-    def as_socketio(self) -> bytes:
-        """The whole WebSocket frame for Socket.IO clients."""
-        if self._wire is None:
-            self._wire = _websocket_frame(b"4" + self.raw)
-        return self._wire
-
-    @property
-    def as_websocket_text(self) -> bytes:
-        """The whole WebSocket frame for clients without Socket.IO: the envelope alone."""
-        if self._plain is None:
-            self._plain = _websocket_frame(self.envelope)
-        return self._plain
-
-    @property
-    def envelope(self) -> bytes:
-        """The JSON of an event's envelope, out of `2["name",{...}]`."""
-        return self.raw[self.raw.index(b",") + 1 : -1]
-
-
-def _websocket_frame(data: bytes) -> bytes:
-    """A final, unmasked text frame (RFC 6455, 5.2)."""
-    size = len(data)
-    if size < 126:
-        return b"\x81" + size.to_bytes(1, "big") + data
-    if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + data
-    return b"\x81\x7f" + size.to_bytes(8, "big") + data
-
-
-def event_frame(name: str, envelope: Mapping[str, Any]) -> EncodedFrame:
-    """An event as clients get it."""
-    return EncodedFrame(b'2["%s",%s]' % (name.encode(), orjson.dumps(envelope)))
-
-
-def ack_frame(ack_id: int, envelope: Mapping[str, Any] | None) -> EncodedFrame:
-    """An acknowledgement with one argument, or none."""
-    return EncodedFrame(b"3%d[%s]" % (ack_id, orjson.dumps(envelope) if envelope is not None else b""))
-
-
-class SendQueue(asyncio.Queue[Any]):
-    """A socket's queue that knows how many bytes it holds and when one last left it.
-
-    The WebSocket's writer takes all there is at once and may then wait for its client for ever: what it has in its
-    hands counts until `sent` is called for it. A poll's answer counts as gone once it is taken.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.buffered_bytes = 0
-        self.moved_at = monotonic()
-        self.writer_attached = False
-        self.is_idle = False
-        """There is a writer, it has written something, and nothing is queued or in its hands."""
-        self._in_flight: deque[int] = deque()
-
-    def sent(self) -> None:
-        """The oldest packet in the writer's hands has gone out."""
-        if self._in_flight:
-            self.buffered_bytes -= self._in_flight.popleft()
-            self.moved_at = monotonic()
-            self.is_idle = not self._in_flight and self.empty()
-
-    def _put(self, item: Any) -> None:
-        if not self.buffered_bytes:
-            self.moved_at = monotonic()
-        self.buffered_bytes += _size(item)
-        self.is_idle = False
-        super()._put(item)
-
-    def _get(self) -> Any:
-        item = super()._get()
-        if self.writer_attached:
-            self._in_flight.append(_size(item))
-        else:
-            self.buffered_bytes -= _size(item)
-            self.moved_at = monotonic()
-        return item
-
-
-def _size(item: Any) -> int:
-    """What the packet takes in memory: one emoji makes four bytes of every character of a text."""
-    if isinstance(item, EncodedFrame):
-        return _PACKET_BYTES + len(item.raw)
-    data = getattr(item, "data", None)
-    return _PACKET_BYTES + (data.__sizeof__() if isinstance(data, str) else 0)
 
 
 class WebSocket:

@@ -20,11 +20,11 @@ from twin_sio.domain import Identity
 from twin_sio.errors import HandshakeRefused, StorageUnavailable
 from twin_sio.gateway import ConnectRequest, Gateway
 from twin_sio.store.ports import Tickets
+from twin_sio.transport.frames import EncodedFrame
+from twin_sio.transport.send_queue import SendQueue
 from twin_sio.transport.socketio import (
     PACKET_MAX_BYTES,
     CloseReason,
-    EncodedFrame,
-    SendQueue,
     Transport,
     bearer,
     has_read,

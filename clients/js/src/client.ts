@@ -7,20 +7,20 @@
 import { io, type Socket } from "socket.io-client";
 import type {
   ClientEvents,
-  ConversationList,
+  ConversationListPayload,
   DeviceInfo,
   Envelope,
-  ErrorTold,
+  ErrorPayload,
   Feedback,
-  HistoryPage,
-  MessageReceived,
-  ProfileShown,
-  ProfileUpdate,
+  HistoryPagePayload,
+  MessageReceivedPayload,
+  ProfilePayload,
+  ProfileUpdatePayload,
   Refusal,
   ServerEventName,
 } from "./protocol.js";
-import { bestOutbox, type Entry, type Lasting, type Outbox } from "./outbox.js";
-import { forgotten, initial, NEW_CONVERSATION, rated, receive, refused, said, type State, type Wish } from "./state.js";
+import { bestOutbox, type Entry, type QueuedEvent, type Outbox } from "./outbox.js";
+import { forgotten, initial, DEFAULT_CONVERSATION, rated, receive, refused, said, type State, type Effect } from "./state.js";
 import { tabSession, type TabSession } from "./session.js";
 
 type Json = Record<string, unknown>;
@@ -45,7 +45,7 @@ export interface Options {
 /** What a server's `error` becomes where somebody waits for an answer. */
 export class TwinError extends Error {
   override readonly name = "TwinError";
-  constructor(readonly told: ErrorTold) {
+  constructor(readonly told: ErrorPayload) {
     super(`${told.code}: ${told.message}`);
   }
   get code(): string {
@@ -57,7 +57,7 @@ export interface Sent {
   /** The message's id, on every device. */
   readonly id: string;
   /** Settles once the server has stored it (however long that takes), or refuses it (`TwinError`). */
-  readonly receipt: Promise<MessageReceived | ProfileUpdate>;
+  readonly receipt: Promise<MessageReceivedPayload | ProfileUpdatePayload>;
 }
 
 const ANSWER_MS = 10_000;
@@ -145,7 +145,7 @@ export class TwinClient {
   }
 
   /** Say again, under the same id, what the server refused: its reason may be gone. */
-  retry(messageId: string, conversationId: string = NEW_CONVERSATION): Sent {
+  retry(messageId: string, conversationId: string = DEFAULT_CONVERSATION): Sent {
     const message = this.#state.conversations[conversationId]?.messages.find((one) => one.id === messageId);
     if (message?.state !== "refused") throw new TwinError({ code: "not_found", message: "No such message was refused.", retryable: false });
     return this.#lasting("user_message", { text: message.text }, conversationId, messageId);
@@ -172,19 +172,19 @@ export class TwinClient {
   }
 
   /** A page of a conversation, added to the state: the newest, or next to a message. */
-  async history(about: { conversationId?: string; before?: string; after?: string; limit?: number } = {}): Promise<HistoryPage> {
+  async history(about: { conversationId?: string; before?: string; after?: string; limit?: number } = {}): Promise<HistoryPagePayload> {
     const { conversationId, ...page } = about;
-    this.#opened.add(conversationId ?? NEW_CONVERSATION);
-    return await this.#ask<HistoryPage>("history", page, conversationId);
+    this.#opened.add(conversationId ?? DEFAULT_CONVERSATION);
+    return await this.#ask<HistoryPagePayload>("history", page, conversationId);
   }
 
   /** The user's conversations, the one with the newest message first; also in the state, as `list`. */
-  async conversations(): Promise<ConversationList["conversations"]> {
-    const found: ConversationList["conversations"] = [];
-    let page = await this.#ask<ConversationList>("conversations", { limit: 200 });
+  async conversations(): Promise<ConversationListPayload["conversations"]> {
+    const found: ConversationListPayload["conversations"] = [];
+    let page = await this.#ask<ConversationListPayload>("conversations", { limit: 200 });
     found.push(...page.conversations);
     while (page.has_more && typeof page.next === "number") {
-      page = await this.#ask<ConversationList>("conversations", { limit: 200, before: page.next });
+      page = await this.#ask<ConversationListPayload>("conversations", { limit: 200, before: page.next });
       found.push(...page.conversations);
     }
     this.#show({ ...this.#state, list: found });
@@ -192,13 +192,13 @@ export class TwinClient {
   }
 
   /** The profile; in the state from then on, kept current. */
-  async profile(): Promise<ProfileShown> {
-    return await this.#ask<ProfileShown>("profile_get", {});
+  async profile(): Promise<ProfilePayload> {
+    return await this.#ask<ProfilePayload>("profile_get", {});
   }
 
   /** What the host app shows: merged (RFC 7386) into this session's context, or in its place. */
-  async updateContext(context: Json, mode: "merge" | "replace" = "merge"): Promise<MessageReceived> {
-    return await this.#ask<MessageReceived>("context_update", { context, mode });
+  async updateContext(context: Json, mode: "merge" | "replace" = "merge"): Promise<MessageReceivedPayload> {
+    return await this.#ask<MessageReceivedPayload>("context_update", { context, mode });
   }
 
   /** Show the other devices that somebody is typing here; may be lost. */
@@ -314,14 +314,14 @@ export class TwinClient {
       }
       case "typing_indicator": {
         const { session_id: who, conversation_id: where } = envelope.metadata;
-        return this.#forgetTyping(who ?? "", where ?? NEW_CONVERSATION);
+        return this.#forgetTyping(who ?? "", where ?? DEFAULT_CONVERSATION);
       }
       default:
         return;
     }
   }
 
-  #grant(wish: Wish): void {
+  #grant(wish: Effect): void {
     if (wish === "resume" && !this.#resuming && this.#greeted) {
       this.#resuming = true;
       this.#emit("resume", { last_seq: this.#state.lastSeq ?? 0 });
@@ -352,9 +352,9 @@ export class TwinClient {
 
   // -- out ----------------------------------------------------------------------------------------------------------
 
-  #lasting<Name extends Lasting>(name: Name, payload: ClientEvents[Name], where?: string, id = newId()): Sent {
+  #lasting<Name extends QueuedEvent>(name: Name, payload: ClientEvents[Name], where?: string, id = newId()): Sent {
     const { userId } = this.#state;
-    const entry: Entry<Name> = { id, name, payload, conversationId: where ?? NEW_CONVERSATION, at: nextInstant(), userId };
+    const entry: Entry<Name> = { id, name, payload, conversationId: where ?? DEFAULT_CONVERSATION, at: nextInstant(), userId };
     const receipt = new Promise<never>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
     receipt.catch(ignore); // who does not wait for it sees it in the state
     this.#enqueue(entry);
@@ -401,8 +401,8 @@ export class TwinClient {
           if (this.#greeted) await pause(backoff(tries++)); // no answer, and the connection is there all the same
           continue;
         }
-        if (answer.type === "error" && (answer.payload as ErrorTold).retryable) {
-          await pause((answer.payload as ErrorTold).retry_after_ms ?? backoff(tries++));
+        if (answer.type === "error" && (answer.payload as ErrorPayload).retryable) {
+          await pause((answer.payload as ErrorPayload).retry_after_ms ?? backoff(tries++));
           continue;
         }
         tries = 0;
@@ -428,7 +428,7 @@ export class TwinClient {
     this.#waiting.delete(entry.id);
     let state: State = { ...this.#state, unsent: this.#queue.length };
     if (answer.type === "error") {
-      const told = answer.payload as ErrorTold;
+      const told = answer.payload as ErrorPayload;
       if (entry.name === "user_message") state = refused(state, entry.id, entry.conversationId, told);
       waiting?.reject(new TwinError(told));
     } else {
@@ -441,7 +441,7 @@ export class TwinClient {
   async #ask<T>(name: keyof ClientEvents, payload: object, where?: string): Promise<T> {
     await this.until(() => this.#greeted);
     const answer = await this.#emitForAnswer(name, payload, where);
-    if (answer?.type === "error") throw new TwinError(answer.payload as ErrorTold);
+    if (answer?.type === "error") throw new TwinError(answer.payload as ErrorPayload);
     return (answer?.payload ?? {}) as T;
   }
 

@@ -1,9 +1,9 @@
 export { connect, TwinClient, TwinError, type Options, type Sent } from "./client.js";
 export { reportContext, type ContextOptions } from "./context.js";
-export { bestOutbox, IndexedDbOutbox, MemoryOutbox, type Entry, type Lasting, type Outbox } from "./outbox.js";
+export { bestOutbox, IndexedDbOutbox, MemoryOutbox, type Entry, type QueuedEvent, type Outbox } from "./outbox.js";
 export {
   conversation,
-  NEW_CONVERSATION,
+  DEFAULT_CONVERSATION,
   type Connection,
   type Conversation,
   type Message,

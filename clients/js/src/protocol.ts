@@ -18,7 +18,7 @@ export interface DeviceInfo {
   platform?: string | null;
   app_version?: string | null;
 }
-export interface AuthExpiring {
+export interface AuthExpiringPayload {
   /**
    * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
    */
@@ -27,17 +27,11 @@ export interface AuthExpiring {
 export interface AuthRefresh {
   token: string;
 }
-export interface AuthRefreshed {
+export interface AuthRefreshedPayload {
   /**
    * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
    */
   expires_at: string;
-}
-export interface ContextSeen {
-  context: {
-    [k: string]: unknown;
-  };
-  mode: "merge" | "replace";
 }
 export interface ContextUpdate {
   context: {
@@ -45,13 +39,19 @@ export interface ContextUpdate {
   };
   mode?: "merge" | "replace";
 }
+export interface ContextUpdatePayload {
+  context: {
+    [k: string]: unknown;
+  };
+  mode: "merge" | "replace";
+}
 export interface ConversationLine {
   conversation_id: string;
   title: string;
-  last_message: HistoryLine | null;
+  last_message: HistoryMessage | null;
   unread: number;
 }
-export interface HistoryLine {
+export interface HistoryMessage {
   message_id: string;
   role: "user" | "twin";
   text: string;
@@ -72,16 +72,16 @@ export interface HistoryLine {
     [k: string]: unknown;
   } | null;
   used_traits?: string[] | null;
-  feedback?: FeedbackSeen | null;
+  feedback?: FeedbackPayload | null;
 }
-export interface FeedbackSeen {
+export interface FeedbackPayload {
   message_id: string;
   rating: "up" | "down" | "none";
   comment?: string | null;
   tags?: string[] | null;
   correction?: string | null;
 }
-export interface ConversationList {
+export interface ConversationListPayload {
   conversations: ConversationLine[];
   /**
    * True where there are more: ask again with `before` set to `next`.
@@ -96,7 +96,7 @@ export interface Conversations {
   before?: number | null;
   limit?: number;
 }
-export interface ErrorTold {
+export interface ErrorPayload {
   code: string;
   message: string;
   retryable: boolean;
@@ -245,7 +245,7 @@ export interface Feedback {
   correction?: string | null;
 }
 export interface Heartbeat {}
-export interface HeartbeatAck {
+export interface HeartbeatAckPayload {
   /**
    * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
    */
@@ -260,12 +260,12 @@ export interface History {
   after?: string | null;
   limit?: number;
 }
-export interface HistoryPage {
-  messages: HistoryLine[];
+export interface HistoryPagePayload {
+  messages: HistoryMessage[];
   has_more: boolean;
   conversation_id: string;
 }
-export interface MessageReceived {
+export interface MessageReceivedPayload {
   message_id: string;
   status: "accepted" | "duplicate";
   /**
@@ -295,7 +295,7 @@ export interface Metadata {
   message_id?: string | null;
   conversation_id?: string;
 }
-export interface Presence {
+export interface PresencePayload {
   session_id: string;
   state: "joined" | "left";
   /**
@@ -304,9 +304,9 @@ export interface Presence {
   device: {
     [k: string]: string;
   };
-  sessions: Session[];
+  sessions: SessionEntry[];
 }
-export interface Session {
+export interface SessionEntry {
   session_id: string;
   /**
    * `name`, `platform`, `app_version`, as far as the device told.
@@ -321,19 +321,19 @@ export interface ProfileCorrect {
   value?: string | null;
 }
 export interface ProfileGet {}
-export interface ProfileShown {
+export interface ProfilePayload {
   version: number;
   /**
    * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
    */
   as_of: string;
-  traits: TraitHeld[];
+  traits: Trait[];
   /**
    * True where there are more than fit into a frame; the surest are shown.
    */
   has_more?: boolean | null;
 }
-export interface TraitHeld {
+export interface Trait {
   trait_id: string;
   key: string;
   value: string;
@@ -348,7 +348,7 @@ export interface TraitHeld {
   valid_to?: string | null;
   pinned: boolean;
 }
-export interface ProfileUpdate {
+export interface ProfileUpdatePayload {
   version: number;
   changes: TraitChanged[];
   /**
@@ -359,7 +359,7 @@ export interface ProfileUpdate {
 export interface ReadReceipt {
   message_id: string;
 }
-export interface ReadSeen {
+export interface ReadReceiptPayload {
   message_id: string;
 }
 /**
@@ -377,7 +377,7 @@ export interface Regenerate {
 export interface Resume {
   last_seq: number;
 }
-export interface Resumed {
+export interface ResumedPayload {
   /**
    * A place in the user's log, dense from 1; 0: before the first.
    */
@@ -387,10 +387,10 @@ export interface Resumed {
    */
   complete: boolean;
 }
-export interface Resync {
+export interface ResyncPayload {
   reason: "gap" | "redis_restored";
 }
-export interface ServerDraining {
+export interface ServerDrainingPayload {
   reconnect_after_ms: number;
 }
 export interface ServerInfo {
@@ -429,7 +429,7 @@ export interface SessionLimits {
   events_per_second: number;
   sessions: number;
 }
-export interface SessionReady {
+export interface SessionReadyPayload {
   user_id: string;
   session_id: string;
   /**
@@ -440,7 +440,7 @@ export interface SessionReady {
    * A place in the user's log, dense from 1; 0: before the first.
    */
   seq: number;
-  sessions: Session[];
+  sessions: SessionEntry[];
   heartbeat_interval_ms: number;
   limits: SessionLimits;
   profile_version: number;
@@ -449,17 +449,7 @@ export interface SessionReady {
 export interface StopGeneration {
   message_id: string;
 }
-export interface TwinMessage {
-  text: string;
-  generation_id: string;
-  status: "complete" | "stopped" | "interrupted" | "failed";
-  model: string;
-  usage?: {
-    [k: string]: unknown;
-  } | null;
-  used_traits: string[];
-}
-export interface TwinMessageChunk {
+export interface TwinMessageChunkPayload {
   text: string;
   generation_id: string;
   chunk_index: number;
@@ -469,13 +459,23 @@ export interface TwinMessageChunk {
   first_chunk_index?: number | null;
   is_last_chunk: boolean;
 }
-export interface TwinThinking {
+export interface TwinMessagePayload {
+  text: string;
+  generation_id: string;
+  status: "complete" | "stopped" | "interrupted" | "failed";
+  model: string;
+  usage?: {
+    [k: string]: unknown;
+  } | null;
+  used_traits: string[];
+}
+export interface TwinThinkingPayload {
   state: "queued" | "recalling" | "thinking" | "done";
 }
 export interface TypingIndicator {
   is_typing: boolean;
 }
-export interface TypingSeen {
+export interface TypingIndicatorPayload {
   is_typing: boolean;
 }
 export interface UserMessage {
@@ -484,7 +484,7 @@ export interface UserMessage {
     [k: string]: unknown;
   } | null;
 }
-export interface UserMessageSent {
+export interface UserMessagePayload {
   text: string;
 }
 
@@ -508,28 +508,28 @@ export interface ClientEvents {
 
 /** What the server says, by event name. */
 export interface ServerEvents {
-  session_ready: SessionReady;
-  message_received: MessageReceived;
-  user_message: UserMessageSent;
-  twin_thinking: TwinThinking;
-  twin_message_chunk: TwinMessageChunk;
-  twin_message: TwinMessage;
-  profile_update: ProfileUpdate;
-  profile: ProfileShown;
-  typing_indicator: TypingSeen;
-  read_receipt: ReadSeen;
-  feedback: FeedbackSeen;
-  context_update: ContextSeen;
-  presence: Presence;
-  heartbeat_ack: HeartbeatAck;
-  resumed: Resumed;
-  resync: Resync;
-  history: HistoryPage;
-  conversations: ConversationList;
-  auth_refreshed: AuthRefreshed;
-  auth_expiring: AuthExpiring;
-  server_draining: ServerDraining;
-  error: ErrorTold;
+  session_ready: SessionReadyPayload;
+  message_received: MessageReceivedPayload;
+  user_message: UserMessagePayload;
+  twin_thinking: TwinThinkingPayload;
+  twin_message_chunk: TwinMessageChunkPayload;
+  twin_message: TwinMessagePayload;
+  profile_update: ProfileUpdatePayload;
+  profile: ProfilePayload;
+  typing_indicator: TypingIndicatorPayload;
+  read_receipt: ReadReceiptPayload;
+  feedback: FeedbackPayload;
+  context_update: ContextUpdatePayload;
+  presence: PresencePayload;
+  heartbeat_ack: HeartbeatAckPayload;
+  resumed: ResumedPayload;
+  resync: ResyncPayload;
+  history: HistoryPagePayload;
+  conversations: ConversationListPayload;
+  auth_refreshed: AuthRefreshedPayload;
+  auth_expiring: AuthExpiringPayload;
+  server_draining: ServerDrainingPayload;
+  error: ErrorPayload;
 }
 
 export type ServerEventName = keyof ServerEvents;

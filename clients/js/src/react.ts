@@ -1,7 +1,7 @@
 /** The client in React: `const twin = useTwin(client)` renders again whenever what is shown has changed. */
 import { useMemo, useSyncExternalStore } from "react";
 import type { TwinClient } from "./client.js";
-import { conversation, NEW_CONVERSATION, type Conversation, type State } from "./state.js";
+import { conversation, DEFAULT_CONVERSATION, type Conversation, type State } from "./state.js";
 
 export interface Twin {
   readonly state: State;
@@ -14,7 +14,7 @@ export interface Twin {
 }
 
 /** One conversation of a client. The client is made outside, and lives longer than a component: see `connect`. */
-export function useTwin(client: TwinClient, conversationId: string = NEW_CONVERSATION): Twin {
+export function useTwin(client: TwinClient, conversationId: string = DEFAULT_CONVERSATION): Twin {
   const state = useSyncExternalStore(client.subscribe, () => client.state, () => client.state);
   const actions = useMemo(
     () => ({

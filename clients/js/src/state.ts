@@ -10,13 +10,13 @@
 import type {
   ConversationLine,
   Envelope,
-  ErrorTold,
-  FeedbackSeen,
-  HistoryLine,
-  HistoryPage,
-  Session,
+  ErrorPayload,
+  FeedbackPayload,
+  HistoryMessage,
+  HistoryPagePayload,
+  SessionEntry,
   SessionLimits,
-  TraitHeld,
+  Trait,
 } from "./protocol.js";
 
 export type MessageState = "sending" | "stored" | "refused" | "streaming" | "complete" | "stopped" | "interrupted" | "failed";
@@ -37,9 +37,9 @@ export interface Message {
   readonly model: string | null;
   /** The traits that the prompt of the answer held. */
   readonly usedTraits: readonly string[];
-  readonly feedback: FeedbackSeen | null;
+  readonly feedback: FeedbackPayload | null;
   /** Why it was refused, or failed. */
-  readonly error: ErrorTold | null;
+  readonly error: ErrorPayload | null;
 }
 
 export interface Conversation {
@@ -65,7 +65,7 @@ export interface State {
   readonly userId: string | null;
   readonly sessionId: string;
   /** Everybody's live sessions, one's own included. */
-  readonly sessions: readonly Session[];
+  readonly sessions: readonly SessionEntry[];
   readonly limits: SessionLimits | null;
   readonly heartbeatMs: number;
   /** The newest seq that was applied; null until the server has said where the log stands. */
@@ -73,16 +73,16 @@ export interface State {
   readonly conversations: Readonly<Record<string, Conversation>>;
   /** What `conversations()` told last; null while it was not asked. */
   readonly list: readonly ConversationLine[] | null;
-  readonly profile: { readonly version: number; readonly traits: readonly TraitHeld[] } | null;
+  readonly profile: { readonly version: number; readonly traits: readonly Trait[] } | null;
   readonly profileVersion: number;
   /** What waits to be stored by the server. */
   readonly unsent: number;
 }
 
 /** What an envelope asks its reader to do beside showing the new state. */
-export type Wish = "resume" | "history" | "profile" | null;
+export type Effect = "resume" | "history" | "profile" | null;
 
-export const NEW_CONVERSATION = "main";
+export const DEFAULT_CONVERSATION = "main";
 
 export function initial(sessionId: string): State {
   return {
@@ -116,7 +116,7 @@ export function said(state: State, id: string, conversationId: string, text: str
 }
 
 /** A rating of one's own; the server tells only the other devices. */
-export function rated(state: State, feedback: FeedbackSeen): State {
+export function rated(state: State, feedback: FeedbackPayload): State {
   const holds = (one: Conversation): boolean => one.messages.some((message) => message.id === feedback.message_id);
   const where = Object.values(state.conversations).find(holds);
   return where ? within(state, where.id, (here) => change(here, feedback.message_id, { feedback })) : state;
@@ -128,12 +128,12 @@ export function forgotten(state: State, id: string, conversationId: string): Sta
 }
 
 /** The server will not take what was sent under this id. */
-export function refused(state: State, id: string, conversationId: string, error: ErrorTold): State {
+export function refused(state: State, id: string, conversationId: string, error: ErrorPayload): State {
   return within(state, conversationId, (here) => change(here, id, { state: "refused", error }));
 }
 
 /** One envelope from the server. */
-export function receive(state: State, envelope: Envelope): [State, Wish] {
+export function receive(state: State, envelope: Envelope): [State, Effect] {
   const { seq } = envelope.metadata;
   switch (envelope.type) {
     case "session_ready":
@@ -202,7 +202,7 @@ function moved(state: State, seq: number | null): State {
   return seq === null || state.lastSeq === null || seq <= state.lastSeq ? state : { ...state, lastSeq: seq };
 }
 
-function durable(state: State, envelope: Envelope, seq: number | null): [State, Wish] {
+function durable(state: State, envelope: Envelope, seq: number | null): [State, Effect] {
   const where = place(state, seq);
   if (where === "hole") return [state, "resume"];
   // The answer to a repeat comes again, out of its place: news to a client that was started anew.
@@ -214,13 +214,13 @@ function durable(state: State, envelope: Envelope, seq: number | null): [State, 
 }
 
 function lacks(state: State, { metadata }: Envelope): boolean {
-  const here = conversation(state, metadata.conversation_id ?? NEW_CONVERSATION);
+  const here = conversation(state, metadata.conversation_id ?? DEFAULT_CONVERSATION);
   return !here.messages.some((message) => message.id === metadata.message_id);
 }
 
 function applied(state: State, envelope: Envelope): State {
   const { metadata } = envelope;
-  const id = metadata.conversation_id ?? NEW_CONVERSATION;
+  const id = metadata.conversation_id ?? DEFAULT_CONVERSATION;
   const stamp = { seq: metadata.seq ?? null, timestamp: metadata.timestamp, sessionId: metadata.session_id ?? null };
   switch (envelope.type) {
     case "user_message": {
@@ -264,8 +264,8 @@ function answered(here: Conversation, { payload, metadata }: Envelope<"twin_mess
   return quiet(put({ ...here, messages: drafts }, answer), inResponseTo);
 }
 
-function receipt(state: State, { payload, metadata }: Envelope<"message_received">, seq: number | null): [State, Wish] {
-  const id = metadata.conversation_id ?? NEW_CONVERSATION;
+function receipt(state: State, { payload, metadata }: Envelope<"message_received">, seq: number | null): [State, Effect] {
+  const id = metadata.conversation_id ?? DEFAULT_CONVERSATION;
   const stored = within(state, id, (here) => {
     const mine = here.messages.find((message) => message.id === payload.message_id);
     if (mine === undefined || (mine.state !== "sending" && mine.state !== "refused")) return here;
@@ -276,7 +276,7 @@ function receipt(state: State, { payload, metadata }: Envelope<"message_received
 
 function ephemeral(state: State, envelope: Envelope): State {
   const { metadata } = envelope;
-  const id = metadata.conversation_id ?? NEW_CONVERSATION;
+  const id = metadata.conversation_id ?? DEFAULT_CONVERSATION;
   switch (envelope.type) {
     case "twin_message_chunk":
       return within(state, id, (here) => streamed(here, envelope as Envelope<"twin_message_chunk">));
@@ -350,7 +350,7 @@ interface Draft extends Message {
   readonly next: number;
 }
 
-function paged(state: State, page: HistoryPage): State {
+function paged(state: State, page: HistoryPagePayload): State {
   return within(state, page.conversation_id, (here) => {
     const first = here.messages.find((message) => message.seq !== null)?.seq ?? Infinity;
     const isOlder = page.messages.length === 0 || (page.messages[0]?.seq ?? 0) <= first;
@@ -359,7 +359,7 @@ function paged(state: State, page: HistoryPage): State {
   });
 }
 
-function fromLine(line: HistoryLine): Message {
+function fromLine(line: HistoryMessage): Message {
   return {
     ...blank(line.message_id, line.role),
     text: line.text,

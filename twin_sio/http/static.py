@@ -1,0 +1,36 @@
+"""The chat page and the widget, as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aiohttp import web
+
+WEB = Path(__file__).parents[1] / "web"
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+_WIDGET = "/widget.js"
+
+
+async def _page(request: web.Request) -> web.StreamResponse:
+    """A file of the chat page, which may load nothing but its own."""
+    headers = {
+        "Content-Security-Policy": _CSP,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+    return web.FileResponse(WEB / (request.path[1:] or "index.html"), headers=headers)
+
+
+async def _widget(_: web.Request) -> web.StreamResponse:
+    """The drop-in widget: public, for pages of any origin; `TWIN_CORS_ORIGINS` says which of them may connect."""
+    headers = {
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "public, max-age=300",
+    }
+    return web.FileResponse(WEB / _WIDGET[1:], headers=headers)

@@ -1,0 +1,188 @@
+"""What a client may send: the payload of each event, the scope it takes, and the event that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
+
+from twin_sio.domain import DEFAULT_CONVERSATION
+from twin_sio.protocol.limits import (
+    _INT_MAX,
+    AUTH_MAX_BYTES,
+    ENVELOPE_MAX_BYTES,
+    ID_PATTERN,
+    PAGE_DEFAULT,
+    PAGE_MAX,
+    SMALL_MAX_BYTES,
+    TEXT_MAX,
+)
+
+
+def _clean(value: str) -> str:
+    """Text that every store and every encoder can hold: no NUL, no lone surrogate."""
+    if "\x00" in value:
+        raise ValueError("NUL")
+    value.encode("utf-8")
+    return value
+
+
+Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX), AfterValidator(_clean)]
+Short = Annotated[str, StringConstraints(max_length=200), AfterValidator(_clean)]
+# What is in it has been looked at with the whole: by `parse`, and by `parse_auth`.
+Context = dict[str, Any]
+Timestamp = Annotated[AwareDatetime, Field(strict=False)]
+
+
+class Payload(BaseModel):
+    """Base of every payload: frozen, strict about types, lenient about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class Metadata(Payload):
+    """What a client may say around its payload; the server stamps its own time."""
+
+    timestamp: Timestamp | None = None
+    session_id: Id | None = None
+    message_id: Id | None = None
+    conversation_id: Id = DEFAULT_CONVERSATION
+
+
+class UserMessage(Payload):
+    text: Text
+    context: Context | None = None
+
+
+class ContextUpdate(Payload):
+    context: Context
+    mode: Literal["merge", "replace"] = "merge"
+
+
+class Feedback(Payload):
+    message_id: Id
+    rating: Literal["up", "down", "none"]
+    comment: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_clean)] | None = None
+    tags: Annotated[list[Short], Field(max_length=20)] | None = None
+    correction: Annotated[str, StringConstraints(max_length=TEXT_MAX), AfterValidator(_clean)] | None = None
+
+
+class TypingIndicator(Payload):
+    is_typing: bool
+
+
+class ReadReceipt(Payload):
+    message_id: Id
+
+
+class Heartbeat(Payload):
+    pass
+
+
+class Resume(Payload):
+    last_seq: Annotated[int, Field(ge=0, le=_INT_MAX)]
+
+
+class StopGeneration(Payload):
+    message_id: Id
+
+
+class Regenerate(Payload):
+    message_id: Id
+
+
+class History(Payload):
+    before: Id | None = None
+    after: Id | None = None
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
+
+
+class Conversations(Payload):
+    before: Annotated[int, Field(ge=1, le=_INT_MAX)] | None = None
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
+
+
+class AuthRefresh(Payload):
+    token: Annotated[str, StringConstraints(min_length=1, max_length=16_384)]
+
+
+class ProfileGet(Payload):
+    pass
+
+
+class ProfileCorrect(Payload):
+    trait_id: Id
+    action: Literal["confirm", "reject", "edit"]
+    value: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_clean)] | None = None
+
+
+class DeviceInfo(Payload):
+    name: Short | None = None
+    platform: Short | None = None
+    app_version: Short | None = None
+
+
+class Auth(Payload):
+    """The Socket.IO `auth` payload of a connect."""
+
+    token: Annotated[str, StringConstraints(max_length=16_384)] | None = None
+    session_id: Id | None = None
+    user_id: Annotated[str, StringConstraints(max_length=255)] | None = None
+    last_seq: Annotated[int, Field(ge=0, le=_INT_MAX)] | None = None
+    context: Context | None = None
+    device: DeviceInfo = Field(default_factory=DeviceInfo)
+
+
+Scope = Literal["twin:chat", "twin:profile", "twin:data"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEvent:
+    """What a client may send under a name: its payload, whether an id is required, the scope it takes, the event that
+    answers it where one does, how long its envelope may be, and what it costs us (`cost_of`)."""
+
+    payload: type[Payload]
+    answer: str | None = None
+    needs_id: bool = False
+    scope: Scope | None = "twin:chat"
+    max_bytes: int = SMALL_MAX_BYTES
+    weight: int = 1
+
+
+CLIENT_EVENTS: Mapping[str, ClientEvent] = {
+    "user_message": ClientEvent(
+        UserMessage, "message_received", needs_id=True, max_bytes=ENVELOPE_MAX_BYTES, weight=10
+    ),
+    "context_update": ClientEvent(ContextUpdate, "message_received", max_bytes=ENVELOPE_MAX_BYTES, weight=10),
+    "feedback": ClientEvent(Feedback, "message_received", needs_id=True, max_bytes=ENVELOPE_MAX_BYTES, weight=10),
+    "typing_indicator": ClientEvent(TypingIndicator, weight=2),
+    "read_receipt": ClientEvent(ReadReceipt, weight=10),
+    "heartbeat": ClientEvent(Heartbeat, "heartbeat_ack", scope=None),
+    "resume": ClientEvent(Resume, "resumed", weight=10),
+    "stop_generation": ClientEvent(StopGeneration, weight=5),
+    "regenerate": ClientEvent(Regenerate, "message_received", needs_id=True, weight=10),
+    "history": ClientEvent(History, "history", weight=20),
+    "conversations": ClientEvent(Conversations, "conversations", weight=20),
+    "auth_refresh": ClientEvent(AuthRefresh, "auth_refreshed", scope=None, max_bytes=AUTH_MAX_BYTES, weight=5),
+    "profile_get": ClientEvent(ProfileGet, "profile", scope="twin:profile", weight=20),
+    "profile_correct": ClientEvent(ProfileCorrect, "profile_update", needs_id=True, scope="twin:profile", weight=20),
+}
+
+_BYTES_A_UNIT = 1024
+
+
+def cost_of(name: str, size: int) -> float:
+    """What an event of `size` bytes costs us, in units of about 0.1 ms of a core. A user has so many of them a second,
+    over all connections: so whoever sends what is costly sends less of it."""
+    known = CLIENT_EVENTS.get(name)
+    return (known.weight if known is not None else 1) + size / _BYTES_A_UNIT

@@ -1,0 +1,18 @@
+"""Sizes that the protocol promises."""
+
+from __future__ import annotations
+
+PROTOCOL_VERSION = 1
+TEXT_MAX = 8_000
+ENVELOPE_MAX_BYTES = 64 * 1024
+DEPTH_MAX = 16
+PAGE_MAX = 200
+PAGE_DEFAULT = 50
+AUTH_MAX_BYTES = 40 * 1024
+"""Of the handshake's `auth`, as it came: a token and a context of 16 KiB each, and the rest."""
+SMALL_MAX_BYTES = 4 * 1024
+"""Of an event whose payload has nothing long in it."""
+RESERVED_ID_PREFIXES = ("twin-", "profile-")
+"""Under which the service stores events of its own."""
+ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
+_INT_MAX = 2**53 - 1

@@ -1,0 +1,102 @@
+"""Titles, summaries and vectors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+
+from bson import ObjectId
+from motor.motor_asyncio import (
+    AsyncIOMotorCollection,
+)
+from pymongo import DESCENDING
+
+from twin_sio.domain import Event
+from twin_sio.store.encryption import FieldCipher
+from twin_sio.store.mongo.client import (
+    _WITHOUT_VECTOR,
+    MESSAGES,
+    Database,
+    Doc,
+    _event,
+    stored,
+)
+from twin_sio.store.ports import (
+    MessageVector,
+    Summary,
+    Thread,
+)
+
+
+class MongoMemories:
+    """`Memories`: titles and summaries in the conversation's document, a vector in its message's own.
+
+    So a vector is erased and expires with its message, and can be written to no message that is gone.
+    """
+
+    def __init__(self, db: Database, sealer: FieldCipher | None = None) -> None:
+        self._sealer = sealer or FieldCipher()
+        self._events: AsyncIOMotorCollection[Doc] = db["events"]
+        self._conversations: AsyncIOMotorCollection[Doc] = db["conversations"]
+
+    @stored
+    async def thread(self, user_id: str, conversation_id: str) -> Thread | None:
+        found = await self._conversations.find_one({"user_id": user_id, "conversation_id": conversation_id})
+        if found is None:
+            return None
+        points = tuple(self._sealer.open(found.get("summary")) or ())
+        upto = found.get("summary_upto", 0)
+        summary = Summary(points, upto, found.get("since") if upto else None)
+        title = self._sealer.open(found.get("title"))
+        return Thread(user_id, conversation_id, str(found["_id"]), title, summary)
+
+    @stored
+    async def set_title(self, thread: Thread, title: str, since: datetime) -> bool:
+        change = {"$set": {"title": self._sealer.seal(title)}, "$min": {"since": since}}
+        untitled = {"_id": ObjectId(thread.key), "title": {"$exists": False}}
+        return (await self._conversations.update_one(untitled, change)).modified_count == 1
+
+    @stored
+    async def set_summary(self, thread: Thread, summary: Summary) -> bool:
+        upto = thread.summary.upto or None  # None finds also where there is no such field
+        sealed = {"summary": self._sealer.seal(list(summary.points)), "summary_upto": summary.upto}
+        change = {"$set": sealed, "$min": {"since": summary.since}}
+        same = {"_id": ObjectId(thread.key), "summary_upto": upto}
+        return (await self._conversations.update_one(same, change)).modified_count == 1
+
+    @stored
+    async def expire(self, before: datetime) -> int:
+        fields = dict.fromkeys(("title", "summary", "summary_upto", "since"), "")
+        return (await self._conversations.update_many({"since": {"$lt": before}}, {"$unset": fields})).modified_count
+
+    @stored
+    async def without_vector(self, user_id: str, model: str, newest: int) -> Sequence[Event]:
+        cursor = self._events.find({"user_id": user_id}, {"vector": 0}).sort("seq", DESCENDING).limit(newest)
+        return [
+            _event(doc, self._sealer)
+            for doc in reversed(await cursor.to_list(newest))
+            if doc["type"] in MESSAGES and doc.get("vector_of") != model
+        ]
+
+    @stored
+    async def embed(self, user_id: str, model: str, vectors: Sequence[MessageVector]) -> None:
+        for one in vectors:
+            kept = {"vector": self._sealer.seal(one.vector), "vector_of": model}
+            await self._events.update_one({"user_id": user_id, "message_id": one.message_id}, {"$set": kept})
+
+    @stored
+    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[MessageVector]:
+        query = {"user_id": user_id, "seq": {"$gt": after}, "type": {"$in": list(MESSAGES)}, "vector_of": model}
+        cursor = self._events.find(query, {"message_id": 1, "seq": 1, "vector": 1}).sort("seq", DESCENDING).limit(limit)
+        found = await cursor.to_list(limit)
+        # Opening 2,000 takes 25 ms where they are sealed: the loop has answers to stream meanwhile.
+        return await asyncio.to_thread(
+            lambda: [MessageVector(doc["message_id"], self._sealer.open(doc["vector"]), doc["seq"]) for doc in found]
+        )
+
+    @stored
+    async def messages(self, user_id: str, message_ids: Sequence[str]) -> Sequence[Event]:
+        query = {"user_id": user_id, "message_id": {"$in": list(message_ids)}, "type": {"$in": list(MESSAGES)}}
+        found = await self._events.find(query, _WITHOUT_VECTOR).to_list(None)
+        return [_event(doc, self._sealer) for doc in found]

@@ -1,0 +1,94 @@
+"""Profiles and their evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from twin_sio.domain import (
+    Evidence,
+    Profile,
+    Trait,
+    TraitChange,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProfile:
+    """The profile, the changes of its version while they still have to be told, and its stamp."""
+
+    profile: Profile
+    unpublished: tuple[TraitChange, ...]
+    revision: str | None = None
+    epoch: int = 0
+    good_until: datetime | None = None
+    """When some of the evidence that it was made of is too old to count; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectSnapshot:
+    """Where a user's data stands when one of their devices connects."""
+
+    head: int
+    """The newest seq of the log; 0 where there is none."""
+    profile_version: int
+    """0 where there is no profile."""
+    is_owed: bool
+    """Whether an answer is owed or being given."""
+    epoch: int = 0
+    """How often the user was erased."""
+
+
+class ConnectSnapshots(Protocol):
+    """What every connection begins with, in one trip to the store."""
+
+    async def of(self, user_id: str) -> ConnectSnapshot:
+        """Only what can no longer be rolled back."""
+        ...
+
+
+class Profiles(Protocol):
+    """Evidence (append-only) and the traits that follow from it."""
+
+    async def add_evidence(self, evidence: Sequence[Evidence], epoch: int = 0) -> int:
+        """Store what is new; the same evidence twice is one. Returns how many were new."""
+        ...
+
+    async def evidence(self, user_id: str, epoch: int = 0) -> Sequence[Evidence]:
+        """All evidence about the user, of this epoch and later, that is not too old to count."""
+        ...
+
+    async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
+        """Keep these pieces no longer: there is no more room for them."""
+        ...
+
+    async def get(self, user_id: str) -> StoredProfile:
+        """The profile; version 0 and no traits for a new user."""
+        ...
+
+    async def revision(self, user_id: str) -> str | None:
+        """Another one after every write of the profile, and never the same again, not after an erasure either; None
+        where there is no profile. Much cheaper than the profile."""
+        ...
+
+    async def replace(
+        self, profile: Profile, untold: Sequence[TraitChange], epoch: int = 0, oldest: datetime | None = None
+    ) -> bool:
+        """Store as the version after the stored one; false where another writer was first, or is of a later epoch.
+        `oldest`: when the oldest evidence that it was made of was observed."""
+        ...
+
+    async def refresh(self, profile: StoredProfile, traits: Sequence[Trait], oldest: datetime | None) -> None:
+        """Put traits that nobody can tell from the stored ones in their place, under the same version; nothing where
+        another writer was first."""
+        ...
+
+    async def users(self) -> Sequence[str]:
+        """Everybody who has a profile."""
+        ...
+
+    async def told(self, user_id: str, version: int) -> None:
+        """The changes of this version stand in the log."""
+        ...

@@ -1,0 +1,90 @@
+"""Frames as they go over a WebSocket, built once for all who get them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from engineio.packet import MESSAGE
+from engineio.packet import Packet as EnginePacket
+from socketio import packet as socketio_packet
+
+
+class OrjsonCodec:
+    """orjson behind the `json` module's two functions, as the library's packets call them."""
+
+    @staticmethod
+    def dumps(value: object, **_: object) -> str:
+        return orjson.dumps(value).decode()
+
+    @staticmethod
+    def loads(text: str | bytes, **_: object) -> Any:
+        return orjson.loads(text)
+
+
+class SocketIOPacket(socketio_packet.Packet):  # type: ignore[misc]
+    """A packet that is never searched for binary values."""
+
+    uses_binary_events = False
+    json = OrjsonCodec
+
+
+class EncodedFrame(EnginePacket):  # type: ignore[misc]
+    """A Socket.IO text, built once for all who get it: as the Engine.IO packet that queues hold, and as the WebSocket
+    frame that it becomes."""
+
+    packet_type = MESSAGE
+    binary = False
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._wire: bytes | None = None
+        self._plain: bytes | None = None
+
+    @property
+    def data(self) -> str:
+        return self.raw.decode()
+
+    def encode(self, b64: bool = False) -> str:  # noqa: ARG002 - the library's signature
+        """As it leaves a queue: for pollers, and for WebSockets that were not ready for `wire`."""
+        return "4" + self.data
+
+    @property
+    def as_socketio(self) -> bytes:
+        """The whole WebSocket frame for Socket.IO clients."""
+        if self._wire is None:
+            self._wire = _websocket_frame(b"4" + self.raw)
+        return self._wire
+
+    @property
+    def as_websocket_text(self) -> bytes:
+        """The whole WebSocket frame for clients without Socket.IO: the envelope alone."""
+        if self._plain is None:
+            self._plain = _websocket_frame(self.envelope)
+        return self._plain
+
+    @property
+    def envelope(self) -> bytes:
+        """The JSON of an event's envelope, out of `2["name",{...}]`."""
+        return self.raw[self.raw.index(b",") + 1 : -1]
+
+
+def _websocket_frame(data: bytes) -> bytes:
+    """A final, unmasked text frame (RFC 6455, 5.2)."""
+    size = len(data)
+    if size < 126:
+        return b"\x81" + size.to_bytes(1, "big") + data
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + data
+    return b"\x81\x7f" + size.to_bytes(8, "big") + data
+
+
+def event_frame(name: str, envelope: Mapping[str, Any]) -> EncodedFrame:
+    """An event as clients get it."""
+    return EncodedFrame(b'2["%s",%s]' % (name.encode(), orjson.dumps(envelope)))
+
+
+def ack_frame(ack_id: int, envelope: Mapping[str, Any] | None) -> EncodedFrame:
+    """An acknowledgement with one argument, or none."""
+    return EncodedFrame(b"3%d[%s]" % (ack_id, orjson.dumps(envelope) if envelope is not None else b""))
