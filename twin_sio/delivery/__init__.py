@@ -21,6 +21,7 @@ import orjson
 import socketio
 import structlog
 
+from twin_sio.background import BackgroundTasks
 from twin_sio.clock import Clock, NewId, iso, monotonic
 from twin_sio.delivery.chunks import (
     _ANNOUNCED,
@@ -134,7 +135,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         self._stamped, self._stamped_at = b"", 0.0
         self._answered: deque[tuple[str, str]] = deque(maxlen=_ANSWERED_MAX)
         self._rooms_of: dict[str, set[str]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks()
         self.slow_aborts = 0
         self.resumes = {"yes": 0, "no": 0}  # by whether they were complete
 
@@ -151,16 +152,11 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     async def stop(self) -> None:
         """End every task and connection of this manager."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         await self.channels.stop()
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._tasks.start(work)
 
     # -- sending -----------------------------------------------------------------------------------------------------
 

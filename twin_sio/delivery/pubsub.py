@@ -18,6 +18,7 @@ from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from twin_sio.background import BackgroundTasks, cancel_and_wait
 from twin_sio.clock import monotonic, new_id
 from twin_sio.redis_connection import REDIS_ERRORS, TIMEOUT_S, client
 
@@ -26,16 +27,6 @@ log = structlog.get_logger("channels")
 CONTROL = "twin:control"
 _BACKLOG = 20_000
 RedisCommand = tuple[Any, ...]
-
-
-async def cancel_and_wait(*tasks: asyncio.Task[None]) -> None:
-    """Cancel until they have ended: the Redis client loses a cancellation that comes while it connects."""
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=0.1)
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class PubSub:
@@ -74,7 +65,7 @@ class PubSub:
         self._up = True
         self._heard_at = monotonic()
         self._probed_at: float | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = BackgroundTasks()
         self._listener: asyncio.Task[None] | None = None
 
     @property
@@ -84,7 +75,8 @@ class PubSub:
 
     async def start(self) -> None:
         """Begin to publish and, where there is a listener, to listen. Does not wait for Redis."""
-        self._tasks = [asyncio.create_task(self._publish_loop()), asyncio.create_task(self._probe())]
+        self._tasks.start(self._publish_loop())
+        self._tasks.start(self._probe())
         if self._on_message is not None:
             self._listener = asyncio.create_task(self._listen())
 
@@ -158,9 +150,7 @@ class PubSub:
     async def _open_publisher(self) -> Any:
         """A connection that answers nothing: reading an answer to each publish would cost more than the publish."""
         line = await self._pub_client.connection_pool.get_connection()
-        task = asyncio.create_task(self._watch_publisher(line))
-        self._tasks.append(task)
-        task.add_done_callback(self._tasks.remove)
+        self._tasks.start(self._watch_publisher(line))
         await line.send_command("CLIENT", "REPLY", "OFF", check_health=False)
         self._pub_conn = line
         return line
@@ -207,9 +197,7 @@ class PubSub:
     def unsubscribe(self, channel: str) -> None:
         """Listen no more; never waits."""
         if self._subscriptions.pop(channel, None) is not None and self._sub_conn is not None:
-            task = asyncio.create_task(self._send_unsubscribe(self._sub_conn, channel))
-            self._tasks.append(task)
-            task.add_done_callback(self._tasks.remove)
+            self._tasks.start(self._send_unsubscribe(self._sub_conn, channel))
 
     async def _send_unsubscribe(self, ear: Any, channel: str) -> None:
         if channel in self._subscriptions:  # asked for again since, and what is said last counts

@@ -15,9 +15,10 @@ from typing import Any
 import structlog
 from redis.exceptions import ResponseError
 
+from twin_sio.background import BackgroundTasks, cancel_and_wait
 from twin_sio.clock import new_id
 from twin_sio.config import ConfigError
-from twin_sio.delivery.pubsub import CONTROL, PubSub, cancel_and_wait
+from twin_sio.delivery.pubsub import CONTROL, PubSub
 from twin_sio.redis_connection import (
     CLUSTERS,
     REDIS_ERRORS,
@@ -124,7 +125,7 @@ class ClusterPubSub:
         self._wake = asyncio.Event()
         self._was_deaf = self._was_broken = 0
         self._follower: asyncio.Task[None] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending = BackgroundTasks()
 
     @property
     def healthy(self) -> bool:
@@ -251,9 +252,7 @@ class ClusterPubSub:
         for shard in gone:
             self._was_deaf += shard.probe_failures
             self._was_broken += shard.outages
-            ending = asyncio.create_task(shard.stop())
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
+            self._ending.start(shard.stop())
         if not up:
             log.warning("redis_slots_moved", masters=len(shards))
             self._restored()
