@@ -12,10 +12,11 @@ from twin_sio.handlers import Reply
 from twin_sio.handlers.context import HostContext
 from twin_sio.observability.tracing import current_traceparent
 from twin_sio.protocol import Feedback, Incoming, Outgoing, Regenerate, StopGeneration, UserMessage
+from twin_sio.services.answers import answer_id
 from twin_sio.services.limits import Limits
 from twin_sio.services.ports import Delivery, Jobs
 from twin_sio.services.profile import ProfileService
-from twin_sio.services.turns import TurnRunner, answer_id
+from twin_sio.services.turns import TurnService
 from twin_sio.store.ports import Log
 
 
@@ -26,7 +27,7 @@ class Conversation:
         self,
         *,
         messages: Log,
-        turns: TurnRunner,
+        turns: TurnService,
         delivery: Delivery,
         context: HostContext,
         keeper: ProfileService,

@@ -26,13 +26,14 @@ from twin_sio.handlers.budget import OverBudget, background_of
 from twin_sio.jobs.failures import JobFailures
 from twin_sio.observability.tracing import current_traceparent, span
 from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
+from twin_sio.services.answers import answer_id
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.memory import MemoryService
 from twin_sio.services.migration import MigrationService
 from twin_sio.services.profile import ProfileService
 from twin_sio.services.statistics import StatisticsService
-from twin_sio.services.turns import TurnRunner, answer_id
+from twin_sio.services.turns import TurnService
 from twin_sio.store.ports import Log, Profiles, Turns
 
 log = structlog.get_logger("jobs")
@@ -150,7 +151,7 @@ class JobDeps:
     messages: Log
     turns: Turns
     profiles: Profiles
-    runner: TurnRunner
+    runner: TurnService
     keeper: ProfileService
     memory: MemoryService
     statistician: StatisticsService

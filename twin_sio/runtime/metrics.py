@@ -22,7 +22,7 @@ from twin_sio.observability.overload import OverloadMonitor
 from twin_sio.protocol import CLIENT_EVENTS
 from twin_sio.services.limits import Limits
 from twin_sio.services.recall import Recall
-from twin_sio.services.turns import TurnRunner
+from twin_sio.services.turns import TurnService
 from twin_sio.store.ports import Outbox, Statistics
 from twin_sio.transport.socketio import SocketServer
 
@@ -44,7 +44,7 @@ class Prices:
 class MetricSources:
     """The parts that the server and the worker have in common."""
 
-    runner: TurnRunner
+    runner: TurnService
     delivery: Delivery
     queue: Queue
     limits: Limits
@@ -104,7 +104,7 @@ class CommonMetrics:
         yield _gauge("twin_turns_generating", "Of these, where the model is at work.", watched.runner.generating)
         yield _counters("twin_turns", "Turns ended by this process.", ["status"], stats.finished)
         yield _counter("twin_turn_take_overs", "Turns taken over from elsewhere.", stats.take_overs)
-        yield _counter("twin_turns_given_up", "Turns that cost two instances their lease.", stats.poisonous)
+        yield _counter("twin_turns_given_up", "Turns that cost two instances their lease.", stats.given_up)
         yield _gauge("twin_queue_lag_seconds", "Age of the oldest job that is due.", self._lag_s)
         yield _counters(
             "twin_profile_reads", "Profiles read for a prompt, from memory or not.", ["cached"],

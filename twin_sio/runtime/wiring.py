@@ -36,7 +36,7 @@ from twin_sio.services.profile import ProfileService
 from twin_sio.services.recall import Recall
 from twin_sio.services.statistics import StatisticsService
 from twin_sio.services.trait_ids import TraitIds
-from twin_sio.services.turns import TurnRunner
+from twin_sio.services.turns import TurnService
 from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
 from twin_sio.store.encryption import FieldCipher
@@ -82,7 +82,7 @@ class Services:
     eraser: ErasureService
     migrator: MigrationService
     delivery: Delivery
-    runner: TurnRunner
+    runner: TurnService
     keeper: ProfileService
     memory: MemoryService
     statistics: mongo.MongoStatistics
@@ -183,7 +183,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             patience_s=settings.recall_ms / 1000,
             kept_for=kept_for,
         )
-        runner = TurnRunner(
+        runner = TurnService(
             owner=delivery.channels.instance,
             turns=turns,
             messages=messages,
