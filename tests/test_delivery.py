@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from bench.disconnects import Connected
 from tests.conftest import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.delivery import Delivery
+from twin_sio.delivery.messages import Broadcast
 from twin_sio.delivery.pubsub import PubSub
 from twin_sio.domain import Event
 from twin_sio.runtime.dev_engines.engines import RedisServer
@@ -24,8 +25,10 @@ async def _no_heads(user_ids: Sequence[str]) -> Mapping[str, int]:
 
 
 @asynccontextmanager
-async def delivering(redis_server: RedisServer) -> AsyncIterator[Delivery]:
-    one = Delivery(redis_server.url, clock=now, new_id=new_id, read=_nothing, heads=_no_heads)
+async def delivering(
+    redis_server: RedisServer, on_control: Callable[[Broadcast], None] = lambda _: None
+) -> AsyncIterator[Delivery]:
+    one = Delivery(redis_server.url, clock=now, new_id=new_id, read=_nothing, heads=_no_heads, on_control=on_control)
     await one.start()
     try:
         yield one

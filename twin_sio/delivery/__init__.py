@@ -35,7 +35,24 @@ from twin_sio.delivery.chunks import (
     _generations_key,
     _running,
 )
-from twin_sio.delivery.pubsub import CONTROL
+from twin_sio.delivery.messages import (
+    CONTROL_CHANNEL,
+    AnswerChunk,
+    Broadcast,
+    CloseOlderConnections,
+    ControlMessage,
+    DurableEvent,
+    EphemeralEvent,
+    Reconcile,
+    UserMessage,
+    decode_control,
+    decode_user,
+    encode_control,
+    encode_user,
+    own_prefix,
+    user_channel,
+    user_of,
+)
 from twin_sio.delivery.pubsub_cluster import make_pubsub
 from twin_sio.domain import Caller, Event, Generation
 from twin_sio.errors import StorageUnavailable
@@ -65,10 +82,6 @@ ReadHeads = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
 def room(user_id: str) -> str:
     """The Socket.IO room of all of a user's sessions."""
     return f"{_USER_ROOM}{user_id}"
-
-
-def _channel(user_id: str) -> str:
-    return f"twin:user:{user_id}"
 
 
 @dataclass(slots=True)
@@ -113,7 +126,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         soft_bytes: int = 256 * 1024,
         hard_bytes: int = 1024 * 1024,
         stuck_s: float = 5.0,
-        on_control: Callable[[dict[str, Any]], None] = lambda _: None,
+        on_control: Callable[[Broadcast], None] = lambda _: None,
     ) -> None:
         super().__init__(redis_url, write_only=not listen)
         self._clock = clock
@@ -129,7 +142,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             on_message=self._on_pubsub_message if listen else None,
             on_restored=self._restored,
         )
-        self._own_prefix = b'["%s"' % self.channels.instance.encode()
+        self._own_prefix = own_prefix(self.channels.instance)
         self._feeds: dict[str, _UserStream] = {}
         self._local_generations: dict[str, tuple[str, Generation, ChunkTemplate]] = {}
         self._stamped, self._stamped_at = b"", 0.0
@@ -172,13 +185,14 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             # Whoever shows an answer says that it runs no longer: the instance that began it may have died meanwhile.
             self._answered.append((event.user_id, item.in_response_to))
             self._answer_ended(event.user_id, item.in_response_to)
-        self._notify_instances(event.user_id, ["d", event.seq, item.generation_id, item.in_response_to], item.frame)
+        message = DurableEvent(event.seq, item.generation_id, item.in_response_to, item.frame.raw)
+        self._notify_instances(event.user_id, message)
 
     def to_user(self, user_id: str, outgoing: Outgoing, *, skip: str | None = None) -> None:
         """Something ephemeral to all of a user's sessions, but for the connection `skip`."""
         frame = event_frame(outgoing.type, outgoing.envelope())
         self._ephemeral(user_id, frame, skip)
-        self._notify_instances(user_id, ["e", skip], frame)
+        self._notify_instances(user_id, EphemeralEvent(skip, frame.raw))
 
     def to_others(self, caller: Caller, outgoing: Outgoing) -> None:
         """Something ephemeral to the user's sessions other than the caller's."""
@@ -230,7 +244,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             self.channels.script(_FIRST, [key], _GENERATION_TTL_S, text)
         else:
             self.channels.command("RPUSHX", key, text)  # what was erased is not to begin anew, and without an end
-        self._notify_instances(user_id, ["c", generation.generation_id, index, mould.meta], frame)
+        self._notify_instances(user_id, AnswerChunk(generation.generation_id, index, mould.meta, frame.raw))
 
     def end_generation(self, generation: Generation) -> None:
         """No more chunks will come; the answer itself is a durable event."""
@@ -254,18 +268,16 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             feed.finished_generations.extend(feed.generations)
             feed.generations = {}
 
-    def broadcast(self, **words: Any) -> None:
-        """A word to all instances, this one included."""
-        self.on_control(words)
-        self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, words]))
+    def broadcast(self, message: ControlMessage) -> None:
+        """Send a message to all instances, this one included."""
+        self.on_control(message)
+        self.channels.publish(CONTROL_CHANNEL, encode_control(self.channels.instance, message))
 
     def close_older_connections(self, caller: Caller) -> None:
-        """Let go of this session's earlier connections, wherever they are. On the user's channel, for whoever holds
-        one listens there: on the control channel every instance would decode every connect of all others."""
-        words = {"kind": "replace", "user_id": caller.user_id, "session_id": caller.session_id}
-        words["keep"] = caller.connection_id
-        self.on_control(words)
-        self._notify_instances(caller.user_id, ["r", words], None)
+        """Close this session's earlier connections, on every instance."""
+        message = CloseOlderConnections(caller.user_id, caller.session_id, caller.connection_id)
+        self.on_control(message)
+        self._notify_instances(caller.user_id, message)
 
     async def erase(self, user_id: str) -> int:
         """Let Redis forget what is being said to the user; how many keys there were."""
@@ -311,9 +323,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         mould = self._mould(generation)
         return self._chunk_frame(mould, "".join(generation.texts), len(generation.texts) - 1, first=0)
 
-    def _notify_instances(self, user_id: str, head: list[Any], frame: EncodedFrame | None) -> None:
-        header = orjson.dumps([self.channels.instance, *head])
-        self.channels.publish(_channel(user_id), header + b"\n" + (frame.raw if frame is not None else b""))
+    def _notify_instances(self, user_id: str, message: UserMessage) -> None:
+        self.channels.publish(user_channel(user_id), encode_user(self.channels.instance, message))
 
     # -- sockets -----------------------------------------------------------------------------------------------------
 
@@ -360,7 +371,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         """Listen to the user's channel before anything of the user is read; waits a second at most."""
         feed = self._feed(user_id)
         self._release_later(feed)
-        await self.channels.subscribe(_channel(user_id))
+        await self.channels.subscribe(user_channel(user_id))
 
     def _feed(self, user_id: str) -> _UserStream:
         feed = self._feeds.get(user_id)
@@ -426,7 +437,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     def _forget(self, feed: _UserStream) -> None:
         if not feed.sessions and monotonic() > feed.release_at and self._feeds.get(feed.user_id) is feed:
             del self._feeds[feed.user_id]
-            self.channels.unsubscribe(_channel(feed.user_id))
+            self.channels.unsubscribe(user_channel(feed.user_id))
 
     def local_sessions(self, user_id: str) -> list[Caller]:
         """The user's connections on this instance."""
@@ -436,25 +447,26 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     # -- hearing -----------------------------------------------------------------------------------------------------
 
     def _on_pubsub_message(self, channel: str, payload: bytes) -> None:
-        if payload.startswith(self._own_prefix):  # most of what an instance hears it has said itself
+        if payload.startswith(self._own_prefix):  # most of what an instance receives it has published itself
             return
-        if channel == CONTROL:
-            self.on_control(orjson.loads(payload)[1])
+        if channel == CONTROL_CHANNEL:
+            control = decode_control(payload)
+            if control is not None:
+                self.on_control(control)
             return
-        header, _, body = payload.partition(b"\n")
-        _, kind, *rest = orjson.loads(header)
-        feed = self._feeds.get(channel.removeprefix("twin:user:"))
+        feed = self._feeds.get(user_of(channel))
         if feed is None:
             return
-        frame = EncodedFrame(body)
-        if kind == "d":
-            feed.enqueue(rest[0], _PendingEvent(frame, generation_id=rest[1], in_response_to=rest[2]))
-        elif kind == "c":
-            feed.hear_chunk(rest[0], rest[1], rest[2], frame)
-        elif kind == "e":
-            self._ephemeral(feed.user_id, frame, rest[0])
-        elif kind == "r":
-            self.on_control(rest[0])
+        match decode_user(payload):
+            case AnswerChunk() as chunk:
+                feed.hear_chunk(chunk.generation_id, chunk.index, chunk.meta, EncodedFrame(chunk.frame))
+            case DurableEvent() as event:
+                frame = EncodedFrame(event.frame)
+                feed.enqueue(event.seq, _PendingEvent(frame, event.generation_id, event.in_response_to))
+            case EphemeralEvent() as ephemeral:
+                self._ephemeral(feed.user_id, EncodedFrame(ephemeral.frame), ephemeral.skip)
+            case CloseOlderConnections() as replaced:
+                self.on_control(replaced)
 
     def _restored(self) -> None:
         """Redis is back: tell what it has forgotten, look at the log for what it has swallowed."""
@@ -468,7 +480,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         for user_id, in_response_to in self._answered:
             if (user_id, in_response_to) not in running:
                 self._answer_ended(user_id, in_response_to)
-        self.channels.publish(CONTROL, orjson.dumps([self.channels.instance, {"kind": "look"}]))
+        self.channels.publish(CONTROL_CHANNEL, encode_control(self.channels.instance, Reconcile()))
         if not self.write_only:
             self._spawn(self.reconcile())
 
@@ -502,7 +514,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             user_id = room.removeprefix("user:")
             if not self.write_only:
                 self._ephemeral(user_id, frame, skip_sid)
-            self._notify_instances(user_id, ["e", skip_sid], frame)
+            self._notify_instances(user_id, EphemeralEvent(skip_sid, frame.raw))
         elif isinstance(room, str) and self.server is not None:
             self._write(room, event_frame(event, data))
 

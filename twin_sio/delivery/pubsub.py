@@ -20,11 +20,11 @@ from redis.exceptions import ResponseError
 
 from twin_sio.background import BackgroundTasks, cancel_and_wait
 from twin_sio.clock import monotonic, new_id
+from twin_sio.delivery.messages import CONTROL_CHANNEL
 from twin_sio.redis_connection import REDIS_ERRORS, TIMEOUT_S, client
 
 log = structlog.get_logger("channels")
 
-CONTROL = "twin:control"
 _BACKLOG = 20_000
 RedisCommand = tuple[Any, ...]
 
@@ -214,7 +214,7 @@ class PubSub:
 
     def _all_channels(self) -> Iterable[str]:
         """All there is to listen to; first what others say, so that who hears himself hears them, too."""
-        return (CONTROL, *self._subscriptions, self._probe_channel)
+        return (CONTROL_CHANNEL, *self._subscriptions, self._probe_channel)
 
     async def _listen(self) -> None:
         # Over a bare connection: the library's own listener keeps books of subscriptions, which know nothing of sharded

@@ -18,7 +18,8 @@ from redis.exceptions import ResponseError
 from twin_sio.background import BackgroundTasks, cancel_and_wait
 from twin_sio.clock import new_id
 from twin_sio.config import ConfigError
-from twin_sio.delivery.pubsub import CONTROL, PubSub
+from twin_sio.delivery.messages import CONTROL_CHANNEL
+from twin_sio.delivery.pubsub import PubSub
 from twin_sio.redis_connection import (
     CLUSTERS,
     REDIS_ERRORS,
@@ -155,7 +156,7 @@ class ClusterPubSub:
             raise ConfigError("TWIN_REDIS_URL: Redis Cluster has sharded channels from Redis 7 on; this one is older.")
         await self._apply_topology(ranges, up=True)
         if self._on_message is not None:
-            await self.subscribe(CONTROL, 0)
+            await self.subscribe(CONTROL_CHANNEL, 0)
         self._follower = asyncio.create_task(self._watch_topology())
 
     async def stop(self) -> None:

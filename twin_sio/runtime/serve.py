@@ -20,6 +20,14 @@ from aiohttp import web
 from twin_sio import clock
 from twin_sio.auth import Authenticator, JwksKeys, Keys, SharedSecrets
 from twin_sio.config import ConfigError, Settings
+from twin_sio.delivery.messages import (
+    Broadcast,
+    CloseOlderConnections,
+    Reconcile,
+    StopTurn,
+    TurnsPending,
+    UserErased,
+)
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway, GatewaySettings
 from twin_sio.handlers.context import HostContext
@@ -343,22 +351,20 @@ def _keys(settings: Settings) -> Keys:
     return SharedSecrets(settings.jwt_secret.get_secret_value(), *settings.previous_secrets)
 
 
-def _control(gateway: Gateway, parts: Services) -> Callable[[dict[str, Any]], None]:
+def _control(gateway: Gateway, parts: Services) -> Callable[[Broadcast], None]:
     runner = parts.runner
 
-    def hear(words: dict[str, Any]) -> None:
-        match words:
-            case {"kind": "stop", "user_id": str(user_id), "turn_id": str(turn_id)}:
+    def on_control(message: Broadcast) -> None:
+        match message:
+            case StopTurn(user_id, turn_id):
                 runner.on_stop(user_id, turn_id)
-            case {"kind": "turns", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
-                runner.schedule(user_id, conversation_id)
-            case {"kind": "replace", "user_id": str(user_id), "session_id": str(session_id), "keep": str(keep)}:
-                gateway.on_replace(user_id, session_id, keep)
-            case {"kind": "owed", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
+            case TurnsPending(user_id, conversation_id):
                 runner.on_owed(user_id, conversation_id)
-            case {"kind": "erased", "user_id": str(user_id), "epoch": int(epoch)}:
+            case CloseOlderConnections(user_id, session_id, keep):
+                gateway.on_replace(user_id, session_id, keep)
+            case UserErased(user_id, epoch):
                 parts.fence.rise(user_id, epoch)
-            case {"kind": "look"}:
+            case Reconcile():
                 gateway.look()
 
     def risen(user_id: str, epoch: int) -> None:
@@ -374,7 +380,7 @@ def _control(gateway: Gateway, parts: Services) -> Callable[[dict[str, Any]], No
         gateway.on_erased(user_id, epoch)
 
     parts.fence.on_risen = risen
-    return hear
+    return on_control
 
 
 async def serve(settings: Settings, say: Print) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import structlog
 
+from twin_sio.delivery.messages import UserErased
 from twin_sio.services.ports import Delivery, Jobs
 from twin_sio.store.ports import PersonalData, Presence
 
@@ -30,7 +31,7 @@ class ErasureService:
         """Remove everything and end the user's sessions; how much there was, per store. Raises `StorageUnavailable`:
         then not everything is removed."""
         erased = await self._personal.erase(user_id)
-        self._delivery.broadcast(kind="erased", user_id=user_id, epoch=erased.epoch)
+        self._delivery.broadcast(UserErased(user_id, erased.epoch))
         counts = dict(erased.counts)
         counts["jobs"] = await self._jobs.erase(user_id)
         counts["redis"] = await self._forget(user_id)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
+from twin_sio.delivery.messages import ControlMessage
 from twin_sio.domain import Caller, Event, Generation
 from twin_sio.protocol import Outgoing
 
@@ -60,8 +61,8 @@ class Delivery(Protocol):
         """Send the caller what came after `last_seq`, then `resumed`, which is returned."""
         ...
 
-    def broadcast(self, **words: Any) -> None:
-        """A word to all instances, this one included; may be lost."""
+    def broadcast(self, message: ControlMessage) -> None:
+        """Send a message to all instances, this one included; it may be lost."""
         ...
 
 

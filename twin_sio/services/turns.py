@@ -16,6 +16,7 @@ import structlog
 
 from twin_sio.agent import Agent
 from twin_sio.clock import Clock, NewId, monotonic
+from twin_sio.delivery.messages import StopTurn, TurnsPending
 from twin_sio.domain import Caller, Turn
 from twin_sio.errors import Busy, StorageUnavailable
 from twin_sio.services.answers import AnswerService, LeaseLost, TurnStats
@@ -113,7 +114,7 @@ class TurnService:
         """Look after the conversation's turns, in the background; safe to call at any time."""
         key = (user_id, conversation_id)
         if self._draining:  # another instance takes it; without this message its sweep would, seconds later
-            self._delivery.broadcast(kind="owed", user_id=user_id, conversation_id=conversation_id)
+            self._delivery.broadcast(TurnsPending(user_id, conversation_id))
             return
         if key in self._running:
             self._again.add(key)
@@ -134,7 +135,7 @@ class TurnService:
         turn = await self._turns.request_stop(caller.user_id, message_id)
         if turn is None:
             return False
-        self._delivery.broadcast(kind="stop", user_id=turn.user_id, turn_id=turn.turn_id)
+        self._delivery.broadcast(StopTurn(turn.user_id, turn.turn_id))
         self.schedule(turn.user_id, turn.conversation_id)
         return True
 
@@ -177,7 +178,7 @@ class TurnService:
             task.cancel()
         await asyncio.gather(*left.values(), return_exceptions=True)
         for user_id, conversation_id in left:
-            self._delivery.broadcast(kind="turns", user_id=user_id, conversation_id=conversation_id)
+            self._delivery.broadcast(TurnsPending(user_id, conversation_id))
 
     async def _sweep_forever(self) -> None:
         while True:
