@@ -35,7 +35,8 @@ from tests.scripted_model import ScriptedModel
 from twin_sio.agent.extraction import ModelExtractor, rules
 from twin_sio.agent.extraction.slots import same_value
 from twin_sio.agent.model import OpenAIModel
-from twin_sio.agent.scoring import is_functional, normal, score
+from twin_sio.agent.scoring import score
+from twin_sio.agent.traits import is_functional, normal
 from twin_sio.domain import Evidence, Exchange, Trait
 from twin_sio.errors import ModelUnavailable
 from twin_sio.runtime.dev_engines.engines import MODEL_NAME, start_model

@@ -13,7 +13,7 @@ from tests.conftest import Connect, eventually, settings_for, url_of, working
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
 from tests.test_store import draft, evidence
-from twin_sio.agent.scoring import trait_id
+from twin_sio.agent.traits import trait_id
 from twin_sio.clock import now
 from twin_sio.domain import Profile
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer

@@ -15,17 +15,8 @@ from hypothesis import strategies as st
 
 from twin_sio.agent.capacity import PER_USER, PER_VALUE
 from twin_sio.agent.explanation import explain
-from twin_sio.agent.scoring import (
-    WEIGHTS,
-    Weights,
-    _slots,
-    confidence,
-    is_functional,
-    is_sensitive,
-    score,
-    surplus,
-    trait_id,
-)
+from twin_sio.agent.scoring import _slots, confidence, score, surplus
+from twin_sio.agent.traits import WEIGHTS, Weights, is_functional, is_sensitive, trait_id
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Evidence, EvidenceKind, Trait
 from twin_sio.runtime.wiring import weights_of

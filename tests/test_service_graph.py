@@ -21,7 +21,7 @@ from tests.test_service_data import erase, export
 from tests.test_service_learning import candidates, likes
 from tests.test_service_memory import prompt_of
 from twin_sio.agent import prompts
-from twin_sio.agent.scoring import WEIGHTS
+from twin_sio.agent.traits import WEIGHTS
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings

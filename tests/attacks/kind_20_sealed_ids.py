@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 
 from tests.attacks.site import Site
 from tests.test_store import evidence
-from twin_sio.agent.scoring import trait_id
+from twin_sio.agent.traits import trait_id
 from twin_sio.clock import now
 from twin_sio.domain import Profile, Trait
 from twin_sio.services.migration import MigrationService

@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from twin_sio.agent.scoring import (
-    WEIGHTS,
-    Weights,
-    _contribution,
-    _days,
-    _Part,
-    _Slot,
-    _slots,
-    normal,
-    trait_id,
-)
+from twin_sio.agent.scoring import _contribution, _days, _Part, _Slot, _slots
+from twin_sio.agent.traits import WEIGHTS, Weights, normal, trait_id
 from twin_sio.domain import Evidence, Trait
 
 # -- why

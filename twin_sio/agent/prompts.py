@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from twin_sio.agent import ChatMessage, ProfileContext, RecalledMemory, RelatedMessage
-from twin_sio.agent.scoring import FUNCTIONAL, is_sensitive, normal
+from twin_sio.agent.traits import FUNCTIONAL, is_sensitive, normal
 from twin_sio.domain import Exchange, Fact, Json, Profile, Trait
 
 PromptMessage = Mapping[str, str]

@@ -10,7 +10,8 @@ from math import inf, sqrt
 from statistics import median
 from typing import Final
 
-from twin_sio.agent.scoring import CORRECTIONS, RATINGS, WEIGHTS, Weights, confidence, is_sensitive, normal, supports
+from twin_sio.agent.scoring import confidence, supports
+from twin_sio.agent.traits import CORRECTIONS, RATINGS, WEIGHTS, Weights, is_sensitive, normal
 from twin_sio.domain import Evidence, Json, Trait, TraitStatus
 
 WITHIN_S: Final = (0.0, 60.0, 3_600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0, 90 * 86_400.0, inf)

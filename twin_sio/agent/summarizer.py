@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from twin_sio.agent import ChatMessage, Summarizer, prompts
 from twin_sio.agent.extraction import JsonModel
-from twin_sio.agent.scoring import normal
+from twin_sio.agent.traits import normal
 
 _LISTED = 100  # points of an answer that are looked at
 _LONGEST = 1_000  # characters of one of them

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from structlog.contextvars import bound_contextvars
 
 from twin_sio.agent import Extractor, Unreadable
-from twin_sio.agent.scoring import RATINGS
+from twin_sio.agent.traits import RATINGS
 from twin_sio.clock import Clock, monotonic, now
 from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable, TooLate

@@ -19,8 +19,8 @@ from twin_sio.agent.extraction import ModelExtractor, RulesExtractor
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.reading import ProcessReader
-from twin_sio.agent.scoring import Weights
 from twin_sio.agent.summarizer import ModelSummarizer
+from twin_sio.agent.traits import Weights
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.delivery import Delivery
 from twin_sio.handlers.budget import BudgetedEmbedder, BudgetedModel

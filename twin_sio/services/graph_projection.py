@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from twin_sio.agent.scoring import Weights, score
+from twin_sio.agent.scoring import score
+from twin_sio.agent.traits import Weights
 from twin_sio.clock import Clock, monotonic
 from twin_sio.domain import Evidence, Fact, Trait
 from twin_sio.services.trait_ids import TraitIds

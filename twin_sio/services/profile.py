@@ -13,7 +13,8 @@ import orjson
 
 from twin_sio.agent.capacity import REJECTED
 from twin_sio.agent.explanation import FORMULA, Explanation, Reason, explain
-from twin_sio.agent.scoring import RATINGS, WEIGHTS, Weights, is_functional, normal, score, surplus
+from twin_sio.agent.scoring import score, surplus
+from twin_sio.agent.traits import RATINGS, WEIGHTS, Weights, is_functional, normal
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Event, Evidence, EvidenceKind, Json, NewEvent, Profile, Trait, TraitChange
 from twin_sio.errors import InvalidMessage, NotFound, RateLimited, StorageUnavailable, TooLarge

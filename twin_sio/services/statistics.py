@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from twin_sio.agent.scoring import WEIGHTS, Weights, score
+from twin_sio.agent.scoring import score
 from twin_sio.agent.statistics import WITHIN_S, EvidenceCounts, from_stored, report, tally, within
+from twin_sio.agent.traits import WEIGHTS, Weights
 from twin_sio.clock import Clock, iso
 from twin_sio.domain import Evidence, Json
 from twin_sio.errors import StorageUnavailable, TooLate

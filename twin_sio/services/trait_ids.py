@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from twin_sio.agent.scoring import trait_id
+from twin_sio.agent.traits import trait_id
 from twin_sio.domain import Trait
 
 

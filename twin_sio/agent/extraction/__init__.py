@@ -10,7 +10,7 @@ from twin_sio.agent.extraction import rules
 from twin_sio.agent.extraction.guards import Learnt, Message, Proposal, validated_kind
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison, same_value
 from twin_sio.agent.reading import DirectReader, Reader, Reading
-from twin_sio.agent.scoring import is_functional, normal
+from twin_sio.agent.traits import is_functional, normal
 from twin_sio.domain import Evidence, Exchange, Json
 
 _FIELDS: Final = 12  # that a candidate may have

@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from twin_sio.agent.extraction.clauses import Clause, clauses, is_known_language, is_negated, people, speaks_of_self
 from twin_sio.agent.extraction.slots import sensitive_slot
-from twin_sio.agent.scoring import is_sensitive
+from twin_sio.agent.traits import is_sensitive
 from twin_sio.domain import EvidenceKind
 
 Learnt = Literal["explicit", "change", "inferred"]

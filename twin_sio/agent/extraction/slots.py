@@ -12,7 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-from twin_sio.agent.scoring import is_sensitive, normal
+from twin_sio.agent.traits import is_sensitive, normal
 
 KEY: Final = re.compile(r"[a-z][a-z0-9_]{0,31}\.[a-z][a-z0-9_]{0,63}")
 _SLUG: Final = 28  # characters of one side of a comparison: two and `_vs_` fit into a key

@@ -1,0 +1,101 @@
+"""What a trait is: its slot, its id, how its values compare, and the weights of what is said about it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+from twin_sio.domain import Evidence
+
+FUNCTIONAL: Final = frozenset(
+    {
+        "identity.name",
+        "identity.nickname",
+        "identity.pronouns",
+        "identity.birthday",
+        "identity.age",
+        "identity.gender",
+        "location.city",
+        "location.country",
+        "location.timezone",
+        "work.employer",
+        "work.role",
+        "work.industry",
+        "family.status",
+        "family.partner",
+        "language.preferred",
+        "style.tone",
+        "style.length",
+    }
+)
+"""The slots that hold one value at a time, as `category.key`; so does every comparison (`is_functional`)."""
+
+_COMPARISON: Final = re.compile(r"preferences\.\w+_vs_\w+")
+
+SENSITIVE: Final = frozenset(
+    {"health", "medical", "faith", "religion", "politics", "political", "sexuality", "sexual", "orientation"}
+)
+"""Words of a key that make its slot sensitive: health, faith, politics, sexuality and their usual other names."""
+
+CORRECTIONS: Final = frozenset({"confirmed", "edited"})
+STATED: Final = frozenset({"explicit", "change"}) | CORRECTIONS
+EXPLICIT: Final = STATED | {"host"}
+RATINGS: Final = frozenset({"up", "down", "withdrawn"})
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The numbers of the model: weights by kind, half-lives in days, thresholds of the bands."""
+
+    confirmed: float = 16.0
+    edited: float = 16.0
+    rejected: float = 16.0
+    change: float = 12.0
+    explicit: float = 8.0
+    host: float = 6.0
+    inferred: float = 0.5
+    up: float = 0.25
+    down: float = 0.75
+    repeat: float = 0.25
+    explicit_half_life: float = 365.0
+    inferred_half_life: float = 60.0
+    apply: float = 0.80
+    demote: float = 0.65
+    tentative: float = 0.55
+
+    def of(self, piece: Evidence) -> float:
+        return float(getattr(self, piece.kind, 0.0))  # `withdrawn` weighs nothing
+
+    def half_life(self, *, explicit: bool) -> float:
+        return self.explicit_half_life if explicit else self.inferred_half_life
+
+
+WEIGHTS: Final = Weights()
+
+
+def normal(value: str) -> str:
+    """`value` as values are compared: without regard to case, spacing and the spelling of characters."""
+    return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+
+
+def trait_id(user_id: str, key: str, value: str) -> str:
+    """The same id for the same value of the same user's slot, for ever; tells nothing of any of them."""
+    told = "\x1f".join((user_id, key, normal(value)))
+    return "trait-" + hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def is_functional(key: str) -> bool:
+    """Whether the slot holds one value at a time; every other slot holds as many as there are.
+
+    A comparison (`preferences.coffee_vs_tea`) does, its value being what is preferred: to prefer the one now is to
+    prefer the other no more.
+    """
+    return key in FUNCTIONAL or _COMPARISON.fullmatch(key) is not None
+
+
+def is_sensitive(key: str) -> bool:
+    """Whether the slot is of health, faith, politics or sexuality: never inferred, applied once confirmed."""
+    return not SENSITIVE.isdisjoint(re.split(r"[._]", key))
