@@ -230,8 +230,8 @@ class Fact:
     @property
     def fact_id(self) -> str:
         """The same for the same trait and beginning, so that telling it twice tells it once."""
-        told = f"{self.trait_id}\x1f{self.valid_at.isoformat()}"
-        return "fact-" + hashlib.sha256(told.encode()).hexdigest()[:32]
+        text = f"{self.trait_id}\x1f{self.valid_at.isoformat()}"
+        return "fact-" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The twin's mind: the ports other packages see, and the values that pass through them.
 
-Adapters: `graph` (LangGraph), `model` (OpenAI-compatible), `extract`, `scribe`, `embeddings`. Pure: `prompts` and
+Adapters: `graph` (LangGraph), `model` (OpenAI API), `extraction`, `summarizer`, `embeddings`. Pure: `prompts` and
 `scoring`.
 """
 

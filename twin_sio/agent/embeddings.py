@@ -90,12 +90,12 @@ class EndpointEmbedder(_Vectors, Embedder):
         base_url: str,
         api_key: str,
         model: str,
-        tokens_told: Counter[tuple[str, str]] | None = None,
+        token_counts: Counter[tuple[str, str]] | None = None,
     ) -> None:
-        """`tokens_told`: where what the endpoint tells of its tokens is counted, as `embeddings`."""
+        """`token_counts`: receives the tokens that the endpoint reports, under the purpose `embeddings`."""
         super().__init__(floor)
         self.model = model
-        self.tokens: Counter[tuple[str, str]] = Counter() if tokens_told is None else tokens_told
+        self.tokens: Counter[tuple[str, str]] = Counter() if token_counts is None else token_counts
         self._client = openai.AsyncOpenAI(
             base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=_TIMEOUT_S
         )
@@ -105,19 +105,19 @@ class EndpointEmbedder(_Vectors, Embedder):
         try:
             answer = await self._client.embeddings.create(model=self.model, input=cut, encoding_format="float")
             usage = answer.usage.model_dump() if answer.usage is not None else None
-            count_tokens(self._told(usage), sum(map(len, cut)))
-            told = sorted(answer.data, key=lambda one: one.index)
-            if len(told) != len(cut) or max((len(one.embedding) for one in told), default=0) > _DIMENSIONS:
+            count_tokens(self._record_usage(usage), sum(map(len, cut)))
+            rows = sorted(answer.data, key=lambda one: one.index)
+            if len(rows) != len(cut) or max((len(one.embedding) for one in rows), default=0) > _DIMENSIONS:
                 raise ModelUnavailable
-            return _unit(np.array([one.embedding for one in told], dtype=np.float32))
+            return _unit(np.array([one.embedding for one in rows], dtype=np.float32))
         except (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError, AttributeError):
             raise ModelUnavailable from None  # unreachable, or not what an embeddings endpoint answers
 
-    def _told(self, usage: object) -> dict[str, int]:
-        told = tokens(usage)
-        for kind, count in told.items():
+    def _record_usage(self, usage: object) -> dict[str, int]:
+        reported = tokens(usage)
+        for kind, count in reported.items():
             self.tokens["embeddings", kind] += count
-        return told
+        return reported
 
     async def close(self) -> None:
         """Close every connection."""

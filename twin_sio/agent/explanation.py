@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from twin_sio.agent.scoring import _contribution, _days, _Part, _Slot, _slots
+from twin_sio.agent.contributions import Part, contribution, days_between
+from twin_sio.agent.scoring import _Slot, _slots
 from twin_sio.agent.traits import WEIGHTS, Weights, normal, trait_id
 from twin_sio.domain import Evidence, Trait
 
@@ -70,11 +71,13 @@ def _explained(slot: _Slot, name: str, evidence: Sequence[Evidence]) -> Explanat
         for piece in about
         if piece.evidence_id not in counted and piece.observed_at <= slot.as_of
     }
-    aside = [_Part(piece, slot.weights.of(piece), 1.0, 0.0) for piece in ignored.values()]
+    aside = [Part(piece, slot.weights.of(piece), 1.0, 0.0) for piece in ignored.values()]
     reasons += [_reason(part, "set_aside", slot.as_of) for part in aside]
     reasons.sort(key=lambda reason: (-reason.effective, reason.piece.observed_at, reason.piece.evidence_id))
     return Explanation(slot.trait(name), tuple(reasons))
 
 
-def _reason(part: _Part, side: Side, as_of: datetime) -> Reason:
-    return Reason(part.piece, side, part.weight, part.decay, part.repeat, _contribution(part), _days(part.piece, as_of))
+def _reason(part: Part, side: Side, as_of: datetime) -> Reason:
+    return Reason(
+        part.piece, side, part.weight, part.decay, part.repeat, contribution(part), days_between(part.piece, as_of)
+    )

@@ -29,7 +29,7 @@ def metered() -> Iterator[Meter]:
         _meter.reset(token)
 
 
-def count_tokens(told: Mapping[str, int], characters: int) -> None:
-    """For whoever meters: what an endpoint told, or four characters each where it told nothing."""
+def count_tokens(reported: Mapping[str, int], characters: int) -> None:
+    """Add to the running meter: what the endpoint reported, else a token for every four characters."""
     if (meter := _meter.get()) is not None:
-        meter.tokens += sum(told.values()) or -(-characters // 4)
+        meter.tokens += sum(reported.values()) or -(-characters // 4)

@@ -41,7 +41,7 @@ for _chatty in ("openai", "httpx2", "httpcore2"):
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The answer is whole. `reason` is the model's `finish_reason`, `usage` its token counts where it told them."""
+    """The answer is whole. `reason` is the model's `finish_reason`, `usage` its token counts where it reports them."""
 
     reason: str
     usage: Json | None
@@ -86,7 +86,7 @@ class OpenAIModel:
         self._backoff_s = backoff_s
         self._slots = asyncio.Semaphore(concurrency)
         self.tokens: Counter[tuple[str, str]] = Counter()
-        """What the endpoint told, by purpose (`answer`, `background`) and kind (`read`, `written`)."""
+        """What the endpoint reported, by purpose (`answer`, `background`) and kind (`read`, `written`)."""
         self._client = openai.AsyncOpenAI(
             base_url=base_url or None,
             api_key=api_key or "none",  # local servers need no key, the client insists on one
@@ -145,10 +145,10 @@ class OpenAIModel:
                 attempt += 1
 
     def _record_usage(self, purpose: str, usage: object) -> dict[str, int]:
-        told = tokens(usage)
-        for kind, count in told.items():
+        reported = tokens(usage)
+        for kind, count in reported.items():
             self.tokens[purpose, kind] += count
-        return told
+        return reported
 
     @asynccontextmanager
     async def _slot(self, deadline: float) -> AsyncIterator[None]:
@@ -229,9 +229,9 @@ class OpenAIModel:
         except BaseException:
             count_tokens({}, sum(len(one["content"]) for one in messages) + len(read))
             raise
-        told = self._record_usage("background", answer.get("usage"))
-        count_tokens(told, sum(len(one["content"]) for one in messages) + len(read))
-        call.set(**told)
+        reported = self._record_usage("background", answer.get("usage"))
+        count_tokens(reported, sum(len(one["content"]) for one in messages) + len(read))
+        call.set(**reported)
         content = (_choice(answer).get("message") or {}).get("content")
         try:
             found = orjson.loads(content) if isinstance(content, str) else None
@@ -242,8 +242,8 @@ class OpenAIModel:
 
 def tokens(usage: object) -> dict[str, int]:
     """Tokens by kind (`read`, `written`), as far as `usage` tells them."""
-    told = usage if isinstance(usage, dict) else {}
-    counts = {"read": told.get("prompt_tokens"), "written": told.get("completion_tokens")}
+    reported = usage if isinstance(usage, dict) else {}
+    counts = {"read": reported.get("prompt_tokens"), "written": reported.get("completion_tokens")}
     return {kind: count for kind, count in counts.items() if isinstance(count, int) and count >= 0}
 
 

@@ -1,4 +1,4 @@
-"""What the model is told. Pure: the same values give the same prompt.
+"""The prompts. Pure: the same values give the same prompt.
 
 Everything that a user or a host app wrote stands in the prompt as JSON on one line, so that it can neither open a
 section of its own nor end the one it stands in. Tokens are estimated at four characters each.
@@ -21,10 +21,10 @@ CHARACTERS_PER_TOKEN: Final = 4
 RELATED_CHARACTERS: Final = 400
 _LOOKED_THROUGH: Final = (
     2 * RELATED_CHARACTERS
-)  # of a line for what was rejected: what is told, and what it cuts in two
+)  # of a line that holds a rejected value: the part that stays, and where it is cut
 _WHO: Final[Mapping[str, str]] = {"user": "they said", "assistant": "you said"}
 MESSAGE_OVERHEAD: Final = 4  # tokens that a chat template spends on each message
-PINNED_TOKENS: Final = 1_000  # what the user confirmed is told however small the budget, up to this much
+PINNED_TOKENS: Final = 1_000  # what the user confirmed is in the prompt however small the budget, up to this much
 
 PERSONA: Final = """\
 You are the digital twin of the person you are talking with: you know them, you think along with them, and you speak \
@@ -61,7 +61,7 @@ def build(
 
     The budget is for all that is added to persona and message: `known` takes three eighths of it at most, an eighth
     each the context, the summary, and former facts with related lines; the newest history takes what is left, whole
-    messages only: a quarter is always there for it. A related line that the history holds is not told twice, and what
+    messages only: a quarter is always there for it. A related line that the history holds is not repeated, and what
     the user has rejected stands in none of them. The user's own message is always there.
     """
     eighth = budget_tokens // 8
@@ -71,10 +71,10 @@ def build(
     left = budget_tokens - tokens("\n\n".join(["", *known.sections, *former, *summary, *last]))
     eighth -= sum(map(tokens, former))
     related = [one for one in past.related if not known.is_rejected(one.said.text[:_LOOKED_THROUGH])]
-    told = _newest(history, left - eighth if related else left)
-    recalled = _related(related, {said.seq for said in told}, eighth)
+    recent = _newest(history, left - eighth if related else left)
+    recalled = _related(related, {said.seq for said in recent}, eighth)
     system = "\n\n".join([PERSONA, *known.sections, *former, *summary, *recalled, *last])
-    messages = [{"role": said.role, "content": said.text} for said in told]
+    messages = [{"role": said.role, "content": said.text} for said in recent]
     used = tuple(dict.fromkeys((*known.used_traits, *ended)))
     return [{"role": "system", "content": system}, *messages, {"role": "user", "content": text}], used
 
@@ -104,12 +104,12 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _former(facts: Sequence[Fact], budget: int) -> tuple[list[str], tuple[str, ...]]:
     """The section of what held before, and the ids of the traits in it."""
-    told = [
+    listed = [
         {"what": fact.key, "value": fact.value, "from": f"{fact.valid_at:%Y-%m}", "until": f"{fact.invalid_at:%Y-%m}"}
         for fact in facts
         if fact.invalid_at is not None
     ]
-    section, count = _section(f"{FORMER_HEADING}\n{PAST_RULE}", told, budget)
+    section, count = _section(f"{FORMER_HEADING}\n{PAST_RULE}", listed, budget)
     return section, tuple(fact.trait_id for fact in facts[:count])
 
 
@@ -118,12 +118,12 @@ def _summary(points: Sequence[str], budget: int) -> list[str]:
     return _section(f"{SUMMARY_HEADING}\n{PAST_RULE}", points[::-1], budget, reverse=True)[0]
 
 
-def _related(related: Sequence[RelatedMessage], told: Collection[int], budget: int) -> list[str]:
+def _related(related: Sequence[RelatedMessage], shown: Collection[int], budget: int) -> list[str]:
     """The section of the related lines, the most related first."""
     lines = [
         {"on": f"{one.at:%Y-%m-%d}", _WHO[one.said.role]: one.said.text[:RELATED_CHARACTERS]}
         for one in related
-        if one.said.seq not in told
+        if one.said.seq not in shown
     ]
     return _section(f"{RELATED_HEADING}\n{PAST_RULE}", lines, budget)[0]
 
@@ -144,12 +144,12 @@ def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
     budget = budget_tokens // 8 * 3
     ranked = sorted(profile.traits, key=lambda trait: (-trait.confidence, trait.key, trait.trait_id))
     applied = [trait for trait in ranked if trait.status == "applied"]
-    told, spent = _fitting([trait for trait in applied if trait.pinned], PINNED_TOKENS)
+    pinned, spent = _fitting([trait for trait in applied if trait.pinned], PINNED_TOKENS)
     budget -= spent
     more, spent = _fitting([trait for trait in applied if not trait.pinned], budget)
     budget -= spent
-    lines = [_fact(trait) for trait in (*told, *more)]
-    used = [trait.trait_id for trait in (*told, *more)]
+    lines = [_fact(trait) for trait in (*pinned, *more)]
+    used = [trait.trait_id for trait in (*pinned, *more)]
     sections = ["\n".join((TRAITS_HEADING, *lines))] if lines else []
     asked = next((trait for trait in ranked if trait.status == "tentative" and not is_sensitive(trait.key)), None)
     if asked is not None:
@@ -208,8 +208,8 @@ def _slot(trait: Trait) -> str:
 
 def _data(value: object) -> str:
     """`value` as JSON on one line, whatever it holds."""
-    told = json.dumps(value, ensure_ascii=False, default=str, separators=(", ", ": "))
-    return told.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085")
+    text = json.dumps(value, ensure_ascii=False, default=str, separators=(", ", ": "))
+    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085")
 
 
 # -- extraction
@@ -271,8 +271,8 @@ EXTRACTION_SCHEMA: Final[Json] = {
 
 def extraction(exchange: Exchange) -> list[PromptMessage]:
     """The chat messages that ask what `exchange` shows of its user; to be answered under `EXTRACTION_SCHEMA`."""
-    told = _data({"message": exchange.text, "answer": exchange.answer[:EXTRACTION_ANSWER_CHARACTERS]})
-    return [{"role": "system", "content": EXTRACTION}, {"role": "user", "content": told}]
+    data = _data({"message": exchange.text, "answer": exchange.answer[:EXTRACTION_ANSWER_CHARACTERS]})
+    return [{"role": "system", "content": EXTRACTION}, {"role": "user", "content": data}]
 
 
 # -- memory
@@ -310,14 +310,14 @@ SUMMARY_SCHEMA: Final[Json] = {
 
 def title(said: Sequence[ChatMessage]) -> list[PromptMessage]:
     """The chat messages that ask for a conversation's title; to be answered under `TITLE_SCHEMA`."""
-    told = _data({"lines": [_line(one, LINE_CHARACTERS // 2) for one in said]})
-    return [{"role": "system", "content": TITLE}, {"role": "user", "content": told}]
+    data = _data({"lines": [_line(one, LINE_CHARACTERS // 2) for one in said]})
+    return [{"role": "system", "content": TITLE}, {"role": "user", "content": data}]
 
 
 def summary(points: Sequence[str], said: Sequence[ChatMessage]) -> list[PromptMessage]:
     """The chat messages that ask for a summary brought up to date; to be answered under `SUMMARY_SCHEMA`."""
-    told = _data({"points": list(points), "lines": [_line(one, LINE_CHARACTERS) for one in said]})
-    return [{"role": "system", "content": SUMMARY}, {"role": "user", "content": told}]
+    data = _data({"points": list(points), "lines": [_line(one, LINE_CHARACTERS) for one in said]})
+    return [{"role": "system", "content": SUMMARY}, {"role": "user", "content": data}]
 
 
 def _line(said: ChatMessage, characters: int) -> dict[str, str]:

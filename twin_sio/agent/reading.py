@@ -48,7 +48,7 @@ class Reader(Protocol):
         ...
 
     async def held(self, text: str, listed: Sequence[Any]) -> Sequence[Reading]:
-        """What a model has listed, as far as the text bears it."""
+        """The candidates of a model that the text supports."""
         ...
 
 
@@ -148,7 +148,7 @@ def serve() -> None:
         signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s)
         try:
             answer: dict[str, Any] = {"read": read(json.loads(line))}
-        except Exception as error:  # whatever it is: its kind is told, and never its text
+        except Exception as error:  # any failure: its kind leaves the process, its text does not
             answer = {"failed": type(error).__name__}
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")

@@ -21,15 +21,25 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from math import fsum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from twin_sio.agent import capacity
+from twin_sio.agent.contributions import (
+    Part,
+    contribution,
+    halved,
+    is_pinned,
+    known_on,
+    parts_of,
+    rejected_at,
+    source_of,
+    supports,
+    total,
+    weighed,
+)
 from twin_sio.agent.traits import (
     CORRECTIONS,
     EXPLICIT,
-    RATINGS,
-    STATED,
     WEIGHTS,
     Weights,
     is_functional,
@@ -39,7 +49,6 @@ from twin_sio.agent.traits import (
 )
 from twin_sio.domain import Evidence, Trait, TraitStatus
 
-_ALWAYS_OPPOSING: Final = frozenset({"down", "rejected"})
 _SLACK: Final = 1e-9  # a threshold that is reached in exact arithmetic is reached
 
 
@@ -51,10 +60,10 @@ def confidence(
     `rivals` support other values of the same functional slot; inferences among them oppose a value that is itself
     only inferred.
     """
-    pieces = _known(evidence, as_of)
-    if _rejected_at(pieces) is not None:
+    pieces = known_on(evidence, as_of)
+    if rejected_at(pieces) is not None:
         return 1 / (2 + weights.rejected)
-    supporting, opposing = map(_total, _weighed(pieces, as_of, weights, rivals))
+    supporting, opposing = map(total, weighed(pieces, as_of, weights, rivals))
     return (1 + supporting) / (2 + supporting + opposing)
 
 
@@ -69,7 +78,7 @@ def score(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: 
 
 def _slots(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: Weights) -> list[_Slot]:
     slots: dict[str, dict[str, list[Evidence]]] = defaultdict(lambda: defaultdict(list))
-    for piece in _known(evidence, as_of):
+    for piece in known_on(evidence, as_of):
         slots[piece.key][normal(piece.value)].append(piece)
     return [_Slot(user_id, key, _counted(key, slots[key], as_of, weights), as_of, weights) for key in sorted(slots)]
 
@@ -80,7 +89,7 @@ def _counted(
     """What counts of the pieces about each value of a slot."""
 
     def brought(pieces: Sequence[Evidence]) -> list[tuple[float, Evidence]]:
-        return [(_contribution(part), part.piece) for side in _weighed(pieces, as_of, weights, ()) for part in side]
+        return [(contribution(part), part.piece) for side in weighed(pieces, as_of, weights, ()) for part in side]
 
     always = {name: capacity.lasting(pieces, supports, EXPLICIT) for name, pieces in values.items()}
     counted = {name: capacity.of_value(pieces, always[name], brought) for name, pieces in values.items()}
@@ -96,10 +105,10 @@ def surplus(
         return ()
     slots = _slots(user_id, evidence, as_of, weights)
     counted = {
-        piece.evidence_id: _contribution(part)
+        piece.evidence_id: contribution(part)
         for slot in slots
         for name in slot.values
-        for side in _weighed(slot.values[name], as_of, weights, ())
+        for side in weighed(slot.values[name], as_of, weights, ())
         for part in side
         for piece in (part.piece,)
     }
@@ -117,126 +126,6 @@ def surplus(
     return (*gone, *held[: max(0, len(evidence) - len(gone) - most)])
 
 
-def _known(evidence: Iterable[Evidence], as_of: datetime) -> list[Evidence]:
-    """What counts by `as_of`: once each, in the order of their instants, nothing that a sensitive slot refuses, and of
-    the ratings of one answer the newest."""
-    usable = [piece for piece in evidence if piece.observed_at <= as_of and _counts(piece)]
-    usable.sort(
-        key=lambda piece: (piece.observed_at, piece.evidence_id, piece.session_id, piece.quote, piece.extractor)
-    )
-    first: dict[str, Evidence] = {}
-    for piece in usable:
-        first.setdefault(piece.evidence_id, piece)
-    newest = {_rated(piece): piece for piece in first.values() if piece.kind in RATINGS}
-    return [
-        piece
-        for piece in first.values()
-        if piece.kind not in RATINGS or (piece.kind != "withdrawn" and newest[_rated(piece)] is piece)
-    ]
-
-
-def _rated(piece: Evidence) -> tuple[str, str, str]:
-    return piece.about or piece.evidence_id, piece.key, normal(piece.value)
-
-
-def _counts(piece: Evidence) -> bool:
-    return piece.kind in STATED or piece.kind in _ALWAYS_OPPOSING or not is_sensitive(piece.key)
-
-
-def supports(piece: Evidence) -> bool:
-    """Whether a piece speaks for its value; any other speaks against it."""
-    return piece.polarity > 0 and piece.kind not in _ALWAYS_OPPOSING
-
-
-def _is_pinned(pieces: Sequence[Evidence]) -> bool:
-    return any(piece.kind in CORRECTIONS and supports(piece) for piece in pieces)
-
-
-def _rejected_at(pieces: Sequence[Evidence]) -> datetime | None:
-    """When the rejection that stands was made; None where there is none, or the user confirmed the value since."""
-    rejections = [piece.observed_at for piece in pieces if piece.kind == "rejected"]
-    if not rejections:
-        return None
-    last = max(rejections)
-    lifted = any(piece.kind in CORRECTIONS and supports(piece) and piece.observed_at > last for piece in pieces)
-    return None if lifted else last
-
-
-class _Part(NamedTuple):
-    """What one piece of evidence brings on a date: weight x decay x repeat."""
-
-    piece: Evidence
-    weight: float
-    decay: float
-    repeat: float
-
-
-def _weighed(
-    pieces: Sequence[Evidence], as_of: datetime, weights: Weights, rivals: Sequence[Evidence]
-) -> tuple[list[_Part], list[_Part]]:
-    """What S and C are made of on `as_of`."""
-    support, against = _halved(pieces, weights)
-    if rivals and not any(piece.kind in EXPLICIT for piece, _ in support):
-        half_life = weights.half_life(explicit=False)
-        guesses = (piece for piece in _known(rivals, as_of) if piece.kind not in EXPLICIT and supports(piece))
-        against += [(piece, half_life) for piece in guesses]
-    return _parts(support, as_of, weights), _parts(against, as_of, weights)
-
-
-Halved = list[tuple[Evidence, float]]
-
-
-def _halved(pieces: Sequence[Evidence], weights: Weights) -> tuple[Halved, Halved]:
-    """What supports a value and what opposes it, each with its half-life; what was rejected for good is neither."""
-    support = [piece for piece in pieces if supports(piece)]
-    against = [piece for piece in pieces if not supports(piece) and piece.kind != "rejected"]
-    explicit_since = min((piece.observed_at for piece in support if piece.kind in EXPLICIT), default=None)
-
-    def opposing_half_life(piece: Evidence) -> float:
-        # That of what it opposed when it was observed: what is learnt later must not change how the past reads.
-        if support and support[0].observed_at < piece.observed_at:
-            return weights.half_life(explicit=explicit_since is not None and explicit_since < piece.observed_at)
-        return weights.half_life(explicit=piece.kind in EXPLICIT)
-
-    return (
-        [(piece, weights.half_life(explicit=piece.kind in EXPLICIT)) for piece in support],
-        [(piece, opposing_half_life(piece)) for piece in against],
-    )
-
-
-def _parts(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights: Weights) -> list[_Part]:
-    """The pieces with their factors; within a session the strongest counts whole, the n-th after it x repeat^n.
-
-    Strongest first, so that one more piece can never take from the others more than it brings.
-    """
-    sessions: dict[tuple[str, str, bool], list[_Part]] = defaultdict(list)
-    for piece, half_life in pieces:
-        decay = 0.5 ** (_days(piece, as_of) / half_life)
-        sessions[_source(piece)].append(_Part(piece, weights.of(piece), decay, 1.0))
-    return [
-        part._replace(repeat=weights.repeat**nth) if nth else part
-        for session in sessions.values()
-        for nth, part in enumerate(sorted(session, key=_contribution, reverse=True))
-    ]
-
-
-def _source(piece: Evidence) -> tuple[str, str, bool]:
-    """Of what is said once: a session, of one value; a rating repeats no statement."""
-    return piece.session_id, normal(piece.value), piece.kind in RATINGS
-
-
-def _days(piece: Evidence, as_of: datetime) -> float:
-    return (as_of - piece.observed_at).total_seconds() / 86_400
-
-
-def _contribution(part: _Part) -> float:
-    return part.weight * part.decay * part.repeat
-
-
-def _total(parts: Iterable[_Part]) -> float:
-    return fsum(map(_contribution, parts))
-
-
 class _Slot:
     """All values of one slot of one user's profile, on one date."""
 
@@ -245,7 +134,7 @@ class _Slot:
     ) -> None:
         self.user_id, self.key, self.values, self.as_of, self.weights = user_id, key, values, as_of, weights
         self.is_functional = is_functional(key)
-        self.rejected = {name: _rejected_at(pieces) for name, pieces in values.items()}
+        self.rejected = {name: rejected_at(pieces) for name, pieces in values.items()}
         # For a functional slot: who stated which value when, without the values that the user rejected.
         self.statements = (
             sorted(
@@ -281,31 +170,31 @@ class _Slot:
             valid_from=min(self._valid_from(name), rejected_at or self.as_of),
             valid_to=rejected_at or superseded_at,
             as_of=self.as_of,
-            pinned=rejected_at is None and _is_pinned(pieces),
+            pinned=rejected_at is None and is_pinned(pieces),
         )
 
-    def sides(self, name: str) -> tuple[list[_Part], list[_Part]]:
+    def sides(self, name: str) -> tuple[list[Part], list[Part]]:
         """What supports a value and what opposes it; one that was rejected has its rejection alone."""
         supporting, opposing = self._own_sides(name)
         if self._has_rivals(name):
             opposing = [*opposing, *(part for other, parts in self._guesses.items() if other != name for part in parts)]
         return supporting, opposing
 
-    def _own_sides(self, name: str) -> tuple[list[_Part], list[_Part]]:
+    def _own_sides(self, name: str) -> tuple[list[Part], list[Part]]:
         """The sides without the other values of the slot."""
         pieces, rejected_at = self.values[name], self.rejected[name]
         if rejected_at is None:
-            return _weighed(pieces, self.as_of, self.weights, ())
+            return weighed(pieces, self.as_of, self.weights, ())
         said = next(piece for piece in pieces if piece.kind == "rejected" and piece.observed_at == rejected_at)
-        return [], [_Part(said, self.weights.rejected, 1.0, 1.0)]
+        return [], [Part(said, self.weights.rejected, 1.0, 1.0)]
 
     def _numbers(self, name: str) -> tuple[float, float]:
         """S and C: to the bit what the parts of `sides` add up to, and in no more time than the value's own take."""
         supporting, opposing = self._own_sides(name)
         if not self._has_rivals(name):
-            return _total(supporting), _total(opposing)
+            return total(supporting), total(opposing)
         rivals = self._all_guesses - _exact(self._guesses.get(name, ()))
-        return _total(supporting), (_exact(opposing) + rivals) / _SCALE
+        return total(supporting), (_exact(opposing) + rivals) / _SCALE
 
     def _has_rivals(self, name: str) -> bool:
         """Whether what is inferred of other values opposes this one: in a slot of one value, where it is itself only
@@ -315,9 +204,9 @@ class _Slot:
         return not any(piece.kind in EXPLICIT and supports(piece) for piece in self.values[name])
 
     @cached_property
-    def _guesses(self) -> dict[str, list[_Part]]:
+    def _guesses(self) -> dict[str, list[Part]]:
         """What is inferred for each value of the slot, as it opposes the others."""
-        return {name: _parts(found, self.as_of, self.weights) for name, found in self._inferred.items()}
+        return {name: parts_of(found, self.as_of, self.weights) for name, found in self._inferred.items()}
 
     @cached_property
     def _inferred(self) -> dict[str, list[tuple[Evidence, float]]]:
@@ -343,7 +232,7 @@ class _Slot:
 
     def _may_apply(self, name: str) -> bool:
         if is_sensitive(self.key):
-            return _is_pinned(self.values[name])
+            return is_pinned(self.values[name])
         return not self.statements or self.statements[-1][2] == name
 
     def _is_applied(self, name: str, now: float) -> bool:
@@ -376,7 +265,7 @@ class _Slot:
 
         looks = Looks.around(self._instants(name)).part(start, end)
         pieces, repeat = self.values[name], self.weights.repeat
-        support, against = (self._timed(side) for side in _halved(pieces, self.weights))
+        support, against = (self._timed(side) for side in halved(pieces, self.weights))
         supporting, opposing = sums(support, looks, repeat), sums(against, looks, repeat)
         if self.is_functional:
             rivals = sum((sums(self._timed(found), looks, repeat) for found in self._inferred.values()), 0.0)
@@ -397,7 +286,7 @@ class _Slot:
         from twin_sio.agent.confidence_curve import Timed
 
         return [
-            Timed(_age(piece, self.as_of), self.weights.of(piece), half_life, _source(piece))
+            Timed(_age(piece, self.as_of), self.weights.of(piece), half_life, source_of(piece))
             for piece, half_life in pieces
         ]
 
@@ -427,9 +316,9 @@ _LOOKS: Final = 128  # instants that are looked at together, from the newest bac
 _SCALE: Final = 1 << 1100
 
 
-def _exact(parts: Iterable[_Part]) -> int:
+def _exact(parts: Iterable[Part]) -> int:
     """What the parts bring, in units so small that nothing is rounded."""
-    ratios = (_contribution(part).as_integer_ratio() for part in parts)
+    ratios = (contribution(part).as_integer_ratio() for part in parts)
     return sum(count * (_SCALE // unit) for count, unit in ratios)
 
 

@@ -10,7 +10,8 @@ from math import inf, sqrt
 from statistics import median
 from typing import Final
 
-from twin_sio.agent.scoring import confidence, supports
+from twin_sio.agent.contributions import supports
+from twin_sio.agent.scoring import confidence
 from twin_sio.agent.traits import CORRECTIONS, RATINGS, WEIGHTS, Weights, is_sensitive, normal
 from twin_sio.domain import Evidence, Json, Trait, TraitStatus
 

@@ -36,12 +36,12 @@ class ModelSummarizer(Summarizer):
             prompts.summary(points, said), prompts.SUMMARY_SCHEMA, name=prompts.SUMMARY_NAME
         )
         listed = (found or {}).get("points")
-        told = (
+        proposed = (
             [_plain(one)[: prompts.POINT_CHARACTERS] for one in listed[-_LISTED:]] if isinstance(listed, list) else []
         )
         source = normal("\n".join((*points, *(one.text for one in said))))
         kept: list[str] = []
-        for point in reversed([one for one in told if one and _is_grounded(one, source)][-prompts.MAX_POINTS :]):
+        for point in reversed([one for one in proposed if one and _is_grounded(one, source)][-prompts.MAX_POINTS :]):
             budget_tokens -= prompts.tokens(point) + 1
             if budget_tokens < 0:
                 break
@@ -69,5 +69,5 @@ def _plain(value: object) -> str:
     if not isinstance(value, str):
         return ""
     value = value[:_LONGEST]
-    told = "".join(" " if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") else one for one in value)
-    return " ".join(told.split())
+    cleaned = "".join(" " if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") else one for one in value)
+    return " ".join(cleaned.split())

@@ -83,8 +83,8 @@ def normal(value: str) -> str:
 
 def trait_id(user_id: str, key: str, value: str) -> str:
     """The same id for the same value of the same user's slot, for ever; tells nothing of any of them."""
-    told = "\x1f".join((user_id, key, normal(value)))
-    return "trait-" + hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    text = "\x1f".join((user_id, key, normal(value)))
+    return "trait-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def is_functional(key: str) -> bool:

@@ -278,7 +278,7 @@ def facts_of(settings: Settings, sealer: FieldCipher, stack: AsyncExitStack) -> 
     return facts
 
 
-def _embedder(settings: Settings, stack: AsyncExitStack, tokens_told: Counter[tuple[str, str]]) -> Embedder | None:
+def _embedder(settings: Settings, stack: AsyncExitStack, token_counts: Counter[tuple[str, str]]) -> Embedder | None:
     """What finds related messages: the endpoint that is set, else the local model where it is installed."""
     if not settings.embeddings_url:
         return LocalEmbedder(settings.embeddings_floor) if LocalEmbedder.is_installed() else None
@@ -287,7 +287,7 @@ def _embedder(settings: Settings, stack: AsyncExitStack, tokens_told: Counter[tu
         base_url=settings.embeddings_url,
         api_key=settings.embeddings_key.get_secret_value() or settings.openai_api_key.get_secret_value(),
         model=settings.embeddings_model,
-        tokens_told=tokens_told,
+        token_counts=token_counts,
     )
     stack.push_async_callback(endpoint.close)
     return endpoint

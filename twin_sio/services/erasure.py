@@ -13,7 +13,7 @@ from twin_sio.store.ports import PersonalData, Presence
 
 log = structlog.get_logger("erasure")
 
-_LATE_S = 0.2  # in which whoever was writing has heard of it, as a rule
+_LATE_S = 0.2  # after which writers on other instances have usually received the erasure
 _LATE_LOOKS = 4
 _AT_ONCE = 100
 

@@ -45,15 +45,15 @@ class GraphProjectionService:
         return await self._outbox.due(limit) if monotonic() >= self._away_until else []
 
     async def project(self, user_id: str) -> int:
-        """Bring the user's graph up to date; how many versions it was told. Running it again changes nothing."""
-        told = 0
+        """Bring the user's graph up to date; returns how many versions were projected. A repeat changes nothing."""
+        projected = 0
         try:
             if (erased_at := await self._outbox.erasure(user_id)) is not None:
                 await self.rebuild(user_id)
                 await self._outbox.erased(user_id, erased_at)
             while (entry := await self._outbox.take(user_id)) is not None:
                 await self._tell(entry)
-                told += 1
+                projected += 1
                 if not await self._outbox.done(entry):  # erased meanwhile: what was written has to go again
                     await self._outbox.erase(user_id, self._clock())
         except GraphUnavailable:
@@ -62,7 +62,7 @@ class GraphProjectionService:
         except Exception:  # ever later, so that it stands before nobody else's
             await self._outbox.postpone(user_id, _BACKOFF_S, _BACKOFF_MOST_S)
             raise
-        return told
+        return projected
 
     async def rebuild(self, user_id: str) -> int:
         """Make the user's graph anew from all evidence; how many facts it holds. Raises `GraphUnavailable`."""
@@ -125,10 +125,10 @@ def _holds(trait: Trait) -> bool:
 
 
 def _end(fact: Fact, trait: Trait, traits: Iterable[Trait]) -> datetime | None:
-    """When a fact that was open has ended; None where it never held as it was told."""
+    """When a fact that was open has ended; None where it never held."""
     if not _holds(trait):
         return trait.as_of
     # The trait holds since another time. Either it was displaced in between, which is known only now since jobs arrive
-    # in any order, or its beginning was told wrong.
+    # in any order, or its beginning was wrong.
     others = [one.valid_from for one in traits if _holds(one) and one.key == trait.key and one is not trait]
     return min((start for start in others if fact.valid_at < start <= trait.valid_from), default=None)

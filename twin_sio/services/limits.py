@@ -1,4 +1,5 @@
-"""How much may be asked for, by whom: raises what clients are told. A repeat of what was accepted is never counted."""
+"""Limits: how much a user or an address may ask for. Raises the error that the client gets; a repeat of an accepted
+message is never counted."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ class Limits:
     """Counts what users and addresses ask for, and knows when this instance has enough."""
 
     def __init__(self, bounds: Bounds, quotas: Quotas, load: Callable[[], float]) -> None:
-        """`load()`: how near this instance is to what it bears; 1.0 is the watermark."""
+        """`load()`: the load of this instance; 1.0 is the watermark."""
         self._quotas = quotas
         self._load = load
         self.hit: Counter[str] = Counter()  # refusals by the bound, for the operator

@@ -27,7 +27,7 @@ class MemoryService:
         self,
         messages: Log,
         memories: Memories,
-        scribe: Summarizer | None,
+        summarizer: Summarizer | None,
         embedder: Embedder | None,
         clock: Clock,
         *,
@@ -38,7 +38,7 @@ class MemoryService:
         long messages are kept; 0 for ever."""
         self._messages = messages
         self._memories = memories
-        self._scribe = scribe
+        self._summarizer = summarizer
         self._embedder = embedder
         self._clock = clock
         self._budget = budget_tokens
@@ -59,10 +59,10 @@ class MemoryService:
                 await self._embed(self._embedder, user_id)
             except ModelUnavailable as error:  # of the embeddings: title and summary do not wait for it
                 failure = error
-        if thread is not None and self._scribe is not None:
+        if thread is not None and self._summarizer is not None:
             if thread.title is None:
-                await self._generate_title(self._scribe, thread)
-            await self._summarize_older(self._scribe, thread)
+                await self._generate_title(self._summarizer, thread)
+            await self._summarize_older(self._summarizer, thread)
         if failure is not None:
             raise failure
 
@@ -72,15 +72,15 @@ class MemoryService:
         kept = [MessageVector(event.message_id, vector) for event, vector in zip(bare, vectors, strict=True)]
         await self._memories.embed(user_id, embedder.model, kept)
 
-    async def _generate_title(self, scribe: Summarizer, thread: Thread) -> None:
+    async def _generate_title(self, summarizer: Summarizer, thread: Thread) -> None:
         page = await self._messages.page(
             thread.user_id, thread.conversation_id, before=None, after=0, limit=_TITLE_LINES
         )
         lines = _current_messages(page.events)
-        if lines and (title := await scribe.title([_said(event) for event in lines])):
+        if lines and (title := await summarizer.title([_said(event) for event in lines])):
             await self._memories.set_title(thread, title, lines[0].at)
 
-    async def _summarize_older(self, scribe: Summarizer, thread: Thread) -> None:
+    async def _summarize_older(self, summarizer: Summarizer, thread: Thread) -> None:
         """Fold what the history of a prompt may not hold any more into the summary, the oldest first."""
         for _ in range(_FOLDS):
             before = thread.summary
@@ -90,8 +90,8 @@ class MemoryService:
             lines = self._to_fold(page.events, has_more=page.has_more)
             if not lines:
                 return
-            told = [_said(event) for event in lines]
-            points = await scribe.summary(before.points, told, self._budget // 8)
+            messages = [_said(event) for event in lines]
+            points = await summarizer.summary(before.points, messages, self._budget // 8)
             if not points:  # the model is not up to it: rather no summary than a hole in one
                 return
             since = min(filter(None, (before.since, *(event.at for event in lines))))

@@ -39,7 +39,7 @@ class Recall:
         clock: Clock = now,
     ) -> None:
         """`patience_s` is what an answer waits for the past at most; `kept_for` how long evidence counts (None: for
-        ever), which the graph hears of later."""
+        ever), which reaches the graph later."""
         self._kept_for = kept_for
         self._clock = clock
         self._facts = facts
@@ -97,7 +97,7 @@ class Recall:
         )
 
     async def _with_timeout(self, what: str, recall: Callable[[], Coroutine[Any, Any, tuple[T, ...]]]) -> tuple[T, ...]:
-        """What is recalled within the patience, else nothing. What is late is told to end, and not waited for."""
+        """The result within the timeout, else nothing. A search that is late is cancelled and not waited for."""
         task = asyncio.create_task(recall())
         self._ending.add(task)
         task.add_done_callback(self._end)

@@ -72,7 +72,7 @@ class SharedResults(Generic[T]):
         if self._making.get(user_id) is task:
             del self._making[user_id]
         if not task.cancelled():
-            task.exception()  # whoever waits has it; where nobody does, nobody is to be told
+            task.exception()  # retrieved, so that asyncio does not log it where no caller waits
 
     def _drop(self, user_id: str) -> None:
         entry = self._entries.pop(user_id, None)

@@ -67,8 +67,8 @@ class StatisticsService:
     async def totals(self) -> Json:
         """What all users add up to, as it was counted last; `applied_within_s` counts traits by the time it took."""
         total = await self._statistics.total()
-        told = {name: value for name, value in report(from_stored(total)).items() if name != "time_to_apply_s"}
-        return {**told, "applied_within_s": {f"{row['bound_s']:g}": row["count"] for row in total.get("within", ())}}
+        shares = {name: value for name, value in report(from_stored(total)).items() if name != "time_to_apply_s"}
+        return {**shares, "applied_within_s": {f"{row['bound_s']:g}": row["count"] for row in total.get("within", ())}}
 
     async def _count(self, user_id: str) -> tuple[EvidenceCounts, int]:
         """The user's counts, which are stored, and how many pieces of evidence there are."""

@@ -80,7 +80,7 @@ class ModelExtractor(RulesExtractor):
 
 
 def held(text: str, listed: Sequence[Any]) -> list[Reading]:
-    """What of a model's candidates the text bears."""
+    """The model's candidates that the text supports."""
     message = Message(text)
     return [one for candidate in listed if (one := _held(candidate, message)) is not None]
 
