@@ -87,7 +87,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
         stack = ctx["stack"] = AsyncExitStack()
         parts = await stack.enter_async_context(_patient(lambda: build_services(settings, listen=False)))
         desk = ctx["desk"] = parts.desk
-        if settings.worker_port:
+        if settings.server.worker_port:
             metrics = WorkerMetrics(parts.watched, desk.stats)
             await stack.enter_async_context(probe_server(settings, metrics))
 
@@ -99,7 +99,9 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
 
     with refused_as("TWIN_REDIS_URL"):
         redis = ArqRedis(
-            connection_pool=pool(settings.redis_url, timeout_s=_READ_TIMEOUT_S), default_queue_name=QUEUE, **SERIALIZERS
+            connection_pool=pool(settings.storage.redis_url, timeout_s=_READ_TIMEOUT_S),
+            default_queue_name=QUEUE,
+            **SERIALIZERS,
         )
     return {
         "functions": [learn, correct, remember, project],
@@ -108,7 +110,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
                 job,
                 name=f"{HASH_TAG}:{name}",
                 second=second,
-                timeout=settings.job_timeout_s,
+                timeout=settings.tuning.job_timeout_s,
                 keep_result=0,
                 max_tries=1,
             )
@@ -119,8 +121,8 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
         **SERIALIZERS,
         "on_startup": on_startup,
         "on_shutdown": on_shutdown,
-        "job_timeout": settings.job_timeout_s,
-        "job_completion_wait": min(10, settings.job_timeout_s),
+        "job_timeout": settings.tuning.job_timeout_s,
+        "job_completion_wait": min(10, settings.tuning.job_timeout_s),
         "max_tries": TRIES,
         "queue_read_limit": _READ,
         "keep_result": 0,
@@ -133,14 +135,14 @@ def main() -> int:
     tell_deaths_without_texts()
     try:
         settings = Settings.from_environment()
-        if not settings.redis_url or not settings.mongodb_url:
+        if not settings.storage.redis_url or not settings.storage.mongodb_url:
             raise ConfigError(
                 "The worker needs TWIN_MONGODB_URL and TWIN_REDIS_URL; in dev server.py starts one itself."
             )
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    configure_logs(settings.log_level, for_people=settings.is_dev)
+    configure_logs(settings.process.log_level, for_people=settings.is_dev)
     try:
         with traced_process(settings, "worker"):
             ReconnectingWorker(**worker_settings(settings)).run()

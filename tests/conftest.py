@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.scripted_model import ScriptedModel
+from tests.settings import make_settings
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import Settings
@@ -73,22 +74,22 @@ async def model() -> AsyncIterator[ScriptedModel]:
 
 def settings_for(mongodb_url: str, redis_url: str, model_url: str, **more: Any) -> Settings:
     """Settings of a service for tests: real engines, a free port, times that suit a test."""
-    return Settings(
+    return make_settings(
         **{
-            "port": 0,
-            "mongodb_url": mongodb_url,
-            "redis_url": redis_url,
-            "openai_base_url": model_url,
-            "openai_api_key": SecretStr("scripted"),
-            "model": "scripted",
-            "limit_messages_per_minute": 10_000,
-            "limit_events_per_second": 10_000,
-            "limit_connects_per_minute": 0,
-            "limit_connects_per_address": 0,
-            "overload_lag_ms": 0,  # tests run on the server's own loop, and hold it up
-            "limit_requests_per_minute": 0,
-            "limit_writes_per_minute": 0,
-            "heartbeat_interval_ms": 1000,
+            "server__port": 0,
+            "storage__mongodb_url": mongodb_url,
+            "storage__redis_url": redis_url,
+            "model__base_url": model_url,
+            "model__api_key": SecretStr("scripted"),
+            "model__name": "scripted",
+            "limits__messages_per_minute": 10_000,
+            "limits__events_per_second": 10_000,
+            "limits__connects_per_minute": 0,
+            "limits__connects_per_address": 0,
+            "overload__lag_ms": 0,  # tests run on the server's own loop, and hold it up
+            "limits__requests_per_minute": 0,
+            "limits__writes_per_minute": 0,
+            "server__heartbeat_interval_ms": 1000,
             **more,
         }
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from twin_sio.runtime.dev_engines.process import Child
 SECRET = "a secret of the tests, longer than thirty-two bytes"
 
 
-def environment(mongodb_url: str, redis_url: str, model_url: str, **more: Any) -> dict[str, str]:
-    """The environment of a production server or worker over these engines."""
+def environment(
+    mongodb_url: str, redis_url: str, model_url: str, *, tuning: Mapping[str, Any] | None = None, **more: Any
+) -> dict[str, str]:
+    """The environment of a production server or worker over these engines; `tuning` overrides constants."""
     variables = {
         "TWIN_ENV": "production",
         "PORT": 0,
@@ -32,7 +36,7 @@ def environment(mongodb_url: str, redis_url: str, model_url: str, **more: Any) -
         "TWIN_LIMIT_CONNECTS_PER_MINUTE": 0,
         "TWIN_LIMIT_CONNECTS_PER_ADDRESS": 0,
         "TWIN_HEARTBEAT_INTERVAL_MS": 1000,
-        "TWIN_TURN_LEASE_S": 2,
+        "TWIN_TEST_TUNING": json.dumps({"turn_lease_s": 2, **(tuning or {})}),
         **more,
     }
     return {name: str(value) for name, value in variables.items()}

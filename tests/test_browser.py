@@ -56,7 +56,7 @@ class Server:
             "TWIN_ENV": "dev",
             "PORT": str(self.port),
             "TWIN_DATA_DIR": str(folder / "data"),
-            "TWIN_TURN_LEASE_S": "1",
+            "TWIN_TEST_TUNING": '{"turn_lease_s": 1}',
             "OPENAI_BASE_URL": model.base_url,
             "OPENAI_API_KEY": "scripted",
             "TWIN_MODEL": "scripted",

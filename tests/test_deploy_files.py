@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.balancers import DEPLOY, program
-from twin_sio.config import Settings
+from twin_sio.config import GROUPS, Settings
 from twin_sio.runtime.metrics import WorkerMetrics
 from twin_sio.runtime.serve import Service
 from twin_sio.runtime.wiring import build_services
@@ -98,8 +98,8 @@ def test_a_misspelt_field_of_a_manifest_would_be_found() -> None:
 
 def _variables() -> set[str]:
     """What the service's settings are called in the environment."""
-    choices = (field.validation_alias for field in Settings.model_fields.values())
-    return {str(name) for one in choices for name in getattr(one, "choices", ())}
+    aliases = (field.validation_alias for group in GROUPS.values() for field in group.model_fields.values())
+    return {str(name) for alias in aliases for name in getattr(alias, "choices", ())}
 
 
 def test_a_pod_is_given_the_time_that_it_drains() -> None:

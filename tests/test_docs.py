@@ -9,8 +9,9 @@ from types import ModuleType
 
 import pytest
 
+from tests.settings import make_settings
 from twin_sio import errors, protocol
-from twin_sio.config import ConfigError, Settings
+from twin_sio.config import REMOVED, ConfigError, ScoreWeights, Settings, Tuning
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,10 +53,10 @@ def test_every_local_link_of_the_docs_leads_somewhere() -> None:
 
 
 _COMPLETE = {
-    "mongodb_url": "mongodb://x",
-    "redis_url": "redis://x",
-    "openai_base_url": "http://x",
-    "jwt_secret": "a secret of one's own, of more than 32 bytes",
+    "storage__mongodb_url": "mongodb://x",
+    "storage__redis_url": "redis://x",
+    "model__base_url": "http://x",
+    "auth__jwt_secret": "a secret of one's own, of more than 32 bytes",
 }
 
 
@@ -63,27 +64,63 @@ _COMPLETE = {
     ("given", "named"),
     [
         ({}, "TWIN_MONGODB_URL"),
-        ({"mongodb_url": "mongodb://x"}, "TWIN_REDIS_URL"),
-        ({"mongodb_url": "mongodb://x", "redis_url": "redis://x"}, "OPENAI_API_KEY"),
-        ({"mongodb_url": "mongodb://x", "redis_url": "redis://x", "openai_base_url": "http://x"}, "TWIN_JWT_SECRET"),
-        ({**_COMPLETE, "jwt_secret": "too short"}, "TWIN_JWT_SECRET"),
-        ({**_COMPLETE, "jwt_previous_secrets": "x" * 32 + ",short"}, "TWIN_JWT_PREVIOUS_SECRETS"),
-        ({"admin_ui_secret": "too short"}, "TWIN_ADMIN_UI_SECRET"),
-        ({"trusted_proxies": "10.0.0.0/8 everybody"}, "TWIN_TRUSTED_PROXIES"),
-        ({"jwt_algorithms": "HS256 RS256"}, "TWIN_JWT_ALGORITHMS"),
+        ({"storage__mongodb_url": "mongodb://x"}, "TWIN_REDIS_URL"),
+        ({"storage__mongodb_url": "mongodb://x", "storage__redis_url": "redis://x"}, "OPENAI_API_KEY"),
+        (
+            {"storage__mongodb_url": "mongodb://x", "storage__redis_url": "redis://x", "model__base_url": "http://x"},
+            "TWIN_JWT_SECRET",
+        ),
+        ({**_COMPLETE, "auth__jwt_secret": "too short"}, "TWIN_JWT_SECRET"),
+        ({**_COMPLETE, "auth__jwt_previous_secrets": "x" * 32 + ",short"}, "TWIN_JWT_PREVIOUS_SECRETS"),
+        ({"server__admin_ui_secret": "too short"}, "TWIN_ADMIN_UI_SECRET"),
+        ({"server__trusted_proxies": "10.0.0.0/8 everybody"}, "TWIN_TRUSTED_PROXIES"),
+        ({"auth__jwt_algorithms": "HS256 RS256"}, "TWIN_JWT_ALGORITHMS"),
     ],
 )
 def test_production_refuses_to_start_and_names_the_variable(given: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        Settings(env="production", **given).check()
+        make_settings(process__env="production", **given).check()
 
 
 def test_a_refused_variable_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TWIN_TURN_LEASE_S", "a-secret-by-mistake")
+    monkeypatch.setenv("TWIN_DRAIN_S", "a-secret-by-mistake")
     with pytest.raises(ConfigError) as refused:
         Settings.from_environment()
-    assert "TWIN_TURN_LEASE_S" in str(refused.value)
+    assert "TWIN_DRAIN_S" in str(refused.value)
     assert "a-secret-by-mistake" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["a-secret-by-mistake", '{"turn_lease_s": "a-secret-by-mistake"}', '{"other": 1}'])
+def test_refused_tuning_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("TWIN_TEST_TUNING", value)
+    with pytest.raises(ConfigError, match="TWIN_TEST_TUNING") as refused:
+        Settings.from_environment()
+    assert "a-secret-by-mistake" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "replacement"),
+    [
+        ("TWIN_SCORE_EXPLICIT", "TWIN_SCORE_WEIGHTS='{\"explicit\": ...}'"),
+        ("TWIN_TURN_LEASE_S", "the constant `Tuning.turn_lease_s`"),
+        ("TWIN_MODEL_PRICE_READ", "twin_model_tokens_total"),
+    ],
+)
+def test_removed_setting_is_refused_with_its_replacement(
+    monkeypatch: pytest.MonkeyPatch, variable: str, replacement: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(ConfigError) as refused:
+        Settings.from_environment()
+    assert variable in str(refused.value)
+    assert replacement in str(refused.value)
+
+
+def test_removed_settings_name_constants_and_weights_that_exist() -> None:
+    constants = [hint.split("`")[1].removeprefix("Tuning.") for hint in REMOVED.values() if "`Tuning." in hint]
+    assert set(constants) == set(Tuning.model_fields)
+    weights = {name.removeprefix("TWIN_SCORE_").lower() for name in REMOVED if name.startswith("TWIN_SCORE_")}
+    assert weights == set(ScoreWeights.model_fields)
 
 
 def test_merge_patch_is_rfc_7386() -> None:

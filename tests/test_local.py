@@ -20,14 +20,14 @@ import pytest
 import redis
 from pydantic import SecretStr
 
+from tests.settings import make_settings
 from twin_sio.clock import monotonic
-from twin_sio.config import Settings
 from twin_sio.runtime import dev_engines
 from twin_sio.runtime.dev_engines import DataDirLocked, DevEngines, engines, process
 from twin_sio.runtime.dev_engines.engines import Engine
 from twin_sio.runtime.dev_engines.process import Child, EngineMissing
 
-NO_MODEL = {"openai_base_url": "http://127.0.0.1:9/v1"}
+NO_MODEL = {"model__base_url": "http://127.0.0.1:9/v1"}
 
 
 def quiet(_: str) -> None:
@@ -65,19 +65,19 @@ def get(url: str) -> Any:
 
 async def test_what_has_no_url_is_started_and_serves(tmp_path: Path) -> None:
     said: list[str] = []
-    async with DevEngines(Settings(data_dir=tmp_path), said.append) as embedded:
+    async with DevEngines(make_settings(process__data_dir=tmp_path), said.append) as embedded:
         settings = embedded.settings
-        with mongo(settings.mongodb_url) as database:
+        with mongo(settings.storage.mongodb_url) as database:
             with database.client.start_session() as session, session.start_transaction():
                 database.notes.insert_one({"_id": 1}, session=session)
             assert database.notes.count_documents({}) == 1
-        with redis.Redis.from_url(settings.redis_url) as client:
+        with redis.Redis.from_url(settings.storage.redis_url) as client:
             assert client.incr("n") == 1
-        models = await asyncio.to_thread(get, f"{settings.openai_base_url}/models")
-        assert models["data"][0]["id"] == settings.model
-        assert settings.openai_api_key.get_secret_value()
-        assert embedded.environment["TWIN_MONGODB_URL"] == settings.mongodb_url
-        assert (settings.model_background, embedded.environment["TWIN_MODEL_BACKGROUND"]) == (
+        models = await asyncio.to_thread(get, f"{settings.model.base_url}/models")
+        assert models["data"][0]["id"] == settings.model.name
+        assert settings.model.api_key.get_secret_value()
+        assert embedded.environment["TWIN_MONGODB_URL"] == settings.storage.mongodb_url
+        assert (settings.model.background, embedded.environment["TWIN_MODEL_BACKGROUND"]) == (
             False,
             "False",
         )  # it invents
@@ -96,28 +96,28 @@ def test_each_slot_of_the_model_holds_the_longest_prompt(tmp_path: Path) -> None
 
 
 async def test_the_data_is_found_again_at_the_next_start_on_other_ports(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, **NO_MODEL)
+    settings = make_settings(process__data_dir=tmp_path, **NO_MODEL)
     async with DevEngines(settings, quiet) as first:
-        urls = {first.settings.mongodb_url, first.settings.redis_url}
-        with mongo(first.settings.mongodb_url) as database:
+        urls = {first.settings.storage.mongodb_url, first.settings.storage.redis_url}
+        with mongo(first.settings.storage.mongodb_url) as database:
             database.notes.insert_one({"text": "kept"})
-        with redis.Redis.from_url(first.settings.redis_url) as client:
+        with redis.Redis.from_url(first.settings.storage.redis_url) as client:
             client.set("note", "kept")
     async with DevEngines(settings, quiet) as second:
-        assert urls.isdisjoint({second.settings.mongodb_url, second.settings.redis_url})
-        with mongo(second.settings.mongodb_url) as database:
+        assert urls.isdisjoint({second.settings.storage.mongodb_url, second.settings.storage.redis_url})
+        with mongo(second.settings.storage.mongodb_url) as database:
             assert database.notes.find_one()["text"] == "kept"
-        with redis.Redis.from_url(second.settings.redis_url) as client:
+        with redis.Redis.from_url(second.settings.storage.redis_url) as client:
             assert client.get("note") == b"kept"
 
 
 async def test_what_has_a_url_is_neither_started_nor_changed(tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    settings = Settings(
-        data_dir=folder,
-        mongodb_url="mongodb://db.example/?replicaSet=rs0",
-        redis_url="redis://cache.example/0",
-        openai_api_key=SecretStr("a key"),
+    settings = make_settings(
+        process__data_dir=folder,
+        storage__mongodb_url="mongodb://db.example/?replicaSet=rs0",
+        storage__redis_url="redis://cache.example/0",
+        model__api_key=SecretStr("a key"),
     )
     async with DevEngines(settings, quiet) as embedded:
         assert embedded.settings == settings
@@ -129,7 +129,7 @@ async def test_what_has_a_url_is_neither_started_nor_changed(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["mongod", "redis-server"])
 async def test_an_engine_killed_from_outside_is_noticed_and_named(tmp_path: Path, name: str) -> None:
-    async with DevEngines(Settings(data_dir=tmp_path, **NO_MODEL), quiet) as embedded:
+    async with DevEngines(make_settings(process__data_dir=tmp_path, **NO_MODEL), quiet) as embedded:
         death = asyncio.create_task(embedded.wait_for_exit())
         victim = next(engine for engine in embedded._engines if engine.name == name)
         os.kill(victim.pid, signal.SIGKILL)
@@ -142,7 +142,7 @@ async def test_an_engine_killed_from_outside_is_noticed_and_named(tmp_path: Path
 async def test_stopping_ends_what_was_started_and_nothing_else(tmp_path: Path) -> None:
     neighbour = engines.start_redis(tmp_path / "neighbour")
     try:
-        async with DevEngines(Settings(data_dir=tmp_path / "data", **NO_MODEL), quiet) as embedded:
+        async with DevEngines(make_settings(process__data_dir=tmp_path / "data", **NO_MODEL), quiet) as embedded:
             pids = [engine.pid for engine in embedded._engines]
             assert len(pids) == 2
             assert not any(is_gone(pid) for pid in pids)
@@ -165,16 +165,16 @@ async def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path, monkeyp
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "appendonlydir").write_text("not a folder")
     with pytest.raises(process.EngineFailed, match=r"redis-server ended by itself \(exit code 1\); its log: "):
-        async with DevEngines(Settings(data_dir=tmp_path, **NO_MODEL), quiet):
+        async with DevEngines(make_settings(process__data_dir=tmp_path, **NO_MODEL), quiet):
             pytest.fail("It must not come up.")
     assert {engine.name for engine in started} == {"mongod", "redis-server"}
     assert not any(engine.alive for engine in started)
-    with dev_engines._FolderLock(tmp_path):  # the folder is free again
+    with dev_engines._folder_lock(tmp_path):  # the folder is free again
         pass
 
 
 async def test_a_second_server_in_the_same_folder_is_told_who_has_it(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, **NO_MODEL)
+    settings = make_settings(process__data_dir=tmp_path, **NO_MODEL)
     async with DevEngines(settings, quiet):
         with pytest.raises(DataDirLocked, match=rf"process {os.getpid()}\).*TWIN_DATA_DIR"):
             await DevEngines(settings, quiet).__aenter__()

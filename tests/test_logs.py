@@ -96,7 +96,7 @@ async def test_a_job_that_fails_is_named_with_its_user(logs: Callable[[], str]) 
 async def test_what_a_client_is_told_as_internal_is_in_the_log_with_the_ids_of_what_it_asked_for(
     logs: Callable[[], str], url: str, user: str, settings: Settings
 ) -> None:
-    client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, 5000)
+    client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
     await db["profiles"].insert_one({"_id": user, "version": 1})  # and nothing else, which nobody foresees
     client.close()
     headers = {"Authorization": f"Bearer {token_of(user)}"}

@@ -92,7 +92,7 @@ async def test_a_client_that_holds_an_id_of_before_is_understood_before_and_afte
 ) -> None:
     text = f"I prefer tea, {user}"
     model.script(contains=text, json_answer=candidates(likes("tea", "I prefer tea", key="preferences.drink")))
-    settings = settings_for(mongod.url, redis_server.url, model.base_url, mongodb_database=db.name)
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, storage__mongodb_database=db.name)
     async with service(settings) as before, working(settings):
         client = await connect(url_of(before))
         await client.ask(text)
@@ -101,7 +101,7 @@ async def test_a_client_that_holds_an_id_of_before_is_understood_before_and_afte
         (old,) = client.state.traits
         assert old == trait_id(user, "preferences.drink", "tea")
         await client.close()
-    sealed = settings.model_copy(update={"encryption_keys": settings.encryption_keys.__class__(KEY)})
+    sealed = settings.changed(storage={"encryption_keys": settings.storage.encryption_keys.__class__(KEY)})
     async with service(sealed) as after:
         parts = after._parts
         client = await connect(url_of(after))

@@ -21,7 +21,7 @@ async def test_a_recorded_session_of_an_earlier_client_is_served_as_it_was_then(
 ) -> None:
     script(model)
     redis_url = redis_server.url.removesuffix("0") + "4"
-    settings = settings_for(mongod.url, redis_url, model.base_url, mongodb_database=f"recorded_{new_id()[:8]}")
+    settings = settings_for(mongod.url, redis_url, model.base_url, storage__mongodb_database=f"recorded_{new_id()[:8]}")
     async with service(settings) as running, working(settings):
         heard = await replay(url_of(running), SESSIONS[name])
     answers = [one["payload"] for one in heard if one["type"] == "twin_message"]

@@ -26,9 +26,9 @@ async def kept(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, 
         mongod.url,
         redis_server.url,
         model.base_url,
-        mongodb_database=f"kept_{user[-6:]}",
-        retention_messages_days=DAYS,
-        retention_evidence_days=DAYS,
+        storage__mongodb_database=f"kept_{user[-6:]}",
+        storage__retention_messages_days=DAYS,
+        storage__retention_evidence_days=DAYS,
     )
     async with service(settings) as running:
         yield running

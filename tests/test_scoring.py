@@ -16,10 +16,9 @@ from tests.factories import least_cpu_s
 from twin_sio.agent.capacity import PER_USER, PER_VALUE
 from twin_sio.agent.explanation import explain
 from twin_sio.agent.scoring import _slots, confidence, score, surplus
-from twin_sio.agent.traits import WEIGHTS, Weights, is_functional, is_sensitive, trait_id
-from twin_sio.config import ConfigError, Settings
+from twin_sio.agent.traits import WEIGHTS, is_functional, is_sensitive, trait_id
+from twin_sio.config import ConfigError, ScoreWeights, Settings
 from twin_sio.domain import Evidence, EvidenceKind, Trait
-from twin_sio.runtime.wiring import weights_of
 
 DAY = timedelta(days=1)
 YEAR = 365 * DAY
@@ -442,17 +441,32 @@ def test_a_trait_that_the_evidence_does_not_give_has_no_explanation():
 
 
 def test_the_weights_are_settings_and_the_design_is_their_default(monkeypatch):
-    assert weights_of(Settings()) == WEIGHTS
-    monkeypatch.setenv("TWIN_SCORE_EXPLICIT", "3")
-    monkeypatch.setenv("TWIN_SCORE_APPLY", "0.9")
-    assert weights_of(Settings.from_environment()) == Weights(explicit=3, apply=0.9)
-    assert score("u1", [seen("explicit")], START, Weights(explicit=3, apply=0.9))[0].status == "tentative"
+    assert Settings().scoring.weights == WEIGHTS
+    monkeypatch.setenv("TWIN_SCORE_WEIGHTS", '{"explicit": 3, "apply": 0.9}')
+    assert Settings.from_environment().scoring.weights == ScoreWeights(explicit=3, apply=0.9)
+    assert score("u1", [seen("explicit")], START, ScoreWeights(explicit=3, apply=0.9))[0].status == "tentative"
 
 
 def test_bands_that_do_not_rise_are_refused(monkeypatch):
-    monkeypatch.setenv("TWIN_SCORE_DEMOTE", "0.85")
-    with pytest.raises(ConfigError, match="TWIN_SCORE_DEMOTE"):
+    monkeypatch.setenv("TWIN_SCORE_WEIGHTS", '{"demote": 0.85}')
+    with pytest.raises(ConfigError, match=r"TWIN_SCORE_WEIGHTS.*tentative, demote and apply must rise"):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ('{"explict": 3}', "TWIN_SCORE_WEIGHTS.explict"),
+        ('{"explicit": -1}', "TWIN_SCORE_WEIGHTS.explicit"),
+        ('{"explicit": "much"}', "TWIN_SCORE_WEIGHTS.explicit"),
+        ("explicit=3", "TWIN_SCORE_WEIGHTS"),
+    ],
+)
+def test_weights_that_are_wrong_are_refused_by_key(monkeypatch, value, named):
+    monkeypatch.setenv("TWIN_SCORE_WEIGHTS", value)
+    with pytest.raises(ConfigError) as refused:
+        Settings.from_environment()
+    assert named in str(refused.value)
 
 
 # -- what the user confirmed

@@ -12,9 +12,10 @@ from cryptography.fernet import Fernet
 
 from tests.conftest import Connect, settings_for, url_of
 from tests.scripted_model import ScriptedModel
+from tests.settings import make_settings
 from tests.test_store import draft, evidence, turn
 from twin_sio.clock import now
-from twin_sio.config import ConfigError, Settings
+from twin_sio.config import ConfigError
 from twin_sio.domain import Outcome, Profile, Trait
 from twin_sio.errors import StorageUnavailable
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
@@ -127,7 +128,11 @@ async def test_a_sealed_service_talks_and_what_looks_sealed_is_only_text(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, connect: Connect, user: str
 ) -> None:
     settings = settings_for(
-        mongod.url, redis_server.url, model.base_url, encryption_keys=OLD, mongodb_database=f"talk_{user[-6:]}"
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        storage__encryption_keys=OLD,
+        storage__mongodb_database=f"talk_{user[-6:]}",
     )
     async with service(settings) as running:
         client = await connect(url_of(running))
@@ -137,11 +142,11 @@ async def test_a_sealed_service_talks_and_what_looks_sealed_is_only_text(
         await client.close()
     assert lines[0]["text"] == '{"sealed": "' + CANARY
     assert lines[1]["feedback"]["comment"] == CANARY
-    found, db = mongo.connect(mongod.url, settings.mongodb_database, 5000)
+    found, db = mongo.connect(mongod.url, settings.storage.mongodb_database, 5000)
     assert CANARY not in await _dump(db)
     found.close()
 
 
 def test_a_key_that_is_none_is_refused_by_the_variables_name() -> None:
     with pytest.raises(ConfigError, match="TWIN_ENCRYPTION_KEYS"):
-        sealer_of(Settings(encryption_keys="not-a-key"))
+        sealer_of(make_settings(storage__encryption_keys="not-a-key"))

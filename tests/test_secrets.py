@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from tests.conftest import eventually, working
 from tests.processes import Process
+from tests.settings import make_settings
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.dev_tokens import DEV_SECRET
@@ -25,20 +26,25 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 
 
 def settings_of(**more: Any) -> Settings:
-    return Settings(**{"env": "dev", **more})
+    return make_settings(**{"process__env": "dev", **more})
 
 
 @pytest.mark.parametrize(
     "open_to_others",
     [
-        {"host": "0.0.0.0"},
-        {"host": "::"},
-        {"host": "10.1.2.3"},
-        {"host": "chat.example"},
-        {"host": "0.0.0.0", "mongodb_url": "mongodb://db", "redis_url": "redis://r", "openai_base_url": "http://m"},
-        {"host": "127.0.0.1", "trusted_proxies": "127.0.0.1"},
-        {"host": "0.0.0.0", "jwt_secret": "short"},
-        {"host": "0.0.0.0", "jwt_secret": OWN, "jwt_previous_secrets": f" {DEV_SECRET} "},
+        {"server__host": "0.0.0.0"},
+        {"server__host": "::"},
+        {"server__host": "10.1.2.3"},
+        {"server__host": "chat.example"},
+        {
+            "server__host": "0.0.0.0",
+            "storage__mongodb_url": "mongodb://db",
+            "storage__redis_url": "redis://r",
+            "model__base_url": "http://m",
+        },
+        {"server__host": "127.0.0.1", "server__trusted_proxies": "127.0.0.1"},
+        {"server__host": "0.0.0.0", "auth__jwt_secret": "short"},
+        {"server__host": "0.0.0.0", "auth__jwt_secret": OWN, "auth__jwt_previous_secrets": f" {DEV_SECRET} "},
     ],
 )
 def test_a_secret_that_all_know_is_refused_where_others_can_reach_the_server(open_to_others: dict[str, Any]) -> None:
@@ -48,7 +54,13 @@ def test_a_secret_that_all_know_is_refused_where_others_can_reach_the_server(ope
 
 @pytest.mark.parametrize(
     "closed",
-    [{}, {"host": "localhost"}, {"host": "::1"}, {"host": "127.0.0.2"}, {"host": "0.0.0.0", "jwt_secret": OWN}],
+    [
+        {},
+        {"server__host": "localhost"},
+        {"server__host": "::1"},
+        {"server__host": "127.0.0.2"},
+        {"server__host": "0.0.0.0", "auth__jwt_secret": OWN},
+    ],
 )
 def test_a_developers_machine_and_a_secret_of_ones_own_start(closed: dict[str, Any]) -> None:
     settings_of(**closed).check()
@@ -64,28 +76,36 @@ async def test_a_server_that_is_told_nothing_but_its_address_does_not_start(fold
 
 
 def test_a_key_set_of_many_services_takes_an_issuer_and_an_audience() -> None:
-    engines = {"mongodb_url": "mongodb://db", "redis_url": "redis://r", "openai_base_url": "http://m"}
-    keys = {"env": "production", **engines, "jwt_algorithms": "RS256", "jwt_jwks_url": "https://issuer/jwks"}
-    for missing in ({}, {"jwt_issuer": "main"}, {"jwt_audience": "twin"}):
+    engines = {"storage__mongodb_url": "mongodb://db", "storage__redis_url": "redis://r", "model__base_url": "http://m"}
+    keys = {
+        "process__env": "production",
+        **engines,
+        "auth__jwt_algorithms": "RS256",
+        "auth__jwt_jwks_url": "https://issuer/jwks",
+    }
+    for missing in ({}, {"auth__jwt_issuer": "main"}, {"auth__jwt_audience": "twin"}):
         with pytest.raises(ConfigError, match="TWIN_JWT_ISSUER"):
             settings_of(**keys, **missing).check()
-    settings_of(**keys, jwt_issuer="main", jwt_audience="twin").check()
+    settings_of(**keys, auth__jwt_issuer="main", auth__jwt_audience="twin").check()
 
 
 def test_blanks_around_a_previous_secret_are_no_part_of_it() -> None:
-    assert settings_of(jwt_previous_secrets=SecretStr(f" {OWN} , {OWN}x\n, ")).previous_secrets == (OWN, f"{OWN}x")
+    assert settings_of(auth__jwt_previous_secrets=SecretStr(f" {OWN} , {OWN}x\n, ")).auth.previous_secrets == (
+        OWN,
+        f"{OWN}x",
+    )
 
 
 def test_no_password_of_a_url_is_shown() -> None:
     settings = settings_of(
-        mongodb_url="mongodb://ada:hunter2@db:27017/?password=hunter3&replicaSet=r",
-        redis_url="redis+sentinel://:hunter4@one:1,two:2/0?master=m",
-        graph_url="falkor://u:hunter5@graph",
-        embeddings_url="https://hunter6@embed/v1",
-        otlp_endpoint="https://otel/v1?api-key=hunter7",
-        jwt_secret="hunter8",
+        storage__mongodb_url="mongodb://ada:hunter2@db:27017/?password=hunter3&replicaSet=r",
+        storage__redis_url="redis+sentinel://:hunter4@one:1,two:2/0?master=m",
+        storage__graph_url="falkor://u:hunter5@graph",
+        embeddings__url="https://hunter6@embed/v1",
+        process__otlp_endpoint="https://otel/v1?api-key=hunter7",
+        auth__jwt_secret="hunter8",
     )
-    assert settings.mongodb_url.startswith("mongodb://ada:hunter2@")  # the value itself is whole
+    assert settings.storage.mongodb_url.startswith("mongodb://ada:hunter2@")  # the value itself is whole
     for shown in (repr(settings), str(settings), f"{settings!r}"):
         assert "hunter" not in shown
         assert "@db:27017" in shown
@@ -118,7 +138,7 @@ def test_a_job_is_json_and_nothing_else_is_taken() -> None:
 
 
 async def test_a_pickled_job_is_dropped_and_runs_nothing(settings: Settings, folder: Path) -> None:
-    redis = client(settings.redis_url)
+    redis = client(settings.storage.redis_url)
     queue = ArqRedis(redis.connection_pool, default_queue_name=QUEUE)
     touched, name = folder / "touched", f"pickled-{folder.name}"
     armed = {"t": 1, "f": "learn", "a": (Armed(touched),), "k": {}, "et": 1}

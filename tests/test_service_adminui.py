@@ -30,7 +30,7 @@ async def start(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel)
     async with AsyncExitStack() as stack:
 
         async def one(**more: Any) -> Service:
-            given = {"admin_ui_secret": SecretStr(SECRET), "handshake_s": HANDSHAKE_S, **more}
+            given = {"server__admin_ui_secret": SecretStr(SECRET), "tuning__handshake_s": HANDSHAKE_S, **more}
             settings = settings_for(mongod.url, redis_server.url, model.base_url, **given)
             return await stack.enter_async_context(service(settings))
 
@@ -128,7 +128,7 @@ async def test_a_stock_client_with_a_wrong_secret_is_refused(start: Start) -> No
 
 
 async def test_without_a_secret_admin_is_refused_like_any_namespace_that_is_not_there(start: Start) -> None:
-    instance = await start(admin_ui_secret=SecretStr(""))
+    instance = await start(server__admin_ui_secret=SecretStr(""))
     refusals = []
     for namespace in ("/admin", "/nowhere"):
         async with Knocking(instance) as raw:
@@ -140,7 +140,7 @@ async def test_without_a_secret_admin_is_refused_like_any_namespace_that_is_not_
 
 
 async def test_an_address_may_try_as_often_as_it_may_connect(start: Start) -> None:
-    instance = await start(limit_connects_per_address=3)
+    instance = await start(limits__connects_per_address=3)
     async with Knocking(instance) as raw:
         for _ in range(3):
             await raw.ask_in({"password": "a guess"})

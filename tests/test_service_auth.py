@@ -28,11 +28,11 @@ async def strict(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel
         mongod.url,
         redis_server.url,
         model.base_url,
-        jwt_leeway_s=0,
-        auth_expiring_s=1,
-        limit_sessions=2,
-        limit_events_per_second=5,
-        limit_messages_per_minute=3,
+        auth__jwt_leeway_s=0,
+        tuning__auth_expiring_s=1,
+        limits__sessions=2,
+        limits__events_per_second=5,
+        limits__messages_per_minute=3,
     )
     async with service(settings) as running:
         yield running

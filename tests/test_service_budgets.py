@@ -105,7 +105,7 @@ def test_ids_of_the_services_own_are_refused(prefix: str) -> None:
 
 async def test_costly_events_are_counted_over_all_connections_of_a_user(instances: Make, user: str) -> None:
     """Each connection stays under its own bound of events, the user does not stay under theirs."""
-    [url] = await instances(limit_events_per_second=50)
+    [url] = await instances(limits__events_per_second=50)
     async with AsyncExitStack() as stack:
         devices = [await stack.enter_async_context(RawSocket(url, token_of(user))) for _ in range(4)]
         asked = [(raw, await raw.emit("history", {})) for raw in devices for _ in range(60)]
@@ -161,9 +161,9 @@ async def test_no_user_holds_more_than_a_few_connections_may(
         mongod.url,
         redis_server.url,
         model.base_url,
-        slow_soft_bytes=hard - 200_000,
-        slow_hard_bytes=hard,
-        slow_stuck_s=600,
+        tuning__slow_soft_bytes=hard - 200_000,
+        server__slow_hard_bytes=hard,
+        tuning__slow_stuck_s=600,
     )
     async with service(settings) as one, AsyncExitStack() as stack:
         raws = [await stack.enter_async_context(RawSocket(url_of(one), token_of(user))) for _ in range(16)]
@@ -191,7 +191,7 @@ async def test_no_user_holds_more_than_a_few_connections_may(
 async def test_of_many_connects_at_once_no_more_get_in_than_there_may_be_sessions(
     instances: Make, user: str, count: int
 ) -> None:
-    urls = await instances(count, limit_sessions=5)
+    urls = await instances(count, limits__sessions=5)
     async with AsyncExitStack() as stack:
         raws = [RawSocket(urls[n % count], token_of(user), session_id=new_id()) for n in range(30)]
         await asyncio.gather(*(stack.enter_async_context(raw) for raw in raws))
@@ -203,7 +203,7 @@ async def test_of_many_connects_at_once_no_more_get_in_than_there_may_be_session
 
 
 async def test_a_refused_connect_leaves_its_place_to_others(instances: Make, user: str) -> None:
-    [url] = await instances(limit_sessions=1)
+    [url] = await instances(limits__sessions=1)
     bad = {"a": "x" * 17_000}
     for _ in range(3):
         async with RawSocket(url, token_of(user), session_id=new_id(), context=bad) as raw:

@@ -319,7 +319,7 @@ async def test_a_session_is_refused_with_a_code(url: str, user: str) -> None:
 async def test_a_repeat_from_a_device_that_is_still_catching_up_makes_no_hole(
     url: str, user: str, settings: Settings
 ) -> None:
-    client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, 5000)
+    client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
     said = [draft(user, f"m-{index}") for index in range(1, 3001)]
     await db["events"].insert_many([{**asdict(one), "seq": seq} for seq, one in enumerate(said, 1)])
     client.close()
@@ -337,7 +337,7 @@ async def test_who_asks_to_resume_gets_what_the_log_has_also_where_the_instance_
     url: str, user: str, settings: Settings
 ) -> None:
     async with RawSocket(url, token_of(user)) as asks, RawSocket(url, token_of(user)) as listens:
-        client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, 5000)
+        client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
         said = [draft(user, f"m-{index}") for index in range(1, 301)]
         await db["events"].insert_many([{**asdict(one), "seq": seq} for seq, one in enumerate(said, 1)])
         client.close()
@@ -354,7 +354,7 @@ async def test_who_has_seen_more_than_the_instance_was_told_of_gets_nothing_twic
     url: str, user: str, settings: Settings, last_seq: int | None
 ) -> None:
     async with RawSocket(url, token_of(user)) as listens:
-        client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, 5000)
+        client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
         said = [draft(user, f"m-{index}") for index in range(1, 301)]
         await db["events"].insert_many([{**asdict(one), "seq": seq} for seq, one in enumerate(said, 1)])
         client.close()

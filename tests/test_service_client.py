@@ -143,7 +143,7 @@ async def test_a_session_that_is_about_to_expire_renews_its_token(settings: Sett
         asked.append(len(asked))
         return token_of(user, ttl_s=4 if len(asked) == 1 else 600)
 
-    brief = settings.model_copy(update={"auth_expiring_s": 3})
+    brief = settings.changed(tuning={"auth_expiring_s": 3})
     async with service(brief) as instance, TwinClient(url_of(instance), provide) as client:
         stream = client.changes()
         await client.until(lambda _: len(asked) == 2 and not client.state.outbox)
@@ -171,7 +171,7 @@ async def test_a_client_waits_for_a_server_that_comes_later_if_it_is_told_to(
     with pytest.raises(Unreachable):
         await client.connect()
     connecting = asyncio.create_task(client.connect(patience=20))
-    async with service(settings.model_copy(update={"port": unused_tcp_port})):
+    async with service(settings.changed(server={"port": unused_tcp_port})):
         assert (await connecting)["user_id"] == user
         await client.close()
 

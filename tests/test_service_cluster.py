@@ -150,7 +150,7 @@ def together(mongod: Mongod, cluster: RedisCluster, model: ScriptedModel) -> Cal
 
     @asynccontextmanager
     async def two(**more: Any) -> AsyncIterator[tuple[Settings, Service, Service]]:
-        settings = settings_for(mongod.url, cluster.url, model.base_url, mongodb_database="cluster", **more)
+        settings = settings_for(mongod.url, cluster.url, model.base_url, storage__mongodb_database="cluster", **more)
         async with service(settings) as one, service(settings) as two:
             await well(one, two)
             yield settings, one, two
@@ -198,7 +198,7 @@ async def test_both_instances_know_of_limits_sessions_tickets_revocations_and_st
     model: ScriptedModel, together: Callable[..., Any], user: str
 ) -> None:
     model.script(contains=f"endless {user}", token_delay_s=0.05, count=2000)
-    async with together(limit_messages_per_minute=3) as (settings, one, two):
+    async with together(limits__messages_per_minute=3) as (settings, one, two):
         async with TwinClient(url_of(one), token_of(user)) as phone, TwinClient(url_of(two), token_of(user)) as tablet:
             asked = await phone.send(f"endless {user}")
             await tablet.until(lambda state: (running := state.generation_of(asked)) and running.text)

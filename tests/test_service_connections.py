@@ -150,7 +150,7 @@ async def test_an_address_has_so_many_connections_that_carry_no_session(
     make: Make, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "OTHERS_OF_ADDRESS", 10)
-    one = await make(limit_connects_per_address=1200)
+    one = await make(limits__connects_per_address=1200)
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(RawSocket(url_of(one), token_of(user)))
         silent = [await stack.enter_async_context(Tcp(one.port)) for _ in range(60)]
@@ -194,7 +194,7 @@ async def test_near_its_descriptors_the_log_says_so(
 
 @pytest.mark.parametrize("path", ["/no/such/route", "/healthz", "/asyncapi.json", "/widget.js", "/socket.io/?EIO=3"])
 async def test_every_route_is_counted_for_the_address(make: Make, path: str) -> None:
-    one = await make(limit_connects_per_address=40)
+    one = await make(limits__connects_per_address=40)
     async with aiohttp.ClientSession() as http:
         statuses = []
         for _ in range(60):
@@ -205,7 +205,7 @@ async def test_every_route_is_counted_for_the_address(make: Make, path: str) -> 
 
 
 async def test_what_a_polling_client_asks_for_is_not_counted_for_its_address(make: Make, user: str) -> None:
-    one = await make(limit_connects_per_address=40)
+    one = await make(limits__connects_per_address=40)
     base = f"{url_of(one)}/socket.io/?EIO=4&transport=polling"
     async with aiohttp.ClientSession() as http:
         async with http.get(base) as opened:

@@ -158,7 +158,11 @@ async def test_what_is_too_old_is_removed_and_a_device_is_told_that_there_is_a_g
     client, db = mongo.connect(mongod.url, "retained", 5000)
     try:
         settings = settings_for(
-            mongod.url, redis_server.url, model.base_url, mongodb_database="retained", retention_messages_days=30
+            mongod.url,
+            redis_server.url,
+            model.base_url,
+            storage__mongodb_database="retained",
+            storage__retention_messages_days=30,
         )
         async with service(settings) as running:
             device = await connect(url_of(running))
@@ -175,7 +179,7 @@ async def test_what_is_too_old_is_removed_and_a_device_is_told_that_there_is_a_g
             await back.close()
             await db["events"].update_many({}, {"$set": {"at": now() - timedelta(days=31)}})
             await eventually(lambda: _count(db, 0), timeout=30)
-        kept_for_ever = settings.model_copy(update={"retention_messages_days": 0})
+        kept_for_ever = settings.changed(storage={"retention_messages_days": 0})
         async with service(kept_for_ever) as running:
             device = await connect(url_of(running))
             assert device.state.last_seq == 4

@@ -32,8 +32,8 @@ async def start(
     async with AsyncExitStack() as stack:
 
         async def one(drain_s: float = 25.0) -> Process:
-            more = {"TWIN_MONGODB_DATABASE": "drain", "TWIN_DRAIN_S": drain_s, "TWIN_TURN_LEASE_S": 30}
-            env = environment(mongod.url, redis_server.url, model.base_url, **more)
+            more = {"TWIN_MONGODB_DATABASE": "drain", "TWIN_DRAIN_S": drain_s}
+            env = environment(mongod.url, redis_server.url, model.base_url, tuning={"turn_lease_s": 30}, **more)
             running = await started(Process("server", tmp_path, env))
             stack.push_async_callback(asyncio.to_thread, running.stop, 1.0)
             return running

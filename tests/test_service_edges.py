@@ -42,7 +42,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 async def test_tls_is_served_with_a_certificate_of_ones_own(settings: Settings, folder: Path) -> None:
     cert, key = certificate(folder)
     trust = ssl.create_default_context(cafile=str(cert))
-    async with service(settings.model_copy(update={"tls_cert": cert, "tls_key": key})) as running:
+    async with service(settings.changed(server={"tls_cert": cert, "tls_key": key})) as running:
         url = f"https://localhost:{running.port}"
         async with aiohttp.ClientSession() as http, http.get(f"{url}/healthz", ssl=trust) as response:
             assert response.status == 200
@@ -55,7 +55,7 @@ async def test_tls_is_served_with_a_certificate_of_ones_own(settings: Settings, 
 async def test_only_listed_origins_connect_and_native_clients_pass(
     origin: str | None, status: int, mongod: Mongod, redis_server: RedisServer, model: ScriptedModel
 ) -> None:
-    settings = settings_for(mongod.url, redis_server.url, model.base_url, cors_origins="https://app.example")
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, server__cors_origins="https://app.example")
     headers = {"Origin": origin} if origin else {}
     async with service(settings) as running, aiohttp.ClientSession() as http:
         url = f"http://127.0.0.1:{running.port}/socket.io/?EIO=4&transport=polling"
@@ -75,7 +75,7 @@ async def test_the_chat_page_allows_nothing_but_its_own_and_only_the_widget_is_p
                 assert "unsafe" not in response.headers["Content-Security-Policy"]
                 assert "require-trusted-types-for 'script'" in response.headers["Content-Security-Policy"]
                 assert response.headers["X-Content-Type-Options"] == "nosniff"
-        in_production = settings.model_copy(update={"env": "production"})
+        in_production = settings.changed(process={"env": "production"})
         async with service(in_production) as running:
             url = f"http://127.0.0.1:{running.port}"
             async with http.get(f"{url}/") as response:

@@ -28,10 +28,10 @@ async def fragile(own_mongod: Mongod, redis_server: RedisServer, model: Scripted
         own_mongod.url,
         redis_server.url,
         model.base_url,
-        mongodb_timeout_ms=700,
-        model_first_token_s=2.0,
-        model_stall_s=0.5,
-        turn_lease_s=2.0,
+        storage__mongodb_timeout_ms=700,
+        model__first_token_s=2.0,
+        tuning__model_stall_s=0.5,
+        tuning__turn_lease_s=2.0,
     )
     async with service(settings) as running:
         yield running

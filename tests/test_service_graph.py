@@ -44,9 +44,9 @@ def graph_settings(mongod: Mongod, redis_server: RedisServer, model: ScriptedMod
         mongod.url,
         redis_server.url.removesuffix("0") + "3",  # a queue that no other test's worker works off
         model.base_url,
-        mongodb_database=DATABASE,
-        graph_url=falkordb.url,
-        recall_ms=3000,  # the library is loaded within the first
+        storage__mongodb_database=DATABASE,
+        storage__graph_url=falkordb.url,
+        tuning__recall_ms=3000,  # the library is loaded within the first
     )
 
 
@@ -152,7 +152,12 @@ async def test_with_the_graph_down_the_chat_is_unchanged_and_it_catches_up(
     server.start()
     server.kill()
     settings = settings_for(
-        mongod.url, redis_server.url, model.base_url, mongodb_database=DATABASE, graph_url=server.url, recall_ms=3000
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        storage__mongodb_database=DATABASE,
+        storage__graph_url=server.url,
+        tuning__recall_ms=3000,
     )
     facts = GraphitiFacts(server.url, FieldCipher())
     try:
@@ -182,7 +187,12 @@ async def test_a_hung_graph_delays_no_answer_by_more_than_its_patience(
     server = FalkorServer(folder)
     server.start()
     settings = settings_for(
-        mongod.url, redis_server.url, model.base_url, mongodb_database=DATABASE, graph_url=server.url, recall_ms=300
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        storage__mongodb_database=DATABASE,
+        storage__graph_url=server.url,
+        tuning__recall_ms=300,
     )
     try:
         async with service(settings) as running:
@@ -265,9 +275,9 @@ async def test_a_graph_can_be_made_anew_from_the_evidence(
     before = [replace(one, created_at=now(), expired_at=None) for one in await facts.read(user)]
     await facts.erase(user)
     variables = {
-        "TWIN_MONGODB_URL": graph_settings.mongodb_url,
+        "TWIN_MONGODB_URL": graph_settings.storage.mongodb_url,
         "TWIN_MONGODB_DATABASE": DATABASE,
-        "TWIN_GRAPH_URL": graph_settings.graph_url,
+        "TWIN_GRAPH_URL": graph_settings.storage.graph_url,
     }
     done = await asyncio.to_thread(
         subprocess.run,

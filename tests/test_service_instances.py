@@ -21,7 +21,7 @@ async def servers(
 ) -> AsyncIterator[list[Process]]:
     folder: Path = tmp_path_factory.mktemp("servers")
     env = environment(
-        mongod.url, redis_server.url, model.base_url, TWIN_MONGODB_DATABASE="instances", TWIN_TURN_LEASE_S=4
+        mongod.url, redis_server.url, model.base_url, TWIN_MONGODB_DATABASE="instances", tuning={"turn_lease_s": 4}
     )
     running = [Process("server", folder, env) for _ in range(2)]
     try:

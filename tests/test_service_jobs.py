@@ -166,7 +166,7 @@ async def test_over_budget_the_rules_learn_and_a_title_waits(
 async def test_what_jobs_take_of_the_model_counts_against_the_tokens_of_the_day(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
-    settings = settings_for(mongod.url, redis_server.url, model.base_url, limit_tokens_per_day=1)
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, limits__tokens_per_day=1)
     async with build_services(settings, listen=False) as parts:
         await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
         await parts.limits.message(user)

@@ -172,7 +172,7 @@ async def test_a_job_killed_in_the_middle_runs_again_and_adds_nothing_twice(
         redis_server.url.removesuffix("0") + "1",  # a queue that no other test's worker works off
         model.base_url,
         TWIN_MONGODB_DATABASE=f"killed_{user[-6:]}",
-        TWIN_JOB_TIMEOUT_S=2,
+        tuning={"job_timeout_s": 2},
     )
     server = await started(Process("server", folder, env))
     first = Process("worker", folder, env)

@@ -53,7 +53,7 @@ async def refusal(service_: Service, user: str, **more: Any) -> dict[str, Any] |
 
 
 async def test_messages_are_counted_over_all_instances_and_a_repeat_is_not(instances: Make, user: str) -> None:
-    one, two = await instances(2, limit_messages_per_minute=3)
+    one, two = await instances(2, limits__messages_per_minute=3)
     async with RawSocket(url_of(one), token_of(user)) as here, RawSocket(url_of(two), token_of(user)) as there:
         answers = [await say(raw, message_id=f"m-{n}") for n, raw in enumerate([here, there, here, there])]
         assert [answer["type"] for answer in answers] == ["message_received"] * 3 + ["error"]
@@ -64,7 +64,7 @@ async def test_messages_are_counted_over_all_instances_and_a_repeat_is_not(insta
 
 async def test_the_time_to_wait_is_true(instances: Make, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twin_sio.services.limits._MINUTE_S", 2)
-    [one] = await instances(1, limit_messages_per_minute=2)
+    [one] = await instances(1, limits__messages_per_minute=2)
     async with RawSocket(url_of(one), token_of(user)) as raw:
         began = monotonic()
         assert [(await say(raw))["type"] for _ in range(2)] == ["message_received"] * 2
@@ -78,7 +78,7 @@ async def test_the_time_to_wait_is_true(instances: Make, user: str, monkeypatch:
 
 
 async def test_an_answer_that_used_up_the_tokens_of_the_day_is_the_last(instances: Make, user: str) -> None:
-    one, two = await instances(2, limit_tokens_per_day=1)
+    one, two = await instances(2, limits__tokens_per_day=1)
     async with RawSocket(url_of(one), token_of(user)) as here, RawSocket(url_of(two), token_of(user)) as there:
         await say(here, message_id="m-0")
         await here.until(lambda: here.of("twin_message"))
@@ -98,7 +98,7 @@ async def test_without_redis_there_is_a_local_limit_and_no_open_door(
 ) -> None:
     redis = start_redis(folder)
     try:
-        settings = settings_for(mongod.url, redis.url, model.base_url, limit_messages_per_minute=3)
+        settings = settings_for(mongod.url, redis.url, model.base_url, limits__messages_per_minute=3)
         async with service(settings) as running, RawSocket(url_of(running), token_of(user)) as raw:
             redis.kill()
             answers = [await say(raw) for _ in range(5)]
@@ -111,7 +111,7 @@ async def test_without_redis_there_is_a_local_limit_and_no_open_door(
 async def test_the_answers_of_one_user_at_once_are_bounded_over_all_instances(
     instances: Make, user: str, model: ScriptedModel
 ) -> None:
-    one, two = await instances(2, limit_generations=2)
+    one, two = await instances(2, tuning__generations_per_user=2)
     text = f"slow {user}"
     model.script(contains=text, tokens=["a ", "b"] * 3, token_delay_s=0.05)
     async with RawSocket(url_of(one), token_of(user)) as here, RawSocket(url_of(two), token_of(user)) as there:
@@ -125,7 +125,7 @@ async def test_the_answers_of_one_user_at_once_are_bounded_over_all_instances(
 async def test_conversations_that_wait_for_their_users_others_are_no_load_and_leave_the_store_alone(
     instances: Make, user: str, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [one] = await instances(1, limit_generations=2)
+    [one] = await instances(1, tuning__generations_per_user=2)
     runner, text, asked = one._parts.runner, f"slow {user}", 0
     acquire = one._parts.turns.acquire
 
@@ -151,7 +151,7 @@ async def test_conversations_that_wait_for_their_users_others_are_no_load_and_le
 
 
 async def test_too_many_owed_answers_of_one_user_are_busy(instances: Make, user: str, model: ScriptedModel) -> None:
-    [one] = await instances(1, limit_owed=3)
+    [one] = await instances(1, tuning__pending_turns_per_user=3)
     text = f"slow {user}"
     model.script(contains=text, tokens=["a", "b"], hold_after=1)
     async with RawSocket(url_of(one), token_of(user)) as raw:
@@ -166,7 +166,7 @@ async def test_too_many_owed_answers_of_one_user_are_busy(instances: Make, user:
 
 
 async def test_connects_of_one_user_are_counted_over_all_instances(instances: Make, user: str) -> None:
-    one, two = await instances(2, limit_connects_per_minute=2)
+    one, two = await instances(2, limits__connects_per_minute=2)
     refusals = [await refusal(where, user) for where in (one, two, one)]
     assert refusals[:2] == [None, None]
     assert refusals[2] is not None
@@ -182,7 +182,7 @@ async def test_connects_from_one_address_are_counted_good_tokens_or_not(
     redis = start_redis(folder)  # of its own: everybody else comes from this address, too
     try:
         settings = settings_for(
-            mongod.url, redis.url, model.base_url, limit_connects_per_address=3, trusted_proxies="127.0.0.1"
+            mongod.url, redis.url, model.base_url, limits__connects_per_address=3, server__trusted_proxies="127.0.0.1"
         )
         async with service(settings) as running:
             url = url_of(running)
@@ -230,7 +230,7 @@ def test_only_our_own_proxies_say_where_a_client_is(peer: str | None, forwarded:
 
 
 async def test_http_requests_are_limited_per_user(instances: Make, user: str) -> None:
-    [one] = await instances(1, limit_requests_per_minute=2)
+    [one] = await instances(1, limits__requests_per_minute=2)
     headers = {"Authorization": f"Bearer {token_of(user, scope='twin:data')}"}
     async with aiohttp.ClientSession(headers=headers) as http:
         statuses = []
@@ -265,7 +265,7 @@ async def test_overload_takes_ephemera_first_then_connects_then_messages_and_nev
     instances: Make, user: str, model: ScriptedModel
 ) -> None:
     assert (SHED_AT, CONNECTS_AT, MESSAGES_AT) == (0.75, 0.9, 1.0)
-    [one] = await instances(1, overload_generations=20, overload_lag_ms=0)
+    [one] = await instances(1, overload__generations=20, overload__lag_ms=0)
     url = url_of(one)
     typing = {"payload": {"is_typing": True}}
     async with RawSocket(url, token_of(user)) as here, RawSocket(url, token_of(user)) as there:
@@ -304,7 +304,7 @@ async def test_overload_takes_ephemera_first_then_connects_then_messages_and_nev
 
 
 async def test_a_loop_that_is_always_late_is_overload_and_one_long_step_is_not(instances: Make, user: str) -> None:
-    [one] = await instances(1, overload_lag_ms=200)
+    [one] = await instances(1, overload__lag_ms=200)
     load = one._parts.load
     _block(0.1)
     await eventually(lambda: load.take_worst_lag() > 0.05)

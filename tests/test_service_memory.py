@@ -51,10 +51,10 @@ async def small(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel)
         mongod.url,
         redis_server.url,
         model.base_url,
-        mongodb_database="memory_tests",
-        prompt_budget_tokens=800,
-        retention_messages_days=30,
-        recall_ms=2000,  # the local model is loaded within the first
+        storage__mongodb_database="memory_tests",
+        model__prompt_budget_tokens=800,
+        storage__retention_messages_days=30,
+        tuning__recall_ms=2000,  # the local model is loaded within the first
     )
     async with service(settings) as running:
         yield running
@@ -227,11 +227,11 @@ async def test_an_embeddings_endpoint_serves_recall_and_a_hung_one_delays_no_ans
         mongod.url,
         redis_server.url,
         model.base_url,
-        mongodb_database="memory_tests",
-        embeddings_url=endpoint.base_url,
-        embeddings_model="bag",
-        embeddings_floor=0.5,
-        recall_ms=400,
+        storage__mongodb_database="memory_tests",
+        embeddings__url=endpoint.base_url,
+        embeddings__model="bag",
+        tuning__embeddings_floor=0.5,
+        tuning__recall_ms=400,
     )
     async with service(settings) as running:
         client = await connect(url_of(running))

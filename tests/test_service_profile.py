@@ -227,7 +227,7 @@ async def test_after_a_rejection_the_next_prompt_on_any_instance_lacks_it(
     settings: Settings, connect: Connect, model: ScriptedModel, worker: None, user: str, hears: bool
 ) -> None:
     """Also on an instance that has the profile in memory and hears nothing, its Redis being away."""
-    elsewhere = settings if hears else settings.model_copy(update={"redis_url": "redis://127.0.0.1:9/0"})
+    elsewhere = settings if hears else settings.changed(storage={"redis_url": "redis://127.0.0.1:9/0"})
     phone = await connect()
     async with service(elsewhere) as other, TwinClient(url_of(other), token_of(user)) as tablet:
         for city in ("Porto", "Faro"):
@@ -313,7 +313,9 @@ async def test_statistics_tell_what_became_of_what_was_learnt(
 async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_and_nobody(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
-    settings = settings_for(mongod.url, redis_server.url, model.base_url, mongodb_database=f"counted_{user[-6:]}")
+    settings = settings_for(
+        mongod.url, redis_server.url, model.base_url, storage__mongodb_database=f"counted_{user[-6:]}"
+    )
     async with service(settings) as running:
         parts, ctx = running._parts, {"desk": running._parts.desk}
         assert await update_statistics(ctx) == 0
@@ -343,7 +345,9 @@ async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_an
 async def test_the_job_brings_a_profile_up_to_the_date_and_tells_the_devices(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
-    settings = settings_for(mongod.url, redis_server.url, model.base_url, mongodb_database=f"dated_{user[-6:]}")
+    settings = settings_for(
+        mongod.url, redis_server.url, model.base_url, storage__mongodb_database=f"dated_{user[-6:]}"
+    )
     async with service(settings) as running, TwinClient(url_of(running), token_of(user)) as client:
         keeper = running._parts.keeper
         long_ago = now() - timedelta(days=150)

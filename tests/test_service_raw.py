@@ -187,7 +187,7 @@ async def test_a_page_of_another_origin_does_not_connect(url: str, user: str) ->
 async def test_the_end_of_a_token_closes_with_4001_and_a_takeover_for_good_with_4010(
     settings: Settings, user: str
 ) -> None:
-    strict = settings.model_copy(update={"jwt_leeway_s": 0})
+    strict = settings.changed(auth={"jwt_leeway_s": 0})
     async with service(strict) as running:
         headers = {"Authorization": f"Bearer {token_of(user, ttl_s=4)}", "X-Session-ID": "same"}
         async with plain(url_of(running), user, headers=headers, protocols=()) as one:
@@ -217,7 +217,12 @@ async def test_a_plain_client_that_does_not_read_is_cut_with_4008_and_leaves_not
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
     settings = settings_for(
-        mongod.url, redis_server.url, model.base_url, slow_soft_bytes=16_384, slow_hard_bytes=65_536, slow_stuck_s=60
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        tuning__slow_soft_bytes=16_384,
+        server__slow_hard_bytes=65_536,
+        tuning__slow_stuck_s=60,
     )
     async with service(settings) as running:
         at = url_of(running).replace("http", "ws", 1) + f"/ws/chat/{user}"

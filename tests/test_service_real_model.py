@@ -22,7 +22,12 @@ async def thinking(
 ) -> AsyncIterator[Service]:
     engine = start_model(tmp_path_factory.mktemp("model"))
     settings = settings_for(
-        mongod.url, redis_server.url, engine.url, model=MODEL_NAME, model_max_tokens=16, prompt_budget_tokens=300
+        mongod.url,
+        redis_server.url,
+        engine.url,
+        model__name=MODEL_NAME,
+        model__max_tokens=16,
+        model__prompt_budget_tokens=300,
     )
     try:
         async with service(settings) as running:

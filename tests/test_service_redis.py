@@ -143,7 +143,7 @@ async def whole_way(mongod: Mongod, url: str, model: ScriptedModel, user: str) -
     """From a message over two instances and the worker to what was learnt: every client of Redis has a part in it."""
     text = f"I prefer tea, {user}"
     model.script(contains=text, json_answer=candidates(likes("tea", "I prefer tea", key="preferences.drink")))
-    settings = settings_for(mongod.url, url, model.base_url, mongodb_database=f"redis_{user[-8:]}")
+    settings = settings_for(mongod.url, url, model.base_url, storage__mongodb_database=f"redis_{user[-8:]}")
     async with (
         service(settings) as one,
         service(settings) as two,
@@ -180,7 +180,7 @@ async def test_when_the_master_dies_the_next_one_is_found_and_devices_hear_each_
     mongod: Mongod, sentinel: tuple[SentinelServer, RedisServer], model: ScriptedModel, user: str
 ) -> None:
     watching, master = sentinel
-    settings = settings_for(mongod.url, watching.url, model.base_url, mongodb_database=f"redis_{user[-8:]}")
+    settings = settings_for(mongod.url, watching.url, model.base_url, storage__mongodb_database=f"redis_{user[-8:]}")
     async with (
         service(settings) as one,
         service(settings) as two,

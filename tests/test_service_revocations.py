@@ -32,7 +32,9 @@ def own_redis(folder: Path) -> Any:
 async def alone(
     mongod: Mongod, own_redis: RedisServer, model: ScriptedModel
 ) -> AsyncIterator[tuple[Service, Settings]]:
-    settings = settings_for(mongod.url, own_redis.url, model.base_url, mongodb_database="revoked", jwt_leeway_s=0)
+    settings = settings_for(
+        mongod.url, own_redis.url, model.base_url, storage__mongodb_database="revoked", auth__jwt_leeway_s=0
+    )
     async with service(settings) as running:
         yield running, settings
 
@@ -60,7 +62,7 @@ async def test_a_redis_that_comes_back_empty_makes_no_token_good_again(
     running, settings = alone
     token = token_of(user)
     await revoke(settings, user, None, 600)
-    redis = client(settings.redis_url)
+    redis = client(settings.storage.redis_url)
     await redis.flushall()
     assert await _refusal(url_of(running), token) == "auth_invalid"
     await eventually(lambda: redis.exists(_WHOLE))
@@ -83,7 +85,7 @@ async def test_without_redis_mongodb_is_asked(
 
 async def test_what_an_earlier_version_has_revoked_stays_so(alone: tuple[Service, Settings], user: str) -> None:
     running, settings = alone
-    redis = client(settings.redis_url)
+    redis = client(settings.storage.redis_url)
     await redis.set(f"{{twin:9216}}:revoked:user:{user}", 4102444800, ex=60)
     assert await _refusal(url_of(running), token_of(user)) == "auth_invalid"
     await redis.aclose()

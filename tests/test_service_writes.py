@@ -24,7 +24,7 @@ MOST = 4
 
 @pytest.fixture
 async def strict(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel) -> AsyncIterator[Service]:
-    settings = settings_for(mongod.url, redis_server.url, model.base_url, limit_writes_per_minute=MOST)
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, limits__writes_per_minute=MOST)
     async with service(settings) as running:
         yield running
 

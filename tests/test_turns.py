@@ -29,7 +29,9 @@ async def db(mongod: Mongod) -> AsyncIterator[mongo.Database]:
 @pytest.fixture(scope="module")
 async def quick(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel) -> AsyncIterator[Service]:
     """A server that takes over soon."""
-    settings = settings_for(mongod.url, redis_server.url, model.base_url, mongodb_database=DATABASE, turn_lease_s=1.0)
+    settings = settings_for(
+        mongod.url, redis_server.url, model.base_url, storage__mongodb_database=DATABASE, tuning__turn_lease_s=1.0
+    )
     async with service(settings) as running:
         yield running
 

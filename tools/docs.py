@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import AliasChoices, BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from twin_sio import config, conformance, protocol
+from twin_sio import conformance, protocol
+from twin_sio.config import GROUPS, REMOVED, Group, ScoreWeights, TestSettings, Tuning, variable_of
 from twin_sio.http import rest
 from twin_sio.protocol import asyncapi
 
@@ -50,7 +52,6 @@ def conformance_rules() -> str:
 
 
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
-    "configuration": ("README.md", config.table),
     "client events": ("docs/protocol.md", client_events),
     "server events": ("docs/protocol.md", server_events),
     "conformance rules": ("docs/clients/README.md", conformance_rules),
@@ -161,10 +162,74 @@ def events() -> str:
     return events_page(asyncapi.document())
 
 
+_GROUP_NOTES = {
+    "process": "What kind of process this is, and what operators see of it.",
+    "server": "Where the server listens, who may reach it, and when it closes a connection.",
+    "storage": "The engines, and how long they store what.",
+    "auth": "Whose tokens are accepted.",
+    "model": "The model that writes the answers.",
+    "embeddings": "The model that finds related earlier messages.",
+    "limits": "How much one user, address or connection may ask for.",
+    "overload": "When an instance sheds load: ephemeral events first, then connections, then messages.",
+    "scoring": "How the confidence of a trait follows from its evidence.",
+}
+
+
+def configuration() -> str:
+    """Every setting, grouped, with its variable, default and meaning."""
+    lines = [
+        "# Configuration",
+        "",
+        "Environment variables only. `python tools/docs.py` generates this page from `twin_sio/config`. The process "
+        "refuses to start on a value that it cannot use, and on a variable that is no longer a setting; the message "
+        "names the variable, never its value.",
+    ]
+    for name, group in GROUPS.items():
+        lines += ["", f"## {group.__doc__}", "", f"{_GROUP_NOTES[name]} In code: `settings.{name}`.", ""]
+        lines += _settings_table(group)
+    lines += [
+        "",
+        "### Weights",
+        "",
+        "The keys of `TWIN_SCORE_WEIGHTS`.",
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+    ]
+    for key, field in ScoreWeights.model_fields.items():
+        lines.append(f"| `{key}` | `{field.default}` | {field.description} |")
+    lines += ["", f"## {TestSettings.__doc__}", "", *_settings_table(TestSettings)]
+    keys = ", ".join(f"`{key}` ({field.default})" for key, field in Tuning.model_fields.items())
+    lines += ["", f"Its keys: {keys}. `twin_sio/config/groups.py` says what each is for."]
+    lines += ["", "## No longer settings", "", "A start with one of these is refused.", ""]
+    lines += ["| variable | instead |", "|---|---|"]
+    lines += [f"| `{name}` | {hint} |" for name, hint in REMOVED.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _settings_table(group: type[Group]) -> Iterator[str]:
+    yield from ("| variable | default | meaning |", "|---|---|---|")
+    for name, field in group.model_fields.items():
+        choices = field.validation_alias
+        names = [str(choice) for choice in choices.choices] if isinstance(choices, AliasChoices) else []
+        variable = " / ".join(f"`{name}`" for name in names or [variable_of(group, name)])
+        default = _shown_default(field.default)
+        yield f"| {variable} | {f'`{default}`' if default else '–'} | {field.description} |"
+
+
+def _shown_default(default: object) -> str:
+    if isinstance(default, SecretStr):
+        return "a development secret" if default.get_secret_value() else ""
+    if isinstance(default, tuple):
+        return " ".join(default)
+    return "" if default is None or isinstance(default, BaseModel) else str(default)
+
+
 FILES: dict[str, Callable[[], str]] = {
     "docs/openapi.json": openapi,
     "docs/asyncapi.json": asyncapi_document,
     "docs/events.md": events,
+    "docs/configuration.md": configuration,
 }
 
 

@@ -15,7 +15,7 @@ from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.redis_connection import client
-from twin_sio.runtime.wiring import build_services, facts_of, sealer_of, weights_of
+from twin_sio.runtime.wiring import build_services, facts_of, sealer_of
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo
@@ -29,7 +29,9 @@ _EVERYBODY = 10_000_000
 
 async def reseal(settings: Settings) -> int:
     """Seal everything with the first of TWIN_ENCRYPTION_KEYS; how many values were rewritten."""
-    database, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
+    database, db = mongo.connect(
+        settings.storage.mongodb_url, settings.storage.mongodb_database, settings.storage.mongodb_timeout_ms
+    )
     try:
         return await mongo.reencrypt(db, sealer_of(settings), _show)
     finally:
@@ -38,8 +40,10 @@ async def reseal(settings: Settings) -> int:
 
 async def revoke(settings: Settings, user: str | None, token: str | None, for_s: int) -> int:
     """Let a user's tokens so far, or one token, count no longer, on every instance within five seconds."""
-    redis = client(settings.redis_url)
-    database, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
+    redis = client(settings.storage.redis_url)
+    database, db = mongo.connect(
+        settings.storage.mongodb_url, settings.storage.mongodb_database, settings.storage.mongodb_timeout_ms
+    )
     try:
         ids = await load_ids(db, sealer_of(settings))
         revocations = StoredRevocations(redis, db, ids, now, lambda: True)
@@ -56,7 +60,9 @@ async def revoke(settings: Settings, user: str | None, token: str | None, for_s:
 async def rebuild(settings: Settings, user: str | None) -> int:
     """Make the graph anew from the evidence, of one user or of all; how many facts it holds."""
     async with AsyncExitStack() as stack:
-        client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
+        client, db = mongo.connect(
+            settings.storage.mongodb_url, settings.storage.mongodb_database, settings.storage.mongodb_timeout_ms
+        )
         stack.callback(client.close)
         sealer = sealer_of(settings)
         facts = facts_of(settings, sealer, stack)
@@ -65,7 +71,7 @@ async def rebuild(settings: Settings, user: str | None) -> int:
         fence = Fence(db, await load_ids(db, sealer))
         profiles = mongo.MongoProfiles(db, sealer, None, fence)
         outbox, trait_ids = mongo.MongoOutbox(db, now, sealer, fence), TraitIds(fence.ids.subject)
-        projector = GraphProjectionService(outbox, facts, profiles, now, weights_of(settings), trait_ids)
+        projector = GraphProjectionService(outbox, facts, profiles, now, settings.scoring.weights, trait_ids)
         users = [user] if user is not None else await profiles.users()
         held = 0
         for done, one in enumerate(users, 1):
@@ -115,9 +121,9 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         settings = Settings.from_environment()
-        if asked.command in ("revoke", "statistics") and not settings.redis_url:
+        if asked.command in ("revoke", "statistics") and not settings.storage.redis_url:
             raise ConfigError("TWIN_REDIS_URL is not set: say which Redis.")
-        if not settings.mongodb_url:
+        if not settings.storage.mongodb_url:
             raise ConfigError("TWIN_MONGODB_URL is not set: say which database.")
         if asked.command == "revoke":
             print(f"{asyncio.run(revoke(settings, asked.user, asked.token, asked.for_s))} revoked")

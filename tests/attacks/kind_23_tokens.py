@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from tests.attacks.site import Site
 from tests.processes import SECRET
 from tests.raw import RawSocket
-from twin_sio.config import Settings
+from tests.settings import make_settings
 from twin_sio.dev_tokens import create_token
 
 BEFORE = "a ticket outlived its revocation by 30 s; revoked tokens good again; exp 1e999 and nested claims: 500"
@@ -49,7 +49,7 @@ async def check(site: Site) -> list[str]:
     tokens["crit"] = _signed('{"sub":"ada","exp":4102444800}', '{"alg":"HS256","crit":["exp"]}')
     broken = [f"{name}: {code}" for name, one in tokens.items() if (code := await _status(site, one)) != 401]
     broken += await _revoked(site)
-    shown = repr(Settings(redis_url="redis://:hunter2@r", mongodb_url="mongodb://u:hunter2@m"))
+    shown = repr(make_settings(storage__redis_url="redis://:hunter2@r", storage__mongodb_url="mongodb://u:hunter2@m"))
     return broken + (["repr(Settings) shows a password"] if "hunter2" in shown else [])
 
 

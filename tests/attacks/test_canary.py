@@ -90,7 +90,7 @@ async def service(
             TWIN_EMBEDDINGS_URL=model.base_url,
             TWIN_EMBEDDINGS_KEY=f"sk-{WORD}-embeds",
             TWIN_MODEL_FIRST_TOKEN_S=1,
-            TWIN_JOB_TIMEOUT_S=5,
+            tuning={"job_timeout_s": 5},
             TWIN_WATCHDOG_MS=20,
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
             OTEL_BSP_SCHEDULE_DELAY=100,
@@ -478,8 +478,8 @@ BAD_SETTINGS: Sequence[Mapping[str, str]] = (
 async def test_a_setting_that_its_library_cannot_read_is_named_and_not_repeated(
     settings: Settings, clean: pytest.MonkeyPatch, setting: Mapping[str, str]
 ) -> None:
-    clean.setenv("TWIN_MONGODB_URL", settings.mongodb_url)
-    clean.setenv("TWIN_REDIS_URL", settings.redis_url)
+    clean.setenv("TWIN_MONGODB_URL", settings.storage.mongodb_url)
+    clean.setenv("TWIN_REDIS_URL", settings.storage.redis_url)
     clean.setenv("PORT", "0")
     for name, value in setting.items():
         clean.setenv(name, value)

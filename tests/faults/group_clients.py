@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -310,7 +311,8 @@ async def f9(cluster: Cluster, scale: Scale) -> Figures:
     """Sockets that never authenticate are gone in time; with MongoDB away a connect is refused by code, and soon."""
     figures = Figures("F9")
     number, handshake_s = scale.pick((60, 2.0), (500, 10.0))
-    server = await cluster.process("server", TWIN_HANDSHAKE_S=handshake_s)
+    tuning = json.dumps({"turn_lease_s": 2, "handshake_s": handshake_s})
+    server = await cluster.process("server", TWIN_TEST_TUNING=tuning)
     try:
         await _strangers(cluster, server, figures, number, handshake_s)
         for word, fail, mend in (

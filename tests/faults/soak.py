@@ -638,7 +638,7 @@ async def main(plan: Plan, picture: Path | None) -> int:
     console = Console()
     console.print(f"{plan.people} users over 3 servers for {plan.length_s / 60:g} minutes; seed {plan.seed}")
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
-        async with cluster(Path(folder), TWIN_HEARTBEAT_INTERVAL_MS=10_000, TWIN_TURN_LEASE_S=10) as running:
+        async with cluster(Path(folder), TWIN_HEARTBEAT_INTERVAL_MS=10_000, tuning={"turn_lease_s": 10}) as running:
             soak = Soak(running, plan)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -13,10 +13,10 @@ from twin_sio.agent.traits import (
     EXPLICIT,
     RATINGS,
     STATED,
-    Weights,
     is_sensitive,
     normal,
 )
+from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence
 
 _ALWAYS_OPPOSING: Final = frozenset({"down", "rejected"})
@@ -77,7 +77,7 @@ class Part(NamedTuple):
 
 
 def weighed(
-    pieces: Sequence[Evidence], as_of: datetime, weights: Weights, rivals: Sequence[Evidence]
+    pieces: Sequence[Evidence], as_of: datetime, weights: ScoreWeights, rivals: Sequence[Evidence]
 ) -> tuple[list[Part], list[Part]]:
     """What S and C are made of on `as_of`."""
     support, against = halved(pieces, weights)
@@ -91,7 +91,7 @@ def weighed(
 Halved = list[tuple[Evidence, float]]
 
 
-def halved(pieces: Sequence[Evidence], weights: Weights) -> tuple[Halved, Halved]:
+def halved(pieces: Sequence[Evidence], weights: ScoreWeights) -> tuple[Halved, Halved]:
     """What supports a value and what opposes it, each with its half-life; what was rejected for good is neither."""
     support = [piece for piece in pieces if supports(piece)]
     against = [piece for piece in pieces if not supports(piece) and piece.kind != "rejected"]
@@ -109,7 +109,7 @@ def halved(pieces: Sequence[Evidence], weights: Weights) -> tuple[Halved, Halved
     )
 
 
-def parts_of(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights: Weights) -> list[Part]:
+def parts_of(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights: ScoreWeights) -> list[Part]:
     """The pieces with their factors; within a session the strongest counts whole, the n-th after it x repeat^n.
 
     Strongest first, so that one more piece can never take from the others more than it brings.
@@ -117,7 +117,7 @@ def parts_of(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights:
     sessions: dict[tuple[str, str, bool], list[Part]] = defaultdict(list)
     for piece, half_life in pieces:
         decay = 0.5 ** (days_between(piece, as_of) / half_life)
-        sessions[source_of(piece)].append(Part(piece, weights.of(piece), decay, 1.0))
+        sessions[source_of(piece)].append(Part(piece, weights.of(piece.kind), decay, 1.0))
     return [
         part._replace(repeat=weights.repeat**nth) if nth else part
         for session in sessions.values()

@@ -9,7 +9,8 @@ from typing import Final, Literal
 
 from twin_sio.agent.contributions import Part, contribution, days_between
 from twin_sio.agent.scoring import _Slot, _slots
-from twin_sio.agent.traits import WEIGHTS, Weights, normal, trait_id
+from twin_sio.agent.traits import WEIGHTS, normal, trait_id
+from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Trait
 
 # -- why
@@ -46,7 +47,7 @@ class Explanation:
 
 
 def explain(
-    user_id: str, evidence: Sequence[Evidence], as_of: datetime, wanted: str, weights: Weights = WEIGHTS
+    user_id: str, evidence: Sequence[Evidence], as_of: datetime, wanted: str, weights: ScoreWeights = WEIGHTS
 ) -> Explanation | None:
     """Why the trait of the id `wanted` has its number on `as_of`, by the very parts it was computed from; None where
     the evidence gives no such trait."""
@@ -71,7 +72,7 @@ def _explained(slot: _Slot, name: str, evidence: Sequence[Evidence]) -> Explanat
         for piece in about
         if piece.evidence_id not in counted and piece.observed_at <= slot.as_of
     }
-    aside = [Part(piece, slot.weights.of(piece), 1.0, 0.0) for piece in ignored.values()]
+    aside = [Part(piece, slot.weights.of(piece.kind), 1.0, 0.0) for piece in ignored.values()]
     reasons += [_reason(part, "set_aside", slot.as_of) for part in aside]
     reasons.sort(key=lambda reason: (-reason.effective, reason.piece.observed_at, reason.piece.evidence_id))
     return Explanation(slot.trait(name), tuple(reasons))

@@ -41,19 +41,19 @@ from twin_sio.agent.traits import (
     CORRECTIONS,
     EXPLICIT,
     WEIGHTS,
-    Weights,
     is_functional,
     is_sensitive,
     normal,
     trait_id,
 )
+from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Trait, TraitStatus
 
 _SLACK: Final = 1e-9  # a threshold that is reached in exact arithmetic is reached
 
 
 def confidence(
-    evidence: Iterable[Evidence], as_of: datetime, weights: Weights = WEIGHTS, *, rivals: Sequence[Evidence] = ()
+    evidence: Iterable[Evidence], as_of: datetime, weights: ScoreWeights = WEIGHTS, *, rivals: Sequence[Evidence] = ()
 ) -> float:
     """The probability, on `as_of`, of the one value that `evidence` is about; later evidence is not yet known.
 
@@ -67,7 +67,9 @@ def confidence(
     return (1 + supporting) / (2 + supporting + opposing)
 
 
-def score(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: Weights = WEIGHTS) -> tuple[Trait, ...]:
+def score(
+    user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: ScoreWeights = WEIGHTS
+) -> tuple[Trait, ...]:
     """Every trait that the evidence of one user gives on `as_of`, sorted by key and value; the evidence in any order.
 
     Evidence repeated under one id, and evidence after `as_of`, changes nothing. No more of it counts than `capacity`
@@ -76,7 +78,7 @@ def score(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: 
     return tuple(trait for slot in _slots(user_id, evidence, as_of, weights) for trait in slot.traits())
 
 
-def _slots(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: Weights) -> list[_Slot]:
+def _slots(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: ScoreWeights) -> list[_Slot]:
     slots: dict[str, dict[str, list[Evidence]]] = defaultdict(lambda: defaultdict(list))
     for piece in known_on(evidence, as_of):
         slots[piece.key][normal(piece.value)].append(piece)
@@ -84,7 +86,7 @@ def _slots(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights:
 
 
 def _counted(
-    key: str, values: Mapping[str, list[Evidence]], as_of: datetime, weights: Weights
+    key: str, values: Mapping[str, list[Evidence]], as_of: datetime, weights: ScoreWeights
 ) -> dict[str, list[Evidence]]:
     """What counts of the pieces about each value of a slot."""
 
@@ -97,7 +99,7 @@ def _counted(
 
 
 def surplus(
-    user_id: str, evidence: Sequence[Evidence], as_of: datetime, weights: Weights = WEIGHTS
+    user_id: str, evidence: Sequence[Evidence], as_of: datetime, weights: ScoreWeights = WEIGHTS
 ) -> Sequence[Evidence]:
     """What of a user's evidence is to be kept no longer: nothing while there is room for all. First goes what does not
     count, then what weighs least, and never a rejection that stands."""
@@ -130,7 +132,7 @@ class _Slot:
     """All values of one slot of one user's profile, on one date."""
 
     def __init__(
-        self, user_id: str, key: str, values: dict[str, list[Evidence]], as_of: datetime, weights: Weights
+        self, user_id: str, key: str, values: dict[str, list[Evidence]], as_of: datetime, weights: ScoreWeights
     ) -> None:
         self.user_id, self.key, self.values, self.as_of, self.weights = user_id, key, values, as_of, weights
         self.is_functional = is_functional(key)
@@ -138,7 +140,7 @@ class _Slot:
         # For a functional slot: who stated which value when, without the values that the user rejected.
         self.statements = (
             sorted(
-                (piece.observed_at, weights.of(piece), name)
+                (piece.observed_at, weights.of(piece.kind), name)
                 for name, pieces in values.items()
                 if self.rejected[name] is None
                 for piece in pieces
@@ -286,7 +288,7 @@ class _Slot:
         from twin_sio.agent.confidence_curve import Timed
 
         return [
-            Timed(_age(piece, self.as_of), self.weights.of(piece), half_life, source_of(piece))
+            Timed(_age(piece, self.as_of), self.weights.of(piece.kind), half_life, source_of(piece))
             for piece, half_life in pieces
         ]
 

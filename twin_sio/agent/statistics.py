@@ -12,7 +12,8 @@ from typing import Final
 
 from twin_sio.agent.contributions import supports
 from twin_sio.agent.scoring import confidence
-from twin_sio.agent.traits import CORRECTIONS, RATINGS, WEIGHTS, Weights, is_sensitive, normal
+from twin_sio.agent.traits import CORRECTIONS, RATINGS, WEIGHTS, is_sensitive, normal
+from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Json, Trait, TraitStatus
 
 WITHIN_S: Final = (0.0, 60.0, 3_600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0, 90 * 86_400.0, inf)
@@ -52,7 +53,7 @@ class EvidenceCounts:
 
 
 def tally(
-    evidence: Sequence[Evidence], traits: Sequence[Trait], *, answers: int, using: int, weights: Weights = WEIGHTS
+    evidence: Sequence[Evidence], traits: Sequence[Trait], *, answers: int, using: int, weights: ScoreWeights = WEIGHTS
 ) -> EvidenceCounts:
     """What a user's evidence has become: `traits` is its score; `using` of the `answers` had a trait in the prompt."""
     pieces: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
@@ -75,7 +76,7 @@ def _is_contradicted(pieces: Sequence[Evidence]) -> bool:
     return len({supports(piece) for piece in pieces if piece.kind not in _VERDICTS}) == 2
 
 
-def _applied_at(pieces: Sequence[Evidence], weights: Weights) -> datetime | None:
+def _applied_at(pieces: Sequence[Evidence], weights: ScoreWeights) -> datetime | None:
     """When a value's own evidence first reached the threshold; where it is sensitive, not before it was confirmed."""
     may_apply = not is_sensitive(pieces[0].key)
     for nth, piece in enumerate(pieces[:_FIRST], start=1):

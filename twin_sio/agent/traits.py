@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from dataclasses import dataclass
 from typing import Final
 
-from twin_sio.domain import Evidence
+from twin_sio.config import ScoreWeights
 
 FUNCTIONAL: Final = frozenset(
     {
@@ -46,34 +45,7 @@ EXPLICIT: Final = STATED | {"host"}
 RATINGS: Final = frozenset({"up", "down", "withdrawn"})
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """The numbers of the model: weights by kind, half-lives in days, thresholds of the bands."""
-
-    confirmed: float = 16.0
-    edited: float = 16.0
-    rejected: float = 16.0
-    change: float = 12.0
-    explicit: float = 8.0
-    host: float = 6.0
-    inferred: float = 0.5
-    up: float = 0.25
-    down: float = 0.75
-    repeat: float = 0.25
-    explicit_half_life: float = 365.0
-    inferred_half_life: float = 60.0
-    apply: float = 0.80
-    demote: float = 0.65
-    tentative: float = 0.55
-
-    def of(self, piece: Evidence) -> float:
-        return float(getattr(self, piece.kind, 0.0))  # `withdrawn` weighs nothing
-
-    def half_life(self, *, explicit: bool) -> float:
-        return self.explicit_half_life if explicit else self.inferred_half_life
-
-
-WEIGHTS: Final = Weights()
+WEIGHTS: Final = ScoreWeights()
 
 
 def normal(value: str) -> str:

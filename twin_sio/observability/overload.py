@@ -8,10 +8,10 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from twin_sio.clock import monotonic
+from twin_sio.config import OverloadSettings
 
 _STEP_S = 0.01
 _MEMORY_EVERY_S = 1.0
@@ -72,19 +72,10 @@ class BucketCache:
         return bucket
 
 
-@dataclass(frozen=True, slots=True)
-class Watermarks:
-    """What an instance bears; 0: not watched. The names are those of the settings."""
-
-    lag_ms: int
-    generations: int
-    memory_mb: int
-
-
 class OverloadMonitor:
     """Watches the event loop, the answers being made and the memory of this process."""
 
-    def __init__(self, marks: Watermarks, running: Callable[[], int]) -> None:
+    def __init__(self, marks: OverloadSettings, running: Callable[[], int]) -> None:
         self._marks = marks
         self._running = running
         self._worst_s = 0.0

@@ -33,14 +33,6 @@ _JOBS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
-    """What the model's tokens cost, per million; 0: nothing, or not known."""
-
-    read: float
-    written: float
-
-
-@dataclass(frozen=True, slots=True)
 class MetricSources:
     """The parts that the server and the worker have in common."""
 
@@ -53,7 +45,6 @@ class MetricSources:
     model_tokens: Mapping[tuple[str, str], int]
     profile_reads: Callable[[], tuple[int, int]]
     cached_vectors: Callable[[], int]
-    prices: Prices
 
 
 class CommonMetrics:
@@ -123,9 +114,6 @@ class CommonMetrics:
     def _model(self) -> Iterator[Metric]:
         told = self._watched.model_tokens
         yield _counters("twin_model_tokens", "Tokens, as the model's endpoint told.", ["purpose", "kind"], told)
-        price = {"read": self._watched.prices.read, "written": self._watched.prices.written}
-        cost = {key: count * price[key[1]] / 1e6 for key, count in told.items()}
-        yield _counters("twin_model_cost", "What they cost, by TWIN_MODEL_PRICE_*.", ["purpose", "kind"], cost)
 
 
 class ServerMetrics(CommonMetrics):

@@ -65,14 +65,14 @@ _STOP_S = 4.5
 @contextmanager
 def traced_process(settings: Settings, role: str) -> Iterator[None]:
     """Traces of this process, where a collector is set. Raises `ConfigError` where the extra is not installed."""
-    if not settings.otlp_endpoint:
+    if not settings.process.otlp_endpoint:
         yield
         return
     try:
         from twin_sio.observability.otel import OtlpTracer  # only for those who want it
     except ImportError:
         raise ConfigError("OTEL_EXPORTER_OTLP_ENDPOINT needs the extra `otel`: pip install 'twin-sio[otel]'.") from None
-    tracer = OtlpTracer(settings.otlp_endpoint, role)
+    tracer = OtlpTracer(settings.process.otlp_endpoint, role)
     tracing.use(tracer)
     try:
         yield
@@ -152,15 +152,15 @@ class Service:
 
 @asynccontextmanager
 async def service(settings: Settings) -> AsyncIterator[Service]:
-    """A listening instance on `settings.host` and `.port` (0: a free one, see `Service.port`)."""
+    """A listening instance on `settings.server.host` and `.port` (0: a free one, see `Service.port`)."""
     async with build_services(settings, listen=True) as parts, AsyncExitStack() as stack:
         sockets = SocketServer(
             parts.delivery,
-            cors=list(settings.cors_origins) or None,
-            ping_interval_s=settings.stale_s * 5 / 9,
-            ping_timeout_s=settings.stale_s * 4 / 9,
-            handshake_s=settings.handshake_s,
-            frames_per_second=4 * settings.limit_events_per_second,
+            cors=list(settings.server.cors_origins) or None,
+            ping_interval_s=settings.tuning.ping_interval_s,
+            ping_timeout_s=settings.tuning.ping_timeout_s,
+            handshake_s=settings.tuning.handshake_s,
+            frames_per_second=4 * settings.limits.events_per_second,
         )
         shared = _doors(settings, parts)
         stack.push_async_callback(shared.revocations.close)
@@ -168,7 +168,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         gateway.start()
         stack.push_async_callback(gateway.stop)
         tickets = RedisTickets(parts.delivery.channels.redis)
-        connections = Connections(shared.peers, per_minute=settings.limit_connects_per_address)
+        connections = Connections(shared.peers, per_minute=settings.limits.connects_per_address)
         sockets.on_carries = connections.carries_session
         parts.load.also.append(connections.share)
         door = RawWebSocketEndpoint(
@@ -176,8 +176,8 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             sockets.raw_connections,
             tickets,
             clock.new_id,
-            origins=settings.cors_origins,
-            ping_s=settings.stale_s * 5 / 9,
+            origins=settings.server.cors_origins,
+            ping_s=settings.tuning.ping_interval_s,
             carries=connections.carries_session,
         )
         rest = Rest(
@@ -192,11 +192,11 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             new_id=clock.new_id,
         )
         instance = Service(settings, parts, sockets, gateway, door, rest, connections)
-        if settings.admin_ui_secret.get_secret_value():
+        if settings.server.admin_ui_secret.get_secret_value():
             admin_ui = AdminUi(
                 sockets,
                 gateway,
-                secret=settings.admin_ui_secret.get_secret_value(),
+                secret=settings.server.admin_ui_secret.get_secret_value(),
                 knock=lambda request: parts.limits.connection_attempt(shared.peers.of(request)),
                 handled=lambda: instance.metrics.handled,
                 instance=parts.delivery.channels.instance,
@@ -209,12 +209,15 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         watching = asyncio.create_task(parts.load.run())
         stack.callback(watching.cancel)
         await mongo.create_indexes(parts.db)
-        kept = {"messages": settings.retention_messages_days, "evidence": settings.retention_evidence_days}
+        kept = {
+            "messages": settings.storage.retention_messages_days,
+            "evidence": settings.storage.retention_evidence_days,
+        }
         await mongo.apply_retention(parts.db, kept)
         parts.runner.start()
         stack.push_async_callback(parts.runner.drain, 0)
         await runner.setup()
-        site = Site(runner, settings.host, settings.port, backlog=1024, ssl_context=_tls(settings))
+        site = Site(runner, settings.server.host, settings.server.port, backlog=1024, ssl_context=_tls(settings))
         await site.start()
         instance.port = runner.addresses[0][1]
         yield instance
@@ -222,7 +225,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
 
 @asynccontextmanager
 async def probe_server(settings: Settings, metrics: CommonMetrics) -> AsyncIterator[None]:
-    """A worker's `/healthz` and `/metrics`, on `settings.worker_port`."""
+    """A worker's `/healthz` and `/metrics`, on `settings.server.worker_port`."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -231,24 +234,26 @@ async def probe_server(settings: Settings, metrics: CommonMetrics) -> AsyncItera
         return web.Response(body=await shown(), headers={"Content-Type": CONTENT_TYPE})
 
     shown = SharedWork(metrics.render)
-    connections = Connections(TrustedProxies(settings.trusted_proxies), per_minute=settings.limit_connects_per_address)
+    connections = Connections(
+        TrustedProxies(settings.server.trusted_proxies), per_minute=settings.limits.connects_per_address
+    )
     app = web.Application(middlewares=[guard(connections, lambda _: False)])
     app.router.add_routes([web.get("/healthz", healthz), web.get("/metrics", show)])
     runner = Runner(app, connections, clock.new_id)
     await runner.setup()
     try:
-        await Site(runner, settings.host, settings.worker_port).start()
+        await Site(runner, settings.server.host, settings.server.worker_port).start()
         yield
     finally:
         await runner.cleanup()
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None:
+    if settings.server.tls_cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        context.load_cert_chain(settings.server.tls_cert, settings.server.tls_key)
     except (OSError, ssl.SSLError):
         raise ConfigError("TWIN_TLS_CERT and TWIN_TLS_KEY cannot be read, or do not fit each other.") from None
     return context
@@ -275,15 +280,15 @@ def _doors(settings: Settings, parts: Services) -> EdgeDeps:
     return EdgeDeps(
         Authenticator(
             _keys(settings),
-            algorithms=settings.jwt_algorithms,
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-            leeway_s=settings.jwt_leeway_s,
-            default_scopes=settings.default_scopes,
+            algorithms=settings.auth.jwt_algorithms,
+            issuer=settings.auth.jwt_issuer,
+            audience=settings.auth.jwt_audience,
+            leeway_s=settings.auth.jwt_leeway_s,
+            default_scopes=settings.auth.default_scopes,
             revocations=revocations,
         ),
         revocations,
-        TrustedProxies(settings.trusted_proxies),
+        TrustedProxies(settings.server.trusted_proxies),
     )
 
 
@@ -328,14 +333,14 @@ def _gateway(settings: Settings, parts: Services, shared: EdgeDeps, sockets: Soc
             "profile_correct": parts.keeper.profile_correct,
         },
         settings=GatewaySettings(
-            connection_queue=settings.connection_queue,
-            events_per_second=settings.limit_events_per_second,
-            messages_per_minute=settings.limit_messages_per_minute,
-            knocks_per_minute=settings.limit_connects_per_address,
-            sessions=settings.limit_sessions,
-            heartbeat_interval_ms=settings.heartbeat_interval_ms,
-            auth_expiring_s=settings.auth_expiring_s,
-            leeway_s=settings.jwt_leeway_s,
+            connection_queue=settings.tuning.connection_queue,
+            events_per_second=settings.limits.events_per_second,
+            messages_per_minute=settings.limits.messages_per_minute,
+            knocks_per_minute=settings.limits.connects_per_address,
+            sessions=settings.limits.sessions,
+            heartbeat_interval_ms=settings.server.heartbeat_interval_ms,
+            auth_expiring_s=settings.tuning.auth_expiring_s,
+            leeway_s=settings.auth.jwt_leeway_s,
         ),
         instance=parts.delivery.channels.instance[:8],
         clock=clock.now,
@@ -346,9 +351,9 @@ def _gateway(settings: Settings, parts: Services, shared: EdgeDeps, sockets: Soc
 
 
 def _keys(settings: Settings) -> Keys:
-    if settings.jwt_jwks_url:
-        return JwksKeys(settings.jwt_jwks_url)
-    return SharedSecrets(settings.jwt_secret.get_secret_value(), *settings.previous_secrets)
+    if settings.auth.jwt_jwks_url:
+        return JwksKeys(settings.auth.jwt_jwks_url)
+    return SharedSecrets(settings.auth.jwt_secret.get_secret_value(), *settings.auth.previous_secrets)
 
 
 def _control(gateway: Gateway, parts: Services) -> Callable[[Broadcast], None]:
@@ -385,8 +390,8 @@ def _control(gateway: Gateway, parts: Services) -> Callable[[Broadcast], None]:
 
 async def serve(settings: Settings, say: Print) -> int:
     """Run until a signal: in dev with what has no URL embedded, the worker included. Returns the exit code."""
-    configure_logs(settings.log_level, for_people=settings.is_dev)
-    if settings.signs_for_everybody and (settings.mongodb_url or settings.redis_url):
+    configure_logs(settings.process.log_level, for_people=settings.is_dev)
+    if settings.auth.has_weak_secret and (settings.storage.mongodb_url or settings.storage.redis_url):
         log.warning("development_secret_counts", meaning="anybody can sign a token for any user: set TWIN_JWT_SECRET")
     raise_descriptor_limit()
     loop = asyncio.get_running_loop()
@@ -404,8 +409,8 @@ async def serve(settings: Settings, say: Print) -> int:
             # What is there now stays: the collector need not look at it again, which would take it 0.1 s each time.
             gc.collect()
             gc.freeze()
-            if settings.watchdog_ms:
-                watchdog = Watchdog(settings.watchdog_ms)
+            if settings.process.watchdog_ms:
+                watchdog = Watchdog(settings.process.watchdog_ms)
                 watchdog.start()
                 stack.callback(watchdog.stop)
             deaths = [asyncio.create_task(engines.wait_for_exit())] if engines else []
@@ -416,7 +421,7 @@ async def serve(settings: Settings, say: Print) -> int:
                 deaths.append(asyncio.create_task(_obituary(worker)))
                 _print_banner(settings, instance, engines, say)
             else:
-                say(f"listening on http://{settings.host}:{instance.port}")
+                say(f"listening on http://{settings.server.host}:{instance.port}")
             ended: list[asyncio.Future[Any]] = [asked, *deaths]
             await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
             died = next((task.result() for task in deaths if task.done()), None)
@@ -425,7 +430,7 @@ async def serve(settings: Settings, say: Print) -> int:
             if died is not None and not asked.done():
                 say(died)
             patience_s = (
-                settings.drain_s if asked.done() and asked.result() == signal.SIGTERM else _INTERRUPT_PATIENCE_S
+                settings.process.drain_s if asked.done() and asked.result() == signal.SIGTERM else _INTERRUPT_PATIENCE_S
             )
             say("stopping: clients are sent elsewhere, running answers are finished or handed over")
             _exit_after(patience_s + _STOP_S)
@@ -436,7 +441,8 @@ async def serve(settings: Settings, say: Print) -> int:
     except StorageUnavailable:
         say("MongoDB cannot be reached: see TWIN_MONGODB_URL.")
     except OSError as error:
-        say(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): set PORT to a free one.")
+        where = f"{settings.server.host}:{settings.server.port}"
+        say(f"Cannot listen on {where} ({error.strerror}): set PORT to a free one.")
     return 1
 
 
@@ -461,8 +467,8 @@ async def _obituary(child: Child) -> str:
 def _print_banner(settings: Settings, instance: Service, engines: DevEngines, say: Print) -> None:
     from twin_sio.dev_tokens import create_token  # only a developer's server mints tokens
 
-    token = create_token("ada", settings.jwt_secret.get_secret_value(), ttl_s=86_400)
-    url = f"http://{settings.host}:{instance.port}"
+    token = create_token("ada", settings.auth.jwt_secret.get_secret_value(), ttl_s=86_400)
+    url = f"http://{settings.server.host}:{instance.port}"
     say("")
     say(f"  Chat page   {url}/#token={token}")
     command = Path(sys.executable).with_name("twin-sio")
@@ -474,5 +480,5 @@ def _print_banner(settings: Settings, instance: Service, engines: DevEngines, sa
         say("    OpenAI                   OPENAI_API_KEY=sk-... make run")
         say("    an endpoint like it      OPENAI_BASE_URL=... OPENAI_API_KEY=... TWIN_MODEL=... make run")
     else:
-        say(f"  The answers come from {settings.model or 'gpt-4o-mini'}.")
+        say(f"  The answers come from {settings.model.name or 'gpt-4o-mini'}.")
     say("  Ctrl-C stops everything that was started here; the conversation is kept.")

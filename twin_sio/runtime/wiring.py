@@ -6,7 +6,7 @@ import importlib.util
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
@@ -20,16 +20,15 @@ from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.reading import ProcessReader
 from twin_sio.agent.summarizer import ModelSummarizer
-from twin_sio.agent.traits import Weights
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.delivery import Delivery
 from twin_sio.handlers.budget import BudgetedEmbedder, BudgetedModel
 from twin_sio.jobs import JobDeps, Queue
-from twin_sio.observability.overload import OverloadMonitor, Watermarks
-from twin_sio.runtime.metrics import MetricSources, Prices
+from twin_sio.observability.overload import OverloadMonitor
+from twin_sio.runtime.metrics import MetricSources
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.graph_projection import GraphProjectionService
-from twin_sio.services.limits import Bounds, Limits
+from twin_sio.services.limits import Limits
 from twin_sio.services.memory import MemoryService
 from twin_sio.services.migration import MigrationService
 from twin_sio.services.profile import ProfileService
@@ -53,16 +52,11 @@ _SEARCHED = 2000  # of a user's newest messages, for what is related
 
 def sealer_of(settings: Settings) -> FieldCipher:
     """What seals text at rest; raises `ConfigError` for a key that is none."""
-    keys = settings.encryption_keys.get_secret_value().replace(",", " ").split()
+    keys = settings.storage.encryption_keys.get_secret_value().replace(",", " ").split()
     try:
         return FieldCipher(keys)
     except ValueError:
         raise ConfigError("TWIN_ENCRYPTION_KEYS holds what is no Fernet key (32 bytes, URL-safe base64).") from None
-
-
-def weights_of(settings: Settings) -> Weights:
-    """The weights by which the profile is computed."""
-    return Weights(**{field.name: getattr(settings, f"score_{field.name}") for field in fields(Weights)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,57 +115,63 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
     """The shared parts, connected; closed at the end. `listen`: serve sessions too, not only write to them."""
     async with AsyncExitStack() as stack:
         with refused_as("TWIN_MONGODB_URL"):
-            client, db = mongo.connect(settings.mongodb_url, settings.mongodb_database, settings.mongodb_timeout_ms)
+            client, db = mongo.connect(
+                settings.storage.mongodb_url, settings.storage.mongodb_database, settings.storage.mongodb_timeout_ms
+            )
         stack.callback(client.close)
         sealer = sealer_of(settings)
         ids = await load_ids(db, sealer)
         fence = Fence(db, ids)
         stack.push_async_callback(fence.close)
-        messages = mongo.MongoLog(db, sealer, fence, expires=settings.retention_messages_days > 0)
+        messages = mongo.MongoLog(db, sealer, fence, expires=settings.storage.retention_messages_days > 0)
         turns = mongo.MongoTurns(db, clock.now, sealer, fence)
-        contexts = mongo.MongoContexts(db, clock.now, settings.context_ttl_s, sealer, fence)
+        contexts = mongo.MongoContexts(db, clock.now, settings.storage.context_ttl_s, sealer, fence)
         facts = facts_of(settings, sealer, stack)
         outbox = mongo.MongoOutbox(db, clock.now, sealer, fence)
         graphed = outbox if facts is not None else None
-        kept_for = timedelta(days=settings.retention_evidence_days) if settings.retention_evidence_days else None
+        kept_for = (
+            timedelta(days=settings.storage.retention_evidence_days)
+            if settings.storage.retention_evidence_days
+            else None
+        )
         profiles = mongo.MongoProfiles(db, sealer, graphed, fence, kept_for=kept_for)
         memories = mongo.MongoMemories(db, sealer)
         with refused_as("TWIN_REDIS_URL"):
             delivery = Delivery(
-                settings.redis_url,
+                settings.storage.redis_url,
                 clock=clock.now,
                 new_id=clock.new_id,
                 read=messages.read,
                 heads=messages.heads,
                 listen=listen,
-                soft_bytes=settings.slow_soft_bytes,
-                hard_bytes=settings.slow_hard_bytes,
-                stuck_s=settings.slow_stuck_s,
+                soft_bytes=settings.tuning.slow_soft_bytes,
+                hard_bytes=settings.server.slow_hard_bytes,
+                stuck_s=settings.tuning.slow_stuck_s,
             )
         await delivery.start()
         stack.push_async_callback(delivery.stop)
         queue = Queue(delivery.channels.redis, clock.now, lambda: delivery.channels.healthy, ids.redis)
         model = OpenAIModel(
-            base_url=settings.openai_base_url or None,
-            api_key=settings.openai_api_key.get_secret_value() or "none",
-            model=settings.model or "gpt-4o-mini",
-            first_token_s=settings.model_first_token_s,
-            stall_s=settings.model_stall_s,
-            complete_s=settings.job_timeout_s * 0.75,  # ends before the job that waits for it
-            concurrency=settings.model_concurrency,
-            max_tokens=settings.model_max_tokens,
+            base_url=settings.model.base_url or None,
+            api_key=settings.model.api_key.get_secret_value() or "none",
+            model=settings.model.name or "gpt-4o-mini",
+            first_token_s=settings.model.first_token_s,
+            stall_s=settings.tuning.model_stall_s,
+            complete_s=settings.tuning.job_timeout_s * 0.75,  # ends before the job that waits for it
+            concurrency=settings.model.concurrency,
+            max_tokens=settings.model.max_tokens,
         )
         stack.push_async_callback(model.close)
         load = OverloadMonitor(
-            Watermarks(settings.overload_lag_ms, settings.overload_generations, settings.overload_memory_mb),
+            settings.overload,
             lambda: runner.running,
         )
         channels = delivery.channels
-        quotas = RedisQuotas(settings.redis_url, channels.redis, clock.now, lambda: channels.healthy, ids.redis)
-        limits = Limits(_bounds(settings), quotas, load)
+        quotas = RedisQuotas(settings.storage.redis_url, channels.redis, clock.now, lambda: channels.healthy, ids.redis)
+        limits = Limits(settings.limits, quotas, load)
         embedder = _embedder(settings, stack, model.tokens)
         vectors = CachedVectors(memories, embedder.model, _SEARCHED) if embedder is not None else None
-        known = CachedProfiles(profiles, partial(prompts.known, budget_tokens=settings.prompt_budget_tokens))
+        known = CachedProfiles(profiles, partial(prompts.known, budget_tokens=settings.model.prompt_budget_tokens))
         recall = Recall(
             messages,
             known,
@@ -180,7 +180,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             embedder,
             vectors,
             facts,
-            patience_s=settings.recall_ms / 1000,
+            patience_s=settings.tuning.recall_ms / 1000,
             kept_for=kept_for,
         )
         runner = TurnService(
@@ -190,23 +190,23 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             agent=TwinAgent(
                 recall,
                 model,
-                budget_tokens=settings.prompt_budget_tokens,
-                chunk_interval_ms=settings.chunk_interval_ms,
+                budget_tokens=settings.model.prompt_budget_tokens,
+                chunk_interval_ms=settings.tuning.chunk_interval_ms,
             ),
             delivery=delivery,
             jobs=queue,
             limits=limits,
             clock=clock.now,
             new_id=clock.new_id,
-            lease_s=settings.turn_lease_s,
-            waiting_max=settings.turn_queue,
-            owed_max=settings.limit_owed,
-            concurrency=settings.model_concurrency,
-            concurrency_per_user=settings.limit_generations,
+            lease_s=settings.tuning.turn_lease_s,
+            waiting_max=settings.tuning.turn_queue,
+            owed_max=settings.tuning.pending_turns_per_user,
+            concurrency=settings.model.concurrency,
+            concurrency_per_user=settings.tuning.generations_per_user,
         )
         personal = mongo.MongoPersonalData(db, sealer, fence, graphed)
-        presence = RedisPresence(channels.redis, clock.now, 3 * settings.stale_s, lambda: channels.healthy)
-        weights = weights_of(settings)
+        presence = RedisPresence(channels.redis, clock.now, 3 * settings.tuning.stale_s, lambda: channels.healthy)
+        weights = settings.scoring.weights
         known.refresh = lambda user_id: keeper.refresh(user_id, [])
         trait_ids = TraitIds(ids.subject)
         keeper = ProfileService(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids, limits)
@@ -219,11 +219,11 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
         memory = MemoryService(
             messages,
             memories,
-            ModelSummarizer(budgeted) if settings.model_background else None,
-            BudgetedEmbedder(embedder, limits) if embedder is not None and settings.embeddings_url else embedder,
+            ModelSummarizer(budgeted) if settings.model.background else None,
+            BudgetedEmbedder(embedder, limits) if embedder is not None and settings.embeddings.url else embedder,
             clock.now,
-            budget_tokens=settings.prompt_budget_tokens,
-            retention_days=settings.retention_messages_days,
+            budget_tokens=settings.model.prompt_budget_tokens,
+            retention_days=settings.storage.retention_messages_days,
         )
         yield Services(
             db=db,
@@ -246,11 +246,12 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             statistician=StatisticsService(profiles, statistics, personal, keeper, clock.now, weights),
             projector=projector,
             model=model,
-            extractor=ModelExtractor(budgeted, reader) if settings.model_background else RulesExtractor(reader),
+            extractor=ModelExtractor(budgeted, reader) if settings.model.background else RulesExtractor(reader),
             queue=queue,
             limits=limits,
             load=load,
-            job_timeout_s=settings.job_timeout_s * 0.9,  # ends before the queue ends it, which would not say of what
+            job_timeout_s=settings.tuning.job_timeout_s
+            * 0.9,  # ends before the queue ends it, which would not say of what
             watched=MetricSources(
                 runner=runner,
                 delivery=delivery,
@@ -261,44 +262,32 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
                 model_tokens=model.tokens,
                 profile_reads=lambda: (known.hits, known.misses),
                 cached_vectors=lambda: vectors.held if vectors is not None else 0,
-                prices=Prices(settings.model_price_read, settings.model_price_written),
             ),
         )
 
 
 def facts_of(settings: Settings, sealer: FieldCipher, stack: AsyncExitStack) -> GraphitiFacts | None:
     """The graph that is set, if one is; `stack` closes it. Raises `ConfigError` where its extra is not installed."""
-    if not settings.graph_url:
+    if not settings.storage.graph_url:
         return None
     if importlib.util.find_spec("graphiti_core") is None:
         raise ConfigError("TWIN_GRAPH_URL needs the extra `graphiti`: pip install 'twin-sio[graphiti]'.")
     with refused_as("TWIN_GRAPH_URL"):
-        facts = GraphitiFacts(settings.graph_url, sealer)
+        facts = GraphitiFacts(settings.storage.graph_url, sealer)
     stack.push_async_callback(facts.close)
     return facts
 
 
 def _embedder(settings: Settings, stack: AsyncExitStack, token_counts: Counter[tuple[str, str]]) -> Embedder | None:
     """What finds related messages: the endpoint that is set, else the local model where it is installed."""
-    if not settings.embeddings_url:
-        return LocalEmbedder(settings.embeddings_floor) if LocalEmbedder.is_installed() else None
+    if not settings.embeddings.url:
+        return LocalEmbedder(settings.tuning.embeddings_floor) if LocalEmbedder.is_installed() else None
     endpoint = EndpointEmbedder(
-        settings.embeddings_floor,
-        base_url=settings.embeddings_url,
-        api_key=settings.embeddings_key.get_secret_value() or settings.openai_api_key.get_secret_value(),
-        model=settings.embeddings_model,
+        settings.tuning.embeddings_floor,
+        base_url=settings.embeddings.url,
+        api_key=settings.embeddings.key.get_secret_value() or settings.model.api_key.get_secret_value(),
+        model=settings.embeddings.model,
         token_counts=token_counts,
     )
     stack.push_async_callback(endpoint.close)
     return endpoint
-
-
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(
-        messages_per_minute=settings.limit_messages_per_minute,
-        connects_per_minute=settings.limit_connects_per_minute,
-        connects_per_minute_and_address=settings.limit_connects_per_address,
-        requests_per_minute=settings.limit_requests_per_minute,
-        model_tokens_per_day=settings.limit_tokens_per_day,
-        writes_per_minute=settings.limit_writes_per_minute,
-    )

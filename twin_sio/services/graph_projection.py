@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from twin_sio.agent.scoring import score
-from twin_sio.agent.traits import Weights
 from twin_sio.clock import Clock, monotonic
+from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Fact, Trait
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store.ports import Facts, GraphUnavailable, Outbox, Profiles, Projection
@@ -29,7 +29,7 @@ class GraphProjectionService:
         facts: Facts,
         profiles: Profiles,
         clock: Clock,
-        weights: Weights,
+        weights: ScoreWeights,
         trait_ids: TraitIds | None = None,
     ) -> None:
         self._trait_ids = trait_ids or TraitIds()

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from twin_sio.config import LimitSettings
 from twin_sio.errors import HandshakeRefused, Overloaded, RateLimited
 from twin_sio.store.ports import Quota, Quotas
 
@@ -21,33 +21,21 @@ _BACKGROUND = Quota("background", 600, 3_600)  # calls of the model by a user's 
 _CORRECTIONS = Quota("corrections", 60, _MINUTE_S)  # a person clicks no faster; each has the whole profile computed
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The settings of the same names; 0: no bound."""
-
-    messages_per_minute: int
-    connects_per_minute: int
-    connects_per_minute_and_address: int
-    requests_per_minute: int
-    model_tokens_per_day: int
-    writes_per_minute: int = 0
-
-
 class Limits:
     """Counts what users and addresses ask for, and knows when this instance has enough."""
 
-    def __init__(self, bounds: Bounds, quotas: Quotas, load: Callable[[], float]) -> None:
+    def __init__(self, bounds: LimitSettings, quotas: Quotas, load: Callable[[], float]) -> None:
         """`load()`: the load of this instance; 1.0 is the watermark."""
         self._quotas = quotas
         self._load = load
         self.hit: Counter[str] = Counter()  # refusals by the bound, for the operator
         self._messages = Quota("messages", bounds.messages_per_minute, _MINUTE_S)
         self._connects = Quota("connects", bounds.connects_per_minute, _MINUTE_S)
-        self._from_address = Quota("address", bounds.connects_per_minute_and_address, _MINUTE_S)
+        self._from_address = Quota("address", bounds.connects_per_address, _MINUTE_S)
         self._requests = Quota("requests", bounds.requests_per_minute, _MINUTE_S)
         self._writes = Quota("writes", bounds.writes_per_minute, _MINUTE_S)
         self._data = Quota("data", _DATA_PER_MINUTE if bounds.requests_per_minute else 0, _MINUTE_S)
-        self._tokens = Quota("tokens", bounds.model_tokens_per_day, _DAY_S)
+        self._tokens = Quota("tokens", bounds.tokens_per_day, _DAY_S)
 
     async def message(self, user_id: str) -> None:
         """A message that is to be answered; raises `Overloaded` or `RateLimited`."""

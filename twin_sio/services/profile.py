@@ -14,8 +14,9 @@ import orjson
 from twin_sio.agent.capacity import REJECTED
 from twin_sio.agent.explanation import FORMULA, Explanation, Reason, explain
 from twin_sio.agent.scoring import score, surplus
-from twin_sio.agent.traits import RATINGS, WEIGHTS, Weights, is_functional, normal
+from twin_sio.agent.traits import RATINGS, WEIGHTS, is_functional, normal
 from twin_sio.clock import Clock, NewId, iso
+from twin_sio.config import ScoreWeights
 from twin_sio.domain import Caller, Event, Evidence, EvidenceKind, Json, NewEvent, Profile, Trait, TraitChange
 from twin_sio.errors import InvalidMessage, NotFound, RateLimited, StorageUnavailable, TooLarge
 from twin_sio.handlers import Reply
@@ -63,7 +64,7 @@ class ProfileService:
         delivery: Delivery,
         clock: Clock,
         new_id: NewId,
-        weights: Weights = WEIGHTS,
+        weights: ScoreWeights = WEIGHTS,
         trait_ids: TraitIds | None = None,
         limits: Limits | None = None,
     ) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -23,7 +24,6 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from twin_sio.config import set_variable, variables
 from twin_sio.domain import Fact
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ports import GraphUnavailable
@@ -158,11 +158,26 @@ class _Client:
         return graph
 
 
+@contextmanager
+def _no_dotenv() -> Iterator[None]:
+    """Without a `.env` file: graphiti-core reads one when it is imported."""
+    # A library's own variable, not a setting of the service.
+    before = os.environ.get("PYTHON_DOTENV_DISABLED")  # noqa: TID251
+    os.environ["PYTHON_DOTENV_DISABLED"] = "1"  # noqa: TID251
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHON_DOTENV_DISABLED")  # noqa: TID251
+        if before is not None:
+            os.environ["PYTHON_DOTENV_DISABLED"] = before  # noqa: TID251
+
+
 @functools.cache
 def _library() -> SimpleNamespace:
     """What is used of graphiti-core."""
-    set_variable("GRAPHITI_TELEMETRY_ENABLED", "false")
-    with variables(PYTHON_DOTENV_DISABLED="1"):
+    # For good: the library reads it at any time.
+    os.environ["GRAPHITI_TELEMETRY_ENABLED"] = "false"  # noqa: TID251
+    with _no_dotenv():
         from falkordb.asyncio.graph import AsyncGraph
         from graphiti_core.driver.falkordb_driver import FalkorDriver
         from graphiti_core.edges import EntityEdge
