@@ -311,7 +311,7 @@ async def test_a_worker_lets_everybody_look_at_the_log_after_a_slot_that_it_spea
     await asyncio.gather(ears.start(), worker.start())
     try:
         await asyncio.to_thread(_move_slot, cluster, user)
-        await eventually(lambda: [worker.channels.instance, {"kind": "look"}] in said)
+        await eventually(lambda: [worker.channels.instance, {"kind": "look"}, 1] in said)
         await eventually(lambda: len(trips) >= len(cluster.masters))
     finally:
         await asyncio.gather(ears.stop(), worker.stop())
