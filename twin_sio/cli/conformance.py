@@ -1,76 +1,85 @@
-"""`twin-sio conformance`: the script played for whoever comes, or for a program that is started here."""
+"""`twin-sio conformance`: starts the scripted server, and the client under test where one is named."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import orjson
 
 from twin_sio.cli.batch import Failure
 from twin_sio.cli.printable import Output
-from twin_sio.conformance import RULES, Verdict, conformance_server
-from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.domain import Json
 
-_ARRIVAL_S = 60.0
-_FAREWELL_S = 2.0
+_TERMINATE_TIMEOUT_S = 2.0
 _STDERR = 2
 
 
 async def conform(command: Sequence[str], port: int, limit_s: float, as_json: bool, out: Output) -> bool:
     """Print a line for each rule as its verdict is reached; whether all were kept.
 
-    As JSON: `{type: "listening", url, token}`, a `{type: "rule", rule, passed, said, must, fix}` for each, and
-    `{type: "end", passed, failed}`. Raises `Failure` where the program cannot be started.
+    The lines are those of `python -m twin_sio.conformance`, as they are or as text. Raises `Failure` where the server
+    or the program cannot be started.
     """
 
-    def tell(line: Json, plain: str) -> None:
-        print(orjson.dumps(line).decode() if as_json else plain, file=out, flush=True)
+    def write(line: Json, text: str) -> None:
+        print(orjson.dumps(line).decode() if as_json else text, file=out, flush=True)
 
-    failed = 0
-    token = create_token("conformance", DEV_SECRET)
-    async with conformance_server(port, limit_s, _ARRIVAL_S) as (url, script):
-        tell({"type": "listening", "url": url, "token": token}, f"Point your client at {url} with the token {token}\n")
-        async with _running([part.replace("{url}", url).replace("{token}", token) for part in command]):
-            async for verdict in script.play():
-                failed += not verdict.passed
-                tell(_as_json(verdict), _line(verdict))
-    end = {"type": "end", "passed": len(RULES) - failed, "failed": failed}
-    tell(end, f"\n{end['passed']} of {len(RULES)} rules kept")
-    return failed == 0
+    # -P: the installed package, whatever the current folder holds.
+    kit = [sys.executable, "-P", "-m", "twin_sio.conformance", "--port", str(port), "--limit", str(limit_s)]
+    async with _running(kit, stdout=PIPE) as server:
+        lines = _lines(server)
+        listening = await anext(lines, None)
+        if listening is None:
+            raise Failure(f"The scripted server cannot listen on port {port}.")
+        url, token = listening["url"], listening["token"]
+        write(listening, f"Point your client at {url} with the token {token}\n")
+        client = [part.replace("{url}", url).replace("{token}", token) for part in command]
+        async with _running(client, stdout=_STDERR) if client else _nothing():
+            async for line in lines:
+                if line["type"] == "rule":
+                    write(line, _verdict_text(line))
+                else:
+                    kept, failed = line["passed"], line["failed"]
+                    write(line, f"\n{kept} of {kept + failed} rules kept")
+                    return bool(failed == 0)
+    raise Failure("The scripted server ended before the last rule.")
 
 
-def _as_json(verdict: Verdict) -> Json:
-    rule = verdict.rule
-    told = {"rule": rule.name, "passed": verdict.passed, "said": verdict.said, "must": rule.must, "fix": rule.fix}
-    return {"type": "rule", **told}
+async def _lines(server: Process) -> AsyncIterator[Json]:
+    async for line in cast(asyncio.StreamReader, server.stdout):
+        yield orjson.loads(line)
 
 
-def _line(verdict: Verdict) -> str:
-    if verdict.passed:
-        return f"ok      {verdict.rule.name}"
-    return f"FAILED  {verdict.rule.name}: {verdict.said}\n        {verdict.rule.must}\n        {verdict.rule.fix}"
+def _verdict_text(line: Json) -> str:
+    if line["passed"]:
+        return f"ok      {line['rule']}"
+    return f"FAILED  {line['rule']}: {line['observed']}\n        {line['must']}\n        {line['fix']}"
 
 
 @asynccontextmanager
-async def _running(command: Sequence[str]) -> AsyncIterator[None]:
-    """The program, while the block runs; what it prints goes to stderr."""
-    if not command:
-        yield
-        return
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def _running(command: Sequence[str], stdout: int) -> AsyncIterator[Process]:
+    """The program, while the block runs."""
     try:
-        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, stdout=_STDERR)
-    except OSError as fault:
-        raise Failure(f"{command[0]} cannot be started: {fault.strerror}") from None
+        process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=stdout)
+    except OSError as error:
+        raise Failure(f"{command[0]} cannot be started: {error.strerror}") from None
     try:
-        yield
+        yield process
     finally:
         with suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), _FAREWELL_S)
+            await asyncio.wait_for(process.wait(), _TERMINATE_TIMEOUT_S)
         except TimeoutError:
             process.kill()
             await process.wait()

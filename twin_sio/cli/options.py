@@ -3,41 +3,70 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
 
-from twin_sio.cli import batch as pipe
+from twin_sio.cli import batch
 from twin_sio.cli.printable import PrintableStream, printable
+from twin_sio.cli.target import Target
 from twin_sio.client import ClientError
+from twin_sio.dev_tokens import DEV_SECRET
 
-Url = Annotated[str, typer.Option(envvar="TWIN_URL", help="Where the service is.")]
-Token = Annotated[str, typer.Option(envvar="TWIN_TOKEN", help="The JWT to connect with.", show_default=False)]
-Sub = Annotated[str, typer.Option(help="Without a token: the user to make a development token for.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+Url = Annotated[str, typer.Option(envvar="TWIN_URL", help="Address of the service.")]
+Token = Annotated[str, typer.Option(envvar="TWIN_TOKEN", help="JWT to authenticate with.", show_default=False)]
+Sub = Annotated[str, typer.Option(help="User of the development token that is made if there is no --token.")]
 Secret = Annotated[
     str,
     typer.Option(
-        envvar="TWIN_JWT_SECRET", help="What development tokens are signed with: the server's.", show_default=False
+        envvar="TWIN_JWT_SECRET", help="Secret that signs development tokens: the server's.", show_default=False
     ),
 ]
-Session = Annotated[str, typer.Option(help="Session id; a fresh one if left out.", show_default=False)]
-DeviceName = Annotated[str, typer.Option(help="What other devices see this one as.")]
-Conversation = Annotated[str, typer.Option(help="The conversation to talk in.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts: one JSON object a line.")]
+Session = Annotated[str, typer.Option(help="Session id; a new one if left out.", show_default=False)]
+DeviceName = Annotated[str, typer.Option(help="Device name that the user's other devices see.")]
+Conversation = Annotated[str, typer.Option(help="Conversation to use.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, for scripts.")]
 StateFolder = Annotated[
     Path,
     typer.Option(
-        "--state", envvar="XDG_STATE_HOME", help="Where twin-sio/typed keeps what was typed, for Ctrl-R.", hidden=True
+        "--state", envvar="XDGDEFAULT_STATE_HOME", help="Folder of the input history, for Ctrl-R.", hidden=True
     ),
 ]
-_STATE = Path("~/.local/state")
+DEFAULT_STATE = Path("~/.local/state")
 
 
-def _address(url: str) -> str:
+def takes_target(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that connects: its first parameter is made of --url, --token, --sub and --secret."""
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+    def with_target(url: str, token: str, sub: str, secret: str, **options: Any) -> None:
+        command(Target(address(url), token, sub, secret), **options)
+
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
+        for name, option, default in (
+            ("url", Url, DEFAULT_URL),
+            ("token", Token, ""),
+            ("sub", Sub, "dev"),
+            ("secret", Secret, DEV_SECRET),
+        )
+    ]
+    parameters = [*shared, *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own)]
+    # Typer reads the options off the signature.
+    with_target.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_target.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    with_target.__name__, with_target.__doc__ = command.__name__, command.__doc__
+    return with_target
+
+
+def address(url: str) -> str:
     """`host:port` means http; anything that is no web address is a usage error."""
     full = url if "://" in url else f"http://{url}"
     if not full.startswith(("http://", "https://", "ws://", "wss://")):
@@ -45,23 +74,23 @@ def _address(url: str) -> str:
     return full
 
 
-def _run(work: Awaitable[None], as_json: bool = False) -> None:
-    """Run to the end; a failure is told in words on stderr (to scripts as a line on stdout), with exit code 1."""
+def run(work: Awaitable[None], as_json: bool = False) -> None:
+    """Run to the end; a failure is printed on stderr (with --json as a line on stdout), with exit code 1."""
 
     async def working() -> None:
         await work
 
     try:
         asyncio.run(working())
-    except (ClientError, pipe.Failure) as error:
+    except (ClientError, batch.Failure) as error:
         if as_json:
-            print(orjson.dumps(pipe.failure_line(error)).decode(), file=_out(as_json))
+            print(orjson.dumps(batch.failure_line(error)).decode(), file=output(as_json))
             raise typer.Exit(1) from None
-        _fail(pipe.explain(error) if isinstance(error, ClientError) else str(error))
+        _fail(batch.explain(error) if isinstance(error, ClientError) else str(error))
 
 
-def _out(as_json: bool) -> PrintableStream:
-    """Standard output, on which nothing that a twin or a server says is obeyed by the terminal."""
+def output(as_json: bool) -> PrintableStream:
+    """Standard output, without the terminal control sequences that a message may hold."""
     return PrintableStream(sys.stdout, as_json=as_json)
 
 

@@ -1,15 +1,19 @@
-"""A server with a script, for a client in any language: does it keep its half of the protocol?
+"""Conformance tests for clients in any language: a scripted server that checks a client's half of the protocol.
 
-The client is one program that connects with a token, says something once, and stays. To show what it holds it answers
-every message that appears in the conversation `report` with a message there: the JSON list of the texts that it shows
-in the conversation `main`, oldest first, an unfinished answer included. The script does what networks and servers do to
-clients, and holds what the client sends and shows against one rule after the other.
+The client under test is one program that connects with a token, sends one message, and stays connected. It answers
+every message in the conversation `report` with a message there: the JSON list of the texts that it shows in the
+conversation `main`, oldest first, an unfinished answer included. The script does what networks and servers do to
+clients, and checks what the client sends and shows against one rule after the other.
+
+`rules` has the rules, `script` a step for each, `server` the server, `run` the program (`python -m
+twin_sio.conformance`). May import `transport`, `protocol` and what is below; `cli` starts it as a process.
 """
 
 from __future__ import annotations
 
-from twin_sio.conformance.rules import Rule, RuleViolation, T, Verdict
-from twin_sio.conformance.script import REPORT, RULES, Script, conformance_server
+from twin_sio.conformance.rules import RULES, Rule, RuleViolation, Verdict
+from twin_sio.conformance.run import conformance_server
+from twin_sio.conformance.script import REPORT, Script
 from twin_sio.conformance.server import ScriptedServer
 
 __all__ = [
@@ -19,7 +23,6 @@ __all__ = [
     "RuleViolation",
     "Script",
     "ScriptedServer",
-    "T",
     "Verdict",
     "conformance_server",
 ]

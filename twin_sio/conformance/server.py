@@ -31,23 +31,23 @@ from twin_sio.transport.frames import ack_frame, event_frame
 from twin_sio.transport.socketio import SocketServer, bearer
 
 _USER = "conformance"
-_ELSEWHERE = "another-device"
-_HEARTBEAT_MS = 500
-_RETRY_AFTER_MS = 400
-_LEAVE_AFTER_MS = 300
+_OTHER_DEVICE = "another-device"
+HEARTBEAT_MS = 500
+RETRY_AFTER_MS = 400
+RECONNECT_AFTER_MS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """A client that wants in."""
+class ConnectAttempt:
+    """A handshake of the client."""
 
     auth: Auth
     at: float
-    let_in: bool
+    accepted: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class ReceivedEvent:
     """An event from the client."""
 
     event: Incoming[Any]
@@ -56,48 +56,51 @@ class _Heard:
 
 @dataclass(slots=True)
 class ScriptedServer:
-    """One user's log and the one client that is looked at. It answers as the service does, but for what the script
-    sets: `refusing` turns away who comes next, `deaf` heeds no message, `forgetful` has lost what was missed,
-    `tells_head` says in heartbeats where the log stands."""
+    """A server for one user and one client, the client under test. It replies as the service does, but for four flags:
 
-    server: SocketServer
-    entries: list[_Entry] = field(default_factory=list)
-    heard: list[_Heard] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    `refuses_next`: the next handshake is refused. `ignores_messages`: a user message is neither stored nor confirmed.
+    `has_lost_log`: missed events cannot be resumed. `reports_head`: heartbeats carry the newest seq.
+    """
+
+    sockets: SocketServer
+    attempts: list[ConnectAttempt] = field(default_factory=list)
+    received: list[ReceivedEvent] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
     log: list[Outgoing] = field(default_factory=list)
-    sid: str | None = None
-    refusing: bool = True
-    deaf: bool = True
-    forgetful: bool = False
-    tells_head: bool = False
+    sid: str | None = None  # of the connected client
+    refuses_next: bool = True
+    ignores_messages: bool = True
+    has_lost_log: bool = False
+    reports_head: bool = False
     _auth: Auth = field(default_factory=Auth)
+    # Set whenever the client did something: `wait_for` looks again.
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.server.on("connect", self._connect)
-        self.server.on("disconnect", self._disconnect)
-        self.server.on_accept = lambda _: True
-        self.server.on_connected = self._greet
-        self.server.on_event = self._take
-        self.server.on_malformed = lambda *_: self._note("a frame that is no event")
+        self.sockets.on("connect", self._connect)
+        self.sockets.on("disconnect", self._disconnect)
+        self.sockets.on_accept = lambda _: True
+        self.sockets.on_connected = self._on_connected
+        self.sockets.on_event = self._on_event
+        self.sockets.on_malformed = lambda *_: self._record_violation("a frame that is no event")
 
     @property
     def seq(self) -> int:
-        """The newest of the log."""
+        """The seq of the newest event in the log."""
         return len(self.log)
 
-    def of(self, type: str, since: int = 0) -> list[_Heard]:
-        """The events of this type, without the first `since` of all that was heard."""
-        return [one for one in self.heard[since:] if one.event.type == type]
+    def of(self, type: str, since: int = 0) -> list[ReceivedEvent]:
+        """The events of this type, without those among the first `since` events received."""
+        return [received for received in self.received[since:] if received.event.type == type]
 
-    async def until(self, check: Callable[[], T | None], within_s: float, otherwise: str) -> T:
-        """The first result of `check` that is neither None nor False; raises `Broken` when the time is up."""
+    async def wait_for(self, check: Callable[[], T | None], within_s: float, otherwise: str) -> T:
+        """The first result of `check` that is neither None nor False; raises `RuleViolation` when the time is up."""
         try:
             async with asyncio.timeout(within_s):
                 while True:
-                    found = check()
-                    if found is not None and found is not False:
-                        return found
+                    result = check()
+                    if result is not None and result is not False:
+                        return result
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -105,31 +108,31 @@ class ScriptedServer:
 
     def append(self, type: str, payload: Json, **meta: Any) -> Outgoing:
         """A durable event, stored and not sent."""
-        told = Outgoing(type, payload, **{"message_id": new_id(), **_main(meta)}, at=now(), seq=self.seq + 1)
-        self.log.append(told)
-        return told
+        event = Outgoing(type, payload, **{"message_id": new_id(), **in_main(meta)}, at=now(), seq=self.seq + 1)
+        self.log.append(event)
+        return event
 
-    def say_elsewhere(self, text: str, conversation_id: str = DEFAULT_CONVERSATION) -> Outgoing:
-        """Another device of the user says something; stored and not sent."""
-        return self.append("user_message", {"text": text}, session_id=_ELSEWHERE, conversation_id=conversation_id)
+    def append_from_other_device(self, text: str, conversation_id: str = DEFAULT_CONVERSATION) -> Outgoing:
+        """A message from another device of the user; stored and not sent."""
+        return self.append("user_message", {"text": text}, session_id=_OTHER_DEVICE, conversation_id=conversation_id)
 
-    def send(self, told: Outgoing) -> None:
-        """To the client, where one is connected."""
+    def send(self, event: Outgoing) -> None:
+        """Send to the client, if one is connected."""
         if self.sid is not None:
-            self.server.write(self.sid, event_frame(told.type, told.envelope()))
+            self.sockets.write(self.sid, event_frame(event.type, event.envelope()))
 
-    def tell(self, type: str, payload: Json, **meta: Any) -> Outgoing:
-        """An event that is not stored."""
-        told = Outgoing(type, payload, new_id(), now(), **meta)
-        self.send(told)
-        return told
+    def send_new(self, type: str, payload: Json, **meta: Any) -> Outgoing:
+        """Send an event that is not stored."""
+        event = Outgoing(type, payload, new_id(), now(), **meta)
+        self.send(event)
+        return event
 
     def close(self) -> None:
-        """As a network that goes away, or a server that drains: the client comes back."""
+        """Close as a lost network or a draining server does: the client reconnects."""
         if self.sid is not None:
-            self.server.close(self.sid, "draining")
+            self.sockets.close(self.sid, "draining")
 
-    # the client's side of the door
+    # callbacks of the Socket.IO server
 
     async def _connect(self, _: str, environ: Mapping[str, Any], auth: object = None) -> None:
         refused: HandshakeRefused | None
@@ -137,9 +140,9 @@ class ScriptedServer:
             sent = _with_headers(parse_auth(auth), environ["aiohttp.request"])
             refused = self._refusal(sent)
         except ServiceError as error:
-            self._note(f"an auth payload with a bad {error.field}")
+            self._record_violation(f"an auth payload with a bad {error.field}")
             sent, refused = Auth(), HandshakeRefused("auth_invalid", "The auth payload is refused.")
-        self.entries.append(_Entry(sent, monotonic(), refused is None))
+        self.attempts.append(ConnectAttempt(sent, monotonic(), refused is None))
         self._changed.set()
         if refused is not None:
             raise SocketRefused(refused.message, refused.as_data())
@@ -148,9 +151,9 @@ class ScriptedServer:
     def _refusal(self, sent: Auth) -> HandshakeRefused | None:
         if not sent.token:
             return HandshakeRefused("auth_missing", "A token is needed: send it as auth.token.")
-        if self.refusing:
-            self.refusing = False
-            return HandshakeRefused("overloaded", "Too much to do.", retryable=True, retry_after_ms=_RETRY_AFTER_MS)
+        if self.refuses_next:
+            self.refuses_next = False
+            return HandshakeRefused("overloaded", "Too much to do.", retryable=True, retry_after_ms=RETRY_AFTER_MS)
         return None
 
     def _disconnect(self, sid: str, *_: object) -> None:
@@ -158,9 +161,9 @@ class ScriptedServer:
             self.sid = None
         self._changed.set()
 
-    def _greet(self, sid: str) -> None:
+    def _on_connected(self, sid: str) -> None:
         self.sid = sid
-        self.tell("session_ready", self._session(), session_id=self._auth.session_id)
+        self.send_new("session_ready", self._session(), session_id=self._auth.session_id)
         if self._auth.last_seq is not None:
             self._catch_up(self._auth.last_seq)
         self._changed.set()
@@ -180,67 +183,67 @@ class ScriptedServer:
             "session_id": session_id,
             "expires_at": iso(now() + timedelta(hours=1)),
             "seq": self.seq,
-            "sessions": [{"session_id": session_id, "device": {}}, {"session_id": _ELSEWHERE, "device": {}}],
-            "heartbeat_interval_ms": _HEARTBEAT_MS,
+            "sessions": [{"session_id": session_id, "device": {}}, {"session_id": _OTHER_DEVICE, "device": {}}],
+            "heartbeat_interval_ms": HEARTBEAT_MS,
             "limits": limits,
             "profile_version": 0,
             "server": {"instance": "conformance", "protocol": PROTOCOL_VERSION, "time": iso(now())},
         }
 
     def _catch_up(self, last_seq: int, in_response_to: str | None = None) -> Outgoing:
-        complete = not self.forgetful or last_seq >= self.seq
-        for told in self.log[last_seq:] if complete else ():
-            self.send(told)
+        complete = not self.has_lost_log or last_seq >= self.seq
+        for event in self.log[last_seq:] if complete else ():
+            self.send(event)
         done = {"through_seq": self.seq, "complete": complete}
-        return self.tell("resumed", done, in_response_to=in_response_to)
+        return self.send_new("resumed", done, in_response_to=in_response_to)
 
-    def _take(self, sid: str, name: str, args: list[Any], ack_id: int | None, _: int) -> None:
+    def _on_event(self, sid: str, name: str, args: list[Any], ack_id: int | None, _: int) -> None:
         try:
             event = parse(name, args)
         except ServiceError as error:
-            self._note(f"{name[:40]}: {error.field or error.code}")
-            self.tell("error", error_payload(error))
+            self._record_violation(f"{name[:40]}: {error.field or error.code}")
+            self.send_new("error", error_payload(error))
             return
-        self.heard.append(_Heard(event, monotonic()))
+        self.received.append(ReceivedEvent(event, monotonic()))
         if event.session_id not in (None, self._auth.session_id):
-            self._note(f"{name}: metadata.session_id is not the connection's")
-        if not (self.deaf and event.type == "user_message"):
+            self._record_violation(f"{name}: metadata.session_id is not the connection's")
+        if not (self.ignores_messages and event.type == "user_message"):
             answer = self._answer(event)
             if ack_id is not None:
-                self.server.write(sid, ack_frame(ack_id, answer.envelope() if answer else None))
+                self.sockets.write(sid, ack_frame(ack_id, answer.envelope() if answer else None))
         self._changed.set()
 
-    def _note(self, fault: str) -> None:
-        self.faults.append(fault)
+    def _record_violation(self, fault: str) -> None:
+        self.violations.append(fault)
         self._changed.set()
 
     def _answer(self, event: Incoming[Any]) -> Outgoing | None:
-        about = {"in_response_to": event.message_id}
+        reply_to = {"in_response_to": event.message_id}
         match event.type:
             case "user_message":
                 return self._store(event)
             case "heartbeat":
-                head = self.seq if self.tells_head else 0
-                return self.tell("heartbeat_ack", {"server_time": iso(now()), "head_seq": head}, **about)
+                head = self.seq if self.reports_head else 0
+                return self.send_new("heartbeat_ack", {"server_time": iso(now()), "head_seq": head}, **reply_to)
             case "resume":
                 return self._catch_up(event.payload.last_seq, event.message_id)
             case "auth_refresh":
-                return self.tell("auth_refreshed", {"expires_at": iso(now() + timedelta(hours=1))}, **about)
+                return self.send_new("auth_refreshed", {"expires_at": iso(now() + timedelta(hours=1))}, **reply_to)
             case "history":
                 page = {"messages": [], "has_more": False, "conversation_id": event.conversation_id}
-                return self.tell("history", page, conversation_id=event.conversation_id, **about)
+                return self.send_new("history", page, conversation_id=event.conversation_id, **reply_to)
             case "conversations":
-                return self.tell("conversations", {"conversations": []}, **about)
+                return self.send_new("conversations", {"conversations": []}, **reply_to)
             case "profile_get":
-                return self.tell("profile", {"version": 0, "as_of": iso(now()), "traits": []}, **about)
+                return self.send_new("profile", {"version": 0, "as_of": iso(now()), "traits": []}, **reply_to)
             case "context_update":
                 received = {"message_id": event.message_id or new_id(), "status": "accepted"}
-                return self.tell("message_received", received, **about)
+                return self.send_new("message_received", received, **reply_to)
             case _:
                 return None
 
     def _store(self, event: Incoming[Any]) -> Outgoing:
-        known = next((one for one in self.log if one.message_id == event.message_id), None)
+        known = next((stored for stored in self.log if stored.message_id == event.message_id), None)
         stored = known or self.append(
             "user_message",
             {"text": event.payload.text},
@@ -250,19 +253,19 @@ class ScriptedServer:
         )
         received = {"message_id": stored.message_id, "status": "duplicate" if known else "accepted"}
         meta = {"in_response_to": stored.message_id, "conversation_id": stored.conversation_id}
-        told = Outgoing("message_received", received, new_id(), now(), self._auth.session_id, **meta, seq=stored.seq)
-        self.send(told)
-        return told
+        reply = Outgoing("message_received", received, new_id(), now(), self._auth.session_id, **meta, seq=stored.seq)
+        self.send(reply)
+        return reply
 
 
 def _with_headers(sent: Auth, request: web.BaseRequest) -> Auth:
-    """What a client that can only set headers has put there."""
-    found = {
+    """The auth payload, completed from the headers for clients that can set nothing else."""
+    completed = {
         "token": sent.token or bearer(request),
         "session_id": sent.session_id or request.headers.get("X-Session-ID"),
     }
-    return sent.model_copy(update=found)
+    return sent.model_copy(update=completed)
 
 
-def _main(meta: Mapping[str, Any]) -> dict[str, Any]:
+def in_main(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {"conversation_id": DEFAULT_CONVERSATION, **meta}

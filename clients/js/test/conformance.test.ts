@@ -12,11 +12,11 @@ test("this client keeps every rule of `twin-sio conformance`", async () => {
   const broken: string[] = [];
   let end: { passed: number } | undefined;
   let stop = (): void => {};
-  for await (const line of createInterface({ input: kit.stdout })) {
-    const told = JSON.parse(line);
-    if (told.type === "listening") stop = reporting(told.url, told.token);
-    if (told.type === "rule" && !told.passed) broken.push(`${told.rule}: ${told.said}`);
-    if (told.type === "end") end = told;
+  for await (const text of createInterface({ input: kit.stdout })) {
+    const line = JSON.parse(text);
+    if (line.type === "listening") stop = reporting(line.url, line.token);
+    if (line.type === "rule" && !line.passed) broken.push(`${line.rule}: ${line.observed}`);
+    if (line.type === "end") end = line;
   }
   stop();
   expect(broken).toEqual([]);
