@@ -15,8 +15,9 @@ import socketio
 from socketio.base_manager import BaseManager
 
 from twin_sio.clock import new_id, now
-from twin_sio.delivery import Delivery, room
+from twin_sio.delivery import Delivery
 from twin_sio.domain import Event
+from twin_sio.transport.room_manager import user_room
 
 NAMESPACE = "/"
 
@@ -36,12 +37,9 @@ class _Engine:
 
 
 class _Server:
-    """As much of a server as a manager asks of it here: fresh ids, and somebody to tell who has gone."""
+    """As much of a server as a manager asks of it here: fresh ids."""
 
     eio = _Engine()
-
-    @staticmethod
-    def forget(sid: str) -> None: ...
 
     class packet_class:  # noqa: N801 - the library's name
         json = None
@@ -57,13 +55,13 @@ class Connected:
         for index in range(count):
             sid = BaseManager.pre_connect(manager, f"eio-{index}", NAMESPACE)
             BaseManager.connect(manager, sid, NAMESPACE)
-            manager.basic_enter_room(sid, NAMESPACE, room(f"user-{index}"))
+            manager.basic_enter_room(sid, NAMESPACE, user_room(f"user-{index}"))
             self.sids.append(sid)
 
     @classmethod
     def ours(cls, count: int) -> Connected:
-        manager = Delivery("redis://127.0.0.1:1", clock=now, new_id=new_id, read=_nothing, heads=_no_heads)
-        return cls(manager, count)
+        delivery = Delivery("redis://127.0.0.1:1", clock=now, new_id=new_id, read=_nothing, heads=_no_heads)
+        return cls(delivery.rooms, count)
 
     @classmethod
     def stock(cls, count: int) -> Connected:

@@ -220,7 +220,7 @@ async def test_an_admin_that_does_not_read_is_cut(start: Start) -> None:
 
 async def test_a_draining_instance_takes_no_admin(start: Start) -> None:
     instance = await start()
-    instance._gateway.draining = True
+    instance._gateway.sessions.draining = True
     async with Knocking(instance) as raw:
         await raw.ask_in({"password": SECRET})
         assert raw.refusal["data"]["code"] == "draining"

@@ -200,7 +200,7 @@ async def test_whoever_asks_for_ten_thousand_namespaces_is_closed(url: str, user
             await raw.send(f"40/namespace-{index},{{}}")
         async with asyncio.timeout(10):
             await raw.closed.wait()
-    await eventually(lambda: all(one.caller.user_id != user for one in instance._gateway._connections.values()))
+    await eventually(lambda: all(one.caller.user_id != user for one in instance._gateway.sessions.all()))
     assert set(instance._sockets.manager.rooms) <= {"/"}
 
 
@@ -236,7 +236,7 @@ async def test_what_is_no_engine_packet_closes_the_socket_and_leaves_no_entry(
         await raw.send(frame)
         async with asyncio.timeout(5):
             await raw.closed.wait()
-    await eventually(lambda: all(one.caller.user_id != user for one in instance._gateway._connections.values()))
+    await eventually(lambda: all(one.caller.user_id != user for one in instance._gateway.sessions.all()))
     assert len(mine) == 1
     await eventually(lambda: not mine & set(instance._sockets.eio.sockets))
 

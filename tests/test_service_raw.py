@@ -240,7 +240,7 @@ async def test_a_plain_client_that_does_not_read_is_cut_with_4008_and_leaves_not
                     if running._parts.delivery.slow_aborts:
                         break
                     await one.until(lambda n=n: len(one.of("message_received")) + len(one.of("error")) > n)
-                await eventually(lambda: len(running._sockets.raw_connections) == 1)
+                await eventually(lambda: running._raw.open_sockets == 1)
                 assert running._gateway.connections == 1
             transport.resume_reading()
             async with asyncio.timeout(5):

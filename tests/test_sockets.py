@@ -24,9 +24,11 @@ from engineio.packet import MESSAGE, PING, Packet
 
 from tests.conftest import eventually
 from tests.raw import RawSocket
+from twin_sio.errors import HandshakeRefused
+from twin_sio.transport import NAMESPACE, ConnectionRegistry, ConnectRequest
 from twin_sio.transport.frames import EncodedFrame, event_frame
 from twin_sio.transport.send_queue import SendQueue
-from twin_sio.transport.socketio import NAMESPACE, SocketServer
+from twin_sio.transport.socketio import SocketServer
 
 BIG = 64 * 1024
 
@@ -36,39 +38,50 @@ class BareSocket(RawSocket):
 
 
 class Served:
-    """A `SocketServer` alone: everybody gets in, unless `admit` says otherwise."""
+    """A `SocketServer` alone: everybody gets in, unless `gate` says otherwise."""
 
     def __init__(self, handshake_s: float, ping_s: float) -> None:
         self.events: list[tuple[str, list[Any], int | None]] = []
         self.malformed: list[str] = []
         self.connected: list[str] = []
         self.left: list[tuple[str, str]] = []
-        self.admit: Any = None
+        self.gate: Any = None
+        self.connections = ConnectionRegistry()
         self.server = SocketServer(
             socketio.AsyncManager(),
+            self,
+            self.connections,
             cors=None,
             ping_interval_s=ping_s,
             ping_timeout_s=ping_s,
             handshake_s=handshake_s,
         )
-        self.server.on("connect", self._on_connect)
-        self.server.on("disconnect", self._on_disconnect)
-        self.server.on_event = lambda sid, name, args, ack, size: self.events.append((name, args, ack))
-        self.server.on_malformed = lambda sid, size: self.malformed.append(sid)
-        self.server.on_connected = self._on_connected
-        self.server.on_accept = lambda _: True
         self.url = ""
 
-    async def _on_connect(self, sid: str, environ: dict, auth: object = None) -> None:
-        if self.admit is not None:
-            await self.admit(sid)
+    def allow_connection(self, request: web.Request) -> bool:
+        return True
 
-    def _on_connected(self, sid: str) -> None:
+    async def admit(self, sid: str, asked: ConnectRequest) -> None:
+        if self.gate is not None:
+            await self.gate(sid)
+
+    def on_connected(self, sid: str) -> None:
         self.connected.append(sid)
         frame = event_frame("session_ready", {"type": "session_ready", "payload": {}, "metadata": {}})
-        self.server.write(sid, frame)
+        self.connections.write(sid, frame)
 
-    async def _on_disconnect(self, sid: str, reason: str) -> None:
+    def on_event(self, sid: str, name: str, args: list[Any], ack_id: int | None, size: int) -> float:
+        self.events.append((name, args, ack_id))
+        return 0.0
+
+    def on_malformed(self, sid: str, size: int) -> float:
+        self.malformed.append(sid)
+        return 0.0
+
+    def on_poll(self, sid: str) -> float:
+        return 0.0
+
+    async def on_disconnect(self, sid: str, reason: str) -> None:
         self.left.append((sid, reason))
 
     @property
@@ -202,18 +215,18 @@ async def test_what_a_deaf_client_is_sent_stays_counted_until_it_is_cut() -> Non
         client = deaf(one.url)
         (sid,) = await eventually(lambda: one.connected)
         sent = 0
-        while one.server.buffered_bytes(sid)[0] < 1024 * 1024:
-            one.server.write(sid, EncodedFrame(b"2" + b"x" * BIG))
+        while one.connections.buffered_bytes(sid) < 1024 * 1024:
+            one.connections.write(sid, EncodedFrame(b"2" + b"x" * BIG))
             sent += BIG
             assert sent < 8 * 1024 * 1024, "it vanishes uncounted"
             await asyncio.sleep(0)
         assert one.server.total_buffered_bytes >= 1024 * 1024
-        await eventually(lambda: one.server.buffered_bytes(sid)[1] > 0.2)  # nothing moves
-        one.server.abort(sid)
+        await eventually(lambda: one.connections.stalled(0.2))  # nothing moves
+        one.connections.abort(sid)
         await eventually(lambda: one.left)
         await eventually(lambda: one.entries == 0)
         await tasks_back_to(before)
-        assert one.server.buffered_bytes(sid) == (0, 0.0)
+        assert one.connections.buffered_bytes(sid) == 0
         client.close()
 
 
@@ -223,12 +236,12 @@ async def test_the_kernel_takes_little_for_a_client_that_does_not_read() -> None
         (sid,) = await eventually(lambda: one.connected)
         sent = 0
         for _ in range(64):
-            one.server.write(sid, EncodedFrame(b"2" + b"x" * BIG))
+            one.connections.write(sid, EncodedFrame(b"2" + b"x" * BIG))
             sent += BIG
             await asyncio.sleep(0.001)
-        await eventually(lambda: one.server.buffered_bytes(sid)[1] > 0.2)
-        assert sent - one.server.buffered_bytes(sid)[0] < 1024 * 1024
-        one.server.abort(sid)
+        await eventually(lambda: one.connections.stalled(0.2))
+        assert sent - one.connections.buffered_bytes(sid) < 1024 * 1024
+        one.connections.abort(sid)
         client.close()
 
 
@@ -238,7 +251,7 @@ async def test_a_client_that_falls_silent_with_little_to_read_leaves_nothing_beh
         client = deaf(one.url)
         (sid,) = await eventually(lambda: one.connected)
         for _ in range(6):
-            one.server.write(sid, EncodedFrame(b"2" + b"x" * BIG))
+            one.connections.write(sid, EncodedFrame(b"2" + b"x" * BIG))
         await eventually(lambda: one.left)
         await eventually(lambda: one.entries == 0)
         await tasks_back_to(before)
@@ -263,8 +276,8 @@ async def test_a_connection_is_closed_plainly_after_what_is_queued() -> None:
     async with served() as one, BareSocket(one.url, None) as raw:
         frame = event_frame("last", {"type": "last", "payload": {}, "metadata": {}})
         (sid,) = one.connected
-        one.server.write(sid, frame)
-        one.server.close(sid, "draining")
+        one.connections.write(sid, frame)
+        one.connections.close(sid, "draining")
         await asyncio.wait_for(raw.closed.wait(), 5)
         assert raw.of("last")
         assert raw.leave is None  # no Socket.IO disconnect: it comes back by itself
@@ -278,7 +291,7 @@ async def test_a_stock_client_comes_back_after_a_plain_close_and_stays_away_afte
         await client.connect(one.url, transports=["websocket"])
         try:
             await eventually(lambda: len(one.connected) == 1)
-            one.server.close(one.connected[0], "draining")
+            one.connections.close(one.connected[0], "draining")
             await eventually(lambda: len(one.connected) == 2 and client.connected)
             await one.server.disconnect(one.connected[1])
             await eventually(lambda: not client.connected)
@@ -293,7 +306,7 @@ async def test_a_client_that_ignores_the_close_is_cut_off() -> None:
         before = len(asyncio.all_tasks())
         client = deaf(one.url)
         (sid,) = await eventually(lambda: one.connected)
-        one.server.close(sid, "draining")
+        one.connections.close(sid, "draining")
         await eventually(lambda: one.entries == 0)
         await tasks_back_to(before)
         client.close()
@@ -312,7 +325,7 @@ class _Gate:
 
 async def test_a_connection_that_leaves_while_it_is_let_in_leaves_no_entry() -> None:
     async with served() as one:
-        one.admit = gate = _Gate()
+        one.gate = gate = _Gate()
         raw = BareSocket(one.url, None)
         await raw.open()
         await raw.send("40")
@@ -325,7 +338,7 @@ async def test_a_connection_that_leaves_while_it_is_let_in_leaves_no_entry() -> 
 
 async def test_a_polling_client_that_is_cut_while_it_is_let_in_leaves_no_entry_and_is_not_greeted() -> None:
     async with served() as one, aiohttp.ClientSession() as http:
-        one.admit = gate = _Gate()
+        one.gate = gate = _Gate()
         at = await _poll_open(http, one.url)
         posting = asyncio.create_task(http.post(at, data="40"))
         await gate.asked.wait()
@@ -355,14 +368,14 @@ async def test_a_socket_that_never_asks_to_be_let_in_is_closed_in_time() -> None
 
 async def test_who_was_refused_or_has_left_the_namespace_is_a_stranger_again() -> None:
     async def refuse(sid: str) -> None:
-        raise socketio.exceptions.ConnectionRefusedError("no")
+        raise HandshakeRefused("auth_invalid", "no")
 
     async with served(handshake_s=0.4) as one:
         async with BareSocket(one.url, None) as left:
             await asyncio.sleep(0.5)  # past the look at newcomers
             await left.send("41")
             await asyncio.wait_for(left.closed.wait(), 5)
-        one.admit = refuse
+        one.gate = refuse
         async with BareSocket(one.url, None) as refused:
             assert refused.refusal
             await asyncio.wait_for(refused.closed.wait(), 5)
@@ -406,8 +419,8 @@ async def test_a_polling_client_is_told_of_the_close_and_forgotten() -> None:
         async with http.post(at, data="40") as response:
             assert response.status == 200
         (sid,) = await eventually(lambda: one.connected)
-        one.server.write(sid, event_frame("last", {}))
-        one.server.close(sid, "draining")
+        one.connections.write(sid, event_frame("last", {}))
+        one.connections.close(sid, "draining")
         async with http.get(at) as response:
             packets = (await response.text()).split("\x1e")
         assert packets[-1] == "1"  # Engine.IO's close: the client comes back by itself
@@ -422,9 +435,9 @@ async def test_a_polling_client_that_does_not_poll_is_forgotten_when_it_is_cut()
             assert response.status == 200
         (sid,) = await eventually(lambda: one.connected)
         for _ in range(20):
-            one.server.write(sid, EncodedFrame(b"2" + b"x" * BIG))
-        assert one.server.buffered_bytes(sid)[0] > 20 * BIG
-        one.server.abort(sid)
+            one.connections.write(sid, EncodedFrame(b"2" + b"x" * BIG))
+        assert one.connections.buffered_bytes(sid) > 20 * BIG
+        one.connections.abort(sid)
         await eventually(lambda: one.entries == 0)
         assert one.left == [(sid, "transport close")]
 
@@ -440,12 +453,12 @@ async def test_what_goes_straight_out_never_overtakes_what_waits() -> None:
     async with served() as one, BareSocket(one.url, None) as raw:
         sid = one.connected[0]
         for number in range(400):  # small and large, so that some go straight and some have to wait
-            one.server.write(sid, numbered(number, 9_000 if number % 7 < 3 else 0))
+            one.connections.write(sid, numbered(number, 9_000 if number % 7 < 3 else 0))
             if number % 40 == 0:
                 await asyncio.sleep(0)
         await raw.until(lambda: len(raw.of("number")) == 400)
         assert [event["payload"]["n"] for event in raw.of("number")] == list(range(400))
-        assert one.server.buffered_bytes(sid) == (0, 0.0)
+        assert one.connections.buffered_bytes(sid) == 0
 
 
 async def test_nothing_is_lost_or_overtaken_while_a_poll_becomes_a_websocket() -> None:
@@ -457,7 +470,7 @@ async def test_nothing_is_lost_or_overtaken_while_a_poll_becomes_a_websocket() -
         await eventually(lambda: one.connected)
         number = 0
         while number < 3000 or client.transport() != "websocket":
-            one.server.write(one.connected[0], numbered(number))
+            one.connections.write(one.connected[0], numbered(number))
             number += 1
             await asyncio.sleep(0)
         await connecting

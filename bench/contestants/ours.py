@@ -28,7 +28,7 @@ async def main() -> None:
                 delivery.begin_generation(user, answers[user])
             delivery.chunk(user, answers[user], text)
 
-        await obey(running.port, send, lambda: running._sockets.sockets)
+        await obey(running.port, send, lambda: running._sockets.open_sockets)
 
 
 run(main)

@@ -15,6 +15,7 @@ from twin_sio.conformance.script import Script
 from twin_sio.conformance.server import ScriptedServer
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.domain import Json
+from twin_sio.transport import ConnectionRegistry
 from twin_sio.transport.socketio import SocketServer
 
 _ARRIVAL_S = 60.0
@@ -23,8 +24,11 @@ _ARRIVAL_S = 60.0
 @asynccontextmanager
 async def conformance_server(port: int, limit_s: float, arrival_s: float) -> AsyncIterator[tuple[str, Script]]:
     """The server, on the loopback address (port 0: a free one): its URL, and the script to play."""
-    server = SocketServer(socketio.AsyncManager(), cors=None, ping_interval_s=25, ping_timeout_s=20, handshake_s=10)
-    scripted = ScriptedServer(server)
+    connections = ConnectionRegistry()
+    scripted = ScriptedServer(connections)
+    server = SocketServer(
+        socketio.AsyncManager(), scripted, connections, cors=None, ping_interval_s=25, ping_timeout_s=20, handshake_s=10
+    )
     app = web.Application()
     server.attach(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)

@@ -229,7 +229,7 @@ class Script:
         await self._wait_connected()
         before = len(server.attempts)
         if server.sid is not None:
-            await server.sockets.disconnect(server.sid)
+            server.connections.close(server.sid, "gone")
         try:
             await server.wait_for(lambda: len(server.attempts) > before, _QUIET_S, "")
         except RuleViolation:

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 from aiohttp import web
-from socketio.exceptions import ConnectionRefusedError as SocketRefused
 
 from twin_sio.clock import iso, monotonic, new_id, now
 from twin_sio.conformance.rules import RuleViolation, T
@@ -27,8 +26,9 @@ from twin_sio.protocol import (
     parse,
     parse_auth,
 )
+from twin_sio.transport import ConnectionRegistry, ConnectRequest
+from twin_sio.transport.aiohttp_socket import bearer
 from twin_sio.transport.frames import ack_frame, event_frame
-from twin_sio.transport.socketio import SocketServer, bearer
 
 _USER = "conformance"
 _OTHER_DEVICE = "another-device"
@@ -62,7 +62,7 @@ class ScriptedServer:
     `has_lost_log`: missed events cannot be resumed. `reports_head`: heartbeats carry the newest seq.
     """
 
-    sockets: SocketServer
+    connections: ConnectionRegistry
     attempts: list[ConnectAttempt] = field(default_factory=list)
     received: list[ReceivedEvent] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -75,14 +75,6 @@ class ScriptedServer:
     _auth: Auth = field(default_factory=Auth)
     # Set whenever the client did something: `wait_for` looks again.
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.sockets.on("connect", self._connect)
-        self.sockets.on("disconnect", self._disconnect)
-        self.sockets.on_accept = lambda _: True
-        self.sockets.on_connected = self._on_connected
-        self.sockets.on_event = self._on_event
-        self.sockets.on_malformed = lambda *_: self._record_violation("a frame that is no event")
 
     @property
     def seq(self) -> int:
@@ -119,7 +111,7 @@ class ScriptedServer:
     def send(self, event: Outgoing) -> None:
         """Send to the client, if one is connected."""
         if self.sid is not None:
-            self.sockets.write(self.sid, event_frame(event.type, event.envelope()))
+            self.connections.write(self.sid, event_frame(event.type, event.envelope()))
 
     def send_new(self, type: str, payload: Json, **meta: Any) -> Outgoing:
         """Send an event that is not stored."""
@@ -130,14 +122,17 @@ class ScriptedServer:
     def close(self) -> None:
         """Close as a lost network or a draining server does: the client reconnects."""
         if self.sid is not None:
-            self.sockets.close(self.sid, "draining")
+            self.connections.close(self.sid, "draining")
 
     # callbacks of the Socket.IO server
 
-    async def _connect(self, _: str, environ: Mapping[str, Any], auth: object = None) -> None:
+    def allow_connection(self, _: web.Request) -> bool:
+        return True
+
+    async def admit(self, _: str, asked: ConnectRequest) -> None:
         refused: HandshakeRefused | None
         try:
-            sent = _with_headers(parse_auth(auth), environ["aiohttp.request"])
+            sent = _with_headers(parse_auth(asked.auth), asked.request)
             refused = self._refusal(sent)
         except ServiceError as error:
             self._record_violation(f"an auth payload with a bad {error.field}")
@@ -145,7 +140,7 @@ class ScriptedServer:
         self.attempts.append(ConnectAttempt(sent, monotonic(), refused is None))
         self._changed.set()
         if refused is not None:
-            raise SocketRefused(refused.message, refused.as_data())
+            raise refused
         self._auth = sent
 
     def _refusal(self, sent: Auth) -> HandshakeRefused | None:
@@ -156,12 +151,12 @@ class ScriptedServer:
             return HandshakeRefused("overloaded", "Too much to do.", retryable=True, retry_after_ms=RETRY_AFTER_MS)
         return None
 
-    def _disconnect(self, sid: str, *_: object) -> None:
+    async def on_disconnect(self, sid: str, _: object = None) -> None:
         if self.sid == sid:
             self.sid = None
         self._changed.set()
 
-    def _on_connected(self, sid: str) -> None:
+    def on_connected(self, sid: str) -> None:
         self.sid = sid
         self.send_new("session_ready", self._session(), session_id=self._auth.session_id)
         if self._auth.last_seq is not None:
@@ -197,7 +192,18 @@ class ScriptedServer:
         done = {"through_seq": self.seq, "complete": complete}
         return self.send_new("resumed", done, in_response_to=in_response_to)
 
-    def _on_event(self, sid: str, name: str, args: list[Any], ack_id: int | None, _: int) -> None:
+    def on_malformed(self, _: str, __: int) -> float:
+        self._record_violation("a frame that is no event")
+        return 0.0
+
+    def on_poll(self, _: str) -> float:
+        return 0.0
+
+    def on_event(self, sid: str, name: str, args: list[Any], ack_id: int | None, _: int) -> float:
+        self._handle(sid, name, args, ack_id)
+        return 0.0
+
+    def _handle(self, sid: str, name: str, args: list[Any], ack_id: int | None) -> None:
         try:
             event = parse(name, args)
         except ServiceError as error:
@@ -210,7 +216,7 @@ class ScriptedServer:
         if not (self.ignores_messages and event.type == "user_message"):
             answer = self._answer(event)
             if ack_id is not None:
-                self.sockets.write(sid, ack_frame(ack_id, answer.envelope() if answer else None))
+                self.connections.write(sid, ack_frame(ack_id, answer.envelope() if answer else None))
         self._changed.set()
 
     def _record_violation(self, fault: str) -> None:

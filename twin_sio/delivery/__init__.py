@@ -18,9 +18,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-import socketio
 
 from twin_sio.background import BackgroundTasks
 from twin_sio.clock import Clock, NewId, monotonic
@@ -49,27 +46,22 @@ from twin_sio.delivery.user_stream import PendingEvent, ReadLog, Subscriber, Use
 from twin_sio.domain import Caller, Event, Generation
 from twin_sio.errors import StorageUnavailable
 from twin_sio.protocol import Outgoing
-from twin_sio.transport.frames import EncodedFrame, event_frame
-from twin_sio.transport.socketio import NAMESPACE, SocketServer
+from twin_sio.transport import NAMESPACE, ConnectionRegistry
+from twin_sio.transport.frames import EncodedFrame, ack_frame, acknowledging, event_frame
+from twin_sio.transport.room_manager import STOCK_CHANNEL, RoomManager, user_room
 
 _HEADS_AT_ONCE = 500
 _LINGER_S = 30.0
-_USER_ROOM = "user:"
 
 ReadHeads = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
 """The head of the log for each of these users."""
 
 
-def room(user_id: str) -> str:
-    """The Socket.IO room of all of a user's sessions."""
-    return f"{_USER_ROOM}{user_id}"
+class Delivery:
+    """A channel per user, one order for all of a user's sessions.
 
-
-class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
-    """The Redis manager: a channel per user, one order for all of a user's sessions.
-
-    Sending never waits and never raises. A write-only instance (`sockets` never attached, `listen=False`) reaches
-    every session through Redis only; what Redis loses, the log's next reader finds.
+    Sending never waits and never raises. One that does not listen (a worker's) reaches every session through Redis
+    only; what Redis loses, the log's next reader finds.
     """
 
     def __init__(
@@ -86,7 +78,6 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         stuck_s: float = 5.0,
         on_control: Callable[[Broadcast], None] = lambda _: None,
     ) -> None:
-        super().__init__(redis_url, write_only=not listen)
         self._clock = clock
         self._new_id = new_id
         self._read = read
@@ -99,13 +90,23 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         )
         self._own_prefix = own_prefix(self.channels.instance)
         self._running = RunningGenerations(self.channels, clock, new_id)
+        self.connections = ConnectionRegistry()
+        """The connections of this instance; the transports keep it."""
         self._writer = BoundedWriter(
-            self._connected, self._user_of, soft_bytes=soft_bytes, hard_bytes=hard_bytes, stuck_s=stuck_s
+            self.connections, self._user_of, soft_bytes=soft_bytes, hard_bytes=hard_bytes, stuck_s=stuck_s
         )
+        self.rooms = RoomManager(
+            redis_url,
+            self.connections,
+            write=self._writer.write_ephemeral,
+            publish=self.channels.publish,
+            publish_to_user=self._publish_ephemeral,
+            write_only=not listen,
+        )
+        """The client manager of the Socket.IO server."""
+        self._listens = listen
         # By user: whoever has a connection here, or had one in the last `_LINGER_S`. Each has its channel subscribed.
         self._streams: dict[str, UserStream] = {}
-        # By connection: the library searches all rooms for a connection that leaves.
-        self._rooms_of: dict[str, set[str]] = {}
         self._tasks = BackgroundTasks()
         self.resumes = {"yes": 0, "no": 0}
         """Resumes served, by whether they were complete."""
@@ -117,13 +118,11 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     # -- start and stop ----------------------------------------------------------------------------------------------
 
-    def initialize(self) -> None:
-        """The library's hook before its first connection; `start` has done what there is to do."""
-
     async def start(self) -> None:
         """Begin to publish and subscribe."""
         await self.channels.start()
-        if not self.write_only:
+        if self._listens:
+            await self.channels.subscribe(STOCK_CHANNEL, 0)
             self._tasks.start(self._writer.watch())
 
     async def stop(self) -> None:
@@ -133,13 +132,15 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    def publish(self, event: Event, origin: Caller | None = None, answer: Outgoing | None = None) -> None:
-        """Send a stored event to all of its user's sessions, in its order; `origin` gets `answer` instead."""
+    def publish(self, event: Event) -> None:
+        """Send a stored event to all of its user's sessions, in its order."""
+        self._publish(event, None, None)
+
+    def _publish(self, event: Event, origin: Caller | None, reply: EncodedFrame | None) -> None:
         pending = PendingEvent.of(event)
         stream = self._streams.get(event.user_id)
         if stream is not None:
-            if origin is not None and answer is not None:
-                reply = event_frame(answer.type, answer.envelope())
+            if origin is not None and reply is not None:
                 stream.reply_in_order(origin.connection_id, event.seq, reply)
             stream.enqueue(event.seq, pending)
         if pending.in_response_to is not None:
@@ -152,7 +153,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         """Send something ephemeral to all of a user's sessions, but not to the connection `skip`."""
         frame = event_frame(outgoing.type, outgoing.envelope())
         self._ephemeral(user_id, frame, skip)
-        self._notify_instances(user_id, EphemeralEvent(skip, frame.raw))
+        self._publish_ephemeral(user_id, frame, skip)
 
     def to_others(self, caller: Caller, outgoing: Outgoing) -> None:
         """Send something ephemeral to the user's sessions other than the caller's."""
@@ -164,10 +165,32 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def to_session_in_order(self, caller: Caller, outgoing: Outgoing) -> None:
         """Send something about a stored event to one connection, not before the events that come before it."""
+        self._in_order(caller, outgoing.seq, event_frame(outgoing.type, outgoing.envelope()))
+
+    def _in_order(self, caller: Caller, seq: int | None, frame: EncodedFrame) -> None:
         stream = self._streams.get(caller.user_id)
-        if stream is not None and outgoing.seq is not None:
-            reply = event_frame(outgoing.type, outgoing.envelope())
-            stream.reply_in_order(caller.connection_id, outgoing.seq, reply)
+        if stream is not None and seq is not None:
+            stream.reply_in_order(caller.connection_id, seq, frame)
+
+    def reply(
+        self, caller: Caller, outgoing: Outgoing, *, publish: Event | None = None, ack_id: int | None = None
+    ) -> None:
+        """Send the caller a reply, and its acknowledgement where the client asked for one. With `publish` that event
+        goes to the user's other sessions and the caller gets the reply in its place; a reply with a `seq` keeps the
+        order of the log; any other is sent at once."""
+        frame = event_frame(outgoing.type, outgoing.envelope())
+        if publish is not None:
+            self._publish(publish, caller, frame)
+        elif outgoing.seq is not None:
+            self._in_order(caller, outgoing.seq, frame)
+        else:
+            self._writer.write(caller.connection_id, frame)
+        if ack_id is not None:
+            self._writer.write(caller.connection_id, acknowledging(ack_id, frame))
+
+    def acknowledge(self, caller: Caller, ack_id: int) -> None:
+        """Send the acknowledgement of an event that has no reply."""
+        self._writer.write(caller.connection_id, ack_frame(ack_id, None))
 
     def begin_generation(self, user_id: str, generation: Generation) -> None:
         """An answer begins under a fresh id; it replaces what an earlier attempt at it has shown."""
@@ -226,17 +249,16 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     # -- sockets -----------------------------------------------------------------------------------------------------
 
-    def _connected(self) -> SocketServer:
-        server: SocketServer = self.server
-        return server
-
     def _user_of(self, sid: str) -> str | None:
-        return next((name for name in self._rooms_of.get(sid, ()) if name and name.startswith(_USER_ROOM)), None)
+        return self.rooms.room_of_user(sid)
 
     def _ephemeral(self, user_id: str, frame: EncodedFrame, skip: str | None) -> None:
-        for sid, _ in self.get_participants(NAMESPACE, room(user_id)):
+        for sid in self.rooms.members(user_room(user_id)):
             if sid != skip:
                 self._writer.write_ephemeral(sid, frame)
+
+    def _publish_ephemeral(self, user_id: str, frame: EncodedFrame, skip: str | None) -> None:
+        self._notify_instances(user_id, EphemeralEvent(skip, frame.raw))
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 
@@ -254,11 +276,8 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         return stream
 
     def join_room(self, sid: str, user_id: str) -> None:
-        """Put the connection into its user's room; `detach` or the library's disconnect takes it out."""
-        if sid in self.server.raw_connections:
-            # The library does not know connections of another transport: it would look for them in vain.
-            self.basic_enter_room(sid, NAMESPACE, None, eio_sid=f"raw-{sid}")
-        self.basic_enter_room(sid, NAMESPACE, room(user_id))
+        """Put the connection into its user's room; its transport takes it out when it ends."""
+        self.rooms.basic_enter_room(sid, NAMESPACE, user_room(user_id))
 
     def attach(self, caller: Caller, *, head: int, last_seq: int | None, is_answering: bool) -> None:
         """Serve a connection from now on: what it missed after `last_seq`, `resumed`, then live events. Without
@@ -274,13 +293,14 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         if is_answering:
             await stream.load_running_generations()
         if await stream.catch_up(subscriber) and is_resume:
-            self._send_resumed(subscriber)
+            self.to_session(subscriber.caller, self._resumed(subscriber))
 
     async def resume(self, caller: Caller, last_seq: int) -> Outgoing | None:
-        """Send again everything after `last_seq`, then `resumed` (which is returned), then go on live.
+        """Send again everything after `last_seq`, then go on live; returns `resumed`, which the caller sends before it
+        awaits anything, so that it comes before what follows live.
 
         None where the connection is gone, or has asked again meanwhile. Raises `StorageUnavailable` where the log
-        cannot be read; the rest follows once it can.
+        cannot be read; the rest, and `resumed`, follow all the same once it can.
         """
         stream = self._streams.get(caller.user_id)
         subscriber = stream.subscribers.get(caller.connection_id) if stream else None
@@ -288,36 +308,25 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             return None
         fresh = replace(subscriber, position=last_seq, live=False, complete=True, chunk_next={})
         stream.subscribers[caller.connection_id] = fresh  # ends an earlier catch-up, which finds itself replaced
-        unavailable = asyncio.Event()
-        serving = self._tasks.start(self._serve_again(stream, fresh, unavailable.set))
-        waiting = self._tasks.start(unavailable.wait())
-        try:
-            await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        if not serving.done():
-            raise StorageUnavailable  # the connection's other events must not wait for it
-        return serving.result()
-
-    async def _serve_again(
-        self, stream: UserStream, subscriber: Subscriber, on_unavailable: Callable[[], None]
-    ) -> Outgoing | None:
         await stream.load_running_generations()
-        is_live = await stream.catch_up_from_log(subscriber, on_unavailable)
-        return self._send_resumed(subscriber) if is_live else None
+        try:
+            is_live = await stream.catch_up_from_log(fresh, retries=False)
+        except StorageUnavailable:  # the connection's other events must not wait for it
+            self._tasks.start(self._serve_again(stream, fresh))
+            raise
+        return self._resumed(fresh) if is_live else None
 
-    def _send_resumed(self, subscriber: Subscriber) -> Outgoing:
-        """No `await` between the stream's last write and this: what follows `resumed` is live, and in order."""
-        payload = {"through_seq": subscriber.position, "complete": subscriber.complete}
-        resumed = Outgoing("resumed", payload, self._new_id(), self._clock())
+    async def _serve_again(self, stream: UserStream, subscriber: Subscriber) -> None:
+        if await stream.catch_up_from_log(subscriber):
+            self.to_session(subscriber.caller, self._resumed(subscriber))
+
+    def _resumed(self, subscriber: Subscriber) -> Outgoing:
         self.resumes["yes" if subscriber.complete else "no"] += 1
-        self.to_session(subscriber.caller, resumed)
-        return resumed
+        payload = {"through_seq": subscriber.position, "complete": subscriber.complete}
+        return Outgoing("resumed", payload, self._new_id(), self._clock())
 
     def detach(self, caller: Caller) -> None:
         """The connection is gone. Its user's channel stays subscribed for a while: clients often come back."""
-        if caller.connection_id in self.server.raw_connections:  # the library removes its own
-            self.basic_disconnect(caller.connection_id, NAMESPACE)
         stream = self._streams.get(caller.user_id)
         if stream is None:
             return
@@ -343,6 +352,9 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
     # -- receiving ---------------------------------------------------------------------------------------------------
 
     def _on_pubsub_message(self, channel: str, payload: bytes) -> None:
+        if channel == STOCK_CHANNEL:
+            self.rooms.on_stock_message(payload)
+            return
         if payload.startswith(self._own_prefix):  # most of what an instance receives it has published itself
             return
         if channel == CONTROL_CHANNEL:
@@ -368,7 +380,7 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
         """Redis is back: put back what it has lost, read from the log what it did not deliver."""
         self._running.restore()
         self.channels.publish(CONTROL_CHANNEL, encode_control(self.channels.instance, Reconcile()))
-        if not self.write_only:
+        if self._listens:
             self._tasks.start(self.reconcile())
 
     async def reconcile(self) -> None:
@@ -388,42 +400,3 @@ class Delivery(socketio.AsyncRedisManager):  # type: ignore[misc]
             for subscriber in list(stream.subscribers.values()):
                 resync = Outgoing("resync", {"reason": "redis_restored"}, self._new_id(), self._clock())
                 self.to_session(subscriber.caller, resync)
-
-    # -- the library's interface -------------------------------------------------------------------------------------
-
-    async def emit(
-        self, event: str, data: Any, _namespace: str | None = None, room: Any = None, skip_sid: Any = None, **_: Any
-    ) -> None:
-        """The stock call, for a room `user:...`: ephemeral, on every instance."""
-        if isinstance(room, str) and room.startswith("user:"):
-            frame = event_frame(event, data)
-            user_id = room.removeprefix("user:")
-            if not self.write_only:
-                self._ephemeral(user_id, frame, skip_sid)
-            self._notify_instances(user_id, EphemeralEvent(skip_sid, frame.raw))
-        elif isinstance(room, str) and self.server is not None:
-            self._writer.write(room, event_frame(event, data))
-
-    async def _publish(self, data: Any) -> None:
-        """What the stock manager would broadcast (disconnects and rooms of sids elsewhere) has no use here."""
-
-    async def disconnect(self, sid: str, namespace: str, **_: Any) -> None:
-        """Forget a connection; in time that does not grow with the number of rooms."""
-        self.basic_disconnect(sid, namespace)
-
-    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
-        super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
-        self._rooms_of.setdefault(sid, set()).add(room)
-
-    def basic_disconnect(self, sid: str, namespace: str, **_: Any) -> None:
-        for name in self._rooms_of.pop(sid, ()):
-            self.basic_leave_room(sid, namespace, name)
-        if self.server is not None:
-            self.server.forget(sid)
-        self.callbacks.pop(sid, None)
-        for pending in (self.pending_connect, self.pending_disconnect):
-            waiting = pending.get(namespace)
-            if waiting is not None and sid in waiting:
-                waiting.remove(sid)
-                if not waiting:
-                    del pending[namespace]

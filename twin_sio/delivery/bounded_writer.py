@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import structlog
 
+from twin_sio.transport import ConnectionRegistry
 from twin_sio.transport.frames import EncodedFrame
 
 log = structlog.get_logger("delivery")
@@ -18,26 +18,12 @@ _CHECK_EVERY_S = 0.5
 _READ_WAIT_S = 0.005
 
 
-class _Connections(Protocol):
-    """What is needed of the server; its methods take a connection's id."""
-
-    def write(self, sid: str, frame: EncodedFrame, *, unless_over: int | None = None) -> int: ...
-
-    def buffered_bytes(self, sid: str) -> tuple[int, float]: ...
-
-    def abort(self, sid: str) -> None: ...
-
-    def stalled(self, for_s: float) -> list[str]: ...
-
-    def backlog(self) -> Mapping[str, int]: ...
-
-
 class BoundedWriter:
     """Writes frames, drops what is ephemeral above the soft bound, and cuts connections above the hard one."""
 
     def __init__(
         self,
-        connections: Callable[[], _Connections],
+        connections: ConnectionRegistry,
         user_of: Callable[[str], str | None],
         *,
         soft_bytes: int,
@@ -45,7 +31,7 @@ class BoundedWriter:
         stuck_s: float,
     ) -> None:
         """`user_of` names the user of a connection; None: not authenticated, or gone."""
-        self._connections = connections
+        self.connections = connections
         self._user_of = user_of
         # Above it, in bytes buffered for one connection, chunks and ephemeral events are skipped.
         self.soft_bytes = soft_bytes
@@ -56,14 +42,9 @@ class BoundedWriter:
         self.aborts = 0
         """Connections cut, since the start."""
 
-    @property
-    def connections(self) -> _Connections:
-        """The connections themselves, for a loop over many of them that calls `write` and `cut` by itself."""
-        return self._connections()
-
     def write(self, sid: str, frame: EncodedFrame, *, unless_over: int | None = None) -> int:
         """Write to one connection of this instance; the bytes now buffered. Nothing is written above `unless_over`."""
-        buffered = self._connections().write(sid, frame, unless_over=unless_over)
+        buffered = self.connections.write(sid, frame, unless_over=unless_over)
         if buffered > self.hard_bytes:
             self.cut(sid)
         return buffered
@@ -76,20 +57,20 @@ class BoundedWriter:
         """Close the connection now; what is buffered for it is dropped."""
         self.aborts += 1
         log.info("slow_consumer_cut", connection=sid)
-        self._connections().abort(sid)
+        self.connections.abort(sid)
 
     async def until_read(self, sid: str) -> None:
         """Wait until the client has read most of it, so that a long resume is not taken for a slow consumer."""
-        while self._connections().buffered_bytes(sid)[0] > self.soft_bytes // 2:  # noqa: ASYNC110 - the library's queue
+        while self.connections.buffered_bytes(sid) > self.soft_bytes // 2:  # noqa: ASYNC110 - the library's queue
             await asyncio.sleep(_READ_WAIT_S)
 
     async def watch(self) -> None:
         """Cut connections that are stalled, or over their user's bound, until cancelled."""
         while True:
             await asyncio.sleep(min(_CHECK_EVERY_S, self._stuck_s / 4))
-            for sid in self._connections().stalled(self._stuck_s):
+            for sid in self.connections.stalled(self._stuck_s):
                 self.cut(sid)
-            for sid in self._over_user_bound(self._connections().backlog()):
+            for sid in self._over_user_bound(self.connections.backlog()):
                 self.cut(sid)
 
     def _over_user_bound(self, backlog: Mapping[str, int]) -> list[str]:

@@ -263,28 +263,35 @@ class UserStream:
     async def catch_up(self, subscriber: Subscriber) -> bool:
         """Send the subscriber what the log has after its position; then it is live, and this returns without waiting.
         False: it has left, or was replaced."""
-        while self._is_current(subscriber) and (self.head is None or subscriber.position < self.head):
+        while self._is_behind(subscriber):
             await self._send_page(subscriber)
         return self._go_live(subscriber)
 
-    async def catch_up_from_log(self, subscriber: Subscriber, on_unavailable: Callable[[], None]) -> bool:
+    async def catch_up_from_log(self, subscriber: Subscriber, *, retries: bool = True) -> bool:
         """The same, but read the log to its end even where this stream seems up to date: it may have events that this
-        instance never received. `on_unavailable` is called when the log cannot be read; it is read again later."""
-        while self._is_current(subscriber) and await self._send_page(subscriber, on_unavailable):
+        instance never received. Where the log cannot be read it is read again later, or, without `retries`,
+        `StorageUnavailable` is raised."""
+        while self._is_current(subscriber) and await self._send_page(subscriber, retries=retries):
             pass
-        return await self.catch_up(subscriber)
+        while self._is_behind(subscriber):
+            await self._send_page(subscriber, retries=retries)
+        return self._go_live(subscriber)
 
     def _is_current(self, subscriber: Subscriber) -> bool:
         return self.subscribers.get(subscriber.caller.connection_id) is subscriber
 
-    async def _send_page(self, subscriber: Subscriber, on_unavailable: Callable[[], None] = lambda: None) -> bool:
+    def _is_behind(self, subscriber: Subscriber) -> bool:
+        return self._is_current(subscriber) and (self.head is None or subscriber.position < self.head)
+
+    async def _send_page(self, subscriber: Subscriber, *, retries: bool = True) -> bool:
         """Send one page of the log; false where there is none after the subscriber's position."""
         sid = subscriber.caller.connection_id
         head_before = self.head or 0
         try:
             events = await self._read(self.user_id, subscriber.position, _PAGE)
         except StorageUnavailable:
-            on_unavailable()
+            if not retries:
+                raise
             await asyncio.sleep(storage_retry_s())
             return True
         if not self._is_current(subscriber):

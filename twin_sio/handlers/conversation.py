@@ -1,12 +1,14 @@
-"""Saying something to the twin, and what follows: stop, regenerate, feedback."""
+"""Messages to the twin, and what follows them: stop, regenerate, feedback."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from twin_sio.clock import Clock, NewId
-from twin_sio.domain import Caller, Event, NewEvent, Turn
+from twin_sio.domain import Caller, Event, Evidence, NewEvent, Turn
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
 from twin_sio.handlers import Reply
 from twin_sio.handlers.context import HostContext
@@ -21,7 +23,7 @@ from twin_sio.store.ports import Log
 
 
 class Conversation:
-    """Persist first, tell second, acknowledge only what is stored; a repeat has no second effect."""
+    """Stores first, publishes second, acknowledges only what is stored; a repeat has no second effect."""
 
     def __init__(
         self,
@@ -30,7 +32,7 @@ class Conversation:
         turns: TurnService,
         delivery: Delivery,
         context: HostContext,
-        keeper: ProfileService,
+        profile: ProfileService,
         jobs: Jobs,
         limits: Limits,
         clock: Clock,
@@ -40,14 +42,14 @@ class Conversation:
         self._turns = turns
         self._delivery = delivery
         self._context = context
-        self._keeper = keeper
+        self._profile = profile
         self._jobs = jobs
         self._limits = limits
         self._clock = clock
         self._new_id = new_id
 
     async def user_message(self, caller: Caller, sent: Incoming[UserMessage]) -> Reply:
-        """Store, tell every device, answer in the background. A repeat is stored and answered once."""
+        """Store, publish to every device, answer in the background. A repeat is stored and answered once."""
         message_id = sent.required_id
         known, full = await asyncio.gather(
             self._messages.get(caller.user_id, message_id),
@@ -70,24 +72,25 @@ class Conversation:
             return await self._repeat(caller, draft, stored.event)
         turn = await self._turns.ensure(self._turn(caller, stored.event))
         receipt = self._receipt(draft, stored.event.seq, "accepted")
-        self._delivery.publish(stored.event, caller, receipt)
-        if turn.state == "queued" and isinstance(full, int) and full:
-            self._turns.send_status(turn, "queued")
-        return Reply(receipt, already_sent=True)
+        is_waiting = turn.state == "queued" and isinstance(full, int) and full > 0
+        return Reply(receipt, publish=stored.event, then=partial(self._send_queued, turn) if is_waiting else None)
+
+    async def _send_queued(self, turn: Turn) -> None:
+        self._turns.send_status(turn, "queued")
 
     async def _repeat(self, caller: Caller, draft: NewEvent, known: Event) -> Reply:
-        """The same message again: the same receipt, and its answer to the caller alone if that is there."""
+        """The same message again: the same receipt, then its answer, to the caller alone, if there is one."""
         _same(draft, known)
         turn = await self._turns.ensure(self._turn(caller, known))  # heals a crash between message and turn
         receipt = self._receipt(draft, known.seq, "duplicate")
         answer = await self._messages.get(known.user_id, answer_id(turn))
-        self._delivery.to_session_in_order(caller, receipt)
-        if answer is not None:
-            self._delivery.to_session_in_order(caller, Outgoing.of(answer))
-        return Reply(receipt, already_sent=True)
+        return Reply(receipt, then=partial(self._send_again, caller, answer) if answer is not None else None)
+
+    async def _send_again(self, caller: Caller, answer: Event) -> None:
+        self._delivery.to_session_in_order(caller, Outgoing.of(answer))
 
     async def stop_generation(self, caller: Caller, sent: Incoming[StopGeneration]) -> None:
-        """End the running or waiting answer to a message; whoever runs it says so by `status: stopped`."""
+        """End the running or waiting answer to a message; its instance publishes that it was stopped."""
         if not await self._turns.stop(caller, sent.payload.message_id):
             raise NotFound("No answer to this message is being made.")
 
@@ -127,18 +130,17 @@ class Conversation:
         stored = await self._messages.append(draft)
         if not stored.is_new:
             _same(draft, stored.event)
-        evidence, traits = await self._keeper.rate(stored.event, about)  # also heals a crash after the append
+        evidence, traits = await self._profile.rate(stored.event, about)  # also heals a crash after the append
         status = "accepted" if stored.is_new else "duplicate"
         receipt = self._receipt(draft, stored.event.seq, status, traits=traits)
-        if stored.is_new:
-            self._delivery.publish(stored.event, caller, receipt)
-        else:
-            self._delivery.to_session_in_order(caller, receipt)
-        if sent.payload.correction:
-            await self._jobs.correct(caller.user_id, draft.message_id)
-        with suppress(StorageUnavailable):  # the evidence is stored: whoever scores next counts it
-            await self._keeper.refresh(caller.user_id, evidence, draft.message_id, epoch=draft.epoch)
-        return Reply(receipt, already_sent=True)
+        learn = partial(self._learn_from, draft, evidence, has_correction=bool(sent.payload.correction))
+        return Reply(receipt, publish=stored.event if stored.is_new else None, then=learn)
+
+    async def _learn_from(self, feedback: NewEvent, evidence: Sequence[Evidence], *, has_correction: bool) -> None:
+        if has_correction:
+            await self._jobs.correct(feedback.user_id, feedback.message_id)
+        with suppress(StorageUnavailable):  # the evidence is stored: the next scoring counts it
+            await self._profile.refresh(feedback.user_id, evidence, feedback.message_id, epoch=feedback.epoch)
 
     def _draft(
         self,

@@ -73,4 +73,4 @@ class PresenceHandlers:
     async def resume(self, caller: Caller, sent: Incoming[Resume]) -> Reply | None:
         """Send what was missed, then `resumed`."""
         resumed = await self._delivery.resume(caller, sent.payload.last_seq)
-        return Reply(resumed, already_sent=True) if resumed is not None else None
+        return Reply(resumed) if resumed is not None else None

@@ -20,8 +20,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from twin_sio.clock import NewId, monotonic
 from twin_sio.observability.overload import Bucket, BucketCache
+from twin_sio.transport import PACKET_MAX_BYTES
 from twin_sio.transport.client_address import TrustedProxies
-from twin_sio.transport.socketio import PACKET_MAX_BYTES
 
 log = structlog.get_logger("connections")
 

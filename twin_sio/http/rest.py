@@ -29,8 +29,8 @@ from twin_sio.services.limits import Limits
 from twin_sio.services.profile import ProfileService
 from twin_sio.services.statistics import StatisticsService
 from twin_sio.store.ports import TICKET_S, PersonalData, Tickets
+from twin_sio.transport.aiohttp_socket import bearer
 from twin_sio.transport.client_address import TrustedProxies
-from twin_sio.transport.socketio import bearer
 
 log = structlog.get_logger("rest")
 audit = structlog.get_logger("audit")

@@ -4,7 +4,7 @@ id or words in it. What the server and the worker have in common, and what only 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -19,12 +19,11 @@ from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway
 from twin_sio.jobs import JobStats, Queue
 from twin_sio.observability.overload import OverloadMonitor
-from twin_sio.protocol import CLIENT_EVENTS
 from twin_sio.services.limits import Limits
 from twin_sio.services.recall import Recall
 from twin_sio.services.turns import TurnService
 from twin_sio.store.ports import Outbox, Statistics
-from twin_sio.transport.socketio import SocketServer
+from twin_sio.transport import Transport
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _GAPS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
@@ -123,28 +122,16 @@ class ServerMetrics(CommonMetrics):
         self,
         watched: MetricSources,
         gateway: Gateway,
-        server: SocketServer,
+        transports: Sequence[Transport],
         load: OverloadMonitor,
         statistics: Statistics,
     ) -> None:
         super().__init__(watched)
         self._gateway = gateway
-        self._server = server
+        self._transports = transports
         self._load = load
         self._statistics = statistics
         self._learnt = _ProfileMetrics(self.registry)
-        events = Counter("twin_events", "Events handled.", ["type"], registry=self.registry)
-        self._events = events
-        errors = Counter("twin_errors", "Errors told to clients.", ["code"], registry=self.registry)
-        handled = {name: events.labels(name) for name in CLIENT_EVENTS}  # looked up once: it is said of every event
-        gateway.on_handled = lambda name: handled[name].inc()
-        gateway.on_error = lambda code: errors.labels(code).inc()
-
-    @property
-    def handled(self) -> int:
-        """Events handled, of all types."""
-        (family,) = self._events.collect()
-        return int(sum(one.value for one in family.samples if one.name.endswith("_total")))
 
     async def render(self) -> bytes:
         with suppress(StorageUnavailable):  # then they are as they were
@@ -156,9 +143,13 @@ class ServerMetrics(CommonMetrics):
         delivery = self._watched.delivery
         yield _gauge("twin_connections", "Authenticated connections.", self._gateway.connections)
         yield _gauge("twin_users", "Users with a connection.", self._gateway.users)
-        yield _gauge("twin_draining", "1: this instance sends its clients elsewhere.", self._gateway.draining)
-        yield _gauge("twin_sockets", "Open sockets, let in or not.", self._server.sockets)
-        yield _gauge("twin_held_bytes", "Bytes that wait for clients to read.", self._server.total_buffered_bytes)
+        yield _gauge("twin_draining", "1: this instance sends its clients elsewhere.", self._gateway.sessions.draining)
+        sockets = sum(transport.open_sockets for transport in self._transports)
+        yield _gauge("twin_sockets", "Open sockets, authenticated or not.", sockets)
+        buffered = sum(transport.total_buffered_bytes for transport in self._transports)
+        yield _gauge("twin_held_bytes", "Bytes that wait for clients to read.", buffered)
+        yield _counters("twin_events", "Events handled.", ["type"], self._gateway.stats.handled)
+        yield _counters("twin_errors", "Errors sent to clients.", ["code"], self._gateway.stats.errors)
         yield _counter(
             "twin_messages_heard", "Messages of other instances that were decoded.", delivery.channels.messages_received
         )

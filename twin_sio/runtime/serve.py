@@ -11,29 +11,15 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from twin_sio import clock
-from twin_sio.auth import Authenticator, JwksKeys, Keys, SharedSecrets
 from twin_sio.config import ConfigError, Settings
-from twin_sio.delivery.messages import (
-    Broadcast,
-    CloseOlderConnections,
-    Reconcile,
-    StopTurn,
-    TurnsPending,
-    UserErased,
-)
 from twin_sio.errors import StorageUnavailable
-from twin_sio.gateway import Gateway, GatewaySettings
-from twin_sio.handlers.context import HostContext
-from twin_sio.handlers.conversation import Conversation
-from twin_sio.handlers.history import HistoryHandlers
-from twin_sio.handlers.presence import PresenceHandlers
+from twin_sio.gateway import Gateway
 from twin_sio.http.connections import Connections, Runner, Site, guard, raise_descriptor_limit
 from twin_sio.http.rest import Rest
 from twin_sio.http.shared_work import SharedWork
@@ -43,6 +29,7 @@ from twin_sio.observability.logging import configure_logs
 from twin_sio.observability.watchdog import Watchdog
 from twin_sio.runtime.dev_engines import DevEngines
 from twin_sio.runtime.dev_engines.process import Child, EngineError
+from twin_sio.runtime.edges import build_edge_deps, build_gateway, control_messages
 from twin_sio.runtime.metrics import CONTENT_TYPE, CommonMetrics, ServerMetrics
 from twin_sio.runtime.wiring import (
     Services,
@@ -51,7 +38,6 @@ from twin_sio.runtime.wiring import (
 )
 from twin_sio.store import mongo
 from twin_sio.store.redis import RedisTickets
-from twin_sio.store.revocations import StoredRevocations
 from twin_sio.transport.admin_ui import AdminUi
 from twin_sio.transport.client_address import TrustedProxies
 from twin_sio.transport.socketio import SocketServer
@@ -90,18 +76,18 @@ class Service:
         parts: Services,
         sockets: SocketServer,
         gateway: Gateway,
-        door: RawWebSocketEndpoint,
+        raw: RawWebSocketEndpoint,
         rest: Rest,
         connections: Connections,
     ) -> None:
         self._settings = settings
         self._parts = parts
-        self._door = door
+        self._raw = raw
         self._rest = rest
         self._gateway = gateway
         self._sockets = sockets
         self.connections = connections
-        self.metrics = ServerMetrics(parts.watched, gateway, sockets, parts.load, parts.statistics)
+        self.metrics = ServerMetrics(parts.watched, gateway, (sockets, raw), parts.load, parts.statistics)
         self.port = 0
         # Asked for together they are made once.
         self._ready = SharedWork(self._check_readiness)
@@ -109,12 +95,12 @@ class Service:
 
     def routes(self) -> web.Application:
         """The HTTP side: sockets, probes, metrics, and in dev the chat page."""
-        app = web.Application(middlewares=[guard(self.connections, self._sockets.knows)])
+        app = web.Application(middlewares=[guard(self.connections, self._sockets.is_open)])
         self._sockets.attach(app, socketio_path="socket.io")
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._show_metrics)
-        app.router.add_routes([self._door.route(), *self._rest.routes()])
+        app.router.add_routes([self._raw.route(), *self._rest.routes()])
         app.router.add_get(_WIDGET, _widget)
         if self._settings.is_dev:
             app.router.add_get("/", _page)
@@ -127,7 +113,7 @@ class Service:
         return web.json_response({"status": "ok"})
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        checks = {**await self._ready(), "draining": self._gateway.draining}
+        checks = {**await self._ready(), "draining": self._gateway.sessions.draining}
         ready = checks["mongodb"] and checks["redis"] and not checks["draining"]
         return web.json_response({"ready": ready, **checks}, status=200 if ready else 503)
 
@@ -144,9 +130,9 @@ class Service:
 
     async def drain(self, patience_s: float) -> None:
         """Take nobody new, send everybody elsewhere, finish or hand over what runs."""
-        self._gateway.draining = True
+        self._gateway.sessions.draining = True
         answers = asyncio.create_task(self._parts.runner.drain(patience_s))
-        await self._gateway.drain(min(2.0, patience_s))
+        await self._gateway.sessions.drain(min(2.0, patience_s))
         await answers
 
 
@@ -154,58 +140,66 @@ class Service:
 async def service(settings: Settings) -> AsyncIterator[Service]:
     """A listening instance on `settings.server.host` and `.port` (0: a free one, see `Service.port`)."""
     async with build_services(settings, listen=True) as parts, AsyncExitStack() as stack:
+        edges = build_edge_deps(settings, parts)
+        stack.push_async_callback(edges.revocations.close)
+        gateway = build_gateway(settings, parts, edges)
+        gateway.start()
+        stack.push_async_callback(gateway.stop)
+        parts.delivery.on_control = control_messages(gateway, parts)
+        tickets = RedisTickets(parts.delivery.channels.redis)
+        connections = Connections(edges.proxies, per_minute=settings.limits.connects_per_address)
+        parts.load.also.append(connections.share)
+        admin_ui = None
+        if settings.server.admin_ui_secret.get_secret_value():
+            admin_ui = AdminUi(
+                secret=settings.server.admin_ui_secret.get_secret_value(),
+                check_attempt=gateway.check_attempt,
+                on_refused=gateway.count_error,
+                sockets=lambda: sum(transport.open_sockets for transport in (sockets, raw)),
+                connections=lambda: gateway.connections,
+                events_handled=lambda: gateway.stats.handled.total(),
+                instance=parts.delivery.channels.instance,
+                clock=clock.now,
+            )
         sockets = SocketServer(
-            parts.delivery,
+            parts.delivery.rooms,
+            gateway,
+            parts.delivery.connections,
             cors=list(settings.server.cors_origins) or None,
             ping_interval_s=settings.tuning.ping_interval_s,
             ping_timeout_s=settings.tuning.ping_timeout_s,
             handshake_s=settings.tuning.handshake_s,
             frames_per_second=4 * settings.limits.events_per_second,
+            on_carries=connections.carries_session,
+            admin=admin_ui,
         )
-        shared = _doors(settings, parts)
-        stack.push_async_callback(shared.revocations.close)
-        gateway = _gateway(settings, parts, shared, sockets)
-        gateway.start()
-        stack.push_async_callback(gateway.stop)
-        tickets = RedisTickets(parts.delivery.channels.redis)
-        connections = Connections(shared.peers, per_minute=settings.limits.connects_per_address)
-        sockets.on_carries = connections.carries_session
-        parts.load.also.append(connections.share)
-        door = RawWebSocketEndpoint(
+        raw = RawWebSocketEndpoint(
             gateway,
-            sockets.raw_connections,
-            tickets,
-            clock.new_id,
+            parts.delivery.connections,
+            parts.delivery.rooms,
+            redeem=tickets.redeem,
+            new_id=clock.new_id,
             origins=settings.server.cors_origins,
             ping_s=settings.tuning.ping_interval_s,
-            carries=connections.carries_session,
+            on_carries=connections.carries_session,
         )
         rest = Rest(
-            authenticator=shared.authenticator,
+            authenticator=edges.authenticator,
             tickets=tickets,
             limits=parts.limits,
-            peers=shared.peers,
+            peers=edges.proxies,
             personal=parts.personal,
             eraser=parts.eraser,
             keeper=parts.keeper,
             statistician=parts.statistician,
             new_id=clock.new_id,
         )
-        instance = Service(settings, parts, sockets, gateway, door, rest, connections)
-        if settings.server.admin_ui_secret.get_secret_value():
-            admin_ui = AdminUi(
-                sockets,
-                gateway,
-                secret=settings.server.admin_ui_secret.get_secret_value(),
-                knock=lambda request: parts.limits.connection_attempt(shared.peers.of(request)),
-                handled=lambda: instance.metrics.handled,
-                instance=parts.delivery.channels.instance,
-                clock=clock.now,
-            )
-            telling = asyncio.create_task(admin_ui.run())
-            stack.callback(telling.cancel)
+        instance = Service(settings, parts, sockets, gateway, raw, rest, connections)
+        if admin_ui is not None:
+            sending = asyncio.create_task(admin_ui.run(sockets))
+            stack.callback(sending.cancel)
         runner = Runner(instance.routes(), connections, clock.new_id, shutdown_timeout=1.0)
-        stack.push_async_callback(_close, sockets, runner)
+        stack.push_async_callback(_close, sockets, raw, runner)
         watching = asyncio.create_task(parts.load.run())
         stack.callback(watching.cancel)
         await mongo.create_indexes(parts.db)
@@ -259,133 +253,11 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _close(sockets: SocketServer, runner: web.AppRunner) -> None:
-    sockets.abort_all()
+async def _close(sockets: SocketServer, raw: RawWebSocketEndpoint, runner: web.AppRunner) -> None:
+    for transport in (sockets, raw):
+        transport.abort_all()
     await sockets.shutdown()
     await runner.cleanup()
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeDeps:
-    """What every door of the service needs: sockets and HTTP."""
-
-    authenticator: Authenticator
-    revocations: StoredRevocations
-    peers: TrustedProxies
-
-
-def _doors(settings: Settings, parts: Services) -> EdgeDeps:
-    channels = parts.delivery.channels
-    revocations = StoredRevocations(channels.redis, parts.db, parts.fence.ids, clock.now, lambda: channels.healthy)
-    return EdgeDeps(
-        Authenticator(
-            _keys(settings),
-            algorithms=settings.auth.jwt_algorithms,
-            issuer=settings.auth.jwt_issuer,
-            audience=settings.auth.jwt_audience,
-            leeway_s=settings.auth.jwt_leeway_s,
-            default_scopes=settings.auth.default_scopes,
-            revocations=revocations,
-        ),
-        revocations,
-        TrustedProxies(settings.server.trusted_proxies),
-    )
-
-
-def _gateway(settings: Settings, parts: Services, shared: EdgeDeps, sockets: SocketServer) -> Gateway:
-    context = HostContext(parts.contexts, parts.delivery, parts.limits, clock.now, clock.new_id)
-    conversation = Conversation(
-        messages=parts.messages,
-        turns=parts.runner,
-        delivery=parts.delivery,
-        context=context,
-        limits=parts.limits,
-        keeper=parts.keeper,
-        jobs=parts.queue,
-        clock=clock.now,
-        new_id=clock.new_id,
-    )
-    attendance = PresenceHandlers(parts.messages, parts.presence, parts.delivery, parts.limits, clock.now, clock.new_id)
-    archive = HistoryHandlers(parts.messages, clock.now, clock.new_id)
-    gateway = Gateway(
-        sockets,
-        delivery=parts.delivery,
-        authenticator=shared.authenticator,
-        standings=mongo.MongoStandings(parts.db, parts.fence),
-        presence=parts.presence,
-        revocations=shared.revocations,
-        context=context,
-        limits=parts.limits,
-        peers=shared.peers,
-        handlers={
-            "user_message": conversation.user_message,
-            "stop_generation": conversation.stop_generation,
-            "regenerate": conversation.regenerate,
-            "feedback": conversation.feedback,
-            "context_update": context.context_update,
-            "typing_indicator": attendance.typing_indicator,
-            "read_receipt": attendance.read_receipt,
-            "heartbeat": attendance.heartbeat,
-            "resume": attendance.resume,
-            "history": archive.history,
-            "conversations": archive.conversations,
-            "profile_get": parts.keeper.profile_get,
-            "profile_correct": parts.keeper.profile_correct,
-        },
-        settings=GatewaySettings(
-            connection_queue=settings.tuning.connection_queue,
-            events_per_second=settings.limits.events_per_second,
-            messages_per_minute=settings.limits.messages_per_minute,
-            knocks_per_minute=settings.limits.connects_per_address,
-            sessions=settings.limits.sessions,
-            heartbeat_interval_ms=settings.server.heartbeat_interval_ms,
-            auth_expiring_s=settings.tuning.auth_expiring_s,
-            leeway_s=settings.auth.jwt_leeway_s,
-        ),
-        instance=parts.delivery.channels.instance[:8],
-        clock=clock.now,
-        new_id=clock.new_id,
-    )
-    parts.delivery.on_control = _control(gateway, parts)
-    return gateway
-
-
-def _keys(settings: Settings) -> Keys:
-    if settings.auth.jwt_jwks_url:
-        return JwksKeys(settings.auth.jwt_jwks_url)
-    return SharedSecrets(settings.auth.jwt_secret.get_secret_value(), *settings.auth.previous_secrets)
-
-
-def _control(gateway: Gateway, parts: Services) -> Callable[[Broadcast], None]:
-    runner = parts.runner
-
-    def on_control(message: Broadcast) -> None:
-        match message:
-            case StopTurn(user_id, turn_id):
-                runner.on_stop(user_id, turn_id)
-            case TurnsPending(user_id, conversation_id):
-                runner.on_owed(user_id, conversation_id)
-            case CloseOlderConnections(user_id, session_id, keep):
-                gateway.on_replace(user_id, session_id, keep)
-            case UserErased(user_id, epoch):
-                parts.fence.rise(user_id, epoch)
-            case Reconcile():
-                gateway.look()
-
-    def risen(user_id: str, epoch: int) -> None:
-        """However this instance has come to know that the user was erased."""
-        parts.known.forget(user_id)
-        parts.keeper.forget(user_id)
-        parts.statistician.forget(user_id)
-        if parts.vectors is not None:
-            parts.vectors.forget(user_id)
-        parts.keeper.forget(user_id)
-        parts.delivery.on_erased(user_id)
-        runner.on_erased(user_id)
-        gateway.on_erased(user_id, epoch)
-
-    parts.fence.on_risen = risen
-    return on_control
 
 
 async def serve(settings: Settings, say: Print) -> int:

@@ -209,7 +209,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
         weights = settings.scoring.weights
         known.refresh = lambda user_id: keeper.refresh(user_id, [])
         trait_ids = TraitIds(ids.subject)
-        keeper = ProfileService(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids, limits)
+        keeper = ProfileService(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids)
         statistics = mongo.MongoStatistics(db, sealer, fence)
         reader, budgeted = ProcessReader(), BudgetedModel(model, limits)
         stack.push_async_callback(reader.close)

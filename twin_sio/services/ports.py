@@ -12,8 +12,8 @@ from twin_sio.protocol import Outgoing
 class Delivery(Protocol):
     """Reaches the sessions of a user, on every instance. Sending never waits and never raises."""
 
-    def publish(self, event: Event, origin: Caller | None = None, answer: Outgoing | None = None) -> None:
-        """A stored event, to every session in the order of the log; `origin` gets `answer` in its place."""
+    def publish(self, event: Event) -> None:
+        """A stored event, to every session in the order of the log."""
         ...
 
     def to_user(self, user_id: str, outgoing: Outgoing) -> None:
@@ -58,7 +58,7 @@ class Delivery(Protocol):
         ...
 
     async def resume(self, caller: Caller, last_seq: int) -> Outgoing | None:
-        """Send the caller what came after `last_seq`, then `resumed`, which is returned."""
+        """Send the caller what came after `last_seq`; returns `resumed`, which is to be sent next."""
         ...
 
     def broadcast(self, message: ControlMessage) -> None:

@@ -11,19 +11,14 @@ from typing import Any, TypeVar
 
 import orjson
 
-from twin_sio.agent.capacity import REJECTED
 from twin_sio.agent.explanation import FORMULA, Explanation, Reason, explain
 from twin_sio.agent.scoring import score, surplus
-from twin_sio.agent.traits import RATINGS, WEIGHTS, is_functional, normal
+from twin_sio.agent.traits import RATINGS, WEIGHTS, normal
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Caller, Event, Evidence, EvidenceKind, Json, NewEvent, Profile, Trait, TraitChange
-from twin_sio.errors import InvalidMessage, NotFound, RateLimited, StorageUnavailable, TooLarge
-from twin_sio.handlers import Reply
-from twin_sio.observability.overload import BucketCache
+from twin_sio.errors import NotFound, StorageUnavailable
 from twin_sio.observability.tracing import span
-from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
-from twin_sio.services.limits import Limits
 from twin_sio.services.ports import Delivery
 from twin_sio.services.shared_results import SharedResults
 from twin_sio.services.trait_ids import TraitIds
@@ -32,12 +27,10 @@ from twin_sio.store.ports import Log, Profiles, StoredProfile
 _TRIES = 20
 _NOTICEABLE = 0.005
 _TOLD_CHARACTERS = 128 * 1024  # of a profile_update
-_ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
+ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
 _CHANGES = 400  # of a version, so that its event can be read; what is over stands in the next version
-_LARGE_READS_PER_S, _LARGE_READS_AT_ONCE = 0.5, 10  # of a profile that is costly to send, by a user
 _PROFILE_BYTES = 256_000  # of the traits that a client is shown, so that it can read them in one frame
 T = TypeVar("T")
-_KINDS: Mapping[str, EvidenceKind] = {"confirm": "confirmed", "edit": "edited", "reject": "rejected"}
 _RATINGS: Mapping[str, EvidenceKind] = {"up": "up", "down": "down", "none": "withdrawn"}
 
 
@@ -51,11 +44,11 @@ class _Scored:
 
 async def weighing(evidence: Sequence[Evidence], work: Callable[[], T]) -> T:
     """What `work` gives, which takes the longer the more evidence there is; of much of it in a thread."""
-    return await asyncio.to_thread(work) if len(evidence) > _ON_THE_LOOP else work()
+    return await asyncio.to_thread(work) if len(evidence) > ON_THE_LOOP else work()
 
 
 class ProfileService:
-    """Evidence in, traits out; every visible change is a version, logged and told exactly once."""
+    """Evidence in, traits out; every visible change is a version, logged exactly once and published."""
 
     def __init__(
         self,
@@ -66,12 +59,8 @@ class ProfileService:
         new_id: NewId,
         weights: ScoreWeights = WEIGHTS,
         trait_ids: TraitIds | None = None,
-        limits: Limits | None = None,
     ) -> None:
-        """`limits`: on what users ask for; None where no user asks."""
         self._weights = weights
-        self._limits = limits
-        self._large_reads = BucketCache()
         self._shared = SharedResults(self._scored, lambda scored: len(scored.evidence))
         self._trait_ids = trait_ids or TraitIds()
         self._profiles = profiles
@@ -79,16 +68,6 @@ class ProfileService:
         self._delivery = delivery
         self._clock = clock
         self._new_id = new_id
-
-    async def profile_get(self, caller: Caller, sent: Incoming[ProfileGet]) -> Reply:
-        """The profile, scored as of now."""
-        payload = await self.read(caller.user_id)
-        if len(payload["traits"]) > _ON_THE_LOOP:
-            bucket = self._large_reads.of(caller.user_id, _LARGE_READS_PER_S, _LARGE_READS_AT_ONCE)
-            if (wait_ms := bucket.take()) is not None:
-                raise RateLimited(retry_after_ms=wait_ms)
-        outgoing = Outgoing("profile", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
-        return Reply(outgoing)
 
     async def read(self, user_id: str) -> Json:
         """`{version, as_of, traits}`, scored as of now."""
@@ -122,97 +101,82 @@ class ProfileService:
         about = [piece for piece in evidence if piece.key == found[0]]
         return explain(ids.subject(user_id), about, at, ids.of(user_id, *found), self._weights)
 
-    async def profile_correct(self, caller: Caller, sent: Incoming[ProfileCorrect]) -> Reply:
-        """The user's own word on a trait: it outweighs everything that was observed. A repeat changes nothing."""
-        correction = sent.payload
-        if self._limits is not None:
-            await self._limits.correction(caller.user_id)
-        profile = (await self._profiles.get(caller.user_id)).profile
-        trait = self._trait_ids.find(caller.user_id, correction.trait_id, profile.traits)
-        if trait is None:
-            raise NotFound("There is no trait of yours with this id.")
-        value = trait.value
-        if correction.action == "edit":
-            if correction.value is None:
-                raise InvalidMessage("An edit needs the value to hold instead.", field="payload.value")
-            value = correction.value
-        if correction.action != "confirm" and sum(one.status == "rejected" for one in profile.traits) >= REJECTED:
-            raise TooLarge("Your profile holds as many rejected values as it can.")
-        word = Evidence(
-            user_id=caller.user_id,
-            key=trait.key,
-            value=value,
-            polarity=-1 if correction.action == "reject" else 1,
-            kind=_KINDS[correction.action],
-            observed_at=self._clock(),
-            session_id=caller.session_id,
-            message_id=sent.required_id,
-            quote="",
-            extractor="user",
-        )
-        evidence = [word]
-        if correction.action == "edit" and not is_functional(trait.key) and normal(value) != normal(trait.value):
-            # A slot of one value supersedes by itself; in a slot of many the old value would go on standing.
-            evidence.append(replace(word, value=trait.value, polarity=-1, kind="rejected"))
-        told = await self.learn(
-            caller.user_id, evidence, in_response_to=sent.message_id, caller=caller, epoch=caller.epoch
-        )
-        if told is not None:
-            return Reply(told, already_sent=True)
-        payload = {"version": profile.version, "changes": []}
-        return Reply(
-            Outgoing("profile_update", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
-        )
+    async def find(self, user_id: str, trait_id: str) -> tuple[Profile, Trait | None]:
+        """The user's stored profile, and its trait of this id."""
+        profile = (await self._profiles.get(user_id)).profile
+        return profile, self._trait_ids.find(user_id, trait_id, profile.traits)
 
     async def learn(
-        self,
-        user_id: str,
-        evidence: Sequence[Evidence],
-        in_response_to: str | None = None,
-        caller: Caller | None = None,
-        epoch: int = 0,
-    ) -> Outgoing | None:
-        """Take evidence in and tell the devices what changed; None where nothing did. Safe to run again. `epoch`: of
-        what the evidence was found in."""
+        self, user_id: str, evidence: Sequence[Evidence], in_response_to: str | None = None, epoch: int = 0
+    ) -> None:
+        """Store evidence and publish to the devices what changed. Safe to run again. `epoch`: of what the evidence was
+        found in."""
         await self._profiles.add_evidence(evidence, epoch)
         self.forget(user_id)
-        return await self.refresh(user_id, evidence, in_response_to, caller, epoch)
+        await self.refresh(user_id, evidence, in_response_to, epoch)
 
     async def refresh(
         self,
         user_id: str,
         evidence: Sequence[Evidence],
         in_response_to: str | None = None,
-        caller: Caller | None = None,
         epoch: int | None = None,
-    ) -> Outgoing | None:
+    ) -> None:
         """Bring the profile up to date with evidence that is stored, as `learn` does; without any, with the date."""
-        told: Outgoing | None = None
-        for _ in range(_TRIES):
-            stored = await self._profiles.get(user_id)
-            began = stored.epoch if epoch is None else epoch
-            if stored.epoch > began:  # the user was erased since
-                return told
-            if stored.epoch < began:  # of before an erasure, and about to be removed
-                stored = StoredProfile(Profile(user_id, stored.profile.version, ()), (), None, began)
-            elif stored.unpublished:
-                await self._publish_update(stored, None, None)
-            everything = await self._kept(user_id, began)
-            work = partial(self._next, stored.profile, everything, self._clock(), evidence)
-            fresh, changes = await weighing(everything, work)
-            oldest = min((piece.observed_at for piece in everything), default=None)
-            if not changes:
-                if stored.good_until is not None and stored.good_until <= self._clock():
-                    await self._profiles.refresh(stored, fresh.traits, oldest)
-                return told
-            if await self._profiles.replace(fresh, changes, began, oldest):
-                after = Profile(user_id, stored.profile.version + 1, fresh.traits)
-                told = await self._publish_update(
-                    StoredProfile(after, tuple(changes), None, began), in_response_to, caller
-                )
-                if len(changes) < _CHANGES:
-                    return told
-        raise StorageUnavailable
+        event = await self._update(user_id, evidence, in_response_to, None, epoch)
+        if event is not None:
+            self._delivery.publish(event)
+
+    async def correct(self, caller: Caller, evidence: Sequence[Evidence], in_response_to: str | None) -> Event | None:
+        """Store the caller's own evidence; the `profile_update` of what it changed, for the caller to publish as its
+        reply. None: it changed nothing."""
+        await self._profiles.add_evidence(evidence, caller.epoch)
+        self.forget(caller.user_id)
+        return await self._update(caller.user_id, evidence, in_response_to, caller, caller.epoch)
+
+    async def _update(
+        self,
+        user_id: str,
+        evidence: Sequence[Evidence],
+        in_response_to: str | None,
+        caller: Caller | None,
+        epoch: int | None,
+    ) -> Event | None:
+        """Make the versions that the evidence gives rise to. The last one's event is returned, logged and not published
+        yet; those before it are published."""
+        last: Event | None = None
+        try:
+            for _ in range(_TRIES):
+                stored = await self._profiles.get(user_id)
+                began = stored.epoch if epoch is None else epoch
+                if stored.epoch > began:  # the user was erased since
+                    return last
+                if stored.epoch < began:  # of before an erasure, and about to be removed
+                    stored = StoredProfile(Profile(user_id, stored.profile.version, ()), (), None, began)
+                elif stored.unpublished:
+                    self._delivery.publish(await self._log_update(stored, None, None))
+                everything = await self._kept(user_id, began)
+                work = partial(self._next, stored.profile, everything, self._clock(), evidence)
+                fresh, changes = await weighing(everything, work)
+                oldest = min((piece.observed_at for piece in everything), default=None)
+                if not changes:
+                    if stored.good_until is not None and stored.good_until <= self._clock():
+                        await self._profiles.refresh(stored, fresh.traits, oldest)
+                    return last
+                if await self._profiles.replace(fresh, changes, began, oldest):
+                    if last is not None:
+                        self._delivery.publish(last)
+                    after = Profile(user_id, stored.profile.version + 1, fresh.traits)
+                    last = await self._log_update(
+                        StoredProfile(after, tuple(changes), None, began), in_response_to, caller
+                    )
+                    if len(changes) < _CHANGES:
+                        return last
+            raise StorageUnavailable
+        except BaseException:
+            if last is not None:  # it is in the log: nobody else would publish it
+                self._delivery.publish(last)
+            raise
 
     async def _kept(self, user_id: str, epoch: int) -> Sequence[Evidence]:
         """The user's evidence; what there is no more room for is removed."""
@@ -261,10 +225,8 @@ class ProfileService:
         changes = (TraitChange(one, None, changed[one.trait_id]) for one in traits if one.trait_id in changed)
         return list(mine.values()), [_change_payload(change) for change in changes]
 
-    async def _publish_update(
-        self, stored: StoredProfile, in_response_to: str | None, caller: Caller | None
-    ) -> Outgoing:
-        """Log the changes of a version, show them, and note that they were told."""
+    async def _log_update(self, stored: StoredProfile, in_response_to: str | None, caller: Caller | None) -> Event:
+        """Log the changes of a version, and note that they are in the log."""
         profile = stored.profile
         draft = NewEvent(
             profile.user_id,
@@ -279,9 +241,8 @@ class ProfileService:
         )
         with span("profile_update", user=profile.user_id, version=profile.version, changes=len(stored.unpublished)):
             event: Event = (await self._messages.append(draft)).event
-            self._delivery.publish(event)
             await self._profiles.told(profile.user_id, profile.version)
-        return Outgoing.of(event)
+        return event
 
 
 def _ratings(rating: Event, answer: Event, known: Sequence[Evidence], ids: TraitIds) -> Iterator[Evidence]:
@@ -340,7 +301,7 @@ def _profile_payload(version: int, as_of: datetime, traits: Sequence[Trait]) -> 
     """The profile as clients see it. Where it is more than they can read at once, what is applied and surest."""
     payload: dict[str, Any] = {"version": version, "as_of": iso(as_of)}
     shown = [trait_payload(trait) for trait in traits]
-    if len(shown) > _ON_THE_LOOP:
+    if len(shown) > ON_THE_LOOP:
         ranked = sorted(range(len(shown)), key=lambda at: (traits[at].status != "applied", -traits[at].confidence, at))
         left, fitting = _PROFILE_BYTES, set()
         for at in ranked:

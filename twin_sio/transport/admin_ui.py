@@ -1,7 +1,7 @@
 """What the Socket.IO Admin UI is shown, in its read-only production mode: counts of this instance, and nobody's data.
 
 The UI (https://admin.socket.io, or the page of the npm package `@socket.io/admin-ui`) connects to the namespace /admin
-with any user name and the secret as its password. It hears `config` once and `server_stats` every two seconds.
+with any user name and the secret as its password. It gets `config` once and `server_stats` every two seconds.
 """
 
 from __future__ import annotations
@@ -19,91 +19,92 @@ from aiohttp import web
 
 from twin_sio.clock import Clock, monotonic
 from twin_sio.errors import HandshakeRefused
-from twin_sio.gateway import Gateway
-from twin_sio.transport.socketio import ADMIN, NAMESPACE, SocketServer
+from twin_sio.transport import NAMESPACE
+from twin_sio.transport.socketio import ADMIN_NAMESPACE, SocketServer
 
-log = structlog.get_logger("adminui")
+log = structlog.get_logger("admin_ui")
 
 _EVERY_S = 2.0
 _INVALID = "invalid credentials"  # by this text the UI knows to ask for others
 
 
 class AdminUi:
-    """Serves /admin of one instance, for whoever has the secret; `run` tells the counts for as long as it runs."""
+    """Lets clients with the secret into /admin of one instance; `run` sends them the counts for as long as it runs."""
 
     def __init__(
         self,
-        server: SocketServer,
-        gateway: Gateway,
         *,
         secret: str,
-        knock: Callable[[web.Request], Awaitable[None]],
-        handled: Callable[[], int],
+        check_attempt: Callable[[web.Request], Awaitable[None]],
+        on_refused: Callable[[str], None],
+        sockets: Callable[[], int],
+        connections: Callable[[], int],
+        events_handled: Callable[[], int],
         instance: str,
         clock: Clock,
     ) -> None:
-        """`knock` counts an attempt against its address and raises `Refused`; `handled` is the events so far."""
-        self._server = server
-        self._gateway = gateway
+        """`check_attempt` counts an attempt against its address and raises `HandshakeRefused`; `on_refused(code)` is
+        called for a wrong secret; the other three read counts: sockets of every transport, authenticated connections,
+        events handled so far."""
         self._secret = _digest(secret)
-        self._knock = knock
-        self._handled = handled
+        self._check_attempt = check_attempt
+        self._on_refused = on_refused
+        self._sockets = sockets
+        self._connections = connections
+        self._events_handled = events_handled
         self._clock = clock
         self._about = {"serverId": instance, "hostname": socket.gethostname(), "pid": os.getpid()}
-        self._began = monotonic()
-        self._counted = self._count()
-        server.on_admin = self._refusal
-        server.on_admin_connected = self._greet
+        self._started_at = monotonic()
+        self._counted = {"rawConnection": 0, "rawDisconnection": 0, "packetsIn": 0}  # at the last `server_stats`
 
-    async def run(self) -> None:
-        """Tell everybody in /admin the counts, again and again; ends by being cancelled."""
+    async def run(self, server: SocketServer) -> None:
+        """Send the counts to everybody in /admin, again and again; ends by being cancelled."""
         while True:
             await asyncio.sleep(_EVERY_S)
-            told = self._stats()
-            for admin in tuple(self._server.admins):
-                self._server.send_to_admin(admin, "server_stats", told)
+            stats = self._stats(server)
+            for admin in tuple(server.admins):
+                server.send_to_admin(admin, "server_stats", stats)
 
-    async def _refusal(self, request: web.Request, auth: object) -> Mapping[str, Any] | None:
+    async def refusal(self, request: web.Request, auth: object) -> Mapping[str, Any] | None:
+        """Why this client may not connect; None: it may."""
         try:
-            self._gateway.refuse_while_draining()
-            await self._knock(request)
+            await self._check_attempt(request)
         except HandshakeRefused as refused:
             return {"message": refused.message, "data": refused.as_data()}
         password = auth.get("password") if isinstance(auth, dict) else None
         if isinstance(password, str) and hmac.compare_digest(_digest(password), self._secret):
-            log.info("admin_ui_entered")
+            log.info("admin_connected")
             return None
-        log.warning("admin_ui_refused")
-        self._gateway.on_error("auth_invalid")
+        log.warning("admin_refused")
+        self._on_refused("auth_invalid")
         return {"message": _INVALID, "data": {"code": "auth_invalid", "message": _INVALID, "retryable": False}}
 
-    def _greet(self, admin: str) -> None:
-        self._server.send_to_admin(admin, "config", {"supportedFeatures": ["AGGREGATED_EVENTS"]})
+    def greeting(self) -> tuple[str, Mapping[str, Any]]:
+        """The event by which the UI knows what it can show."""
+        return "config", {"supportedFeatures": ["AGGREGATED_EVENTS"]}
 
-    def _stats(self) -> dict[str, Any]:
-        before, self._counted = self._counted, self._count()
+    def _stats(self, server: SocketServer) -> dict[str, Any]:
+        counts = {
+            "rawConnection": server.opened,
+            "rawDisconnection": server.closed,
+            "packetsIn": self._events_handled(),
+        }
+        before, self._counted = self._counted, counts
         at = int(self._clock().timestamp()) * 1000
         return {
             **self._about,
-            "uptime": monotonic() - self._began,
-            "clientsCount": self._server.sockets,
-            "pollingClientsCount": self._server.polling,
+            "uptime": monotonic() - self._started_at,
+            "clientsCount": self._sockets(),
+            "pollingClientsCount": server.polling,
             "aggregatedEvents": [
                 {"timestamp": at, "type": what, "count": count - before[what]}
-                for what, count in self._counted.items()
+                for what, count in counts.items()
                 if count > before[what]
             ],
             "namespaces": [
-                {"name": NAMESPACE, "socketsCount": self._gateway.connections},
-                {"name": ADMIN, "socketsCount": len(self._server.admins)},
+                {"name": NAMESPACE, "socketsCount": self._connections()},
+                {"name": ADMIN_NAMESPACE, "socketsCount": len(server.admins)},
             ],
-        }
-
-    def _count(self) -> dict[str, int]:
-        return {
-            "rawConnection": self._server.opened,
-            "rawDisconnection": self._server.closed,
-            "packetsIn": self._handled(),
         }
 
 

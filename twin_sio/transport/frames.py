@@ -39,35 +39,43 @@ class EncodedFrame(EnginePacket):  # type: ignore[misc]
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self._wire: bytes | None = None
-        self._plain: bytes | None = None
+        # The WebSocket frames, each built for the first connection that needs it.
+        self._as_socketio: bytes | None = None
+        self._as_websocket_text: bytes | None = None
 
     @property
     def data(self) -> str:
         return self.raw.decode()
 
     def encode(self, b64: bool = False) -> str:  # noqa: ARG002 - the library's signature
-        """As it leaves a queue: for pollers, and for WebSockets that were not ready for `wire`."""
+        """As it leaves a queue: for pollers, and for WebSockets that were not ready for `as_socketio`."""
         return "4" + self.data
 
     @property
     def as_socketio(self) -> bytes:
         """The whole WebSocket frame for Socket.IO clients."""
-        if self._wire is None:
-            self._wire = _websocket_frame(b"4" + self.raw)
-        return self._wire
+        if self._as_socketio is None:
+            self._as_socketio = _websocket_frame(b"4" + self.raw)
+        return self._as_socketio
 
     @property
     def as_websocket_text(self) -> bytes:
         """The whole WebSocket frame for clients without Socket.IO: the envelope alone."""
-        if self._plain is None:
-            self._plain = _websocket_frame(self.envelope)
-        return self._plain
+        if self._as_websocket_text is None:
+            self._as_websocket_text = _websocket_frame(self.envelope)
+        return self._as_websocket_text
 
     @property
     def envelope(self) -> bytes:
-        """The JSON of an event's envelope, out of `2["name",{...}]`."""
-        return self.raw[self.raw.index(b",") + 1 : -1]
+        """The JSON of an event's envelope, out of `2["name",{...}]`; of an event that is no envelope (see
+        `room_manager`) one is made."""
+        _, _, args = self.raw.partition(b",")
+        return args[:-1] if args.startswith(b'{"type":') else _enveloped(self.raw)
+
+
+def _enveloped(raw: bytes) -> bytes:
+    name, *args = orjson.loads(raw[1:])
+    return orjson.dumps({"type": name, "payload": args[0] if len(args) == 1 else args, "metadata": {}})
 
 
 def _websocket_frame(data: bytes) -> bytes:
@@ -88,3 +96,8 @@ def event_frame(name: str, envelope: Mapping[str, Any]) -> EncodedFrame:
 def ack_frame(ack_id: int, envelope: Mapping[str, Any] | None) -> EncodedFrame:
     """An acknowledgement with one argument, or none."""
     return EncodedFrame(b"3%d[%s]" % (ack_id, orjson.dumps(envelope) if envelope is not None else b""))
+
+
+def acknowledging(ack_id: int, event: EncodedFrame) -> EncodedFrame:
+    """An acknowledgement with the envelope of an event that was encoded already."""
+    return EncodedFrame(b"3%d[%s]" % (ack_id, event.envelope))

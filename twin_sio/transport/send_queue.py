@@ -7,31 +7,34 @@ from collections import deque
 from typing import Any
 
 from twin_sio.clock import monotonic
-from twin_sio.transport.frames import (
-    EncodedFrame,
-)
+from twin_sio.transport.frames import EncodedFrame
 
-_PACKET_BYTES = 64
+STRAIGHT_MAX_BYTES = 64 * 1024
+"""Up to so many unsent bytes a frame goes straight to the transport, past the queue."""
+_PACKET_BYTES = 64  # what an object in the queue takes beside its text
 
 
 class SendQueue(asyncio.Queue[Any]):
     """A socket's queue that knows how many bytes it holds and when one last left it.
 
-    The WebSocket's writer takes all there is at once and may then wait for its client for ever: what it has in its
-    hands counts until `sent` is called for it. A poll's answer counts as gone once it is taken.
+    The WebSocket's writer takes all there is at once and may then wait for its client for ever: what it has taken
+    counts until `sent` is called for it. The response to a poll counts as written once it is taken.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.buffered_bytes = 0
+        """Bytes that are queued or with the writer."""
         self.moved_at = monotonic()
+        """When something last left, or the first of what waits was queued."""
         self.writer_attached = False
+        """A WebSocket's writer takes what is queued; otherwise polls do."""
         self.is_idle = False
-        """There is a writer, it has written something, and nothing is queued or in its hands."""
-        self._in_flight: deque[int] = deque()
+        """There is a writer, it has written something, and nothing is queued or with it."""
+        self._in_flight: deque[int] = deque()  # sizes of what the writer has taken and not sent yet, the oldest first
 
     def sent(self) -> None:
-        """The oldest packet in the writer's hands has gone out."""
+        """The oldest packet that the writer has taken was sent."""
         if self._in_flight:
             self.buffered_bytes -= self._in_flight.popleft()
             self.moved_at = monotonic()

@@ -1,0 +1,41 @@
+"""What both transports need of aiohttp: the token of a request, its TCP connection, control frames."""
+
+from __future__ import annotations
+
+import contextlib
+import socket as socket_module
+from typing import Any
+
+from aiohttp import WSMessage, WSMsgType, web
+
+_UNSENT_MAX_BYTES = 128 * 1024  # that the kernel buffers for one client
+
+
+def bearer(request: web.BaseRequest) -> str | None:
+    """The token of `Authorization: Bearer`."""
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
+
+
+def mark_message_read(request: web.BaseRequest) -> None:
+    """A message was read: its TCP connection may send as much again; see `http.connections`."""
+    if hasattr(request.protocol, "unread_bytes"):
+        request.protocol.unread_bytes = 0
+
+
+async def handle_control_frame(socket: web.WebSocketResponse, message: WSMessage) -> bool:
+    """Whether this is a ping, which is answered here, or a pong. aiohttp would answer all that have arrived in one step
+    of the loop and count none; the callers count them as frames."""
+    if message.type is WSMsgType.PING:
+        await socket.pong(message.data)
+        return True
+    return message.type is WSMsgType.PONG
+
+
+def limit_send_buffer(transport: Any) -> None:
+    """Let the kernel buffer little more than the network carries: megabytes in the kernel are memory as well, and would
+    hide for seconds that a client has stopped reading."""
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is not None and hasattr(socket_module, "TCP_NOTSENT_LOWAT"):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket_module.IPPROTO_TCP, socket_module.TCP_NOTSENT_LOWAT, _UNSENT_MAX_BYTES)
