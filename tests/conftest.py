@@ -19,10 +19,11 @@ from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import Settings
 from twin_sio.dev_tokens import DEV_SECRET, create_token
+from twin_sio.jobs.worker import ReconnectingWorker
 from twin_sio.observability.logging import configure_logs
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, start_mongod, start_redis
 from twin_sio.runtime.serve import Service, service
-from worker import ReconnectingWorker, worker_settings
+from worker import worker_settings
 
 configure_logs("error")
 

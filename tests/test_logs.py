@@ -17,7 +17,7 @@ import structlog
 from tests.conftest import token_of
 from tests.raw import RawSocket
 from twin_sio.config import Settings
-from twin_sio.jobs import JobStats, learn
+from twin_sio.jobs.functions import JobStats, learn
 from twin_sio.observability.logging import configure_logs
 from twin_sio.store import mongo
 
@@ -80,13 +80,13 @@ async def test_so_is_one_of_a_task_that_nobody_waits_for(logs: Callable[[], str]
 
 @pytest.mark.parametrize("logs", [False], indirect=True)
 async def test_a_job_that_fails_is_named_with_its_user(logs: Callable[[], str]) -> None:
-    class Desk:
+    class Deps:
         stats = JobStats()
         job_timeout_s = 60.0
         turns = property(lambda _: fail())
 
     with pytest.raises(KeyError):
-        await learn({"desk": Desk(), "job_id": "j-1"}, "ada", "t-1")
+        await learn({"deps": Deps(), "job_id": "j-1"}, "ada", "t-1")
     (line,) = [json.loads(one) for one in logs().splitlines()]
     assert (line["event"], line["user"], line["job"]) == ("job_failed", "ada", "j-1")
     assert WORD not in str(line)

@@ -18,7 +18,7 @@ from tests.settings import make_settings
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.dev_tokens import DEV_SECRET
-from twin_sio.jobs import QUEUE, packed, unpacked
+from twin_sio.jobs.queue import QUEUE, packed, unpacked
 from twin_sio.redis_connection import client
 
 OWN = "a secret of one's own that has more than thirty-two bytes"

@@ -18,7 +18,7 @@ from tests.test_service_learning import candidates, likes
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
-from twin_sio.jobs import learn
+from twin_sio.jobs.functions import learn
 from twin_sio.runtime.dev_engines.engines import RedisServer, start_mongod
 from twin_sio.runtime.serve import Service, service
 from twin_sio.store import mongo
@@ -144,7 +144,7 @@ async def test_a_late_job_brings_nothing_back(
     client = await connect()
     message_id = await client.send(text)
     await client.answer(message_id)
-    job = asyncio.create_task(learn({"desk": instance._parts.desk}, user, message_id))
+    job = asyncio.create_task(learn({"deps": instance._parts.job_deps}, user, message_id))
     await model.until(lambda m: any(f'"message": "{text}' in one["messages"][-1]["content"] for one in m.requests))
     await erase(url, user)
     await job

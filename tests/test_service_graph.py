@@ -26,7 +26,7 @@ from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.domain import Fact
-from twin_sio.jobs import learn, project, sweep
+from twin_sio.jobs.functions import learn, project, sweep
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service
 from twin_sio.services.graph_projection import GraphProjectionService
@@ -70,7 +70,7 @@ async def says(running: Service, client: TwinClient, model: ScriptedModel, city:
     text = f"{quote}, {user}"
     model.script(contains=f'"message": "{text}', json_answer=candidates(likes(city, quote, kind, "location.city")))
     answer = await client.ask(text)
-    await learn({"desk": running._parts.desk}, user, answer.in_response_to)
+    await learn({"deps": running._parts.job_deps}, user, answer.in_response_to)
     traits = (await client.profile())["traits"]
     return str(next(trait["trait_id"] for trait in traits if trait["value"] == city))
 
@@ -83,7 +83,7 @@ async def moved(running: Service, client: TwinClient, model: ScriptedModel, user
 
 
 async def projected(running: Service, user: str) -> int:
-    return await project({"desk": running._parts.desk}, user)
+    return await project({"deps": running._parts.job_deps}, user)
 
 
 def later(running: Service, facts: GraphitiFacts, minutes: float) -> GraphProjectionService:
@@ -137,7 +137,7 @@ async def test_the_worker_finds_what_the_graph_has_not_been_told(
     client = await connect(url_of(graphed))
     await moved(graphed, client, model, user)
     async with working(graph_settings):
-        await sweep({"desk": graphed._parts.desk})
+        await sweep({"deps": graphed._parts.job_deps})
         await eventually(lambda: _tells(facts, user, 2))
 
 
@@ -165,7 +165,7 @@ async def test_with_the_graph_down_the_chat_is_unchanged_and_it_catches_up(
             client = await connect(url_of(running))
             await moved(running, client, model, user)
             assert await projected(running, user) == 0
-            assert await running._parts.desk.projector.due(1000) == []  # type: ignore[union-attr]
+            assert await running._parts.job_deps.projector.due(1000) == []  # type: ignore[union-attr]
             answer = await client.ask(f"All well? {user}")
             assert answer.status == "complete"
             assert prompts.FORMER_HEADING not in prompt_of(model, f"All well? {user}")

@@ -18,9 +18,10 @@ from tests.test_store import draft, turn
 from twin_sio.agent import Unreadable
 from twin_sio.clock import new_id
 from twin_sio.errors import RateLimited
-from twin_sio.jobs import SERIALIZERS, learn, remember, user_of
 from twin_sio.jobs.failures import JobFailures
 from twin_sio.jobs.fairness import FairWorker
+from twin_sio.jobs.functions import learn, remember
+from twin_sio.jobs.queue import SERIALIZERS, user_of
 from twin_sio.redis_connection import HASH_TAG, pool
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.wiring import Services, build_services
@@ -112,7 +113,7 @@ async def test_a_job_that_fails_twice_for_the_same_reason_is_given_up(
         raise Unreadable("too_slow")
 
     monkeypatch.setattr(parts.extractor, "candidates", failing)
-    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
+    ctx = {"deps": parts.job_deps, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     with pytest.raises(Unreadable):
         await learn(ctx, user, "t1")
     assert await _is_due(parts, user)
@@ -124,7 +125,7 @@ async def test_a_job_that_takes_two_workers_with_it_meets_no_third(
     parts: Services, redis: ArqRedis, model: ScriptedModel, user: str
 ) -> None:
     await _answered(parts, user, f"I live in Lisbon, {user}")
-    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
+    ctx = {"deps": parts.job_deps, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     for _ in range(2):  # workers that were killed
         assert await JobFailures(redis).begin(ctx["job_id"])
     assert await learn(ctx, user, "t1") is None
@@ -138,7 +139,7 @@ async def test_a_job_that_takes_too_long_is_ended_and_told_as_such(
     await _answered(parts, user, "I live in Lisbon")
     monkeypatch.setattr(parts.extractor, "candidates", lambda _: asyncio.sleep(60))
     object.__setattr__(parts, "job_timeout_s", 0.2)
-    ctx = {"desk": parts.desk, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
+    ctx = {"deps": parts.job_deps, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     with pytest.raises(TimeoutError):
         await learn(ctx, user, "t1")
     assert await learn(ctx, user, "t1") is None
@@ -150,7 +151,7 @@ async def test_over_budget_the_rules_learn_and_a_title_waits(
     monkeypatch.setattr(limits, "_BACKGROUND", Quota("background", 1, 3_600))
     await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
     await parts.messages.mark_read(user, "main", 1)  # now there is a conversation to give a title
-    ctx = {"desk": parts.desk}
+    ctx = {"deps": parts.job_deps}
     await learn(ctx, user, "t1")  # which takes what there is
     asked = len([one for one in model.requests if user in str(one)])
     await parts.messages.append(draft(user, "t2", f"I love jazz. Do you know {user}?"))
@@ -170,7 +171,7 @@ async def test_what_jobs_take_of_the_model_counts_against_the_tokens_of_the_day(
     async with build_services(settings, listen=False) as parts:
         await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
         await parts.limits.message(user)
-        await learn({"desk": parts.desk}, user, "t1")
+        await learn({"deps": parts.job_deps}, user, "t1")
         with pytest.raises(RateLimited):
             await parts.limits.message(user)
         assert await parts.limits.background(user) is not None

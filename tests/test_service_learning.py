@@ -13,7 +13,7 @@ from tests.processes import Process, environment, started, token_of
 from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
 from twin_sio.config import Settings
-from twin_sio.jobs import learn
+from twin_sio.jobs.functions import learn
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.wiring import build_services
 
@@ -121,7 +121,7 @@ async def test_jobs_that_run_out_of_order_end_in_the_same_profile(
     said = [(await client.ask(text)).in_response_to for text in texts]
     async with build_services(settings, listen=False) as parts:
         for which in order:
-            assert await learn({"desk": parts.desk}, user, said[which]) == 1
+            assert await learn({"deps": parts.job_deps}, user, said[which]) == 1
     held = {trait["value"]: trait for trait in (await client.profile())["traits"]}
     assert {value: trait["status"] for value, trait in held.items()} == {"Porto": "superseded", "Braga": "applied"}
     assert held["Porto"]["valid_to"] == held["Braga"]["valid_from"]

@@ -18,7 +18,7 @@ from tests.test_service_data import erase, export
 from twin_sio.agent import prompts
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
-from twin_sio.jobs import remember, sweep
+from twin_sio.jobs.functions import remember, sweep
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service
 
@@ -61,7 +61,7 @@ async def small(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel)
 
 
 async def remembered(running: Service, user: str, message_id: str) -> None:
-    await remember({"desk": running._parts.desk}, user, message_id)
+    await remember({"deps": running._parts.job_deps}, user, message_id)
 
 
 async def test_a_conversation_gets_a_title_and_until_then_has_its_first_words(
@@ -295,5 +295,5 @@ async def test_what_was_made_of_messages_ends_with_them(
     assert await title_of(client) == "An old story"
     old = {"$set": {"since": now() - timedelta(days=31)}}  # as if the first message had been sent then
     await small._parts.db["conversations"].update_many({"user_id": user}, old)
-    await sweep({"desk": small._parts.desk})
+    await sweep({"deps": small._parts.job_deps})
     assert await title_of(client) == text

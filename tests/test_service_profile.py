@@ -19,7 +19,7 @@ from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.domain import Evidence
-from twin_sio.jobs import correct, update_statistics
+from twin_sio.jobs.functions import correct, update_statistics
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service
 
@@ -198,18 +198,18 @@ async def test_a_correction_whose_job_was_lost_is_found_again_and_learnt_once(
     answer = await client.ask(f"Where am I, {user}?")
     right = f"I live in Bergen, {user}"
     model.script(contains=f'"{right}', json_answer=candidates(likes("Bergen", "I live in Bergen", key="location.city")))
-    desk = instance._parts.desk
+    deps = instance._parts.job_deps
 
     async def lost(*_: str) -> None:
         return None
 
     with monkeypatch.context() as away:
-        away.setattr(desk.queue, "_enqueue", lost)
+        away.setattr(deps.queue, "_enqueue", lost)
         await client.feedback(answer.message_id, "none", correction=right)
-    ((_, feedback_id),) = [one for one in await desk.messages.to_correct(-1, 1000) if one[0] == user]
-    assert await correct({"desk": desk}, user, feedback_id) == 1
-    assert [one for one in await desk.messages.to_correct(-1, 1000) if one[0] == user] == []
-    assert await correct({"desk": desk}, user, feedback_id) == 1
+    ((_, feedback_id),) = [one for one in await deps.messages.to_correct(-1, 1000) if one[0] == user]
+    assert await correct({"deps": deps}, user, feedback_id) == 1
+    assert [one for one in await deps.messages.to_correct(-1, 1000) if one[0] == user] == []
+    assert await correct({"deps": deps}, user, feedback_id) == 1
     assert await sums(client) == [(8, 0)]
 
 
@@ -317,7 +317,7 @@ async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_an
         mongod.url, redis_server.url, model.base_url, storage__mongodb_database=f"counted_{user[-6:]}"
     )
     async with service(settings) as running:
-        parts, ctx = running._parts, {"desk": running._parts.desk}
+        parts, ctx = running._parts, {"deps": running._parts.job_deps}
         assert await update_statistics(ctx) == 0
         for n, kind in enumerate(("explicit", "explicit", "inferred")):
             await parts.keeper.learn(f"{user}-{n}", [evidence_of(f"{user}-{n}", kind)])
@@ -355,7 +355,7 @@ async def test_the_job_brings_a_profile_up_to_the_date_and_tells_the_devices(
         await keeper.learn(user, [evidence_of(user, "inferred", at=long_ago)])
         await client.until(lambda state: state.profile_version == 1)
         keeper._clock = now
-        await update_statistics({"desk": running._parts.desk})
+        await update_statistics({"deps": running._parts.job_deps})
         await client.until(lambda state: state.profile_version == 2)
         assert (await running._parts.profiles.get(user)).profile.traits[0].status == "unused"
 

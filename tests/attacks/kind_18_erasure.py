@@ -24,7 +24,7 @@ from tests.faults.cluster import DATABASE
 from tests.processes import SECRET
 from tests.raw import RawSocket
 from twin_sio.dev_tokens import create_token
-from twin_sio.jobs import QUEUE
+from twin_sio.jobs.queue import QUEUE
 
 BEFORE = "words in Redis for 10 minutes; 8 of 12 a key without an end, 7 of 12 events, all of a clock 3 s ahead"
 SHORT, FULL = 3, 100

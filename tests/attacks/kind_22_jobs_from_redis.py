@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from tests.attacks.site import Site
 from tests.conftest import eventually
-from twin_sio.jobs import QUEUE
+from twin_sio.jobs.queue import QUEUE
 
 BEFORE = "code of the attacker's ran in the worker"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from arq import Worker
 
-from twin_sio.jobs import user_of
+from twin_sio.jobs.queue import user_of
 from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 
 _LATER_MS = 100  # for each job of the user's that is before it

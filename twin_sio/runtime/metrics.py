@@ -17,7 +17,8 @@ from twin_sio.delivery import Delivery
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway
-from twin_sio.jobs import JobStats, Queue
+from twin_sio.jobs.functions import JobStats
+from twin_sio.jobs.queue import Queue
 from twin_sio.observability.overload import OverloadMonitor
 from twin_sio.services.limits import Limits
 from twin_sio.services.recall import Recall

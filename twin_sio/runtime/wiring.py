@@ -23,7 +23,8 @@ from twin_sio.agent.summarizer import ModelSummarizer
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.delivery import Delivery
 from twin_sio.handlers.budget import BudgetedEmbedder, BudgetedModel
-from twin_sio.jobs import JobDeps, Queue
+from twin_sio.jobs.functions import JobDeps
+from twin_sio.jobs.queue import Queue
 from twin_sio.observability.overload import OverloadMonitor
 from twin_sio.runtime.metrics import MetricSources
 from twin_sio.services.erasure import ErasureService
@@ -91,7 +92,7 @@ class Services:
     job_timeout_s: float
 
     @property
-    def desk(self) -> JobDeps:
+    def job_deps(self) -> JobDeps:
         """What the job functions work with."""
         return JobDeps(
             messages=self.messages,

@@ -1,0 +1,280 @@
+"""The job functions that a worker runs. Each may run twice, and then changes nothing the second time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import structlog
+from arq import Retry
+from structlog.contextvars import bound_contextvars
+
+from twin_sio.agent import Extractor, Unreadable
+from twin_sio.agent.traits import RATINGS
+from twin_sio.clock import monotonic, now
+from twin_sio.domain import Event, Evidence, Exchange, Turn
+from twin_sio.errors import ModelUnavailable, StorageUnavailable, TooLate
+from twin_sio.handlers.budget import OverBudget, background_of
+from twin_sio.jobs.failures import JobFailures
+from twin_sio.jobs.queue import Queue
+from twin_sio.observability.tracing import span
+from twin_sio.services.answers import answer_id
+from twin_sio.services.erasure import ErasureService
+from twin_sio.services.graph_projection import GraphProjectionService
+from twin_sio.services.memory import MemoryService
+from twin_sio.services.migration import MigrationService
+from twin_sio.services.profile import ProfileService
+from twin_sio.services.statistics import StatisticsService
+from twin_sio.services.turns import TurnService
+from twin_sio.store.ports import Log, Profiles, Turns
+
+log = structlog.get_logger("jobs")
+
+TRIES = 5
+T = TypeVar("T")
+_SWEEP_AFTER_S = 60.0
+_COUNTED_AT_ONCE = 500
+_PROJECTED_AT_ONCE = 200
+
+
+@dataclass(slots=True)
+class JobStats:
+    """Called with a job's name as it begins (seconds that it waited) and as it ends (its result, seconds it took)."""
+
+    on_begin: Callable[[str, float], None] = lambda *_: None
+    on_end: Callable[[str, str, float], None] = lambda *_: None
+
+
+@dataclass(frozen=True, slots=True)
+class JobDeps:
+    """What the job functions work with; in arq's context under `deps`."""
+
+    messages: Log
+    turns: Turns
+    profiles: Profiles
+    runner: TurnService
+    keeper: ProfileService
+    memory: MemoryService
+    statistician: StatisticsService
+    extractor: Extractor
+    queue: Queue
+    projector: GraphProjectionService | None
+    eraser: ErasureService
+    migrator: MigrationService
+    job_timeout_s: float
+    stats: JobStats = field(default_factory=JobStats)
+
+
+def _job(work: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine[Any, Any, T | None]]:
+    """A job function: counted, its ids in every log line, in the trace of the request that enqueued it. It returns None
+    where its user was erased meanwhile, or it was given up.
+
+    Its use of the model counts against its user's budget. It has a timeout; a job that fails twice for the same reason,
+    or during which two workers have died, is given up: it is not tried again, and holds up no other.
+    """
+    name = work.__name__
+
+    @functools.wraps(work)
+    async def run(ctx: Mapping[str, Any], *about: str, trace: str = "") -> T | None:
+        stats: JobStats = ctx["deps"].stats
+        began, result = monotonic(), "failed"
+        if "enqueue_time" in ctx:
+            stats.on_begin(name, max(0.0, (now() - ctx["enqueue_time"]).total_seconds()))
+        ids: dict[str, Any] = {"user": about[0], "job": ctx.get("job_id", name), "attempt": ctx.get("job_try", 1)}
+        failures, job_id = JobFailures(ctx["redis"]) if "redis" in ctx else None, ids["job"]
+        with bound_contextvars(**ids), span(f"job {name}", parent=trace, **ids), background_of(about[0]):
+            try:
+                if failures is not None and not await failures.begin(job_id):
+                    result = "given_up"
+                    await _give_up(ctx["deps"], name, about, "worker_lost")
+                    return None
+                async with asyncio.timeout(ctx["deps"].job_timeout_s):
+                    found = await work(ctx, *about)
+                result = "done"
+                return found
+            except Retry:
+                result = "postponed"
+                raise
+            except TooLate:
+                result = "erased"
+                return None
+            except Exception as error:
+                code = _code(error)
+                log.exception("job_failed", code=code)
+                if failures is None or not await failures.again(job_id, code):
+                    raise
+                result = "given_up"
+                await _give_up(ctx["deps"], name, about, code)
+                return None
+            finally:
+                if failures is not None:
+                    await asyncio.shield(failures.end(job_id))
+                stats.on_end(name, result, monotonic() - began)
+
+    return run
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, Unreadable):
+        return error.code
+    return "timeout" if isinstance(error, TimeoutError) else type(error).__name__
+
+
+async def _give_up(deps: JobDeps, name: str, about: Sequence[str], code: str) -> None:
+    """Mark its work as done, so that the sweep does not enqueue it again."""
+    log.error("job_given_up", kind=name, code=code)
+    with suppress(StorageUnavailable, TooLate):
+        if name == "learn":
+            await deps.turns.learned(*about)
+        elif name == "correct":
+            await deps.messages.corrected(*about)
+
+
+@_job
+async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
+    """Learn from one exchange; running it twice adds nothing. Returns how many pieces of evidence it held."""
+    deps: JobDeps = ctx["deps"]
+    with _retry_when_unavailable(ctx, turn_id):
+        turn = await deps.turns.get(user_id, turn_id)
+        exchange = await _exchange(deps, turn) if turn is not None else None
+        if exchange is None:  # erased since it was queued, or kept no longer
+            if turn is not None:
+                await deps.turns.learned(user_id, turn_id)
+            return 0
+        evidence = await _evidence(deps, exchange)
+        await deps.keeper.learn(user_id, evidence, in_response_to=exchange.message_id, epoch=exchange.epoch)
+        await deps.turns.learned(user_id, turn_id)
+    log.info("learned", turn=turn_id, evidence=len(evidence))
+    return len(evidence)
+
+
+@_job
+async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
+    """Learn from what the user wrote to put an answer right; running it twice adds nothing. Returns how many pieces.
+
+    A correction is meant to be believed: what would only be inferred from another message counts as stated.
+    """
+    deps: JobDeps = ctx["deps"]
+    with _retry_when_unavailable(ctx, message_id):
+        exchange = await _correction(deps, await deps.messages.get(user_id, message_id))
+        if exchange is None:  # erased since it was queued
+            return 0
+        found = await _evidence(deps, exchange)
+        evidence = [replace(piece, kind="explicit") if piece.kind == "inferred" else piece for piece in found]
+        await deps.keeper.learn(user_id, evidence, in_response_to=message_id, epoch=exchange.epoch)
+        await deps.messages.corrected(user_id, message_id)
+    log.info("corrected", feedback=message_id, evidence=len(evidence))
+    return len(evidence)
+
+
+@_job
+async def remember(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> None:
+    """Bring the memory of the turn's conversation up to date; running it twice changes nothing."""
+    deps: JobDeps = ctx["deps"]
+    with _retry_when_unavailable(ctx, turn_id):
+        turn = await deps.turns.get(user_id, turn_id)
+        if turn is not None:  # not erased since it was queued
+            try:
+                await deps.memory.remember(user_id, turn.conversation_id)
+            except OverBudget:  # the next turn makes up for it
+                log.warning("job_over_budget", kind="remember")
+
+
+@contextmanager
+def _retry_when_unavailable(ctx: Mapping[str, Any], about: str) -> Iterator[None]:
+    """Have arq run the job again later where a store or the model cannot be reached."""
+    try:
+        yield
+    except TooLate:
+        raise
+    except (ModelUnavailable, StorageUnavailable) as error:
+        log.warning("job_postponed", code=error.code, about=about)
+        raise Retry(defer=2 ** int(ctx.get("job_try", 1))) from None
+
+
+async def update_statistics(ctx: Mapping[str, Any]) -> int:
+    """Update the statistics of users who have changed since the last time; how many there were."""
+    deps: JobDeps = ctx["deps"]
+    with suppress(StorageUnavailable):
+        return await deps.statistician.count_due(_COUNTED_AT_ONCE)
+    return 0
+
+
+@_job
+async def project(ctx: Mapping[str, Any], user_id: str) -> int:
+    """Bring the user's graph up to date; how many versions of the profile were sent to it."""
+    deps: JobDeps = ctx["deps"]
+    with _retry_when_unavailable(ctx, "graph"):
+        return await deps.projector.project(user_id) if deps.projector is not None else 0
+
+
+async def sweep(ctx: Mapping[str, Any]) -> None:
+    """Take over answers that no instance works on, enqueue what was answered but never learned from, and delete what
+    is due."""
+    deps: JobDeps = ctx["deps"]
+    with suppress(StorageUnavailable):
+        await deps.runner.sweep()
+        for user_id, turn_id in await deps.turns.unlearned(_SWEEP_AFTER_S, 100):
+            await deps.queue.learn(user_id, turn_id)
+        for user_id, message_id in await deps.messages.to_correct(_SWEEP_AFTER_S, 100):
+            await deps.queue.correct(user_id, message_id)
+        await deps.memory.expire()
+        await deps.eraser.again()
+        await deps.migrator.step()
+        for user_id in await deps.projector.due(_PROJECTED_AT_ONCE) if deps.projector is not None else ():
+            await deps.queue.project(user_id)
+
+
+async def _evidence(deps: JobDeps, exchange: Exchange) -> Sequence[Evidence]:
+    """What the model finds in the exchange, without what the rules have already found in it. While the model is away,
+    the rules' evidence is learned at once and the job runs again."""
+    try:
+        with span("extract"):
+            found = await deps.extractor.candidates(exchange)
+    except OverBudget:  # use the rules: waiting would only pile up more for the model
+        log.warning("job_over_budget", kind="extract")
+        found = await deps.extractor.extract_by_rules(exchange)
+    except ModelUnavailable:
+        plain = await deps.extractor.extract_by_rules(exchange)
+        await deps.keeper.learn(exchange.user_id, plain, in_response_to=exchange.message_id, epoch=exchange.epoch)
+        raise
+    held = await deps.profiles.evidence(exchange.user_id) if found else ()
+    read = [piece for piece in held if piece.message_id == exchange.message_id and piece.kind not in RATINGS]
+    return deps.extractor.without_duplicates(found, read)
+
+
+async def _exchange(deps: JobDeps, turn: Turn) -> Exchange | None:
+    asked = await deps.messages.get(turn.user_id, turn.message_id)
+    answered = await deps.messages.get(turn.user_id, answer_id(turn))
+    if asked is None or asked.type != "user_message":
+        return None
+    return Exchange(
+        user_id=turn.user_id,
+        message_id=asked.message_id,
+        conversation_id=asked.conversation_id,
+        session_id=asked.session_id or "",
+        at=asked.at,
+        text=str(asked.payload["text"]),
+        answer=str(answered.payload["text"]) if answered is not None else "",
+        epoch=asked.epoch,
+    )
+
+
+async def _correction(deps: JobDeps, feedback: Event | None) -> Exchange | None:
+    if feedback is None or feedback.type != "feedback" or not feedback.payload.get("correction"):
+        return None
+    answered = await deps.messages.get(feedback.user_id, feedback.payload["message_id"])
+    return Exchange(
+        user_id=feedback.user_id,
+        message_id=feedback.message_id,
+        conversation_id=feedback.conversation_id,
+        session_id=feedback.session_id or "",
+        at=feedback.at,
+        text=feedback.payload["correction"],
+        answer=str(answered.payload["text"]) if answered is not None else "",
+        epoch=feedback.epoch,
+    )
