@@ -24,7 +24,7 @@ async def ours(url: str, token: str, kind: type[TwinClient] = TwinClient, **opti
 
     client = kind(url, fresh, **options)
     changes = client.changes()
-    await client.connect(patience=10)
+    await client.connect(timeout=10)
     await client.send("hello")
     async for change in changes:
         match change:

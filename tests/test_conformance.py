@@ -63,15 +63,9 @@ class Plain(TwinClient):
         super()._on_envelope(envelope)
 
 
-class Impatient(TwinClient):
-    """Ours, but it does not mind what it is told of when to come back."""
+class NoBackoff:
+    """Ours, but it ignores retry_after_ms."""
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self._backoff = _AtOnce()
-
-
-class _AtOnce:
     def delay(self, *_: object) -> float:
         return 0.01
 
@@ -89,7 +83,7 @@ FAULTS: dict[str, tuple[Callable[[str, str], Awaitable[None]], list[str]]] = {
     "without heartbeats": (faulty(heartbeat=False), ["sends_heartbeats", "resumes_when_behind"]),
     "a session for each connection": (faulty(Forgetful), ["reconnects_with_the_same_session"]),
     "without merged chunks": (faulty(Plain), ["applies_a_merged_chunk"]),
-    "impatient": (faulty(Impatient), ["retries_a_refused_handshake"]),
+    "impatient": (faulty(backoff=NoBackoff()), ["retries_a_refused_handshake"]),
 }
 NAIVE_KEEPS = {"sends_a_message", "leaves_a_draining_server", "stays_disconnected", "follows_the_protocol"}
 

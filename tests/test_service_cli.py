@@ -249,7 +249,7 @@ async def test_what_is_answered_otherwise_is_told(url: str, user: str, model: Sc
     tape = folder / "tape.jsonl"
     await recorded(url, user, tape)
     model.script(contains=f"tape {user}", status=400)
-    result = await run("replay", str(tape), "--url", url, "--sub", f"{user}-again", "--speed", "20", "--patience", "2")
+    result = await run("replay", str(tape), "--url", url, "--sub", f"{user}-again", "--speed", "20", "--timeout", "2")
     assert result.exit_code == 1
     first = result.stdout.splitlines()[0]
     assert first.startswith("DIFFERS user_message: message_received:accepted twin_message:complete then,")
@@ -259,7 +259,7 @@ async def test_what_is_answered_otherwise_is_told(url: str, user: str, model: Sc
 async def test_the_same_ids_come_back_as_duplicates(url: str, user: str, folder: Path) -> None:
     tape = folder / "tape.jsonl"
     await recorded(url, user, tape)
-    arguments = ("--url", url, "--sub", user, "--same-ids", "--speed", "20", "--patience", "2", "--json")
+    arguments = ("--url", url, "--sub", user, "--same-ids", "--speed", "20", "--timeout", "2", "--json")
     result = await run("replay", str(tape), *arguments)
     said = next(step for step in map(orjson.loads, result.stdout.splitlines()) if step["event"] == "user_message")
     assert said["now"][0] == "message_received:duplicate"

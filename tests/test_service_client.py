@@ -117,7 +117,7 @@ async def test_a_refusal_is_told_at_once_over_either_transport(url: str, transpo
 async def test_a_refused_token_is_not_tried_again(url: str, user: str) -> None:
     client = TwinClient(url, token_of(user, ttl_s=-60))
     with pytest.raises(HandshakeRefused) as refused:
-        await asyncio.wait_for(client.connect(patience=60), 5)
+        await asyncio.wait_for(client.connect(timeout=60), 5)
     assert refused.value.code == "auth_expired"
     await client.close()
 
@@ -170,7 +170,7 @@ async def test_a_client_waits_for_a_server_that_comes_later_if_it_is_told_to(
     client = TwinClient(at, token_of(user), backoff=QUICK)
     with pytest.raises(Unreachable):
         await client.connect()
-    connecting = asyncio.create_task(client.connect(patience=20))
+    connecting = asyncio.create_task(client.connect(timeout=20))
     async with service(settings.changed(server={"port": unused_tcp_port})):
         assert (await connecting)["user_id"] == user
         await client.close()

@@ -44,7 +44,7 @@ async def test_merging_nothing_keeps_the_context_for_as_long_again(
 ) -> None:
     client = await connect(context={"page": user})
     ends = [
-        datetime.fromisoformat((await client._request("context_update", {"context": {}}))["expires_at"])
+        datetime.fromisoformat((await client.request("context_update", {"context": {}}))["expires_at"])
         for _ in range(2)
     ]
     assert ends[1] > ends[0]

@@ -13,7 +13,7 @@ from tests.faults.cluster import Cluster, Device, Fault, chooser
 from tests.faults.figures import Figures, Scale
 from tests.faults.record import DURABLE, Json
 from twin_sio.client import ClientError, RequestFailed
-from twin_sio.client.state import NEEDS_ANSWER
+from twin_sio.client.envelopes import NEEDS_ANSWER
 from twin_sio.clock import monotonic
 
 IN_FLIGHT = 16
@@ -72,16 +72,15 @@ class Careless(Device):
         self.mishaps = 0
         super().__init__(cluster, user, server, ack_timeout=0.7)
 
-    async def _emit(self, envelope: Json) -> None:
+    async def _transmit(self, envelope: Json) -> None:
         chance = self._choose.random() if self.is_careless else 1.0
         if chance >= 0.45 or envelope["type"] not in NEEDS_ANSWER:
-            await super()._emit(envelope)
+            await super()._transmit(envelope)
             return
         self.mishaps += 1
-        self._due[envelope["metadata"]["message_id"]] = monotonic() + self._ack_timeout
         if chance >= 0.3:
-            await super()._emit(envelope)
-            await super()._emit(envelope)
+            await super()._transmit(envelope)
+            await super()._transmit(envelope)
         elif chance >= 0.15:
             late = asyncio.create_task(self._emit_later(envelope, self._choose.uniform(0.01, 0.3)))
             self._late.add(late)
@@ -89,7 +88,7 @@ class Careless(Device):
 
     async def _emit_later(self, envelope: Json, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
-        await super()._emit(envelope)
+        await super()._transmit(envelope)
 
 
 async def f12(cluster: Cluster, scale: Scale) -> Figures:

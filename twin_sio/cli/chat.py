@@ -35,6 +35,7 @@ from twin_sio.client import (
     Draining,
     Ended,
     Failed,
+    Hook,
     Message,
     MessageChanged,
     ProfileChanged,
@@ -45,7 +46,6 @@ from twin_sio.client import (
     TwinClient,
     WantsHistory,
 )
-from twin_sio.client.client import Hook
 from twin_sio.domain import Json
 from twin_sio.protocol import is_id
 

@@ -18,8 +18,7 @@ import orjson
 
 from twin_sio.cli.batch import Failure
 from twin_sio.cli.printable import Output
-from twin_sio.client import ResponseTimeout, TwinClient
-from twin_sio.client.client import Hook
+from twin_sio.client import Hook, ResponseTimeout, TwinClient
 from twin_sio.clock import iso, monotonic, new_id, now
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
 from twin_sio.protocol import CLIENT_EVENTS, PROTOCOL_VERSION

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 
-from twin_sio.client import TwinClient
-from twin_sio.client.client import Hook
+from twin_sio.client import Hook, TwinClient
 from twin_sio.dev_tokens import create_token, token_provider
 
 THIS_DEVICE = platform.node() or "terminal"

@@ -4,11 +4,13 @@
         answer = await twin.ask("What did I want to cook tonight?")
         print(answer.text)
 
-What is sent is sent until the server has stored it: over reconnects, to whichever instance, each message once in
-effect. What comes is applied in order and once (see `state`). Reconnecting is done here, with exponential
-backoff and full jitter; `close()` ends every task that was started.
+A message is sent until the server has stored it: over reconnects, to any instance, each message once in effect. Events
+are applied in order and once (see `state`). The client reconnects with exponential backoff and full jitter; `close()`
+ends every task that was started.
 
-`state` is the pure core, `link` one connection, `session` what holds them together.
+`client` is the public API, `session` what it works on, `state` the pure core, `requests` sends until there is a reply,
+`supervisor` keeps the session connected, `connection` is one connection, `envelopes` what is written and read. May
+import `protocol` and what is below; nothing of the server.
 """
 
 from twin_sio.client.changes import (
@@ -32,7 +34,7 @@ from twin_sio.client.changes import (
     WantsHistory,
     WantsResume,
 )
-from twin_sio.client.client import Backoff, TwinClient
+from twin_sio.client.client import TwinClient
 from twin_sio.client.connection import (
     ClientError,
     HandshakeRefused,
@@ -41,8 +43,10 @@ from twin_sio.client.connection import (
     SessionClosed,
     Unreachable,
 )
+from twin_sio.client.session import Hook
 from twin_sio.client.state import ClientState
 from twin_sio.client.subscription import Change, Changes, Disconnected, Ended, Reconnecting
+from twin_sio.client.supervisor import Backoff
 
 __all__ = [
     "AuthExpiring",
@@ -59,6 +63,7 @@ __all__ = [
     "Ended",
     "Failed",
     "HandshakeRefused",
+    "Hook",
     "Message",
     "MessageChanged",
     "ProfileChanged",

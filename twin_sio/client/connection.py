@@ -4,8 +4,8 @@ ClientError
 ├── Unreachable          nothing that speaks the protocol answers at the address
 ├── HandshakeRefused     the server refused the connection, by code
 ├── RequestFailed        the server answered a request with an error, by code
-├── NoAnswer             the time that was given is up
-└── Gone                 the connection has ended for good
+├── ResponseTimeout      no reply within the given time
+└── SessionClosed        the session has ended for good
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from contextlib import suppress
 from typing import Any
 
 import aiohttp
-import orjson
 import socketio
 from socketio.packet import Packet
 
 from twin_sio.domain import Json
+from twin_sio.protocol.json_codec import OrjsonCodec
 
 TOLD_TO_LEAVE = "io server disconnect"
 _LOG = logging.getLogger("twin_sio.client")
@@ -33,7 +33,7 @@ _FAULTS = (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError, Time
 
 
 class ClientError(Exception):
-    """Whatever goes wrong between this client and its server; the text is fit to show to a person."""
+    """Any failure between this client and its server; the text can be shown to a person."""
 
 
 class Unreachable(ClientError):
@@ -42,14 +42,14 @@ class Unreachable(ClientError):
 
 
 class _Coded(ClientError):
-    """A failure that the server names: `code`, `message`, `retryable`, `retry_after_ms` (None: not said)."""
+    """A failure that the server names: `code`, `message`, `retryable`, `retry_after_ms` (None: not given)."""
 
-    def __init__(self, told: Json) -> None:
-        self.code = str(told.get("code", "unavailable"))
-        self.message = str(told.get("message", ""))
-        self.retryable = bool(told.get("retryable", False))
-        self.retry_after_ms: int | None = told.get("retry_after_ms")
-        self.field: str | None = told.get("field")
+    def __init__(self, error: Json) -> None:
+        self.code = str(error.get("code", "unavailable"))
+        self.message = str(error.get("message", ""))
+        self.retryable = bool(error.get("retryable", False))
+        self.retry_after_ms: int | None = error.get("retry_after_ms")
+        self.field: str | None = error.get("field")
         super().__init__(f"{self.code}: {self.message}" + (f" ({self.field})" if self.field else ""))
 
 
@@ -72,20 +72,10 @@ class SessionClosed(ClientError):
 # -- one connection ----------------------------------------------------------------------------------------------------
 
 
-class _Orjson:
-    """orjson in the shape that socketio expects of a JSON module."""
-
-    @staticmethod
-    def dumps(value: object, **_: object) -> str:
-        return orjson.dumps(value).decode()
-
-    loads = staticmethod(orjson.loads)
-
-
 class _JsonPacket(Packet):  # type: ignore[misc]
     # On a subclass, because the library's `json=` option would change every client and server of the process.
     uses_binary_events = False
-    json = _Orjson
+    json = OrjsonCodec
 
 
 class Connection:
@@ -94,9 +84,12 @@ class Connection:
     def __init__(self, http: aiohttp.ClientSession, on_envelope: Callable[[Json], None]) -> None:
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
+        # Done when `session_ready` has arrived.
         self._ready: asyncio.Future[str] = loop.create_future()
+        # Done when the handshake was refused, with the server's error.
         self._refused: asyncio.Future[Json] = loop.create_future()
-        self._entering: asyncio.Future[Any] | None = None
+        # The library's `connect`, which may outlive `open`.
+        self._connecting: asyncio.Future[Any] | None = None
         self._on_envelope = on_envelope
         self._sio = socketio.AsyncClient(
             reconnection=False,
@@ -115,7 +108,7 @@ class Connection:
         """Connect, and wait for `session_ready`. Raises `HandshakeRefused` or `Unreachable`, and is closed then."""
         try:
             async with asyncio.timeout(timeout):
-                await self._enter(url, auth, transports, timeout)
+                await self._connect(url, auth, transports, timeout)
                 ends: set[asyncio.Future[Any]] = {self._ready, self._refused, self.lost}
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except _FAULTS as fault:
@@ -128,19 +121,19 @@ class Connection:
             await self.close()
             raise self._failure(url)
 
-    async def _enter(self, url: str, auth: Json, transports: Sequence[str], timeout: float) -> None:
-        # A refusal counts as soon as it is here: over polling the library would first wait for its pending poll to end,
-        # and takes no notice of being cancelled meanwhile; it ends with its reader, in `close`.
-        self._entering = asyncio.ensure_future(
+    async def _connect(self, url: str, auth: Json, transports: Sequence[str], timeout: float) -> None:
+        # A refusal counts as soon as it arrives: over polling the library would first wait for its pending poll to end,
+        # and ignores a cancellation meanwhile; its task ends with the reader, in `close`.
+        self._connecting = asyncio.ensure_future(
             self._sio.connect(url, auth=auth, transports=list(transports), namespaces=["/"], wait_timeout=timeout)
         )
-        ends: set[asyncio.Future[Any]] = {self._entering, self._refused}
+        ends: set[asyncio.Future[Any]] = {self._connecting, self._refused}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if self._entering.done():
-            await self._entering
+        if self._connecting.done():
+            await self._connecting
 
     async def emit(self, envelope: Json, on_ack: Callable[[Json], None] | None) -> None:
-        """Hand over to the socket's queue. On a connection that has gone nothing happens: the outbox sends again."""
+        """Hand over to the socket's queue. On a lost connection nothing happens: the outbox sends again."""
         with suppress(socketio.exceptions.SocketIOError):
             await self._sio.emit(envelope["type"], envelope, callback=on_ack)
 
@@ -152,15 +145,15 @@ class Connection:
                 if eio.state == "connected":
                     await eio.queue.join()
                 await self._sio.disconnect()
-        for task in (eio.read_loop_task, eio.write_loop_task, self._entering):
+        for task in (eio.read_loop_task, eio.write_loop_task, self._connecting):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         await self.drop()
-        self._note_lost("closed")
+        self._mark_lost("closed")
 
     async def drop(self) -> None:
-        """Close the WebSocket without a word of Socket.IO, as a network that goes away does."""
+        """Close the WebSocket without a Socket.IO packet, as a lost network does."""
         ws = self._sio.eio.ws
         if ws is not None and not ws.closed:
             with suppress(*_FAULTS):
@@ -168,7 +161,7 @@ class Connection:
                     await ws.close()
 
     def leave(self) -> None:
-        self._note_lost("draining")
+        self._mark_lost("draining")
 
     def _failure(self, url: str) -> ClientError:
         return HandshakeRefused(self._refused.result()) if self._refused.done() else Unreachable(url)
@@ -182,15 +175,15 @@ class Connection:
 
     def _on_refusal(self, data: object = None) -> None:
         if isinstance(data, dict) and not self._refused.done():
-            told = data.get("data")
-            self._refused.set_result(told if isinstance(told, dict) else data)
+            reason = data.get("data")
+            self._refused.set_result(reason if isinstance(reason, dict) else data)
 
     def _on_disconnect(self, reason: str) -> None:
-        # The same reason stands for a Socket.IO disconnect ("do not come back") and for an Engine.IO close (come
-        # back); in the first case the transport is still up.
+        # A Socket.IO disconnect (do not reconnect) and an Engine.IO close (reconnect) have the same reason; in the
+        # first case the transport is still up.
         final = reason == self._sio.reason.SERVER_DISCONNECT and self._sio.eio.state == "connected"
-        self._note_lost(TOLD_TO_LEAVE if final else "transport close")
+        self._mark_lost(TOLD_TO_LEAVE if final else "transport close")
 
-    def _note_lost(self, reason: str) -> None:
+    def _mark_lost(self, reason: str) -> None:
         if not self.lost.done():
             self.lost.set_result(reason)

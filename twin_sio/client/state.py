@@ -1,9 +1,9 @@
-"""What a client knows, and how every envelope changes it. Pure: no sockets, no clock, no tasks.
+"""The client's state, and how every envelope changes it. Pure: no sockets, no clock, no tasks.
 
-`ClientState.receive(envelope)` applies one envelope and returns what changed, for a shell to show or to act on. It
+`ClientState.receive(envelope)` applies one envelope and returns what changed, for an app to show or to act on. It
 holds the client's half of the resume contract: durable events are applied in the order of their `seq`, each once;
-a hole asks for a resume and nothing behind it is applied before it is filled; chunks are joined by their index.
-Stale state plus the missed events equals fresh state, whatever was dropped, repeated or reordered on the way.
+at a gap a resume is requested, and nothing behind the gap is applied before it is filled; chunks are joined by
+their index. Stale state plus the missed events equals fresh state, whatever was dropped, repeated or reordered.
 """
 
 from __future__ import annotations
@@ -34,56 +34,22 @@ from twin_sio.client.changes import (
     WantsHistory,
     WantsResume,
 )
+from twin_sio.client.envelopes import (
+    NEEDS_ANSWER,
+    REPLIES,
+    Head,
+    history_message,
+    rating_of,
+    twin_message,
+    user_message,
+)
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
 from twin_sio.protocol import DURABLE_EVENTS
-
-_NOT_ASKED_FOR: frozenset[str] = frozenset()
-_SETTLED_BY: Mapping[str, frozenset[str]] = {
-    "user_message": frozenset({"message_received"}),
-    "context_update": frozenset({"message_received"}),
-    "feedback": frozenset({"message_received"}),
-    "history": frozenset({"history"}),
-    "conversations": frozenset({"conversations"}),
-    "auth_refresh": frozenset({"auth_refreshed"}),
-    "heartbeat": frozenset({"heartbeat_ack"}),
-    "profile_get": frozenset({"profile"}),
-    "profile_correct": frozenset({"profile_update", "profile", "message_received"}),
-    "regenerate": frozenset({"message_received", "twin_thinking", "twin_message_chunk", "twin_message"}),
-}
-NEEDS_ANSWER = frozenset(_SETTLED_BY)
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """The parts of an envelope that every rule looks at."""
-
-    type: str
-    payload: Json
-    message_id: str
-    seq: int | None
-    session_id: str | None
-    in_response_to: str | None
-    conversation_id: str
-    timestamp: str | None
-
-    @classmethod
-    def of(cls, envelope: Json) -> _Head:
-        meta = envelope.get("metadata", {})
-        return cls(
-            envelope.get("type", ""),
-            envelope.get("payload", {}),
-            meta.get("message_id", ""),
-            meta.get("seq"),
-            meta.get("session_id"),
-            meta.get("in_response_to"),
-            meta.get("conversation_id", DEFAULT_CONVERSATION),
-            meta.get("timestamp"),
-        )
 
 
 @dataclass(slots=True)
 class ClientState:
-    """All that one client knows of its user's twin.
+    """Everything that one client knows of its user's twin.
 
     `last_seq` is None until the first `session_ready`. `outbox` holds, in order, what was sent and has no answer yet:
     send all of it again after every reconnect; the ids make that safe. Read the attributes freely, change none.
@@ -101,7 +67,9 @@ class ClientState:
     devices: tuple[Json, ...] = ()
     profile_version: int = 0
     traits: dict[str, Json] = field(default_factory=dict)
+    # Generation ids that are over: their late chunks are dropped.
     _ended: set[str] = field(default_factory=set)
+    # Message ids of the newest errors, which arrive as event and as acknowledgement.
     _errors_seen: deque[str] = field(default_factory=lambda: deque(maxlen=64))
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -125,7 +93,7 @@ class ClientState:
 
     def sending(self, envelope: Json) -> list[StateChange]:
         """Note that `envelope` goes out: one that is answered enters the outbox, an own message the transcript."""
-        head = _Head.of(envelope)
+        head = Head.of(envelope)
         if head.type in NEEDS_ANSWER:
             self.outbox[head.message_id] = envelope
         if head.type != "user_message":
@@ -146,18 +114,18 @@ class ClientState:
     # -- receiving -----------------------------------------------------------------------------------------------------
 
     def acknowledged(self, envelope: Json) -> list[StateChange]:
-        """Apply an envelope that came as an acknowledgement, which may overtake the events that were sent before it.
+        """Apply an envelope that arrived as an acknowledgement, which may overtake the events that were sent before it.
 
-        So a hole before it is no loss: its event follows in its turn.
+        So a gap before it is no loss: the missing event is still on its way.
         """
-        seq = _Head.of(envelope).seq
+        seq = Head.of(envelope).seq
         if seq is None or self.last_seq is None or seq <= self.last_seq + 1:
             return self.receive(envelope)
         return []
 
     def receive(self, envelope: Json) -> list[StateChange]:
         """Apply one envelope and say what changed. Unknown types change nothing (forward compatibility)."""
-        head = _Head.of(envelope)
+        head = Head.of(envelope)
         request = self._settle(head)
         changes: list[StateChange] = [Settled(request[0], envelope)] if request else []
         if head.type == "message_received":
@@ -169,47 +137,47 @@ class ClientState:
             changes += apply(self, head) if apply else []
         return changes
 
-    def _settle(self, head: _Head) -> tuple[str, Json] | None:
+    def _settle(self, head: Head) -> tuple[str, Json] | None:
         asked = head.payload.get("message_id") if head.type == "message_received" else head.in_response_to
         request = self.outbox.get(asked or "")
         if request is None or asked is None:
             return None
-        if head.type != "error" and head.type not in _SETTLED_BY.get(request["type"], _NOT_ASKED_FOR):
+        if head.type != "error" and head.type not in REPLIES.get(request["type"], ()):
             return None
         del self.outbox[asked]
         return asked, request
 
-    def _advance(self, seq: int) -> Literal["next", "old", "hole"]:
+    def _advance(self, seq: int) -> Literal["next", "old", "gap"]:
         if self.last_seq is not None and seq <= self.last_seq:
             return "old"
         if self.last_seq is not None and seq > self.last_seq + 1:
-            return "hole"
+            return "gap"
         self.last_seq = seq
         return "next"
 
     def _behind(self) -> list[StateChange]:
-        """Ask once; until the answer has come, further holes are the same hole."""
+        """Request a resume once; until it is complete, further gaps are the same gap."""
         if self.resuming:
             return []
         self.resuming = True
         return [WantsResume(self.last_seq or 0)]
 
-    def _received(self, head: _Head, request: Json | None) -> list[StateChange]:
+    def _received(self, head: Head, request: Json | None) -> list[StateChange]:
         changes: list[StateChange] = []
         message = self.messages.get(head.payload.get("message_id", ""))
         if message is not None and message.role == "user" and message.seq is None:
             changes += self._put(replace(message, seq=head.seq, status=None, timestamp=head.timestamp))
         if request is not None and request["type"] == "feedback":
             changes += self._rate(request["payload"])
-        if head.seq is not None and self._advance(head.seq) == "hole":
+        if head.seq is not None and self._advance(head.seq) == "gap":
             changes += self._behind()
         return changes
 
-    def _durable(self, head: _Head) -> list[StateChange]:
+    def _durable(self, head: Head) -> list[StateChange]:
         place = "next" if head.seq is None else self._advance(head.seq)
-        if place == "hole":
+        if place == "gap":
             return self._behind()
-        # A repeat of an old message is answered with the old answer, which a client that lost its memory never saw.
+        # A repeated request gets the old answer, which a client that lost its state has never received.
         is_news = head.type.endswith("_message") and head.message_id not in self.messages
         if place == "old" and not is_news:
             return []
@@ -230,70 +198,43 @@ class ClientState:
 
     # durable
 
-    def _user_message(self, head: _Head) -> list[StateChange]:
+    def _user_message(self, head: Head) -> list[StateChange]:
         self.typing.discard(head.session_id or "")
-        return self._put(
-            Message(
-                head.message_id,
-                "user",
-                head.payload.get("text", ""),
-                head.conversation_id,
-                head.seq,
-                head.timestamp,
-                head.session_id,
-            )
-        )
+        return self._put(user_message(head))
 
-    def _twin_message(self, head: _Head) -> list[StateChange]:
-        said = head.payload
-        text, generation_id = said.get("text", ""), said.get("generation_id")
-        seen = self.generations.get(generation_id or "")
-        matches = seen.text == text if seen is not None and seen.is_whole else None
+    def _twin_message(self, head: Head) -> list[StateChange]:
+        text, generation_id = head.payload.get("text", ""), head.payload.get("generation_id")
+        streamed = self.generations.get(generation_id or "")
+        matches = streamed.text == text if streamed is not None and streamed.is_whole else None
         self._end(generation_id, head.in_response_to)
         self.thinking.pop(head.conversation_id, None)
-        return self._put(
-            Message(
-                head.message_id,
-                "twin",
-                text,
-                head.conversation_id,
-                head.seq,
-                head.timestamp,
-                head.session_id,
-                head.in_response_to,
-                said.get("status"),
-                generation_id,
-                said.get("model"),
-                tuple(said.get("used_traits", ())),
-                joined_matches=matches,
-            )
-        )
+        return self._put(twin_message(head, matches))
 
-    def _feedback(self, head: _Head) -> list[StateChange]:
+    def _feedback(self, head: Head) -> list[StateChange]:
         return self._rate(head.payload)
 
     def _rate(self, rating: Json) -> list[StateChange]:
         message = self.messages.get(rating.get("message_id", ""))
         if message is None:
             return []
-        return self._put(replace(message, feedback=_rating(rating)))
+        return self._put(replace(message, feedback=rating_of(rating)))
 
-    def _read_receipt(self, head: _Head) -> list[StateChange]:
+    def _read_receipt(self, head: Head) -> list[StateChange]:
         message_id = head.payload.get("message_id", "")
         self.read_up_to[head.conversation_id] = message_id
         return [ReadUpTo(head.conversation_id, message_id)]
 
-    def _profile_update(self, head: _Head) -> list[StateChange]:
+    def _profile_update(self, head: Head) -> list[StateChange]:
         version, changes = head.payload.get("version", 0), tuple(head.payload.get("changes", ()))
         self.profile_version = max(self.profile_version, version)
         for change in changes:
-            held = {key: value for key, value in change.items() if key not in ("previous", "reason")}
-            self.traits[change["trait_id"]] = {**self.traits.get(change["trait_id"], {}), **held}
+            fields = {key: value for key, value in change.items() if key not in ("previous", "reason")}
+            self.traits[change["trait_id"]] = {**self.traits.get(change["trait_id"], {}), **fields}
         return [ProfileChanged(version, changes)]
 
     # chunks
 
-    def _chunk(self, head: _Head) -> list[StateChange]:
+    def _chunk(self, head: Head) -> list[StateChange]:
         piece = head.payload
         if piece["generation_id"] in self._ended:
             return []
@@ -313,7 +254,7 @@ class ClientState:
             )
         ]
 
-    def _generation(self, generation_id: str, head: _Head) -> StreamedAnswer:
+    def _generation(self, generation_id: str, head: Head) -> StreamedAnswer:
         """The generation a chunk belongs to; a new one ends the older attempts at the same message."""
         known = self.generations.get(generation_id)
         if known is None:
@@ -332,7 +273,7 @@ class ClientState:
 
     # the session
 
-    def _session_ready(self, head: _Head) -> list[StateChange]:
+    def _session_ready(self, head: Head) -> list[StateChange]:
         self.session = head.payload
         self.devices = tuple(head.payload.get("sessions", ()))
         self.thinking.clear()
@@ -343,12 +284,12 @@ class ClientState:
         if self.last_seq is None:
             self.last_seq = newest
         elif newest < self.last_seq:
-            # The log is younger than what we know: it was erased. Without this all of the new one would be "old".
+            # The log ends before our last seq: it was erased. Otherwise every new event would count as old.
             self.last_seq = newest
             changes.append(WantsHistory("log_restarted"))
         return changes
 
-    def _resumed(self, head: _Head) -> list[StateChange]:
+    def _resumed(self, head: Head) -> list[StateChange]:
         self.resuming = False
         through, last = head.payload["through_seq"], self.last_seq or 0
         changes: list[StateChange] = [Resumed(through)]
@@ -359,18 +300,18 @@ class ClientState:
             changes += self._behind()
         return changes
 
-    def _heartbeat_ack(self, head: _Head) -> list[StateChange]:
+    def _heartbeat_ack(self, head: Head) -> list[StateChange]:
         if head.payload.get("head_seq", 0) <= (self.last_seq or 0):
             return []
         return self._resync()
 
     def _resync(self) -> list[StateChange]:
-        """The server knows of more than we do: ask, also where an earlier question is still open."""
+        """The server has more than the client: request a resume, even if one is under way."""
         self.resuming = False
         return self._behind()
 
-    def _error(self, head: _Head) -> list[StateChange]:
-        # The acknowledgement and the event are the same envelope; whoever sees both is told once.
+    def _error(self, head: Head) -> list[StateChange]:
+        # The acknowledgement and the event are the same envelope: report it once.
         if head.message_id in self._errors_seen:
             return []
         self._errors_seen.append(head.message_id)
@@ -380,18 +321,21 @@ class ClientState:
             changes += self._put(replace(message, status="refused"))
         return [*changes, Failed(head.payload, head.in_response_to)]
 
-    def _presence(self, head: _Head) -> list[StateChange]:
+    def _presence(self, head: Head) -> list[StateChange]:
         self.devices = tuple(head.payload.get("sessions", ()))
         if head.payload.get("state") == "left":
             self.typing.discard(head.payload.get("session_id", ""))
         return [DevicesChanged(head.payload, self.devices)]
 
-    def _typing_indicator(self, head: _Head) -> list[StateChange]:
+    def _typing_indicator(self, head: Head) -> list[StateChange]:
         session_id, is_typing = head.session_id or "", bool(head.payload.get("is_typing"))
-        (self.typing.add if is_typing else self.typing.discard)(session_id)
+        if is_typing:
+            self.typing.add(session_id)
+        else:
+            self.typing.discard(session_id)
         return [Typing(session_id, is_typing)]
 
-    def _twin_thinking(self, head: _Head) -> list[StateChange]:
+    def _twin_thinking(self, head: Head) -> list[StateChange]:
         state = head.payload.get("state", "")
         if state == "done":
             self.thinking.pop(head.conversation_id, None)
@@ -401,14 +345,14 @@ class ClientState:
 
     # answers
 
-    def _history(self, head: _Head) -> list[StateChange]:
+    def _history(self, head: Head) -> list[StateChange]:
         conversation_id = head.payload.get("conversation_id", head.conversation_id)
         changes: list[StateChange] = []
         for entry in head.payload.get("messages", ()):
-            changes += self._put(_from_history(entry, conversation_id))
+            changes += self._put(history_message(entry, conversation_id))
         return changes
 
-    def _profile(self, head: _Head) -> list[StateChange]:
+    def _profile(self, head: Head) -> list[StateChange]:
         version = head.payload.get("version", 0)
         if version < self.profile_version:
             return []
@@ -417,30 +361,7 @@ class ClientState:
         return [ProfileChanged(version, ())]
 
 
-def _rating(told: Json) -> Json:
-    """What was said of a message, without saying again of which."""
-    return {key: value for key, value in told.items() if key != "message_id" and value is not None}
-
-
-def _from_history(entry: Json, conversation_id: str) -> Message:
-    return Message(
-        entry["message_id"],
-        entry["role"],
-        entry["text"],
-        conversation_id,
-        entry.get("seq"),
-        entry.get("timestamp"),
-        entry.get("session_id"),
-        entry.get("in_response_to"),
-        entry.get("status"),
-        entry.get("generation_id"),
-        entry.get("model"),
-        tuple(entry.get("used_traits") or ()),
-        _rating(entry["feedback"]) if entry.get("feedback") else None,
-    )
-
-
-_Rule = Callable[[ClientState, _Head], list[StateChange]]
+_Rule = Callable[[ClientState, Head], list[StateChange]]
 _DURABLE: Mapping[str, _Rule] = {
     "user_message": ClientState._user_message,
     "twin_message": ClientState._twin_message,

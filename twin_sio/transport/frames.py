@@ -10,17 +10,7 @@ from engineio.packet import MESSAGE
 from engineio.packet import Packet as EnginePacket
 from socketio import packet as socketio_packet
 
-
-class OrjsonCodec:
-    """orjson behind the `json` module's two functions, as the library's packets call them."""
-
-    @staticmethod
-    def dumps(value: object, **_: object) -> str:
-        return orjson.dumps(value).decode()
-
-    @staticmethod
-    def loads(text: str | bytes, **_: object) -> Any:
-        return orjson.loads(text)
+from twin_sio.protocol.json_codec import OrjsonCodec
 
 
 class SocketIOPacket(socketio_packet.Packet):  # type: ignore[misc]
