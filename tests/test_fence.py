@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from pymongo.errors import PyMongoError
 
 from tests.conftest import eventually
 from tests.test_store import draft, evidence, turn
@@ -19,9 +20,9 @@ from twin_sio.errors import TooLate
 from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.fence import PERSONAL, Fence, owner
 from twin_sio.store.ids import Ids
-from twin_sio.store.keys import load_ids
+from twin_sio.store.mongo.fence import PERSONAL, Fence, owner
+from twin_sio.store.mongo.keys import load_ids
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ async def _left(db: mongo.Database, user: str) -> dict[str, int]:
 async def test_what_an_instance_writes_that_has_not_heard_of_the_erasure_goes_again(
     db: mongo.Database, ids: Ids, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("twin_sio.store.fence._LOOK_S", 0.5)  # all of it is written before the first look
+    monkeypatch.setattr("twin_sio.store.mongo.fence._LOOK_S", 0.5)  # all of it is written before the first look
     here, there = Instance(db, ids), Instance(db, ids)
     await here.write_all(user)
     await there.write_all(user)
@@ -184,7 +185,7 @@ async def test_a_look_outlasts_a_store_that_is_away(db: mongo.Database, ids: Ids
     async def away_once(written: Any) -> None:
         if not failed:
             failed.append(written)
-            raise mongo.PyMongoError
+            raise PyMongoError
         await look_at(written)
 
     there.fence._look_at = away_once  # type: ignore[method-assign]

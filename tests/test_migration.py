@@ -22,9 +22,9 @@ from twin_sio.services.migration import MigrationService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.fence import Fence
-from twin_sio.store.keys import load_ids
-from twin_sio.store.migrations import MongoMigrations
+from twin_sio.store.mongo.fence import Fence
+from twin_sio.store.mongo.keys import load_ids
+from twin_sio.store.mongo.migrations import MongoMigrations
 
 KEY = Fernet.generate_key().decode()
 

@@ -18,7 +18,7 @@ from twin_sio.config import Settings
 from twin_sio.redis_connection import client
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, start_redis
 from twin_sio.runtime.serve import Service, service
-from twin_sio.store.revocations import _WHOLE
+from twin_sio.store.redis.revocations import _COMPLETE
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def test_a_redis_that_comes_back_empty_makes_no_token_good_again(
     redis = client(settings.storage.redis_url)
     await redis.flushall()
     assert await _refusal(url_of(running), token) == "auth_invalid"
-    await eventually(lambda: redis.exists(_WHOLE))
+    await eventually(lambda: redis.exists(_COMPLETE))
     assert await _refusal(url_of(running), token) == "auth_invalid"
     assert await _refusal(url_of(running), token_of(f"{user}-other")) is None
     await redis.aclose()

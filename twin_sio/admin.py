@@ -19,10 +19,10 @@ from twin_sio.runtime.wiring import build_services, facts_of, sealer_of
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo
-from twin_sio.store.fence import Fence
-from twin_sio.store.keys import load_ids
+from twin_sio.store.mongo.fence import Fence
+from twin_sio.store.mongo.keys import load_ids
 from twin_sio.store.ports import GraphUnavailable
-from twin_sio.store.revocations import StoredRevocations
+from twin_sio.store.redis.revocations import RedisRevocations
 
 _EVERYBODY = 10_000_000
 
@@ -46,7 +46,7 @@ async def revoke(settings: Settings, user: str | None, token: str | None, for_s:
     )
     try:
         ids = await load_ids(db, sealer_of(settings))
-        revocations = StoredRevocations(redis, db, ids, now, lambda: True)
+        revocations = RedisRevocations(redis, mongo.MongoRevocations(db, now), ids, now, lambda: True)
         if user is not None:
             await revocations.revoke_user(user, now(), for_s)
         if token is not None:

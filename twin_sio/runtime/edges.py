@@ -27,7 +27,7 @@ from twin_sio.handlers.presence import PresenceHandlers
 from twin_sio.handlers.profile import ProfileHandlers
 from twin_sio.runtime.wiring import Services
 from twin_sio.store import mongo
-from twin_sio.store.revocations import StoredRevocations
+from twin_sio.store.redis.revocations import RedisRevocations
 from twin_sio.transport.client_address import TrustedProxies
 
 
@@ -36,14 +36,15 @@ class EdgeDeps:
     """What sockets and HTTP have in common."""
 
     authenticator: Authenticator
-    revocations: StoredRevocations
+    revocations: RedisRevocations
     proxies: TrustedProxies
 
 
 def build_edge_deps(settings: Settings, parts: Services) -> EdgeDeps:
     """Who may use this instance, and from which address a request comes."""
     channels = parts.delivery.channels
-    revocations = StoredRevocations(channels.redis, parts.db, parts.fence.ids, clock.now, lambda: channels.healthy)
+    records = mongo.MongoRevocations(parts.db, clock.now)
+    revocations = RedisRevocations(channels.redis, records, parts.fence.ids, clock.now, lambda: channels.healthy)
     return EdgeDeps(
         Authenticator(
             _keys(settings),

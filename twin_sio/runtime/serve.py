@@ -37,7 +37,7 @@ from twin_sio.runtime.wiring import (
     log,
 )
 from twin_sio.store import mongo
-from twin_sio.store.redis import RedisTickets
+from twin_sio.store.redis.tickets import RedisTickets
 from twin_sio.transport.admin_ui import AdminUi
 from twin_sio.transport.client_address import TrustedProxies
 from twin_sio.transport.socketio import SocketServer

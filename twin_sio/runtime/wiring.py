@@ -40,11 +40,11 @@ from twin_sio.services.turns import TurnService
 from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.fence import Fence
 from twin_sio.store.graphiti import GraphitiFacts
-from twin_sio.store.keys import load_ids
-from twin_sio.store.migrations import MongoMigrations
-from twin_sio.store.redis import RedisPresence
+from twin_sio.store.mongo.fence import Fence
+from twin_sio.store.mongo.keys import load_ids
+from twin_sio.store.mongo.migrations import MongoMigrations
+from twin_sio.store.redis.presence import RedisPresence
 from twin_sio.store.redis.quotas import RedisQuotas
 
 log = structlog.get_logger("app")

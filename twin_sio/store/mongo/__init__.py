@@ -26,6 +26,7 @@ from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.mongo.personal_data import MongoPersonalData
 from twin_sio.store.mongo.profiles import MongoProfiles
 from twin_sio.store.mongo.reencryption import reencrypt
+from twin_sio.store.mongo.revocations import MongoRevocations
 from twin_sio.store.mongo.statistics import MongoStatistics
 from twin_sio.store.mongo.turns import MongoTurns
 
@@ -41,6 +42,7 @@ __all__ = [
     "MongoOutbox",
     "MongoPersonalData",
     "MongoProfiles",
+    "MongoRevocations",
     "MongoStandings",
     "MongoStatistics",
     "MongoTurns",

@@ -15,7 +15,6 @@ from pymongo.read_concern import ReadConcern
 from twin_sio.clock import Clock
 from twin_sio.domain import Json
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.fence import Fence, fenced
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
     Database,
@@ -24,6 +23,7 @@ from twin_sio.store.mongo.client import (
     _upsert,
     stored,
 )
+from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.ports import (
     ConnectSnapshot,
 )

@@ -19,7 +19,6 @@ from twin_sio.clock import monotonic
 from twin_sio.domain import AppendResult, Event, Json, NewEvent
 from twin_sio.errors import StorageUnavailable
 from twin_sio.store.encryption import FieldCipher, is_sealed
-from twin_sio.store.fence import Fence, fenced
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
     _READ_AT_ONCE,
@@ -35,6 +34,7 @@ from twin_sio.store.mongo.client import (
     _named,
     stored,
 )
+from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.turns import _LEARN_WITHIN
 from twin_sio.store.ports import (
     ConversationSummary,

@@ -15,7 +15,6 @@ from pymongo import ASCENDING
 from twin_sio.clock import Clock
 from twin_sio.domain import Profile, Trait
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.fence import Fence
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
     _HELD,
@@ -24,6 +23,7 @@ from twin_sio.store.mongo.client import (
     _upsert,
     stored,
 )
+from twin_sio.store.mongo.fence import Fence
 from twin_sio.store.ports import (
     Projection,
 )

@@ -14,7 +14,6 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.fence import LOOKS_S, PERSONAL, Fence, owner
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
     _HELD,
@@ -24,6 +23,7 @@ from twin_sio.store.mongo.client import (
     _until,
     stored,
 )
+from twin_sio.store.mongo.fence import LOOKS_S, PERSONAL, Fence, owner
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.mongo.reencryption import _SEALED_FIELDS
 from twin_sio.store.ports import (

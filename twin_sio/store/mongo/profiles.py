@@ -16,7 +16,6 @@ from pymongo.errors import DuplicateKeyError
 from twin_sio.clock import Clock, new_id, now
 from twin_sio.domain import Evidence, Profile, Trait, TraitChange
 from twin_sio.store.encryption import FieldCipher, is_sealed
-from twin_sio.store.fence import Fence, fenced
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
     _BATCH,
@@ -27,6 +26,7 @@ from twin_sio.store.mongo.client import (
     _off_the_loop,
     stored,
 )
+from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.ports import (
     StoredProfile,

@@ -13,13 +13,13 @@ from pymongo import ASCENDING
 
 from twin_sio.domain import Json
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.fence import Fence, fenced
 from twin_sio.store.mongo.client import (
     Database,
     Doc,
     _upsert,
     stored,
 )
+from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.ports import (
     Answers,
 )

@@ -17,7 +17,6 @@ from pymongo.errors import DuplicateKeyError
 from twin_sio.clock import Clock
 from twin_sio.domain import Outcome, Turn
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.fence import Fence, fenced
 from twin_sio.store.mongo.client import (
     _EXPIRED,
     _NOW,
@@ -27,6 +26,7 @@ from twin_sio.store.mongo.client import (
     _until,
     stored,
 )
+from twin_sio.store.mongo.fence import Fence, fenced
 
 _LEARN_WITHIN = timedelta(days=1)
 

@@ -11,7 +11,15 @@ from twin_sio.store.ports.memories import Memories, MessageVector, Summary, Thre
 from twin_sio.store.ports.personal_data import Erased, Migrations, PersonalData
 from twin_sio.store.ports.profiles import ConnectSnapshot, ConnectSnapshots, Profiles, StoredProfile
 from twin_sio.store.ports.quotas import Quota, Quotas
-from twin_sio.store.ports.sessions import TICKET_S, Contexts, LiveSession, Presence, Revocations, Tickets
+from twin_sio.store.ports.sessions import (
+    TICKET_S,
+    Contexts,
+    LiveSession,
+    Presence,
+    RevocationRecords,
+    Revocations,
+    Tickets,
+)
 from twin_sio.store.ports.statistics import Answers, Statistics
 from twin_sio.store.ports.turns import Turns
 
@@ -38,6 +46,7 @@ __all__ = [
     "Projection",
     "Quota",
     "Quotas",
+    "RevocationRecords",
     "Revocations",
     "Statistics",
     "StoredProfile",

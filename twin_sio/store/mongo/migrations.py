@@ -11,9 +11,10 @@ from pymongo.errors import DuplicateKeyError
 
 from twin_sio.domain import Evidence, Trait
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.fence import Doc, Fence, fenced
 from twin_sio.store.ids import KEYED
-from twin_sio.store.mongo import Database, MongoOutbox, stored
+from twin_sio.store.mongo.client import Database, stored
+from twin_sio.store.mongo.fence import Doc, Fence, fenced
+from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.ports import StoredProfile
 
 

@@ -1,0 +1,66 @@
+"""Tickets in Redis: good once, for seconds. Raises `StorageUnavailable` while Redis is away."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from twin_sio.domain import Identity
+from twin_sio.errors import StorageUnavailable
+from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
+from twin_sio.store.ports import TICKET_S
+
+_TICKET_MAX = 128
+
+
+class RedisTickets:
+    """`Tickets`: a key for each, named by the ticket's hash, so that a reader of Redis cannot use it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def issue(self, identity: Identity) -> str:
+        ticket = secrets.token_urlsafe(32)
+        try:
+            await self._redis.set(_ticket(ticket), orjson.dumps(_claims(identity)), ex=TICKET_S)
+        except REDIS_ERRORS:
+            raise StorageUnavailable from None
+        return ticket
+
+    async def redeem(self, ticket: str) -> Identity | None:
+        try:
+            found = await self._redis.getdel(_ticket(ticket[:_TICKET_MAX]))
+        except REDIS_ERRORS:
+            raise StorageUnavailable from None
+        return _identity(orjson.loads(found)) if found is not None else None
+
+
+def _ticket(ticket: str) -> str:
+    return f"{HASH_TAG}:ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
+
+
+def _claims(identity: Identity) -> dict[str, Any]:
+    issued = identity.issued_at
+    return {
+        "user_id": identity.user_id,
+        "scopes": sorted(identity.scopes),
+        "expires_at": identity.expires_at.timestamp(),
+        "issued_at": issued.timestamp() if issued is not None else None,
+        "token_id": identity.token_id,
+    }
+
+
+def _identity(claims: dict[str, Any]) -> Identity:
+    issued = claims["issued_at"]
+    return Identity(
+        claims["user_id"],
+        frozenset(claims["scopes"]),
+        datetime.fromtimestamp(claims["expires_at"], UTC),
+        datetime.fromtimestamp(issued, UTC) if issued is not None else None,
+        claims["token_id"],
+    )
