@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import json
 import re
 import socket
@@ -15,9 +14,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
-import engineio
-import engineio.async_socket
-import pytest
 import socketio
 from aiohttp import web
 from engineio.packet import MESSAGE, PING, Packet
@@ -128,37 +124,6 @@ async def tasks_back_to(count: int) -> None:
 
 
 # -- what is overridden, and called ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "parameters"),
-    [
-        (socketio.AsyncServer, "_handle_eio_connect", ["self", "eio_sid", "environ"]),
-        (socketio.AsyncServer, "_handle_connect", ["self", "eio_sid", "namespace", "data"]),
-        (socketio.AsyncServer, "_handle_eio_message", ["self", "eio_sid", "data"]),
-        (socketio.AsyncServer, "_handle_eio_disconnect", ["self", "eio_sid", "reason"]),
-        (socketio.AsyncServer, "_handle_disconnect", ["self", "eio_sid", "namespace", "reason"]),
-        (socketio.AsyncServer, "_send_packet", ["self", "eio_sid", "pkt"]),
-        (socketio.AsyncServer, "disconnect", ["self", "sid", "namespace", "ignore_queue"]),
-        (socketio.AsyncManager, "eio_sid_from_sid", ["self", "sid", "namespace"]),
-        (socketio.AsyncManager, "sid_from_eio_sid", ["self", "eio_sid", "namespace"]),
-        (socketio.AsyncManager, "is_connected", ["self", "sid", "namespace"]),
-        (socketio.AsyncManager, "basic_enter_room", ["self", "sid", "namespace", "room", "eio_sid"]),
-        (socketio.AsyncManager, "basic_leave_room", ["self", "sid", "namespace", "room"]),
-        (socketio.AsyncManager, "basic_disconnect", ["self", "sid", "namespace", "kwargs"]),
-        (socketio.AsyncManager, "get_participants", ["self", "namespace", "room"]),
-        (socketio.AsyncRedisManager, "_publish", ["self", "data"]),
-        (engineio.AsyncServer, "start_background_task", ["self", "target", "args", "kwargs"]),
-        (engineio.async_socket.AsyncSocket, "_send_ping", ["self"]),
-        (engineio.AsyncServer, "handle_request", ["self", "args", "kwargs"]),
-        (engineio.async_socket.AsyncSocket, "handle_post_request", ["self", "environ"]),
-        (engineio.AsyncServer, "create_queue", ["self", "args", "kwargs"]),
-        (engineio.async_socket.AsyncSocket, "close", ["self", "wait", "abort", "reason"]),
-        (engineio.async_socket.AsyncSocket, "_websocket_handler", ["self", "ws"]),
-    ],
-)
-def test_the_library_still_has_what_is_overridden_or_called(owner: Any, name: str, parameters: list[str]) -> None:
-    assert list(inspect.signature(getattr(owner, name)).parameters) == parameters
 
 
 async def test_the_library_calls_what_was_put_in_its_place() -> None:

@@ -81,7 +81,7 @@ async def test_stock_write_only_manager_reaches_a_users_sessions(
     settings: Settings, redis_server: RedisServer, user: str, program: str
 ) -> None:
     """On every instance and over both transports; no other user gets it."""
-    async with service(settings) as one, service(settings) as two, aiohttp.ClientSession() as http:
+    async with service(settings) as one, service(settings) as two, aiohttp.ClientSession() as http:  # noqa: SIM117
         async with connected((one, user), (two, user), (two, f"{user}-other")) as (first, second, other):
             url = f"{url_of(one).replace('http', 'ws', 1)}/ws/chat/{user}"
             async with http.ws_connect(url, headers={"Authorization": f"Bearer {token_of(user)}"}) as plain:
@@ -97,7 +97,7 @@ async def test_stock_write_only_manager_reaches_a_users_sessions(
 
 
 async def test_emit_of_the_server_reaches_rooms_on_every_instance(settings: Settings, user: str) -> None:
-    async with service(settings) as one, service(settings) as two:
+    async with service(settings) as one, service(settings) as two:  # noqa: SIM117
         async with connected((one, user), (two, user)) as (first, second):
             await one._sockets.emit("announcement", {"n": 1}, room=f"user:{user}")
             await eventually(lambda: first.seen == second.seen == [{"n": 1}])
@@ -167,4 +167,4 @@ async def test_emit_refuses_what_is_not_supported() -> None:
     for given in ({"room": None}, {"room": "user:ada", "callback": print}, {"room": "user:ada", "namespace": "/x"}):
         with pytest.raises(ValueError, match="emit needs a room"):
             await manager.emit("x", {}, **given)  # type: ignore[arg-type]
-    assert STOCK_CHANNEL == manager.channel
+    assert manager.channel == STOCK_CHANNEL
