@@ -22,7 +22,8 @@ from twin_sio.observability.logging import configure_logs, tell_deaths_without_t
 from twin_sio.redis_connection import HASH_TAG, pool
 from twin_sio.runtime.metrics import WorkerMetrics
 from twin_sio.runtime.serve import probe_server, traced_process
-from twin_sio.runtime.wiring import Services, build_services
+from twin_sio.runtime.services import Services
+from twin_sio.runtime.wiring import build_services
 
 log = structlog.get_logger("worker")
 
@@ -57,7 +58,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
         services = await stack.enter_async_context(_once_available(lambda: build_services(settings, listen=False)))
         deps = ctx["deps"] = services.job_deps
         if settings.server.worker_port:
-            metrics = WorkerMetrics(services.watched, deps.stats)
+            metrics = WorkerMetrics(services, deps.stats)
             await stack.enter_async_context(probe_server(settings, metrics))
 
     async def on_shutdown(ctx: dict[str, Any]) -> None:

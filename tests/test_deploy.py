@@ -171,7 +171,7 @@ async def test_who_is_at_a_server_that_drains_comes_back_at_another_and_gets_the
         await client.send(f"long {user}", message_id="m-1")
         await client.until(lambda state: state.last_seq >= 1)
         (server,) = await eventually(lambda: _connected(servers))  # a metric may be 50 ms old
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         answer = await client.answer("m-1", timeout=20)
         assert answer.status == "complete"
         await eventually(lambda: len(at.instances) == 2)

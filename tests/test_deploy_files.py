@@ -42,7 +42,7 @@ EXPRESSIONS = {
 async def metrics(instance: Service, settings: Settings) -> set[str]:
     """Every name that a server or a worker exports."""
     async with build_services(settings, listen=False) as parts:
-        worker = await WorkerMetrics(parts.watched, parts.job_deps.stats).render()
+        worker = await WorkerMetrics(parts, parts.job_deps.stats).render()
     text = (await instance.metrics.render() + worker).decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE))
     names = {name for name, kind in types.items() if kind != "histogram"}

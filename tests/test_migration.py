@@ -103,13 +103,13 @@ async def test_a_client_that_holds_an_id_of_before_is_understood_before_and_afte
         await client.close()
     sealed = settings.changed(storage={"encryption_keys": settings.storage.encryption_keys.__class__(KEY)})
     async with service(sealed) as after:
-        parts = after._parts
+        parts = after.services
         client = await connect(url_of(after))
         (shown,) = (await client.profile())["traits"]
         assert (await client.why(old))["trait_id"] == shown["trait_id"] != old
         rated = await client.feedback(answer.message_id, "up")  # of an answer that names the old id
         assert [trait["trait_id"] for trait in rated] == [shown["trait_id"]]
-        while await parts.job_deps.migrator.step():
+        while await parts.job_deps.migration.step():
             pass
         (trait,) = (await parts.profiles.get(user)).profile.traits
         assert trait.trait_id == shown["trait_id"]

@@ -35,51 +35,51 @@ async def kept(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, 
 
 
 async def test_every_collection_with_words_has_an_end(kept: Service) -> None:
-    db = kept._parts.db
+    db = kept.services.db
     for name in mongo._SEALED_FIELDS.keys() - {"conversations", "profiles", "keys"}:
         ends = [one for one in (await db[name].index_information()).values() if "expireAfterSeconds" in one]
         assert ends, name
 
 
 async def test_an_answer_that_is_over_keeps_nothing_of_how_it_was_made(kept: Service, user: str) -> None:
-    turns = kept._parts.turns
+    turns = kept.services.turns
     begun = await turns.begin(await turns.ensure(turn(user)), "g1")
     assert begun is not None
     await turns.checkpoint(begun, "half an answer")
     await turns.settle(begun, Outcome("complete", "a whole answer", "g1", "model"))
     await turns.close(begun, "complete")
-    assert "an answer" not in str(await kept._parts.db["turns"].find_one({"user_id": user}))
+    assert "an answer" not in str(await kept.services.db["turns"].find_one({"user_id": user}))
 
 
 async def test_evidence_that_is_too_old_counts_no_more_whatever_the_database_has_removed(
     kept: Service, user: str
 ) -> None:
-    parts = kept._parts
+    parts = kept.services
     old = evidence_of(user, "explicit", at=now() - timedelta(days=DAYS, seconds=-5))
-    await parts.keeper.learn(user, [old])
-    assert "tea" in str(await parts.known.get(user))
-    assert len((await parts.keeper.read(user))["traits"]) == 1
-    for part in (parts.profiles, parts.known, parts.keeper):
+    await parts.profile_service.learn(user, [old])
+    assert "tea" in str(await parts.profile_cache.get(user))
+    assert len((await parts.profile_service.read(user))["traits"]) == 1
+    for part in (parts.profiles, parts.profile_cache, parts.profile_service):
         part._clock = lambda: now() + timedelta(seconds=10)
-    assert "tea" not in str(await parts.known.get(user))
-    assert (await parts.keeper.read(user))["traits"] == []
+    assert "tea" not in str(await parts.profile_cache.get(user))
+    assert (await parts.profile_service.read(user))["traits"] == []
     told = (await parts.messages.read(user, 0, 10))[-1]
     assert [change["status"] for change in told.payload["changes"]] == ["unused"]
-    assert "tea" not in str(await parts.known.get(user))
+    assert "tea" not in str(await parts.profile_cache.get(user))
     assert await parts.profiles.get(user) == await parts.profiles.get(user)
 
 
 async def test_a_trait_that_newer_evidence_holds_stays_and_nobody_is_told(kept: Service, user: str) -> None:
-    parts = kept._parts
+    parts = kept.services
     old = evidence_of(user, "explicit", at=now() - timedelta(days=DAYS, seconds=-5))
-    await parts.keeper.learn(user, [old, evidence_of(user, "confirmed")])
-    await parts.known.get(user)
+    await parts.profile_service.learn(user, [old, evidence_of(user, "confirmed")])
+    await parts.profile_cache.get(user)
     before = await parts.profiles.get(user)
-    for part in (parts.profiles, parts.known, parts.keeper):
+    for part in (parts.profiles, parts.profile_cache, parts.profile_service):
         part._clock = lambda: now() + timedelta(seconds=10)
-    assert "tea" in str(await parts.known.get(user))
+    assert "tea" in str(await parts.profile_cache.get(user))
     after = await parts.profiles.get(user)
     assert (after.profile.version, after.revision == before.revision) == (before.profile.version, False)
-    hits = parts.known.hits
-    await parts.known.get(user)
-    assert parts.known.hits == hits + 1  # once is enough
+    hits = parts.profile_cache.hits
+    await parts.profile_cache.get(user)
+    assert parts.profile_cache.hits == hits + 1  # once is enough

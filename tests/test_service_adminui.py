@@ -96,7 +96,7 @@ async def test_who_has_the_secret_is_told_the_counts_of_the_instance_and_nothing
     counted = {one["type"] for _, told in heard[1:] for one in told["aggregatedEvents"]}
     assert {"rawConnection", "packetsIn"} <= counted
     assert user not in json.dumps(heard)
-    await eventually(lambda: not instance._sockets.admins)
+    await eventually(lambda: not instance.sockets.admins)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ async def test_who_has_not_the_secret_hears_why_and_nothing_else_and_is_closed_i
         if raw.refusal is not None:  # where it was a frame at all
             assert raw.refusal["message"] == "invalid credentials"
             assert raw.refusal["data"]["retryable"] is False
-    assert not instance._sockets.admins
+    assert not instance.sockets.admins
 
 
 async def test_a_stock_client_with_a_wrong_secret_is_refused(start: Start) -> None:
@@ -172,7 +172,7 @@ async def test_who_says_anything_in_admin_is_closed(start: Start, frame: str) ->
             await raw.closed.wait()
         assert raw.events == []
         assert raw.acks == {}
-    await eventually(lambda: not instance._sockets.admins)
+    await eventually(lambda: not instance.sockets.admins)
 
 
 async def test_a_socket_is_in_one_namespace_only(start: Start, user: str) -> None:
@@ -182,13 +182,13 @@ async def test_a_socket_is_in_one_namespace_only(start: Start, user: str) -> Non
         await raw.send("40" + json.dumps({"token": token_of(user)}))
         await raw.until(lambda: raw.refusal)
         assert raw.events == []
-        assert instance._gateway.connections == 0
+        assert instance.gateway.connections == 0
     async with RawSocket(url_of(instance), token_of(user)) as chat:
         await chat.send("40/admin," + json.dumps({"password": SECRET}))
         await chat.until(lambda: chat.refusal)
         answer = await chat.ask("user_message", {"payload": {"text": "hello"}, "metadata": {"message_id": "m-1"}})
         assert answer["type"] == "message_received"
-    await eventually(lambda: not instance._sockets.admins)
+    await eventually(lambda: not instance.sockets.admins)
 
 
 async def test_who_has_left_admin_is_a_stranger_again(start: Start) -> None:
@@ -196,7 +196,7 @@ async def test_who_has_left_admin_is_a_stranger_again(start: Start) -> None:
     async with Knocking(instance) as raw:
         await raw.ask_in({"password": SECRET})
         await raw.send("41/admin,")
-        await eventually(lambda: not instance._sockets.admins)
+        await eventually(lambda: not instance.sockets.admins)
         async with asyncio.timeout(HANDSHAKE_S + 1):
             await raw.closed.wait()
 
@@ -206,21 +206,21 @@ async def test_an_admin_that_does_not_read_is_cut(start: Start) -> None:
     async with Knocking(instance) as raw:
         await raw.ask_in({"password": SECRET})
         raw._reader.cancel()
-        (transport,) = (one.transport for one in instance._sockets.eio.sockets.values())
+        (transport,) = (one.transport for one in instance.sockets.eio.sockets.values())
         raw._ws._response.connection.transport.pause_reading()
         for _ in range(2000):
-            for name in tuple(instance._sockets.admins):
-                instance._sockets.send_to_admin(name, "server_stats", {"x": "y" * 8192})
+            for name in tuple(instance.sockets.admins):
+                instance.sockets.send_to_admin(name, "server_stats", {"x": "y" * 8192})
             await asyncio.sleep(0)
             if transport.is_closing():
                 break
         assert transport.is_closing()
-    await eventually(lambda: not instance._sockets.admins)
+    await eventually(lambda: not instance.sockets.admins)
 
 
 async def test_a_draining_instance_takes_no_admin(start: Start) -> None:
     instance = await start()
-    instance._gateway.sessions.draining = True
+    instance.gateway.sessions.draining = True
     async with Knocking(instance) as raw:
         await raw.ask_in({"password": SECRET})
         assert raw.refusal["data"]["code"] == "draining"

@@ -171,7 +171,7 @@ async def test_no_user_holds_more_than_a_few_connections_may(
         for raw in raws:
             raw._reader.cancel()
             raw._ws._response.connection.transport.pause_reading()  # type: ignore[union-attr]
-        delivery, server = one._parts.delivery, one._sockets
+        delivery, server = one.services.delivery, one.sockets
         large = Outgoing("presence", {"text": "x" * 100_000}, "m", now())
 
         def fill() -> bool:

@@ -159,7 +159,7 @@ def together(mongod: Mongod, cluster: RedisCluster, model: ScriptedModel) -> Cal
 
 
 async def well(*servers: Service, timeout: float = HEALED_S) -> None:
-    await eventually(lambda: all(one._parts.delivery.channels.healthy for one in servers), timeout)
+    await eventually(lambda: all(one.services.delivery.channels.healthy for one in servers), timeout)
 
 
 def _texts(client: TwinClient) -> list[str]:
@@ -338,7 +338,7 @@ async def test_when_a_master_dies_or_hangs_its_replica_is_found_and_nothing_is_l
         died = monotonic()
         meanwhile = await there.ask("meanwhile")
         await elsewhere.until(lambda state: state.last_seq >= meanwhile.seq, timeout=1)
-        await eventually(lambda: not (one._parts.delivery.channels.healthy or two._parts.delivery.channels.healthy))
+        await eventually(lambda: not (one.services.delivery.channels.healthy or two.services.delivery.channels.healthy))
         await phone.ask("meanwhile")
         await well(one, two)
         await tablet.until(lambda _: len(_texts(tablet)) == 4)

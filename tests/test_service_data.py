@@ -113,7 +113,7 @@ async def test_what_was_kept_in_memory_for_the_prompt_is_dropped_too(
 ) -> None:
     client = await _talked(connect, model, user)
     await client.ask("What do I drink?")
-    known = instance._parts.known
+    known = instance.services.profile_cache
     assert user in known._entries
     await erase(url, user)
     assert user not in known._entries
@@ -123,7 +123,7 @@ async def test_counts_that_are_written_while_their_user_is_erased_are_taken_back
     url: str, instance: Service, connect: Connect, model: ScriptedModel, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await (await connect()).ask("count me")
-    statistics = instance._parts.statistics
+    statistics = instance.services.statistics
     put = statistics.put
 
     async def erased_before(*values: Any) -> None:
@@ -131,7 +131,7 @@ async def test_counts_that_are_written_while_their_user_is_erased_are_taken_back
         await put(*values)
 
     monkeypatch.setattr(type(statistics), "put", lambda _, *values: erased_before(*values))
-    await instance._parts.statistician.read(user)
+    await instance.services.statistics_service.read(user)
     assert await _nothing_left(url, user)
 
 
@@ -144,7 +144,7 @@ async def test_a_late_job_brings_nothing_back(
     client = await connect()
     message_id = await client.send(text)
     await client.answer(message_id)
-    job = asyncio.create_task(learn({"deps": instance._parts.job_deps}, user, message_id))
+    job = asyncio.create_task(learn({"deps": instance.services.job_deps}, user, message_id))
     await model.until(lambda m: any(f'"message": "{text}' in one["messages"][-1]["content"] for one in m.requests))
     await erase(url, user)
     await job

@@ -62,7 +62,7 @@ async def test_a_draining_server_is_not_ready_and_refuses_newcomers_while_it_fin
     server = await start()
     async with answering(server, model, user, count=60, token_delay_s=0.1) as raw:
         assert await status(server) == 200
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         signalled_at = time.monotonic()
         await eventually(lambda: _is(server, 503))
         assert time.monotonic() - signalled_at < 1
@@ -95,7 +95,7 @@ async def test_what_cannot_be_finished_in_time_is_handed_over_and_completed_at_o
         TwinClient(heir.url, token_of(user)) as tablet,
         answering(server, model, user, count=400, token_delay_s=0.1, times=1),
     ):
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         signalled_at = time.monotonic()
         assert await server.wait() == 0
         assert time.monotonic() - signalled_at < 8
@@ -114,7 +114,7 @@ async def test_a_message_that_waits_behind_the_running_answer_is_answered_elsewh
         answering(server, model, user, count=20, token_delay_s=0.1, times=1) as raw,
     ):
         await raw.ask("user_message", {"payload": {"text": "and then?"}, "metadata": {"message_id": "m-2"}})
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         answers = [await tablet.answer(one, timeout=15) for one in ("m-1", "m-2")]
         assert [one.status for one in answers] == ["complete", "complete"]
         assert answers[0].seq < answers[1].seq
@@ -125,7 +125,7 @@ async def test_clients_are_let_go_with_jitter_and_not_all_at_once(start: Start, 
     server = await start()
     async with AsyncExitStack() as stack:
         raws = [await stack.enter_async_context(RawSocket(server.url, token_of(user))) for _ in range(15)]
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         await asyncio.gather(*(raw.until(raw.closed.is_set) for raw in raws))
         waits = {raw.of("server_draining")[0]["payload"]["reconnect_after_ms"] for raw in raws}
         assert len(waits) > 5
@@ -142,7 +142,7 @@ async def test_a_stock_client_comes_back_to_the_next_server_by_itself(start: Sta
     try:
         await client.connect(server.url, auth={"token": token_of(user)}, transports=["websocket"])
         await eventually(lambda: ready)
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         await server.wait()
         heir = await start()
         client.connection_url = heir.url  # what a load balancer does
@@ -156,10 +156,10 @@ async def test_a_stock_client_comes_back_to_the_next_server_by_itself(start: Sta
 async def test_a_second_sigterm_ends_it_at_once(start: Start, model: ScriptedModel, user: str) -> None:
     server = await start()
     async with answering(server, model, user, count=400, token_delay_s=0.1):
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         await eventually(lambda: _is(server, 503))
         signalled_at = time.monotonic()
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         assert await server.wait() == 130
         assert time.monotonic() - signalled_at < 2
 
@@ -172,7 +172,7 @@ async def test_a_hanging_store_does_not_hold_up_the_end(
         mongod.pause()
         redis_server.pause()
         try:
-            server._signal(signal.SIGTERM)
+            server.send_signal(signal.SIGTERM)
             signalled_at = time.monotonic()
             await server.wait()
             assert time.monotonic() - signalled_at < 8

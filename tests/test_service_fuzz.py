@@ -49,7 +49,7 @@ async def neighbour(url: str, user: str) -> AsyncIterator[RawSocket]:
 async def test_no_frame_of_one_client_is_felt_by_another_or_leaves_anything(
     neighbour: RawSocket, url: str, user: str, instance: Service
 ) -> None:
-    before = len(instance._sockets.eio.sockets)
+    before = len(instance.sockets.eio.sockets)
 
     @given(frames=st.lists(FRAMES, min_size=1, max_size=8))
     @ONE_BY_ONE
@@ -64,7 +64,7 @@ async def test_no_frame_of_one_client_is_felt_by_another_or_leaves_anything(
                 assert "Traceback" not in json.dumps(event)
 
     await examples(send)
-    await eventually(lambda: len(instance._sockets.eio.sockets) <= before)
+    await eventually(lambda: len(instance.sockets.eio.sockets) <= before)
 
 
 @pytest.mark.parametrize("query", ["j=x", "EIO=3", "transport=smoke", "sid=nobody", "EIO=4&EIO=5", "sid=%00", "j=1e9"])

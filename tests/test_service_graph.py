@@ -70,7 +70,7 @@ async def says(running: Service, client: TwinClient, model: ScriptedModel, city:
     text = f"{quote}, {user}"
     model.script(contains=f'"message": "{text}', json_answer=candidates(likes(city, quote, kind, "location.city")))
     answer = await client.ask(text)
-    await learn({"deps": running._parts.job_deps}, user, answer.in_response_to)
+    await learn({"deps": running.services.job_deps}, user, answer.in_response_to)
     traits = (await client.profile())["traits"]
     return str(next(trait["trait_id"] for trait in traits if trait["value"] == city))
 
@@ -83,7 +83,7 @@ async def moved(running: Service, client: TwinClient, model: ScriptedModel, user
 
 
 async def projected(running: Service, user: str) -> int:
-    return await project({"deps": running._parts.job_deps}, user)
+    return await project({"deps": running.services.job_deps}, user)
 
 
 def later(running: Service, facts: GraphitiFacts, minutes: float) -> GraphProjectionService:
@@ -92,8 +92,8 @@ def later(running: Service, facts: GraphitiFacts, minutes: float) -> GraphProjec
     def then():
         return now() + timedelta(minutes=minutes)
 
-    db = running._parts.db
-    outbox = mongo.MongoOutbox(db, then, None, running._parts.fence)
+    db = running.services.db
+    outbox = mongo.MongoOutbox(db, then, None, running.services.fence)
     return GraphProjectionService(outbox, facts, mongo.MongoProfiles(db), now, WEIGHTS)
 
 
@@ -137,7 +137,7 @@ async def test_the_worker_finds_what_the_graph_has_not_been_told(
     client = await connect(url_of(graphed))
     await moved(graphed, client, model, user)
     async with working(graph_settings):
-        await sweep({"deps": graphed._parts.job_deps})
+        await sweep({"deps": graphed.services.job_deps})
         await eventually(lambda: _tells(facts, user, 2))
 
 
@@ -165,7 +165,7 @@ async def test_with_the_graph_down_the_chat_is_unchanged_and_it_catches_up(
             client = await connect(url_of(running))
             await moved(running, client, model, user)
             assert await projected(running, user) == 0
-            assert await running._parts.job_deps.projector.due(1000) == []  # type: ignore[union-attr]
+            assert await running.services.job_deps.graph_projection.due(1000) == []  # type: ignore[union-attr]
             answer = await client.ask(f"All well? {user}")
             assert answer.status == "complete"
             assert prompts.FORMER_HEADING not in prompt_of(model, f"All well? {user}")
@@ -297,7 +297,7 @@ async def test_a_graph_can_be_made_anew_from_the_evidence(
 
 async def test_a_version_and_what_the_graph_is_to_be_told_are_written_together(graphed: Service, user: str) -> None:
     """Writers that meet leave as many versions as entries, in order, and one that fails leaves neither."""
-    profiles, outbox = graphed._parts.profiles, mongo.MongoOutbox(graphed._parts.db, now)
+    profiles, outbox = graphed.services.profiles, mongo.MongoOutbox(graphed.services.db, now)
     for version in range(3):
         profile = (await profiles.get(user)).profile
         assert profile.version == version
@@ -317,13 +317,13 @@ async def test_what_fails_is_tried_ever_later(graphed: Service, user: str) -> No
         async def read(self, user_id: str) -> Sequence[Fact]:
             raise GraphUnavailable
 
-    await graphed._parts.profiles.replace((await graphed._parts.profiles.get(user)).profile, [])
+    await graphed.services.profiles.replace((await graphed.services.profiles.get(user)).profile, [])
     broken = Broken("redis://127.0.0.1:9", FieldCipher())
     waits = []
     for hour in range(1, 11):
         await later(graphed, broken, 60 * hour).project(user)
-        entry = await graphed._parts.db["outbox"].find_one({"user_id": user})
+        entry = await graphed.services.db["outbox"].find_one({"user_id": user})
         waits.append(round((entry["due_at"] - now() - timedelta(hours=hour)).total_seconds()))
     assert waits == [5, 10, 20, 40, 80, 160, 320, 600, 600, 600]
-    await graphed._parts.db["outbox"].delete_many({"user_id": user})
+    await graphed.services.db["outbox"].delete_many({"user_id": user})
     await broken.close()

@@ -182,14 +182,14 @@ async def test_a_name_that_is_no_event_is_unknown_and_runs_nothing(name: str, ur
 
 async def test_a_second_connect_and_other_namespaces_change_nothing(url: str, user: str, instance: Service) -> None:
     async with RawSocket(url, token_of(user)) as raw:
-        before = instance._gateway.connections
+        before = instance.gateway.connections
         await raw.send("40" + json.dumps({"token": token_of("somebody-else")}))
         await raw.until(lambda: raw.refusal)
         for index in range(10):
             await raw.send(f"40/namespace-{index},{{}}")
         await _alive_and_empty(raw)
-        assert instance._gateway.connections == before
-        assert len(instance._sockets.manager.rooms) == 1
+        assert instance.gateway.connections == before
+        assert len(instance.sockets.manager.rooms) == 1
 
 
 async def test_whoever_asks_for_ten_thousand_namespaces_is_closed(url: str, user: str, instance: Service) -> None:
@@ -200,8 +200,8 @@ async def test_whoever_asks_for_ten_thousand_namespaces_is_closed(url: str, user
             await raw.send(f"40/namespace-{index},{{}}")
         async with asyncio.timeout(10):
             await raw.closed.wait()
-    await eventually(lambda: all(one.caller.user_id != user for one in instance._gateway.sessions.all()))
-    assert set(instance._sockets.manager.rooms) <= {"/"}
+    await eventually(lambda: all(one.caller.user_id != user for one in instance.gateway.sessions.all()))
+    assert set(instance.sockets.manager.rooms) <= {"/"}
 
 
 async def test_the_events_of_one_connection_are_handled_in_the_order_sent(url: str, user: str) -> None:
@@ -230,15 +230,15 @@ async def test_an_event_before_connect_closes_the_socket(url: str) -> None:
 async def test_what_is_no_engine_packet_closes_the_socket_and_leaves_no_entry(
     frame: str | bytes, url: str, user: str, instance: Service
 ) -> None:
-    before = set(instance._sockets.eio.sockets)
+    before = set(instance.sockets.eio.sockets)
     async with RawSocket(url, token_of(user)) as raw:
-        mine = set(instance._sockets.eio.sockets) - before
+        mine = set(instance.sockets.eio.sockets) - before
         await raw.send(frame)
         async with asyncio.timeout(5):
             await raw.closed.wait()
-    await eventually(lambda: all(one.caller.user_id != user for one in instance._gateway.sessions.all()))
+    await eventually(lambda: all(one.caller.user_id != user for one in instance.gateway.sessions.all()))
     assert len(mine) == 1
-    await eventually(lambda: not mine & set(instance._sockets.eio.sockets))
+    await eventually(lambda: not mine & set(instance.sockets.eio.sockets))
 
 
 @pytest.mark.parametrize(

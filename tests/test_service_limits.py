@@ -126,15 +126,15 @@ async def test_conversations_that_wait_for_their_users_others_are_no_load_and_le
     instances: Make, user: str, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [one] = await instances(1, tuning__generations_per_user=2)
-    runner, text, asked = one._parts.runner, f"slow {user}", 0
-    acquire = one._parts.turns.acquire
+    runner, text, asked = one.services.runner, f"slow {user}", 0
+    acquire = one.services.turns.acquire
 
     async def counted(*about: Any) -> bool:
         nonlocal asked
         asked += 1
         return await acquire(*about)
 
-    monkeypatch.setattr(one._parts.turns, "acquire", counted)
+    monkeypatch.setattr(one.services.turns, "acquire", counted)
     model.script(contains=text, tokens=["a", "b"], hold_after=1)
     async with RawSocket(url_of(one), token_of(user)) as raw:
         for n in range(8):
@@ -276,7 +276,7 @@ async def test_overload_takes_ephemera_first_then_connects_then_messages_and_nev
             assert (await say(here, message_id="m-1"))["type"] == "message_received"
             await there.until(lambda: there.of("twin_message"))
             assert len(there.of("typing_indicator")) == 1
-            await eventually(lambda: one._parts.runner.running == 15)
+            await eventually(lambda: one.services.runner.running == 15)
             presences = len(here.of("presence"))
             assert await refusal(one, user) is None
             async with answering(url, 3, model, f"second-{user}"):  # 0.9
@@ -286,7 +286,7 @@ async def test_overload_takes_ephemera_first_then_connects_then_messages_and_nev
                 assert refused["retry_after_ms"] > 0
                 assert (await say(here))["type"] == "message_received"
                 await there.until(lambda: len(there.of("twin_message")) == 2)
-                await eventually(lambda: one._parts.runner.running == 18)
+                await eventually(lambda: one.services.runner.running == 18)
                 model.script(contains=f"third-{user}", tokens=["a", "b"], hold_after=1)
                 for n in range(2):  # 1.0
                     assert (await say(here, f"third-{user}", conversation=f"c-{n}"))["type"] == "message_received"
@@ -305,7 +305,7 @@ async def test_overload_takes_ephemera_first_then_connects_then_messages_and_nev
 
 async def test_a_loop_that_is_always_late_is_overload_and_one_long_step_is_not(instances: Make, user: str) -> None:
     [one] = await instances(1, overload__lag_ms=200)
-    load = one._parts.load
+    load = one.services.load
     _block(0.1)
     await eventually(lambda: load.take_worst_lag() > 0.05)
     assert load() < SHED_AT

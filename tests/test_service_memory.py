@@ -61,7 +61,7 @@ async def small(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel)
 
 
 async def remembered(running: Service, user: str, message_id: str) -> None:
-    await remember({"deps": running._parts.job_deps}, user, message_id)
+    await remember({"deps": running.services.job_deps}, user, message_id)
 
 
 async def test_a_conversation_gets_a_title_and_until_then_has_its_first_words(
@@ -174,7 +174,7 @@ async def test_a_model_that_cannot_summarise_leaves_the_messages_unfolded(
 ) -> None:
     client = await connect(url_of(small))
     await _long_talk(small, client, model, user)
-    assert await small._parts.db["conversations"].count_documents({"user_id": user, "summary_upto": {"$gt": 0}}) == 0
+    assert await small.services.db["conversations"].count_documents({"user_id": user, "summary_upto": {"$gt": 0}}) == 0
     assert (await client.ask(f"so? {user}")).status == "complete"
     assert prompts.SUMMARY_HEADING not in prompt_of(model, f"so? {user}")
 
@@ -282,7 +282,7 @@ async def test_titles_and_summaries_are_exported_and_vectors_are_not(
     lines = await export(url_of(small), user)
     assert [line["title"] for line in lines if line["kind"] == "conversation"] == ["An export"]
     assert not any("vector" in line or "vector_of" in line for line in lines)
-    assert await small._parts.db["events"].count_documents({"user_id": user, "vector": {"$exists": True}}) == 2
+    assert await small.services.db["events"].count_documents({"user_id": user, "vector": {"$exists": True}}) == 2
 
 
 async def test_what_was_made_of_messages_ends_with_them(
@@ -294,6 +294,6 @@ async def test_what_was_made_of_messages_ends_with_them(
     await remembered(small, user, (await client.ask(text)).in_response_to)
     assert await title_of(client) == "An old story"
     old = {"$set": {"since": now() - timedelta(days=31)}}  # as if the first message had been sent then
-    await small._parts.db["conversations"].update_many({"user_id": user}, old)
-    await sweep({"deps": small._parts.job_deps})
+    await small.services.db["conversations"].update_many({"user_id": user}, old)
+    await sweep({"deps": small.services.job_deps})
     assert await title_of(client) == text

@@ -17,7 +17,7 @@ LONG = "\U0001f4a3" * 8_000
 
 
 async def _said(instance: Service, user: str, count: int, conversation: str | None = None) -> list[str]:
-    messages = instance._parts.messages
+    messages = instance.services.messages
     ids = []
     for number in range(count):
         stored = await messages.append(draft(user, text=LONG, conversation=conversation or f"c{number}"))
@@ -69,7 +69,7 @@ async def test_a_resume_of_far_more_than_a_connection_may_hold_is_whole(instance
 
 
 async def test_of_many_ratings_of_one_answer_the_newest_is_shown(instance: Service, url: str, user: str) -> None:
-    messages = instance._parts.messages
+    messages = instance.services.messages
     (about,) = await _said(instance, user, 1, "main")
     for number in range(20):
         payload = {"message_id": about, "rating": "up", "comment": str(number)}

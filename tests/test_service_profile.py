@@ -198,7 +198,7 @@ async def test_a_correction_whose_job_was_lost_is_found_again_and_learnt_once(
     answer = await client.ask(f"Where am I, {user}?")
     right = f"I live in Bergen, {user}"
     model.script(contains=f'"{right}', json_answer=candidates(likes("Bergen", "I live in Bergen", key="location.city")))
-    deps = instance._parts.job_deps
+    deps = instance.services.job_deps
 
     async def lost(*_: str) -> None:
         return None
@@ -236,7 +236,7 @@ async def test_after_a_rejection_the_next_prompt_on_any_instance_lacks_it(
             for text in (f"one {city} {user}", f"two {city} {user}"):
                 await tablet.ask(text, conversation_id="elsewhere")
                 assert city in prompt_to(model, text)
-            assert other._parts.known.hits > 0
+            assert other.services.profile_cache.hits > 0
             held = {one["value"]: one["trait_id"] for one in (await phone.profile())["traits"]}
             await phone.correct(held[city], "reject")
             answer = await tablet.ask(f"three {city} {user}", conversation_id="elsewhere")
@@ -317,21 +317,21 @@ async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_an
         mongod.url, redis_server.url, model.base_url, storage__mongodb_database=f"counted_{user[-6:]}"
     )
     async with service(settings) as running:
-        parts, ctx = running._parts, {"deps": running._parts.job_deps}
+        parts, ctx = running.services, {"deps": running.services.job_deps}
         assert await update_statistics(ctx) == 0
         for n, kind in enumerate(("explicit", "explicit", "inferred")):
-            await parts.keeper.learn(f"{user}-{n}", [evidence_of(f"{user}-{n}", kind)])
+            await parts.profile_service.learn(f"{user}-{n}", [evidence_of(f"{user}-{n}", kind)])
         assert [await update_statistics(ctx), await update_statistics(ctx)] == [3, 0]
         name = 'twin_traits{extractor="test@1",kind="explicit",status="applied"}'
         assert await _metric(url_of(running), name) == 2.0
-        await parts.keeper.learn(f"{user}-0", [evidence_of(f"{user}-0", "rejected")])
+        await parts.profile_service.learn(f"{user}-0", [evidence_of(f"{user}-0", "rejected")])
         assert [await update_statistics(ctx), await update_statistics(ctx)] == [1, 0]
         assert await _metric(url_of(running), name) == 1.0
         assert round(await _metric(url_of(running), 'twin_trait_reject_rate{bound="rate"}'), 3) == 0.333
         assert await _metric(url_of(running), 'twin_traits_applied_within{le="60"}') == 2.0
         async with aiohttp.ClientSession() as http, http.get(f"{url_of(running)}/metrics") as response:
             assert user not in await response.text()
-        await parts.keeper.learn(f"{user}-2", [evidence_of(f"{user}-2", "explicit")])
+        await parts.profile_service.learn(f"{user}-2", [evidence_of(f"{user}-2", "explicit")])
         told = await statistics(settings)
         assert told["traits"] == {"applied": 2, "tentative": 0, "unused": 0, "rejected": 1, "superseded": 0}
         assert (told["reject_rate"]["count"], told["applied_within_s"]["inf"]) == (1, 3)
@@ -349,15 +349,15 @@ async def test_the_job_brings_a_profile_up_to_the_date_and_tells_the_devices(
         mongod.url, redis_server.url, model.base_url, storage__mongodb_database=f"dated_{user[-6:]}"
     )
     async with service(settings) as running, TwinClient(url_of(running), token_of(user)) as client:
-        keeper = running._parts.keeper
+        keeper = running.services.profile_service
         long_ago = now() - timedelta(days=150)
         keeper._clock = lambda: long_ago
         await keeper.learn(user, [evidence_of(user, "inferred", at=long_ago)])
         await client.until(lambda state: state.profile_version == 1)
         keeper._clock = now
-        await update_statistics({"deps": running._parts.job_deps})
+        await update_statistics({"deps": running.services.job_deps})
         await client.until(lambda state: state.profile_version == 2)
-        assert (await running._parts.profiles.get(user)).profile.traits[0].status == "unused"
+        assert (await running.services.profiles.get(user)).profile.traits[0].status == "unused"
 
 
 def evidence_of(user: str, kind: Any, at: datetime | None = None) -> Evidence:

@@ -237,11 +237,11 @@ async def test_a_plain_client_that_does_not_read_is_cut_with_4008_and_leaves_not
                 await one.until(lambda: one.of("session_ready"))
                 for n in range(600):
                     await one.say("user_message", {"text": f"{n} " + "x" * 7000}, f"m-{n}")
-                    if running._parts.delivery.slow_aborts:
+                    if running.services.delivery.slow_aborts:
                         break
                     await one.until(lambda n=n: len(one.of("message_received")) + len(one.of("error")) > n)
-                await eventually(lambda: running._raw.open_sockets == 1)
-                assert running._gateway.connections == 1
+                await eventually(lambda: running.raw.open_sockets == 1)
+                assert running.gateway.connections == 1
             transport.resume_reading()
             async with asyncio.timeout(5):
                 while (await deaf.receive()).type is aiohttp.WSMsgType.TEXT:

@@ -153,8 +153,8 @@ async def whole_way(mongod: Mongod, url: str, model: ScriptedModel, user: str) -
     ):
         await phone.ask(text)
         await tablet.until(lambda state: state.profile_version == 1, timeout=20)
-        assert one._parts.delivery.channels.healthy
-        assert two._parts.delivery.channels.messages_received > 0
+        assert one.services.delivery.channels.healthy
+        assert two.services.delivery.channels.messages_received > 0
 
 
 async def test_redis_is_reached_by_tls_with_a_password(
@@ -189,9 +189,9 @@ async def test_when_the_master_dies_the_next_one_is_found_and_devices_hear_each_
     ):
         await phone.ask("before")
         await asyncio.to_thread(master.kill)
-        await eventually(lambda: not one._parts.delivery.channels.healthy)
+        await eventually(lambda: not one.services.delivery.channels.healthy)
         await phone.ask("meanwhile")
-        await eventually(lambda: all(each._parts.delivery.channels.healthy for each in (one, two)), timeout=30)
+        await eventually(lambda: all(each.services.delivery.channels.healthy for each in (one, two)), timeout=30)
         answer = await phone.ask("after")
         await tablet.until(lambda state: state.last_seq >= answer.seq)
         assert [said.text for said in tablet.state.transcript()] == [said.text for said in phone.state.transcript()]

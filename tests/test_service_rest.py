@@ -53,7 +53,7 @@ async def test_a_defect_is_told_by_an_id_and_nothing_else(
     async def fails(*_: object) -> None:
         raise RuntimeError("a secret of the inside")
 
-    monkeypatch.setattr(instance._rest._personal, "erase", fails)
+    monkeypatch.setattr(instance.rest._personal, "erase", fails)
     headers = {"Authorization": f"Bearer {token_of(user, scope=ALL)}"}
     async with aiohttp.ClientSession() as http, http.delete(f"{url}/v1/data", headers=headers) as got:
         body = await got.text()
@@ -69,7 +69,7 @@ async def test_an_unreachable_store_is_told_as_such(
     async def fails(*_: object) -> None:
         raise StorageUnavailable
 
-    monkeypatch.setattr(instance._rest._personal, "erase", fails)
+    monkeypatch.setattr(instance.rest._personal, "erase", fails)
     headers = {"Authorization": f"Bearer {token_of(user, scope=ALL)}"}
     async with aiohttp.ClientSession() as http, http.delete(f"{url}/v1/data", headers=headers) as got:
         assert (got.status, (await got.json())["code"]) == (503, "storage_unavailable")

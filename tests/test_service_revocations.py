@@ -78,7 +78,7 @@ async def test_without_redis_mongodb_is_asked(
     token = token_of(user)
     await revoke(settings, user, None, 600)
     own_redis.kill()
-    await eventually(lambda: not running._parts.delivery.channels.healthy)
+    await eventually(lambda: not running.services.delivery.channels.healthy)
     assert await _refusal(url_of(running), token_of(f"{user}-other")) is None
     assert await _refusal(url_of(running), token) == "auth_invalid"
 

@@ -66,7 +66,7 @@ async def test_whatever_is_stored_is_counted_and_the_wait_is_told(strict: Servic
 
 async def _big(running: Service, user: str) -> None:
     for _ in range(120):
-        await running._parts.messages.append(draft(user, text="\U0001f4a3" * 8_000))
+        await running.services.messages.append(draft(user, text="\U0001f4a3" * 8_000))
 
 
 async def test_an_export_that_nobody_reads_is_let_go_and_its_place_is_free(

@@ -82,9 +82,9 @@ async def rebuild(settings: Settings, user: str | None) -> int:
 
 async def statistics(settings: Settings) -> Json:
     """Count everybody whose profile has changed since they were counted; what became of all that was learnt."""
-    async with build_services(settings, listen=False) as parts:
-        await parts.statistician.count_due(_EVERYBODY)
-        return await parts.statistician.totals()
+    async with build_services(settings, listen=False) as services:
+        await services.statistics_service.count_due(_EVERYBODY)
+        return await services.statistics_service.totals()
 
 
 def _show(name: str, done: int, of: int) -> None:

@@ -18,7 +18,7 @@ async def main() -> None:
     settings = Settings.from_environment()
     configure_logs("error")
     async with service(settings) as running:
-        delivery = running._parts.delivery
+        delivery = running.services.delivery
 
         answers: dict[str, Generation] = {}
 
@@ -28,7 +28,7 @@ async def main() -> None:
                 delivery.begin_generation(user, answers[user])
             delivery.chunk(user, answers[user], text)
 
-        await obey(running.port, send, lambda: running._sockets.open_sockets)
+        await obey(running.port, send, lambda: running.sockets.open_sockets)
 
 
 run(main)

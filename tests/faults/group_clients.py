@@ -189,7 +189,7 @@ async def f5(cluster: Cluster, scale: Scale) -> Figures:
         for user in users:
             heads[user] = await log.write(user, "before")
         stack.push_async_callback(_started_again, cluster, server)
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         behind[:] = cluster.servers[1:]
         signalled_at = time.monotonic()
         gone = asyncio.create_task(server.wait())

@@ -110,7 +110,7 @@ async def _roll(servers: list[Process]) -> list[Any]:
     """Restart one after another, each on its port, the next once it is ready; their exit codes."""
     codes = []
     for server in servers:
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         codes.append(await server.wait())
         server.start()
         await server.listening()

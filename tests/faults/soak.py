@@ -122,7 +122,7 @@ class Troubles:
     async def _server_drained(self) -> str:
         index = self._mortal()
         server = self._cluster.servers[index]
-        server._signal(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         code = await server.wait()
         self.codes.append(code)
         await self._cluster.restart(index)

@@ -131,7 +131,7 @@ class Gateway:
         if wait_ms is None:
             wait_ms = units.wait_ms() or None
         if wait_ms is None and (
-            len(connection.queue) >= self._settings.connection_queue
+            len(connection.queue) >= self._settings.tuning.connection_queue
             or not self._budgets.fits(user_id, size, connection.queued_bytes)
         ):
             wait_ms = 1_000

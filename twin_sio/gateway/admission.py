@@ -74,7 +74,7 @@ class Admission:
     def allow_connection(self, request: web.Request) -> bool:
         """Whether a socket may be opened at all. A wall for clients that never authenticate; behind it each connect is
         counted over all instances, and refused with a code."""
-        most = 2 * self._settings.knocks_per_minute
+        most = 2 * self._settings.limits.connects_per_address
         if not most:
             return True
         # A connect costs some milliseconds: a minute's worth of them is not for one moment.
@@ -140,7 +140,7 @@ class Admission:
             raise self._too_many_sessions()
         is_in = False
         try:
-            if not await self._presence.reserve(caller, self._settings.sessions):
+            if not await self._presence.reserve(caller, self._settings.limits.sessions):
                 raise self._too_many_sessions()
             await self._delivery.subscribe(user_id)
             connection = await self._load_state(caller, auth)
@@ -178,7 +178,7 @@ class Admission:
                 if isinstance(error, StorageUnavailable):
                     raise
                 raise HandshakeRefused("session_invalid", error.message) from None
-        bucket = Bucket(self._settings.events_per_second, 2 * self._settings.events_per_second)
+        bucket = Bucket(self._settings.limits.events_per_second, 2 * self._settings.limits.events_per_second)
         return ClientConnection(caller, snapshot, auth.last_seq, bucket, self._budgets.units(caller.user_id))
 
     async def auth_refresh(self, caller: Caller, sent: Incoming[AuthRefresh]) -> Reply:

@@ -14,6 +14,7 @@ import structlog
 
 from twin_sio.background import BackgroundTasks
 from twin_sio.clock import Clock, NewId, iso, monotonic
+from twin_sio.config import LimitSettings, Tuning
 from twin_sio.delivery import Delivery
 from twin_sio.domain import Caller, Identity
 from twin_sio.errors import AuthExpired, ServiceError
@@ -41,15 +42,12 @@ _LISTED_MAX = 100  # sessions in a frame; clients choose the length of their dev
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Bounds; the names are those of the settings."""
+    """The settings that the gateway needs."""
 
-    connection_queue: int
-    events_per_second: int
-    messages_per_minute: int
-    knocks_per_minute: int
-    sessions: int
+    limits: LimitSettings
+    tuning: Tuning
     heartbeat_interval_ms: int
-    auth_expiring_s: int
+    # s of clock skew that are accepted after a token's expiry
     leeway_s: int
 
 
@@ -140,7 +138,7 @@ class Sessions:
     def reserve(self, user_id: str, session_id: str) -> bool:
         """Hold a place among the user's sessions of this instance until `release`; False: there is none left."""
         live = self._reserved.setdefault(user_id, Counter())
-        if session_id not in live and len(live) >= self._settings.sessions:
+        if session_id not in live and len(live) >= self._settings.limits.sessions:
             return False
         live[session_id] += 1
         return True
@@ -201,9 +199,9 @@ class Sessions:
                 "text_characters": TEXT_MAX,
                 "envelope_bytes": ENVELOPE_MAX_BYTES,
                 "history_page": PAGE_MAX,
-                "messages_per_minute": settings.messages_per_minute,
-                "events_per_second": settings.events_per_second,
-                "sessions": settings.sessions,
+                "messages_per_minute": settings.limits.messages_per_minute,
+                "events_per_second": settings.limits.events_per_second,
+                "sessions": settings.limits.sessions,
             },
             "profile_version": connection.snapshot.profile_version,
             "server": {"instance": self._instance, "protocol": PROTOCOL_VERSION, "time": iso(self._clock())},
@@ -307,7 +305,7 @@ class Sessions:
         left_s = (connection.caller.identity.expires_at - self._clock()).total_seconds()
         loop = asyncio.get_running_loop()
         connection.timers = [
-            loop.call_later(max(0.0, left_s - self._settings.auth_expiring_s), self._warn, connection),
+            loop.call_later(max(0.0, left_s - self._settings.tuning.auth_expiring_s), self._warn, connection),
             loop.call_later(max(0.0, left_s + self._settings.leeway_s), self._expire, connection),
         ]
 

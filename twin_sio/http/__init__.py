@@ -1,1 +1,6 @@
-"""TODO."""
+"""HTTP: everything that is served beside the sockets.
+
+`app` is the application and its probes, `rest` the REST API, `exports` downloads, `static` the chat page and the
+widget, `connections` limits connections before they authenticate, `shared_work` runs once for simultaneous requests.
+May import services, store ports, transport, protocol and what is below.
+"""

@@ -11,11 +11,11 @@ _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-_WIDGET = "/widget.js"
+WIDGET = "/widget.js"
 
 
-async def _page(request: web.Request) -> web.StreamResponse:
-    """A file of the chat page, which may load nothing but its own."""
+async def page(request: web.Request) -> web.StreamResponse:
+    """A file of the chat page, whose policy allows files of the same origin only."""
     headers = {
         "Content-Security-Policy": _CSP,
         "X-Content-Type-Options": "nosniff",
@@ -25,12 +25,12 @@ async def _page(request: web.Request) -> web.StreamResponse:
     return web.FileResponse(WEB / (request.path[1:] or "index.html"), headers=headers)
 
 
-async def _widget(_: web.Request) -> web.StreamResponse:
-    """The drop-in widget: public, for pages of any origin; `TWIN_CORS_ORIGINS` says which of them may connect."""
+async def widget(_: web.Request) -> web.StreamResponse:
+    """The drop-in widget: public, for pages of any origin; TWIN_CORS_ORIGINS lists those that may connect."""
     headers = {
         "Access-Control-Allow-Origin": "*",
         "Cross-Origin-Resource-Policy": "cross-origin",
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "public, max-age=300",
     }
-    return web.FileResponse(WEB / _WIDGET[1:], headers=headers)
+    return web.FileResponse(WEB / WIDGET[1:], headers=headers)

@@ -57,14 +57,14 @@ class JobDeps:
     turns: Turns
     profiles: Profiles
     runner: TurnService
-    keeper: ProfileService
+    profile_service: ProfileService
     memory: MemoryService
-    statistician: StatisticsService
+    statistics_service: StatisticsService
     extractor: Extractor
     queue: Queue
-    projector: GraphProjectionService | None
-    eraser: ErasureService
-    migrator: MigrationService
+    graph_projection: GraphProjectionService | None
+    erasure: ErasureService
+    migration: MigrationService
     job_timeout_s: float
     stats: JobStats = field(default_factory=JobStats)
 
@@ -146,7 +146,7 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
                 await deps.turns.learned(user_id, turn_id)
             return 0
         evidence = await _evidence(deps, exchange)
-        await deps.keeper.learn(user_id, evidence, in_response_to=exchange.message_id, epoch=exchange.epoch)
+        await deps.profile_service.learn(user_id, evidence, in_response_to=exchange.message_id, epoch=exchange.epoch)
         await deps.turns.learned(user_id, turn_id)
     log.info("learned", turn=turn_id, evidence=len(evidence))
     return len(evidence)
@@ -165,7 +165,7 @@ async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
             return 0
         found = await _evidence(deps, exchange)
         evidence = [replace(piece, kind="explicit") if piece.kind == "inferred" else piece for piece in found]
-        await deps.keeper.learn(user_id, evidence, in_response_to=message_id, epoch=exchange.epoch)
+        await deps.profile_service.learn(user_id, evidence, in_response_to=message_id, epoch=exchange.epoch)
         await deps.messages.corrected(user_id, message_id)
     log.info("corrected", feedback=message_id, evidence=len(evidence))
     return len(evidence)
@@ -200,7 +200,7 @@ async def update_statistics(ctx: Mapping[str, Any]) -> int:
     """Update the statistics of users who have changed since the last time; how many there were."""
     deps: JobDeps = ctx["deps"]
     with suppress(StorageUnavailable):
-        return await deps.statistician.count_due(_COUNTED_AT_ONCE)
+        return await deps.statistics_service.count_due(_COUNTED_AT_ONCE)
     return 0
 
 
@@ -209,7 +209,7 @@ async def project(ctx: Mapping[str, Any], user_id: str) -> int:
     """Bring the user's graph up to date; how many versions of the profile were sent to it."""
     deps: JobDeps = ctx["deps"]
     with _retry_when_unavailable(ctx, "graph"):
-        return await deps.projector.project(user_id) if deps.projector is not None else 0
+        return await deps.graph_projection.project(user_id) if deps.graph_projection is not None else 0
 
 
 async def sweep(ctx: Mapping[str, Any]) -> None:
@@ -223,9 +223,9 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
         for user_id, message_id in await deps.messages.to_correct(_SWEEP_AFTER_S, 100):
             await deps.queue.correct(user_id, message_id)
         await deps.memory.expire()
-        await deps.eraser.again()
-        await deps.migrator.step()
-        for user_id in await deps.projector.due(_PROJECTED_AT_ONCE) if deps.projector is not None else ():
+        await deps.erasure.again()
+        await deps.migration.step()
+        for user_id in await deps.graph_projection.due(_PROJECTED_AT_ONCE) if deps.graph_projection is not None else ():
             await deps.queue.project(user_id)
 
 
@@ -240,7 +240,9 @@ async def _evidence(deps: JobDeps, exchange: Exchange) -> Sequence[Evidence]:
         found = await deps.extractor.extract_by_rules(exchange)
     except ModelUnavailable:
         plain = await deps.extractor.extract_by_rules(exchange)
-        await deps.keeper.learn(exchange.user_id, plain, in_response_to=exchange.message_id, epoch=exchange.epoch)
+        await deps.profile_service.learn(
+            exchange.user_id, plain, in_response_to=exchange.message_id, epoch=exchange.epoch
+        )
         raise
     held = await deps.profiles.evidence(exchange.user_id) if found else ()
     read = [piece for piece in held if piece.message_id == exchange.message_id and piece.kind not in RATINGS]

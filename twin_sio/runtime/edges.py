@@ -25,7 +25,7 @@ from twin_sio.handlers.conversation import Conversation
 from twin_sio.handlers.history import HistoryHandlers
 from twin_sio.handlers.presence import PresenceHandlers
 from twin_sio.handlers.profile import ProfileHandlers
-from twin_sio.runtime.wiring import Services
+from twin_sio.runtime.services import Services
 from twin_sio.store import mongo
 from twin_sio.store.redis.revocations import RedisRevocations
 from twin_sio.transport.client_address import TrustedProxies
@@ -40,11 +40,11 @@ class EdgeDeps:
     proxies: TrustedProxies
 
 
-def build_edge_deps(settings: Settings, parts: Services) -> EdgeDeps:
+def build_edge_deps(settings: Settings, services: Services) -> EdgeDeps:
     """Who may use this instance, and from which address a request comes."""
-    channels = parts.delivery.channels
-    records = mongo.MongoRevocations(parts.db, clock.now)
-    revocations = RedisRevocations(channels.redis, records, parts.fence.ids, clock.now, lambda: channels.healthy)
+    channels = services.delivery.channels
+    records = mongo.MongoRevocations(services.db, clock.now)
+    revocations = RedisRevocations(channels.redis, records, services.fence.ids, clock.now, lambda: channels.healthy)
     return EdgeDeps(
         Authenticator(
             _keys(settings),
@@ -60,55 +60,53 @@ def build_edge_deps(settings: Settings, parts: Services) -> EdgeDeps:
     )
 
 
-def build_gateway(settings: Settings, parts: Services, edges: EdgeDeps) -> Gateway:
+def build_gateway(settings: Settings, services: Services, edges: EdgeDeps) -> Gateway:
     """What the transports call, down to the handlers."""
-    context = HostContext(parts.contexts, parts.delivery, parts.limits, clock.now, clock.new_id)
+    context = HostContext(services.contexts, services.delivery, services.limits, clock.now, clock.new_id)
     conversation = Conversation(
-        messages=parts.messages,
-        turns=parts.runner,
-        delivery=parts.delivery,
+        messages=services.messages,
+        turns=services.runner,
+        delivery=services.delivery,
         context=context,
-        limits=parts.limits,
-        profile=parts.keeper,
-        jobs=parts.queue,
+        limits=services.limits,
+        profile=services.profile_service,
+        jobs=services.queue,
         clock=clock.now,
         new_id=clock.new_id,
     )
-    presence = PresenceHandlers(parts.messages, parts.presence, parts.delivery, parts.limits, clock.now, clock.new_id)
-    history = HistoryHandlers(parts.messages, clock.now, clock.new_id)
-    profile = ProfileHandlers(parts.keeper, parts.limits, clock.now, clock.new_id)
+    presence = PresenceHandlers(
+        services.messages, services.presence, services.delivery, services.limits, clock.now, clock.new_id
+    )
+    history = HistoryHandlers(services.messages, clock.now, clock.new_id)
+    profile = ProfileHandlers(services.profile_service, services.limits, clock.now, clock.new_id)
     bounds = GatewaySettings(
-        connection_queue=settings.tuning.connection_queue,
-        events_per_second=settings.limits.events_per_second,
-        messages_per_minute=settings.limits.messages_per_minute,
-        knocks_per_minute=settings.limits.connects_per_address,
-        sessions=settings.limits.sessions,
+        limits=settings.limits,
+        tuning=settings.tuning,
         heartbeat_interval_ms=settings.server.heartbeat_interval_ms,
-        auth_expiring_s=settings.tuning.auth_expiring_s,
         leeway_s=settings.auth.jwt_leeway_s,
     )
     stats, budgets = GatewayStats(), Budgets(settings.limits.events_per_second)
     sessions = Sessions(
-        delivery=parts.delivery,
-        connections=parts.delivery.connections,
-        presence=parts.presence,
+        delivery=services.delivery,
+        connections=services.delivery.connections,
+        presence=services.presence,
         revocations=edges.revocations,
-        limits=parts.limits,
+        limits=services.limits,
         stats=stats,
         settings=bounds,
-        instance=parts.delivery.channels.instance[:8],
+        instance=services.delivery.channels.instance[:8],
         clock=clock.now,
         new_id=clock.new_id,
     )
     admission = Admission(
         sessions,
         budgets,
-        delivery=parts.delivery,
+        delivery=services.delivery,
         authenticator=edges.authenticator,
-        snapshots=mongo.MongoStandings(parts.db, parts.fence),
-        presence=parts.presence,
+        snapshots=mongo.MongoStandings(services.db, services.fence),
+        presence=services.presence,
         context=context,
-        limits=parts.limits,
+        limits=services.limits,
         proxies=edges.proxies,
         stats=stats,
         settings=bounds,
@@ -119,8 +117,8 @@ def build_gateway(settings: Settings, parts: Services, edges: EdgeDeps) -> Gatew
         sessions,
         admission,
         budgets,
-        delivery=parts.delivery,
-        limits=parts.limits,
+        delivery=services.delivery,
+        limits=services.limits,
         handlers={
             "user_message": conversation.user_message,
             "stop_generation": conversation.stop_generation,
@@ -149,9 +147,9 @@ def _keys(settings: Settings) -> Keys:
     return SharedSecrets(settings.auth.jwt_secret.get_secret_value(), *settings.auth.previous_secrets)
 
 
-def control_messages(gateway: Gateway, parts: Services) -> Callable[[Broadcast], None]:
+def control_messages(gateway: Gateway, services: Services) -> Callable[[Broadcast], None]:
     """What this instance does with each message of another."""
-    runner = parts.runner
+    runner = services.runner
 
     def on_control(message: Broadcast) -> None:
         match message:
@@ -162,21 +160,21 @@ def control_messages(gateway: Gateway, parts: Services) -> Callable[[Broadcast],
             case CloseOlderConnections(user_id, session_id, keep):
                 gateway.sessions.on_replace(user_id, session_id, keep)
             case UserErased(user_id, epoch):
-                parts.fence.rise(user_id, epoch)
+                services.fence.rise(user_id, epoch)
             case Reconcile():
                 gateway.reconcile()
 
     def risen(user_id: str, epoch: int) -> None:
         """However this instance has come to know that the user was erased."""
-        parts.known.forget(user_id)
-        parts.keeper.forget(user_id)
-        parts.statistician.forget(user_id)
-        if parts.vectors is not None:
-            parts.vectors.forget(user_id)
-        parts.keeper.forget(user_id)
-        parts.delivery.on_erased(user_id)
+        services.profile_cache.forget(user_id)
+        services.profile_service.forget(user_id)
+        services.statistics_service.forget(user_id)
+        if services.vectors is not None:
+            services.vectors.forget(user_id)
+        services.profile_service.forget(user_id)
+        services.delivery.on_erased(user_id)
         runner.on_erased(user_id)
         gateway.sessions.on_erased(user_id, epoch)
 
-    parts.fence.on_risen = risen
+    services.fence.on_risen = risen
     return on_control

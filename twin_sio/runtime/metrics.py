@@ -4,54 +4,31 @@ id or words in it. What the server and the worker have in common, and what only 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from twin_sio.agent.statistics import from_stored, rate
-from twin_sio.delivery import Delivery
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway
 from twin_sio.jobs.functions import JobStats
-from twin_sio.jobs.queue import Queue
-from twin_sio.observability.overload import OverloadMonitor
-from twin_sio.services.limits import Limits
-from twin_sio.services.recall import Recall
-from twin_sio.services.turns import TurnService
-from twin_sio.store.ports import Outbox, Statistics
+from twin_sio.runtime.services import Services
 from twin_sio.transport import Transport
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _GAPS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
 _TRIPS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _JOBS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
-@dataclass(frozen=True, slots=True)
-class MetricSources:
-    """The parts that the server and the worker have in common."""
-
-    runner: TurnService
-    delivery: Delivery
-    queue: Queue
-    limits: Limits
-    recall: Recall
-    outbox: Outbox | None
-    model_tokens: Mapping[tuple[str, str], int]
-    profile_reads: Callable[[], tuple[int, int]]
-    cached_vectors: Callable[[], int]
-
-
 class CommonMetrics:
     """The metrics of both kinds of processes. `render` collects them."""
 
-    def __init__(self, watched: MetricSources) -> None:
-        self._watched = watched
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._lag_s = 0.0
@@ -68,31 +45,31 @@ class CommonMetrics:
             buckets=_TRIPS_S,
             registry=self.registry,
         )
-        watched.runner.stats.on_first_token = first.observe
-        watched.runner.stats.on_chunk_gap = gap.observe
-        watched.delivery.channels.on_round_trip = trip.observe
+        services.runner.stats.on_first_token = first.observe
+        services.runner.stats.on_chunk_gap = gap.observe
+        services.delivery.channels.on_round_trip = trip.observe
 
     async def render(self) -> bytes:
         """The text format of Prometheus. Of what cannot be reached it tells what was read last."""
-        self._lag_s = await self._watched.queue.lag_s()
-        if self._watched.outbox is not None:
+        self._lag_s = await self._services.queue.lag_s()
+        if self._services.outbox is not None:
             with suppress(StorageUnavailable):
-                self._untold = await self._watched.outbox.length()
+                self._untold = await self._services.outbox.length()
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
         """For the registry: what the parts have counted."""
-        watched, channels, stats = self._watched, self._watched.delivery.channels, self._watched.runner.stats
-        hits, misses = watched.profile_reads()
+        services, channels, stats = self._services, self._services.delivery.channels, self._services.runner.stats
+        hits, misses = services.profile_cache.hits, services.profile_cache.misses
         yield _gauge("twin_redis_healthy", "1: this process hears what it publishes.", channels.healthy)
         yield _counter(
             "twin_redis_deaf", "Probes that were not heard in time: the ears were exchanged.", channels.probe_failures
         )
         yield _counter("twin_redis_breaks", "Times that Redis could not be reached any more.", channels.outages)
         yield _gauge("twin_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
-        yield _gauge("twin_conversations_answering", "Conversations being answered.", watched.runner.running)
-        yield _gauge("twin_conversations_waiting", "Conversations that wait for their turn.", watched.runner.waiting)
-        yield _gauge("twin_turns_generating", "Of these, where the model is at work.", watched.runner.generating)
+        yield _gauge("twin_conversations_answering", "Conversations being answered.", services.runner.running)
+        yield _gauge("twin_conversations_waiting", "Conversations that wait for their turn.", services.runner.waiting)
+        yield _gauge("twin_turns_generating", "Of these, where the model is at work.", services.runner.generating)
         yield _counters("twin_turns", "Turns ended by this process.", ["status"], stats.finished)
         yield _counter("twin_turn_take_overs", "Turns taken over from elsewhere.", stats.take_overs)
         yield _counter("twin_turns_given_up", "Turns that cost two instances their lease.", stats.given_up)
@@ -101,10 +78,12 @@ class CommonMetrics:
             "twin_profile_reads", "Profiles read for a prompt, from memory or not.", ["cached"],
             {"yes": hits, "no": misses},
         )  # fmt: skip
-        yield _counters("twin_limits_hit", "Refusals, by the bound.", ["limit"], watched.limits.hit)
-        cached = watched.cached_vectors()
+        yield _counters("twin_limits_hit", "Refusals, by the bound.", ["limit"], services.limits.hit)
+        cached = services.vectors.held if services.vectors is not None else 0
         yield _gauge("twin_cached_vectors", "Vectors of messages in memory, some 750 bytes each.", cached)
-        yield _counters("twin_recall_late", "What was recalled too late for its answer.", ["what"], watched.recall.late)
+        yield _counters(
+            "twin_recall_late", "What was recalled too late for its answer.", ["what"], services.recall.late
+        )
         yield from self._model()
         untold = GaugeMetricFamily("twin_graph_outbox", "Versions of profiles that the graph has not been told.")
         if self._untold is not None:
@@ -112,7 +91,7 @@ class CommonMetrics:
         yield untold
 
     def _model(self) -> Iterator[Metric]:
-        told = self._watched.model_tokens
+        told = self._services.model.tokens
         yield _counters("twin_model_tokens", "Tokens, as the model's endpoint told.", ["purpose", "kind"], told)
 
 
@@ -121,27 +100,23 @@ class ServerMetrics(CommonMetrics):
 
     def __init__(
         self,
-        watched: MetricSources,
+        services: Services,
         gateway: Gateway,
         transports: Sequence[Transport],
-        load: OverloadMonitor,
-        statistics: Statistics,
     ) -> None:
-        super().__init__(watched)
+        super().__init__(services)
         self._gateway = gateway
         self._transports = transports
-        self._load = load
-        self._statistics = statistics
         self._learnt = _ProfileMetrics(self.registry)
 
     async def render(self) -> bytes:
         with suppress(StorageUnavailable):  # then they are as they were
-            self._learnt.show(await self._statistics.total())
+            self._learnt.show(await self._services.statistics.total())
         return await super().render()
 
     def collect(self) -> Iterator[Metric]:
         yield from super().collect()
-        delivery = self._watched.delivery
+        delivery = self._services.delivery
         yield _gauge("twin_connections", "Authenticated connections.", self._gateway.connections)
         yield _gauge("twin_users", "Users with a connection.", self._gateway.users)
         yield _gauge("twin_draining", "1: this instance sends its clients elsewhere.", self._gateway.sessions.draining)
@@ -156,16 +131,16 @@ class ServerMetrics(CommonMetrics):
         )
         yield _counter("twin_slow_consumers_cut", "Connections cut for reading too slowly.", delivery.slow_aborts)
         yield _counters("twin_resumes", "Resumes served, whole or not.", ["complete"], delivery.resumes)
-        worst = self._load.take_worst_lag()
+        worst = self._services.load.take_worst_lag()
         yield _gauge("twin_loop_lag_seconds", "The latest the event loop came since the last scrape.", worst)
-        yield _gauge("twin_load", "The nearest watermark of overload, as a share of it.", self._load())
+        yield _gauge("twin_load", "The nearest watermark of overload, as a share of it.", self._services.load())
 
 
 class WorkerMetrics(CommonMetrics):
     """And what only a worker has."""
 
-    def __init__(self, watched: MetricSources, jobs: JobStats) -> None:
-        super().__init__(watched)
+    def __init__(self, services: Services, jobs: JobStats) -> None:
+        super().__init__(services)
         took = Histogram("twin_job_seconds", "What a job took.", ["name"], buckets=_JOBS_S, registry=self.registry)
         waited = Histogram(
             "twin_job_wait_seconds",

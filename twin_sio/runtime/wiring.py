@@ -1,4 +1,4 @@
-"""The parts that server and worker have in common, made and handed what they need."""
+"""Builds the services that the server and the worker have in common, and hands each what it needs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import importlib.util
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 import structlog
 
 from twin_sio import clock
-from twin_sio.agent import Embedder, Extractor, ProfileContext, prompts
+from twin_sio.agent import Embedder, prompts
 from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extraction import ModelExtractor, RulesExtractor
 from twin_sio.agent.graph import TwinAgent
@@ -23,10 +22,9 @@ from twin_sio.agent.summarizer import ModelSummarizer
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.delivery import Delivery
 from twin_sio.handlers.budget import BudgetedEmbedder, BudgetedModel
-from twin_sio.jobs.functions import JobDeps
 from twin_sio.jobs.queue import Queue
 from twin_sio.observability.overload import OverloadMonitor
-from twin_sio.runtime.metrics import MetricSources
+from twin_sio.runtime.services import Services
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.limits import Limits
@@ -52,68 +50,17 @@ _SEARCHED = 2000  # of a user's newest messages, for what is related
 
 
 def sealer_of(settings: Settings) -> FieldCipher:
-    """What seals text at rest; raises `ConfigError` for a key that is none."""
+    """The cipher that encrypts stored text; raises `ConfigError` for a key that is not a Fernet key."""
     keys = settings.storage.encryption_keys.get_secret_value().replace(",", " ").split()
     try:
         return FieldCipher(keys)
     except ValueError:
-        raise ConfigError("TWIN_ENCRYPTION_KEYS holds what is no Fernet key (32 bytes, URL-safe base64).") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the server and the worker have in common."""
-
-    db: mongo.Database
-    messages: mongo.MongoLog
-    turns: mongo.MongoTurns
-    contexts: mongo.MongoContexts
-    profiles: mongo.MongoProfiles
-    known: CachedProfiles[ProfileContext]
-    vectors: CachedVectors | None
-    personal: mongo.MongoPersonalData
-    fence: Fence
-    presence: RedisPresence
-    eraser: ErasureService
-    migrator: MigrationService
-    delivery: Delivery
-    runner: TurnService
-    keeper: ProfileService
-    memory: MemoryService
-    statistics: mongo.MongoStatistics
-    statistician: StatisticsService
-    projector: GraphProjectionService | None
-    model: OpenAIModel
-    extractor: Extractor
-    queue: Queue
-    limits: Limits
-    load: OverloadMonitor
-    watched: MetricSources
-    job_timeout_s: float
-
-    @property
-    def job_deps(self) -> JobDeps:
-        """What the job functions work with."""
-        return JobDeps(
-            messages=self.messages,
-            turns=self.turns,
-            profiles=self.profiles,
-            runner=self.runner,
-            keeper=self.keeper,
-            memory=self.memory,
-            statistician=self.statistician,
-            extractor=self.extractor,
-            queue=self.queue,
-            projector=self.projector,
-            eraser=self.eraser,
-            migrator=self.migrator,
-            job_timeout_s=self.job_timeout_s,
-        )
+        raise ConfigError("TWIN_ENCRYPTION_KEYS must hold Fernet keys only (32 bytes, URL-safe base64).") from None
 
 
 @asynccontextmanager
 async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[Services]:
-    """The shared parts, connected; closed at the end. `listen`: serve sessions too, not only write to them."""
+    """The services, connected; closed at the end. `listen`: serve sessions, too, not only write to them."""
     async with AsyncExitStack() as stack:
         with refused_as("TWIN_MONGODB_URL"):
             client, db = mongo.connect(
@@ -232,43 +179,33 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             turns=turns,
             contexts=contexts,
             profiles=profiles,
-            known=known,
+            profile_cache=known,
             vectors=vectors,
             personal=personal,
             fence=fence,
             presence=presence,
-            eraser=ErasureService(personal, presence, delivery, queue),
-            migrator=MigrationService(MongoMigrations(db, sealer, fence, graphed), profiles, trait_ids),
+            erasure=ErasureService(personal, presence, delivery, queue),
+            migration=MigrationService(MongoMigrations(db, sealer, fence, graphed), profiles, trait_ids),
             delivery=delivery,
             runner=runner,
-            keeper=keeper,
+            profile_service=keeper,
             memory=memory,
             statistics=statistics,
-            statistician=StatisticsService(profiles, statistics, personal, keeper, clock.now, weights),
-            projector=projector,
+            statistics_service=StatisticsService(profiles, statistics, personal, keeper, clock.now, weights),
+            graph_projection=projector,
             model=model,
             extractor=ModelExtractor(budgeted, reader) if settings.model.background else RulesExtractor(reader),
             queue=queue,
             limits=limits,
             load=load,
-            job_timeout_s=settings.tuning.job_timeout_s
-            * 0.9,  # ends before the queue ends it, which would not say of what
-            watched=MetricSources(
-                runner=runner,
-                delivery=delivery,
-                queue=queue,
-                limits=limits,
-                recall=recall,
-                outbox=outbox if facts is not None else None,
-                model_tokens=model.tokens,
-                profile_reads=lambda: (known.hits, known.misses),
-                cached_vectors=lambda: vectors.held if vectors is not None else 0,
-            ),
+            job_timeout_s=settings.tuning.job_timeout_s * 0.9,  # before arq's own timeout, which names no cause
+            recall=recall,
+            outbox=outbox if facts is not None else None,
         )
 
 
 def facts_of(settings: Settings, sealer: FieldCipher, stack: AsyncExitStack) -> GraphitiFacts | None:
-    """The graph that is set, if one is; `stack` closes it. Raises `ConfigError` where its extra is not installed."""
+    """The graph, if one is configured; `stack` closes it. Raises `ConfigError` if its extra is not installed."""
     if not settings.storage.graph_url:
         return None
     if importlib.util.find_spec("graphiti_core") is None:
@@ -280,7 +217,7 @@ def facts_of(settings: Settings, sealer: FieldCipher, stack: AsyncExitStack) -> 
 
 
 def _embedder(settings: Settings, stack: AsyncExitStack, token_counts: Counter[tuple[str, str]]) -> Embedder | None:
-    """What finds related messages: the endpoint that is set, else the local model where it is installed."""
+    """The model that finds related messages: the endpoint if one is configured, else the local model if installed."""
     if not settings.embeddings.url:
         return LocalEmbedder(settings.tuning.embeddings_floor) if LocalEmbedder.is_installed() else None
     endpoint = EndpointEmbedder(

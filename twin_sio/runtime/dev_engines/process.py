@@ -93,25 +93,25 @@ class Child:
         self._stopped = True
         if self._process is None:
             return None
-        self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)  # a paused one could not hear the other
+        self.send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGCONT)  # a paused one could not hear the other
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(grace_s)
-        self._signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         return self._process.wait()
 
     def kill(self) -> None:
         """End it with SIGKILL, as the kernel would; returns once it is gone. Counts as death from outside."""
-        self._signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         self._started.wait()
 
     def pause(self) -> None:
         """SIGSTOP: it keeps its connections and answers nothing."""
-        self._signal(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT, after `pause`."""
-        self._signal(signal.SIGCONT)
+        self.send_signal(signal.SIGCONT)
 
     async def wait(self) -> int:
         """The exit code, once it has ended; -N where signal N ended it. Cancelling leaves the process alone."""
@@ -173,6 +173,7 @@ class Child:
                 launch, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
             )
 
-    def _signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens where it has ended."""
         with suppress(ProcessLookupError):
             self._started.send_signal(number)

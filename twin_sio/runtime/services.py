@@ -1,0 +1,79 @@
+"""The objects that a process is made of; `wiring` builds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twin_sio.agent import Extractor, ProfileContext
+from twin_sio.agent.model import OpenAIModel
+from twin_sio.delivery import Delivery
+from twin_sio.jobs.functions import JobDeps
+from twin_sio.jobs.queue import Queue
+from twin_sio.observability.overload import OverloadMonitor
+from twin_sio.services.erasure import ErasureService
+from twin_sio.services.graph_projection import GraphProjectionService
+from twin_sio.services.limits import Limits
+from twin_sio.services.memory import MemoryService
+from twin_sio.services.migration import MigrationService
+from twin_sio.services.profile import ProfileService
+from twin_sio.services.recall import Recall
+from twin_sio.services.statistics import StatisticsService
+from twin_sio.services.turns import TurnService
+from twin_sio.store import mongo
+from twin_sio.store.cache import CachedProfiles, CachedVectors
+from twin_sio.store.fence import Fence
+from twin_sio.store.ports import Outbox
+from twin_sio.store.redis import RedisPresence
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that the server and the worker have in common, from the stores to the services."""
+
+    db: mongo.Database
+    messages: mongo.MongoLog
+    turns: mongo.MongoTurns
+    contexts: mongo.MongoContexts
+    profiles: mongo.MongoProfiles
+    profile_cache: CachedProfiles[ProfileContext]
+    vectors: CachedVectors | None
+    personal: mongo.MongoPersonalData
+    fence: Fence
+    presence: RedisPresence
+    erasure: ErasureService
+    migration: MigrationService
+    delivery: Delivery
+    runner: TurnService
+    profile_service: ProfileService
+    memory: MemoryService
+    statistics: mongo.MongoStatistics
+    statistics_service: StatisticsService
+    graph_projection: GraphProjectionService | None
+    model: OpenAIModel
+    extractor: Extractor
+    queue: Queue
+    limits: Limits
+    load: OverloadMonitor
+    recall: Recall
+    # The versions of profiles that the graph does not have yet; None without a graph.
+    outbox: Outbox | None
+    job_timeout_s: float
+
+    @property
+    def job_deps(self) -> JobDeps:
+        """The part of it that the job functions use."""
+        return JobDeps(
+            messages=self.messages,
+            turns=self.turns,
+            profiles=self.profiles,
+            runner=self.runner,
+            profile_service=self.profile_service,
+            memory=self.memory,
+            statistics_service=self.statistics_service,
+            extractor=self.extractor,
+            queue=self.queue,
+            graph_projection=self.graph_projection,
+            erasure=self.erasure,
+            migration=self.migration,
+            job_timeout_s=self.job_timeout_s,
+        )
