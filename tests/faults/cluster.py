@@ -16,8 +16,8 @@ import pymongo
 from tests.conftest import eventually
 from tests.faults.figures import Figures, Scale
 from tests.faults.record import Json, Record, Sum, judged
-from tests.faults.stock import StockClients
-from tests.faults.wire import TcpProxy
+from tests.faults.stock_clients import StockClients
+from tests.faults.tcp_proxy import TcpProxy
 from tests.processes import Process, environment, started, token_of
 from twin_sio.client import Backoff, Message, TwinClient
 from twin_sio.clock import new_id

@@ -19,10 +19,10 @@ import aiohttp
 from tests.conftest import eventually
 from tests.faults.cluster import DATABASE, Cluster, Fault, chooser
 from tests.faults.figures import Figures, Scale, percentile
+from tests.faults.light_clients import Swarm
 from tests.faults.record import Json
-from tests.faults.stock import StockClients
-from tests.faults.swarm import Swarm
-from tests.faults.wire import TcpProxy
+from tests.faults.stock_clients import StockClients
+from tests.faults.tcp_proxy import TcpProxy
 from tests.processes import Process, token_of
 from tests.raw import RawSocket
 from twin_sio.clock import new_id, now
@@ -72,7 +72,7 @@ def rss(process: Process) -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def deaf(url: str, user: str) -> socket.socket:
+def connect_without_reading(url: str, user: str) -> socket.socket:
     """A WebSocket that is let in and never reads, with a small buffer of its own."""
     host, port = re.fullmatch(r"http://(.+):(\d+)", url).groups()  # type: ignore[union-attr]
     client = socket.socket()
@@ -90,11 +90,11 @@ def deaf(url: str, user: str) -> socket.socket:
 # -- F4 --------------------------------------------------------------------------------------------------------------
 
 
-async def f4(cluster: Cluster, scale: Scale) -> Figures:
+async def slow_reader(cluster: Cluster, scale: Scale) -> Figures:
     """A client stops reading while 1 MB/s goes to it, again and again; the user's other device notices nothing."""
     rounds = scale.pick(1, 5)
     figures = Figures("F4")
-    server, user = cluster.servers[0], cluster.user("deaf")
+    server, user = cluster.servers[0], cluster.user("unread")
     cut_after: list[float] = []
     held: list[float] = []
     late: list[float] = []
@@ -104,7 +104,7 @@ async def f4(cluster: Cluster, scale: Scale) -> Figures:
             await log.write(user, "w" * EVENT_BYTES)
         calm = await _calm(cluster)
         for _ in range(rounds):
-            client = deaf(server.url, user)
+            client = connect_without_reading(server.url, user)
             await eventually(lambda: _connections(cluster, calm["twin_connections"] + 1))
             cuts = (await cluster.metrics(0))["twin_slow_consumers_cut_total"]
             began, due = time.monotonic(), time.monotonic()
@@ -163,11 +163,11 @@ async def _latencies(raw: RawSocket, into: list[float]) -> None:
 # -- F5 --------------------------------------------------------------------------------------------------------------
 
 
-async def f5(cluster: Cluster, scale: Scale) -> Figures:
+async def drain_with_many_clients(cluster: Cluster, scale: Scale) -> Figures:
     """SIGTERM to a server with all the clients on it: every one comes back elsewhere by itself and misses nothing."""
     light, stock, asking = scale.pick((60, 1, 1), (1000, 5, 5))
     figures = Figures("F5")
-    choose = chooser(scale, "f5")
+    choose = chooser(scale, "drain_with_many_clients")
     server = cluster.servers[0]
     users = [cluster.user("drained") for _ in range(light // 2)]
     async with AsyncExitStack() as stack:
@@ -210,14 +210,14 @@ async def f5(cluster: Cluster, scale: Scale) -> Figures:
         await scripts.until(lambda: all(one.record.connected_at[-1] > signalled_at for one in javascript))
         answers = [await device.answer(message_id, 60) for device, message_id in zip(devices, asked, strict=True)]
         refused = [code for one in swarm.clients for code in one.refused]
-        told = sum(one.told_to_leave for one in swarm.clients)
+        gone = sum(one.sent_away for one in swarm.clients)
         whole = [await cluster.judge([device.record], device.user) for device in devices]
     figures.note(f"{light} light, {stock} stock and {asking} asking clients")
     figures.count("back", back + sum(len(one.record.connected_at) > 1 for one in javascript), exactly=light + stock)
     figures.time("all back after", back_s, at_most_s=scale.pick(20.0, 30.0))
     figures.count("lost", lost + sum(one.lost for one in whole))
     figures.count("refused otherwise than as draining", sum(code != "draining" for code in refused))
-    figures.count("told not to come back", told)
+    figures.count("sent away for good", gone)
     figures.count("answers not completed", sum(one.status != "complete" for one in answers))
     figures.time("exit after", exit_s, at_most_s=30.0)
     figures.holds("exit code 0", code == 0)
@@ -233,7 +233,7 @@ async def _started_again(cluster: Cluster, server: Process) -> None:
 # -- F8 --------------------------------------------------------------------------------------------------------------
 
 
-async def f8(cluster: Cluster, scale: Scale) -> Figures:
+async def long_absence(cluster: Cluster, scale: Scale) -> Figures:
     """A device that was away for thousands of events, and a new one in the middle of an answer."""
     missed = scale.pick(1000, 5000)
     figures = Figures("F8")
@@ -307,7 +307,7 @@ def _length(raw: RawSocket) -> int:
 # -- F9 --------------------------------------------------------------------------------------------------------------
 
 
-async def f9(cluster: Cluster, scale: Scale) -> Figures:
+async def unauthenticated_sockets(cluster: Cluster, scale: Scale) -> Figures:
     """Sockets that never authenticate are gone in time; with MongoDB away a connect is refused by code, and soon."""
     figures = Figures("F9")
     number, handshake_s = scale.pick((60, 2.0), (500, 10.0))
@@ -323,10 +323,12 @@ async def f9(cluster: Cluster, scale: Scale) -> Figures:
             try:
                 began = time.monotonic()
                 async with RawSocket(server.url, token_of(cluster.user())) as raw:
-                    told = (raw.refusal or {}).get("data", {})
+                    refusal = (raw.refusal or {}).get("data", {})
                     figures.time(f"refusal with MongoDB {word}", time.monotonic() - began, at_most_s=5.0)
-                    figures.holds("refused as unavailable", told.get("code") == "unavailable")
-                    figures.holds("retryable", told.get("retryable") is True and told.get("retry_after_ms", 0) > 0)
+                    figures.holds("refused as unavailable", refusal.get("code") == "unavailable")
+                    figures.holds(
+                        "retryable", refusal.get("retryable") is True and refusal.get("retry_after_ms", 0) > 0
+                    )
             finally:
                 await asyncio.to_thread(mend)
             await eventually(server.is_ready, 20)
@@ -411,4 +413,9 @@ async def _sockets(http: aiohttp.ClientSession, server: Process, wanted: float) 
     return (await _gauges(http, server))["twin_sockets"] == wanted
 
 
-FAULTS: dict[str, Fault] = {"F4": f4, "F5": f5, "F8": f8, "F9": f9}
+FAULTS: dict[str, Fault] = {
+    "F4": slow_reader,
+    "F5": drain_with_many_clients,
+    "F8": long_absence,
+    "F9": unauthenticated_sockets,
+}

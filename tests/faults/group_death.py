@@ -14,12 +14,12 @@ from tests.scripted_model import made_answer
 TOKENS = 20
 
 
-async def f1(cluster: Cluster, scale: Scale) -> Figures:
+async def killed_server(cluster: Cluster, scale: Scale) -> Figures:
     """kill -9 a server in the middle of streams, round robin; every device ends with everything, once, in order."""
     choose = chooser(scale, "F1")
-    users = [cluster.user("f1") for _ in range(scale.pick(8, 46))]
+    users = [cluster.user("killed_server") for _ in range(scale.pick(8, 46))]
     rounds = scale.pick(1, 10)
-    await cluster.script("of f1-", token_delay_s=scale.pick(0.1, 0.2), count=TOKENS)
+    await cluster.script("of killed_server-", token_delay_s=scale.pick(0.1, 0.2), count=TOKENS)
     figures = Figures("F1")
     times: list[float] = []
     texts: dict[str, dict[str, str]] = {user: {} for user in users}
@@ -60,7 +60,9 @@ async def f1(cluster: Cluster, scale: Scale) -> Figures:
     figures.note(f"{len(every)} clients, {len(stock)} of them stock JS, {rounds} rounds, {len(times)} reconnects")
     figures.judge(total)
     figures.count("answers that seem to run on", ghosts)
-    figures.count("not answered once and in full", sum([await _amiss(cluster, user, texts[user]) for user in users]))
+    figures.count(
+        "not answered once and in full", sum([await _violations(cluster, user, texts[user]) for user in users])
+    )
     whole, finals = (sum(found) for found in zip(*((r.joined_whole(), len(r.finals)) for r in every), strict=True))
     figures.note(f"{whole} of {finals} answers joined from all their chunks")
     figures.time("p95 to resumed", percentile(times, 0.95), at_most_s=scale.pick(6.0, 3.0))
@@ -79,7 +81,7 @@ async def _streaming(device: Device, message_id: str) -> None:
     await device.until(lambda state: bool((running := state.generation_of(message_id)) and running.text))
 
 
-async def _amiss(cluster: Cluster, user: str, texts: dict[str, str]) -> int:
+async def _violations(cluster: Cluster, user: str, texts: dict[str, str]) -> int:
     """Of these messages, how many are not stored once and answered once, completely."""
     log = await cluster.log(user)
     wrong = 0
@@ -91,9 +93,9 @@ async def _amiss(cluster: Cluster, user: str, texts: dict[str, str]) -> int:
     return wrong
 
 
-async def f7(cluster: Cluster, scale: Scale) -> Figures:
+async def repeats_past_a_death(cluster: Cluster, scale: Scale) -> Figures:
     """One message, sent by many devices over all servers at once; again after its server was killed; and again."""
-    user, message_id = cluster.user("f7"), "the-one"
+    user, message_id = cluster.user("repeats_past_a_death"), "the-one"
     text = f"once for {user}"
     await cluster.script(text, token_delay_s=0.05, count=scale.pick(20, 60))
     senders = scale.pick(9, 20)
@@ -151,4 +153,4 @@ async def _connected(device: Device) -> None:
     await device.until(lambda _: device.is_connected, 20)
 
 
-FAULTS: dict[str, Fault] = {"F1": f1, "F7": f7}
+FAULTS: dict[str, Fault] = {"F1": killed_server, "F7": repeats_past_a_death}

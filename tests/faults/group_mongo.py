@@ -12,11 +12,11 @@ from tests.faults.figures import Figures, Scale
 from twin_sio.client import ClientError
 
 
-async def f11(cluster: Cluster, scale: Scale) -> Figures:
+async def killed_mongodb(cluster: Cluster, scale: Scale) -> Figures:
     """`kill -9` of MongoDB while people talk: what was acknowledged is there, nothing is answered twice."""
     number, kills = scale.pick((8, 1), (50, 3))
     figures = Figures("F11")
-    choose = chooser(scale, "f11")
+    choose = chooser(scale, "killed_mongodb")
     stopped = asyncio.Event()
     async with AsyncExitStack() as stack:
         devices = [
@@ -47,8 +47,8 @@ async def f11(cluster: Cluster, scale: Scale) -> Figures:
                     else:
                         refused += 1
                 except ClientError:
-                    told = device.failure(message_id)
-                    is_refused = told is not None and told.code == "storage_unavailable" and told.retryable
+                    failure = device.failure(message_id)
+                    is_refused = failure is not None and failure.code == "storage_unavailable" and failure.retryable
                     refused += is_refused
                     vanished += not is_refused
         whole_s = time.monotonic() - back_at
@@ -78,12 +78,12 @@ async def f11(cluster: Cluster, scale: Scale) -> Figures:
     figures.count("neither answered nor refused", vanished)
     figures.count("answered twice", twice)
     figures.count("acknowledged and not answered", answers_missing)
-    # Its insert was done when its answer got lost: the sender was told to send it again, and has not yet.
+    # Its insert was done when its answer got lost: the sender is to send it again, and has not yet.
     figures.count("refused, yet stored, waiting for a repeat", orphans, at_most=None)
     figures.count("lost, doubled or false on a device", lost + doubled)
     figures.count("generated at once for one message", peak, at_most=1)
     figures.time("all answered after", whole_s, at_most_s=60)
-    figures.note(f"errors told: {dict(errors)}")
+    figures.note(f"errors sent: {dict(errors)}")
     return figures
 
 
@@ -99,4 +99,4 @@ async def _talk(device: Device, stopped: asyncio.Event) -> list[str]:
     return ids
 
 
-FAULTS: dict[str, Fault] = {"F11": f11}
+FAULTS: dict[str, Fault] = {"F11": killed_mongodb}

@@ -19,11 +19,11 @@ from twin_sio.clock import monotonic
 IN_FLIGHT = 16
 
 
-async def f6(cluster: Cluster, scale: Scale) -> Figures:
+async def one_order_for_all(cluster: Cluster, scale: Scale) -> Figures:
     """Every server stores many events of one user at once; all devices see them in the same order."""
     choose = chooser(scale, "F6")
     each = scale.pick(40, 500)
-    user = cluster.user("f6")
+    user = cluster.user("one_order_for_all")
     figures = Figures("F6")
     async with AsyncExitStack() as stack:
         devices = [
@@ -91,7 +91,7 @@ class Careless(Device):
         await super()._transmit(envelope)
 
 
-async def f12(cluster: Cluster, scale: Scale) -> Figures:
+async def bad_network(cluster: Cluster, scale: Scale) -> Figures:
     """Seeded schedules of lost, repeated and reordered sends, kills and reconnects over two servers: in the end every
     client knows what the server knows, of every kind of durable event."""
     figures = Figures("F12")
@@ -131,7 +131,7 @@ class Schedule:
     def __init__(self, cluster: Cluster, choose: random.Random) -> None:
         self.cluster = cluster
         self.choose = choose
-        self.user = cluster.user("f12")
+        self.user = cluster.user("bad_network")
         self.devices: list[Careless] = []
         self.sent: list[tuple[str, str]] = []
         self.requests: set[asyncio.Task[None]] = set()
@@ -141,7 +141,7 @@ class Schedule:
         self.number = 0
 
     async def prepare(self, stack: AsyncExitStack) -> None:
-        """Four devices that have heard a first answer and a first trait."""
+        """Four devices that have received a first answer and a first trait."""
         for number in range(4):
             device = Careless(self.cluster, self.user, number % 2, random.Random(self.choose.random()))
             self.devices.append(await stack.enter_async_context(device))
@@ -229,7 +229,7 @@ class Schedule:
             await self.cluster.restart(number)
 
     async def end(self) -> list[Json]:
-        """The network is good again; wait until all is sent, answered and told. The log, which grows no more."""
+        """The network is good again; wait until all is sent, answered and received. The log, which grows no more."""
         await self.restore()
         for device in self.devices:
             device.is_careless = False
@@ -286,11 +286,11 @@ class Schedule:
                 read[event["conversation_id"]] = payload["message_id"]
         async with self.cluster.device(self.user, 0) as fresh:
             profile = await fresh.profile()
-            told: dict[str, Any] = {}
+            shown: dict[str, Any] = {}
             for conversation in await fresh.conversations():
                 page = await fresh.history(conversation_id=conversation["conversation_id"], limit=100)
-                told |= {one["message_id"]: one for one in page["messages"]}
-        if {message_id: one["text"] for message_id, one in told.items()} != {m: v[2] for m, v in messages.items()}:
+                shown |= {one["message_id"]: one for one in page["messages"]}
+        if {message_id: one["text"] for message_id, one in shown.items()} != {m: v[2] for m, v in messages.items()}:
             raise AssertionError("history and log differ")
         traits = {trait["trait_id"]: (trait["value"], trait["status"]) for trait in profile["traits"]}
         return {
@@ -317,4 +317,4 @@ def _first_difference(known: Any, true: Any) -> str:
     return f"{known!r} instead of {true!r}"
 
 
-FAULTS: dict[str, Fault] = {"F6": f6, "F12": f12}
+FAULTS: dict[str, Fault] = {"F6": one_order_for_all, "F12": bad_network}

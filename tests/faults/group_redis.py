@@ -16,18 +16,18 @@ from tests.conftest import eventually
 from tests.faults.cluster import Cluster, Device, Fault, chooser
 from tests.faults.figures import Figures, Scale
 from tests.faults.record import Record, Sum
-from tests.faults.stock import StockClient
-from tests.faults.wire import Connection, TcpProxy
+from tests.faults.stock_clients import StockClient
+from tests.faults.tcp_proxy import Connection, TcpProxy
 
 PACE_S = 0.1
 PROBE_S = 1.0  # how often a server probes Redis
 
 
-async def f2(cluster: Cluster, scale: Scale) -> Figures:
+async def hung_redis(cluster: Cluster, scale: Scale) -> Figures:
     """Redis stands still. Who generates goes on without a hitch; the rest is there soon after Redis goes on."""
     away_s = scale.pick(3.0, 15.0)
     figures = Figures("F2")
-    async with _audience(cluster, scale, "f2") as audience:
+    async with _audience(cluster, scale, "hung_redis") as audience:
         await audience.stream("long", tokens=int((away_s + 2) / PACE_S))
         await _lags(cluster)
         await asyncio.sleep(1.0)
@@ -59,11 +59,11 @@ async def f2(cluster: Cluster, scale: Scale) -> Figures:
     return figures
 
 
-async def f3(cluster: Cluster, scale: Scale) -> Figures:
-    """Redis is killed and comes back empty: all devices whole soon after, nothing lost, no instance deaf."""
+async def killed_redis(cluster: Cluster, scale: Scale) -> Figures:
+    """Redis is killed and comes back empty: all devices whole soon after, nothing lost, all instances live."""
     away_s = scale.pick(2.0, 20.0)
     figures = Figures("F3")
-    async with _audience(cluster, scale, "f3") as audience:
+    async with _audience(cluster, scale, "killed_redis") as audience:
         await audience.stream("long", tokens=int((away_s + 4) / PACE_S))
         cluster.redis.kill()
         shutil.rmtree(cluster.redis.folder / "appendonlydir")
@@ -75,10 +75,10 @@ async def f3(cluster: Cluster, scale: Scale) -> Figures:
         back_at = time.monotonic()
         away_finals = audience.finals_at_home()
         whole_s = await audience.whole_after(back_at, away_finals)
-        deaf = await audience.deaf()
+        silent = await audience.not_receiving()
         ready_s = await _until_all_ready(cluster, back_at)
         asked_at = time.monotonic()
-        async with cluster.device(cluster.user("f3-learns")) as pupil:
+        async with cluster.device(cluster.user("killed_redis-learns")) as pupil:
             await cluster.teach(pupil)
         learnt_s = time.monotonic() - asked_at
         await audience.answered()
@@ -89,44 +89,44 @@ async def f3(cluster: Cluster, scale: Scale) -> Figures:
     figures.count("answers that seem to run on", ghosts)
     figures.count("answers made meanwhile", len(away_finals), at_most=None)
     figures.time("every device whole after", whole_s, at_most_s=3.0)
-    figures.count("deaf instances", deaf)
+    figures.count("instances that receive nothing", silent)
     figures.time("learnt from a message within", learnt_s, at_most_s=10.0)
     figures.time("all ready after", ready_s, at_most_s=scale.pick(6.0, 3.0))
     return figures
 
 
-async def f10(cluster: Cluster, scale: Scale) -> Figures:
+async def lost_listeners(cluster: Cluster, scale: Scale) -> Figures:
     """Listeners are killed, or hear nothing over a connection that stays up: the instance says that it is not ready,
     listens anew, tells its clients, and nothing is lost."""
     choose = chooser(scale, "F10")
     figures = Figures("F10")
     cuts = scale.pick(1, 5)
     off: list[float] = []
-    async with _audience(cluster, scale, "f10") as audience, _chatter(audience) as told:
+    async with _audience(cluster, scale, "lost_listeners") as audience, _chatter(audience) as sent:
         for _ in range(cuts):
             await asyncio.sleep(choose.uniform(0.3, 1.3))
-            off += await _deafened(cluster, audience, range(len(cluster.servers)), lambda: _kill_listeners(cluster))
-    total = told.total
-    figures.note(f"listeners killed {cuts} times, {told.count} events, {audience.size}")
+            off += await _interrupted(cluster, audience, range(len(cluster.servers)), lambda: _kill_listeners(cluster))
+    total = sent.total
+    figures.note(f"listeners killed {cuts} times, {sent.count} events, {audience.size}")
     figures.time("not ready within", max(off), at_most_s=2 * PROBE_S)
     async with AsyncExitStack() as stack:
         wire = await stack.enter_async_context(TcpProxy(lambda: [cluster.redis.port]))
         mute = await stack.enter_async_context(cluster.one_more(TWIN_REDIS_URL=f"redis://127.0.0.1:{wire.port}/0"))
         audience = await stack.enter_async_context(_audience(cluster, scale, "f10b"))
         off = []
-        async with _chatter(audience) as told:
+        async with _chatter(audience) as sent:
             for _ in range(scale.pick(1, 3)):
                 await asyncio.sleep(choose.uniform(0.3, 1.3))
-                off += await _deafened(cluster, audience, [mute], lambda: wire.hold(_listens))
+                off += await _interrupted(cluster, audience, [mute], lambda: wire.hold(_listens))
                 wire.release()
-    figures.note(f"one listener blocked {scale.pick(1, 3)} times, {told.count} events, {audience.size}")
+    figures.note(f"one listener blocked {scale.pick(1, 3)} times, {sent.count} events, {audience.size}")
     figures.time("not ready within", max(off), at_most_s=2.5 * PROBE_S + scale.pick(1.0, 0.3))
-    figures.judge(total + told.total)
+    figures.judge(total + sent.total)
     return figures
 
 
 def _listens(connection: Connection) -> bool:
-    return b"SUBSCRIBE" in connection.said
+    return b"SUBSCRIBE" in connection.sent
 
 
 async def _kill_listeners(cluster: Cluster) -> None:
@@ -134,10 +134,10 @@ async def _kill_listeners(cluster: Cluster) -> None:
         await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
 
 
-async def _deafened(
+async def _interrupted(
     cluster: Cluster, audience: Audience, servers: Sequence[int], strike: Callable[[], object]
 ) -> list[float]:
-    """Strike, and wait until these servers were not ready, are ready again and have told their devices to look; the
+    """Strike, and wait until these servers were not ready, are ready again and have sent their devices a resync; the
     seconds that each took to say that it is not ready."""
     watches = [asyncio.create_task(_until_not_ready(cluster, index)) for index in servers]
     await asyncio.sleep(0.1)  # the watches look by now
@@ -162,39 +162,39 @@ async def _until_not_ready(cluster: Cluster, server: int) -> float:
 
 
 @dataclass
-class _Told:
+class _Sent:
     count: int = 0
     is_over: bool = False
     total: Sum = field(default_factory=Sum)
 
 
 @asynccontextmanager
-async def _chatter(audience: Audience) -> AsyncIterator[_Told]:
+async def _chatter(audience: Audience) -> AsyncIterator[_Sent]:
     """While inside, every device of the audience tells durable events all the time; then the devices are judged."""
-    told = _Told()
+    sent = _Sent()
     await audience.stream("chatter", tokens=5)
     await audience.answered()
 
     async def talk(device: Device, message_id: str) -> None:
-        while not told.is_over:
-            told.count += 1
+        while not sent.is_over:
+            sent.count += 1
             await device.read(message_id)
             await asyncio.sleep(PACE_S)
 
     async def is_stored() -> bool:
         logs = [await audience.cluster.log(user) for user in audience.devices]
-        return sum(event["type"] == "read_receipt" for log in logs for event in log) == told.count
+        return sum(event["type"] == "read_receipt" for log in logs for event in log) == sent.count
 
     async with asyncio.TaskGroup() as tasks:
         for user, devices in audience.devices.items():
             for device in devices:
                 tasks.create_task(talk(device, audience.asked[user][0]))
         try:
-            yield told
+            yield sent
         finally:
-            told.is_over = True
+            sent.is_over = True
     await eventually(is_stored, 20.0)
-    told.total = await audience.cluster.settle(audience.records)
+    sent.total = await audience.cluster.settle(audience.records)
 
 
 async def _lags(cluster: Cluster) -> list[float]:
@@ -245,7 +245,7 @@ class Audience:
             self.asked[user].append(asked)
         for user, devices in self.devices.items():
             for device in devices if others else [devices[self.home[user]]]:
-                await eventually(lambda r=device.record, m=self.asked[user][-1]: _heard(r, m))
+                await eventually(lambda r=device.record, m=self.asked[user][-1]: _has_question(r, m))
 
     def finals_at_home(self) -> list[tuple[str, str]]:
         """Answers that the devices where they were generated have."""
@@ -281,19 +281,21 @@ class Audience:
             for record in records:
                 await eventually(lambda r=record, u=user: all(asked in r.answers for asked in self.asked[u]), 60.0)
 
-    async def deaf(self) -> int:
+    async def not_receiving(self) -> int:
         """How many servers do not hear, within 3 s, of what is said at another one."""
         count = len(self.cluster.servers)
         user, devices = next(iter(self.devices.items()))
-        deaf = set()
+        silent = set()
         for index in range(count):
-            asked = await devices[(index + 1) % count].send(f"do you hear, {index}?", conversation_id=f"deaf-{index}")
+            asked = await devices[(index + 1) % count].send(
+                f"are you there, {index}?", conversation_id=f"silent-{index}"
+            )
             self.asked[user].append(asked)
             try:
                 await devices[index].until(lambda state, m=asked: m in state.messages, 3.0)
             except Exception:
-                deaf.add(index)
-        return len(deaf)
+                silent.add(index)
+        return len(silent)
 
     def worst_pause(self, since: float, until: float) -> float:
         """The longest time between two chunks of a running answer, between two moments, on the devices at home."""
@@ -321,7 +323,7 @@ async def _audience(cluster: Cluster, scale: Scale, name: str) -> AsyncIterator[
         yield audience
 
 
-def _heard(record: Record, asked: str) -> bool:
+def _has_question(record: Record, asked: str) -> bool:
     return asked in record.answers or _length(record, asked) > 0
 
 
@@ -331,4 +333,4 @@ def _length(record: Record, asked: str) -> int:
     return found[-1] if found else 0
 
 
-FAULTS: dict[str, Fault] = {"F2": f2, "F3": f3, "F10": f10}
+FAULTS: dict[str, Fault] = {"F2": hung_redis, "F3": killed_redis, "F10": lost_listeners}

@@ -13,9 +13,9 @@ from tests.conftest import eventually
 from tests.faults.cluster import Cluster, Fault, chooser
 from tests.faults.figures import Figures, Scale
 from tests.faults.group_clients import writer
+from tests.faults.light_clients import Swarm
 from tests.faults.record import Record
-from tests.faults.stock import StockClients
-from tests.faults.swarm import Swarm
+from tests.faults.stock_clients import StockClients
 from tests.processes import Process, token_of
 from twin_sio.client import Backoff, TwinClient
 from twin_sio.runtime.dev_engines.engines import free_port
@@ -41,11 +41,11 @@ class Asking:
             await first.answer(self.asked[-1], 60)
 
 
-async def f13(cluster: Cluster, scale: Scale) -> Figures:
+async def rolling_restart(cluster: Cluster, scale: Scale) -> Figures:
     """SIGTERM, exit, start, ready; then the next. Nobody loses an event, an answer or a connection for long."""
     light, stock, asking, rounds = scale.pick((40, 1, 3, 1), (300, 5, 10, 2))
     figures = Figures("F13")
-    choose = chooser(scale, "f13")
+    choose = chooser(scale, "rolling_restart")
     async with AsyncExitStack() as stack:
         ports = [free_port() for _ in range(3)]
         servers = await asyncio.gather(*(cluster.process("server", PORT=port, TWIN_DRAIN_S=10) for port in ports))
@@ -92,7 +92,7 @@ async def f13(cluster: Cluster, scale: Scale) -> Figures:
         _judge_answers(figures, people)
         refused = [code for one in swarm.clients for code in one.refused]
         figures.count("refused for good", sum(code not in ("draining", "overloaded") for code in refused))
-        figures.count("told not to come back", sum(one.told_to_leave for one in swarm.clients))
+        figures.count("sent away for good", sum(one.sent_away for one in swarm.clients))
         figures.count("exit codes other than 0", sum(code != 0 for code in codes))
     figures.time("all restarted after", took_s)
     return figures
@@ -123,4 +123,4 @@ async def _stop(servers: list[Process]) -> None:
     await asyncio.gather(*(asyncio.to_thread(one.stop, 1.0) for one in servers))
 
 
-FAULTS: dict[str, Fault] = {"F13": f13}
+FAULTS: dict[str, Fault] = {"F13": rolling_restart}

@@ -30,14 +30,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tests.conftest import eventually
-from tests.faults import steady
+from tests.faults import leak_detection
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.figures import Figures
-from tests.faults.group_clients import EVENT_BYTES, deaf, writer
-from tests.faults.people import SimulatedUser, Tally, amiss
+from tests.faults.group_clients import EVENT_BYTES, connect_without_reading, writer
+from tests.faults.leak_detection import ProcessSamples, Sample, Trend
+from tests.faults.light_clients import LightClient, Swarm
 from tests.faults.record import Sum
-from tests.faults.steady import ProcessSamples, Sample, Trend
-from tests.faults.swarm import LightClient, Swarm
+from tests.faults.simulated_users import SimulatedUser, Tally, violations
 from tests.processes import Process
 
 PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
@@ -180,9 +180,9 @@ class Troubles:
     async def _slow_consumer(self) -> str:
         """A device that never reads, with as much for it as fits into a second, until it is cut."""
         index = self._choose.randrange(len(self._cluster.servers))
-        user = self._cluster.user("deaf")
+        user = self._cluster.user("unread")
         before = (await self._cluster.metrics(index))["twin_slow_consumers_cut_total"]
-        client = await asyncio.to_thread(deaf, self._cluster.servers[index].url, user)
+        client = await asyncio.to_thread(connect_without_reading, self._cluster.servers[index].url, user)
         written = 0
         try:
             async with writer(self._cluster) as log, asyncio.timeout(30):
@@ -271,8 +271,8 @@ class Watch:
         if life is None:
             self.lives.append(life := ProcessSamples(name, pid))
         names = ("tasks", "connections", "cached_vectors", "sockets", "held_bytes")
-        told = {one: gauges.get(f"twin_{one}") for one in names}
-        life.samples.append(Sample(at, memory, fds, **told, lag_s=gauges.get("twin_loop_lag_seconds")))
+        found = {one: gauges.get(f"twin_{one}") for one in names}
+        life.samples.append(Sample(at, memory, fds, **found, lag_s=gauges.get("twin_loop_lag_seconds")))
 
     def _note_cpu(self, pids: list[int]) -> None:
         times = os.times()
@@ -318,7 +318,14 @@ class Outcome:
     def trends(self) -> list[tuple[ProcessSamples, dict[str, Trend | None]]]:
         """Of every server's and worker's life."""
         return [
-            (life, {"memory": steady.memory(life), "tasks": steady.tasks(life), "files": steady.fds(life)})
+            (
+                life,
+                {
+                    "memory": leak_detection.memory(life),
+                    "tasks": leak_detection.tasks(life),
+                    "files": leak_detection.fds(life),
+                },
+            )
             for life in self.lives
             if life.name.startswith(("server", "worker"))
         ]
@@ -450,8 +457,8 @@ class Soak:
                 return
             at = self._watch.now
             self.outcome.marks.append((at, kind, "under way"))
-            told = await self._troubles.kinds[kind]()
-            self.outcome.marks[-1] = (at, kind, told)
+            effect = await self._troubles.kinds[kind]()
+            self.outcome.marks[-1] = (at, kind, effect)
             await self._cluster.until_ready(timeout=40.0)
 
     # -- judging -----------------------------------------------------------------------------------------------------
@@ -499,7 +506,7 @@ class Soak:
         for person in people:
             log = await self._cluster.log(person.user)
             total += await self._cluster.judge(person.records, person.user)
-            wrong += amiss(person, log, await self._cluster.turns(person.user))
+            wrong += violations(person, log, await self._cluster.turns(person.user))
             statuses.update(one["payload"]["status"] for one in log if one["type"] == "twin_message")
         figures.judge(total)
         for what in (
@@ -551,7 +558,7 @@ class Soak:
         figures.count("gave up", len(tally.gave_up))
         for what, count in Counter(tally.gave_up).most_common(5):
             figures.note(f"  {what}: {count}")
-        figures.count("told `internal`", tally.codes["internal"])
+        figures.count("answered `internal`", tally.codes["internal"])
         figures.count("drained servers with an exit code other than 0", sum(code != 0 for code in self._troubles.codes))
         figures.count("users", len(people), at_most=None)
         figures.count("devices", sum(len(person.seats) for person in people), at_most=None)
@@ -561,7 +568,7 @@ class Soak:
         for act, count in sorted(tally.actions.items()):
             figures.count(f"done: {act}", count, at_most=None)
         for code, count in tally.codes.most_common():
-            figures.count(f"told: {code}", count, at_most=None)
+            figures.count(f"answered: {code}", count, at_most=None)
         for name in ("twin_resumes_total", "twin_turn_take_overs_total", "twin_slow_consumers_cut_total"):
             figures.count(name, sum(watch.counted(name).values()), at_most=None)
         lags = [one.lag_s for life in watch.lives for one in life.samples if one.lag_s is not None]
@@ -596,8 +603,8 @@ def show(outcome: Outcome, console: Console) -> None:
     for row in trend_rows(outcome):
         table.add_row(*row)
     console.print(table)
-    for number, (at, _, told) in enumerate(outcome.marks, 1):
-        console.print(f"{number:>3}  {at / 60:5.1f} min  {told}", highlight=False)
+    for number, (at, _, effect) in enumerate(outcome.marks, 1):
+        console.print(f"{number:>3}  {at / 60:5.1f} min  {effect}", highlight=False)
     console.print(f"{outcome.cpu_share * 100:.0f} % of {os.cpu_count()} cores used")
     console.print("\n".join(outcome.figures.said), highlight=False, markup=False)
     for one in outcome.figures.broken:
@@ -618,13 +625,13 @@ def page(outcome: Outcome) -> str:
     lines += ["", "| seen | |", "|---|---|"]
     lines += ["| {} | {} |".format(*one.strip().rpartition(" ")[::2]) for one in figures.said]
     lines += ["", "| | minute | fault |", "|---|---|---|"]
-    lines += [f"| {n} | {at / 60:.1f} | {told} |" for n, (at, _, told) in enumerate(outcome.marks, 1)]
+    lines += [f"| {n} | {at / 60:.1f} | {effect} |" for n, (at, _, effect) in enumerate(outcome.marks, 1)]
     return "\n".join(lines) + "\n\n"
 
 
 def draw(outcome: Outcome, picture: Path) -> None:
     marks = [(at, str(number)) for number, (at, *_) in enumerate(outcome.marks, 1)]
-    picture.write_text(steady.picture(outcome.lives, marks))
+    picture.write_text(leak_detection.picture(outcome.lives, marks))
 
 
 def write(outcome: Outcome) -> None:
@@ -666,7 +673,7 @@ async def _progress(soak: Soak, plan: Plan, console: Console) -> None:
         TextColumn("{task.description}"),
         BarColumn(30),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[faults]} faults, {task.fields[acked]} acknowledged, {task.fields[codes]} told codes"),
+        TextColumn("{task.fields[faults]} faults, {task.fields[acked]} acknowledged, {task.fields[codes]} codes"),
     )
     began = time.monotonic()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

@@ -6,16 +6,16 @@ import pytest
 
 from tests.faults.cluster import Cluster
 from tests.faults.figures import Scale
-from tests.faults.group_death import f1, f7
+from tests.faults.group_death import killed_server, repeats_past_a_death
 
 pytestmark = pytest.mark.xdist_group("faults")  # one cluster is enough
 
 
 async def test_streams_survive_the_death_of_their_server(cluster: Cluster, short: Scale) -> None:
-    figures = await f1(cluster, short)
+    figures = await killed_server(cluster, short)
     assert figures.passed, figures
 
 
 async def test_a_message_sent_many_times_over_and_past_a_death_is_answered_once(cluster: Cluster, short: Scale) -> None:
-    figures = await f7(cluster, short)
+    figures = await repeats_past_a_death(cluster, short)
     assert figures.passed, figures

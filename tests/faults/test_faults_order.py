@@ -6,18 +6,18 @@ import pytest
 
 from tests.faults.cluster import Cluster
 from tests.faults.figures import Scale
-from tests.faults.group_order import f6, f12
+from tests.faults.group_order import bad_network, one_order_for_all
 
 pytestmark = pytest.mark.xdist_group("faults")  # one cluster is enough
 
 
 async def test_events_of_all_servers_reach_all_devices_in_one_order(cluster: Cluster, short: Scale) -> None:
-    figures = await f6(cluster, short)
+    figures = await one_order_for_all(cluster, short)
     assert figures.passed, figures
 
 
 async def test_whatever_a_network_does_all_clients_end_with_what_the_server_knows(
     cluster: Cluster, short: Scale
 ) -> None:
-    figures = await f12(cluster, short)
+    figures = await bad_network(cluster, short)
     assert figures.passed, figures

@@ -6,23 +6,23 @@ import pytest
 
 from tests.faults.cluster import Cluster
 from tests.faults.figures import Scale
-from tests.faults.group_redis import f2, f3, f10
+from tests.faults.group_redis import hung_redis, killed_redis, lost_listeners
 
 pytestmark = pytest.mark.xdist_group("faults")  # one cluster is enough
 
 
 async def test_a_redis_that_stands_still_holds_up_nobody_and_is_caught_up_with(cluster: Cluster, short: Scale) -> None:
-    figures = await f2(cluster, short)
+    figures = await hung_redis(cluster, short)
     assert figures.passed, figures
 
 
 async def test_a_redis_that_comes_back_empty_costs_nobody_an_event(cluster: Cluster, short: Scale) -> None:
-    figures = await f3(cluster, short)
+    figures = await killed_redis(cluster, short)
     assert figures.passed, figures
 
 
 async def test_a_server_whose_listener_is_killed_or_blocked_says_so_and_listens_anew(
     cluster: Cluster, short: Scale
 ) -> None:
-    figures = await f10(cluster, short)
+    figures = await lost_listeners(cluster, short)
     assert figures.passed, figures

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.faults.cluster import Cluster
 from tests.faults.figures import Scale
-from tests.faults.group_rolling import f13
+from tests.faults.group_rolling import rolling_restart
 
 
 async def test_an_upgrade_of_all_servers_behind_haproxy_under_load_loses_nothing(
     cluster: Cluster, short: Scale
 ) -> None:
-    figures = await f13(cluster, short)
+    figures = await rolling_restart(cluster, short)
     print(figures)
     assert figures.passed, figures

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.faults import steady
+from tests.faults import leak_detection
 from tests.faults.cluster import Cluster
+from tests.faults.leak_detection import ProcessSamples, Sample
 from tests.faults.soak import Plan, Soak
-from tests.faults.steady import ProcessSamples, Sample
 
 HALF_HOUR = 30 * 60
 
@@ -59,7 +59,7 @@ def noise(seed: int, width: float) -> Callable[[], float]:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_leak_of_a_mib_a_minute_is_seen_through_noise(seed: int) -> None:
     shake = noise(seed, 3.0)
-    found = steady.memory(a_life(lambda at: 110 + at / 60 + shake()))
+    found = leak_detection.memory(a_life(lambda at: 110 + at / 60 + shake()))
     assert found is not None
     assert not found.is_flat
     assert found.slope_h == pytest.approx(60, abs=10)
@@ -68,20 +68,22 @@ def test_a_leak_of_a_mib_a_minute_is_seen_through_noise(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_flat_and_noisy_memory_is_no_leak(seed: int) -> None:
     shake = noise(seed, 3.0)
-    found = steady.memory(a_life(lambda at: 110 + 4 * math.sin(at / 90) + shake() + (30 if at % 400 < 10 else 0)))
+    found = leak_detection.memory(
+        a_life(lambda at: 110 + 4 * math.sin(at / 90) + shake() + (30 if at % 400 < 10 else 0))
+    )
     assert found is not None
     assert found.is_flat
 
 
 def test_what_a_process_takes_until_it_is_warm_is_no_leak() -> None:
-    found = steady.memory(a_life(lambda at: 80 + min(at, 600) / 10))
+    found = leak_detection.memory(a_life(lambda at: 80 + min(at, 600) / 10))
     assert found is not None
     assert found.is_flat
 
 
 def test_one_step_after_which_all_stays_as_it_is_is_no_leak_but_a_rising_staircase_is() -> None:
-    one = steady.memory(a_life(lambda at: 110 + (5 if at > 1200 else 0)))
-    stairs = steady.memory(a_life(lambda at: 110 + 4 * (at // 240)))
+    one = leak_detection.memory(a_life(lambda at: 110 + (5 if at > 1200 else 0)))
+    stairs = leak_detection.memory(a_life(lambda at: 110 + 4 * (at // 240)))
     assert one is not None
     assert one.is_flat
     assert stairs is not None
@@ -92,22 +94,24 @@ def test_the_vectors_that_a_server_may_keep_are_no_leak_and_what_grows_beside_th
     kept, beside = (a_life(lambda at, mib=mib: 110 + mib * at / HALF_HOUR) for mib in (20, 40))
     for life in (kept, beside):
         life.samples = [
-            replace(one, cached_vectors=one.at * 20 / HALF_HOUR / steady.VECTOR_MIB) for one in life.samples
+            replace(one, cached_vectors=one.at * 20 / HALF_HOUR / leak_detection.VECTOR_MIB) for one in life.samples
         ]
-    found = [steady.memory(life) for life in (kept, beside)]
+    found = [leak_detection.memory(life) for life in (kept, beside)]
     assert [one is not None and one.is_flat for one in found] == [True, False]
 
 
 def test_a_life_that_was_too_short_is_not_judged() -> None:
-    assert steady.memory(a_life(lambda at: 100 + at, length_s=200)) is None
+    assert leak_detection.memory(a_life(lambda at: 100 + at, length_s=200)) is None
 
 
 def test_tasks_may_follow_the_connections_and_not_grow_beside_them() -> None:
     def rising(at: float) -> float:
         return 50 + 10 * (at // 180)
 
-    follows = steady.tasks(a_life(lambda _: 100, tasks=lambda at: 20 + 4 * rising(at), connections=rising))
-    leaks = steady.tasks(a_life(lambda _: 100, tasks=lambda at: 20 + 4 * rising(at) + at / 30, connections=rising))
+    follows = leak_detection.tasks(a_life(lambda _: 100, tasks=lambda at: 20 + 4 * rising(at), connections=rising))
+    leaks = leak_detection.tasks(
+        a_life(lambda _: 100, tasks=lambda at: 20 + 4 * rising(at) + at / 30, connections=rising)
+    )
     assert follows is not None
     assert follows.is_flat
     assert leaks is not None
@@ -116,8 +120,8 @@ def test_tasks_may_follow_the_connections_and_not_grow_beside_them() -> None:
 
 def test_the_picture_has_a_line_for_each_life_and_a_mark_for_each_fault() -> None:
     lives = [a_life(lambda at: 110 + at / 600), a_life(lambda _: 90, length_s=600)]
-    drawn = ElementTree.fromstring(steady.picture(lives, [(60, "1"), (700, "2")]))
+    drawn = ElementTree.fromstring(leak_detection.picture(lives, [(60, "1"), (700, "2")]))
     names = [one.tag.rpartition("}")[2] for one in drawn.iter()]
     texts = [one.text for one in drawn.iter() if one.tag.endswith("text")]
-    assert names.count("polyline") == len(lives) * len(steady.PANELS)
-    assert {"1", "2", "minutes", *(title for title, _ in steady.PANELS)} <= set(texts)
+    assert names.count("polyline") == len(lives) * len(leak_detection.PANELS)
+    assert {"1", "2", "minutes", *(title for title, _ in leak_detection.PANELS)} <= set(texts)

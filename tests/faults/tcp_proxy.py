@@ -17,11 +17,11 @@ Targets = Callable[[], Sequence[int]]
 
 @dataclass(eq=False)
 class Connection:
-    """One proxied connection; `said` is the begin of what the client sent, `flows` is set while answers pass."""
+    """One proxied connection; `sent` is the begin of what the client sent, `flows` is set while answers pass."""
 
     target: int
     flows: asyncio.Event = field(default_factory=asyncio.Event)
-    said: bytearray = field(default_factory=bytearray)
+    sent: bytearray = field(default_factory=bytearray)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
@@ -109,7 +109,7 @@ class TcpProxy:
             while data := await reader.read(65_536):
                 if is_answer:
                     await connection.flows.wait()
-                elif len(connection.said) < 4096:
-                    connection.said += data
+                elif len(connection.sent) < 4096:
+                    connection.sent += data
                 writer.write(data)
                 await writer.drain()

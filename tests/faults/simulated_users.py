@@ -205,7 +205,7 @@ async def _passed(over: asyncio.Event, seconds: float) -> bool:
     return over.is_set()
 
 
-def amiss(person: SimulatedUser, log: list[Json], turns: list[Json]) -> Counter[str]:
+def violations(person: SimulatedUser, log: list[Json], turns: list[Json]) -> Counter[str]:
     """What is wrong with what this user was promised: every acknowledged message is in the log once, and answered as
     often as an answer to it was asked for, each answer with a status."""
     wrong: Counter[str] = Counter()

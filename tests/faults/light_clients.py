@@ -31,7 +31,7 @@ class LightClient:
         self.seen: list[int] = []
         self.connects = 0
         self.refused: list[str] = []
-        self.told_to_leave = 0
+        self.sent_away = 0
         self.is_up = False
         self.reconnect_after_s: float | None = None
 
@@ -71,9 +71,9 @@ class LightClient:
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     return None
                 if message.data.startswith("44"):
-                    told = json.loads(message.data[2:])["data"]
-                    self.refused.append(told["code"])
-                    self.reconnect_after_s = told.get("retry_after_ms", 500) / 1000
+                    refusal = json.loads(message.data[2:])["data"]
+                    self.refused.append(refusal["code"])
+                    self.reconnect_after_s = refusal.get("retry_after_ms", 500) / 1000
                     await ws.close()
                     return None
                 await self._take(ws, message.data)
@@ -88,7 +88,7 @@ class LightClient:
         if frame == "2":
             await ws.send_str("3")
         elif frame.startswith("41"):
-            self.told_to_leave += 1
+            self.sent_away += 1
         elif frame.startswith("42"):
             name, envelope = json.loads(frame[2:])
             if name == "session_ready":

@@ -77,7 +77,7 @@ class StockClients:
             raise FileNotFoundError("socket.io.min.js is missing: run `make setup-test`")
         self._process = await asyncio.create_subprocess_exec(
             node(),
-            Path(__file__).with_name("stock.js"),
+            Path(__file__).with_name("stock_clients.js"),
             library,
             self._url,
             stdin=asyncio.subprocess.PIPE,
