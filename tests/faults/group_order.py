@@ -36,12 +36,9 @@ async def one_order_for_all(cluster: Cluster, scale: Scale) -> Figures:
 
         async def say(at: int, kind: str) -> None:
             async with room[at]:
-                if kind == "read":
-                    await devices[at].read(answer.message_id)
-                else:
-                    await devices[at].feedback(answer.message_id, "up" if kind == "up" else "down")
+                await devices[at].feedback(answer.message_id, kind)
 
-        plan = [(at, choose.choice(("up", "down", "read"))) for at in range(len(devices)) for _ in range(each)]
+        plan = [(at, choose.choice(("up", "down", "none"))) for at in range(len(devices)) for _ in range(each)]
         await asyncio.gather(*(say(at, kind) for at, kind in plan))
         await eventually(lambda: _has(cluster, user, len(plan) + 2), 30.0)
         took_s = monotonic() - began

@@ -170,7 +170,7 @@ class _Sent:
 
 @asynccontextmanager
 async def _chatter(audience: Audience) -> AsyncIterator[_Sent]:
-    """While inside, every device of the audience tells durable events all the time; then the devices are judged."""
+    """While inside, every device of the audience sends durable events all the time; then the devices are judged."""
     sent = _Sent()
     await audience.stream("chatter", tokens=5)
     await audience.answered()
@@ -178,12 +178,13 @@ async def _chatter(audience: Audience) -> AsyncIterator[_Sent]:
     async def talk(device: Device, message_id: str) -> None:
         while not sent.is_over:
             sent.count += 1
-            await device.read(message_id)
+            (answer,) = device.state.answers(message_id)
+            await device.feedback(answer.message_id, "up" if sent.count % 2 else "down")
             await asyncio.sleep(PACE_S)
 
     async def is_stored() -> bool:
         logs = [await audience.cluster.log(user) for user in audience.devices]
-        return sum(event["type"] == "read_receipt" for log in logs for event in log) == sent.count
+        return sum(event["type"] == "feedback" for log in logs for event in log) == sent.count
 
     async with asyncio.TaskGroup() as tasks:
         for user, devices in audience.devices.items():

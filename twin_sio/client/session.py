@@ -80,7 +80,7 @@ class ClientSession:
         self._tasks = BackgroundTasks()
         self._requests = Requests(self.state, self._transmit, ack_timeout, heartbeats=heartbeat)
         self._supervisor = Supervisor(
-            url,
+            lambda: self.url,
             transports=transports,
             backoff=backoff,
             connect_timeout=connect_timeout,

@@ -58,7 +58,7 @@ class Supervisor:
 
     def __init__(
         self,
-        url: str,
+        url: Callable[[], str],
         *,
         transports: Sequence[str],
         backoff: Backoff,
@@ -66,7 +66,7 @@ class Supervisor:
         renews_token: bool,
         hooks: Hooks,
     ) -> None:
-        self._url = url
+        self._url = url  # read for every attempt: where the client is sent may change
         self._transports = transports
         self._backoff = backoff
         self._connect_timeout = connect_timeout
@@ -162,6 +162,6 @@ class Supervisor:
         if self.http is None:
             raise SessionClosed("connect() comes first.")
         connection = Connection(self.http, self._hooks.on_envelope)
-        await connection.open(self._url, await self._hooks.auth(), self._transports, self._connect_timeout)
+        await connection.open(self._url(), await self._hooks.auth(), self._transports, self._connect_timeout)
         self._connection = connection
         await self._hooks.on_connected()
