@@ -21,9 +21,9 @@ from twin_sio.services.statistics import StatisticsService
 from twin_sio.services.turns import TurnService
 from twin_sio.store import mongo
 from twin_sio.store.cache import CachedProfiles, CachedVectors
-from twin_sio.store.fence import Fence
+from twin_sio.store.mongo.fence import Fence
 from twin_sio.store.ports import Outbox
-from twin_sio.store.redis import RedisPresence
+from twin_sio.store.redis.presence import RedisPresence
 
 
 @dataclass(frozen=True, slots=True)
