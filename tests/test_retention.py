@@ -36,7 +36,7 @@ async def kept(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, 
 
 async def test_every_collection_with_words_has_an_end(kept: Service) -> None:
     db = kept.services.db
-    for name in mongo._SEALED_FIELDS.keys() - {"conversations", "profiles", "keys"}:
+    for name in mongo.SEALED_FIELDS.keys() - {"conversations", "profiles", "keys"}:
         ends = [one for one in (await db[name].index_information()).values() if "expireAfterSeconds" in one]
         assert ends, name
 

@@ -37,7 +37,7 @@ async def check(site: Site) -> list[str]:
                 shown = await device.ask("profile_get", {"payload": {}, "metadata": {}})
             seen = json.dumps((await site.cluster.model_seen())["requests"])
             broken = [
-                f"{name} has no end" for name in mongo._SEALED_FIELDS.keys() - _ENDLESS if not await _ends(db, name)
+                f"{name} has no end" for name in mongo.SEALED_FIELDS.keys() - _ENDLESS if not await _ends(db, name)
             ]
             broken += ["expired evidence in a prompt"] if word in seen else []
             broken += ["expired evidence in the profile"] if word in json.dumps(shown) else []

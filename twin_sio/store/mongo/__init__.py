@@ -8,7 +8,6 @@ from __future__ import annotations
 from twin_sio.store.mongo.client import (
     INDEXES,
     MESSAGES,
-    UNFINISHED,
     Database,
     Doc,
     P,
@@ -25,7 +24,7 @@ from twin_sio.store.mongo.memories import MongoMemories
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.mongo.personal_data import MongoPersonalData
 from twin_sio.store.mongo.profiles import MongoProfiles
-from twin_sio.store.mongo.reencryption import reencrypt
+from twin_sio.store.mongo.reencryption import SEALED_FIELDS, reencrypt
 from twin_sio.store.mongo.revocations import MongoRevocations
 from twin_sio.store.mongo.statistics import MongoStatistics
 from twin_sio.store.mongo.turns import MongoTurns
@@ -33,7 +32,7 @@ from twin_sio.store.mongo.turns import MongoTurns
 __all__ = [
     "INDEXES",
     "MESSAGES",
-    "UNFINISHED",
+    "SEALED_FIELDS",
     "Database",
     "Doc",
     "MongoContexts",

@@ -30,7 +30,6 @@ from twin_sio.store.ids import Ids
 Doc = dict[str, Any]
 Database = AsyncIOMotorDatabase[Doc]
 MESSAGES = ("user_message", "twin_message")
-UNFINISHED = ("queued", "running", "settled")
 _READ_AT_ONCE = 25  # documents of a batch: one may hold 50 KB
 _READ_CHARACTERS = 128 * 1024
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)

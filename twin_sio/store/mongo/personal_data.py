@@ -25,7 +25,7 @@ from twin_sio.store.mongo.client import (
 )
 from twin_sio.store.mongo.fence import LOOKS_S, PERSONAL, Fence, owner
 from twin_sio.store.mongo.outbox import MongoOutbox
-from twin_sio.store.mongo.reencryption import _SEALED_FIELDS
+from twin_sio.store.mongo.reencryption import SEALED_FIELDS
 from twin_sio.store.ports import (
     Erased,
 )
@@ -63,7 +63,7 @@ class MongoPersonalData:
             raise StorageUnavailable() from error
 
     def _readable(self, name: str, doc: Doc) -> Doc:
-        sealed = _SEALED_FIELDS.get(name, ())
+        sealed = SEALED_FIELDS.get(name, ())
         for unread in ("_id", "epoch"):
             doc.pop(unread, None)
         return {field: self._sealer.open(value) if field in sealed else value for field, value in doc.items()}

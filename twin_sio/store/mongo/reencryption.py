@@ -16,7 +16,7 @@ from twin_sio.store.mongo.client import (
     stored,
 )
 
-_SEALED_FIELDS: Mapping[str, Sequence[str]] = {
+SEALED_FIELDS: Mapping[str, Sequence[str]] = {
     "events": ("payload", "vector"),
     "conversations": ("title", "summary"),
     "turns": ("partial", "outcome"),
@@ -35,7 +35,7 @@ async def reencrypt(db: Database, sealer: FieldCipher, on_progress: Callable[[st
     `on_progress(collection, done, of)` is called now and then. Stopping in the middle loses nothing.
     """
     rewritten = 0
-    for name, fields in _SEALED_FIELDS.items():
+    for name, fields in SEALED_FIELDS.items():
         collection: AsyncIOMotorCollection[Doc] = db[name]
         total, done = await collection.estimated_document_count(), 0
         async for doc in collection.find({}, dict.fromkeys(fields, 1)):
