@@ -83,17 +83,18 @@ class Delivery:
         self._read = read
         self._read_heads = heads
         self.on_control = on_control
-        self.channels = make_pubsub(
-            redis_url,
-            on_message=self._on_pubsub_message if listen else None,
-            on_restored=self._restored,
-        )
+        on_message = self._on_pubsub_message if listen else None
+        self.channels = make_pubsub(redis_url, on_message=on_message, on_restored=self._restored)
         self._own_prefix = own_prefix(self.channels.instance)
         self._running = RunningGenerations(self.channels, clock, new_id)
         self.connections = ConnectionRegistry()
         """The connections of this instance; the transports keep it."""
         self._writer = BoundedWriter(
-            self.connections, self._user_of, soft_bytes=soft_bytes, hard_bytes=hard_bytes, stuck_s=stuck_s
+            self.connections,
+            lambda sid: self.rooms.room_of_user(sid),
+            soft_bytes=soft_bytes,
+            hard_bytes=hard_bytes,
+            stuck_s=stuck_s,
         )
         self.rooms = RoomManager(
             redis_url,
@@ -116,7 +117,7 @@ class Delivery:
         """Connections cut for reading too slowly."""
         return self._writer.aborts
 
-    # -- start and stop ----------------------------------------------------------------------------------------------
+    # -- start and stop ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to publish and subscribe."""
@@ -126,11 +127,11 @@ class Delivery:
             self._tasks.start(self._writer.watch())
 
     async def stop(self) -> None:
-        """End every task and connection of this manager."""
+        """End every task and connection of Redis."""
         await self._tasks.stop()
         await self.channels.stop()
 
-    # -- sending -----------------------------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------------------------------
 
     def publish(self, event: Event) -> None:
         """Send a stored event to all of its user's sessions, in its order."""
@@ -247,10 +248,7 @@ class Delivery:
     def _notify_instances(self, user_id: str, message: UserMessage) -> None:
         self.channels.publish(user_channel(user_id), encode_user(self.channels.instance, message))
 
-    # -- sockets -----------------------------------------------------------------------------------------------------
-
-    def _user_of(self, sid: str) -> str | None:
-        return self.rooms.room_of_user(sid)
+    # -- sockets -------------------------------------------------------------------------------------------------------
 
     def _ephemeral(self, user_id: str, frame: EncodedFrame, skip: str | None) -> None:
         for sid in self.rooms.members(user_room(user_id)):
@@ -260,7 +258,7 @@ class Delivery:
     def _publish_ephemeral(self, user_id: str, frame: EncodedFrame, skip: str | None) -> None:
         self._notify_instances(user_id, EphemeralEvent(skip, frame.raw))
 
-    # -- sessions ----------------------------------------------------------------------------------------------------
+    # -- sessions ------------------------------------------------------------------------------------------------------
 
     async def subscribe(self, user_id: str) -> None:
         """Subscribe to the user's channel before anything of the user is read; waits a second at most."""
@@ -349,7 +347,7 @@ class Delivery:
         stream = self._streams.get(user_id)
         return [subscriber.caller for subscriber in stream.subscribers.values()] if stream else []
 
-    # -- receiving ---------------------------------------------------------------------------------------------------
+    # -- receiving -----------------------------------------------------------------------------------------------------
 
     def _on_pubsub_message(self, channel: str, payload: bytes) -> None:
         if channel == STOCK_CHANNEL:

@@ -1,7 +1,7 @@
-"""One Redis as a bell: channels that are published to without waiting and listened to without trust.
+"""Redis pub/sub as a wake-up signal: publishing never blocks, delivery is not guaranteed.
 
-Nothing here is durable. What was published may be lost whenever Redis is away; then `healthy` is false within two
-probe intervals, and `on_restored` is called once messages flow again, so that the owner can look at the log.
+What is published while Redis is away is lost; then `healthy` is false within two probe intervals, and `on_restored` is
+called once messages flow again, so that the owner can compare with the log.
 """
 
 from __future__ import annotations
@@ -23,15 +23,20 @@ from twin_sio.clock import monotonic, new_id
 from twin_sio.delivery.messages import CONTROL_CHANNEL
 from twin_sio.redis_connection import REDIS_ERRORS, TIMEOUT_S, client
 
-log = structlog.get_logger("channels")
+log = structlog.get_logger("pubsub")
 
 _BACKLOG = 20_000
 RedisCommand = tuple[Any, ...]
 
 
 class PubSub:
-    """Publish and subscribe, over one connection each; both survive a Redis that hangs, dies or comes back empty."""
+    """Publish and subscribe, over one connection each; both survive a Redis that hangs, dies or comes back empty.
 
+    An instance that subscribes publishes an empty message to a channel of its own in each probe interval. Its return
+    shows that both connections work and everything published before was delivered.
+    """
+
+    # The commands; those of sharded channels in a cluster.
     _PUBLISH, _SUBSCRIBE, _UNSUBSCRIBE = "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"
 
     def __init__(
@@ -42,39 +47,47 @@ class PubSub:
         on_restored: Callable[[], None] | None = None,
         probe_interval_s: float = 1.0,
     ) -> None:
-        self.instance = new_id()
+        self.instance = new_id()  # names this process in its messages
+        # Since the start: messages for `on_message`; probes that did not return in time; times that Redis went away.
         self.messages_received = 0
         self.probe_failures = 0
         self.outages = 0
+        # Called with the seconds that a probe took to return.
         self.on_round_trip: Callable[[float], None] = lambda _: None
+        # For commands whose reply is needed; each ends within a second.
         self.redis = client(url)
+        # One connection each, without a timeout: a subscriber may receive nothing for hours, and a publisher reads no
+        # replies. The probe finds out where they hang.
         self._sub_client = client(url, timeout_s=None)
         self._pub_client = client(url, timeout_s=None)
-        self._pub_conn: Any = None
+        self._pub_conn: Any = None  # None: opened by the next publish
+        self._sub_conn: Any = None  # None: the listener is connecting
         self._stopping = False
         self._on_message = on_message
         self._on_restored = on_restored
         self._interval = probe_interval_s
         self._probe_channel = f"twin:instance:{self.instance}"
+        # What is to be subscribed to, and whether Redis has confirmed it on the present connection.
         self._subscriptions: dict[str, asyncio.Future[None]] = {}
-        self._sub_conn: Any = None
-        self._queue: deque[RedisCommand] = deque()
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._queue: deque[RedisCommand] = deque()  # commands that the publisher has not written yet
+        self._wake = asyncio.Event()  # there is something in the queue
+        self._idle = asyncio.Event()  # there is nothing in it
         self._idle.set()
+        # False from the first failure until a probe returns. Until then publishes are dropped, since the owner has to
+        # compare with the log in any case.
         self._up = True
-        self._heard_at = monotonic()
-        self._probed_at: float | None = None
+        self._received_at = monotonic()  # the last probe that returned
+        self._probed_at: float | None = None  # when the probe that has not returned was sent
         self._tasks = BackgroundTasks()
         self._listener: asyncio.Task[None] | None = None
 
     @property
     def healthy(self) -> bool:
-        """This instance hears what it publishes: its last probe came back within two intervals."""
-        return self._up and (self._on_message is None or monotonic() - self._heard_at < 2.5 * self._interval)
+        """This instance receives what it publishes: its last probe returned within two intervals."""
+        return self._up and (self._on_message is None or monotonic() - self._received_at < 2.5 * self._interval)
 
     async def start(self) -> None:
-        """Begin to publish and, where there is a listener, to listen. Does not wait for Redis."""
+        """Begin to publish and, with `on_message`, to subscribe. Does not wait for Redis."""
         self._tasks.start(self._publish_loop())
         self._tasks.start(self._probe())
         if self._on_message is not None:
@@ -84,28 +97,28 @@ class PubSub:
         """Send what is queued, if Redis takes it within a second, then close."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), TIMEOUT_S)
-        self._stopping = True  # nothing more is said, so no connection is made for it
-        line, self._pub_conn = self._pub_conn, None
-        if line is not None:
+        self._stopping = True  # nothing more is published, so no connection is opened for it
+        connection, self._pub_conn = self._pub_conn, None
+        if connection is not None:
             with contextlib.suppress(*REDIS_ERRORS):
-                await line.disconnect()  # what is written goes out before
+                await connection.disconnect()  # after what is written has been sent
         await cancel_and_wait(*self._tasks, *([self._listener] if self._listener else []))
         for redis in (self.redis, self._sub_client, self._pub_client):
             with contextlib.suppress(*REDIS_ERRORS):
                 await redis.aclose()
 
-    # -- out ---------------------------------------------------------------------------------------------------------
+    # -- publishing ----------------------------------------------------------------------------------------------------
 
     def publish(self, channel: str, payload: bytes) -> None:
-        """Send to everybody who listens, in the order of the calls; never waits, never raises."""
+        """Send to every subscriber, in the order of the calls; never waits, never raises."""
         self.command(self._PUBLISH, channel, payload)
 
     def command(self, *words: Any) -> None:
-        """Any command whose answer nobody needs, in one order with the publishes."""
+        """Any command whose reply is not needed, in one order with the publishes."""
         if self._stopping:
             return
         if not self._up or len(self._queue) >= _BACKLOG:
-            self._up = False  # dropped: from here on the log has to heal, so say that there was a gap
+            self._up = False  # dropped: `on_restored` must be called, so that the owner compares with the log
             self._queue.clear()
             return
         self._queue.append(words)
@@ -113,25 +126,25 @@ class PubSub:
         self._wake.set()
 
     def script(self, text: str, keys: Sequence[str], *words: Any) -> None:
-        """A Lua script over keys of one channel, in the same order: so that no key is made without its end."""
+        """A Lua script over keys of one channel, in the same order: for a key and its expiry in one step."""
         self.command("EVAL", text, len(keys), *keys, *words)
 
     async def get_list(self, key: str) -> list[str]:
-        """A list as Redis remembers it; raises one of `FAILURES`."""
-        found: list[bytes] = await self.redis.lrange(key, 0, -1)  # type: ignore[misc]
-        return [item.decode() for item in found]
+        """A list as Redis remembers it; raises one of `REDIS_ERRORS`."""
+        items: list[bytes] = await self.redis.lrange(key, 0, -1)  # type: ignore[misc]
+        return [item.decode() for item in items]
 
     async def get_hash(self, key: str) -> dict[str, str]:
-        """A hash as Redis remembers it; raises one of `FAILURES`."""
-        found: dict[bytes, bytes] = await self.redis.hgetall(key)  # type: ignore[misc]
-        return {name.decode(): value.decode() for name, value in found.items()}
+        """A hash as Redis remembers it; raises one of `REDIS_ERRORS`."""
+        fields: dict[bytes, bytes] = await self.redis.hgetall(key)  # type: ignore[misc]
+        return {name.decode(): value.decode() for name, value in fields.items()}
 
     async def delete(self, *keys: str) -> int:
-        """Delete keys, of one channel; how many there were. Raises one of `FAILURES`."""
+        """Delete keys, of one channel; how many there were. Raises one of `REDIS_ERRORS`."""
         return int(await self.redis.delete(*keys))
 
     async def _publish_loop(self) -> None:
-        """All that one turn of the loop asked for, in one write."""
+        """Write all that one iteration of the event loop has queued at once."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -139,8 +152,8 @@ class PubSub:
             if batch:
                 try:
                     async with asyncio.timeout(TIMEOUT_S):
-                        line = self._pub_conn or await self._open_publisher()
-                        await line.send_packed_command(b"".join(map(pack_command, batch)), check_health=False)
+                        connection = self._pub_conn or await self._open_publisher()
+                        await connection.send_packed_command(b"".join(map(pack_command, batch)), check_health=False)
                 except REDIS_ERRORS:
                     self._pub_conn = None
                     self._mark_down()
@@ -148,24 +161,24 @@ class PubSub:
                 self._idle.set()
 
     async def _open_publisher(self) -> Any:
-        """A connection that answers nothing: reading an answer to each publish would cost more than the publish."""
-        line = await self._pub_client.connection_pool.get_connection()
-        self._tasks.start(self._watch_publisher(line))
-        await line.send_command("CLIENT", "REPLY", "OFF", check_health=False)
-        self._pub_conn = line
-        return line
+        """A connection without replies: reading a reply to each publish would cost more than the publish."""
+        connection = await self._pub_client.connection_pool.get_connection()
+        self._tasks.start(self._watch_publisher(connection))
+        await connection.send_command("CLIENT", "REPLY", "OFF", check_health=False)
+        self._pub_conn = connection
+        return connection
 
-    async def _watch_publisher(self, line: Any) -> None:
-        """See that the connection has ended: what was written to it last is lost, and the log has to heal."""
+    async def _watch_publisher(self, connection: Any) -> None:
+        """Notice the end of the connection: what was written last may be lost, and nothing else would say so."""
         try:
             with contextlib.suppress(*REDIS_ERRORS):
                 while True:
-                    await line.read_response()
-            if self._pub_conn is line:
+                    await connection.read_response()
+            if self._pub_conn is connection:
                 self._pub_conn = None
                 self._mark_down()
         finally:
-            await self._close_connection(self._pub_client, line)
+            await self._close_connection(self._pub_client, connection)
 
     def _mark_down(self) -> None:
         if self._up:
@@ -174,18 +187,18 @@ class PubSub:
         self._up = False
         self._queue.clear()
 
-    # -- in ----------------------------------------------------------------------------------------------------------
+    # -- subscribing ---------------------------------------------------------------------------------------------------
 
     async def subscribe(self, channel: str, patience_s: float = TIMEOUT_S) -> bool:
-        """Listen to the channel; true once Redis has confirmed it. False: Redis is away, and the channel will be
-        listened to as soon as it is back (followed by `on_restored`)."""
+        """Subscribe to the channel; true once Redis has confirmed it. False: Redis is away; the channel is subscribed
+        to as soon as it is back, and `on_restored` is called after that."""
         confirmed = self._subscriptions.get(channel)
         if confirmed is None:
             confirmed = self._subscriptions[channel] = asyncio.get_running_loop().create_future()
-            ear = self._sub_conn
-            if ear is not None:
-                with contextlib.suppress(*REDIS_ERRORS):  # the listener finds out by itself
-                    await self._send_subscribe(ear, channel)
+            connection = self._sub_conn
+            if connection is not None:
+                with contextlib.suppress(*REDIS_ERRORS):  # the listener notices, and connects again
+                    await self._send_subscribe(connection, channel)
         if not self._up:
             return confirmed.done()
         try:
@@ -195,64 +208,65 @@ class PubSub:
         return True
 
     def unsubscribe(self, channel: str) -> None:
-        """Listen no more; never waits."""
+        """End the subscription; never waits."""
         if self._subscriptions.pop(channel, None) is not None and self._sub_conn is not None:
             self._tasks.start(self._send_unsubscribe(self._sub_conn, channel))
 
-    async def _send_unsubscribe(self, ear: Any, channel: str) -> None:
-        if channel in self._subscriptions:  # asked for again since, and what is said last counts
+    async def _send_unsubscribe(self, connection: Any, channel: str) -> None:
+        if channel in self._subscriptions:  # subscribed to again meanwhile: the later call counts
             return
         with contextlib.suppress(*REDIS_ERRORS):
-            await self._send(ear, (self._UNSUBSCRIBE, channel))
+            await self._send(connection, (self._UNSUBSCRIBE, channel))
 
-    async def _send_subscribe(self, ear: Any, *channels: str) -> None:
-        await self._send(ear, (self._SUBSCRIBE, *channels))
+    async def _send_subscribe(self, connection: Any, *channels: str) -> None:
+        await self._send(connection, (self._SUBSCRIBE, *channels))
 
-    async def _send(self, ear: Any, *commands: RedisCommand) -> None:
-        if ear.is_connected:  # otherwise the library would connect it, and that is the listener's
-            await ear.send_packed_command(b"".join(map(pack_command, commands)), check_health=False)
+    async def _send(self, connection: Any, *commands: RedisCommand) -> None:
+        if connection.is_connected:  # otherwise the library would connect it; only the listener may
+            await connection.send_packed_command(b"".join(map(pack_command, commands)), check_health=False)
 
     def _all_channels(self) -> Iterable[str]:
-        """All there is to listen to; first what others say, so that who hears himself hears them, too."""
+        """Every channel to subscribe to. The probe channel is last: once its echo arrives, all others are active."""
         return (CONTROL_CHANNEL, *self._subscriptions, self._probe_channel)
 
     async def _listen(self) -> None:
-        # Over a bare connection: the library's own listener keeps books of subscriptions, which know nothing of sharded
-        # ones, nor of `_wanted`, and costs more for each message than all else that is done with it.
+        # Over a bare connection: redis-py's `PubSub` keeps its own list of subscriptions, knows no sharded ones for
+        # asyncio, and costs more for each message than everything else that is done with it.
         delay = 0.05
         while True:
-            ear = None
+            connection = None
             try:
                 for name, future in self._subscriptions.items():
                     if future.done():
                         self._subscriptions[name] = asyncio.get_running_loop().create_future()
-                # Connecting takes as long as Redis hangs. What is wanted is read after it, and who wants more joins.
-                self._sub_conn = ear = await self._sub_client.connection_pool.get_connection()
-                await self._send_subscribe(ear, *self._all_channels())
+                # Connecting takes as long as Redis hangs. The channels are listed after it; from then on `subscribe`
+                # finds the connection.
+                self._sub_conn = connection = await self._sub_client.connection_pool.get_connection()
+                await self._send_subscribe(connection, *self._all_channels())
                 while True:
                     try:
-                        said = await ear.read_response()
+                        push = await connection.read_response()
                     except ResponseError as error:
                         self._on_error_reply(error)
                     else:
-                        self._on_push(*said)
+                        self._on_push(*push)
                         delay = 0.05
             except REDIS_ERRORS:
                 log.warning("redis_listener_lost")
                 self._up = False
             finally:
                 self._sub_conn = None
-                if ear is not None:
-                    await self._close_connection(self._sub_client, ear)
+                if connection is not None:
+                    await self._close_connection(self._sub_client, connection)
             await asyncio.sleep(delay * (0.5 + random.random()))
             delay = min(delay * 2, 1.0)
 
     @staticmethod
-    async def _close_connection(owner: Redis, line: Any) -> None:
-        """Close a connection and give it back: the pool would hold it for ever."""
+    async def _close_connection(owner: Redis, connection: Any) -> None:
+        """Close a connection and return it, or its pool would count it for ever."""
         with contextlib.suppress(*REDIS_ERRORS):
-            await line.disconnect(nowait=True)
-        await owner.connection_pool.release(line)
+            await connection.disconnect(nowait=True)
+        await owner.connection_pool.release(connection)
 
     def _on_error_reply(self, error: ResponseError) -> None:
         raise error
@@ -270,10 +284,10 @@ class PubSub:
                 self.messages_received += 1
                 self._on_message(channel, data)
 
-    # -- health ------------------------------------------------------------------------------------------------------
+    # -- health --------------------------------------------------------------------------------------------------------
 
     async def _probe(self) -> None:
-        """Publish to oneself; deaf for two intervals means a new connection for the ears."""
+        """Send a probe in each interval. Where none has returned for two, the subscriber connection is replaced."""
         restarted_at = monotonic()
         while True:
             try:
@@ -284,21 +298,21 @@ class PubSub:
                     self._on_probe_reply()
             except REDIS_ERRORS:
                 self._mark_down()
-            # While Redis is away its return is looked for more often: until then clients elsewhere miss what happens.
+            # More often while Redis is away: until it is back, clients on other instances miss what happens.
             await asyncio.sleep(self._interval if self._up else self._interval / 4)
-            deaf_for = monotonic() - max(self._heard_at, restarted_at)
-            if self._listener is not None and deaf_for > 2 * self._interval:
+            silent_s = monotonic() - max(self._received_at, restarted_at)
+            if self._listener is not None and silent_s > 2 * self._interval:
                 self.probe_failures += 1
-                log.warning("redis_deaf")
+                log.warning("redis_probe_failed")
                 self._mark_down()
                 restarted_at = monotonic()
                 await cancel_and_wait(self._listener)
                 self._listener = asyncio.create_task(self._listen())
 
     def _on_probe_reply(self) -> None:
-        self._heard_at = monotonic()
+        self._received_at = monotonic()
         if self._probed_at is not None:
-            self.on_round_trip(self._heard_at - self._probed_at)
+            self.on_round_trip(self._received_at - self._probed_at)
             self._probed_at = None
         if not self._up:
             self._up = True

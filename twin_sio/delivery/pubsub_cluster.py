@@ -1,7 +1,7 @@
-"""A Redis Cluster as a bell: what `Channels` promises over one Redis, over each of its masters.
+"""Pub/sub over a Redis Cluster: what `PubSub` does over one Redis, over each of the cluster's masters.
 
-A channel and the keys of its name (`{channel}`) are on the master that holds its slot; so the load is spread, and no
-node hears what another one has to say.
+A channel, and the keys with its name as their hash tag, are on the master that has its slot; so the load is spread, and
+no master receives what another one publishes (sharded channels, Redis 7).
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from twin_sio.redis_connection import (
     slot_of,
 )
 
-log = structlog.get_logger("channels")
+log = structlog.get_logger("pubsub")
 
 _PAUSE_S = 0.05
 
 
 class _Shard(PubSub):
-    """The channels whose slots one master of a cluster holds. Begins `up`, or with a gap that `on_restored` ends."""
+    """The channels in the slots of one master. It begins `up`; otherwise as after an outage, which its first probe
+    ends."""
 
     _PUBLISH, _SUBSCRIBE, _UNSUBSCRIBE = "SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"
 
@@ -46,27 +47,28 @@ class _Shard(PubSub):
     ) -> None:
         super().__init__(url, **given)
         self.place = place
-        self._probe_channel = ""
+        self._probe_channel = ""  # not known before the slots are
         self._up = up
-        self._on_dropped = on_dropped
+        self._on_dropped = on_dropped  # the master has ended a subscription: its slot moves
 
     def owns_probe_slot(self, at: list[_Shard]) -> bool:
-        """Whether the channel of its probe is in one of its slots."""
+        """Whether the probe channel is in one of its slots; `at` is the shard of each slot."""
         return bool(self._probe_channel) and at[slot_of(self._probe_channel)] is self
 
-    async def set_probe_channel(self, own: str) -> None:
+    async def set_probe_channel(self, channel: str) -> None:
         """Probe by this channel, which is in one of its slots."""
-        self._probe_channel = own
+        self._probe_channel = channel
         if self._sub_conn is not None:
-            with contextlib.suppress(*REDIS_ERRORS):  # the listener finds out by itself
-                await self._send_subscribe(self._sub_conn, own)
+            with contextlib.suppress(*REDIS_ERRORS):  # the listener notices, and connects again
+                await self._send_subscribe(self._sub_conn, channel)
 
     def drop_subscription(self, channel: str) -> None:
-        """Want the channel no more; the node itself has ended, or will end, the subscription."""
+        """Forget the channel; the master itself has ended, or will end, the subscription."""
         self._subscriptions.pop(channel, None)
 
-    async def _send_subscribe(self, ear: Any, *channels: str) -> None:
-        await self._send(ear, *((self._SUBSCRIBE, channel) for channel in channels))  # each may have another slot
+    async def _send_subscribe(self, connection: Any, *channels: str) -> None:
+        # One command each: a command with channels of different slots is refused.
+        await self._send(connection, *((self._SUBSCRIBE, channel) for channel in channels))
 
     def _all_channels(self) -> Iterable[str]:
         return (*self._subscriptions, self._probe_channel)
@@ -86,7 +88,7 @@ class _Shard(PubSub):
             if channel in self._subscriptions or channel == self._probe_channel:
                 super()._on_push(kind[1:], name, data)
         elif (confirmed := self._subscriptions.get(channel)) is not None and confirmed.done():
-            self._drop(channel)  # nobody has asked for that: the slot is leaving
+            self._drop(channel)  # not asked for: the slot moves
 
     def _drop(self, channel: str) -> None:
         del self._subscriptions[channel]
@@ -94,11 +96,11 @@ class _Shard(PubSub):
 
 
 class ClusterPubSub:
-    """What `Channels` promises, over the masters of a cluster; `command`s keep their order within a slot.
+    """What `PubSub` does, over the masters of a cluster; commands keep their order within a slot.
 
-    Slots that go to another master are noticed within a probe interval, by a subscription that ends or by asking: an
-    answer to each publish would cost more than the publish. What was said to them meanwhile is lost, so that is a gap,
-    too: first this instance listens at the new place, then speaks there, then `on_restored` is called.
+    A slot migration is detected within one probe interval, by the server ending a subscription or by CLUSTER SLOTS
+    (reading a reply for each publish would cost more than the publish). Messages published meanwhile are lost, so it
+    counts as an outage: subscribe on the new master, switch publishing to it, call `on_restored`.
     """
 
     def __init__(
@@ -117,67 +119,70 @@ class ClusterPubSub:
         self._on_message = on_message
         self._on_restored = on_restored
         self._interval = probe_interval_s
-        self._ranges: SlotMap = ()
+        self._ranges: SlotMap = ()  # as last applied
         self._shards: dict[NodeAddress, _Shard] = {}
-        self._shard_by_slot: list[_Shard] = []  # by slot
-        self._wanted: dict[str, _Shard] = {}
+        self._shard_by_slot: list[_Shard] = []  # one entry for each slot
+        self._subscribed: dict[str, _Shard] = {}  # where each channel is subscribed to
+        # Channels whose master has ended the subscription, or no longer has their slot.
         self._orphaned: set[str] = set()
+        # The master that has ended a subscription: it knows of the change, and is asked first.
         self._hint_node: NodeAddress | None = None
-        self._wake = asyncio.Event()
-        self._was_deaf = self._was_broken = 0
-        self._follower: asyncio.Task[None] | None = None
-        self._ending = BackgroundTasks()
+        self._wake = asyncio.Event()  # look at the topology now
+        # `probe_failures` and `outages` of shards that are gone.
+        self._past_probe_failures = self._past_outages = 0
+        self._topology_watcher: asyncio.Task[None] | None = None
+        self._stopping_shards = BackgroundTasks()
 
     @property
     def healthy(self) -> bool:
-        """This instance hears what it publishes, by every master."""
+        """This instance receives what it publishes, over every master."""
         return not self._orphaned and bool(self._shards) and all(shard.healthy for shard in self._shards.values())
 
     @property
     def probe_failures(self) -> int:
-        return self._was_deaf + sum(shard.probe_failures for shard in self._shards.values())
+        return self._past_probe_failures + sum(shard.probe_failures for shard in self._shards.values())
 
     @property
     def outages(self) -> int:
-        return self._was_broken + sum(shard.outages for shard in self._shards.values())
+        return self._past_outages + sum(shard.outages for shard in self._shards.values())
 
     async def start(self) -> None:
-        """Begin to publish and listen. Raises `ConfigError` where no node answers, or none that can do it."""
+        """Begin to publish and subscribe. Raises `ConfigError` where no node answers, or none has sharded channels."""
         try:
             ranges = await self._nodes.ranges()
-            can = (await self._nodes.ask("COMMAND INFO", "SPUBLISH"))[0] is not None
+            has_sharded = (await self._nodes.ask("COMMAND INFO", "SPUBLISH"))[0] is not None
         except REDIS_ERRORS as error:
             await self.stop()
             if isinstance(error, ResponseError):
                 raise ConfigError("TWIN_REDIS_URL names no Redis Cluster, or one whose slots nobody holds.") from None
             raise ConfigError("TWIN_REDIS_URL: no node of the Redis Cluster can be reached.") from None
-        if not can:
+        if not has_sharded:
             await self.stop()
             raise ConfigError("TWIN_REDIS_URL: Redis Cluster has sharded channels from Redis 7 on; this one is older.")
         await self._apply_topology(ranges, up=True)
         if self._on_message is not None:
             await self.subscribe(CONTROL_CHANNEL, 0)
-        self._follower = asyncio.create_task(self._watch_topology())
+        self._topology_watcher = asyncio.create_task(self._watch_topology())
 
     async def stop(self) -> None:
         """Send what is queued, if Redis takes it within a second, then close."""
-        await cancel_and_wait(*([self._follower] if self._follower else []))
-        await asyncio.gather(*self._ending, *(shard.stop() for shard in self._shards.values()))
+        await cancel_and_wait(*([self._topology_watcher] if self._topology_watcher else []))
+        await asyncio.gather(*self._stopping_shards, *(shard.stop() for shard in self._shards.values()))
         await self._nodes.aclose()
         with contextlib.suppress(*REDIS_ERRORS):
             await self.redis.aclose()
 
-    # -- what `Channels` does, at the right place --------------------------------------------------------------------
+    # -- as `PubSub`, on the channel's shard ---------------------------------------------------------------------------
 
     def _shard_for(self, key: str) -> _Shard:
         return self._shard_by_slot[slot_of(key)]
 
     def publish(self, channel: str, payload: bytes) -> None:
-        """Send to everybody who listens, in the order of the calls; never waits, never raises."""
+        """Send to every subscriber, in the order of the calls; never waits, never raises."""
         self._shard_for(channel).publish(channel, payload)
 
     def command(self, name: str, key: str, *words: Any) -> None:
-        """Any command on one key whose answer nobody needs, in one order with the publishes to its slot."""
+        """Any command on one key whose reply is not needed, in one order with the publishes to its slot."""
         self._shard_for(key).command(name, key, *words)
 
     def script(self, text: str, keys: Sequence[str], *words: Any) -> None:
@@ -185,45 +190,46 @@ class ClusterPubSub:
         self._shard_for(keys[0]).script(text, keys, *words)
 
     async def get_list(self, key: str) -> list[str]:
-        """A list as Redis remembers it; raises one of `FAILURES`."""
+        """A list as Redis remembers it; raises one of `REDIS_ERRORS`."""
         return await self._shard_for(key).get_list(key)
 
     async def get_hash(self, key: str) -> dict[str, str]:
-        """A hash as Redis remembers it; raises one of `FAILURES`."""
+        """A hash as Redis remembers it; raises one of `REDIS_ERRORS`."""
         return await self._shard_for(key).get_hash(key)
 
     async def delete(self, *keys: str) -> int:
-        """Delete keys, of one channel; how many there were. Raises one of `FAILURES`."""
+        """Delete keys, of one channel; how many there were. Raises one of `REDIS_ERRORS`."""
         return await self._shard_for(keys[0]).delete(*keys)
 
     async def subscribe(self, channel: str, patience_s: float = TIMEOUT_S) -> bool:
-        """Listen to the channel; true once Redis has confirmed it. False: its master is away, and the channel will be
-        listened to as soon as one is back (followed by `on_restored`)."""
-        shard = self._wanted.get(channel)
+        """Subscribe to the channel; true once Redis has confirmed it. False: its master is away; the channel is
+        subscribed to as soon as one is back, and `on_restored` is called after that."""
+        shard = self._subscribed.get(channel)
         if shard is None:
-            shard = self._wanted[channel] = self._shard_for(channel)
+            shard = self._subscribed[channel] = self._shard_for(channel)
         return await shard.subscribe(channel, patience_s)
 
     def unsubscribe(self, channel: str) -> None:
-        """Listen no more; never waits."""
-        shard = self._wanted.pop(channel, None)
+        """End the subscription; never waits."""
+        shard = self._subscribed.pop(channel, None)
         self._orphaned.discard(channel)
         if shard is not None:
             shard.unsubscribe(channel)
 
-    # -- where the slots are -----------------------------------------------------------------------------------------
+    # -- topology ------------------------------------------------------------------------------------------------------
 
     async def _watch_topology(self) -> None:
-        """Go where the slots go."""
+        """Ask for the slot map in each probe interval, and apply what has changed."""
         while True:
-            await asyncio.sleep(_PAUSE_S)  # whatever wakes it, and however often
+            await asyncio.sleep(_PAUSE_S)  # however often it is woken
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._interval if self.healthy else self._interval / 4)
             self._wake.clear()
-            told_by, self._hint_node = self._hint_node, None
+            hint, self._hint_node = self._hint_node, None
             try:
-                # Who tells of a change knows of it; while something is away a node may be cut off from the rest.
-                ranges = await self._nodes.ranges(told_by, elsewhere=told_by is None and not self.healthy)
+                # The node that has ended a subscription knows the change. While something is away, the node asked last
+                # may be cut off from the rest: ask another one.
+                ranges = await self._nodes.ranges(hint, elsewhere=hint is None and not self.healthy)
             except REDIS_ERRORS:
                 continue
             if ranges != self._ranges:
@@ -242,35 +248,36 @@ class ClusterPubSub:
         self._shards = {**self._shards, **shards}
         for shard in shards.values():
             if not shard.owns_probe_slot(at):
-                await shard.set_probe_channel(self._own(shard, at))
-        self._orphaned |= {channel for channel, shard in self._wanted.items() if at[slot_of(channel)] is not shard}
+                await shard.set_probe_channel(self._probe_channel_for(shard, at))
+        self._orphaned |= {channel for channel, shard in self._subscribed.items() if at[slot_of(channel)] is not shard}
         await self._resubscribe(self._orphaned, at)
         for shard in fresh:
             await shard.start()
-        # Nothing waits from here to `_restored`: whoever speaks there has said before what was missed there.
+        # No `await` from here to `_restored()`: the missed chunks must be sent again on the new shards before anything
+        # else is published there.
         self._ranges, self._shard_by_slot, self._shards = ranges, at, shards
-        self._orphaned |= {channel for channel, shard in self._wanted.items() if at[slot_of(channel)] is not shard}
+        self._orphaned |= {channel for channel, shard in self._subscribed.items() if at[slot_of(channel)] is not shard}
         for shard in gone:
-            self._was_deaf += shard.probe_failures
-            self._was_broken += shard.outages
-            self._ending.start(shard.stop())
+            self._past_probe_failures += shard.probe_failures
+            self._past_outages += shard.outages
+            self._stopping_shards.start(shard.stop())
         if not up:
             log.warning("redis_slots_moved", masters=len(shards))
             self._restored()
-            with contextlib.suppress(*REDIS_ERRORS):  # one may lead to whoever hangs
+            with contextlib.suppress(*REDIS_ERRORS):  # a pooled connection may lead to the node that hangs
                 await self.redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _resubscribe(self, channels: Iterable[str], at: list[_Shard]) -> None:
-        """Listen to these where `at` says."""
-        asked = list(channels)
-        self._orphaned -= set(asked)
-        for channel in asked:
-            self._wanted[channel].drop_subscription(channel)
-            self._wanted[channel] = at[slot_of(channel)]
-        confirmed = await asyncio.gather(*(self._wanted[channel].subscribe(channel) for channel in asked))
-        for channel, is_heard in zip(asked, confirmed, strict=True):
-            if not is_heard and channel in self._wanted:
-                self._wanted[channel]._mark_down()
+        """Subscribe to these channels on their shards in `at`."""
+        moved = list(channels)
+        self._orphaned -= set(moved)
+        for channel in moved:
+            self._subscribed[channel].drop_subscription(channel)
+            self._subscribed[channel] = at[slot_of(channel)]
+        confirmed = await asyncio.gather(*(self._subscribed[channel].subscribe(channel) for channel in moved))
+        for channel, is_confirmed in zip(moved, confirmed, strict=True):
+            if not is_confirmed and channel in self._subscribed:
+                self._subscribed[channel]._mark_down()
 
     def _shard(self, place: NodeAddress, *, up: bool) -> _Shard:
         shard = _Shard(
@@ -285,12 +292,13 @@ class ClusterPubSub:
         shard.on_round_trip = lambda seconds: self.on_round_trip(seconds)
         return shard
 
-    def _own(self, shard: _Shard, at: list[_Shard]) -> str:
+    def _probe_channel_for(self, shard: _Shard, at: list[_Shard]) -> str:
+        """A channel of this instance alone that is in one of the shard's slots."""
         names = (f"twin:instance:{self.instance}:{number}" for number in itertools.count())
         return next(name for name in names if at[slot_of(name)] is shard)
 
     def _dropped(self, shard: _Shard, channel: str) -> None:
-        if self._wanted.get(channel) is shard:
+        if self._subscribed.get(channel) is shard:
             self._orphaned.add(channel)
             self._hint_node = shard.place
             self._wake.set()
@@ -306,5 +314,5 @@ class ClusterPubSub:
 
 
 def make_pubsub(url: str, **given: Any) -> PubSub | ClusterPubSub:
-    """The channels of whatever `url` names; `given` as each of them takes it."""
+    """Pub/sub over the Redis, or the cluster, that `url` names; `given` as both classes take it."""
     return ClusterPubSub(url, **given) if url.startswith(CLUSTERS) else PubSub(url, **given)

@@ -63,9 +63,11 @@ class CommonMetrics:
         hits, misses = services.profile_cache.hits, services.profile_cache.misses
         yield _gauge("twin_redis_healthy", "1: this process hears what it publishes.", channels.healthy)
         yield _counter(
-            "twin_redis_deaf", "Probes that were not heard in time: the ears were exchanged.", channels.probe_failures
+            "twin_redis_probe_failures",
+            "Probe messages not received in time; the subscriber connection was replaced.",
+            channels.probe_failures,
         )
-        yield _counter("twin_redis_breaks", "Times that Redis could not be reached any more.", channels.outages)
+        yield _counter("twin_redis_outages", "Times that Redis could no longer be reached.", channels.outages)
         yield _gauge("twin_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
         yield _gauge("twin_conversations_answering", "Conversations being answered.", services.runner.running)
         yield _gauge("twin_conversations_waiting", "Conversations that wait for their turn.", services.runner.waiting)
@@ -127,7 +129,9 @@ class ServerMetrics(CommonMetrics):
         yield _counters("twin_events", "Events handled.", ["type"], self._gateway.stats.handled)
         yield _counters("twin_errors", "Errors sent to clients.", ["code"], self._gateway.stats.errors)
         yield _counter(
-            "twin_messages_heard", "Messages of other instances that were decoded.", delivery.channels.messages_received
+            "twin_instance_messages_received",
+            "Messages received from other instances.",
+            delivery.channels.messages_received,
         )
         yield _counter("twin_slow_consumers_cut", "Connections cut for reading too slowly.", delivery.slow_aborts)
         yield _counters("twin_resumes", "Resumes served, whole or not.", ["complete"], delivery.resumes)
