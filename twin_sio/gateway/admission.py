@@ -1,4 +1,4 @@
-"""Who gets in: the wall for addresses, the token, the session limit, the user's state."""
+"""Lets connections in: the limit of an address, the token, the session limit, the user's state."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from twin_sio.gateway.budgets import Budgets
 from twin_sio.gateway.sessions import ClientConnection, GatewaySettings, GatewayStats, Sessions
 from twin_sio.handlers import Reply
 from twin_sio.handlers.context import HostContext
-from twin_sio.observability.overload import Bucket, BucketCache
 from twin_sio.protocol import Auth, AuthRefresh, Incoming, Outgoing, is_id, parse_auth, token_of
+from twin_sio.rate_limit import Bucket, BucketCache
 from twin_sio.services.limits import Limits
 from twin_sio.store.ports import ConnectSnapshots, Presence
 from twin_sio.transport import ConnectRequest
@@ -72,8 +72,8 @@ class Admission:
         self._by_address = BucketCache()  # of connection attempts to this instance
 
     def allow_connection(self, request: web.Request) -> bool:
-        """Whether a socket may be opened at all. A wall for clients that never authenticate; behind it each connect is
-        counted over all instances, and refused with a code."""
+        """Whether a socket may be opened at all. Bounds clients that never authenticate; each connect
+        is also counted over all instances, and refused with a code."""
         most = 2 * self._settings.limits.connects_per_address
         if not most:
             return True
@@ -81,7 +81,7 @@ class Admission:
         bucket = self._by_address.of(self._proxies.of(request), most / 120, min(most, max(20, most / 8)))
         if bucket.take() is None:
             return True
-        self._limits.hit["knocks"] += 1
+        self._limits.hit["sockets"] += 1
         return False
 
     async def check_attempt(self, request: web.Request) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from twin_sio.observability.overload import Bucket, BucketCache
+from twin_sio.rate_limit import Bucket, BucketCache
 
 CONNECTION_WAITING_BYTES = 256 * 1024
 USER_WAITING_BYTES = 512 * 1024
@@ -14,8 +14,8 @@ _SECONDS_AT_ONCE = 2
 
 
 class Budgets:
-    """The budgets of all users with connections here. A user's units outlast the connections, so that whoever connects
-    again gets no fresh ones."""
+    """The budgets of all users with connections here. A user's units outlast the connections: to connect again gives
+    no fresh ones."""
 
     def __init__(self, events_per_second: int) -> None:
         """A user has the units of twenty connections that each send small events at the bound."""

@@ -18,7 +18,6 @@ from twin_sio.config import LimitSettings, Tuning
 from twin_sio.delivery import Delivery
 from twin_sio.domain import Caller, Identity
 from twin_sio.errors import AuthExpired, ServiceError
-from twin_sio.observability.overload import Bucket
 from twin_sio.protocol import (
     CLIENT_EVENTS,
     ENVELOPE_MAX_BYTES,
@@ -28,6 +27,7 @@ from twin_sio.protocol import (
     Outgoing,
     error_payload,
 )
+from twin_sio.rate_limit import Bucket
 from twin_sio.services.limits import Limits
 from twin_sio.store.ports import ConnectSnapshot, LiveSession, Presence, Revocations
 from twin_sio.transport import ConnectionRegistry
@@ -75,7 +75,7 @@ class ClientConnection:
 
     caller: Caller
     snapshot: ConnectSnapshot  # the user's state when it connected
-    last_seq: int | None  # up to which the client has seen the log, if it says so
+    last_seq: int | None  # up to which the client has seen the log; None: it does not resume
     bucket: Bucket  # of its events
     units: Bucket  # of the user, over all connections
     connected_at: float = field(default_factory=monotonic)

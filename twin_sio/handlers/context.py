@@ -1,4 +1,4 @@
-"""What the host app says around the conversation: data for the prompt, never a trait by itself."""
+"""The host app's context around the conversation: data for the prompt, never a trait by itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class HostContext:
     async def context_update(self, caller: Caller, sent: Incoming[ContextUpdate]) -> Reply:
         """Merge (RFC 7386) or replace the session's context, and show the other devices what was sent.
 
-        The receipt says until when it is kept; merging nothing keeps it for as long again.
+        The receipt has `expires_at`; merging nothing extends it.
         """
         await self._limits.write(caller.user_id)
         put = self._put if sent.payload.mode == "replace" else self.merge

@@ -1,4 +1,4 @@
-"""Looking back: pages of a conversation, and the list of conversations."""
+"""Pages of a conversation, and the list of conversations."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class HistoryHandlers:
             "has_more": page.has_more or len(lines) < len(nearest),
             "conversation_id": sent.conversation_id,
         }
-        return self._answer(caller, "history", payload, sent.message_id, sent.conversation_id)
+        return self._reply(caller, "history", payload, sent.message_id, sent.conversation_id)
 
     async def _seq(self, caller: Caller, message_id: str | None) -> int | None:
         if message_id is None:
@@ -68,9 +68,9 @@ class HistoryHandlers:
         payload: dict[str, Any] = {"conversations": listed, "has_more": len(found) > len(listed)}
         if payload["has_more"] and (last := found[len(listed) - 1].last) is not None:
             payload["next"] = last.seq
-        return self._answer(caller, "conversations", payload, sent.message_id, None)
+        return self._reply(caller, "conversations", payload, sent.message_id, None)
 
-    def _answer(
+    def _reply(
         self, caller: Caller, type: str, payload: Json, in_response_to: str | None, conversation_id: str | None
     ) -> Reply:
         outgoing = Outgoing(

@@ -1,4 +1,4 @@
-"""Signs of life between a user's devices: typing, reading, heartbeats, catching up."""
+"""Typing, reading, heartbeats and resuming, between the devices of a user."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PresenceHandlers:
         self._delivery.publish(stored.event)
 
     async def heartbeat(self, caller: Caller, sent: Incoming[Heartbeat]) -> Reply:
-        """The server's time and the newest seq: whoever is behind asks to resume."""
+        """The server's time and the newest seq: a client that is behind sends `resume`."""
         await self._presence.seen(caller)
         head = await self._messages.head(caller.user_id)
         at = self._clock()

@@ -11,8 +11,8 @@ from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Caller, Evidence, EvidenceKind
 from twin_sio.errors import InvalidMessage, NotFound, RateLimited, TooLarge
 from twin_sio.handlers import Reply
-from twin_sio.observability.overload import BucketCache
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
+from twin_sio.rate_limit import BucketCache
 from twin_sio.services.limits import Limits
 from twin_sio.services.profile import ON_THE_LOOP, ProfileService
 
@@ -21,7 +21,7 @@ _KINDS: Mapping[str, EvidenceKind] = {"confirm": "confirmed", "edit": "edited", 
 
 
 class ProfileHandlers:
-    """Reads the profile, and stores what its user says of a trait."""
+    """Reads the profile, and stores its user's corrections."""
 
     def __init__(self, profile: ProfileService, limits: Limits, clock: Clock, new_id: NewId) -> None:
         self._profile = profile

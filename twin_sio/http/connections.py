@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from twin_sio.clock import NewId, monotonic
-from twin_sio.observability.overload import Bucket, BucketCache
+from twin_sio.rate_limit import Bucket, BucketCache
 from twin_sio.transport import PACKET_MAX_BYTES
 from twin_sio.transport.client_address import TrustedProxies
 

@@ -18,7 +18,6 @@ from twin_sio.agent.traits import RATINGS
 from twin_sio.clock import monotonic, now
 from twin_sio.domain import Event, Evidence, Exchange, Turn
 from twin_sio.errors import ModelUnavailable, StorageUnavailable, TooLate
-from twin_sio.handlers.budget import OverBudget, background_of
 from twin_sio.jobs.failures import JobFailures
 from twin_sio.jobs.queue import Queue
 from twin_sio.observability.tracing import span
@@ -27,6 +26,7 @@ from twin_sio.services.erasure import ErasureService
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.memory import MemoryService
 from twin_sio.services.migration import MigrationService
+from twin_sio.services.model_budget import OverBudget, background_of
 from twin_sio.services.profile import ProfileService
 from twin_sio.services.statistics import StatisticsService
 from twin_sio.services.turns import TurnService

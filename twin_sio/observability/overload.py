@@ -1,4 +1,4 @@
-"""How much one instance takes on by itself: token buckets, and how near it is to what it can bear."""
+"""How near one instance is to what it can bear: its event loop, its answers, its memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,58 +17,6 @@ _MEMORY_EVERY_S = 1.0
 _SMOOTHED_OVER_S = 1.0
 _STATM = Path("/proc/self/statm")
 _MB = 1024 * 1024
-
-
-class Bucket:
-    """A token bucket: `rate` a second on average, `burst` at once."""
-
-    __slots__ = ("_at", "_burst", "_rate", "_tokens")
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._tokens = burst
-        self._at = monotonic()
-
-    def take(self) -> int | None:
-        """None: one is taken. Otherwise nothing is, and the ms until one could be."""
-        wait_ms = self.wait_ms()
-        if wait_ms:
-            return wait_ms
-        self._tokens -= 1
-        return None
-
-    def spend(self, amount: float) -> None:
-        """Take it even where it is not there. Nobody owes more than what may be taken at once."""
-        self.wait_ms()
-        self._tokens = max(-self._burst, self._tokens - amount)
-
-    def wait_ms(self) -> int:
-        """The ms until one could be taken; 0: now."""
-        now = monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        return max(0, math.ceil((1 - self._tokens) / self._rate * 1000))
-
-    def owed_s(self) -> float:
-        """The seconds until what was spent without being there is paid back."""
-        return -self._tokens / self._rate if self._tokens < 0 else 0.0
-
-
-class BucketCache:
-    """A bucket for each of many; the `most` that were used last are remembered."""
-
-    def __init__(self, most: int = 50_000) -> None:
-        self._most = most
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
-
-    def of(self, key: str, rate: float, burst: float) -> Bucket:
-        """The bucket of this key, made where there is none."""
-        bucket = self._buckets.pop(key, None) or Bucket(rate, burst)
-        self._buckets[key] = bucket
-        if len(self._buckets) > self._most:
-            self._buckets.popitem(last=False)
-        return bucket
 
 
 class OverloadMonitor:

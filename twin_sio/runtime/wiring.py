@@ -21,7 +21,6 @@ from twin_sio.agent.reading import ProcessReader
 from twin_sio.agent.summarizer import ModelSummarizer
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.delivery import Delivery
-from twin_sio.handlers.budget import BudgetedEmbedder, BudgetedModel
 from twin_sio.jobs.queue import Queue
 from twin_sio.observability.overload import OverloadMonitor
 from twin_sio.runtime.services import Services
@@ -30,6 +29,7 @@ from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.limits import Limits
 from twin_sio.services.memory import MemoryService
 from twin_sio.services.migration import MigrationService
+from twin_sio.services.model_budget import BudgetedEmbedder, BudgetedModel
 from twin_sio.services.profile import ProfileService
 from twin_sio.services.recall import Recall
 from twin_sio.services.statistics import StatisticsService

@@ -1,4 +1,4 @@
-"""What services ask of the layers around them; `delivery.Delivery` and `jobs.Queue` fulfil it."""
+"""What handlers and services need of the layers around them; `delivery.Delivery` and `jobs.Queue` implement it."""
 
 from __future__ import annotations
 
@@ -10,51 +10,47 @@ from twin_sio.protocol import Outgoing
 
 
 class Delivery(Protocol):
-    """Reaches the sessions of a user, on every instance. Sending never waits and never raises."""
+    """Sends to the sessions of a user, on every instance. Sending never waits and never raises."""
 
     def publish(self, event: Event) -> None:
-        """A stored event, to every session in the order of the log."""
+        """Send a stored event to every session, in the order of the log."""
         ...
 
     def to_user(self, user_id: str, outgoing: Outgoing) -> None:
-        """Something ephemeral, to all."""
+        """Send something ephemeral to every session."""
         ...
 
     def to_others(self, caller: Caller, outgoing: Outgoing) -> None:
-        """Something ephemeral, to all but the caller."""
-        ...
-
-    def to_session(self, caller: Caller, outgoing: Outgoing) -> None:
-        """To the caller alone."""
+        """Send something ephemeral to every session but the caller's."""
         ...
 
     def to_session_in_order(self, caller: Caller, outgoing: Outgoing) -> None:
-        """To the caller alone, with the seq of something stored: in that event's place where the caller has not come
-        so far yet, at once where it has. Otherwise it would look like a hole."""
+        """Send the caller alone something with the seq of a stored event: in that event's place where the caller was
+        not sent so much yet, at once where it was. A client would take any other order for a gap."""
         ...
 
     def begin_generation(self, user_id: str, generation: Generation) -> None:
-        """An attempt at an answer begins; it replaces what earlier attempts have shown."""
+        """An attempt at an answer begins; it replaces what earlier attempts have sent."""
         ...
 
     def chunk(self, user_id: str, generation: Generation, text: str, *, is_last: bool = False) -> None:
-        """The next piece of it, to all; whoever joins later gets all pieces so far as one."""
+        """Send the next chunk of it to every session; one that connects later gets all chunks so far as one."""
         ...
 
     def end_generation(self, generation: Generation) -> None:
-        """No more pieces will come."""
+        """No more chunks will come."""
         ...
 
     async def partial(self, user_id: str, generation_id: str) -> str:
-        """What an attempt of any instance has shown so far, as far as that is remembered."""
+        """The text that an attempt of any instance has sent so far, as far as Redis has it."""
         ...
 
     def drop_generation(self, user_id: str, generation: Generation) -> None:
-        """This attempt at an answer came to nothing: nothing of it is to be remembered."""
+        """This attempt at an answer has failed: delete it from Redis."""
         ...
 
     async def erase(self, user_id: str) -> int:
-        """Forget what is being said to the user; how many things that were."""
+        """Delete the running answers to the user from Redis; returns the number of keys."""
         ...
 
     async def resume(self, caller: Caller, last_seq: int) -> Outgoing | None:
@@ -67,7 +63,7 @@ class Delivery(Protocol):
 
 
 class Jobs(Protocol):
-    """Work for later. May lose what it is given: the sweep in `jobs` finds it again."""
+    """Queues background jobs. A job may be lost: the sweep in `jobs` finds its work again."""
 
     async def learn(self, user_id: str, turn_id: str) -> None:
         """Learn from an answered exchange. Never raises."""
@@ -82,6 +78,6 @@ class Jobs(Protocol):
         ...
 
     async def erase(self, user_id: str) -> int:
-        """Take the user's jobs out of the queue; how many there were. Never raises: without their user they find
-        nothing."""
+        """Remove the user's jobs from the queue; returns their number. Never raises: a job that is left finds nothing of
+        its user."""
         ...

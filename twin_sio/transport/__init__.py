@@ -118,7 +118,7 @@ class TransportHooks(Protocol):
         ...
 
     def on_connected(self, sid: str) -> None:
-        """The client was told that it is connected, and its connection is in the registry."""
+        """The client knows that it is connected, and its connection is in the registry."""
         ...
 
     def on_event(self, sid: str, name: str, args: list[Any], ack_id: int | None, size: int) -> float:

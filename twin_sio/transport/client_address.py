@@ -1,4 +1,4 @@
-"""Where a client is: the address of whoever is not one of our own proxies."""
+"""The address of a client, behind any number of our own proxies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TrustedProxies:
     def address(self, peer: str | None, forwarded_for: str) -> str:
         """The client's address as limits count it: of IPv6 the /64. Empty where the peer has none (a Unix socket).
 
-        `forwarded_for` is read from its end: each proxy appends whom it heard.
+        `forwarded_for` is read from its end: each proxy appends the address that connected to it.
         """
         hops = [one.strip() for one in forwarded_for.split(",")] if forwarded_for else []
         at = _parsed(peer or "")

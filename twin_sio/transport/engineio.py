@@ -19,7 +19,7 @@ from engineio.packet import CLOSE
 from engineio.packet import Packet as EnginePacket
 from engineio.payload import Payload
 
-from twin_sio.observability.overload import Bucket
+from twin_sio.rate_limit import Bucket
 from twin_sio.transport import PACKET_MAX_BYTES
 from twin_sio.transport.aiohttp_socket import handle_control_frame, limit_send_buffer, mark_message_read
 from twin_sio.transport.send_queue import SendQueue
@@ -57,8 +57,8 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         """`take_message(eio_sid, text)` gets each message of a WebSocket; `connection_id(eio_sid)` is the authenticated
-        connection of a socket; `on_carries(request, is_so)` is told that the TCP connection of this request carries an
-        authenticated client from now on, or no longer."""
+        connection of a socket; `on_carries(request, is_so)` is called when the TCP connection of this request begins,
+        or ceases, to carry an authenticated client."""
         super().__init__(**options)
         self.take_message = take_message
         self._connection_id = connection_id

@@ -91,8 +91,8 @@ class SocketIOConnection:
         return 0 if self._socket.closed or self._socket.closing else _buffered(self._socket)
 
     def close(self, reason: CloseReason) -> None:
-        """Where the client is to connect again by itself the socket is closed plainly; for `gone` it is told by a
-        Socket.IO disconnect not to."""
+        """Where the client is to connect again by itself the socket is closed plainly; for `gone` a Socket.IO
+        disconnect keeps it from doing so."""
         if reason == "gone":
             self._server.background.start(self._server.disconnect(self._sid))
         elif not self._socket.closed and not self._socket.closing:
@@ -129,8 +129,8 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         admin: AdminHooks | None = None,
     ) -> None:
         """`frames_per_second`: of any kind that are read from one socket; before authentication a fiftieth of it. The
-        rest waits in the network, which slows the sender down. `on_carries(request, is_so)` is told that the TCP
-        connection of this request carries an authenticated client from now on, or no longer."""
+        rest waits in the network, which slows the sender down. `on_carries(request, is_so)` is called when
+        the TCP connection of this request begins, or ceases, to carry an authenticated client."""
         super().__init__(
             async_mode="aiohttp",
             client_manager=manager,
@@ -191,7 +191,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             self.eio.abort_socket(socket)
 
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
-        """Tell the client not to connect again by itself; a socket that stays open all the same counts as one that has
+        """Keep the client from connecting again by itself; a socket that stays open all the same counts as one that has
         not authenticated."""
         eio_sid = self.manager.eio_sid_from_sid(sid, NAMESPACE)
         await super().disconnect(sid, namespace=namespace, ignore_queue=ignore_queue)

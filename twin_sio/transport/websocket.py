@@ -113,8 +113,8 @@ class RawWebSocketEndpoint:
         ping_s: float,
         on_carries: Callable[[web.BaseRequest, bool], None] = lambda _, __: None,
     ) -> None:
-        """`redeem(ticket)` is the identity that a ticket was made for; `on_carries(request, is_so)` is told that the
-        TCP connection of this request carries an authenticated client from now on."""
+        """`redeem(ticket)` is the identity that a ticket was made for; `on_carries(request, True)` is called
+        when the TCP connection of this request begins to carry an authenticated client."""
         self._hooks = hooks
         self._connections = connections
         self._rooms = rooms

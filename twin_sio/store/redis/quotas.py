@@ -13,7 +13,7 @@ from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimite
 from redis.asyncio import Redis
 
 from twin_sio.clock import Clock
-from twin_sio.observability.overload import Bucket, BucketCache
+from twin_sio.rate_limit import Bucket, BucketCache
 from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 from twin_sio.store.ports import Quota
 

@@ -1,4 +1,4 @@
-"""What the background may take of the model for each user: counted with their answers, whatever the job is."""
+"""The share of the model that background jobs may use for each user: counted with the user's answers."""
 
 from __future__ import annotations
 

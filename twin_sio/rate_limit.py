@@ -1,0 +1,60 @@
+"""Token buckets in the memory of one process. Limits over all instances: `store.redis.quotas`."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+from twin_sio.clock import monotonic
+
+
+class Bucket:
+    """A token bucket: `rate` a second on average, `burst` at once."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst  # negative: spent without being there, see `owed_s`
+        self._at = monotonic()  # when `_tokens` was counted last
+
+    def take(self) -> int | None:
+        """None: one is taken. Otherwise nothing is, and the ms until one could be."""
+        wait_ms = self.wait_ms()
+        if wait_ms:
+            return wait_ms
+        self._tokens -= 1
+        return None
+
+    def spend(self, amount: float) -> None:
+        """Take it even where it is not there; the debt is at most one burst."""
+        self.wait_ms()
+        self._tokens = max(-self._burst, self._tokens - amount)
+
+    def wait_ms(self) -> int:
+        """The ms until one could be taken; 0: now."""
+        now = monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        return max(0, math.ceil((1 - self._tokens) / self._rate * 1000))
+
+    def owed_s(self) -> float:
+        """The seconds until what was spent without being there is paid back."""
+        return -self._tokens / self._rate if self._tokens < 0 else 0.0
+
+
+class BucketCache:
+    """A bucket for each of many; the `most` that were used last are remembered."""
+
+    def __init__(self, most: int = 50_000) -> None:
+        self._most = most
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()  # the one used last at the end
+
+    def of(self, key: str, rate: float, burst: float) -> Bucket:
+        """The bucket of this key, made where there is none."""
+        bucket = self._buckets.pop(key, None) or Bucket(rate, burst)
+        self._buckets[key] = bucket
+        if len(self._buckets) > self._most:
+            self._buckets.popitem(last=False)
+        return bucket
