@@ -78,6 +78,6 @@ class Jobs(Protocol):
         ...
 
     async def erase(self, user_id: str) -> int:
-        """Remove the user's jobs from the queue; returns their number. Never raises: a job that is left finds nothing of
-        its user."""
+        """Remove the user's jobs from the queue; returns their number. Never raises: a job that is left finds
+        nothing of its user."""
         ...
