@@ -147,7 +147,7 @@ async def test_conversations_that_wait_for_their_users_others_are_no_load_and_le
         await raw.until(lambda: len(raw.of("twin_message")) == 8)
     assert model.peak_by_text[text] == 2
     await eventually(lambda: (runner.running, runner.waiting) == (0, 0))
-    assert not runner._places._users
+    assert not runner._user_slots._users
 
 
 async def test_too_many_owed_answers_of_one_user_are_busy(instances: Make, user: str, model: ScriptedModel) -> None:

@@ -99,14 +99,14 @@ async def test_stock_write_only_manager_reaches_a_users_sessions(
 async def test_emit_of_the_server_reaches_rooms_on_every_instance(settings: Settings, user: str) -> None:
     async with service(settings) as one, service(settings) as two:  # noqa: SIM117
         async with connected((one, user), (two, user)) as (first, second):
-            await one._sockets.emit("announcement", {"n": 1}, room=f"user:{user}")
+            await one.sockets.emit("announcement", {"n": 1}, room=f"user:{user}")
             await eventually(lambda: first.seen == second.seen == [{"n": 1}])
-            await two._sockets.enter_room(second.client.get_sid(), "staff")
-            await one._sockets.emit("announcement", {"n": 2}, room="staff")
+            await two.sockets.enter_room(second.client.get_sid(), "staff")
+            await one.sockets.emit("announcement", {"n": 2}, room="staff")
             await eventually(lambda: second.seen == [{"n": 1}, {"n": 2}])
-            await two._sockets.emit("announcement", {"n": 3}, to=first.client.get_sid())
+            await two.sockets.emit("announcement", {"n": 3}, to=first.client.get_sid())
             await eventually(lambda: first.seen == [{"n": 1}, {"n": 3}])
-            await one._sockets.emit("announcement", {"n": 4}, room=f"user:{user}", skip_sid=first.client.get_sid())
+            await one.sockets.emit("announcement", {"n": 4}, room=f"user:{user}", skip_sid=first.client.get_sid())
             await eventually(lambda: second.seen[-1] == {"n": 4})
             assert first.seen == [{"n": 1}, {"n": 3}]
 
