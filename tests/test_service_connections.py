@@ -19,7 +19,7 @@ import structlog
 from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
-from twin_sio.http import connections, rest
+from twin_sio.http import connections, openapi, rest
 from twin_sio.observability.logging import configure_logs
 from twin_sio.protocol import asyncapi
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
@@ -256,7 +256,7 @@ async def test_a_document_is_made_once_and_sent_to_who_does_not_have_it(
     def counted(make_it: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
         return lambda: made.append(1) or make_it()  # type: ignore[func-returns-value]
 
-    documents = {"asyncapi": counted(asyncapi.document), "openapi": counted(rest.openapi)}
+    documents = {"asyncapi": counted(asyncapi.document), "openapi": counted(openapi.document)}
     monkeypatch.setattr(rest, "_DOCUMENTS", documents)
     one = await make()
     async with aiohttp.ClientSession() as http:

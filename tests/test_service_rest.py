@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.conftest import token_of
 from twin_sio.errors import StorageUnavailable
-from twin_sio.http import rest
+from twin_sio.http import openapi
 from twin_sio.runtime.serve import Service
 
 ALL = "twin:chat twin:profile twin:data"
@@ -21,7 +21,7 @@ ALL = "twin:chat twin:profile twin:data"
 
 async def test_the_document_is_served_as_it_is_generated(url: str) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"{url}/openapi.json") as got:
-        assert await got.json() == rest.openapi()
+        assert await got.json() == openapi.document()
 
 
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # schemathesis does, for what stands in a path
@@ -32,7 +32,7 @@ async def test_every_route_answers_as_the_document_says(url: str, user: str, sco
 
 
 def _fuzz(url: str, headers: dict[str, str]) -> None:
-    schema = schemathesis.openapi.from_dict(rest.openapi())
+    schema = schemathesis.openapi.from_dict(openapi.document())
     tried = 0
     for operation in schema.get_all_operations():
         cases: Any = operation.ok().as_strategy()
@@ -44,7 +44,7 @@ def _fuzz(url: str, headers: dict[str, str]) -> None:
 
         try_one()
         tried += 1
-    assert tried == len(rest.ROUTES)
+    assert tried == len(openapi.ROUTES)
 
 
 async def test_a_defect_is_told_by_an_id_and_nothing_else(

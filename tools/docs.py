@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from twin_sio import conformance, protocol
 from twin_sio.config import GROUPS, REMOVED, Group, ScoreWeights, TestSettings, Tuning, variable_of
-from twin_sio.http import rest
+from twin_sio.http import openapi
 from twin_sio.protocol import asyncapi
 
 ROOT = Path(__file__).parent.parent
@@ -70,9 +70,9 @@ def rendered(text: str, part: str) -> str:
     return before + begin + PARTS[part][1]() + end + after
 
 
-def openapi() -> str:
+def openapi_document() -> str:
     """The OpenAPI document, as it is served at `/openapi.json`."""
-    return json.dumps(rest.openapi(), indent=2) + "\n"
+    return json.dumps(openapi.document(), indent=2) + "\n"
 
 
 def asyncapi_document() -> str:
@@ -226,7 +226,7 @@ def _shown_default(default: object) -> str:
 
 
 FILES: dict[str, Callable[[], str]] = {
-    "docs/openapi.json": openapi,
+    "docs/openapi.json": openapi_document,
     "docs/asyncapi.json": asyncapi_document,
     "docs/events.md": events,
     "docs/configuration.md": configuration,

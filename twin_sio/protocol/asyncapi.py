@@ -117,21 +117,21 @@ def _schemas() -> Json:
     models: list[type[BaseModel]] = [Auth, Metadata, Refusal, ServerMetadata]
     models += [event.payload for event in CLIENT_EVENTS.values()]
     models += [event.payload for event in SERVER_EVENTS.values()]
-    asked: list[tuple[Any, Literal["validation"]]] = [(model, "validation") for model in models]
-    _, made = models_json_schema(asked, ref_template=_SCHEMAS + "{model}")
-    return {name: _lenient(schema) for name, schema in sorted(made["$defs"].items())}
+    wanted: list[tuple[Any, Literal["validation"]]] = [(model, "validation") for model in models]
+    _, made = models_json_schema(wanted, ref_template=_SCHEMAS + "{model}")
+    return {name: lenient(schema) for name, schema in sorted(made["$defs"].items())}
 
 
-def _lenient(schema: Any) -> Any:
-    """The schema as readers are to take it: fields that they do not know are to be ignored, and titles say nothing."""
+def lenient(schema: Any) -> Any:
+    """The schema for readers: unknown fields are allowed (readers ignore them), and there are no generated titles."""
     if isinstance(schema, Mapping):
         names = schema.get("properties")
         kept = {
-            key: _lenient(value)
+            key: lenient(value)
             for key, value in schema.items()
             if (key, value) != ("additionalProperties", False) and not (key == "title" and isinstance(value, str))
         }
         if isinstance(names, Mapping):
-            kept["properties"] = {name: _lenient(value) for name, value in names.items()}
+            kept["properties"] = {name: lenient(value) for name, value in names.items()}
         return kept
-    return [_lenient(one) for one in schema] if isinstance(schema, list) else schema
+    return [lenient(one) for one in schema] if isinstance(schema, list) else schema

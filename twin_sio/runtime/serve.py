@@ -158,11 +158,11 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             authenticator=edges.authenticator,
             tickets=tickets,
             limits=services.limits,
-            peers=edges.proxies,
+            proxies=edges.proxies,
             personal=services.personal,
-            eraser=services.erasure,
-            keeper=services.profile_service,
-            statistician=services.statistics_service,
+            erasure=services.erasure,
+            profile=services.profile_service,
+            statistics=services.statistics_service,
             new_id=clock.new_id,
         )
         instance = Service(services, gateway, sockets, raw, rest, connections)
