@@ -20,19 +20,19 @@ _MB = 1024 * 1024
 
 
 class OverloadMonitor:
-    """Watches the event loop, the answers being made and the memory of this process."""
+    """Watches the lag of the event loop, the running generations and the memory of this process."""
 
     def __init__(self, marks: OverloadSettings, running: Callable[[], int]) -> None:
         self._marks = marks
         self._running = running
-        self._worst_s = 0.0
-        self._lag_s = 0.0
-        self._memory = 0
+        self._worst_s = 0.0  # the largest lag since `take_worst_lag`, in seconds
+        self._lag_s = 0.0  # the lag, smoothed over a second
+        self._memory = 0  # bytes
         self.also: list[Callable[[], float]] = []
-        """What else is watched: each tells its share of what this instance bears."""
+        """What else is watched: each returns its load as a share of its limit."""
 
     def take_worst_lag(self) -> float:
-        """The latest the event loop came to what was due since this was last asked, in seconds."""
+        """The largest lag of the event loop since the last call, in seconds."""
         worst_s, self._worst_s = self._worst_s, 0.0
         return worst_s
 
@@ -57,7 +57,7 @@ class OverloadMonitor:
             await asyncio.sleep(_STEP_S)
             late_s = max(0.0, monotonic() - due)
             self._worst_s = max(self._worst_s, late_s)
-            # Over a second: one long step is no overload, a loop that is always late is.
+            # Smoothed over a second: one long step is no overload, a loop that is always late is.
             weight = 1 - math.exp(-(late_s + _STEP_S) / _SMOOTHED_OVER_S)
             self._lag_s += weight * (late_s - self._lag_s)
             if self._marks.memory_mb and due > next_memory:
@@ -66,7 +66,7 @@ class OverloadMonitor:
 
 
 def _resident_bytes() -> int:
-    """What the process holds in memory; 0 where the system does not tell."""
+    """The resident memory of the process; 0 where the system does not say."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0

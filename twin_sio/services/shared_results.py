@@ -1,20 +1,22 @@
-"""What costs more the more a user has: computed once for all who ask at the same time, and again only after a while."""
+"""Results that cost more the more data a user has: computed once for concurrent callers, and again after a while."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from cachetools import LRUCache
+
 from twin_sio.clock import monotonic
 
 T = TypeVar("T")
-_SMALL = 500  # what is no larger is made anew for whoever asks
-_TIMES = 20  # what it cost, for so long it is given again: a user takes no more than a twentieth of a core
-_MOST_S = 30.0
-_AT_ONCE = 2
+_SMALL = 500  # a result of this size or less is computed for each call
+_REUSE_FACTOR = 20  # a result is reused for 20 times as long as it took: a user takes a twentieth of a core at most
+_REUSE_MAX_S = 30.0
+_CONCURRENCY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +28,19 @@ class _Entry(Generic[T]):
 
 
 class SharedResults(Generic[T]):
-    """`make(user_id)`, for the users seen last; what is given again was made under the same stamp."""
+    """`make(user_id)`, for the users seen last; a result is reused only under the same `stamp`."""
 
     def __init__(self, make: Callable[[str], Awaitable[T]], size: Callable[[T], int], most: int = 50_000) -> None:
-        """`most`: the sum of the sizes that are held."""
+        """`most`: the sum of the sizes of the results in memory."""
         self._make = make
         self._size = size
-        self._left = most
-        self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
+        self._entries: LRUCache[str, _Entry[T]] = LRUCache(most, getsizeof=lambda entry: entry.size)
+        # Computations under way, by user: whoever asks meanwhile shares it.
         self._making: dict[str, asyncio.Task[T]] = {}
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_CONCURRENCY)
 
     async def get(self, user_id: str, stamp: str | None) -> T:
-        """What stands under `stamp`; where it is large, at most half a minute old."""
+        """The result under `stamp`; where it is large, at most half a minute old."""
         entry = self._entries.get(user_id)
         if entry is not None and entry.stamp == stamp and monotonic() < entry.good_until:
             return entry.made
@@ -58,15 +60,13 @@ class SharedResults(Generic[T]):
         return made
 
     def _keep(self, user_id: str, stamp: str | None, made: T, cost_s: float) -> None:
-        self._drop(user_id)
+        self._entries.pop(user_id, None)
         size = self._size(made)
         if size <= _SMALL:
             return
-        entry = _Entry(stamp, made, monotonic() + min(_MOST_S, _TIMES * cost_s), size)
-        self._entries[user_id] = entry
-        self._left -= entry.size
-        while self._left < 0:
-            self._drop(next(iter(self._entries)))
+        good_until = monotonic() + min(_REUSE_MAX_S, _REUSE_FACTOR * cost_s)
+        with contextlib.suppress(ValueError):  # larger than all that is held
+            self._entries[user_id] = _Entry(stamp, made, good_until, size)
 
     def _ended(self, user_id: str, task: asyncio.Task[T]) -> None:
         if self._making.get(user_id) is task:
@@ -74,12 +74,7 @@ class SharedResults(Generic[T]):
         if not task.cancelled():
             task.exception()  # retrieved, so that asyncio does not log it where no caller waits
 
-    def _drop(self, user_id: str) -> None:
-        entry = self._entries.pop(user_id, None)
-        if entry is not None:
-            self._left += entry.size
-
     def forget(self, user_id: str) -> None:
-        """Make it anew for whoever asks from now on, and hold nothing of this user."""
+        """Compute it again for later callers, and remove this user from memory."""
         self._making.pop(user_id, None)
-        self._drop(user_id)
+        self._entries.pop(user_id, None)

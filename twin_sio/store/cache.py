@@ -1,20 +1,22 @@
-"""What every prompt needs, kept in memory: what is made of a profile while it stays as it is, and opened vectors."""
+"""In memory, for every prompt: what is made of a profile until the profile changes, and decrypted vectors."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
+
+from cachetools import LRUCache
 
 from twin_sio.clock import Clock, now
 from twin_sio.domain import Profile
 from twin_sio.store.ports import Memories, MessageVector, Profiles, StoredProfile
 
 T = TypeVar("T")
-_ON_THE_LOOP = 200  # traits of which something is made where answers are streamed; of more in a thread
+_ON_THE_LOOP = 200  # traits of which something is made on the event loop; of more in a thread
 _OVERLAP = 64  # messages that may have got their vector since the newest did
 
 
@@ -31,29 +33,26 @@ class _Entry(Generic[T]):
 
 
 class CachedProfiles(Generic[T]):
-    """`make` of a user's profile. Never older than the store: every hit is checked against the profile's stamp, so that
-    no instance has to hear of a change. Holds `traits_max` traits at most, the users seen last."""
+    """`make` of a user's profile. Never older than the store: every hit is checked against the profile's revision, so
+    that no instance needs to be notified of a change. Holds `traits_max` traits at most, of the users seen last."""
 
     def __init__(
         self, profiles: Profiles, make: Callable[[Profile], T], traits_max: int = 50_000, clock: Clock = now
     ) -> None:
         self._clock = clock
-        self.refresh: Callable[[str], Awaitable[object]] = _nothing  # make a profile anew without what is too old
+        self.refresh: Callable[[str], Awaitable[object]] = _nothing  # computes it again without expired evidence
         self._profiles = profiles
         self._make = make
-        self._left = traits_max
-        self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
+        self._entries: LRUCache[str, _Entry[T]] = LRUCache(traits_max, getsizeof=lambda entry: entry.size)
         self.hits = 0
         self.misses = 0
 
     async def get(self, user_id: str) -> T:
-        """Made of the profile as it stands. Raises `StorageUnavailable`."""
+        """What is made of the present profile. Raises `StorageUnavailable`."""
         entry = self._entries.get(user_id)
         is_good = entry is not None and not self._is_outdated(entry.good_until)
         if entry is not None and is_good and entry.stamp == await self._profiles.revision(user_id):
             self.hits += 1
-            if user_id in self._entries:
-                self._entries.move_to_end(user_id)
             return entry.made
         self.misses += 1
         stored = await self._profiles.get(user_id)
@@ -73,40 +72,36 @@ class CachedProfiles(Generic[T]):
         if stored.revision is None:
             return
         size = 1 + len(stored.profile.traits)
-        self._entries[user_id] = _Entry(stored.revision, made, size, stored.good_until)
-        self._left -= size
-        while self._left < 0:
-            self.forget(next(iter(self._entries)))
+        with contextlib.suppress(ValueError):  # larger than the whole cache
+            self._entries[user_id] = _Entry(stored.revision, made, size, stored.good_until)
 
     def forget(self, user_id: str) -> None:
-        """Keep nothing of this user in memory."""
-        entry = self._entries.pop(user_id, None)
-        if entry is not None:
-            self._left += entry.size
+        """Remove this user from memory."""
+        self._entries.pop(user_id, None)
 
 
 class CachedVectors:
-    """The vectors of each user's `newest` messages, opened once; after that only what came since is read.
+    """The vectors of each user's `newest` messages, decrypted once; after that only newer ones are read.
 
-    A message may have gone while its vector is still here: whoever finds one looks for its message. Holds `vectors_max`
-    at most (half a KiB each for the local model), of the users seen last.
+    A message may have been deleted while its vector is still here: who finds a vector must look up its message. Holds
+    `vectors_max` vectors at most (half a KiB each for the local model), of the users seen last.
     """
 
     def __init__(self, memories: Memories, model: str, newest: int, vectors_max: int = 100_000) -> None:
         self._memories = memories
         self._model = model
         self._newest = newest
-        self._most = self._left = vectors_max
-        self._entries: OrderedDict[str, Sequence[MessageVector]] = OrderedDict()
+        self._entries: LRUCache[str, Sequence[MessageVector]] = LRUCache(vectors_max, getsizeof=len)
+        # Reads under way, by user: whoever asks meanwhile shares it.
         self._reading: dict[str, asyncio.Task[Sequence[MessageVector]]] = {}
 
     @property
     def held(self) -> int:
         """How many vectors are in memory."""
-        return self._most - self._left
+        return int(self._entries.currsize)
 
     async def get(self, user_id: str) -> Sequence[MessageVector]:
-        """The newest first. Who cannot wait for it has it read for the next time. Raises `StorageUnavailable`."""
+        """Newest first. If the caller is cancelled, the read still fills the cache. Raises `StorageUnavailable`."""
         task = self._reading.get(user_id)
         if task is None:
             task = self._reading[user_id] = asyncio.create_task(self._read(user_id))
@@ -117,7 +112,7 @@ class CachedVectors:
         known = self._entries.get(user_id, ())
         after = max(0, known[0].seq - _OVERLAP) if known else 0
         fresh = await self._memories.vectors(user_id, self._model, self._newest, after=after)
-        return (*fresh, *(one for one in known if one.seq <= after))[: self._newest]
+        return (*fresh, *(vector for vector in known if vector.seq <= after))[: self._newest]
 
     def _end(self, user_id: str, ended: asyncio.Task[Sequence[MessageVector]]) -> None:
         failed = ended.cancelled() or ended.exception() is not None
@@ -126,12 +121,10 @@ class CachedVectors:
         self.forget(user_id)
         if failed or not ended.result():
             return
-        self._entries[user_id] = ended.result()
-        self._left -= len(ended.result())
-        while self._left < 0:
-            self.forget(next(iter(self._entries)))
+        with contextlib.suppress(ValueError):  # larger than the whole cache
+            self._entries[user_id] = ended.result()
 
     def forget(self, user_id: str) -> None:
-        """Keep nothing of this user in memory."""
+        """Remove this user from memory."""
         self._reading.pop(user_id, None)
-        self._left += len(self._entries.pop(user_id, ()))
+        self._entries.pop(user_id, None)
