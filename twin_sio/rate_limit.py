@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+
+from cachetools import LRUCache
 
 from twin_sio.clock import monotonic
 
@@ -45,16 +46,14 @@ class Bucket:
 
 
 class BucketCache:
-    """A bucket for each of many; the `most` that were used last are remembered."""
+    """A bucket for each key, of the `most` keys that were used last."""
 
     def __init__(self, most: int = 50_000) -> None:
-        self._most = most
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()  # the one used last at the end
+        self._buckets: LRUCache[str, Bucket] = LRUCache(most)
 
     def of(self, key: str, rate: float, burst: float) -> Bucket:
         """The bucket of this key, made where there is none."""
-        bucket = self._buckets.pop(key, None) or Bucket(rate, burst)
-        self._buckets[key] = bucket
-        if len(self._buckets) > self._most:
-            self._buckets.popitem(last=False)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = Bucket(rate, burst)
         return bucket
