@@ -2,7 +2,9 @@
 
     ServiceError                      becomes an `error` event (or a refused handshake)
     ├── InvalidMessage                invalid_message, with the field's path
-    ├── Forbidden                     forbidden
+    ├── UnknownType                   unknown_type: no event of this name
+    ├── TooLarge                      too_large, with the bound
+    ├── Forbidden                     forbidden: the token lacks the scope
     ├── NotFound                      not_found
     ├── RateLimited                   rate_limited, with a true retry_after_ms
     ├── Busy                          busy: too many answers are owed
@@ -11,10 +13,11 @@
     │   └── TooLate                   storage_unavailable: the user was erased since this began
     ├── ModelUnavailable              model_unavailable
     │   └── ModelTimeout              model_timeout
-    └── Refused                       a handshake's codes
+    ├── AuthExpired                   auth_expired
+    └── HandshakeRefused              the codes of a refused handshake
 
-Whatever is none of these is a defect: the gateway logs it under a fresh `error_id` and tells the client
-`internal` with that id, and nothing else. No text here is ever made from an exception or from user text.
+Any other exception is a defect: the gateway logs it under a fresh `error_id` and sends the client `internal` with that
+id, and nothing else. No text here is ever made from an exception or from a user's text.
 """
 
 from __future__ import annotations
