@@ -24,7 +24,7 @@ from twin_sio.observability.logging import configure_logs
 from twin_sio.protocol import asyncapi
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service
-from twin_sio.transport import socketio as sockets
+from twin_sio.transport import engineio as engineio_transport
 
 Make = Callable[..., Any]
 
@@ -111,7 +111,7 @@ async def test_who_sends_a_head_one_byte_after_the_other_is_let_go(make: Make, m
 
 
 async def test_a_poll_whose_body_does_not_come_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "_BODY_S", 0.5)
+    monkeypatch.setattr(engineio_transport, "_BODY_S", 0.5)
     one = await make()
     base = f"{url_of(one)}/socket.io/?EIO=4&transport=polling"
     async with aiohttp.ClientSession() as http, http.get(base) as opened:

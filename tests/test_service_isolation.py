@@ -166,6 +166,7 @@ def test_every_event_that_takes_an_id_of_something_is_crossed() -> None:
         name
         for name, event in CLIENT_EVENTS.items()
         if event.payload.model_fields.keys() & {"message_id", "trait_id", "before", "after"}
+        and name != "conversations"  # its `before` is a seq of the user's own log
     }
     assert takes_an_id == {
         "feedback",
