@@ -30,8 +30,8 @@ from twin_sio.transport import ConnectRequest
 log = structlog.get_logger("gateway")
 
 Handler = Callable[[Caller, Incoming[Any]], Awaitable[Reply | None]]
-_PAUSE_MAX_S = 1.0
-_POLL_COST = 2
+_PAUSE_MAX_S = 1.0  # a client that has stopped sending too much is read again within this
+_POLL_COST = 2  # units, see `protocol.cost_of`: an HTTP request costs more than its frame
 
 
 class Gateway:
@@ -58,6 +58,7 @@ class Gateway:
         self._budgets = budgets
         self._delivery = delivery
         self._limits = limits
+        # By event name. `auth_refresh` changes the connection itself, so it is the gateway's own.
         self._handlers: Mapping[str, Handler] = {**handlers, "auth_refresh": admission.auth_refresh}
         self._settings = settings
         self._clock = clock
@@ -137,7 +138,7 @@ class Gateway:
             wait_ms = 1_000
         if wait_ms is not None:
             self._limits.hit["events"] += 1
-            units.spend(cost_of("", size))
+            units.spend(cost_of("", size))  # parsing and refusing is work as well
             self._reply_error(connection.caller, RateLimited(retry_after_ms=wait_ms), args, ack_id)
         else:
             units.spend(cost_of(name, size))
@@ -175,6 +176,7 @@ class Gateway:
 
     async def _drain_queue(self, connection: ClientConnection) -> None:
         caller = connection.caller
+        # A task has a context of its own: these are in every log line of it, and of no other connection.
         bind_contextvars(user=caller.user_id, session=caller.session_id, connection=caller.connection_id)
         while connection.queue:
             event = connection.queue.popleft()
@@ -212,7 +214,7 @@ class Gateway:
         scope = CLIENT_EVENTS[name].scope
         if scope is not None and scope not in caller.identity.scopes:
             raise Forbidden()
-        if name in EPHEMERAL_EVENTS and self._limits.is_shedding:
+        if name in EPHEMERAL_EVENTS and self._limits.is_shedding:  # overload: nobody misses a typing indicator
             return None
         return await self._handlers[name](caller, incoming)
 

@@ -33,7 +33,7 @@ from twin_sio.transport.client_address import TrustedProxies
 
 log = structlog.get_logger("gateway")
 
-_ADMISSION_S = 4.5
+_ADMISSION_S = 4.5  # well within the time of a handshake: the refusal reaches the client before its socket is closed
 
 
 class Admission:
@@ -113,7 +113,7 @@ class Admission:
 
     async def _identify(self, sid: str, asked: ConnectRequest) -> tuple[Caller, Auth]:
         """The caller, and what else it sent. The token is checked first: without one nothing else is read."""
-        await self.check_attempt(asked.request)
+        await self.check_attempt(asked.request)  # before the token: checking a signature costs more
         try:
             if asked.identity is not None:
                 await self._authenticator.recheck(asked.identity)
@@ -142,6 +142,7 @@ class Admission:
         try:
             if not await self._presence.reserve(caller, self._settings.limits.sessions):
                 raise self._too_many_sessions()
+            # Subscribed before the log's head is read: what is stored in between is received, or read.
             await self._delivery.subscribe(user_id)
             connection = await self._load_state(caller, auth)
             self._refuse_while_draining()  # it may have begun since
@@ -175,7 +176,7 @@ class Admission:
             try:
                 await self._context.merge(caller, auth.context)
             except ServiceError as error:
-                if isinstance(error, StorageUnavailable):
+                if isinstance(error, StorageUnavailable):  # is no fault of the client: it connects again
                     raise
                 raise HandshakeRefused("session_invalid", error.message) from None
         bucket = Bucket(self._settings.limits.events_per_second, 2 * self._settings.limits.events_per_second)

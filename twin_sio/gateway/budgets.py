@@ -19,9 +19,10 @@ class Budgets:
 
     def __init__(self, events_per_second: int) -> None:
         """A user has the units of twenty connections that each send small events at the bound."""
+        # A unit is about 0.1 ms of a core, see `protocol.cost_of`.
         self._rate = _CONNECTIONS * events_per_second
         self._units = BucketCache()
-        self._waiting: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()  # bytes queued, by user; without those that have none
 
     def units(self, user_id: str) -> Bucket:
         """The bucket of the user's units; see `protocol.cost_of`."""

@@ -35,7 +35,7 @@ class HostContext:
         """
         await self._limits.write(caller.user_id)
         put = self._put if sent.payload.mode == "replace" else self.merge
-        expires_at = await put(caller, sent.payload.context)
+        expires_at = await put(caller, sent.payload.context)  # first: other devices get no context that was refused
         self._delivery.to_others(caller, self._relayed(caller, sent))
         message_id = sent.message_id or self._new_id()
         payload = {"message_id": message_id, "status": "accepted", "expires_at": iso(expires_at)}

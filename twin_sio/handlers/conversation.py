@@ -51,6 +51,7 @@ class Conversation:
     async def user_message(self, caller: Caller, sent: Incoming[UserMessage]) -> Reply:
         """Store, publish to every device, answer in the background. A repeat is stored and answered once."""
         message_id = sent.required_id
+        # At once, because each is a round trip to the store. A repeat is accepted also where the queue is full.
         known, full = await asyncio.gather(
             self._messages.get(caller.user_id, message_id),
             self._turns.check_capacity(caller.user_id, sent.conversation_id),
@@ -109,6 +110,8 @@ class Conversation:
         if known is None:
             await self._turns.check_capacity(caller.user_id, asked.conversation_id)
             await self._limits.message(caller.user_id)
+        # Turns are answered in the order of their seq. A repeat has none of its own: it comes after all that is stored,
+        # and before what is stored next.
         order = await self._messages.head(caller.user_id) + 0.5
         await self._turns.ensure(self._turn(caller, asked, turn_id=turn_id, order=order))
         draft = self._draft(caller, sent, "regenerate", {})

@@ -63,6 +63,7 @@ class HistoryHandlers:
         """The user's conversations, the one with the newest message first, as many as fit into a frame. Of the last
         message the beginning."""
         limit = sent.payload.limit
+        # One more than is asked for, to know whether there are more.
         found = await self._messages.conversations(caller.user_id, before=sent.payload.before, limit=limit + 1)
         listed = _fitting(_summary(one) for one in found[:limit])
         payload: dict[str, Any] = {"conversations": listed, "has_more": len(found) > len(listed)}
@@ -84,7 +85,7 @@ def _fitting(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     fitting: list[dict[str, Any]] = []
     left = PAGE_BYTES
     for line in lines:
-        left -= len(orjson.dumps(line))
+        left -= len(orjson.dumps(line))  # as bytes on the wire: characters say little of their size
         if left < 0 and fitting:
             break
         fitting.append(line)

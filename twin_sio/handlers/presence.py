@@ -45,7 +45,7 @@ class PresenceHandlers:
         if read is None or read.type not in ("user_message", "twin_message"):
             raise NotFound("There is no message of yours with this id.")
         if await self._messages.read_up_to(caller.user_id, read.conversation_id) >= read.seq:
-            return
+            return  # before the limit of writes: clients repeat receipts, and a repeat writes nothing
         await self._limits.write(caller.user_id)
         if not await self._messages.mark_read(caller.user_id, read.conversation_id, read.seq, caller.epoch):
             return  # another device was first

@@ -28,7 +28,7 @@ class ProfileHandlers:
         self._limits = limits
         self._clock = clock
         self._new_id = new_id
-        self._large_reads = BucketCache()
+        self._large_reads = BucketCache()  # by user
 
     async def profile_get(self, caller: Caller, sent: Incoming[ProfileGet]) -> Reply:
         """The profile, scored as of now."""

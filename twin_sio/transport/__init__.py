@@ -79,6 +79,8 @@ class ConnectionRegistry(dict[str, Connection]):
         if (connection := self.get(sid)) is not None:
             connection.abort()
 
+    # The two that `delivery` asks twice a second, to find slow clients.
+
     def stalled(self, for_s: float) -> list[str]:
         """Connections with queued bytes of which none has been written for longer than this."""
         before = monotonic() - for_s

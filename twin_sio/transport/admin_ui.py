@@ -46,7 +46,7 @@ class AdminUi:
         """`check_attempt` counts an attempt against its address and raises `HandshakeRefused`; `on_refused(code)` is
         called for a wrong secret; the other three read counts: sockets of every transport, authenticated connections,
         events handled so far."""
-        self._secret = _digest(secret)
+        self._secret = _digest(secret)  # compared as digests, in a time that does not depend on the secret
         self._check_attempt = check_attempt
         self._on_refused = on_refused
         self._sockets = sockets
@@ -62,7 +62,7 @@ class AdminUi:
         while True:
             await asyncio.sleep(_EVERY_S)
             stats = self._stats(server)
-            for admin in tuple(server.admins):
+            for admin in tuple(server.admins):  # a copy: `send_to_admin` may end one
                 server.send_to_admin(admin, "server_stats", stats)
 
     async def refusal(self, request: web.Request, auth: object) -> Mapping[str, Any] | None:

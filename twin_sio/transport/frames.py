@@ -16,7 +16,7 @@ from twin_sio.protocol.json_codec import OrjsonCodec
 class SocketIOPacket(socketio_packet.Packet):  # type: ignore[misc]
     """A packet that is never searched for binary values."""
 
-    uses_binary_events = False
+    uses_binary_events = False  # otherwise the library walks through every payload to look for bytes
     json = OrjsonCodec
 
 

@@ -66,6 +66,7 @@ class RoomManager(socketio.AsyncRedisManager):  # type: ignore[misc]
         sends to the other instances; `publish_to_user(user_id, frame, skip)` on the channel of a user."""
         super().__init__(url, write_only=write_only)
         self._connections = connections
+        # From `delivery`: its bounds for slow clients and its Redis connections are the only ones.
         self._write_to = write
         self._publish_on = publish
         self._publish_to_user = publish_to_user
@@ -81,6 +82,7 @@ class RoomManager(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def add(self, sid: str) -> None:
         """A connection over another transport than Socket.IO, so that it can be in rooms."""
+        # The room None holds every connection; the library looks up there what its Engine.IO socket is.
         self.basic_enter_room(sid, NAMESPACE, None, eio_sid=f"other-{sid}")
 
     def remove(self, sid: str) -> None:
@@ -157,7 +159,7 @@ class RoomManager(socketio.AsyncRedisManager):  # type: ignore[misc]
         if room in self._connections:
             self._write_to(room, frame)
             return
-        for sid in list(self.members(room)):
+        for sid in list(self.members(room)):  # a copy: a write may end a connection
             if sid not in skip:
                 self._write_to(sid, frame)
 

@@ -152,13 +152,13 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         )
         self._hooks = hooks
         self._connections = connections
-        self._handshake_s = handshake_s
+        self._handshake_s = handshake_s  # from the opening of a socket to its authentication
         self._on_carries = on_carries
         self._admin = admin
         self.background = BackgroundTasks()
         self.admins: set[str] = set()
         """Engine.IO ids of the clients in /admin."""
-        self.opened = 0
+        self.opened = 0  # Engine.IO sockets, since the start
         self.closed = 0
         self.on("connect", self._admit)
         self.on("disconnect", self._ended)

@@ -40,7 +40,7 @@ class RawWebSocketConnection:
 
     def __init__(self, socket: web.WebSocketResponse, transport: Any) -> None:
         self.queue = SendQueue()
-        self.queue.writer_attached = True
+        self.queue.writer_attached = True  # `run`, for as long as the connection lasts
         self._socket = socket
         self._transport = transport  # the TCP connection
         self._closing: asyncio.Task[None] | None = None  # set by the first `close`; nothing is written after it
@@ -70,6 +70,7 @@ class RawWebSocketConnection:
 
     def abort(self) -> None:
         """Drop what is queued and close as too slow, without waiting for that to be read."""
+        # The close frame waits behind what is in the TCP transport already; `_close` gives that a second.
         while not self.queue.empty():
             self.queue.get_nowait()
         self.close("slow")
@@ -117,9 +118,9 @@ class RawWebSocketEndpoint:
         when the TCP connection of this request begins to carry an authenticated client."""
         self._hooks = hooks
         self._connections = connections
-        self._rooms = rooms
+        self._rooms = rooms  # the library knows its own connections only: these have to be added
         self._redeem = redeem
-        self._origins = origins
+        self._origins = origins  # besides this server's own, from which a browser's page may connect
         self._new_id = new_id
         self._ping_s = ping_s
         self._on_carries = on_carries
@@ -153,6 +154,7 @@ class RawWebSocketEndpoint:
             max_msg_size=PACKET_MAX_BYTES,
             compress=False,
         )
+        # Before authentication: a refusal is a frame and a close code, because a browser's script sees no HTTP status.
         await socket.prepare(request)
         limit_send_buffer(request.transport)
         sid = self._new_id()
@@ -228,6 +230,7 @@ class RawWebSocketEndpoint:
                 if pause_s or count % _YIELD_EVERY == 0:  # what has arrived is read without a pause otherwise
                     await asyncio.sleep(pause_s)
         finally:
+            # Before it is forgotten: what is published meanwhile finds a connection that is closed.
             await self._hooks.on_disconnect(sid, "transport close")
             self._rooms.remove(sid)
             self._connections.pop(sid, None)
