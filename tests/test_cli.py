@@ -13,7 +13,7 @@ from click.testing import Result
 from jose import jwt
 from typer.testing import CliRunner
 
-from twin_sio.cli.chat import input_history
+from twin_sio.cli.chat_commands import input_history
 from twin_sio.cli.live import RESTARTED, LiveAnswer
 from twin_sio.cli.load import is_loopback
 from twin_sio.cli.main import app

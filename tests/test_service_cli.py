@@ -30,6 +30,7 @@ from tests.test_cli import run
 from tests.test_service_learning import candidates, likes
 from twin_sio.cli.batch import history
 from twin_sio.cli.chat import Chat
+from twin_sio.cli.chat_commands import COMMANDS
 from twin_sio.cli.load import LoadCounts, Plan, _User
 from twin_sio.cli.recording import recording
 from twin_sio.client import RequestFailed, TwinClient
@@ -368,7 +369,7 @@ async def a_terminal(url: str, user: str, device: str, **more: Any) -> AsyncIter
 
     screen = io.StringIO()
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-        chat = Chat(new_client, device, "main", Console(file=screen, width=200, highlight=False))
+        chat = Chat(new_client, device, "main", COMMANDS, Console(file=screen, width=200, highlight=False))
         running = asyncio.create_task(chat.run())
         terminal = Terminal(keys, screen, chat, made)
         try:
@@ -569,7 +570,7 @@ async def test_a_session_that_was_replaced_while_its_history_is_read_ends_the_ch
         asked.append(chat)
         raise EOFError
 
-    monkeypatch.setattr(Chat, "_show_history", replaced_meanwhile)
+    monkeypatch.setattr(Chat, "show_history", replaced_meanwhile)
     monkeypatch.setattr(PromptSession, "prompt_async", ask)
     async with a_terminal(url, user, "laptop") as terminal:
         await terminal.shows("The server ended this session")

@@ -100,7 +100,7 @@ def chat(
 async def _talk(target: Target, device: str, conversation: str, as_json: bool, state: Path) -> None:
     if sys.stdin.isatty() and not as_json:
         # Here, because the terminal's libraries take longer to import than a pipe takes to answer.
-        from twin_sio.cli.chat import run_chat
+        from twin_sio.cli.chat_commands import run_chat
 
         await run_chat(target.client, device, conversation, state)
     else:

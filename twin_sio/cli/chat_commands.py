@@ -1,0 +1,191 @@
+"""The commands of the live chat, as `/help` lists them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Final, Literal
+
+import orjson
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from rich.table import Table
+
+from twin_sio.cli.batch import SEARCHED_MAX, Failure, find_traits, search
+from twin_sio.cli.chat import RECENT, Chat, ChatCommand, CommandError, NewClient, styled
+from twin_sio.domain import Json
+from twin_sio.protocol import is_id
+
+_FOUND_MAX = 20
+
+
+async def run_chat(new_client: NewClient, device: str, conversation_id: str, state_folder: Path) -> None:
+    """Chat until the user quits or the server ends the session; raises `ClientError` if it cannot connect."""
+    chat = Chat(new_client, device, conversation_id, COMMANDS, typed=input_history(state_folder))
+    try:
+        await chat.run()
+    finally:
+        await chat.close()
+
+
+def input_history(state_folder: Path) -> History:
+    """The input of earlier chats, for the arrow keys and Ctrl-R; this chat's lines are added. A file that only its user
+    can read; without a file, the lines of this chat only."""
+    path = state_folder.expanduser() / "twin-sio" / "typed"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return InMemoryHistory()
+    return FileHistory(str(path))
+
+
+async def _help(chat: Chat, _: str) -> None:
+    table = Table(box=None, show_header=False)
+    for command in chat.commands.values():
+        table.add_row(styled(command.usage, style="bold"), command.help)
+    chat.console.print(table)
+
+
+async def _context(chat: Chat, rest: str) -> None:
+    try:
+        context = orjson.loads(rest)
+    except orjson.JSONDecodeError:
+        context = None
+    if not isinstance(context, dict):
+        raise CommandError('The context is a JSON object: /context {"screen": "recipes"}')
+    await chat.client.update_context(context)
+    chat.note("The context is changed; null removes a field.")
+
+
+async def _feedback(chat: Chat, rest: str) -> None:
+    rating, _, comment = rest.partition(" ")
+    if rating not in ("up", "down"):
+        raise CommandError("Rate the last answer: /feedback up, or /feedback down too long")
+    verdict: Literal["up", "down"] = "up" if rating == "up" else "down"
+    changed = await chat.client.feedback(chat.last_message("twin").message_id, verdict, comment=comment or None)
+    chat.note("Thank you: it is stored.")
+    for trait in changed:
+        chat.note("{key} = {value} has confidence {confidence:.2f} now.".format(**trait))
+
+
+async def _typing(chat: Chat, _: str) -> None:
+    chat.is_typing = not chat.is_typing
+    await chat.client.typing(chat.is_typing, conversation_id=chat.conversation)
+    chat.note(f"Your other devices see you {'typing' if chat.is_typing else 'no longer typing'}.")
+
+
+async def _history(chat: Chat, rest: str) -> None:
+    if rest and not (rest.isdecimal() and int(rest) > 0):
+        raise CommandError("How many messages? /history 20")
+    await chat.show_history(int(rest or 20))
+
+
+async def _search(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise CommandError("For which words? /search pasta tuesday")
+    found = await search(chat.client, chat.conversation, rest.split(), _FOUND_MAX)
+    for entry in found.entries:
+        chat.show_entry(entry, f"{entry['timestamp'][:10]} ")
+    whole = "all of it" if found.is_whole else f"the newest {SEARCHED_MAX:,} messages"
+    chat.note(f"{len(found.entries)} found in {whole}.")
+
+
+async def _change_conversation(chat: Chat, rest: str) -> None:
+    if not is_id(rest):
+        raise CommandError("Which conversation? Any name such as trip-2026: /conversation trip-2026")
+    chat.open_conversation(rest)
+    chat.note(f"You talk in {rest} now.")
+    await chat.show_history(RECENT)
+
+
+async def _profile(chat: Chat, _: str) -> None:
+    profile = await chat.client.profile()
+    table = Table(title=f"What your twin believes (version {profile['version']})", title_justify="left")
+    for column in ("trait", "value", "status", "confidence", "for", "against"):
+        table.add_column(column)
+    for trait in profile["traits"]:
+        numbers = (f"{trait[name]:.2f}" for name in ("confidence", "supporting", "opposing"))
+        table.add_row(styled(trait["key"]), styled(trait["value"]), styled(trait["status"]), *numbers)
+    chat.console.print(table)
+
+
+async def _why(chat: Chat, rest: str) -> None:
+    try:
+        found = await find_traits(chat.client, rest)
+    except Failure as failure:
+        raise CommandError(str(failure)) from None
+    for trait in found:
+        _show_reasons(chat, await chat.client.why(trait["trait_id"]))
+
+
+def _show_reasons(chat: Chat, why: Json) -> None:
+    table = Table(title=styled(f"{why['key']} = {why['value']}"), title_justify="left")
+    for column in ("", "kind", "weight", "x decay", "x repeat", "=", "days ago", "your words"):
+        table.add_column(column)
+    for piece in why["evidence"]:
+        numbers = (f"{piece[name]:.2f}" for name in ("weight", "decay", "repeat", "effective", "age_days"))
+        table.add_row(piece["side"].replace("_", " "), piece["kind"], *numbers, styled(piece["quote"]))
+    chat.console.print(table)
+    chat.print("{formula} = {confidence:.4f}, S = {supporting:.2f}, C = {opposing:.2f}".format(**why), "bold")
+
+
+async def _stop(chat: Chat, _: str) -> None:
+    if not await chat.stop_running():
+        raise CommandError("There is no answer to stop.")
+
+
+async def _regenerate(chat: Chat, _: str) -> None:
+    message_id = chat.last_message("user").message_id
+    # In the background: the prompt stays free, and the answer shows like any other.
+    chat.in_background(chat.client.regenerate(message_id))
+
+
+async def _as_device(chat: Chat, rest: str) -> None:
+    words = shlex.split(rest)
+    if len(words) != 1:
+        raise CommandError("Which device? /as-device phone")
+    await chat.use_device(words[0], session="")
+    chat.note(f"You speak as {words[0]} now; {', '.join(sorted(chat.clients))} are connected.")
+
+
+async def _raw(chat: Chat, _: str) -> None:
+    chat.is_raw = not chat.is_raw
+    chat.note(f"Envelopes are {'shown' if chat.is_raw else 'hidden'}.")
+
+
+async def _list_conversations(chat: Chat, _: str) -> None:
+    table = Table(box=None)
+    for column in ("conversation", "title", "unread", "last message"):
+        table.add_column(column)
+    entries = await chat.client.conversations()
+    chat.conversations = [entry["conversation_id"] for entry in entries]
+    for entry in entries:
+        last = (entry.get("last_message") or {}).get("text", "")
+        table.add_row(
+            styled(entry["conversation_id"]), styled(entry["title"] or ""), str(entry["unread"]), styled(last[:60])
+        )
+    chat.console.print(table)
+
+
+async def _quit(_chat: Chat, _: str) -> None:
+    raise EOFError
+
+
+COMMANDS: Final[dict[str, ChatCommand]] = {
+    "/help": ChatCommand("/help", "this list; Tab completes, Ctrl-R searches the input history", _help),
+    "/context": ChatCommand('/context {"screen": "…"}', "merge into the host context; null removes a field", _context),
+    "/feedback": ChatCommand("/feedback up|down [comment]", "rate the last answer", _feedback),
+    "/typing": ChatCommand("/typing", "show you as typing on your other devices; again: stop", _typing),
+    "/history": ChatCommand("/history [n]", "the newest n messages", _history),
+    "/search": ChatCommand("/search WORDS", "the newest messages that contain all of the words", _search),
+    "/conversation": ChatCommand("/conversation NAME", "switch to another conversation", _change_conversation),
+    "/profile": ChatCommand("/profile", "your profile: traits, values and confidence", _profile),
+    "/why": ChatCommand("/why TRAIT", "the evidence for a trait", _why),
+    "/stop": ChatCommand("/stop", "stop the running answer (or Ctrl-C)", _stop),
+    "/regenerate": ChatCommand("/regenerate", "another answer to your last message", _regenerate),
+    "/as-device": ChatCommand("/as-device NAME", "use another device, beside this one", _as_device),
+    "/raw": ChatCommand("/raw", "show the envelopes; again: hide them", _raw),
+    "/conversations": ChatCommand("/conversations", "all conversations, newest first", _list_conversations),
+    "/quit": ChatCommand("/quit", "quit (or Ctrl-D)", _quit),
+}
