@@ -84,16 +84,16 @@ class Dialogue:
 
 def load(path: Path = DIALOGUES) -> list[Dialogue]:
     """The labelled dialogues, one JSON object a line; the first of each topic first, so that a part has all kinds."""
-    told = [_dialogue(json.loads(line)) for line in path.read_text().splitlines()]
-    return sorted(told, key=lambda dialogue: int(dialogue.id.rpartition("-")[2]))
+    received = [_dialogue(json.loads(line)) for line in path.read_text().splitlines()]
+    return sorted(received, key=lambda dialogue: int(dialogue.id.rpartition("-")[2]))
 
 
-def _dialogue(told: dict[str, Any]) -> Dialogue:
+def _dialogue(received: dict[str, Any]) -> Dialogue:
     turns = tuple(
         Said(turn["text"], tuple(Fact(**fact) for fact in turn["expect"]), tuple(turn["never"]))
-        for turn in told["turns"]
+        for turn in received["turns"]
     )
-    return Dialogue(told["id"], told["topic"], told["split"], turns)
+    return Dialogue(received["id"], received["topic"], received["split"], turns)
 
 
 class Reader(Protocol):
@@ -199,9 +199,9 @@ def _judge_turn(result: Result, dialogue: Dialogue, said: Said, pieces: Sequence
     result.learnt += len(pieces)
     result.traps += len(said.never)
     for fact in said.expect:
-        told = any(fact.is_told_by(piece) for piece in pieces)
-        result.found += told
-        if not told:
+        received = any(fact.is_told_by(piece) for piece in pieces)
+        result.found += received
+        if not received:
             result.missed.append(f"{dialogue.id}: {fact.key} = {fact.value}")
     for piece in pieces:
         shown = f"{dialogue.id}: {piece.key} = {piece.value} ({piece.kind})"
@@ -242,8 +242,8 @@ async def reader_of(name: str, dialogues: Sequence[Dialogue]) -> AsyncIterator[R
     elif name == "scripted":
         async with ScriptedModel() as server, _asked(server.base_url, "", "scripted") as model:
             for said in (said for dialogue in dialogues for said in dialogue.turns):
-                told = json.dumps(said.text, ensure_ascii=False)
-                server.script(contains=f'"message": {told}', json_answer=_obedient(said), times=1)
+                received = json.dumps(said.text, ensure_ascii=False)
+                server.script(contains=f'"message": {received}', json_answer=_obedient(said), times=1)
             yield ModelExtractor(model)
     elif name == "local":
         with tempfile.TemporaryDirectory() as folder:
@@ -271,7 +271,7 @@ async def _asked(base_url: str, key: str, name: str) -> AsyncIterator[OpenAIMode
 def _obedient(said: Said) -> str:
     """A model that proposes what is so, and everything it is lured into as well."""
     polarity = {1: "support", -1: "oppose"}
-    told = [
+    received = [
         {"key": f.key, "value": f.value, "polarity": polarity[f.polarity], "kind": "explicit", "quote": said.text}
         for f in said.expect
     ]
@@ -281,7 +281,7 @@ def _obedient(said: Said) -> str:
         for value in said.never
         for key in keys
     ]
-    return json.dumps({"candidates": [*told, *lured]})
+    return json.dumps({"candidates": [*received, *lured]})
 
 
 # -- what is written

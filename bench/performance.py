@@ -370,10 +370,12 @@ async def measured(run: Run) -> str:
     several[0] += [f"one's own chunks, {count} busy others" for count in ("no", "one", "two")]
     for name, (across, beside) in together.items():
         several.append([name, f"{across:.1f}", *(f"{one:.1f}" for one in beside)])
-    told = f"First token, median of {run.scale.asks}: bare model call {bare:.1f} ms, through the service {whole:.1f} ms"
+    first = (
+        f"First token, median of {run.scale.asks}: bare model call {bare:.1f} ms, through the service {whole:.1f} ms"
+    )
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
     return (
-        f"{machine}.\n\n{markdown(rows)}\n{markdown(paced)}\n{markdown(several)}\n{told} (+{whole - bare:.1f} ms).\n\n"
+        f"{machine}.\n\n{markdown(rows)}\n{markdown(paced)}\n{markdown(several)}\n{first} (+{whole - bare:.1f} ms).\n\n"
     )
 
 

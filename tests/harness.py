@@ -63,8 +63,8 @@ def _control(running: Cluster) -> web.Application:
 
     async def log(request: web.Request) -> web.Response:
         events = await running.log(request.query["user"])
-        told = ("seq", "type", "message_id", "in_response_to", "payload")
-        return web.json_response([{key: one[key] for key in told} for one in events])
+        received = ("seq", "type", "message_id", "in_response_to", "payload")
+        return web.json_response([{key: one[key] for key in received} for one in events])
 
     app = web.Application()
     app.router.add_post("/{what:kill|restart|stop|pause|resume}", act)

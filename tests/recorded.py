@@ -136,8 +136,8 @@ async def a_full_session(url: str, tokens: list[str]) -> None:
 
 async def a_session_of_typescript(url: str, tokens: list[str]) -> None:
     """What an app does over the TypeScript client, and what that sends by itself."""
-    told = json.dumps({"url": url, "tokens": tokens, "said": SAID})
-    node = await asyncio.create_subprocess_exec("node", _TYPESCRIPT, told)
+    received = json.dumps({"url": url, "tokens": tokens, "said": SAID})
+    node = await asyncio.create_subprocess_exec("node", _TYPESCRIPT, received)
     if await node.wait():
         sys.exit("Nothing was recorded.")
 

@@ -96,12 +96,12 @@ async def test_an_answer_is_stages_then_deltas_then_one_done(server, model):
 
 async def test_the_model_is_told_what_was_recalled(server, model):
     await steps_of(twin(model, RememberedInPlace(said=[ChatMessage("user", "Hi"), ChatMessage("assistant", "Hello")])))
-    told = server.requests[0]["messages"]
-    assert [message["role"] for message in told] == ["system", "user", "assistant", "user"]
-    assert "Berlin" in told[0]["content"]
-    assert '{"page": "map"}' in told[0]["content"]
-    assert '["they are moving"]' in told[0]["content"]
-    assert told[-1]["content"] == ASK.text
+    received = server.requests[0]["messages"]
+    assert [message["role"] for message in received] == ["system", "user", "assistant", "user"]
+    assert "Berlin" in received[0]["content"]
+    assert '{"page": "map"}' in received[0]["content"]
+    assert '["they are moving"]' in received[0]["content"]
+    assert received[-1]["content"] == ASK.text
 
 
 async def test_the_first_delta_comes_at_once_and_the_rest_gathered(server, model):
@@ -111,7 +111,7 @@ async def test_the_first_delta_comes_at_once_and_the_rest_gathered(server, model
     assert [step.text for step in steps if isinstance(step, Delta)] == ["a", "bcdefgh"]
 
 
-async def test_what_is_gathered_goes_out_although_the_model_has_fallen_silent(server, model):
+async def test_gathered_text_is_sent_during_silence(server, model):
     """A token that waits for company leaves after the interval, long before the model stalls."""
     server.script(tokens=("a", "b", "c"), hang_after=2)
     async with aclosing(twin(model, interval_ms=20).answer(ASK)) as steps:
@@ -142,7 +142,8 @@ async def test_a_model_that_stalls_is_model_timeout(server, model):
     assert (said, type(failure)) == ("ab", ModelTimeout)
 
 
-async def test_storage_that_fails_is_told_and_the_model_is_not_asked(server, model):
+async def test_a_failing_store_calls_no_model(server, model):
+    """Storage that fails is told and the model is not asked."""
     said, failure = await broken(twin(model, RememberedInPlace(failure=StorageUnavailable())))
     assert (said, type(failure), server.requests) == ("", StorageUnavailable, [])
 
@@ -206,7 +207,9 @@ async def test_answers_run_beside_each_other_and_do_not_mix(server, model):
 
 def test_nothing_is_traced_whatever_the_environment_says():
     """LangSmith would be sent every prompt if the environment asked for it."""
-    told = "import twin_sio.agent.graph; from langsmith.utils import tracing_is_enabled; print(tracing_is_enabled())"
+    received = (
+        "import twin_sio.agent.graph; from langsmith.utils import tracing_is_enabled; print(tracing_is_enabled())"
+    )
     asked = {**os.environ, "LANGSMITH_TRACING": "true", "LANGCHAIN_TRACING_V2": "true"}
-    done = subprocess.run([sys.executable, "-c", told], env=asked, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", received], env=asked, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -137,7 +137,7 @@ async def test_a_cut_before_the_first_token_is_tried_again(server, model):
 
 
 @pytest.mark.parametrize("cut", ["cut_after", "end_after"])
-async def test_a_cut_after_the_first_token_is_told_and_never_tried_again(server, model, cut):
+async def test_a_cut_stream_is_not_retried(server, model, cut):
     """Also a stream that ends politely, but without a finish_reason or [DONE]."""
     server.script(tokens=("a", "b", "c"), token_delay_s=0.01, **{cut: 2})
     said, failure = await read_broken(model)
@@ -250,13 +250,14 @@ async def test_waiting_for_a_slot_ends_as_model_timeout(server):
 @pytest.mark.parametrize(
     "script", [{"status": 401}, {"status": 500}, {"rubbish_after": 0, "rubbish": f"data: {TEXT}\n\n"}]
 )
-async def test_failures_and_logs_tell_no_key_no_address_and_no_words(server, model, caplog, script):
+async def test_failures_reveal_no_secret(server, model, caplog, script):
+    """Failures and logs tell no key no address and no words."""
     caplog.set_level(logging.DEBUG)
     server.default = server.default.of(**script)
     _, failure = await read_broken(model)
-    told = "".join(traceback.format_exception(failure)) + caplog.text + repr(failure) + failure.message
+    received = "".join(traceback.format_exception(failure)) + caplog.text + repr(failure) + failure.message
     for private in (SECRET, TEXT, server.base_url, f":{server.port}"):
-        assert private not in told
+        assert private not in received
 
 
 async def test_a_json_answer_is_the_object_under_the_schema(server, model):
@@ -283,7 +284,8 @@ async def test_a_json_call_that_fails_is_model_unavailable(server, model, script
         await model.complete_json(ASKED, SCHEMA, name="found")
 
 
-async def test_a_json_call_is_tried_again_and_has_its_own_time(server):
+async def test_a_json_call_is_retried(server):
+    """A json call is tried again and has its own time."""
     async with opened(server.base_url, complete_s=0.2) as model:
         server.script(status=503)
         server.script(cut_after=0)

@@ -160,7 +160,8 @@ async def test_issuer_and_audience_are_checked_where_set() -> None:
         assert await refusal(signed({**GOOD, **claims}), **wanted) == "auth_invalid"
 
 
-async def test_tokens_of_the_new_and_the_previous_secret_count_while_one_replaces_the_other() -> None:
+async def test_previous_secrets_count_during_rotation() -> None:
+    """Tokens of the new and the previous secret count while one replaces the other."""
     before = "the secret of before, which is long enough for every algorithm of its family"
     auth = authenticator(SharedSecrets(SECRET, before))
     assert (await auth.authenticate(signed(GOOD))).user_id == "ada"
@@ -215,7 +216,8 @@ async def test_a_key_set_is_fetched_once_and_its_tokens_accepted(issuer: Any) ->
     assert issuer.fetched == 1
 
 
-async def test_an_unknown_key_is_invalid_and_does_not_fetch_at_every_try(issuer: Any) -> None:
+async def test_an_unknown_key_is_not_fetched_every_time(issuer: Any) -> None:
+    """An unknown key is invalid and does not fetch at every try."""
     auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
     await auth.authenticate(issuer.token())
     for _ in range(5):
@@ -224,7 +226,8 @@ async def test_an_unknown_key_is_invalid_and_does_not_fetch_at_every_try(issuer:
     assert issuer.fetched == 1
 
 
-async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(issuer: Any) -> None:
+async def test_the_public_key_as_a_secret_is_refused(issuer: Any) -> None:
+    """A token signed with the public key as a secret is refused."""
     auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
     body = jwt.encode(GOOD, "x" * 32, algorithm="HS256", headers={"kid": "k1"}).rsplit(".", 1)[0]
     digest = hmac.new(issuer.public_pem.encode(), body.encode(), hashlib.sha256).digest()
@@ -234,7 +237,8 @@ async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(issuer:
     assert refused.value.reason == "auth_invalid"
 
 
-async def test_without_its_key_set_the_last_good_keys_go_on_counting(issuer: Any) -> None:
+async def test_the_last_good_keys_count_during_an_outage(issuer: Any) -> None:
+    """Without its key set the last good keys go on counting."""
     keys = JwksKeys(issuer.url)
     auth = authenticator(keys, algorithms=("RS256",))
     await auth.authenticate(issuer.token())

@@ -205,9 +205,8 @@ async def test_a_reload_keeps_the_conversation_and_the_session(opened: Opened, u
     await expect(page.locator("#devices li")).to_have_count(1)
 
 
-async def test_a_device_that_joins_in_mid_answer_sees_all_of_it(
-    opened: Opened, user: str, model: ScriptedModel
-) -> None:
+async def test_joining_in_mid_answer_shows_all(opened: Opened, user: str, model: ScriptedModel) -> None:
+    """A device that joins in mid answer sees all of it."""
     first = await opened(user)
     model.script(contains="a long story", count=70, token_delay_s=0.03)
     await say(first, "Tell me a long story")
@@ -232,7 +231,8 @@ async def test_stop_on_one_device_ends_the_answer_on_all(opened: Opened, user: s
     assert await shown(laptop) == await shown(phone)
 
 
-async def test_a_rating_shows_on_the_other_device_and_after_a_reload(opened: Opened, user: str) -> None:
+async def test_a_rating_shows_everywhere(opened: Opened, user: str) -> None:
+    """A rating shows on the other device and after a reload."""
     laptop, phone = await opened(user), await opened(user)
     await say(laptop, "Was that good?")
     await answered(phone, 1)
@@ -250,9 +250,8 @@ async def learnt(page: Page, model: ScriptedModel, text: str, key: str, value: s
     await expect(page.locator(".toast").filter(has_text=value)).to_be_visible(timeout=PATIENCE_MS)
 
 
-async def test_the_profile_shows_why_and_is_put_right_by_keyboard_on_a_phone(
-    opened: Opened, user: str, model: ScriptedModel
-) -> None:
+async def test_the_profile_is_corrected_by_keyboard(opened: Opened, user: str, model: ScriptedModel) -> None:
+    """The profile shows why and is put right by keyboard on a phone."""
     phone = await opened(user, viewport={"width": 360, "height": 700})
     await learnt(phone, model, "I live in Graz <b>now</b>", "location.city", "Graz")
     await phone.locator("#open-profile").click()
@@ -279,9 +278,10 @@ async def test_the_profile_shows_why_and_is_put_right_by_keyboard_on_a_phone(
     assert await phone.evaluate("!!document.activeElement.closest('#traits li')")  # where the keyboard stood, it stands
 
 
-async def test_a_bad_answer_is_put_right_in_the_users_own_words_and_with_reasons(
+async def test_a_bad_answer_is_corrected_with_reasons(
     opened: Opened, user: str, server: Server, model: ScriptedModel
 ) -> None:
+    """A bad answer is put right in the users own words and with reasons."""
     page = await opened(user)
     await learnt(page, model, "I live in Brno", "location.city", "Brno")
     await say(page, "Where am I?")
@@ -398,9 +398,8 @@ async def test_a_link_changes_the_account_only_when_asked(opened: Opened, user: 
     assert "token=" not in second.url
 
 
-async def test_an_answer_is_laid_out_while_it_streams_and_what_stands_stays(
-    opened: Opened, user: str, model: ScriptedModel
-) -> None:
+async def test_a_streaming_answer_keeps_finished_blocks(opened: Opened, user: str, model: ScriptedModel) -> None:
+    """An answer is laid out while it streams and what stands stays."""
     page = await opened(user)
     parts = ("## Steps\n\nDo **this**:\n\n", "```python\ndef f():\n", "    return 1\n", "```\n\n- one\n- two\n")
     model.script(contains="lay it out", tokens=parts, hold_after=2)
@@ -437,7 +436,8 @@ async def test_answers_to_one_message_are_alternatives_on_every_device(opened: O
 UNSPEAKABLE = "a\0b"  # refused as invalid, whoever sends it
 
 
-async def test_a_refused_message_says_why_and_is_tried_again_or_rewritten(opened: Opened, user: str) -> None:
+async def test_a_refused_message_can_be_retried(opened: Opened, user: str) -> None:
+    """A refused message says why and is tried again or rewritten."""
     page = await opened(user)
     await say(page, UNSPEAKABLE)
     refused = page.locator("[data-role=user][data-state=refused]")
@@ -450,9 +450,8 @@ async def test_a_refused_message_says_why_and_is_tried_again_or_rewritten(opened
     await answered(page, 1)
 
 
-async def test_conversations_are_listed_with_what_is_unread_and_opened_from_the_list(
-    opened: Opened, user: str, model: ScriptedModel
-) -> None:
+async def test_conversations_are_listed_with_unread_counts(opened: Opened, user: str, model: ScriptedModel) -> None:
+    """Conversations are listed with what is unread and opened from the list."""
     laptop, phone = await opened(user), await opened(user, viewport={"width": 360, "height": 700})
     await say(laptop, "About the garden")
     await answered(laptop, 1)
@@ -582,7 +581,8 @@ async def test_the_keyboard_alone_is_enough(opened: Opened, user: str, model: Sc
     await expect(page.locator("#open-profile")).to_be_focused()
 
 
-async def test_what_was_not_acknowledged_before_a_reload_is_stored_and_answered_once(opened: Opened, user: str) -> None:
+async def test_unacknowledged_messages_survive_a_reload(opened: Opened, user: str) -> None:
+    """What was not acknowledged before a reload is stored and answered once."""
     other = await opened(user)
     is_deaf = False
 
@@ -606,9 +606,8 @@ async def test_what_was_not_acknowledged_before_a_reload_is_stored_and_answered_
     assert said == ["Did you hear me?", "And this?"]
 
 
-async def test_a_token_leaves_the_address_bar_and_a_bad_one_asks_for_another(
-    opened: Opened, server: Server, user: str
-) -> None:
+async def test_a_token_leaves_the_address_bar(opened: Opened, server: Server, user: str) -> None:
+    """A token leaves the address bar and a bad one asks for another."""
     page = await opened(user)
     assert "#" not in page.url
     await page.evaluate("sessionStorage.clear()")
@@ -662,9 +661,10 @@ async def host_app(server: Server) -> AsyncIterator[str]:
         yield url
 
 
-async def test_the_widget_in_another_apps_page_tells_the_twin_where_its_user_is(
+async def test_the_widget_sends_its_pages_context(
     opened: Opened, user: str, host_app: str, model: ScriptedModel
 ) -> None:
+    """The widget in another apps page tells the twin where its user is."""
     chat = await opened(user)
     sent: list[str | bytes] = []
 
@@ -691,9 +691,10 @@ async def test_the_widget_in_another_apps_page_tells_the_twin_where_its_user_is(
     await expect(chat.locator("#devices li")).to_have_count(1, timeout=PATIENCE_MS)
 
 
-async def test_two_tabs_and_a_phone_converge_through_a_server_killed_in_mid_answer(
+async def test_devices_converge_through_a_killed_server(
     opened: Opened, user: str, server: Server, model: ScriptedModel
 ) -> None:
+    """Two tabs and a phone converge through a server killed in mid answer."""
     tab, phone = await opened(user), await opened(user, viewport={"width": 360, "height": 700})
     second = await opened(user, beside=tab)
     model.script(contains="outlives", count=80, token_delay_s=0.03, times=2)

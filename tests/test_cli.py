@@ -35,7 +35,8 @@ async def test_a_token_names_its_user_and_ends() -> None:
     assert claims["scope"] == "twin:chat twin:data"
 
 
-async def test_a_token_without_scopes_claims_none_and_is_called_a_development_token_on_stderr() -> None:
+async def test_a_token_without_scopes_claims_none() -> None:
+    """A token without scopes claims none and is called a development token on stderr."""
     result = await run("token", "--sub", "ada")
     assert "scope" not in jwt.get_unverified_claims(result.stdout.strip())
     assert "development" in result.stderr
@@ -75,7 +76,8 @@ async def test_the_version_is_told() -> None:
 
 
 @pytest.mark.parametrize("command", [["chat", "--once"], ["chat"], ["history"]])
-async def test_a_service_that_is_not_there_is_named_with_what_to_do(command: Sequence[str]) -> None:
+async def test_an_unreachable_service_is_explained(command: Sequence[str]) -> None:
+    """A service that is not there is named with what to do."""
     result = await run(*command, "--url", NOWHERE, stdin="hello\n")
     assert result.exit_code == 1
     assert NOWHERE in result.stderr
@@ -103,11 +105,17 @@ async def test_nothing_on_stdin_is_said_before_anything_is_asked() -> None:
 @pytest.mark.parametrize("command", [["chat", "--once"], ["chat"], ["history"], ["profile"], ["why", "city"]])
 async def test_scripts_read_a_failure_as_a_line_of_json(command: Sequence[str]) -> None:
     result = await run(*command, "--json", "--url", NOWHERE, stdin="hello\n")
-    told = orjson.loads(result.stdout)
-    assert (result.exit_code, told["type"], told["code"], told["retryable"]) == (1, "error", "unreachable", True)
+    received = orjson.loads(result.stdout)
+    assert (result.exit_code, received["type"], received["code"], received["retryable"]) == (
+        1,
+        "error",
+        "unreachable",
+        True,
+    )
 
 
-async def test_the_doctor_says_that_nothing_answers_and_looks_at_the_token_all_the_same() -> None:
+async def test_doctor_checks_the_token_without_a_service() -> None:
+    """The doctor says that nothing answers and looks at the token all the same."""
     result = await run("doctor", "--url", NOWHERE, "--token", "not.a.token", "--json")
     checks = {check["check"]: check for check in map(orjson.loads, result.stdout.splitlines())}
     assert result.exit_code == 1
@@ -125,14 +133,16 @@ async def test_what_was_typed_is_kept_for_its_user_alone(folder: Path) -> None:
     assert [line async for line in input_history(folder).load()] == ["a private question"]
 
 
-async def test_where_nothing_can_be_kept_a_chat_keeps_its_own_lines(folder: Path) -> None:
+async def test_a_chat_without_a_state_folder_keeps_its_history(folder: Path) -> None:
+    """Where nothing can be kept a chat keeps its own lines."""
     (folder / "a-file").touch()
     typed = input_history(folder / "a-file")
     typed.append_string("hello")
     assert [line async for line in typed.load()] == ["hello"]
 
 
-async def test_a_load_is_put_on_other_machines_only_by_their_owner() -> None:
+async def test_load_on_another_machine_needs_its_owners_word() -> None:
+    """A load is put on other machines only by their owner."""
     result = await run("load", "--url", "https://twin.example.com")
     assert result.exit_code == 2
     assert "--i-own-this-server" in result.stderr
@@ -148,7 +158,8 @@ async def test_a_file_that_is_no_tape_is_named(folder: Path) -> None:
     assert (missing.exit_code, "cannot be read" in missing.stderr) == (1, True)
 
 
-def test_a_live_answer_prints_each_line_once_and_keeps_the_last() -> None:
+def test_a_live_answer_prints_each_line_once() -> None:
+    """A live answer prints each line once and keeps the last."""
     live = LiveAnswer()
     assert live.grow("one") == []
     assert live.grow("one\ntwo\nth") == ["one", "two"]
@@ -156,7 +167,8 @@ def test_a_live_answer_prints_each_line_once_and_keeps_the_last() -> None:
     assert live.finish("one\ntwo\nthree") == ["three"]
 
 
-def test_a_live_answer_that_only_its_tail_changes_is_not_printed_again() -> None:
+def test_a_changed_tail_prints_nothing_again() -> None:
+    """A live answer that only its tail changes is not printed again."""
     live = LiveAnswer()
     live.grow("one\ntw")
     assert live.grow("one\nnew") == []

@@ -81,7 +81,8 @@ def view(state: ClientState) -> dict[str, Any]:
 # -- seq ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_client_without_a_past_starts_at_the_head_of_the_log() -> None:
+def test_a_new_client_starts_at_the_head() -> None:
+    """A client without a past starts at the head of the log."""
     assert a_client(None, ready(41)).last_seq == 41
 
 
@@ -91,7 +92,8 @@ def test_a_durable_event_is_applied_once() -> None:
     assert [m.message_id for m in state.transcript()] == ["u1"]
 
 
-def test_a_hole_asks_for_a_resume_and_nothing_behind_it_is_applied() -> None:
+def test_a_gap_asks_for_a_resume() -> None:
+    """A hole asks for a resume and nothing behind it is applied."""
     state = a_client(1)
     assert state.receive(said(3)) == [WantsResume(1)]
     assert state.receive(said(4)) == []
@@ -114,7 +116,8 @@ def test_a_heartbeat_that_is_ahead_asks_for_a_resume() -> None:
     assert state.receive(event("heartbeat_ack", {"head_seq": 5})) == [WantsResume(2)]
 
 
-def test_a_resync_asks_for_a_resume_though_one_is_under_way() -> None:
+def test_a_resync_always_asks_for_a_resume() -> None:
+    """A resync asks for a resume though one is under way."""
     state = a_client(2, said(4))
     assert state.receive(event("resync", {"reason": "gap"})) == [WantsResume(2)]
 
@@ -126,7 +129,8 @@ def test_what_retention_removed_is_skipped_and_history_is_asked_for() -> None:
     assert state.last_seq == 9
 
 
-def test_a_log_that_was_erased_is_followed_from_its_new_start() -> None:
+def test_an_erased_log_is_followed_anew() -> None:
+    """A log that was erased is followed from its new start."""
     state = a_client(50)
     assert WantsHistory("log_restarted") in state.receive(ready(2))
     assert kinds(state.receive(said(3))) == [MessageChanged]
@@ -146,14 +150,16 @@ def test_a_message_stays_in_the_outbox_until_it_is_received() -> None:
     assert (state.transcript()[0].seq, state.last_seq) == (1, 1)
 
 
-def test_a_receipt_that_reveals_a_hole_settles_the_message_and_asks_for_a_resume() -> None:
+def test_a_receipt_can_reveal_a_gap() -> None:
+    """A receipt that reveals a hole settles the message and asks for a resume."""
     state = a_client(0)
     state.sending(mine("a"))
     assert kinds(state.receive(receipt("a", 3))) == [Settled, MessageChanged, WantsResume]
     assert (state.outbox, state.last_seq) == ({}, 0)
 
 
-def test_an_own_message_that_comes_back_in_a_resume_stands_there_once() -> None:
+def test_an_own_message_resumes_once() -> None:
+    """An own message that comes back in a resume stands there once."""
     state = a_client(0)
     state.sending(mine("a"))
     state.receive(event("user_message", {"text": "hello"}, "a", seq=1, session_id="mine"))
@@ -178,7 +184,8 @@ def test_an_acknowledgement_that_overtakes_an_event_is_no_hole() -> None:
     assert (state.last_seq, state.outbox) == (2, {})
 
 
-def test_an_answer_that_comes_as_acknowledgement_and_as_event_is_applied_once() -> None:
+def test_an_answer_is_applied_once() -> None:
+    """An answer that comes as acknowledgement and as event is applied once."""
     state = a_client(0)
     state.sending(mine("a"))
     assert kinds(state.acknowledged(receipt("a", 1))) == [Settled, MessageChanged]
@@ -194,7 +201,8 @@ def test_a_refused_message_leaves_the_outbox_and_says_so_once() -> None:
     assert state.transcript()[0].status == "refused"
 
 
-def test_the_old_answer_to_a_repeat_is_shown_to_a_client_that_never_saw_it() -> None:
+def test_a_repeats_answer_is_shown() -> None:
+    """The old answer to a repeat is shown to a client that never saw it."""
     state = a_client(None, ready(8))
     state.sending(mine("u5"))
     state.receive(receipt("u5", 5, "duplicate"))
@@ -220,7 +228,8 @@ def test_own_feedback_is_on_the_message_once_it_is_received() -> None:
         ("auth_refresh", event("auth_refreshed", {}, in_response_to="q")),
     ],
 )
-def test_a_request_is_settled_by_its_answer_and_by_nothing_else(request_type: str, answer: Envelope) -> None:
+def test_a_request_is_settled_by_its_answer(request_type: str, answer: Envelope) -> None:
+    """A request is settled by its answer and by nothing else."""
     state = a_client(0)
     state.sending(event(request_type, {}, "q"))
     state.receive(event("twin_thinking", {"state": "thinking"}, in_response_to="q"))
@@ -231,7 +240,8 @@ def test_a_request_is_settled_by_its_answer_and_by_nothing_else(request_type: st
 # -- generations -------------------------------------------------------------------------------------------------------
 
 
-def test_chunks_are_joined_in_order_and_the_final_text_closes_them() -> None:
+def test_chunks_are_joined_in_order() -> None:
+    """Chunks are joined in order and the final text closes them."""
     state = a_client(0, said(1), chunk(0, "Go"), chunk(1, "od"), chunk(2, ".", is_last_chunk=True))
     assert state.generations["g1"].text == "Good."
     state.receive(answered(2, "u1", "Good."))
@@ -255,7 +265,8 @@ def test_a_repeated_chunk_is_dropped() -> None:
     assert state.generations["g1"].text == "ab"
 
 
-def test_a_missing_chunk_asks_for_a_resume_and_a_merged_one_heals_it() -> None:
+def test_a_merged_chunk_heals_a_gap() -> None:
+    """A missing chunk asks for a resume and a merged one heals it."""
     state = a_client(0, chunk(0, "a"))
     assert state.receive(chunk(2, "c")) == [WantsResume(0)]
     assert state.receive(chunk(3, "abcd", first_chunk_index=0)) == [ChunkApplied("g1", "u1", "main", "abcd", True)]
@@ -272,7 +283,8 @@ def test_a_merged_chunk_in_the_middle_is_appended_as_one() -> None:
     assert state.generations["g1"].text == "abcde"
 
 
-def test_a_newer_attempt_replaces_the_older_and_the_older_ones_late_chunks_are_dropped() -> None:
+def test_a_newer_attempt_replaces_the_older() -> None:
+    """A newer attempt replaces the older and the older ones late chunks are dropped."""
     state = a_client(0, chunk(0, "old"), chunk(0, "new", "g2"))
     assert state.receive(chunk(1, "er", "g1")) == []
     assert {g.generation_id: g.text for g in state.generations.values()} == {"g2": "new"}
@@ -364,9 +376,8 @@ def deliver(state: ClientState, sent: list[Envelope], log: list[Envelope], loss:
 
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32), length=st.integers(1, 25), loss=st.sampled_from([0.0, 0.1, 0.4]))
-def test_whatever_is_dropped_repeated_or_reordered_the_client_ends_in_the_same_state(
-    seed: int, length: int, loss: float
-) -> None:
+def test_any_delivery_ends_in_one_state(seed: int, length: int, loss: float) -> None:
+    """Whatever is dropped repeated or reordered the client ends in the same state."""
     random = Random(seed)
     log = a_log(random, length)
     mangled = [envelope for envelope in log for _ in range(random.choice([1, 1, 1, 2, 3]))]
@@ -382,9 +393,10 @@ def test_whatever_is_dropped_repeated_or_reordered_the_client_ends_in_the_same_s
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=30))
-def test_however_chunks_arrive_the_text_is_never_anything_but_a_beginning_of_the_answer(
+def test_partial_text_is_always_a_prefix(
     arrivals: list[tuple[int, int]],
 ) -> None:
+    """However chunks arrive the text is never anything but a beginning of the answer."""
     words = ["a ", "b ", "c ", "d ", "e ", "f ", "g "]
     state = a_client(0)
     for one, other in arrivals:

@@ -88,7 +88,8 @@ FAULTS: dict[str, tuple[Callable[[str, str], Awaitable[None]], list[str]]] = {
 NAIVE_KEEPS = {"sends_a_message", "leaves_a_draining_server", "stays_disconnected", "follows_the_protocol"}
 
 
-async def test_our_client_keeps_every_rule_each_fault_breaks_its_own_and_a_naive_client_most() -> None:
+async def test_each_fault_breaks_its_own_rule() -> None:
+    """Our client keeps every rule each fault breaks its own and a naive client most."""
     *found, by_naive = await asyncio.gather(
         *(broken_by(client) for client, _ in FAULTS.values()), broken_by(naive, 0.7)
     )
@@ -98,7 +99,9 @@ async def test_our_client_keeps_every_rule_each_fault_breaks_its_own_and_a_naive
         held_to_protocol(envelope["type"], envelope)  # the kit itself says nothing that a server would not say
 
 
-async def test_a_client_that_never_comes_breaks_every_rule_but_in_bounded_time() -> None:
+async def test_an_absent_client_breaks_every_rule_in_time() -> None:
+    """A client that never comes breaks every rule but in bounded time."""
+
     async def nobody(url: str, token: str) -> None:
         await asyncio.Event().wait()
 
@@ -108,7 +111,8 @@ async def test_a_client_that_never_comes_breaks_every_rule_but_in_bounded_time()
     assert set(ALL) - set(broken) == {"follows_the_protocol"}
 
 
-async def test_a_program_is_run_as_the_client_and_judged_for_scripts() -> None:
+async def test_a_program_is_run_and_judged_as_json() -> None:
+    """A program is run as the client and judged for scripts."""
     client = [sys.executable, "-m", "tests.conformant", "ours", "{url}", "{token}"]
     result = await run("conformance", "--json", "--limit", "5", "--", *client)
     listening, *rules, end = map(orjson.loads, result.stdout.splitlines())

@@ -40,9 +40,8 @@ def event(user: str, seq: int) -> Event:
     return Event(user, seq, "user_message", f"m-{seq}", "main", now(), {"text": "x" * 200})
 
 
-async def test_an_instance_decodes_nothing_of_what_fifty_others_say_to_other_users(
-    redis_server: RedisServer, user: str
-) -> None:
+async def test_other_users_messages_are_not_decoded(redis_server: RedisServer, user: str) -> None:
+    """An instance decodes nothing of what fifty others say to other users."""
     async with delivering(redis_server) as mine, delivering(redis_server) as other:
         await mine.subscribe(user)
         senders = [PubSub(redis_server.url) for _ in range(50)]
@@ -59,30 +58,31 @@ async def test_an_instance_decodes_nothing_of_what_fifty_others_say_to_other_use
         assert mine.channels.messages_received == before + 1
 
 
-async def test_what_is_published_is_heard_in_the_order_of_the_calls(redis_server: RedisServer, user: str) -> None:
-    heard: list[bytes] = []
-    ears = PubSub(redis_server.url, on_message=lambda _, payload: heard.append(payload))
-    mouth = PubSub(redis_server.url)
-    await ears.start()
-    await mouth.start()
+async def test_messages_are_received_in_publishing_order(redis_server: RedisServer, user: str) -> None:
+    """What is published is heard in the order of the calls."""
+    received: list[bytes] = []
+    subscriber = PubSub(redis_server.url, on_message=lambda _, payload: received.append(payload))
+    publisher = PubSub(redis_server.url)
+    await subscriber.start()
+    await publisher.start()
     try:
-        assert await ears.subscribe(f"test:{user}")
+        assert await subscriber.subscribe(f"test:{user}")
         for index in range(1000):
-            mouth.publish(f"test:{user}", str(index).encode())
+            publisher.publish(f"test:{user}", str(index).encode())
             if index % 100 == 0:
                 await asyncio.sleep(0)
-        await eventually(lambda: len(heard) == 1000)
-        assert heard == [str(index).encode() for index in range(1000)]
-        ears.unsubscribe(f"test:{user}")
-        await eventually(lambda: _silent(mouth, user, heard))
+        await eventually(lambda: len(received) == 1000)
+        assert received == [str(index).encode() for index in range(1000)]
+        subscriber.unsubscribe(f"test:{user}")
+        await eventually(lambda: _silent(publisher, user, received))
     finally:
-        await asyncio.gather(ears.stop(), mouth.stop())
+        await asyncio.gather(subscriber.stop(), publisher.stop())
 
 
-async def _silent(mouth: PubSub, user: str, heard: list[bytes]) -> bool:
-    before = len(heard)
-    found = await mouth.redis.execute_command("PUBSUB", "NUMSUB", f"test:{user}")
-    return found[1] == 0 and len(heard) == before
+async def _silent(publisher: PubSub, user: str, received: list[bytes]) -> bool:
+    before = len(received)
+    found = await publisher.redis.execute_command("PUBSUB", "NUMSUB", f"test:{user}")
+    return found[1] == 0 and len(received) == before
 
 
 async def _listeners(channels: PubSub, name: str) -> int:
@@ -90,48 +90,45 @@ async def _listeners(channels: PubSub, name: str) -> int:
     return int(found[1])
 
 
-async def test_a_channel_that_is_asked_for_while_the_ears_connect_is_listened_to(
-    redis_server: RedisServer, user: str
-) -> None:
-    ears = PubSub(redis_server.url, on_message=lambda _, __: None)
-    await ears.start()
+async def test_a_channel_subscribed_during_connect_is_received(redis_server: RedisServer, user: str) -> None:
+    """A channel that is asked for while the ears connect is listened to."""
+    subscriber = PubSub(redis_server.url, on_message=lambda _, __: None)
+    await subscriber.start()
     try:
         await asyncio.sleep(0)  # the listener has begun to connect, with what was wanted by then
-        assert await ears.subscribe(f"late:{user}")
+        assert await subscriber.subscribe(f"late:{user}")
     finally:
-        await ears.stop()
+        await subscriber.stop()
 
 
-async def test_a_channel_that_is_left_while_the_ears_connect_is_not_listened_to(
-    redis_server: RedisServer, user: str
-) -> None:
-    ears = PubSub(redis_server.url, on_message=lambda _, __: None)
-    wanted = asyncio.create_task(ears.subscribe(f"left:{user}"))
+async def test_a_channel_left_during_connect_is_not_received(redis_server: RedisServer, user: str) -> None:
+    """A channel that is left while the ears connect is not listened to."""
+    subscriber = PubSub(redis_server.url, on_message=lambda _, __: None)
+    wanted = asyncio.create_task(subscriber.subscribe(f"left:{user}"))
     await asyncio.sleep(0)
-    await ears.start()
+    await subscriber.start()
     try:
         await asyncio.sleep(0)  # the listener has begun to connect, with what was wanted by then
-        ears.unsubscribe(f"left:{user}")
-        assert await ears.subscribe(f"kept:{user}")
-        assert await ears.subscribe(f"after:{user}")  # by now Redis has seen all that was said before
-        assert await _listeners(ears, f"left:{user}") == 0
+        subscriber.unsubscribe(f"left:{user}")
+        assert await subscriber.subscribe(f"kept:{user}")
+        assert await subscriber.subscribe(f"after:{user}")  # by now Redis has seen all that was said before
+        assert await _listeners(subscriber, f"left:{user}") == 0
     finally:
-        await asyncio.gather(wanted, ears.stop())
+        await asyncio.gather(wanted, subscriber.stop())
 
 
-async def test_a_channel_that_is_left_and_asked_for_again_at_once_is_listened_to(
-    redis_server: RedisServer, user: str
-) -> None:
-    ears = PubSub(redis_server.url, on_message=lambda _, __: None)
-    await ears.start()
+async def test_resubscribing_at_once_receives(redis_server: RedisServer, user: str) -> None:
+    """A channel that is left and asked for again at once is listened to."""
+    subscriber = PubSub(redis_server.url, on_message=lambda _, __: None)
+    await subscriber.start()
     try:
-        assert await ears.subscribe(f"again:{user}")
-        ears.unsubscribe(f"again:{user}")
-        assert await ears.subscribe(f"again:{user}")
-        assert await ears.subscribe(f"after:{user}")  # by now Redis has seen all that was said before
-        assert await _listeners(ears, f"again:{user}") == 1
+        assert await subscriber.subscribe(f"again:{user}")
+        subscriber.unsubscribe(f"again:{user}")
+        assert await subscriber.subscribe(f"again:{user}")
+        assert await subscriber.subscribe(f"after:{user}")  # by now Redis has seen all that was said before
+        assert await _listeners(subscriber, f"again:{user}") == 1
     finally:
-        await ears.stop()
+        await subscriber.stop()
 
 
 async def test_a_thousand_disconnects_leave_no_entry_in_any_table() -> None:

@@ -120,9 +120,8 @@ class Polling:
 
 
 @sticky
-async def test_long_polling_clients_stay_at_their_server_through_a_whole_answer(
-    behind: Balancer, model: ScriptedModel, user: str
-) -> None:
+async def test_long_polling_is_sticky(behind: Balancer, model: ScriptedModel, user: str) -> None:
+    """Long polling clients stay at their server through a whole answer."""
     text = f"poll {user}"
     model.script(contains=text, count=30, token_delay_s=0.03)
     async with AsyncExitStack() as stack:
@@ -137,9 +136,8 @@ async def test_long_polling_clients_stay_at_their_server_through_a_whole_answer(
 
 
 @loose
-async def test_without_stickiness_websockets_work_and_long_polling_is_refused_at_once(
-    behind: Balancer, user: str
-) -> None:
+async def test_websockets_need_no_stickiness(behind: Balancer, user: str) -> None:
+    """Without stickiness websockets work and long polling is refused at once."""
     at = Whereabouts()
     for _ in range(6):
         async with TwinClient(behind.url, token_of(user), on_envelope=at.note) as client:
@@ -151,7 +149,8 @@ async def test_without_stickiness_websockets_work_and_long_polling_is_refused_at
 
 
 @pytest.mark.parametrize("behind", [*STICKY.values(), *LOOSE.values()], indirect=True)
-async def test_what_is_for_operators_alone_is_not_shown_to_the_public(behind: Balancer) -> None:
+async def test_operators_routes_are_not_public(behind: Balancer) -> None:
+    """What is for operators alone is not shown to the public."""
     async with aiohttp.ClientSession() as http:
         for path in ("/metrics", "/readyz", "/healthz"):
             async with http.get(behind.url + path) as answer:
@@ -161,9 +160,10 @@ async def test_what_is_for_operators_alone_is_not_shown_to_the_public(behind: Ba
 
 
 @pytest.mark.parametrize("behind", [STICKY["haproxy"], LOOSE["nginx"]], ids=["haproxy", "nginx"], indirect=True)
-async def test_who_is_at_a_server_that_drains_comes_back_at_another_and_gets_the_answer(
+async def test_a_drained_client_gets_its_answer_elsewhere(
     behind: Balancer, servers: list[Process], model: ScriptedModel, user: str
 ) -> None:
+    """Who is at a server that drains comes back at another and gets the answer."""
     model.script(contains=user, count=40, token_delay_s=0.05)
     at = Whereabouts()
     await eventually(lambda: _all_left(servers))

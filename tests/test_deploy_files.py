@@ -50,9 +50,8 @@ async def metrics(instance: Service, settings: Settings) -> set[str]:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-async def test_every_expression_of_the_dashboard_and_the_alerts_asks_for_a_metric_that_is_there(
-    metrics: set[str], name: str
-) -> None:
+async def test_dashboards_and_alerts_use_real_metrics(metrics: set[str], name: str) -> None:
+    """Every expression of the dashboard and the alerts asks for a metric that is there."""
     asked = set(re.findall(r"\btwin_\w+", EXPRESSIONS[name]))
     assert asked
     assert asked <= metrics
@@ -158,7 +157,8 @@ _DIRECTIVES = {
 
 
 @pytest.mark.parametrize(("unit", "stops_s"), [("twin-sio@.service", 25), ("twin-sio-worker@.service", 10)])
-def test_a_systemd_unit_holds_known_directives_and_leaves_time_to_stop(unit: str, stops_s: int) -> None:
+def test_systemd_units_are_valid(unit: str, stops_s: int) -> None:
+    """A systemd unit holds known directives and leaves time to stop."""
     parsed = configparser.RawConfigParser()
     parsed.optionxform = str  # type: ignore[assignment, method-assign]
     parsed.read(DEPLOY / "systemd" / unit)

@@ -19,7 +19,8 @@ from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 ROOT = Path(__file__).parents[1]
 
 
-def test_twin_sio_up_becomes_the_installed_server_whatever_lies_in_the_folder(tmp_path: Path) -> None:
+def test_up_runs_the_installed_server(tmp_path: Path) -> None:
+    """Twin sio up becomes the installed server whatever lies in the folder."""
     (tmp_path / "server.py").write_text("raise SystemExit('of another project')")
     done = subprocess.run(
         [sys.executable, "-m", "twin_sio.cli", "up"],

@@ -31,7 +31,8 @@ async def test_the_local_model_finds_what_is_related_and_nothing_else():
     assert {len(vector) for vector in vectors} == {512}
 
 
-async def test_an_endpoint_is_asked_once_and_its_order_does_not_matter(server):
+async def test_vectors_are_matched_by_index_in_one_request(server):
+    """An endpoint is asked once and its order does not matter."""
     embedder = EndpointEmbedder(0.5, base_url=server.base_url, api_key="k", model="bag")
     vectors = await embedder.embed(TEXTS)
     (nginx,) = await embedder.embed(["nginx deployment failed"])

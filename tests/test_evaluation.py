@@ -13,7 +13,8 @@ from twin_sio.domain import Evidence, Exchange
 DIALOGUES = load()
 
 
-def test_there_are_enough_dialogues_of_every_kind_most_of_them_held_out():
+def test_every_kind_has_enough_dialogues():
+    """There are enough dialogues of every kind most of them held out."""
     topics = {dialogue.topic for dialogue in DIALOGUES}
     assert len(DIALOGUES) >= 60
     assert topics >= {"preference", "role", "project", "change", "sarcasm", "hypothetical", "third", "injection"}
@@ -23,7 +24,8 @@ def test_there_are_enough_dialogues_of_every_kind_most_of_them_held_out():
 
 
 @pytest.mark.parametrize("split", ["tuning", "held-out"])
-async def test_the_rules_read_most_of_it_and_fall_into_no_trap(split):
+async def test_rules_fall_into_no_trap(split):
+    """The rules read most of it and fall into no trap."""
     result = await evaluate(Rules(), [one for one in DIALOGUES if one.split == split], 60)
     assert result.fallen_for == []
     assert result.unlabelled == []
@@ -33,7 +35,8 @@ async def test_the_rules_read_most_of_it_and_fall_into_no_trap(split):
     assert result.brier < 0.05
 
 
-async def test_a_model_that_falls_into_every_trap_teaches_none_of_them_and_all_that_is_so():
+async def test_a_trapped_model_teaches_no_trap():
+    """A model that falls into every trap teaches none of them and all that is so."""
     async with reader_of("scripted", DIALOGUES) as reader:
         result = await evaluate(reader, DIALOGUES, 60)
     assert result.failed == 0
@@ -54,7 +57,8 @@ class Reads:
         return tuple(read)
 
 
-async def test_the_scorer_counts_what_is_right_what_is_missed_and_what_was_a_trap():
+async def test_the_scorer_counts_right_missed_and_traps():
+    """The scorer counts what is right what is missed and what was a trap."""
     said = Said("irrelevant", (Fact("location.city", "Rome", 1), Fact("work.role", "nurse", 1)), ("jazz", "golf"))
     dialogue = Dialogue("d", "change", "tuning", (said,))
     result = await evaluate(Reads("I live in Rome, I love jazz and I speak French."), [dialogue], 60)

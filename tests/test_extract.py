@@ -112,7 +112,8 @@ async def test_opposing_candidates_oppose(server, extractor):
     ],
     ids=lambda fields: ",".join(f"{name}={str(value)[:20]}" for name, value in fields.items()),
 )
-async def test_what_does_not_hold_is_dropped_and_the_rest_is_kept(server, extractor, fields):
+async def test_unsupported_candidates_are_dropped_alone(server, extractor, fields):
+    """What does not hold is dropped and the rest is kept."""
     jazz = candidate(key="interests.likes", value="jazz", kind="explicit", quote="I love jazz")
     pieces = await kept(server, extractor, candidate(**fields), jazz)
     assert [piece.value for piece in pieces] == ["jazz"]
@@ -142,7 +143,8 @@ async def test_names_for_one_slot_are_one_slot(server, extractor):
         assert [p.key for p in await kept(server, extractor, candidate(key=key))] == ["location.city"]
 
 
-async def test_a_preference_is_one_slot_whichever_way_the_model_puts_it(server, extractor):
+async def test_a_preference_is_one_slot(server, extractor):
+    """A preference is one slot whichever way the model puts it."""
     text = "I prefer TS over JS."
     compared = {"kind": "explicit", "quote": "I prefer TS over JS", "value": "TS"}
     for fields in (
@@ -175,7 +177,8 @@ async def test_a_sensitive_value_is_sensitive_under_any_name(server, extractor):
         "Did you know that my brother moved and I moved to Munich only in his dreams, haha",
     ],
 )
-async def test_a_model_that_takes_no_statement_for_one_is_not_believed(server, extractor, text):
+async def test_a_question_is_no_statement(server, extractor, text):
+    """A model that takes no statement for one is not believed."""
     assert await kept(server, extractor, candidate(), text=text) == []
 
 
@@ -185,7 +188,8 @@ async def test_a_change_is_one_only_where_the_words_say_so(server, extractor):
     assert [p.kind for p in pieces] == ["explicit"]
 
 
-async def test_in_a_language_that_cannot_be_judged_a_statement_is_an_inference_at_most(server, extractor):
+async def test_statements_of_unknown_languages_are_inferences(server, extractor):
+    """In a language that cannot be judged a statement is an inference at most."""
     text = "ミュンヘンに住んでいます。"
     said = candidate(value="ミュンヘン", quote="ミュンヘンに住んでいます", kind="explicit")
     assert [p.kind for p in await kept(server, extractor, said, text=text)] == ["inferred"]
@@ -204,24 +208,27 @@ async def test_for_unusable_output_the_rules_stand_in(server, extractor, answer)
     }
 
 
-async def test_the_rules_stand_in_where_nothing_of_what_the_model_says_holds(server, extractor):
+async def test_rules_replace_a_model_without_support(server, extractor):
+    """The rules stand in where nothing of what the model says holds."""
     pieces = await kept(server, extractor, candidate(value="Paris"))
     assert {p.extractor for p in pieces} == {rules.SIGNATURE}
 
 
-async def test_a_fit_model_that_finds_nothing_or_no_statement_is_believed(server, extractor):
+async def test_a_fit_model_that_finds_nothing_is_believed(server, extractor):
+    """A fit model that finds nothing or no statement is believed."""
     assert await kept(server, extractor) == []
     assert await kept(server, extractor, candidate(kind="hypothetical")) == []
 
 
-async def test_what_another_reading_of_the_message_said_is_not_said_again(server, extractor):
+async def test_two_readings_give_no_duplicates(server, extractor):
+    """What another reading of the message said is not said again."""
     text = "I live in Munich, I love black coffee and I have two cats."
-    told = [
+    received = [
         candidate(quote="I live in Munich", kind="explicit"),
         candidate(key="food.drink", value="coffee", kind="explicit", quote="I love black coffee"),
         candidate(key="pets.has", value="two cats", kind="explicit", quote="I have two cats"),
     ]
-    found = await kept(server, extractor, *told, text=text)
+    found = await kept(server, extractor, *received, text=text)
     earlier = await extractor.extract_by_rules(replace(EXCHANGE, text=text))
     assert {p.value for p in earlier} == {"Munich", "black coffee"}
     assert [p.value for p in found] == ["Munich", "coffee", "two cats"]
@@ -231,8 +238,8 @@ async def test_what_another_reading_of_the_message_said_is_not_said_again(server
 
 
 def test_prompt_and_schema_do_not_change_without_their_version():
-    told = json.dumps([prompts.EXTRACTION, prompts.EXTRACTION_SCHEMA], sort_keys=True)
-    assert (prompts.EXTRACTION_VERSION, hashlib.sha256(told.encode()).hexdigest()[:16]) == ("2", "5853554f61612d05")
+    received = json.dumps([prompts.EXTRACTION, prompts.EXTRACTION_SCHEMA], sort_keys=True)
+    assert (prompts.EXTRACTION_VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("2", "5853554f61612d05")
 
 
 async def test_a_model_that_fails_is_told_as_such(server, extractor):
@@ -244,7 +251,8 @@ async def test_a_model_that_fails_is_told_as_such(server, extractor):
         await extractor.candidates(EXCHANGE)
 
 
-async def test_a_model_that_is_not_up_to_it_is_not_asked_and_the_rules_learn() -> None:
+async def test_rules_learn_without_a_fit_model() -> None:
+    """A model that is not up to it is not asked and the rules learn."""
     found = await RulesExtractor().candidates(replace(EXCHANGE, text="I live in Lisbon."))
     assert [(piece.key, piece.value, piece.kind) for piece in found] == [("location.city", "Lisbon", "explicit")]
     assert found[0].extractor.startswith("rules")

@@ -71,9 +71,10 @@ async def _left(db: mongo.Database, user: str) -> dict[str, int]:
     return {name: count for name, count in counted.items() if count}
 
 
-async def test_what_an_instance_writes_that_has_not_heard_of_the_erasure_goes_again(
+async def test_late_writes_of_an_instance_are_removed(
     db: mongo.Database, ids: Ids, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What an instance writes that has not heard of the erasure goes again."""
     monkeypatch.setattr("twin_sio.store.mongo.fence._LOOK_S", 0.5)  # all of it is written before the first look
     here, there = Instance(db, ids), Instance(db, ids)
     await here.write_all(user)
@@ -98,7 +99,8 @@ async def test_no_clock_decides_what_is_of_before(db: mongo.Database, ids: Ids, 
     assert await _left(db, user) == {"events": 1}
 
 
-async def test_a_head_of_before_the_erasure_is_not_believed_after_it(db: mongo.Database, ids: Ids, user: str) -> None:
+async def test_a_head_before_the_erasure_is_void(db: mongo.Database, ids: Ids, user: str) -> None:
+    """A head of before the erasure is not believed after it."""
     here, there = Instance(db, ids), Instance(db, ids)
     await there.log.append(draft(user))  # it remembers: the head is 1
     for _ in range(4):
@@ -109,9 +111,8 @@ async def test_a_head_of_before_the_erasure_is_not_believed_after_it(db: mongo.D
     assert (await there.standings.of(user)).epoch == 1
 
 
-async def test_a_late_event_takes_neither_the_seq_nor_the_id_of_what_came_after(
-    db: mongo.Database, ids: Ids, user: str
-) -> None:
+async def test_a_late_event_takes_no_seq(db: mongo.Database, ids: Ids, user: str) -> None:
+    """A late event takes neither the seq nor the id of what came after."""
     here, there = Instance(db, ids), Instance(db, ids)
     erased = await here.personal.erase(user)
     await there.log.append(draft(user, "same"))
@@ -123,9 +124,8 @@ async def test_a_late_event_takes_neither_the_seq_nor_the_id_of_what_came_after(
     assert (await here.log.append(replace(draft(user), epoch=erased.epoch))).event.seq > stored.event.seq
 
 
-async def test_a_late_learner_neither_sees_nor_replaces_what_was_learnt_after(
-    db: mongo.Database, ids: Ids, user: str
-) -> None:
+async def test_a_late_learner_replaces_nothing(db: mongo.Database, ids: Ids, user: str) -> None:
+    """A late learner neither sees nor replaces what was learnt after."""
     here, there = Instance(db, ids), Instance(db, ids)
     erased = await here.personal.erase(user)
     await here.profiles.add_evidence([evidence(user, "new")], erased.epoch)
@@ -135,9 +135,8 @@ async def test_a_late_learner_neither_sees_nor_replaces_what_was_learnt_after(
     assert await there.profiles.replace(Profile(user, 1, ()), [], 0) is False
 
 
-async def test_what_died_on_its_way_is_removed_when_the_erasure_is_carried_out_again(
-    db: mongo.Database, ids: Ids, user: str
-) -> None:
+async def test_the_second_pass_removes_leftovers(db: mongo.Database, ids: Ids, user: str) -> None:
+    """What died on its way is removed when the erasure is carried out again."""
     here = Instance(db, ids)
     erased = await here.personal.erase(user)
     await mongo.MongoLog(db).append(draft(user))  # nobody looks at it again
@@ -162,13 +161,14 @@ async def test_what_remains_of_a_user_names_nobody(db: mongo.Database, ids: Ids,
     assert await db["users"].find_one({"_id": ids.user(user)}) is not None
 
 
-async def test_the_keys_of_ids_are_made_once_and_outlast_a_rotation(mongod: Mongod, user: str) -> None:
+async def test_id_keys_outlast_a_rotation(mongod: Mongod, user: str) -> None:
+    """The keys of ids are made once and outlast a rotation."""
     client, db = mongo.connect(mongod.url, f"keys_{user[-6:]}", 5000)
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     plain = await load_ids(db, FieldCipher())
     one, other = await asyncio.gather(*(load_ids(db, FieldCipher([old])) for _ in range(2)))
     rewritten: list[Any] = []
-    await mongo.reencrypt(db, FieldCipher([new, old]), lambda *told: rewritten.append(told))
+    await mongo.reencrypt(db, FieldCipher([new, old]), lambda *received: rewritten.append(received))
     after = await load_ids(db, FieldCipher([new]))
     for made in (other, after):
         assert made.subject(user) == one.subject(user) != user

@@ -54,7 +54,8 @@ async def test_what_was_written_is_read_whatever_it_holds(facts: GraphitiFacts, 
     assert sorted(await facts.read(user), key=lambda one: one.trait_id) == written
 
 
-async def test_writing_it_again_writes_it_once_and_an_end_can_come_and_go(facts: GraphitiFacts, user: str) -> None:
+async def test_writing_again_writes_once(facts: GraphitiFacts, user: str) -> None:
+    """Writing it again writes it once and an end can come and go."""
     ended = replace(fact(), invalid_at=AT + timedelta(days=9), expired_at=AT + timedelta(days=10))
     for written in (fact(), fact(), ended):
         await facts.write(user, [written], (), ())
@@ -105,7 +106,8 @@ async def test_where_there_is_a_key_the_graph_holds_no_word(falkordb: FalkorServ
     await facts.close()
 
 
-async def test_a_graph_that_is_away_or_hangs_is_told_within_its_time(folder: Path, user: str) -> None:
+async def test_a_graph_outage_is_reported_in_time(folder: Path, user: str) -> None:
+    """A graph that is away or hangs is told within its time."""
     server = FalkorServer(folder)
     server.start()
     facts = GraphitiFacts(server.url, FieldCipher())
@@ -128,9 +130,10 @@ async def test_a_graph_that_is_away_or_hangs_is_told_within_its_time(folder: Pat
         server.stop()
 
 
-def test_the_library_reads_no_env_file_reports_to_nobody_and_logs_no_words(folder: Path) -> None:
+def test_the_graph_library_stays_silent(folder: Path) -> None:
+    """The library reads no env file reports to nobody and logs no words."""
     (folder / ".env").write_text("TWIN_LEAKED=yes\n")
-    told = (
+    received = (
         "import logging, os; from twin_sio.store.graphiti import _library; _library();"
         "print('TWIN_LEAKED' in os.environ, 'PYTHON_DOTENV_DISABLED' in os.environ,"
         "logging.getLogger('graphiti_core.driver.falkordb_driver').isEnabledFor(logging.CRITICAL), end=' ');"
@@ -138,11 +141,13 @@ def test_the_library_reads_no_env_file_reports_to_nobody_and_logs_no_words(folde
     )
     env = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
     env["PYTHONPATH"] = str(Path(__file__).parent.parent)
-    done = subprocess.run([sys.executable, "-c", told], env=env, cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", received], env=env, cwd=folder, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["False", "False", "False", "False"]
 
 
 def test_nobody_who_has_no_graph_loads_the_library() -> None:
-    told = "import sys, twin_sio.runtime, worker; print('graphiti_core' in sys.modules, 'wordllama' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    received = "import sys, twin_sio.runtime, worker; print('graphiti_core' in sys.modules, 'wordllama' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", received], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

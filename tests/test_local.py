@@ -95,7 +95,8 @@ def test_each_slot_of_the_model_holds_the_longest_prompt(tmp_path: Path) -> None
         model.stop()
 
 
-async def test_the_data_is_found_again_at_the_next_start_on_other_ports(tmp_path: Path) -> None:
+async def test_data_outlives_a_start_on_other_ports(tmp_path: Path) -> None:
+    """The data is found again at the next start on other ports."""
     settings = make_settings(process__data_dir=tmp_path, **NO_MODEL)
     async with DevEngines(settings, quiet) as first:
         urls = {first.settings.storage.mongodb_url, first.settings.storage.redis_url}
@@ -133,8 +134,8 @@ async def test_an_engine_killed_from_outside_is_noticed_and_named(tmp_path: Path
         death = asyncio.create_task(embedded.wait_for_exit())
         victim = next(engine for engine in embedded._engines if engine.name == name)
         os.kill(victim.pid, signal.SIGKILL)
-        told = await asyncio.wait_for(death, 10)
-    assert told == f"{name} was killed from outside (signal 9); its log: {victim.log}"
+        received = await asyncio.wait_for(death, 10)
+    assert received == f"{name} was killed from outside (signal 9); its log: {victim.log}"
     assert victim.log is not None
     assert victim.log.is_file()
 
@@ -173,7 +174,8 @@ async def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path, monkeyp
         pass
 
 
-async def test_a_second_server_in_the_same_folder_is_told_who_has_it(tmp_path: Path) -> None:
+async def test_a_second_server_in_the_folder_is_refused(tmp_path: Path) -> None:
+    """A second server in the same folder is told who has it."""
     settings = make_settings(process__data_dir=tmp_path, **NO_MODEL)
     async with DevEngines(settings, quiet):
         with pytest.raises(DataDirLocked, match=rf"process {os.getpid()}\).*TWIN_DATA_DIR"):
@@ -188,9 +190,10 @@ async def test_a_second_server_in_the_same_folder_is_told_who_has_it(tmp_path: P
         (lambda _: engines.find_model(), "OPENAI_BASE_URL"),
     ],
 )
-def test_an_engine_that_is_found_nowhere_names_the_variable_to_set(
+def test_a_missing_engine_names_its_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Callable[[Path], object], variable: str
 ) -> None:
+    """An engine that is found nowhere names the variable to set."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_hooks", [])
@@ -218,7 +221,8 @@ def test_an_engine_whose_library_is_missing_says_which(tmp_path: Path) -> None:
         engines.Mongod(str(program), tmp_path).start()
 
 
-def test_a_program_without_its_run_bit_gets_it_or_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_without_its_run_bit_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program without its run bit gets it or is copied."""
     program = tmp_path / "site-packages" / "engine"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\nexit 0\n")
@@ -296,7 +300,8 @@ def test_a_terminals_interrupt_does_not_reach_children(tmp_path: Path) -> None:
         server.stop()
 
 
-async def test_a_child_is_named_when_it_ends_and_its_environment_is_ours_and_more(tmp_path: Path) -> None:
+async def test_a_childs_end_names_it(tmp_path: Path) -> None:
+    """A child is named when it ends and its environment is ours and more."""
     show = "import os; print(os.environ['TWIN_A'], 'PATH' in os.environ); raise SystemExit(3)"
     child = Child("worker", [sys.executable, "-c", show], log=tmp_path / "worker.log", env={"TWIN_A": "a value"})
     child.start()

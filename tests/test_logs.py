@@ -42,7 +42,8 @@ def fail() -> None:
         raise KeyError(WORD) from error
 
 
-async def test_an_unforeseen_failure_is_logged_by_kind_and_place_and_without_its_text(logs: Callable[[], str]) -> None:
+async def test_failures_are_logged_without_their_text(logs: Callable[[], str]) -> None:
+    """An unforeseen failure is logged by kind and place and without its text."""
     try:
         fail()
     except KeyError:
@@ -93,9 +94,10 @@ async def test_a_job_that_fails_is_named_with_its_user(logs: Callable[[], str]) 
 
 
 @pytest.mark.parametrize("logs", [False], indirect=True)
-async def test_what_a_client_is_told_as_internal_is_in_the_log_with_the_ids_of_what_it_asked_for(
+async def test_internal_errors_are_logged_with_their_ids(
     logs: Callable[[], str], url: str, user: str, settings: Settings
 ) -> None:
+    """What a client is told as internal is in the log with the ids of what it asked for."""
     client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
     await db["profiles"].insert_one({"_id": user, "version": 1})  # and nothing else, which nobody foresees
     client.close()
@@ -104,8 +106,8 @@ async def test_what_a_client_is_told_as_internal_is_in_the_log_with_the_ids_of_w
         assert answer.status == 500
         over_http = await answer.json()
     async with RawSocket(url, token_of(user), session_id="mine") as raw:
-        told = await raw.ask("profile_get", {"metadata": {"message_id": "m-1"}})
-    over_socket = told["payload"]
+        received = await raw.ask("profile_get", {"metadata": {"message_id": "m-1"}})
+    over_socket = received["payload"]
     lines = [json.loads(one) for one in logs().splitlines()]
     failed = {line["error_id"]: line for line in lines if "error_id" in line}
     assert failed.keys() == {over_http["error_id"], over_socket["error_id"]}

@@ -44,9 +44,8 @@ async def _migrator(db: mongo.Database, sealer: FieldCipher, outbox: bool = Fals
     return MigrationService(MongoMigrations(db, sealer, fence, graphed), profiles, TraitIds(fence.ids.subject)), fence
 
 
-async def test_a_user_named_by_an_earlier_version_is_named_by_a_hash_and_keeps_their_seqs(
-    db: mongo.Database, user: str
-) -> None:
+async def test_migrated_users_keep_their_seqs(db: mongo.Database, user: str) -> None:
+    """A user named by an earlier version is named by a hash and keeps their seqs."""
     at = now() - timedelta(minutes=5)
     await db["users"].insert_one({"_id": user, "erased_at": at, "floor": 7, "graph_erased_at": at, "graph_due_at": at})
     migrator, fence = await _migrator(db, FieldCipher(), outbox=True)
@@ -87,9 +86,10 @@ async def test_no_id_can_be_guessed_without_the_key(db: mongo.Database, user: st
     assert TraitIds(fence.ids.subject).of(user, piece.key, piece.value) != trait
 
 
-async def test_a_client_that_holds_an_id_of_before_is_understood_before_and_after_the_migration(
+async def test_old_trait_ids_are_understood(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, connect: Connect, db: mongo.Database, user: str
 ) -> None:
+    """A client that holds an id of before is understood before and after the migration."""
     text = f"I prefer tea, {user}"
     model.script(contains=text, json_answer=candidates(likes("tea", "I prefer tea", key="preferences.drink")))
     settings = settings_for(mongod.url, redis_server.url, model.base_url, storage__mongodb_database=db.name)

@@ -41,7 +41,8 @@ def test_what_is_only_supposed_is_not_held():
     assert advance({}, [trait("Berlin", status="tentative"), trait("Rome", status="unused")], day(1)) == {}
 
 
-def test_telling_it_again_changes_nothing_and_keeps_when_it_became_known():
+def test_projecting_again_changes_nothing():
+    """Telling it again changes nothing and keeps when it became known."""
     traits = [trait("Berlin", 0, 3, "superseded"), trait("Lisbon", 3)]
     facts = advance({}, traits, day(4))
     assert advance(facts, traits, day(9)) == facts
@@ -63,7 +64,7 @@ def test_who_comes_back_has_been_there_twice():
     assert held(facts) == [("Berlin", 0, 3), ("Lisbon", 3, 7), ("Berlin", 7, None)]
 
 
-def test_a_stay_in_between_that_is_learnt_of_last_ends_the_earlier_one_where_it_did():
+def test_a_late_interval_ends_the_earlier():
     """The job of day 3 runs after the job of day 7."""
     facts = advance({}, [trait("Berlin", 0)], day(7))
     facts = advance(facts, [trait("Berlin", 7), trait("Lisbon", 3, 7, "superseded")], day(8))
@@ -76,7 +77,8 @@ def test_a_beginning_that_was_told_wrong_is_put_right():
     assert held(advance(facts, [trait("Berlin", 2), *others], day(6))) == [("Berlin", 2, None), ("Lisbon", 7, None)]
 
 
-def test_what_faded_held_until_it_was_seen_to_have_faded_and_may_hold_again():
+def test_a_faded_fact_may_hold_again():
+    """What faded held until it was seen to have faded and may hold again."""
     facts = advance({}, [trait("jazz", key="interests.likes")], day(1))
     faded = trait("jazz", status="unused", key="interests.likes", as_of=day(40))
     facts = advance(facts, [faded], day(40))
@@ -84,7 +86,8 @@ def test_what_faded_held_until_it_was_seen_to_have_faded_and_may_hold_again():
     assert held(advance(facts, [trait("jazz", key="interests.likes")], day(41))) == [("jazz", 0, None)]
 
 
-def test_what_was_rejected_or_has_no_evidence_any_more_leaves_no_trace():
+def test_rejected_facts_leave_no_trace():
+    """What was rejected or has no evidence any more leaves no trace."""
     facts = advance({}, [trait("Berlin", 0, 3, "superseded"), trait("Lisbon", 3), trait("tea", key="x.y")], day(4))
     left = advance(facts, [trait("Berlin", status="rejected"), trait("Lisbon", 3)], day(5))
     assert held(left) == [("Lisbon", 3, None)]

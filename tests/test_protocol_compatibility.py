@@ -16,23 +16,24 @@ SESSIONS = sessions()
 
 
 @pytest.mark.parametrize("name", SESSIONS)
-async def test_a_recorded_session_of_an_earlier_client_is_served_as_it_was_then(
+async def test_recorded_sessions_are_served_as_before(
     name: str, mongod: Mongod, redis_server: RedisServer, model: ScriptedModel
 ) -> None:
+    """A recorded session of an earlier client is served as it was then."""
     script(model)
     redis_url = redis_server.url.removesuffix("0") + "4"
     settings = settings_for(mongod.url, redis_url, model.base_url, storage__mongodb_database=f"recorded_{new_id()[:8]}")
     async with service(settings) as running, working(settings):
-        heard = await replay(url_of(running), SESSIONS[name])
-    answers = [one["payload"] for one in heard if one["type"] == "twin_message"]
-    assert not [one for one in heard if one["type"] == "error"]
+        received = await replay(url_of(running), SESSIONS[name])
+    answers = [one["payload"] for one in received if one["type"] == "twin_message"]
+    assert not [one for one in received if one["type"] == "error"]
     assert answers[0]["text"].startswith(f"You said: {SAID}")
     assert [one["status"] for one in answers[:3]] == ["complete", "complete", "stopped"]
-    (first, *_) = (one["payload"] for one in heard if one["type"] == "profile_update")
+    (first, *_) = (one["payload"] for one in received if one["type"] == "profile_update")
     assert first["changes"][0]["value"] == "tea"
-    resumed = [one["payload"] for one in heard if one["type"] == "resumed"]
+    resumed = [one["payload"] for one in received if one["type"] == "resumed"]
     assert all(one["complete"] for one in resumed)
-    assert heard[0]["payload"]["user_id"] == USER
+    assert received[0]["payload"]["user_id"] == USER
 
 
 @pytest.mark.parametrize(("name", "never_sent"), [("protocol-1", []), ("typescript-1", ["resume"])])

@@ -20,7 +20,9 @@ LISTED = [
 
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("start", ["", "I am a ", "I like "])
-def test_four_times_the_text_takes_no_more_than_some_four_times_as_long(unit, start):
+def test_reading_is_linear(unit, start):
+    """Four times the text takes no more than some four times as long."""
+
     def cost(length: int) -> float:
         text = (start + unit * length)[: length - 1] + "x"
         listed = [{**one, "quote": one["quote"].strip() or unit} for one in LISTED]
@@ -43,7 +45,8 @@ async def test_a_process_reads_what_is_read_here(reader: ProcessReader) -> None:
     assert len(reader._idle) == 1
 
 
-async def test_a_text_that_takes_too_long_ends_its_process_and_the_next_is_read(reader: ProcessReader) -> None:
+async def test_a_costly_text_ends_its_process(reader: ProcessReader) -> None:
+    """A text that takes too long ends its process and the next is read."""
     await reader.plain("I love jazz.")
     [process] = reader._idle
     many = [{**LISTED[2], "value": f"jazz {n}", "quote": "jazz"} for n in range(20_000)]

@@ -16,7 +16,8 @@ from twin_sio.services.recall import Recall
 from twin_sio.store import mongo
 
 
-async def test_an_answer_that_is_stopped_at_its_very_begin_leaves_nothing_unawaited() -> None:
+async def test_an_early_stop_leaves_no_task() -> None:
+    """An answer that is stopped at its very begin leaves nothing unawaited."""
     nobody: Any = None  # it does not come to ask anybody
     recall = Recall(nobody, nobody, nobody, nobody, None, None, None, patience_s=1.0)
     ask = AgentRequest("u", "main", "m", 1, "text")
@@ -31,9 +32,8 @@ async def test_an_answer_that_is_stopped_at_its_very_begin_leaves_nothing_unawai
 
 
 @pytest.mark.parametrize("asked", [5, 6])
-async def test_as_many_lines_are_recalled_before_the_newest_message_as_before_one_in_the_middle(
-    mongod: Mongod, user: str, asked: int
-) -> None:
+async def test_history_before_any_message_is_whole(mongod: Mongod, user: str, asked: int) -> None:
+    """As many lines are recalled before the newest message as before one in the middle."""
     client, db = mongo.connect(mongod.url, "recall_tests", 5000)
     try:
         await mongo.create_indexes(db)

@@ -41,7 +41,8 @@ async def test_every_collection_with_words_has_an_end(kept: Service) -> None:
         assert ends, name
 
 
-async def test_an_answer_that_is_over_keeps_nothing_of_how_it_was_made(kept: Service, user: str) -> None:
+async def test_a_closed_turn_keeps_no_partial_text(kept: Service, user: str) -> None:
+    """An answer that is over keeps nothing of how it was made."""
     turns = kept.services.turns
     begun = await turns.begin(await turns.ensure(turn(user)), "g1")
     assert begun is not None
@@ -51,9 +52,8 @@ async def test_an_answer_that_is_over_keeps_nothing_of_how_it_was_made(kept: Ser
     assert "an answer" not in str(await kept.services.db["turns"].find_one({"user_id": user}))
 
 
-async def test_evidence_that_is_too_old_counts_no_more_whatever_the_database_has_removed(
-    kept: Service, user: str
-) -> None:
+async def test_expired_evidence_does_not_count(kept: Service, user: str) -> None:
+    """Evidence that is too old counts no more whatever the database has removed."""
     parts = kept.services
     old = evidence_of(user, "explicit", at=now() - timedelta(days=DAYS, seconds=-5))
     await parts.profile_service.learn(user, [old])
@@ -63,13 +63,14 @@ async def test_evidence_that_is_too_old_counts_no_more_whatever_the_database_has
         part._clock = lambda: now() + timedelta(seconds=10)
     assert "tea" not in str(await parts.profile_cache.get(user))
     assert (await parts.profile_service.read(user))["traits"] == []
-    told = (await parts.messages.read(user, 0, 10))[-1]
-    assert [change["status"] for change in told.payload["changes"]] == ["unused"]
+    received = (await parts.messages.read(user, 0, 10))[-1]
+    assert [change["status"] for change in received.payload["changes"]] == ["unused"]
     assert "tea" not in str(await parts.profile_cache.get(user))
     assert await parts.profiles.get(user) == await parts.profiles.get(user)
 
 
-async def test_a_trait_that_newer_evidence_holds_stays_and_nobody_is_told(kept: Service, user: str) -> None:
+async def test_newer_evidence_keeps_a_trait(kept: Service, user: str) -> None:
+    """A trait that newer evidence holds stays and nobody is told."""
     parts = kept.services
     old = evidence_of(user, "explicit", at=now() - timedelta(days=DAYS, seconds=-5))
     await parts.profile_service.learn(user, [old, evidence_of(user, "confirmed")])

@@ -57,11 +57,13 @@ def test_plain_statements_are_read(text, found):
         "I would like to live in Rome.",
     ],
 )
-def test_what_is_no_plain_statement_of_the_writer_is_left_alone(text):
+def test_only_plain_statements_are_learnt(text):
+    """What is no plain statement of the writer is left alone."""
     assert read(text) == []
 
 
-def test_the_two_ways_of_a_preference_are_one_slot_with_opposite_values():
+def test_opposite_preferences_share_a_slot():
+    """The two ways of a preference are one slot with opposite values."""
     one, other = comparison("TS", "JavaScript"), comparison("js", "TypeScript")
     assert one is not None
     assert other is not None
@@ -70,7 +72,8 @@ def test_the_two_ways_of_a_preference_are_one_slot_with_opposite_values():
 
 
 @pytest.mark.parametrize(("one", "other"), [("C++", "C#"), ("кофе", "чай"), ("コーヒー", "お茶"), ("x" * 90, "7-Up")])
-def test_every_comparison_has_a_key_that_fits_and_tells_its_sides_apart(one, other):
+def test_comparisons_have_valid_keys(one, other):
+    """Every comparison has a key that fits and tells its sides apart."""
     slot = comparison(one, other)
     assert slot is not None
     assert canonical(slot.key, one) is not None

@@ -110,7 +110,8 @@ def test_opposition_fades_no_sooner_than_what_it_opposes():
     assert trait.opposing == pytest.approx(0.25)
 
 
-def test_what_comes_later_does_not_change_how_long_an_opposition_counted():
+def test_later_evidence_changes_no_earlier_decay():
+    """What comes later does not change how long an opposition counted."""
     evidence = [seen("inferred", day=0), seen("explicit", day=1, polarity=-1), seen("explicit", day=100)]
     assert traits(*evidence, day=61)["Berlin"].opposing == pytest.approx(4)
     assert traits(*evidence, day=121)["Berlin"].opposing == pytest.approx(2)
@@ -135,7 +136,8 @@ def test_a_rejected_value_has_the_same_low_confidence_for_ever():
     assert (number(*evidence, day=20), number(*evidence, day=2000)) == (0.06, 0.06)
 
 
-def test_a_rejection_cannot_be_taught_again_by_messages_old_or_new():
+def test_a_rejection_is_final():
+    """A rejection cannot be taught again by messages old or new."""
     evidence = [
         *(seen("explicit", day=n) for n in range(20)),
         seen("rejected", day=20, polarity=-1),
@@ -171,7 +173,8 @@ def test_an_applied_trait_stays_applied_until_under_065():
     assert statuses == ["applied", "applied", "applied", "applied", "applied", "tentative", "unused"], numbers
 
 
-def test_a_trait_that_never_reached_080_is_not_applied_between_065_and_080():
+def test_hysteresis_applies_nothing_from_below():
+    """A trait that never reached 080 is not applied between 065 and 080."""
     evidence = [seen(session=f"s{n}", message=f"m{n}") for n in range(4)]
     assert (number(*evidence), traits(*evidence)["Berlin"].status) == (0.75, "tentative")
 
@@ -189,7 +192,8 @@ def test_a_demoted_trait_needs_080_again():
 CITY = "location.city"
 
 
-def test_a_newer_explicit_value_supersedes_the_older_which_is_kept_with_its_end():
+def test_a_newer_value_supersedes_the_older():
+    """A newer explicit value supersedes the older which is kept with its end."""
     held = traits(seen("explicit", "Berlin", key=CITY), seen("change", "Munich", key=CITY, day=10), day=11)
     assert (held["Berlin"].status, held["Berlin"].valid_to) == ("superseded", START + 10 * DAY)
     assert (held["Munich"].status, held["Munich"].valid_from, held["Munich"].valid_to) == (
@@ -206,7 +210,8 @@ def test_a_value_that_holds_again_begins_anew():
     assert (held["Munich"].status, held["Munich"].valid_to) == ("superseded", START + 2 * DAY)
 
 
-def test_a_value_that_ended_twice_ends_where_it_was_left_last():
+def test_a_value_ends_where_it_was_left_last():
+    """A value that ended twice ends where it was left last."""
     stated = [seen("explicit", city, key=CITY, day=day) for day, city in enumerate(("Berlin", "Munich") * 2)]
     held = traits(*stated, day=4)
     assert (held["Berlin"].valid_from, held["Berlin"].valid_to) == (START + 2 * DAY, START + 3 * DAY)
@@ -243,7 +248,8 @@ def test_other_slots_hold_many_values_and_only_opposite_polarity_opposes():
 TEA = "preferences.coffee_vs_tea"
 
 
-def test_a_comparison_is_one_slot_in_which_the_newer_preference_supersedes_the_older():
+def test_a_newer_preference_supersedes_the_older():
+    """A comparison is one slot in which the newer preference supersedes the older."""
     held = traits(seen("explicit", "coffee", key=TEA), seen("explicit", "tea", key=TEA, day=9), day=9)
     assert is_functional(TEA)
     assert (held["coffee"].status, held["tea"].status) == ("superseded", "applied")
@@ -276,7 +282,8 @@ def test_spellings_of_one_value_are_one_trait():
     assert [trait.value for trait in held] == ["new york "]
 
 
-def test_trait_ids_fit_the_protocol_and_tell_users_slots_and_values_apart():
+def test_trait_ids_are_distinct():
+    """Trait ids fit the protocol and tell users slots and values apart."""
     ids = {
         trait_id(user, key, value)
         for user in ("u1", "u2")
@@ -316,7 +323,7 @@ def test_the_order_of_the_evidence_does_not_matter(evidence, day, random):
 
 @steady
 @given(timelines, days)
-def test_computing_again_for_any_date_gives_what_was_computed_on_that_date(evidence, day):
+def test_scoring_a_past_date_repeats_it(evidence, day):
     """What was not yet observed on a date changes nothing of it."""
     on = START + day * DAY
     assert score("u1", evidence, on) == score("u1", [piece for piece in evidence if piece.observed_at <= on], on)
@@ -352,9 +359,9 @@ def test_one_more_support_never_lowers_a_trait(evidence, kind, key, after):
 def test_a_rejection_never_rebounds(evidence, key):
     """Two years on, with whatever was said before or after it, short of the user's own correction."""
     rejection = seen("rejected", key=key, day=400, polarity=-1, message="no")
-    told = [p for p in evidence if p.observed_at <= rejection.observed_at or p.kind not in ("confirmed", "edited")]
+    received = [p for p in evidence if p.observed_at <= rejection.observed_at or p.kind not in ("confirmed", "edited")]
     for on in (START + 400 * DAY, START + 800 * DAY, START + 400 * DAY + 2 * YEAR):
-        held = {trait.trait_id: trait for trait in score("u1", [*told, rejection], on)}
+        held = {trait.trait_id: trait for trait in score("u1", [*received, rejection], on)}
         trait = held[trait_id("u1", key, "Berlin")]
         assert trait.status == "rejected"
         assert trait.confidence < 0.1
@@ -362,7 +369,7 @@ def test_a_rejection_never_rebounds(evidence, key):
 
 @steady
 @given(timelines, st.sampled_from(("inferred", "explicit", "change", "up")), st.sampled_from(KEYS), days)
-def test_an_echo_loop_of_a_hundred_turns_changes_nothing_that_anybody_could_see(evidence, kind, key, after):
+def test_an_echo_loop_changes_nothing(evidence, kind, key, after):
     """The user (or whoever puts the twin's words into their mouth) says the same all session long: once it counts
     whole, the next few by ever less, and then nothing moves, no confidence and no status."""
     on = START + (801 + after) * DAY
@@ -384,7 +391,8 @@ def test_an_echo_loop_never_applies_what_was_only_guessed(kind):
 
 @steady
 @given(timelines, days)
-def test_every_trait_is_well_formed_and_a_functional_slot_states_one_value(evidence, day):
+def test_a_functional_slot_states_one_value(evidence, day):
+    """Every trait is well formed and a functional slot states one value."""
     held = score("u1", evidence, START + day * DAY)
     stated = [trait for trait in held if trait.key == CITY and trait.status == "applied"]
     assert len(stated) <= 1
@@ -402,11 +410,11 @@ def test_the_explained_pieces_give_the_traits_number_exactly(evidence, day):
     """Added up by hand from what is told: weight x decay x repeat, (1 + S) / (2 + S + C)."""
     on = START + day * DAY
     for trait in score("u1", evidence, on):
-        told = explain("u1", evidence, on, trait.trait_id)
-        assert told.trait == trait
-        assert all(one.effective == one.weight * one.decay * one.repeat for one in told.reasons)
+        received = explain("u1", evidence, on, trait.trait_id)
+        assert received.trait == trait
+        assert all(one.effective == one.weight * one.decay * one.repeat for one in received.reasons)
         supporting, opposing = (
-            fsum(one.effective for one in told.reasons if one.side == side) for side in ("supports", "opposes")
+            fsum(one.effective for one in received.reasons if one.side == side) for side in ("supports", "opposes")
         )
         assert (supporting, opposing) == (trait.supporting, trait.opposing)
         assert (1 + supporting) / (2 + supporting + opposing) == trait.confidence
@@ -419,21 +427,23 @@ def test_an_explanation_holds_every_piece_about_the_value_once(evidence, day):
     for trait in score("u1", evidence, on):
         about = [p for p in evidence if (p.key, p.value.casefold()) == (trait.key, trait.value.casefold())]
         known = {piece.evidence_id for piece in about if piece.observed_at <= on}
-        told = [one.piece.evidence_id for one in explain("u1", evidence, on, trait.trait_id).reasons]
-        assert known <= set(told)
-        assert len(told) == len(set(told))
+        received = [one.piece.evidence_id for one in explain("u1", evidence, on, trait.trait_id).reasons]
+        assert known <= set(received)
+        assert len(received) == len(set(received))
 
 
-def test_a_rejected_value_is_explained_by_its_rejection_and_the_rest_is_set_aside():
+def test_a_rejection_explains_itself():
+    """A rejected value is explained by its rejection and the rest is set aside."""
     evidence = [seen("explicit"), seen("rejected", day=1, polarity=-1)]
-    told = explain("u1", evidence, START + DAY, trait_id("u1", "interests.likes", "Berlin"))
-    assert [(one.piece.kind, one.side, one.effective) for one in told.reasons] == [
+    received = explain("u1", evidence, START + DAY, trait_id("u1", "interests.likes", "Berlin"))
+    assert [(one.piece.kind, one.side, one.effective) for one in received.reasons] == [
         ("rejected", "opposes", 16.0),
         ("explicit", "set_aside", 0.0),
     ]
 
 
-def test_a_trait_that_the_evidence_does_not_give_has_no_explanation():
+def test_an_unknown_trait_has_no_explanation():
+    """A trait that the evidence does not give has no explanation."""
     assert explain("u1", [seen()], START, trait_id("u2", "interests.likes", "Berlin")) is None
 
 
@@ -472,7 +482,8 @@ def test_weights_that_are_wrong_are_refused_by_key(monkeypatch, value, named):
 # -- what the user confirmed
 
 
-def test_a_value_is_pinned_once_its_user_confirmed_it_or_wrote_it_in_and_until_they_reject_it():
+def test_a_correction_pins_a_value():
+    """A value is pinned once its user confirmed it or wrote it in and until they reject it."""
     said, right, wrong = seen("explicit"), seen("confirmed", day=1), seen("rejected", day=2, polarity=-1)
     assert not traits(said)["Berlin"].pinned
     assert traits(said, right, day=1)["Berlin"].pinned
@@ -489,13 +500,15 @@ def rated(kind: EvidenceKind, day: float, *, about: str = "answer", session: str
 
 
 @pytest.mark.parametrize(("kind", "supporting", "opposing"), [("up", 8.25, 0.0), ("down", 8.0, 0.75)])
-def test_a_rating_weighs_what_the_design_says_also_in_the_session_of_the_statement(kind, supporting, opposing):
+def test_a_rating_weighs_as_designed(kind, supporting, opposing):
+    """A rating weighs what the design says also in the session of the statement."""
     said, thumb = seen("explicit", session="s"), rated(kind, 0, session="s")
     trait = traits(said, thumb)["Berlin"]
     assert (trait.supporting, trait.opposing) == (supporting, opposing)
 
 
-def test_the_newest_rating_of_an_answer_takes_the_place_of_the_earlier_and_none_takes_them_back():
+def test_the_newest_rating_replaces_the_earlier():
+    """The newest rating of an answer takes the place of the earlier and none takes them back."""
     said, up, down, none = seen("explicit"), rated("up", 0.1), rated("down", 0.2), rated("withdrawn", 0.3)
     assert traits(said, up, down, day=1) == traits(said, down, day=1)
     assert traits(said, up, down, none, day=1) == traits(said, day=1)
@@ -510,7 +523,7 @@ def test_ratings_of_different_answers_stand_beside_each_other():
 
 @steady
 @given(timelines, st.lists(st.sampled_from(("up", "down", "withdrawn")), min_size=1, max_size=6), days)
-def test_however_an_answer_was_rated_before_only_the_last_rating_counts(evidence, kinds, after):
+def test_only_the_last_rating_counts(evidence, kinds, after):
     """In whatever order the ratings come in."""
     on = START + (801 + after) * DAY
     ratings = [rated(kind, 800 + n / 100) for n, kind in enumerate(kinds)]
@@ -534,7 +547,9 @@ def crowd(count: int) -> dict[str, list[Evidence]]:
 
 
 @pytest.mark.parametrize("shape", crowd(1))
-def test_ten_times_the_evidence_takes_no_more_than_some_ten_times_as_long(shape):
+def test_scoring_is_linear(shape):
+    """Ten times the evidence takes no more than some ten times as long."""
+
     def cost(count: int) -> float:
         evidence = crowd(count)[shape]
         return least_cpu_s(lambda: score("u1", evidence, START + 40 * DAY), times=3)
@@ -542,7 +557,8 @@ def test_ten_times_the_evidence_takes_no_more_than_some_ten_times_as_long(shape)
     assert cost(10_000) < 40 * max(cost(1_000), 0.01)
 
 
-def test_of_one_value_the_weightiest_count_and_its_rejection_stands_under_any_crowd():
+def test_the_weightiest_evidence_counts():
+    """Of one value the weightiest count and its rejection stands under any crowd."""
     spoken = [seen("explicit", day=n / 100, session="one", message=f"m{n}") for n in range(PER_VALUE + 500)]
     before = traits(*spoken[:PER_VALUE], day=50)
     assert traits(*spoken, day=50)["Berlin"].status == before["Berlin"].status == "applied"
@@ -550,7 +566,8 @@ def test_of_one_value_the_weightiest_count_and_its_rejection_stands_under_any_cr
     assert traits(*rejected, day=50)["Berlin"].status == "rejected"
 
 
-def test_what_has_to_go_is_what_weighs_least_and_never_a_rejection():
+def test_the_lightest_evidence_goes_first():
+    """What has to go is what weighs least and never a rejection."""
     rejections = [seen("rejected", f"never {n}", day=n / 1e4, message=f"r{n}", polarity=-1) for n in range(50)]
     words = [seen("confirmed", f"kept {n}", day=n / 1e4, message=f"c{n}") for n in range(50)]
     guesses = [seen("inferred", f"guess {n}", day=n / 1e4, message=f"g{n}") for n in range(PER_USER)]
@@ -561,7 +578,7 @@ def test_what_has_to_go_is_what_weighs_least_and_never_a_rejection():
     assert len(everything) - len(gone) == PER_USER * 9 // 10
 
 
-def test_the_course_of_a_value_is_the_one_that_is_computed_date_by_date():
+def test_the_confidence_curve_equals_daily_scores():
     """What numpy adds up at once, against `confidence` at each instant."""
     evidence = [
         seen("inferred", day=n, session=f"s{n % 3}", message=f"m{n}", polarity=1 if n % 3 else -1) for n in range(30)

@@ -92,7 +92,8 @@ EXPECTED = [
 ]
 
 
-async def test_what_is_sealed_is_readable_to_us_and_not_in_the_database(mongod: Mongod, user: str) -> None:
+async def test_sealed_text_is_not_in_the_database(mongod: Mongod, user: str) -> None:
+    """What is sealed is readable to us and not in the database."""
     client, db = mongo.connect(mongod.url, f"sealed_{user[-6:]}", 5000)
     sealer = FieldCipher([OLD])
     await _write_all(db, sealer, user)
@@ -124,9 +125,10 @@ async def test_a_rotation_keeps_everything_readable_without_the_old_key(mongod: 
     client.close()
 
 
-async def test_a_sealed_service_talks_and_what_looks_sealed_is_only_text(
+async def test_text_that_looks_sealed_is_text(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, connect: Connect, user: str
 ) -> None:
+    """A sealed service talks and what looks sealed is only text."""
     settings = settings_for(
         mongod.url,
         redis_server.url,
@@ -147,6 +149,7 @@ async def test_a_sealed_service_talks_and_what_looks_sealed_is_only_text(
     found.close()
 
 
-def test_a_key_that_is_none_is_refused_by_the_variables_name() -> None:
+def test_an_invalid_key_names_its_variable() -> None:
+    """A key that is none is refused by the variables name."""
     with pytest.raises(ConfigError, match="TWIN_ENCRYPTION_KEYS"):
         sealer_of(make_settings(storage__encryption_keys="not-a-key"))

@@ -47,7 +47,8 @@ def settings_of(**more: Any) -> Settings:
         {"server__host": "0.0.0.0", "auth__jwt_secret": OWN, "auth__jwt_previous_secrets": f" {DEV_SECRET} "},
     ],
 )
-def test_a_secret_that_all_know_is_refused_where_others_can_reach_the_server(open_to_others: dict[str, Any]) -> None:
+def test_a_known_secret_is_refused_off_loopback(open_to_others: dict[str, Any]) -> None:
+    """A secret that all know is refused where others can reach the server."""
     with pytest.raises(ConfigError, match="TWIN_JWT_SECRET"):
         settings_of(**open_to_others).check()
 
@@ -66,7 +67,8 @@ def test_a_developers_machine_and_a_secret_of_ones_own_start(closed: dict[str, A
     settings_of(**closed).check()
 
 
-async def test_a_server_that_is_told_nothing_but_its_address_does_not_start(folder: Path) -> None:
+async def test_a_public_address_needs_a_secret(folder: Path) -> None:
+    """A server that is told nothing but its address does not start."""
     environment = {"TWIN_HOST": "0.0.0.0", "PORT": "0", "TWIN_MONGODB_URL": "mongodb://nowhere", "TWIN_ENV": "dev"}
     process = Process("server", folder, environment)
     process.start()
@@ -75,7 +77,8 @@ async def test_a_server_that_is_told_nothing_but_its_address_does_not_start(fold
     assert DEV_SECRET not in process.printed()
 
 
-def test_a_key_set_of_many_services_takes_an_issuer_and_an_audience() -> None:
+def test_a_key_set_needs_issuer_and_audience() -> None:
+    """A key set of many services takes an issuer and an audience."""
     engines = {"storage__mongodb_url": "mongodb://db", "storage__redis_url": "redis://r", "model__base_url": "http://m"}
     keys = {
         "process__env": "production",
@@ -157,7 +160,8 @@ async def _is_gone(redis: Any, name: str) -> bool:
     return await redis.zscore(QUEUE, name) is None and not await redis.exists(job_key_prefix + name)
 
 
-def test_every_redis_that_we_ship_has_a_password_and_no_disk() -> None:
+def test_every_shipped_redis_has_a_password() -> None:
+    """Every redis that we ship has a password and no disk."""
     services = yaml.safe_load((DEPLOY / "docker-compose.yml").read_text())["services"]
     command = " ".join(services["redis"]["command"])
     assert "--requirepass" in command

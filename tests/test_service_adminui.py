@@ -65,16 +65,15 @@ class Knocking(RawSocket):
 
 def admin() -> tuple[socketio.AsyncClient, list[tuple[str, Any]]]:
     """A stock client, and all that it hears."""
-    client, heard = socketio.AsyncClient(reconnection=False), []
-    client.on("*", lambda name, *args: heard.append((name, *args)), namespace="/admin")
-    return client, heard
+    client, arrived = socketio.AsyncClient(reconnection=False), []
+    client.on("*", lambda name, *args: arrived.append((name, *args)), namespace="/admin")
+    return client, arrived
 
 
-async def test_who_has_the_secret_is_told_the_counts_of_the_instance_and_nothing_of_its_users(
-    start: Start, user: str
-) -> None:
+async def test_admins_see_counts_and_no_users(start: Start, user: str) -> None:
+    """Who has the secret is told the counts of the instance and nothing of its users."""
     instance = await start()
-    client, heard = admin()
+    client, arrived = admin()
     auth = {"username": "anybody", "password": SECRET}
     await client.connect(url_of(instance), auth=auth, namespaces=["/admin"], transports=["websocket"])
     try:
@@ -82,20 +81,20 @@ async def test_who_has_the_secret_is_told_the_counts_of_the_instance_and_nothing
             said = {"payload": {"text": f"a word of {user}"}, "metadata": {"message_id": f"m-{user}"}}
             await raw.ask("user_message", said)
             await raw.until(lambda: raw.of("twin_message"))
-            await eventually(lambda: len(heard) >= 4, 10)  # longer than a stranger may stay
+            await eventually(lambda: len(arrived) >= 4, 10)  # longer than a stranger may stay
     finally:
         await client.disconnect()
-    assert heard[0] == ("config", {"supportedFeatures": ["AGGREGATED_EVENTS"]})
-    assert {name for name, _ in heard[1:]} == {"server_stats"}
-    stats = heard[-1][1]
+    assert arrived[0] == ("config", {"supportedFeatures": ["AGGREGATED_EVENTS"]})
+    assert {name for name, _ in arrived[1:]} == {"server_stats"}
+    stats = arrived[-1][1]
     assert stats["clientsCount"] == 2
     assert stats["pollingClientsCount"] == 0
     assert stats["namespaces"] == [{"name": "/", "socketsCount": 1}, {"name": "/admin", "socketsCount": 1}]
     assert isinstance(stats["pid"], int)
     assert stats["uptime"] > 2
-    counted = {one["type"] for _, told in heard[1:] for one in told["aggregatedEvents"]}
+    counted = {one["type"] for _, received in arrived[1:] for one in received["aggregatedEvents"]}
     assert {"rawConnection", "packetsIn"} <= counted
-    assert user not in json.dumps(heard)
+    assert user not in json.dumps(arrived)
     await eventually(lambda: not instance.sockets.admins)
 
 
@@ -103,9 +102,8 @@ async def test_who_has_the_secret_is_told_the_counts_of_the_instance_and_nothing
     "auth",
     [None, {}, "a word", {"password": 5}, {"password": SECRET + "!"}, {"username": SECRET}, {"password": "\ud800"}],
 )
-async def test_who_has_not_the_secret_hears_why_and_nothing_else_and_is_closed_in_time(
-    start: Start, auth: object
-) -> None:
+async def test_a_wrong_secret_is_refused_and_closed(start: Start, auth: object) -> None:
+    """Who has not the secret hears why and nothing else and is closed in time."""
     instance = await start()
     async with Knocking(instance) as raw:
         await raw.ask_in(auth)
@@ -121,13 +119,14 @@ async def test_who_has_not_the_secret_hears_why_and_nothing_else_and_is_closed_i
 
 async def test_a_stock_client_with_a_wrong_secret_is_refused(start: Start) -> None:
     instance = await start()
-    client, heard = admin()
+    client, arrived = admin()
     with pytest.raises(Refused):
         await client.connect(url_of(instance), auth={"password": "wrong"}, namespaces=["/admin"])
-    assert heard == []
+    assert arrived == []
 
 
-async def test_without_a_secret_admin_is_refused_like_any_namespace_that_is_not_there(start: Start) -> None:
+async def test_without_a_secret_there_is_no_admin(start: Start) -> None:
+    """Without a secret admin is refused like any namespace that is not there."""
     instance = await start(server__admin_ui_secret=SecretStr(""))
     refusals = []
     for namespace in ("/admin", "/nowhere"):

@@ -50,7 +50,8 @@ async def test_a_session_is_warned_then_told_then_closed_plainly(strict: Service
         assert raw.leave is None
 
 
-async def test_a_token_for_three_hundred_years_is_not_warned_of_its_end(strict: Service, user: str) -> None:
+async def test_a_distant_expiry_is_not_announced(strict: Service, user: str) -> None:
+    """A token for three hundred years is not warned of its end."""
     async with RawSocket(url_of(strict), token_of(user, ttl_s=10**10)) as raw:
         assert (await raw.ask("heartbeat", {}))["type"] == "heartbeat_ack"
         assert raw.of("auth_expiring") == []
@@ -68,9 +69,8 @@ async def test_a_refreshed_token_prolongs_the_session(strict: Service, user: str
         assert (await raw.ask("heartbeat", {}))["type"] == "heartbeat_ack"
 
 
-async def test_a_revoked_user_or_token_is_let_go_for_good_within_five_seconds(
-    strict: Service, user: str, settings: Settings
-) -> None:
+async def test_revocation_closes_sessions_within_five_seconds(strict: Service, user: str, settings: Settings) -> None:
+    """A revoked user or token is let go for good within five seconds."""
     other = f"{user}-other"
     good, old = create_token(other, DEV_SECRET), token_of(user)
     marked = jwt.encode({"sub": other, "exp": 4102444800, "jti": f"jti-{user}"}, DEV_SECRET, algorithm="HS256")
@@ -104,7 +104,8 @@ async def test_the_scope_of_every_event_is_enforced(url: str, user: str) -> None
                     assert answer["payload"]["code"] == "forbidden", name
 
 
-async def test_a_token_in_the_headers_counts_and_one_in_the_query_does_not(url: str, user: str) -> None:
+async def test_a_token_in_the_query_is_ignored(url: str, user: str) -> None:
+    """A token in the headers counts and one in the query does not."""
     ws = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
     headers = {"Authorization": f"Bearer {token_of(user)}", "X-Session-ID": "from-a-header"}
     async with aiohttp.ClientSession() as http:
@@ -127,7 +128,8 @@ async def _connected(socket: aiohttp.ClientWebSocketResponse) -> dict:
                 return json.loads(frame[2:])
 
 
-async def test_one_session_too_many_is_refused_with_a_time_to_come_back(strict: Service, user: str) -> None:
+async def test_one_session_too_many_is_refused(strict: Service, user: str) -> None:
+    """One session too many is refused with a time to come back."""
     sockets = [RawSocket(url_of(strict), token_of(user)) for _ in range(3)]
     async with sockets[0], sockets[1], sockets[2]:
         assert sockets[2].refusal is not None

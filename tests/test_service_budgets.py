@@ -40,13 +40,14 @@ async def instances(
 # -- before a token --------------------------------------------------------------------------------------------------
 
 
-async def test_of_who_has_no_good_token_nothing_else_is_looked_at(url: str) -> None:
+async def test_the_token_is_checked_first(url: str) -> None:
+    """Of who has no good token nothing else is looked at."""
     async with RawSocket(url, "a.b.c", context={"a": "\x00"}) as raw:
         assert raw.refusal is not None
         assert raw.refusal["data"]["message"] == "The token is not accepted."
 
 
-async def test_an_auth_payload_that_is_too_long_is_refused_before_it_is_read(url: str) -> None:
+async def test_a_long_auth_payload_is_refused_unread(url: str) -> None:
     """It is refused by its length alone: it is no JSON."""
     raw = RawSocket(url, None)
     await raw.open()
@@ -58,7 +59,8 @@ async def test_an_auth_payload_that_is_too_long_is_refused_before_it_is_read(url
         await raw.__aexit__(None, None, None)
 
 
-async def test_who_is_refused_again_and_again_on_one_socket_is_closed(url: str) -> None:
+async def test_repeated_refusals_close_the_socket(url: str) -> None:
+    """Who is refused again and again on one socket is closed."""
     async with RawSocket(url, "a.b.c") as raw:
         for _ in range(20):
             await raw.send("40" + json.dumps({"token": "a.b.c"}))
@@ -131,7 +133,8 @@ async def test_what_waits_is_bounded_by_its_bytes(url: str, user: str) -> None:
         assert (await raw.ask("context_update", context))["type"] == "message_received"
 
 
-def test_one_event_may_always_wait_and_no_user_has_more_than_their_bytes() -> None:
+def test_waiting_bytes_are_bounded_per_user() -> None:
+    """One event may always wait and no user has more than their bytes."""
     budgets = Budgets(events_per_second=50)
     assert budgets.fits("ada", ENVELOPE_MAX_BYTES, 0)
     connections = 20
@@ -188,9 +191,8 @@ async def test_no_user_holds_more_than_a_few_connections_may(
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["one instance", "two instances"])
-async def test_of_many_connects_at_once_no_more_get_in_than_there_may_be_sessions(
-    instances: Make, user: str, count: int
-) -> None:
+async def test_simultaneous_connects_respect_the_limit(instances: Make, user: str, count: int) -> None:
+    """Of many connects at once no more get in than there may be sessions."""
     urls = await instances(count, limits__sessions=5)
     async with AsyncExitStack() as stack:
         raws = [RawSocket(urls[n % count], token_of(user), session_id=new_id()) for n in range(30)]

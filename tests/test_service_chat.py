@@ -83,7 +83,8 @@ async def test_a_repeat_is_stored_once_and_answered_once(connect: Connect, model
     assert sum(text in str(request["messages"][-1]) for request in model.requests) == 1
 
 
-async def test_a_repeat_after_the_answer_gets_the_same_receipt_and_the_answer_again(connect: Connect) -> None:
+async def test_a_late_repeat_gets_the_answer_again(connect: Connect) -> None:
+    """A repeat after the answer gets the same receipt and the answer again."""
     client = await connect()
     answer = await client.ask("say it once", message_id="again")
     seen: list[dict] = []
@@ -253,7 +254,8 @@ async def test_a_heartbeat_tells_the_head_of_the_log(connect: Connect) -> None:
     assert await client.heartbeat() == 2
 
 
-async def test_a_fresh_token_of_the_same_user_is_taken_and_of_another_refused(connect: Connect, user: str) -> None:
+async def test_a_refresh_keeps_the_user(connect: Connect, user: str) -> None:
+    """A fresh token of the same user is taken and of another refused."""
     client = await connect()
     await client.refresh(token_of(user, ttl_s=7200))
     with pytest.raises(RequestFailed) as failure:
@@ -272,7 +274,8 @@ async def test_a_dropped_device_resumes_without_a_gap_or_a_repeat(connect: Conne
     assert [m.seq for m in tablet.state.transcript()] == list(range(1, 9))
 
 
-async def test_a_new_device_in_the_middle_of_an_answer_gets_it_merged(connect: Connect, model: ScriptedModel) -> None:
+async def test_a_new_device_gets_a_merged_chunk(connect: Connect, model: ScriptedModel) -> None:
+    """A new device in the middle of an answer gets it merged."""
     model.script(contains="long-one", token_delay_s=0.03, count=60)
     phone = await connect()
     message_id = await phone.send("long-one")
@@ -292,7 +295,8 @@ async def test_the_same_session_id_again_replaces_the_earlier_connection(connect
     assert second.is_connected
 
 
-async def test_of_two_connections_of_one_session_that_come_at_once_one_stays(url: str, user: str) -> None:
+async def test_one_session_twice_keeps_one_connection(url: str, user: str) -> None:
+    """Of two connections of one session that come at once one stays."""
     for turn in range(30):
         pair = [RawSocket(url, token_of(f"{user}-{turn}"), session_id="same") for _ in range(2)]
         async with the_one_that_stays(pair) as stays:
@@ -316,9 +320,8 @@ async def test_a_session_is_refused_with_a_code(url: str, user: str) -> None:
         await client.close()
 
 
-async def test_a_repeat_from_a_device_that_is_still_catching_up_makes_no_hole(
-    url: str, user: str, settings: Settings
-) -> None:
+async def test_a_repeat_while_catching_up_makes_no_gap(url: str, user: str, settings: Settings) -> None:
+    """A repeat from a device that is still catching up makes no hole."""
     client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
     said = [draft(user, f"m-{index}") for index in range(1, 3001)]
     await db["events"].insert_many([{**asdict(one), "seq": seq} for seq, one in enumerate(said, 1)])
@@ -333,9 +336,8 @@ async def test_a_repeat_from_a_device_that_is_still_catching_up_makes_no_hole(
         assert [one["payload"] for one in receipts] == [{"message_id": "m-3000", "status": "duplicate"}]
 
 
-async def test_who_asks_to_resume_gets_what_the_log_has_also_where_the_instance_was_told_nothing_of_it(
-    url: str, user: str, settings: Settings
-) -> None:
+async def test_resume_reads_the_log(url: str, user: str, settings: Settings) -> None:
+    """Who asks to resume gets what the log has also where the instance was told nothing of it."""
     async with RawSocket(url, token_of(user)) as asks, RawSocket(url, token_of(user)) as listens:
         client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
         said = [draft(user, f"m-{index}") for index in range(1, 301)]
@@ -350,9 +352,10 @@ async def test_who_asks_to_resume_gets_what_the_log_has_also_where_the_instance_
 
 
 @pytest.mark.parametrize("last_seq", [300, None])
-async def test_who_has_seen_more_than_the_instance_was_told_of_gets_nothing_twice_and_is_told_that_nothing_is_missing(
+async def test_a_client_ahead_of_its_instance_gets_nothing_twice(
     url: str, user: str, settings: Settings, last_seq: int | None
 ) -> None:
+    """Who has seen more than the instance was told of gets nothing twice and is told that nothing is missing."""
     async with RawSocket(url, token_of(user)) as listens:
         client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
         said = [draft(user, f"m-{index}") for index in range(1, 301)]

@@ -46,16 +46,16 @@ async def test_once_prints_the_answer_and_nothing_else(url: str, user: str, mode
     assert (result.exit_code, result.stderr) == (0, "")
 
 
-async def test_a_file_is_asked_line_by_line_and_printed_as_a_transcript(
-    url: str, user: str, model: ScriptedModel
-) -> None:
+async def test_a_file_becomes_a_transcript(url: str, user: str, model: ScriptedModel) -> None:
+    """A file is asked line by line and printed as a transcript."""
     result = await run("chat", "--url", url, "--sub", user, stdin="first\n\n  second  \n")
     lines = ["you: first", f"twin: {model.answer_to('first')}", "you: second", f"twin: {model.answer_to('second')}"]
     assert result.stdout.splitlines() == lines
     assert result.exit_code == 0
 
 
-async def test_a_refused_token_is_named_by_its_code_with_what_to_do(url: str) -> None:
+async def test_a_refused_token_is_explained(url: str) -> None:
+    """A refused token is named by its code with what to do."""
     result = await run("chat", "--once", "--url", url, "--token", "not.a.token", stdin="hello\n")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "auth_invalid" in result.stderr
@@ -91,8 +91,8 @@ async def test_a_long_history_is_read_over_pages(url: str, user: str, connect: C
 
 async def test_answers_come_to_scripts_as_objects(url: str, user: str, model: ScriptedModel) -> None:
     result = await run("chat", "--json", "--url", url, "--sub", user, stdin="first\nsecond\n")
-    told = [orjson.loads(line) for line in result.stdout.splitlines()]
-    assert [(one["type"], one["question"], one["text"], one["status"], one["seq"]) for one in told] == [
+    received = [orjson.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["type"], one["question"], one["text"], one["status"], one["seq"]) for one in received] == [
         ("answer", "first", model.answer_to("first"), "complete", 2),
         ("answer", "second", model.answer_to("second"), "complete", 4),
     ]
@@ -105,9 +105,8 @@ async def test_a_refusal_comes_to_scripts_with_its_code(url: str) -> None:
     assert (result.exit_code, orjson.loads(result.stdout)["code"]) == (1, "auth_invalid")
 
 
-async def test_a_conversation_is_searched_for_words_in_any_order_and_case(
-    url: str, user: str, connect: Connect
-) -> None:
+async def test_search_ignores_order_and_case(url: str, user: str, connect: Connect) -> None:
+    """A conversation is searched for words in any order and case."""
     client = await connect()
     for text in ("Pasta on Tuesday", "Soup on Tuesday", "tuesday's PASTA again"):
         await client.receipt(await client.send(text))
@@ -124,9 +123,10 @@ async def lives_in_lisbon(client: TwinClient, model: ScriptedModel) -> str:
     return await client.until(lambda state: next(iter(state.traits), None))
 
 
-async def test_the_profile_and_its_reasons_are_printed_for_people_and_scripts(
+async def test_the_profile_is_printed_with_reasons(
     url: str, user: str, connect: Connect, model: ScriptedModel, worker: None
 ) -> None:
+    """The profile and its reasons are printed for people and scripts."""
     await lives_in_lisbon(await connect(), model)
     profile = await run("profile", "--url", url, "--sub", user, "--json")
     trait = next(one for one in map(orjson.loads, profile.stdout.splitlines()) if one["value"] == "Lisbon")
@@ -167,9 +167,8 @@ async def test_the_doctor_names_what_is_wrong_with_a_token(url: str, user: str) 
     assert "TWIN_JWT_SECRET" in checks["polling"]["advice"]
 
 
-async def test_the_doctor_says_that_the_clock_is_wrong_and_by_how_much(
-    url: str, user: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_doctor_measures_the_clock(url: str, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor says that the clock is wrong and by how much."""
     monkeypatch.setattr("twin_sio.cli.doctor.now", lambda: now() + timedelta(minutes=10))
     code, checks = await doctor(url, "--sub", user)
     assert (code, checks["clock"]["ok"]) == (1, False)
@@ -191,16 +190,17 @@ def control_server(model: ScriptedModel) -> str:
 # -- tapes -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_tape_holds_both_directions_and_is_for_its_user_alone(url: str, user: str, folder: Path) -> None:
+async def test_a_recording_is_private(url: str, user: str, folder: Path) -> None:
+    """A tape holds both directions and is for its user alone."""
     tape = folder / "tape.jsonl"
     result = await run("record", str(tape), "--url", url, "--sub", user, stdin="hello\n")
     assert result.exit_code == 0, result.stderr
     assert stat.S_IMODE(tape.stat().st_mode) == 0o600
     head, *lines = map(orjson.loads, tape.read_bytes().splitlines())
     assert (head["tape"], head["protocol"]) == (1, 1)
-    heard = [(line["direction"], line["envelope"]["type"]) for line in lines]
-    assert heard[:2] == [("in", "session_ready"), ("out", "user_message")]
-    assert ("in", "twin_message") in heard
+    arrived = [(line["direction"], line["envelope"]["type"]) for line in lines]
+    assert arrived[:2] == [("in", "session_ready"), ("out", "user_message")]
+    assert ("in", "twin_message") in arrived
     assert [line["at_ms"] for line in lines] == sorted(line["at_ms"] for line in lines)
     again = await run("record", str(tape), "--url", url, "--sub", user, stdin="hello\n")
     assert (again.exit_code, "never written over" in again.stderr) == (1, True)
@@ -208,8 +208,8 @@ async def test_a_tape_holds_both_directions_and_is_for_its_user_alone(url: str, 
 
 async def test_no_token_is_on_a_tape(url: str, user: str, folder: Path) -> None:
     tape, token = folder / "tape.jsonl", token_of(user)
-    with recording(tape) as hear:
-        async with TwinClient(url, token, on_envelope=hear) as client:
+    with recording(tape) as receive:
+        async with TwinClient(url, token, on_envelope=receive) as client:
             await client.refresh(token)
             await client.heartbeat()
     assert "heartbeat_ack" in tape.read_text()
@@ -218,8 +218,8 @@ async def test_no_token_is_on_a_tape(url: str, user: str, folder: Path) -> None:
 
 async def recorded(url: str, user: str, tape: Path) -> None:
     """A session with a message, a rating of its answer, a refusal, a question and a second answer."""
-    with recording(tape) as hear:
-        async with TwinClient(url, token_of(user), on_envelope=hear) as client:
+    with recording(tape) as receive:
+        async with TwinClient(url, token_of(user), on_envelope=receive) as client:
             answer = await client.ask(f"tape {user}")
             await client.feedback(answer.message_id, "up")
             with pytest.raises(RequestFailed):
@@ -270,14 +270,15 @@ async def test_the_same_ids_come_back_as_duplicates(url: str, user: str, folder:
 # -- load --------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_load_is_measured_and_nothing_of_it_is_lost_or_doubled(url: str) -> None:
+async def test_a_load_counts_nothing_lost(url: str) -> None:
+    """A load is measured and nothing of it is lost or doubled."""
     size = ("--users", "4", "--devices", "2", "--messages", "2", "--ramp", "0.1")
     result = await run("load", "--url", url, *size, "--json")
-    told = orjson.loads(result.stdout)
-    assert (result.exit_code, told["ended"], told["errors"]) == (0, "complete", {})
-    counted = {name: told[name] for name in ("connected", "sent", "acknowledged", "answered", "lost", "doubled")}
+    received = orjson.loads(result.stdout)
+    assert (result.exit_code, received["ended"], received["errors"]) == (0, "complete", {})
+    counted = {name: received[name] for name in ("connected", "sent", "acknowledged", "answered", "lost", "doubled")}
     assert counted == {"connected": 8, "sent": 8, "acknowledged": 8, "answered": 8, "lost": 0, "doubled": 0}
-    assert told["receipt_ms"]["p50"] <= told["first_chunk_ms"]["p50"] <= told["answer_ms"]["p50"]
+    assert received["receipt_ms"]["p50"] <= received["first_chunk_ms"]["p50"] <= received["answer_ms"]["p50"]
     table = await run("load", "--url", url, *size)
     assert "4 users x 2 devices x 2 messages: complete" in table.stdout
 
@@ -285,8 +286,8 @@ async def test_a_load_is_measured_and_nothing_of_it_is_lost_or_doubled(url: str)
 async def test_a_load_counts_refusals_by_their_code(url: str) -> None:
     secret = "another secret, longer than thirty-two bytes"
     result = await run("load", "--url", url, "--users", "2", "--devices", "1", "--secret", secret, "--json")
-    told = orjson.loads(result.stdout)
-    assert (result.exit_code, told["errors"], told["connected"]) == (1, {"auth_invalid": 2}, 0)
+    received = orjson.loads(result.stdout)
+    assert (result.exit_code, received["errors"], received["connected"]) == (1, {"auth_invalid": 2}, 0)
 
 
 async def test_a_load_ends_in_time_with_the_figures_so_far(url: str, model: ScriptedModel) -> None:
@@ -294,8 +295,13 @@ async def test_a_load_ends_in_time_with_the_figures_so_far(url: str, model: Scri
     result = await run(
         "load", "--url", url, "--users", "2", "--devices", "1", "--ramp", "0", "--seconds", "1", "--json"
     )
-    told = orjson.loads(result.stdout)
-    assert (told["ended"], told["acknowledged"], told["answered"], told["lost"]) == ("time is up", 2, 0, 0)
+    received = orjson.loads(result.stdout)
+    assert (received["ended"], received["acknowledged"], received["answered"], received["lost"]) == (
+        "time is up",
+        2,
+        0,
+        0,
+    )
 
 
 def _is_load(request: dict[str, Any]) -> bool:
@@ -530,15 +536,16 @@ async def test_one_terminal_can_speak_as_another_device_too(url: str, user: str,
         assert sessions[watch.state.transcript()[0].session_id or ""] == "phone"
 
 
-async def test_a_chat_on_a_terminal_can_be_recorded_and_seen_raw(url: str, user: str) -> None:
-    heard: list[str] = []
-    async with a_terminal(url, user, "laptop", on_envelope=lambda way, it: heard.append(f"{way} {it['type']}")) as at:
+async def test_a_chat_can_be_recorded(url: str, user: str) -> None:
+    """A chat on a terminal can be recorded and seen raw."""
+    arrived: list[str] = []
+    async with a_terminal(url, user, "laptop", on_envelope=lambda way, it: arrived.append(f"{way} {it['type']}")) as at:
         at.enter("/raw")
         at.enter("on the record")
         await at.shows('"type":"twin_message"')
-        assert heard[0] == "in session_ready"
-        assert "out user_message" in heard
-        assert "in twin_message" in heard
+        assert arrived[0] == "in session_ready"
+        assert "out user_message" in arrived
+        assert "in twin_message" in arrived
 
 
 async def test_a_lost_connection_is_shown_and_comes_back(url: str, user: str) -> None:
@@ -550,16 +557,18 @@ async def test_a_lost_connection_is_shown_and_comes_back(url: str, user: str) ->
         await terminal.shows("twin> You said: still here")
 
 
-async def test_a_session_that_was_replaced_ends_the_chat_with_the_reason(url: str, user: str, connect: Connect) -> None:
+async def test_a_replaced_session_ends_the_chat(url: str, user: str, connect: Connect) -> None:
+    """A session that was replaced ends the chat with the reason."""
     async with a_terminal(url, user, "laptop") as terminal:
         await connect(session_id=terminal.clients[0].session_id)
         await terminal.shows("The server ended this session")
         await eventually(lambda: not terminal.chat._prompt.app.is_running)
 
 
-async def test_a_session_that_was_replaced_while_its_history_is_read_ends_the_chat_with_the_reason(
+async def test_a_session_replaced_during_history_ends_the_chat(
     url: str, user: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A session that was replaced while its history is read ends the chat with the reason."""
     asked: list[Chat] = []
 
     async def replaced_meanwhile(chat: Chat, _: int) -> None:

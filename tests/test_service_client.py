@@ -43,7 +43,8 @@ async def the_next(stream: Changes, kind: type[Any]) -> Any:
     raise AssertionError(f"The stream ended without {kind.__name__}.")
 
 
-async def test_a_client_that_is_dropped_comes_back_by_itself_and_misses_nothing(connect: Connect) -> None:
+async def test_a_dropped_client_misses_nothing(connect: Connect) -> None:
+    """A client that is dropped comes back by itself and misses nothing."""
     phone, tablet = await connect(backoff=QUICK), await connect()
     stream = phone.changes()
     await phone.drop()
@@ -54,7 +55,8 @@ async def test_a_client_that_is_dropped_comes_back_by_itself_and_misses_nothing(
     assert [m.role for m in phone.state.transcript()] == ["user", "twin"]
 
 
-async def test_a_message_sent_while_disconnected_is_stored_once_the_connection_is_back(connect: Connect) -> None:
+async def test_an_offline_message_is_stored_later(connect: Connect) -> None:
+    """A message sent while disconnected is stored once the connection is back."""
     client = await connect(backoff=QUICK)
     await client.drop()
     message_id = await client.send("out of the tunnel")
@@ -79,7 +81,8 @@ def _words(generation: Any) -> int:
     return len(generation.text.split()) if generation is not None else 0
 
 
-async def test_the_answer_comes_by_acknowledgement_or_by_event_and_counts_once(connect: Connect) -> None:
+async def test_an_acknowledged_answer_counts_once(connect: Connect) -> None:
+    """The answer comes by acknowledgement or by event and counts once."""
     client = await connect(acks=True)
     stream = client.changes()
     answer = await client.ask("both ways")
@@ -163,9 +166,8 @@ async def test_a_server_that_drains_hands_its_clients_over(settings: Settings, u
     await client.close()
 
 
-async def test_a_client_waits_for_a_server_that_comes_later_if_it_is_told_to(
-    settings: Settings, user: str, unused_tcp_port: int
-) -> None:
+async def test_a_client_can_wait_for_a_server(settings: Settings, user: str, unused_tcp_port: int) -> None:
+    """A client waits for a server that comes later if it is told to."""
     at = f"http://127.0.0.1:{unused_tcp_port}"
     client = TwinClient(at, token_of(user), backoff=QUICK)
     with pytest.raises(Unreachable):
@@ -232,6 +234,6 @@ async def test_two_streams_hear_the_same(connect: Connect) -> None:
     one, two = client.changes(), client.changes()
     await client.ask("hello")
     await client.close()
-    heard: list[list[Change]] = [[change async for change in stream] for stream in (one, two)]
-    assert heard[0] == heard[1]
-    assert isinstance(heard[0][-1], Ended)
+    received: list[list[Change]] = [[change async for change in stream] for stream in (one, two)]
+    assert received[0] == received[1]
+    assert isinstance(received[0][-1], Ended)

@@ -92,9 +92,9 @@ class RedisCluster:
 
     def _is_whole(self) -> bool:
         views = [node.ask("CLUSTER SLOTS") for node in self.nodes]
-        told = {str(sorted((first, last, master[1]) for first, last, master, *_ in view)) for view in views}
+        received = {str(sorted((first, last, master[1]) for first, last, master, *_ in view)) for view in views}
         return (
-            len(told) == 1
+            len(received) == 1
             and all(len(each) == 4 for each in views[0])
             and all(node.ask("CLUSTER INFO")["cluster_state"] == "ok" for node in self.nodes)
             and all(node.ask("ROLE")[0] == "master" or node.ask("ROLE")[3] == "connected" for node in self.nodes)
@@ -166,9 +166,11 @@ def _texts(client: TwinClient) -> list[str]:
     return [said.text for said in client.state.transcript()]
 
 
-async def test_users_of_every_master_are_answered_on_two_instances_and_learnt_of(
+async def test_users_of_every_master_are_served(
     cluster: RedisCluster, model: ScriptedModel, together: Callable[..., Any]
 ) -> None:
+    """Users of every master are answered on two instances and learnt of."""
+
     async def lives(user: str, one: Service, two: Service) -> None:
         text = f"I prefer tea, {user}"
         learnt = candidates(likes("tea", "I prefer tea", key="preferences.drink"))
@@ -221,30 +223,31 @@ async def test_both_instances_know_of_limits_sessions_tickets_revocations_and_st
             await there.until(lambda: there.leave)
 
 
-async def test_a_publish_goes_to_the_master_of_its_channel_alone_and_in_order(cluster: RedisCluster, user: str) -> None:
-    heard: list[int] = []
-    ears = make_pubsub(cluster.url, on_message=lambda _, payload: heard.append(int(payload)))
-    mouth = make_pubsub(cluster.url)
-    await asyncio.gather(ears.start(), mouth.start())
+async def test_a_publish_reaches_one_master_in_order(cluster: RedisCluster, user: str) -> None:
+    """A publish goes to the master of its channel alone and in order."""
+    arrived: list[int] = []
+    subscriber = make_pubsub(cluster.url, on_message=lambda _, payload: arrived.append(int(payload)))
+    publisher = make_pubsub(cluster.url)
+    await asyncio.gather(subscriber.start(), publisher.start())
     try:
-        assert await ears.subscribe(user)
+        assert await subscriber.subscribe(user)
         before = {node.port: _published(node) for node in cluster.nodes}
         for number in range(1000):
-            mouth.publish(user, str(number).encode())
-            mouth.command("RPUSH", f"list:{{{user}}}", number)
-        await eventually(lambda: len(heard) == 1000)
-        assert heard == list(range(1000))
-        assert await mouth.get_list(f"list:{{{user}}}") == [str(number) for number in range(1000)]
-        assert await mouth.delete(f"list:{{{user}}}") == 1
+            publisher.publish(user, str(number).encode())
+            publisher.command("RPUSH", f"list:{{{user}}}", number)
+        await eventually(lambda: len(arrived) == 1000)
+        assert arrived == list(range(1000))
+        assert await publisher.get_list(f"list:{{{user}}}") == [str(number) for number in range(1000)]
+        assert await publisher.delete(f"list:{{{user}}}") == 1
         home = cluster.holder(user)
         grown = {node.port: _published(node) - before[node.port] for node in cluster.nodes}
         assert grown.pop(home.port) >= 1000
         assert max(grown[node.port] for node in cluster.masters if node is not home) < 100  # the probes
         assert not any("cmdstat_publish" in node.ask("INFO", "commandstats") for node in cluster.nodes)
-        ears.unsubscribe(user)
+        subscriber.unsubscribe(user)
         await eventually(lambda: home.ask("PUBSUB", "SHARDNUMSUB", user) == [user, 0])
     finally:
-        await asyncio.gather(ears.stop(), mouth.stop())
+        await asyncio.gather(subscriber.stop(), publisher.stop())
 
 
 def _published(node: Node) -> int:
@@ -263,9 +266,10 @@ def _move_slot(cluster: RedisCluster, user: str) -> None:
 
 
 @pytest.mark.parametrize("move", [_hand_over, _move_slot])
-async def test_an_answer_streams_on_where_its_channel_goes_and_is_whole_on_both_devices(
+async def test_an_answer_survives_a_moved_slot(
     cluster: RedisCluster, model: ScriptedModel, together: Callable[..., Any], move: Callable[..., Any], user: str
 ) -> None:
+    """An answer streams on where its channel goes and is whole on both devices."""
     text = f"long {user}"
     model.script(contains=text, token_delay_s=0.05, count=2000, hold_after=120)
     async with (
@@ -300,27 +304,27 @@ async def test_an_answer_streams_on_where_its_channel_goes_and_is_whole_on_both_
     await cluster.whole()
 
 
-async def test_a_worker_lets_everybody_look_at_the_log_after_a_slot_that_it_speaks_to_was_elsewhere(
-    cluster: RedisCluster, user: str
-) -> None:
+async def test_a_workers_lost_publishes_are_reconciled(cluster: RedisCluster, user: str) -> None:
+    """A worker lets everybody look at the log after a slot that it speaks to was elsewhere."""
     said: list[Any] = []
-    ears = make_pubsub(cluster.url, on_message=lambda _, payload: said.append(orjson.loads(payload)))
+    subscriber = make_pubsub(cluster.url, on_message=lambda _, payload: said.append(orjson.loads(payload)))
     trips: list[float] = []
-    ears.on_round_trip = trips.append
+    subscriber.on_round_trip = trips.append
     worker = Delivery(cluster.url, clock=now, new_id=new_id, read=_nothing, heads=_no_heads, listen=False)
-    await asyncio.gather(ears.start(), worker.start())
+    await asyncio.gather(subscriber.start(), worker.start())
     try:
         await asyncio.to_thread(_move_slot, cluster, user)
         await eventually(lambda: [worker.channels.instance, {"kind": "look"}, 1] in said)
         await eventually(lambda: len(trips) >= len(cluster.masters))
     finally:
-        await asyncio.gather(ears.stop(), worker.stop())
+        await asyncio.gather(subscriber.stop(), worker.stop())
 
 
 @pytest.mark.parametrize(("end", "revive"), [(Node.kill, Node.restart), (Node.pause, Node.resume)])
-async def test_when_a_master_dies_or_hangs_its_replica_is_found_and_nothing_is_lost(
+async def test_a_failover_loses_nothing(
     cluster: RedisCluster, model: ScriptedModel, together: Callable[..., Any], end: Callable[..., Any], revive: Any
 ) -> None:
+    """When a master dies or hangs its replica is found and nothing is lost."""
     home = cluster.holder(HASH_TAG)  # with it go presence, limits and the queue, too
     user, other = cluster.user_at(home), cluster.user_at(next(node for node in cluster.masters if node is not home))
     text = f"I prefer tea, {user}"
@@ -353,9 +357,10 @@ async def test_when_a_master_dies_or_hangs_its_replica_is_found_and_nothing_is_l
     await cluster.whole()
 
 
-async def test_a_redis_that_is_no_cluster_or_too_old_or_away_is_told_at_the_start(
+async def test_an_unfit_cluster_is_named_at_start(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, folder: Path
 ) -> None:
+    """A redis that is no cluster or too old or away is told at the start."""
     old = Node(find_redis(folder), folder / "old", "--rename-command", "SPUBLISH", "")
     await asyncio.to_thread(old.start)
     old.ask("CLUSTER ADDSLOTSRANGE", 0, REDIS_CLUSTER_HASH_SLOTS - 1)
@@ -367,8 +372,8 @@ async def test_a_redis_that_is_no_cluster_or_too_old_or_away_is_told_at_the_star
         "redis+cluster://one:two": "must name the cluster's nodes",
     }
     try:
-        for url, told in urls.items():
-            with pytest.raises(ConfigError, match=told):
+        for url, received in urls.items():
+            with pytest.raises(ConfigError, match=received):
                 async with service(settings_for(mongod.url, url, model.base_url)):
                     pass
     finally:

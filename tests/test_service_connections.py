@@ -97,7 +97,8 @@ async def test_who_does_not_ask_for_anything_is_let_go(
         await tcp.ends()
 
 
-async def test_who_sends_a_head_one_byte_after_the_other_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_request_head_is_closed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends a head one byte after the other is let go."""
     monkeypatch.setattr(connections, "HEAD_S", 0.5)
     one = await make()
     async with Tcp(one.port) as tcp:
@@ -204,7 +205,8 @@ async def test_every_route_is_counted_for_the_address(make: Make, path: str) -> 
         assert 429 not in statuses[:19]
 
 
-async def test_what_a_polling_client_asks_for_is_not_counted_for_its_address(make: Make, user: str) -> None:
+async def test_polls_of_a_session_count_for_its_user(make: Make, user: str) -> None:
+    """What a polling client asks for is not counted for its address."""
     one = await make(limits__connects_per_address=40)
     base = f"{url_of(one)}/socket.io/?EIO=4&transport=polling"
     async with aiohttp.ClientSession() as http:
@@ -234,12 +236,11 @@ async def test_a_compressed_body_is_refused_and_never_inflated(url: str, path: s
 
 
 @pytest.mark.parametrize("path", ["/no/such/route", "/v1/ticket", "/socket.io/?EIO=4&transport=polling"])
-@pytest.mark.parametrize("told", [b"Transfer-Encoding: chunked", b"Content-Length: 1000000000"])
-async def test_a_body_that_is_too_long_or_has_no_length_is_refused_before_it_is_read(
-    instance: Service, path: str, told: bytes
-) -> None:
+@pytest.mark.parametrize("received", [b"Transfer-Encoding: chunked", b"Content-Length: 1000000000"])
+async def test_a_long_body_is_refused_unread(instance: Service, path: str, received: bytes) -> None:
+    """A body that is too long or has no length is refused before it is read."""
     async with Tcp(instance.port) as tcp:
-        tcp.writer.write(b"POST %s HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n" % (path.encode(), told))
+        tcp.writer.write(b"POST %s HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n" % (path.encode(), received))
         assert b" 413 " in await asyncio.wait_for(tcp.reader.readline(), 10)
         await tcp.ends()
 
@@ -248,9 +249,8 @@ async def test_a_body_that_is_too_long_or_has_no_length_is_refused_before_it_is_
 
 
 @pytest.mark.parametrize("name", ["asyncapi", "openapi"])
-async def test_a_document_is_made_once_and_sent_to_who_does_not_have_it(
-    make: Make, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_document_is_made_once(make: Make, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document is made once and sent to who does not have it."""
     made = []
 
     def counted(make_it: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
@@ -316,7 +316,8 @@ async def test_a_token_offered_as_a_subprotocol_alone_reaches_no_log(
     assert SECRET not in printed
 
 
-def test_of_a_librarys_line_only_what_stands_in_its_code_is_logged(logs: Callable[[], str]) -> None:
+def test_library_lines_are_logged_without_values(logs: Callable[[], str]) -> None:
+    """Of a librarys line only what stands in its code is logged."""
     library = logging.getLogger("some.library")
     library.warning("a header %s and %r", SECRET, {"a": SECRET})
     library.warning(f"a body {SECRET}")
@@ -329,7 +330,8 @@ def test_of_a_librarys_line_only_what_stands_in_its_code_is_logged(logs: Callabl
     assert printed.count("test_service_connections.py:") == 4
 
 
-def test_one_place_of_a_library_says_something_ten_times_a_minute(logs: Callable[[], str]) -> None:
+def test_library_lines_are_limited_per_minute(logs: Callable[[], str]) -> None:
+    """One place of a library says something ten times a minute."""
     for _ in range(1000):
         logging.getLogger("some.library").error("once more")
     assert len(logs().splitlines()) == 10

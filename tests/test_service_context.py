@@ -23,9 +23,8 @@ async def context_in_prompt(client: TwinClient, model: ScriptedModel, text: str)
     return json.loads(section.rpartition("\n")[2]) if section else None
 
 
-async def test_the_context_of_the_session_that_changed_it_last_is_what_the_twin_sees(
-    connect: Connect, model: ScriptedModel, user: str
-) -> None:
+async def test_the_newest_context_is_used(connect: Connect, model: ScriptedModel, user: str) -> None:
+    """The context of the session that changed it last is what the twin sees."""
     phone = await connect(context={"page": "map"})
     tablet = await connect(context={"page": "cart", "items": {"tea": 1, "rum": 2}})
     assert await context_in_prompt(phone, model, f"1 {user}") == {"page": "cart", "items": {"tea": 1, "rum": 2}}
@@ -51,9 +50,8 @@ async def test_merging_nothing_keeps_the_context_for_as_long_again(
     assert await context_in_prompt(client, model, f"still {user}") == {"page": user}
 
 
-async def test_a_context_that_would_grow_too_large_is_refused_and_stays_as_it_was(
-    connect: Connect, model: ScriptedModel, user: str
-) -> None:
+async def test_a_large_context_is_refused(connect: Connect, model: ScriptedModel, user: str) -> None:
+    """A context that would grow too large is refused and stays as it was."""
     client = await connect(context={"page": user})
     await client.update_context({"a": "x" * 9_000})
     with pytest.raises(RequestFailed, match="too_large"):

@@ -66,9 +66,10 @@ async def test_an_export_holds_everything_and_nothing_of_others(
     ]
 
 
-async def test_an_erasure_removes_everything_ends_the_sessions_and_again_returns_zeros(
+async def test_an_erasure_removes_everything_and_ends_sessions(
     url: str, connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
+    """An erasure removes everything ends the sessions and again returns zeros."""
     client = await _talked(connect, model, user)
     other = await _talked(connect, model, f"{user}-other")
     counts = await erase(url, user)
@@ -84,9 +85,8 @@ async def _nothing_left(url: str, user: str) -> bool:
     return await export(url, user) == [{"kind": "end", "lines": 0}]
 
 
-async def test_seqs_go_on_after_an_erasure_so_that_no_device_mistakes_new_for_old(
-    url: str, connect: Connect, model: ScriptedModel, user: str
-) -> None:
+async def test_seqs_continue_after_an_erasure(url: str, connect: Connect, model: ScriptedModel, user: str) -> None:
+    """Seqs go on after an erasure so that no device mistakes new for old."""
     client = await connect()
     await client.ask("before")
     await erase(url, user)
@@ -108,9 +108,10 @@ async def test_an_answer_that_is_being_made_leaves_nothing_behind(
     await eventually(lambda: _nothing_left(url, user))
 
 
-async def test_what_was_kept_in_memory_for_the_prompt_is_dropped_too(
+async def test_an_erasure_drops_what_is_cached(
     url: str, instance: Service, connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
+    """What was kept in memory for the prompt is dropped too."""
     client = await _talked(connect, model, user)
     await client.ask("What do I drink?")
     known = instance.services.profile_cache
@@ -119,9 +120,10 @@ async def test_what_was_kept_in_memory_for_the_prompt_is_dropped_too(
     assert user not in known._entries
 
 
-async def test_counts_that_are_written_while_their_user_is_erased_are_taken_back(
+async def test_counts_written_during_an_erasure_are_removed(
     url: str, instance: Service, connect: Connect, model: ScriptedModel, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Counts that are written while their user is erased are taken back."""
     await (await connect()).ask("count me")
     statistics = instance.services.statistics
     put = statistics.put
@@ -151,9 +153,10 @@ async def test_a_late_job_brings_nothing_back(
     assert await _nothing_left(url, user)
 
 
-async def test_what_is_too_old_is_removed_and_a_device_is_told_that_there_is_a_gap(
+async def test_retention_tells_a_device_of_the_gap(
     redis_server: RedisServer, model: ScriptedModel, connect: Connect, folder: Path, user: str
 ) -> None:
+    """What is too old is removed and a device is told that there is a gap."""
     mongod = start_mongod(folder, ttl_monitor_s=1)
     client, db = mongo.connect(mongod.url, "retained", 5000)
     try:

@@ -30,9 +30,9 @@ async def test_the_sample_of_our_client_runs(url: str, user: str, model: Scripte
     assert last_seq == 4
 
 
-async def test_the_sample_of_the_library_alone_loses_nothing_over_a_lost_connection(
-    url: str, user: str, model: ScriptedModel
-) -> None:
+async def test_the_librarys_sample_survives_a_lost_connection(url: str, user: str, model: ScriptedModel) -> None:
+    """The sample of the library alone loses nothing over a lost connection."""
+
     async def fresh_token() -> str:
         return token_of(user)
 

@@ -56,9 +56,8 @@ async def status(server: Process) -> int:
         return response.status
 
 
-async def test_a_draining_server_is_not_ready_and_refuses_newcomers_while_it_finishes_its_answers(
-    start: Start, model: ScriptedModel, user: str
-) -> None:
+async def test_a_draining_server_refuses_newcomers(start: Start, model: ScriptedModel, user: str) -> None:
+    """A draining server is not ready and refuses newcomers while it finishes its answers."""
     server = await start()
     async with answering(server, model, user, count=60, token_delay_s=0.1) as raw:
         assert await status(server) == 200
@@ -67,8 +66,8 @@ async def test_a_draining_server_is_not_ready_and_refuses_newcomers_while_it_fin
         await eventually(lambda: _is(server, 503))
         assert time.monotonic() - signalled_at < 1
         async with RawSocket(server.url, token_of("newcomer")) as newcomer:
-            told = newcomer.refusal["data"]
-            assert (told["code"], told["retryable"], told["retry_after_ms"] > 0) == ("draining", True, True)
+            received = newcomer.refusal["data"]
+            assert (received["code"], received["retryable"], received["retry_after_ms"] > 0) == ("draining", True, True)
         assert newcomer.of("session_ready") == []
         await raw.until(raw.closed.is_set)
         assert raw.leave is None  # closed plainly
@@ -87,9 +86,8 @@ async def _is(server: Process, wanted: int) -> bool:
     return await status(server) == wanted
 
 
-async def test_what_cannot_be_finished_in_time_is_handed_over_and_completed_at_once(
-    start: Start, model: ScriptedModel, user: str
-) -> None:
+async def test_unfinished_answers_are_handed_over(start: Start, model: ScriptedModel, user: str) -> None:
+    """What cannot be finished in time is handed over and completed at once."""
     server, heir = await asyncio.gather(start(1.0), start())
     async with (
         TwinClient(heir.url, token_of(user)) as tablet,
@@ -105,9 +103,8 @@ async def test_what_cannot_be_finished_in_time_is_handed_over_and_completed_at_o
         assert model.peak_by_text[f"talk to {user}"] == 1
 
 
-async def test_a_message_that_waits_behind_the_running_answer_is_answered_elsewhere(
-    start: Start, model: ScriptedModel, user: str
-) -> None:
+async def test_a_waiting_message_is_answered_elsewhere(start: Start, model: ScriptedModel, user: str) -> None:
+    """A message that waits behind the running answer is answered elsewhere."""
     server, heir = await asyncio.gather(start(10.0), start())
     async with (
         TwinClient(heir.url, token_of(user)) as tablet,
@@ -121,7 +118,8 @@ async def test_a_message_that_waits_behind_the_running_answer_is_answered_elsewh
         assert await server.wait() == 0
 
 
-async def test_clients_are_let_go_with_jitter_and_not_all_at_once(start: Start, user: str) -> None:
+async def test_draining_spreads_reconnects(start: Start, user: str) -> None:
+    """Clients are let go with jitter and not all at once."""
     server = await start()
     async with AsyncExitStack() as stack:
         raws = [await stack.enter_async_context(RawSocket(server.url, token_of(user))) for _ in range(15)]
@@ -132,7 +130,8 @@ async def test_clients_are_let_go_with_jitter_and_not_all_at_once(start: Start, 
         assert await server.wait() == 0
 
 
-async def test_a_stock_client_comes_back_to_the_next_server_by_itself(start: Start, user: str) -> None:
+async def test_a_stock_client_finds_the_next_server(start: Start, user: str) -> None:
+    """A stock client comes back to the next server by itself."""
     server = await start()
     client = socketio.AsyncClient(reconnection_delay=0.1, randomization_factor=0.5)
     reasons: list[str] = []

@@ -64,9 +64,8 @@ async def test_only_listed_origins_connect_and_native_clients_pass(
             assert response.headers.get("Access-Control-Allow-Origin") in (None, "https://app.example")
 
 
-async def test_the_chat_page_allows_nothing_but_its_own_and_only_the_widget_is_public(
-    url: str, settings: Settings
-) -> None:
+async def test_only_the_widget_is_public(url: str, settings: Settings) -> None:
+    """The chat page allows nothing but its own and only the widget is public."""
     async with aiohttp.ClientSession() as http:
         for path in ("/", "/chat.js", "/chat.css", "/twin-client.js", "/markdown.js"):
             async with http.get(url + path) as response:
@@ -87,7 +86,7 @@ async def test_the_chat_page_allows_nothing_but_its_own_and_only_the_widget_is_p
 
 
 @pytest.mark.parametrize(
-    ("module", "env", "told"),
+    ("module", "env", "received"),
     [
         ("server", {"TWIN_ENV": "production"}, "TWIN_MONGODB_URL"),
         ("server", {"TWIN_PORT": "many"}, "PORT"),
@@ -95,19 +94,19 @@ async def test_the_chat_page_allows_nothing_but_its_own_and_only_the_widget_is_p
         ("worker", {}, "TWIN_REDIS_URL"),
     ],
 )
-async def test_a_start_that_cannot_be_says_which_variable_in_one_line(
-    module: str, env: dict[str, str], told: str, folder: Path
+async def test_a_refused_start_names_the_variable(
+    module: str, env: dict[str, str], received: str, folder: Path
 ) -> None:
+    """A start that cannot be says which variable in one line."""
     process = Process(module, folder, env)
     process.start()
     assert await process.wait() == 2
-    assert told in process.printed()
+    assert received in process.printed()
     assert len(process.printed().strip().splitlines()) == 1
 
 
-async def test_a_database_that_is_not_there_is_named_at_the_start(
-    redis_server: RedisServer, model: ScriptedModel, folder: Path
-) -> None:
+async def test_an_unreachable_database_is_named(redis_server: RedisServer, model: ScriptedModel, folder: Path) -> None:
+    """A database that is not there is named at the start."""
     env = {
         "TWIN_MONGODB_URL": "mongodb://127.0.0.1:9/?replicaSet=none",
         "TWIN_REDIS_URL": redis_server.url,

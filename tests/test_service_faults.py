@@ -56,9 +56,8 @@ async def test_without_mongodb_nothing_is_acknowledged_and_back_again_all_works(
         await raw.until(lambda: raw.of("twin_message"))
 
 
-async def test_who_asks_to_resume_without_mongodb_is_told_so_and_may_go_on_and_is_served_once_it_is_back(
-    fragile: Service, own_mongod: Mongod, user: str
-) -> None:
+async def test_resume_without_mongodb_fails_and_recovers(fragile: Service, own_mongod: Mongod, user: str) -> None:
+    """Who asks to resume without mongodb is told so and may go on and is served once it is back."""
     async with RawSocket(url_of(fragile), token_of(user)) as raw:
         said = {"payload": {"text": "are you there?"}, "metadata": {"message_id": "m-1"}}
         await raw.ask("user_message", said)
@@ -91,9 +90,10 @@ async def _accepted(raw: RawSocket, message: dict) -> dict | None:
         ("nothing", {"empty_choices": True}, "model_unavailable"),
     ],
 )
-async def test_a_failing_model_is_a_coded_error_and_the_next_message_works(
+async def test_a_failing_model_spoils_no_later_message(
     word: str, script: dict, code: str, fragile: Service, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
+    """A failing model is a coded error and the next message works."""
     seen: list[dict] = []
     text = f"{word} {user}"
     model.script(contains=text, **script)
@@ -118,6 +118,6 @@ async def test_no_error_text_holds_the_key_or_the_endpoint(
     model.script(contains=user, status=500)
     client = await connect(url_of(fragile), on_envelope=lambda way, envelope: seen.append(str(envelope)))
     await client.ask(f"fail for {user}")
-    told = [one for one in seen if "'error'" in one]
-    assert told
-    assert not any("scripted" in one or "127.0.0.1" in one for one in told)
+    received = [one for one in seen if "'error'" in one]
+    assert received
+    assert not any("scripted" in one or "127.0.0.1" in one for one in received)

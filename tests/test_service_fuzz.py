@@ -46,9 +46,8 @@ async def neighbour(url: str, user: str) -> AsyncIterator[RawSocket]:
         yield raw
 
 
-async def test_no_frame_of_one_client_is_felt_by_another_or_leaves_anything(
-    neighbour: RawSocket, url: str, user: str, instance: Service
-) -> None:
+async def test_random_frames_affect_nobody_else(neighbour: RawSocket, url: str, user: str, instance: Service) -> None:
+    """No frame of one client is felt by another or leaves anything."""
     before = len(instance.sockets.eio.sockets)
 
     @given(frames=st.lists(FRAMES, min_size=1, max_size=8))

@@ -97,19 +97,20 @@ def later(running: Service, facts: GraphitiFacts, minutes: float) -> GraphProjec
     return GraphProjectionService(outbox, facts, mongo.MongoProfiles(db), now, WEIGHTS)
 
 
-def told(held: Sequence[Fact]) -> list[tuple[str, bool]]:
+def received(held: Sequence[Fact]) -> list[tuple[str, bool]]:
     """`(value, whether it still holds)`, the oldest first."""
     return [(one.value, one.invalid_at is None) for one in sorted(held, key=lambda one: one.valid_at)]
 
 
-async def test_what_held_before_stands_in_the_prompt_with_its_dates_and_is_named(
+async def test_former_facts_are_in_the_prompt(
     graphed: Service, connect: Connect, model: ScriptedModel, facts: GraphitiFacts, user: str
 ) -> None:
+    """What held before stands in the prompt with its dates and is named."""
     client = await connect(url_of(graphed))
     was = await moved(graphed, client, model, user)
     assert await projected(graphed, user) == 2
     assert await projected(graphed, user) == 0
-    assert told(await facts.read(user)) == [("Berlin", False), ("Lisbon", True)]
+    assert received(await facts.read(user)) == [("Berlin", False), ("Lisbon", True)]
     answer = await client.ask(f"Where did I live? {user}", conversation_id="elsewhere")
     before = prompt_of(model, f"Where did I live? {user}").partition(prompts.FORMER_HEADING)[2].splitlines()[2]
     month = f"{now():%Y-%m}"
@@ -117,9 +118,10 @@ async def test_what_held_before_stands_in_the_prompt_with_its_dates_and_is_named
     assert was in answer.used_traits
 
 
-async def test_what_is_rejected_leaves_the_graph_and_at_once_the_prompt(
+async def test_a_rejection_leaves_graph_and_prompt(
     graphed: Service, connect: Connect, model: ScriptedModel, facts: GraphitiFacts, user: str
 ) -> None:
+    """What is rejected leaves the graph and at once the prompt."""
     client = await connect(url_of(graphed))
     was = await moved(graphed, client, model, user)
     await projected(graphed, user)
@@ -128,7 +130,7 @@ async def test_what_is_rejected_leaves_the_graph_and_at_once_the_prompt(
     await client.ask(question, conversation_id="elsewhere")
     assert "Berlin" not in prompt_of(model, question)
     await projected(graphed, user)
-    assert told(await facts.read(user)) == [("Lisbon", True)]
+    assert received(await facts.read(user)) == [("Lisbon", True)]
 
 
 async def test_the_worker_finds_what_the_graph_has_not_been_told(
@@ -145,9 +147,10 @@ async def _tells(facts: GraphitiFacts, user: str, count: int) -> bool:
     return len(await facts.read(user)) == count
 
 
-async def test_with_the_graph_down_the_chat_is_unchanged_and_it_catches_up(
+async def test_a_graph_outage_leaves_chat_unchanged(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, connect: Connect, folder: Path, user: str
 ) -> None:
+    """With the graph down the chat is unchanged and it catches up."""
     server = FalkorServer(folder)
     server.start()
     server.kill()
@@ -174,16 +177,17 @@ async def test_with_the_graph_down_the_chat_is_unchanged_and_it_catches_up(
             behind = later(running, facts, 2)
             assert user in await behind.due(1000)
             assert await behind.project(user) == 2
-            assert told(await facts.read(user)) == [("Berlin", False), ("Lisbon", True)]
+            assert received(await facts.read(user)) == [("Berlin", False), ("Lisbon", True)]
             await client.close()
     finally:
         await facts.close()
         server.stop()
 
 
-async def test_a_hung_graph_delays_no_answer_by_more_than_its_patience(
+async def test_a_hung_graph_delays_no_answer(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, connect: Connect, folder: Path, user: str
 ) -> None:
+    """A hung graph delays no answer by more than its patience."""
     server = FalkorServer(folder)
     server.start()
     settings = settings_for(
@@ -241,15 +245,16 @@ class Slow(GraphitiFacts):
         super().__init__(url, FieldCipher())
         self.asked, self.go = asyncio.Event(), asyncio.Event()
 
-    async def write(self, *told) -> None:
+    async def write(self, *received) -> None:
         self.asked.set()
         await self.go.wait()
-        await super().write(*told)
+        await super().write(*received)
 
 
-async def test_who_was_writing_while_its_user_was_erased_has_it_erased_again(
+async def test_a_late_graph_write_is_erased_again(
     graphed: Service, connect: Connect, model: ScriptedModel, facts: GraphitiFacts, falkordb: FalkorServer, user: str
 ) -> None:
+    """Who was writing while its user was erased has it erased again."""
     client = await connect(url_of(graphed))
     await says(graphed, client, model, "Berlin", "explicit", user)
     slow = Slow(falkordb.url)
@@ -290,12 +295,12 @@ async def test_a_graph_can_be_made_anew_from_the_evidence(
     assert (done.returncode, done.stdout) == (0, "3 facts held\n"), done.stderr
     assert "users: 1 of 1" in done.stderr
     after = await facts.read(user)
-    assert told(after) == [("Berlin", False), ("Lisbon", False), ("Berlin", True)]
+    assert received(after) == [("Berlin", False), ("Lisbon", False), ("Berlin", True)]
     known = {one.fact_id: (one.valid_at, one.invalid_at) for one in before}
     assert {one.fact_id: (one.valid_at, one.invalid_at) for one in after} == known
 
 
-async def test_a_version_and_what_the_graph_is_to_be_told_are_written_together(graphed: Service, user: str) -> None:
+async def test_version_and_outbox_are_written_together(graphed: Service, user: str) -> None:
     """Writers that meet leave as many versions as entries, in order, and one that fails leaves neither."""
     profiles, outbox = graphed.services.profiles, mongo.MongoOutbox(graphed.services.db, now)
     for version in range(3):

@@ -63,16 +63,17 @@ def test_every_client_event_is_tried() -> None:
     assert GOOD.keys() == CLIENT_EVENTS.keys()
 
 
-async def test_how_deep_values_may_nest_does_not_depend_on_what_else_is_in_the_envelope(url: str, user: str) -> None:
+async def test_the_depth_bound_is_constant(url: str, user: str) -> None:
+    """How deep values may nest does not depend on what else is in the envelope."""
     context: Any = 1
     for _ in range(13):
         context = {"deeper": context}
     async with RawSocket(url, token_of(user)) as raw:
         for metadata in ({}, {"metadata": {}}):
-            told = await raw.ask("context_update", {"payload": {"context": context}, **metadata})
-            assert told["type"] == "message_received"
-            told = await raw.ask("context_update", {"payload": {"context": {"deeper": context}}, **metadata})
-            _is_coded(told)
+            received = await raw.ask("context_update", {"payload": {"context": context}, **metadata})
+            assert received["type"] == "message_received"
+            received = await raw.ask("context_update", {"payload": {"context": {"deeper": context}}, **metadata})
+            _is_coded(received)
 
 
 @pytest.mark.parametrize("name", CLIENT_EVENTS)
@@ -114,7 +115,8 @@ async def test_an_envelope_of_the_wrong_shape_is_refused(name: str, url: str, us
 
 
 @pytest.mark.parametrize("name", NEEDY)
-async def test_each_field_of_the_wrong_type_is_refused_by_its_path(name: str, url: str, user: str) -> None:
+async def test_a_wrong_type_is_named_by_its_path(name: str, url: str, user: str) -> None:
+    """Each field of the wrong type is refused by its path."""
     async with RawSocket(url, token_of(user)) as raw:
         for field in GOOD[name]:
             for wrong in ([], {"a": []} if field != "context" else "text", 1.5, None):
@@ -173,7 +175,8 @@ async def test_a_malformed_frame_gets_one_coded_error(frame: str, url: str, user
 @pytest.mark.parametrize(
     "name", ["connect", "disconnect", "connect_error", "*", "message", "no_such_event", "__ack", ""]
 )
-async def test_a_name_that_is_no_event_is_unknown_and_runs_nothing(name: str, url: str, user: str) -> None:
+async def test_an_unknown_event_runs_nothing(name: str, url: str, user: str) -> None:
+    """A name that is no event is unknown and runs nothing."""
     async with RawSocket(url, token_of(user)) as raw:
         answer = await raw.ask(name, {"payload": {}, "aiohttp.request": None}, {"token": "forged"})
         assert answer["payload"]["code"] == "unknown_type"
@@ -204,7 +207,8 @@ async def test_whoever_asks_for_ten_thousand_namespaces_is_closed(url: str, user
     assert set(instance.sockets.manager.rooms) <= {"/"}
 
 
-async def test_the_events_of_one_connection_are_handled_in_the_order_sent(url: str, user: str) -> None:
+async def test_events_are_handled_in_order(url: str, user: str) -> None:
+    """The events of one connection are handled in the order sent."""
     async with RawSocket(url, token_of(user)) as raw:
         for index in range(40):
             metadata = {"message_id": f"m-{index}", "conversation_id": f"c-{index}"}
@@ -227,9 +231,10 @@ async def test_an_event_before_connect_closes_the_socket(url: str) -> None:
 
 
 @pytest.mark.parametrize("frame", [b"\x00\x01binary", "", "x", "9"])
-async def test_what_is_no_engine_packet_closes_the_socket_and_leaves_no_entry(
+async def test_an_invalid_engine_packet_closes_the_socket(
     frame: str | bytes, url: str, user: str, instance: Service
 ) -> None:
+    """What is no engine packet closes the socket and leaves no entry."""
     before = set(instance.sockets.eio.sockets)
     async with RawSocket(url, token_of(user)) as raw:
         mine = set(instance.sockets.eio.sockets) - before

@@ -57,9 +57,8 @@ async def test_an_answer_streams_to_devices_on_both_instances(
         assert "".join(chunks[0]) == "".join(chunks[1]) == answer.text
 
 
-async def test_a_device_that_joins_another_instance_while_the_model_pauses_sees_what_was_said_so_far(
-    servers: list[Process], model: ScriptedModel, user: str
-) -> None:
+async def test_joining_another_instance_shows_the_text(servers: list[Process], model: ScriptedModel, user: str) -> None:
+    """A device that joins another instance while the model pauses sees what was said so far."""
     text = f"pause {user}"
     model.script(contains=text, tokens=("one ", "two ", "three"), hold_after=2)
     async with TwinClient(servers[0].url, token_of(user)) as phone:
@@ -71,9 +70,8 @@ async def test_a_device_that_joins_another_instance_while_the_model_pauses_sees_
             assert (await tablet.answer(message_id)).text == "one two three"
 
 
-async def test_of_two_connections_of_one_session_that_come_at_once_to_two_instances_one_stays(
-    servers: list[Process], user: str
-) -> None:
+async def test_one_session_on_two_instances_keeps_one(servers: list[Process], user: str) -> None:
+    """Of two connections of one session that come at once to two instances one stays."""
     for turn in range(20):
         pair = [RawSocket(one.url, token_of(f"{user}-{turn}"), session_id="same") for one in servers]
         async with the_one_that_stays(pair) as stays:

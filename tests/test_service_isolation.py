@@ -178,9 +178,10 @@ def test_every_event_that_takes_an_id_of_something_is_crossed() -> None:
     }
 
 
-async def test_no_log_line_at_any_level_holds_a_token_a_key_or_a_word(
+async def test_no_log_line_holds_a_secret_or_a_word(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, folder: Path, user: str
 ) -> None:
+    """No log line at any level holds a token a key or a word."""
     word = f"canary-{user[-8:]}"
     env = environment(
         mongod.url,

@@ -36,9 +36,8 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[ArqRedis]:
     await one.aclose(close_connection_pool=True)
 
 
-async def test_one_users_jobs_hold_up_nobody_elses_and_none_is_lost(
-    redis_server: RedisServer, redis: ArqRedis, user: str
-) -> None:
+async def test_jobs_are_fair_between_users(redis_server: RedisServer, redis: ArqRedis, user: str) -> None:
+    """One users jobs hold up nobody elses and none is lost."""
     queue, release = f"{HASH_TAG}:test:{new_id()}", asyncio.Event()
     running: Counter[str] = Counter()
     peak: Counter[str] = Counter()
@@ -104,9 +103,10 @@ async def _is_due(parts: Services, user: str) -> bool:
     return (user, "t1") in await parts.turns.unlearned(-1, 10_000)
 
 
-async def test_a_job_that_fails_twice_for_the_same_reason_is_given_up(
+async def test_two_equal_failures_end_a_job(
     parts: Services, redis: ArqRedis, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A job that fails twice for the same reason is given up."""
     await _answered(parts, user, "I live in Lisbon")
 
     async def failing(_: object) -> list[Any]:
@@ -121,9 +121,8 @@ async def test_a_job_that_fails_twice_for_the_same_reason_is_given_up(
     assert not await _is_due(parts, user)
 
 
-async def test_a_job_that_takes_two_workers_with_it_meets_no_third(
-    parts: Services, redis: ArqRedis, model: ScriptedModel, user: str
-) -> None:
+async def test_two_lost_workers_end_a_job(parts: Services, redis: ArqRedis, model: ScriptedModel, user: str) -> None:
+    """A job that takes two workers with it meets no third."""
     await _answered(parts, user, f"I live in Lisbon, {user}")
     ctx = {"deps": parts.job_deps, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     for _ in range(2):  # workers that were killed
@@ -133,9 +132,10 @@ async def test_a_job_that_takes_two_workers_with_it_meets_no_third(
     assert not await _is_due(parts, user)
 
 
-async def test_a_job_that_takes_too_long_is_ended_and_told_as_such(
+async def test_a_long_job_is_ended(
     parts: Services, redis: ArqRedis, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A job that takes too long is ended and told as such."""
     await _answered(parts, user, "I live in Lisbon")
     monkeypatch.setattr(parts.extractor, "candidates", lambda _: asyncio.sleep(60))
     object.__setattr__(parts, "job_timeout_s", 0.2)
@@ -164,9 +164,10 @@ async def test_over_budget_the_rules_learn_and_a_title_waits(
     assert parts.limits.hit["background"] == 2
 
 
-async def test_what_jobs_take_of_the_model_counts_against_the_tokens_of_the_day(
+async def test_jobs_count_against_the_days_tokens(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
+    """What jobs take of the model counts against the tokens of the day."""
     settings = settings_for(mongod.url, redis_server.url, model.base_url, limits__tokens_per_day=1)
     async with build_services(settings, listen=False) as parts:
         await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
@@ -177,7 +178,8 @@ async def test_what_jobs_take_of_the_model_counts_against_the_tokens_of_the_day(
         assert await parts.limits.background(user) is not None
 
 
-async def test_who_has_many_turns_to_learn_from_does_not_hide_the_others(parts: Services, user: str) -> None:
+async def test_one_users_backlog_hides_nobody(parts: Services, user: str) -> None:
+    """Who has many turns to learn from does not hide the others."""
     other = f"{user}-other"
     await _answered(parts, other, "hi")
     for n in range(30):

@@ -52,7 +52,8 @@ async def refusal(service_: Service, user: str, **more: Any) -> dict[str, Any] |
 # -- messages --------------------------------------------------------------------------------------------------------
 
 
-async def test_messages_are_counted_over_all_instances_and_a_repeat_is_not(instances: Make, user: str) -> None:
+async def test_messages_are_counted_over_all_instances(instances: Make, user: str) -> None:
+    """Messages are counted over all instances and a repeat is not."""
     one, two = await instances(2, limits__messages_per_minute=3)
     async with RawSocket(url_of(one), token_of(user)) as here, RawSocket(url_of(two), token_of(user)) as there:
         answers = [await say(raw, message_id=f"m-{n}") for n, raw in enumerate([here, there, here, there])]
@@ -77,7 +78,8 @@ async def test_the_time_to_wait_is_true(instances: Make, user: str, monkeypatch:
         assert (await say(raw))["type"] == "message_received"
 
 
-async def test_an_answer_that_used_up_the_tokens_of_the_day_is_the_last(instances: Make, user: str) -> None:
+async def test_used_up_tokens_end_the_day(instances: Make, user: str) -> None:
+    """An answer that used up the tokens of the day is the last."""
     one, two = await instances(2, limits__tokens_per_day=1)
     async with RawSocket(url_of(one), token_of(user)) as here, RawSocket(url_of(two), token_of(user)) as there:
         await say(here, message_id="m-0")
@@ -93,9 +95,8 @@ async def _refused(raw: RawSocket) -> dict[str, Any] | None:
     return answer["payload"] if answer["type"] == "error" else None
 
 
-async def test_without_redis_there_is_a_local_limit_and_no_open_door(
-    mongod: Mongod, model: ScriptedModel, folder: Path, user: str
-) -> None:
+async def test_without_redis_limits_are_local(mongod: Mongod, model: ScriptedModel, folder: Path, user: str) -> None:
+    """Without redis there is a local limit and no open door."""
     redis = start_redis(folder)
     try:
         settings = settings_for(mongod.url, redis.url, model.base_url, limits__messages_per_minute=3)
@@ -108,9 +109,8 @@ async def test_without_redis_there_is_a_local_limit_and_no_open_door(
         redis.stop()
 
 
-async def test_the_answers_of_one_user_at_once_are_bounded_over_all_instances(
-    instances: Make, user: str, model: ScriptedModel
-) -> None:
+async def test_a_users_answers_at_once_are_bounded(instances: Make, user: str, model: ScriptedModel) -> None:
+    """The answers of one user at once are bounded over all instances."""
     one, two = await instances(2, tuning__generations_per_user=2)
     text = f"slow {user}"
     model.script(contains=text, tokens=["a ", "b"] * 3, token_delay_s=0.05)
@@ -122,9 +122,10 @@ async def test_the_answers_of_one_user_at_once_are_bounded_over_all_instances(
     assert model.peak_by_text[text] == 2
 
 
-async def test_conversations_that_wait_for_their_users_others_are_no_load_and_leave_the_store_alone(
+async def test_waiting_conversations_are_no_load(
     instances: Make, user: str, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Conversations that wait for their users others are no load and leave the store alone."""
     [one] = await instances(1, tuning__generations_per_user=2)
     runner, text, asked = one.services.runner, f"slow {user}", 0
     acquire = one.services.turns.acquire
@@ -261,9 +262,8 @@ async def answering(url: str, count: int, model: ScriptedModel, word: str) -> As
             assert raw.of("twin_message")[0]["payload"]["status"] == "complete"
 
 
-async def test_overload_takes_ephemera_first_then_connects_then_messages_and_never_an_answer(
-    instances: Make, user: str, model: ScriptedModel
-) -> None:
+async def test_overload_sheds_in_order(instances: Make, user: str, model: ScriptedModel) -> None:
+    """Overload takes ephemera first then connects then messages and never an answer."""
     assert (SHED_AT, CONNECTS_AT, MESSAGES_AT) == (0.75, 0.9, 1.0)
     [one] = await instances(1, overload__generations=20, overload__lag_ms=0)
     url = url_of(one)
@@ -303,7 +303,8 @@ async def test_overload_takes_ephemera_first_then_connects_then_messages_and_nev
         assert await refusal(one, user) is None
 
 
-async def test_a_loop_that_is_always_late_is_overload_and_one_long_step_is_not(instances: Make, user: str) -> None:
+async def test_one_long_step_is_no_overload(instances: Make, user: str) -> None:
+    """A loop that is always late is overload and one long step is not."""
     [one] = await instances(1, overload__lag_ms=200)
     load = one.services.load
     _block(0.1)

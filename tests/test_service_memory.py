@@ -64,9 +64,8 @@ async def remembered(running: Service, user: str, message_id: str) -> None:
     await remember({"deps": running.services.job_deps}, user, message_id)
 
 
-async def test_a_conversation_gets_a_title_and_until_then_has_its_first_words(
-    connect: Connect, model: ScriptedModel, worker: None, user: str
-) -> None:
+async def test_a_conversation_gets_a_title(connect: Connect, model: ScriptedModel, worker: None, user: str) -> None:
+    """A conversation gets a title and until then has its first words."""
     text = f"What shall I cook tonight, asks {user}?"
     model.script(contains=asked_for_title(text), json_answer='{"title": "Cooking tonight"}', first_delay_s=0.3)
     client = await connect()
@@ -81,9 +80,10 @@ async def _titled(client: TwinClient, wanted: str) -> bool:
     return await title_of(client) == wanted
 
 
-async def test_a_model_that_is_away_costs_a_title_and_nothing_else(
+async def test_without_a_model_only_titles_are_missing(
     small: Service, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
+    """A model that is away costs a title and nothing else."""
     text = f"unnamed {user}"
     model.script(contains=asked_for_title(text), status=500)
     client = await connect(url_of(small))
@@ -109,7 +109,7 @@ def _summaries(model: ScriptedModel, user: str) -> list[dict[str, Any]]:
     return [json.loads(one) for one in asked if one.startswith('{"points"') and user in one]
 
 
-async def test_what_outgrows_the_prompt_is_folded_into_a_summary_that_the_prompt_holds(
+async def test_older_messages_become_a_summary(
     small: Service, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
     """Every line is folded once, in order, but for the newest; a job that runs again folds nothing."""
@@ -145,14 +145,15 @@ async def test_nothing_falls_between_summary_and_history(
     texts = await _long_talk(small, client, model, user)
     await client.ask(f"so? {user}")
     request = next(one for one in model.requests if one["messages"][-1]["content"] == f"so? {user}")
-    told = [message["content"] for message in request["messages"]]
+    received = [message["content"] for message in request["messages"]]
     folded = [line["person"] for fold in _summaries(model, user) for line in fold["lines"] if "person" in line]
-    assert set(texts) <= {*folded, *told}
+    assert set(texts) <= {*folded, *received}
 
 
-async def test_an_answer_made_anew_replaces_the_older_in_what_is_folded(
+async def test_summaries_hold_the_newest_answer(
     small: Service, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
+    """An answer made anew replaces the older in what is folded."""
     text = f"0 {user} first"
     model.script(contains=text, tokens=("the old answer",), times=1)
     model.script(contains=text, tokens=("the new answer",), times=1)
@@ -165,8 +166,8 @@ async def test_an_answer_made_anew_replaces_the_older_in_what_is_folded(
     for n in range(3):
         answer = await client.ask(f"{n} {user} " + "go on about the sea " * 20)
     await remembered(small, user, answer.in_response_to)
-    told = str(_summaries(model, user)[0]["lines"])
-    assert ("the new answer" in told, "the old answer" in told) == (True, False)
+    received = str(_summaries(model, user)[0]["lines"])
+    assert ("the new answer" in received, "the old answer" in received) == (True, False)
 
 
 async def test_a_model_that_cannot_summarise_leaves_the_messages_unfolded(
@@ -179,16 +180,15 @@ async def test_a_model_that_cannot_summarise_leaves_the_messages_unfolded(
     assert prompts.SUMMARY_HEADING not in prompt_of(model, f"so? {user}")
 
 
-async def test_what_was_said_elsewhere_is_recalled_with_its_date_and_only_to_its_user(
-    small: Service, connect: Connect, model: ScriptedModel, user: str
-) -> None:
+async def test_recall_is_dated_and_private(small: Service, connect: Connect, model: ScriptedModel, user: str) -> None:
+    """What was said elsewhere is recalled with its date and only to its user."""
     client = await connect(url_of(small))
     other = await connect(url_of(small), sub=f"{user}-other")
-    told = await client.ask("My golden retriever Bruno is afraid of thunder", conversation_id="pets")
+    received = await client.ask("My golden retriever Bruno is afraid of thunder", conversation_id="pets")
     await client.ask("The quarterly tax declaration is due", conversation_id="money")
-    heard = await other.ask("My golden retriever Rex is afraid of thunder", conversation_id="pets")
-    await remembered(small, user, told.in_response_to)
-    await remembered(small, f"{user}-other", heard.in_response_to)
+    arrived = await other.ask("My golden retriever Rex is afraid of thunder", conversation_id="pets")
+    await remembered(small, user, received.in_response_to)
+    await remembered(small, f"{user}-other", arrived.in_response_to)
     question = f"Was my golden retriever afraid of thunder? {user}"
     await client.ask(question)
     system = prompt_of(model, question)
@@ -202,8 +202,8 @@ async def test_what_the_conversation_holds_is_not_recalled_twice(
     small: Service, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
     client = await connect(url_of(small))
-    told = await client.ask("My golden retriever Bruno is afraid of thunder")
-    await remembered(small, user, told.in_response_to)
+    received = await client.ask("My golden retriever Bruno is afraid of thunder")
+    await remembered(small, user, received.in_response_to)
     question = f"Was my golden retriever afraid of thunder? {user}"
     await client.ask(question)
     assert prompts.RELATED_HEADING not in prompt_of(model, question)
@@ -215,7 +215,7 @@ async def endpoint() -> AsyncIterator[ScriptedModel]:
         yield running
 
 
-async def test_an_embeddings_endpoint_serves_recall_and_a_hung_one_delays_no_answer(
+async def test_a_hung_embeddings_endpoint_delays_no_answer(
     mongod: Mongod,
     redis_server: RedisServer,
     model: ScriptedModel,
@@ -223,6 +223,7 @@ async def test_an_embeddings_endpoint_serves_recall_and_a_hung_one_delays_no_ans
     connect: Connect,
     user: str,
 ) -> None:
+    """An embeddings endpoint serves recall and a hung one delays no answer."""
     settings = settings_for(
         mongod.url,
         redis_server.url,
@@ -235,8 +236,8 @@ async def test_an_embeddings_endpoint_serves_recall_and_a_hung_one_delays_no_ans
     )
     async with service(settings) as running:
         client = await connect(url_of(running))
-        told = await client.ask("Bruno is afraid of thunder", conversation_id="pets")
-        await remembered(running, user, told.in_response_to)
+        received = await client.ask("Bruno is afraid of thunder", conversation_id="pets")
+        await remembered(running, user, received.in_response_to)
         question = f"Bruno is afraid of thunder still {user}"
         await client.ask(question)
         assert "Bruno is afraid of thunder" in prompt_of(model, question).partition(prompts.RELATED_HEADING)[2]

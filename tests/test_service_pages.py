@@ -25,7 +25,8 @@ async def _said(instance: Service, user: str, count: int, conversation: str | No
     return ids
 
 
-async def test_a_page_of_long_messages_fits_into_a_frame_and_goes_on(instance: Service, url: str, user: str) -> None:
+async def test_long_messages_are_paged_by_bytes(instance: Service, url: str, user: str) -> None:
+    """A page of long messages fits into a frame and goes on."""
     ids = await _said(instance, user, 30, "main")
     async with RawSocket(url, token_of(user)) as device:
         for way in ("before", "after"):
@@ -56,7 +57,8 @@ async def test_all_conversations_are_listed_page_by_page_without_whole_texts(
     assert [line["conversation_id"] for line in await client.conversations()] == [f"c{n}" for n in reversed(range(60))]
 
 
-async def test_a_resume_of_far_more_than_a_connection_may_hold_is_whole(instance: Service, url: str, user: str) -> None:
+async def test_a_huge_resume_is_whole(instance: Service, url: str, user: str) -> None:
+    """A resume of far more than a connection may hold is whole."""
     ids = await _said(instance, user, 60, "main")
     async with RawSocket(url, token_of(user), last_seq=0) as device:
         await device.until(lambda: device.of("resumed"))
@@ -79,13 +81,14 @@ async def test_of_many_ratings_of_one_answer_the_newest_is_shown(instance: Servi
         assert line["feedback"]["comment"] == "19"
 
 
-def test_a_version_that_changes_thousands_of_traits_is_told_in_a_frame() -> None:
+def test_a_huge_profile_update_fits_a_frame() -> None:
+    """A version that changes thousands of traits is told in a frame."""
     at = now()
     traits = [
         Trait(f"t{n}", "food.likes", f"{n} {'x' * 490}", "applied", 0.9, 8, 0, at, None, at) for n in range(5_000)
     ]
-    told = _changes_payload([TraitChange(trait, None, "time") for trait in traits])
-    assert told["has_more"] is True
-    assert 100 < len(told["changes"]) < 5_000
-    assert len(json.dumps(told)) < PAGE_BYTES
+    received = _changes_payload([TraitChange(trait, None, "time") for trait in traits])
+    assert received["has_more"] is True
+    assert 100 < len(received["changes"]) < 5_000
+    assert len(json.dumps(received)) < PAGE_BYTES
     assert _changes_payload([TraitChange(traits[0], None, "time")]).keys() == {"changes"}

@@ -76,12 +76,12 @@ async def test_the_profile_of_others_is_out_of_reach(
     client = await connect()
     await taught(client, model, f"I prefer ale, {user}", likes("ale", "I prefer ale", key="preferences.drink"))
     trait = (await client.profile())["traits"][0]["trait_id"]
-    status, told = await get(url, f"/v1/profile/{trait}/why", f"{user}-other")
-    assert (status, told["code"]) == (404, "not_found")
+    status, received = await get(url, f"/v1/profile/{trait}/why", f"{user}-other")
+    assert (status, received["code"]) == (404, "not_found")
     assert (await get(url, "/v1/profile", f"{user}-other"))[1]["traits"] == []
     for path in ("/v1/profile", f"/v1/profile/{trait}/why"):
-        status, told = await get(url, path, user, scope="twin:chat twin:data")
-        assert (status, told["code"]) == (403, "forbidden")
+        status, received = await get(url, path, user, scope="twin:chat twin:data")
+        assert (status, received["code"]) == (403, "forbidden")
 
 
 async def test_a_terminal_tells_why_in_the_users_own_words(
@@ -115,9 +115,10 @@ async def sums(client: TwinClient) -> list[tuple[float, float]]:
     return [(round(one["supporting"], 3), round(one["opposing"], 3)) for one in (await client.profile())["traits"]]
 
 
-async def test_a_rating_changes_the_traits_that_the_answer_used_and_its_receipt_names_them(
+async def test_a_rating_changes_the_used_traits(
     connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
+    """A rating changes the traits that the answer used and its receipt names them."""
     client = await connect()
     used, traits = await answered_from(client, model, user, likes("mate", "I like mate", key="food.likes"))
     await taught(client, model, f"I love chess, {user}", likes("chess", "I love chess", key="hobbies.games"))
@@ -127,9 +128,10 @@ async def test_a_rating_changes_the_traits_that_the_answer_used_and_its_receipt_
     assert sorted(await sums(client)) == [(8, 0), (8, 0.75)]
 
 
-async def test_the_newest_rating_counts_a_repeat_changes_nothing_and_none_takes_it_back(
+async def test_a_rating_can_be_replaced_and_withdrawn(
     connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
+    """The newest rating counts a repeat changes nothing and none takes it back."""
     client, tablet = await connect(), await connect()
     used, _ = await answered_from(client, model, user, likes("tea", "I like tea", key="food.likes"))
     assert len(await client.feedback(used, "up")) == 1
@@ -141,9 +143,8 @@ async def test_the_newest_rating_counts_a_repeat_changes_nothing_and_none_takes_
         assert await sums(client) == [expected]
 
 
-async def test_the_same_feedback_twice_gets_the_same_receipt_and_counts_once(
-    connect: Connect, model: ScriptedModel, worker: None, user: str
-) -> None:
+async def test_repeated_feedback_counts_once(connect: Connect, model: ScriptedModel, worker: None, user: str) -> None:
+    """The same feedback twice gets the same receipt and counts once."""
     seen: list[dict[str, Any]] = []
     client = await connect(on_envelope=lambda way, envelope: seen.append(envelope) if way == "in" else None)
     used, _ = await answered_from(client, model, user, likes("rum", "I like rum", key="food.likes"))
@@ -157,9 +158,8 @@ async def test_the_same_feedback_twice_gets_the_same_receipt_and_counts_once(
     assert await sums(client) == [(8, 0.75)]
 
 
-async def test_enough_bad_ratings_take_a_trait_out_of_use_on_every_device(
-    connect: Connect, model: ScriptedModel, worker: None, user: str
-) -> None:
+async def test_bad_ratings_retire_a_trait(connect: Connect, model: ScriptedModel, worker: None, user: str) -> None:
+    """Enough bad ratings take a trait out of use on every device."""
     client, tablet = await connect(), await connect()
     text = f"More ska for me tonight, {user}"
     await taught(client, model, text, likes("ska", "More ska for me tonight", "inferred", "music.likes"))
@@ -191,9 +191,10 @@ async def test_a_correction_becomes_explicit_evidence_in_the_users_own_words(
     assert (piece["kind"], piece["quote"]) == ("explicit", "I live in Turku")
 
 
-async def test_a_correction_whose_job_was_lost_is_found_again_and_learnt_once(
+async def test_a_lost_correction_job_is_found(
     instance: Service, connect: Connect, model: ScriptedModel, worker: None, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A correction whose job was lost is found again and learnt once."""
     client = await connect()
     answer = await client.ask(f"Where am I, {user}?")
     right = f"I live in Bergen, {user}"
@@ -223,7 +224,7 @@ def prompt_to(model: ScriptedModel, text: str) -> str:
 
 
 @pytest.mark.parametrize("hears", [True, False])
-async def test_after_a_rejection_the_next_prompt_on_any_instance_lacks_it(
+async def test_a_rejection_leaves_the_next_prompt(
     settings: Settings, connect: Connect, model: ScriptedModel, worker: None, user: str, hears: bool
 ) -> None:
     """Also on an instance that has the profile in memory and hears nothing, its Redis being away."""
@@ -258,9 +259,10 @@ async def test_what_the_user_confirmed_stands_first_in_the_next_prompt(
     assert after.index("tea") < after.index("Bonn")
 
 
-async def test_the_hit_rate_of_the_profiles_in_memory_is_in_the_metrics(
+async def test_profile_cache_hits_are_a_metric(
     url: str, connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
+    """The hit rate of the profiles in memory is in the metrics."""
     client = await connect()
     await taught(client, model, f"I like ludo, {user}", likes("ludo", "I like ludo", key="hobbies.games"))
     await client.ask("first")
@@ -291,18 +293,18 @@ async def test_statistics_tell_what_became_of_what_was_learnt(
         likes("go", "More go for me tonight", "inferred", "hobbies.games"),
     )
     await client.correct(traits[0]["trait_id"], "reject")
-    status, told = await get(url, "/v1/profile/statistics", user)
+    status, received = await get(url, "/v1/profile/statistics", user)
     assert status == 200
-    assert told["traits"] == {"applied": 0, "tentative": 1, "unused": 0, "rejected": 1, "superseded": 0}
-    assert [(one["kind"], one["held"], one["rejected"]) for one in told["sources"]] == [
+    assert received["traits"] == {"applied": 0, "tentative": 1, "unused": 0, "rejected": 1, "superseded": 0}
+    assert [(one["kind"], one["held"], one["rejected"]) for one in received["sources"]] == [
         ("explicit", 0, 1),
         ("inferred", 1, 0),
     ]
-    assert all(one["extractor"].startswith("model/scripted@") for one in told["sources"])
-    assert (told["reject_rate"]["count"], told["reject_rate"]["of"]) == (1, 2)
-    assert round(told["reject_rate"]["low"], 3) == 0.095
-    assert told["time_to_apply_s"] == {"median": 0.0, "of": 1}
-    share = told["answers_using_traits"]
+    assert all(one["extractor"].startswith("model/scripted@") for one in received["sources"])
+    assert (received["reject_rate"]["count"], received["reject_rate"]["of"]) == (1, 2)
+    assert round(received["reject_rate"]["low"], 3) == 0.095
+    assert received["time_to_apply_s"] == {"median": 0.0, "of": 1}
+    share = received["answers_using_traits"]
     assert (share["count"], share["of"]) == (2, 3)  # all but the first
     await client.ask(f"And, {user}?")
     assert (await get(url, "/v1/profile/statistics", user))[1]["answers_using_traits"]["of"] == 4
@@ -310,9 +312,10 @@ async def test_statistics_tell_what_became_of_what_was_learnt(
     assert (await get(url, "/v1/profile/statistics", user, scope="twin:chat"))[0] == 403
 
 
-async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_and_nobody(
+async def test_statistics_name_nobody(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
+    """The job counts everybody who changed and operators see the sum and nobody."""
     settings = settings_for(
         mongod.url, redis_server.url, model.base_url, storage__mongodb_database=f"counted_{user[-6:]}"
     )
@@ -332,9 +335,9 @@ async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_an
         async with aiohttp.ClientSession() as http, http.get(f"{url_of(running)}/metrics") as response:
             assert user not in await response.text()
         await parts.profile_service.learn(f"{user}-2", [evidence_of(f"{user}-2", "explicit")])
-        told = await statistics(settings)
-        assert told["traits"] == {"applied": 2, "tentative": 0, "unused": 0, "rejected": 1, "superseded": 0}
-        assert (told["reject_rate"]["count"], told["applied_within_s"]["inf"]) == (1, 3)
+        received = await statistics(settings)
+        assert received["traits"] == {"applied": 2, "tentative": 0, "unused": 0, "rejected": 1, "superseded": 0}
+        assert (received["reject_rate"]["count"], received["applied_within_s"]["inf"]) == (1, 3)
         await parts.personal.erase(f"{user}-1")
         await parts.statistics.recompute_total()
         assert await _metric(url_of(running), 'twin_traits{extractor="test@1",kind="inferred",status="applied"}') == 1
@@ -342,9 +345,10 @@ async def test_the_job_counts_everybody_who_changed_and_operators_see_the_sum_an
         assert set(await parts.statistics.due(now() + timedelta(days=2), 10)) == {f"{user}-0", f"{user}-2"}
 
 
-async def test_the_job_brings_a_profile_up_to_the_date_and_tells_the_devices(
+async def test_the_daily_job_updates_profiles(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
+    """The job brings a profile up to the date and tells the devices."""
     settings = settings_for(
         mongod.url, redis_server.url, model.base_url, storage__mongodb_database=f"dated_{user[-6:]}"
     )

@@ -97,9 +97,8 @@ async def test_plain_and_socketio_clients_of_one_user_see_the_same(
         assert one.of("message_received")[0]["payload"] == {"message_id": "m-1", "status": "accepted"}
 
 
-async def test_a_plain_client_that_was_away_resumes_without_gap_or_repeat(
-    url: str, user: str, connect: Connect
-) -> None:
+async def test_a_plain_client_resumes_exactly(url: str, user: str, connect: Connect) -> None:
+    """A plain client that was away resumes without gap or repeat."""
     other = await connect(session_id="socketio")
     async with plain(url, user) as one:
         await one.until(lambda: one.of("session_ready"))
@@ -111,7 +110,8 @@ async def test_a_plain_client_that_was_away_resumes_without_gap_or_repeat(
         assert again.of("resumed")[0]["payload"] == {"through_seq": 6, "complete": True}
 
 
-async def test_a_token_comes_in_a_header_as_a_subprotocol_or_by_a_ticket_that_is_good_once(url: str, user: str) -> None:
+async def test_a_token_comes_by_header_subprotocol_or_ticket(url: str, user: str) -> None:
+    """A token comes in a header as a subprotocol or by a ticket that is good once."""
     async with plain(url, user, protocols=("twin.v1", f"bearer.{token_of(user)}")) as one:
         await one.until(lambda: one.of("session_ready"))
         assert one.socket.protocol == "twin.v1"
@@ -149,13 +149,15 @@ async def test_a_refusal_is_told_and_closed_with_its_code(
 
 
 @pytest.mark.parametrize("last_seq", ["x", "-1", "", "9" * 5000])
-async def test_a_last_seq_that_is_none_is_refused_with_a_code(url: str, user: str, last_seq: str) -> None:
+async def test_an_invalid_last_seq_is_refused(url: str, user: str, last_seq: str) -> None:
+    """A last seq that is none is refused with a code."""
     headers = {"Authorization": f"Bearer {token_of(user)}"}
     code, refusal = await closed(url, f"/ws/chat/{user}?last_seq={last_seq}", headers=headers)
     assert (code, refusal["code"]) == (4003, "auth_invalid")
 
 
-async def test_what_is_no_envelope_gets_a_coded_error_and_the_connection_lives(url: str, user: str) -> None:
+async def test_an_invalid_envelope_gets_an_error(url: str, user: str) -> None:
+    """What is no envelope gets a coded error and the connection lives."""
     async with plain(url, user) as one:
         await one.until(lambda: one.of("session_ready"))
         frames = [
@@ -184,9 +186,8 @@ async def test_a_page_of_another_origin_does_not_connect(url: str, user: str) ->
             pass
 
 
-async def test_the_end_of_a_token_closes_with_4001_and_a_takeover_for_good_with_4010(
-    settings: Settings, user: str
-) -> None:
+async def test_close_codes_tell_expiry_from_takeover(settings: Settings, user: str) -> None:
+    """The end of a token closes with 4001 and a takeover for good with 4010."""
     strict = settings.changed(auth={"jwt_leeway_s": 0})
     async with service(strict) as running:
         headers = {"Authorization": f"Bearer {token_of(user, ttl_s=4)}", "X-Session-ID": "same"}
@@ -213,9 +214,10 @@ async def test_a_drain_closes_with_1012(settings: Settings, user: str) -> None:
         assert one.socket.close_code == 1012
 
 
-async def test_a_plain_client_that_does_not_read_is_cut_with_4008_and_leaves_nothing(
+async def test_a_slow_plain_client_is_closed_with_4008(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
+    """A plain client that does not read is cut with 4008 and leaves nothing."""
     settings = settings_for(
         mongod.url,
         redis_server.url,

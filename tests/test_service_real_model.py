@@ -37,9 +37,8 @@ async def thinking(
 
 
 @pytest.mark.timeout(240)
-async def test_twenty_lines_through_the_command_line_are_stored_answered_and_equal_on_two_devices(
-    thinking: Service, connect: Connect, user: str
-) -> None:
+async def test_twenty_lines_are_equal_on_two_devices(thinking: Service, connect: Connect, user: str) -> None:
+    """Twenty lines through the command line are stored answered and equal on two devices."""
     url = url_of(thinking)
     asked = LINES.read_text().splitlines()
     phone, tablet = await connect(url), await connect(url)

@@ -176,9 +176,10 @@ async def test_redis_is_found_by_its_sentinels(
     await whole_way(mongod, sentinel[0].url, model, user)
 
 
-async def test_when_the_master_dies_the_next_one_is_found_and_devices_hear_each_other_again(
+async def test_a_sentinel_failover_is_followed(
     mongod: Mongod, sentinel: tuple[SentinelServer, RedisServer], model: ScriptedModel, user: str
 ) -> None:
+    """When the master dies the next one is found and devices hear each other again."""
     watching, master = sentinel
     settings = settings_for(mongod.url, watching.url, model.base_url, storage__mongodb_database=f"redis_{user[-8:]}")
     async with (

@@ -56,9 +56,8 @@ async def _redeemed(url: str, user: str, ticket: str) -> dict[str, Any]:
         return await socket.receive_json()
 
 
-async def test_a_redis_that_comes_back_empty_makes_no_token_good_again(
-    alone: tuple[Service, Settings], user: str
-) -> None:
+async def test_an_empty_redis_revives_no_token(alone: tuple[Service, Settings], user: str) -> None:
+    """A redis that comes back empty makes no token good again."""
     running, settings = alone
     token = token_of(user)
     await revoke(settings, user, None, 600)
@@ -119,9 +118,8 @@ async def test_a_ticket_does_not_outlive_its_token(alone: tuple[Service, Setting
         ("{host}", None, 403),
     ],
 )
-async def test_a_page_that_is_not_encrypted_does_not_speak_for_one_that_is(
-    url: str, user: str, origin: str, proto: str | None, status: int
-) -> None:
+async def test_an_origins_scheme_is_compared(url: str, user: str, origin: str, proto: str | None, status: int) -> None:
+    """A page that is not encrypted does not speak for one that is."""
     headers = {"Authorization": f"Bearer {token_of(user)}", "Origin": origin.format(host=url.removeprefix("http://"))}
     if proto is not None:
         headers["X-Forwarded-Proto"] = proto

@@ -133,9 +133,8 @@ async def learnt(watched: Watched, model: ScriptedModel, user: str, message_id: 
         await client.until(lambda state: state.profile_version == 1, timeout=30)
 
 
-async def test_one_trace_leads_from_the_event_over_graph_model_store_and_job_to_the_profile_update(
-    watched: Watched, model: ScriptedModel, user: str
-) -> None:
+async def test_one_trace_spans_event_to_profile_update(watched: Watched, model: ScriptedModel, user: str) -> None:
+    """One trace leads from the event over graph model store and job to the profile update."""
     await learnt(watched, model, user, f"m-{user}")
     collector = watched.collector
     (event,) = await eventually(lambda: [one for one in collector.named("user_message") if user in one["text"]])
@@ -168,9 +167,8 @@ async def test_one_trace_leads_from_the_event_over_graph_model_store_and_job_to_
     assert not any("tea" in one["text"] for one in collector.spans)
 
 
-async def test_the_turn_of_a_message_that_had_to_wait_is_in_the_trace_of_that_message(
-    watched: Watched, model: ScriptedModel, user: str
-) -> None:
+async def test_a_waiting_turn_keeps_its_trace(watched: Watched, model: ScriptedModel, user: str) -> None:
+    """The turn of a message that had to wait is in the trace of that message."""
     model.script(contains=user, count=20, token_delay_s=0.02)
     async with TwinClient(watched.server.url, token_of(user)) as client:
         for name in ("first", "second"):
@@ -188,9 +186,8 @@ async def test_the_turn_of_a_message_that_had_to_wait_is_in_the_trace_of_that_me
         assert f"{name}-{user}" in events[turn["parent"]]["text"]
 
 
-async def test_a_log_line_names_the_user_the_message_the_turn_and_the_generation_it_is_about(
-    watched: Watched, model: ScriptedModel, user: str
-) -> None:
+async def test_log_lines_carry_their_ids(watched: Watched, model: ScriptedModel, user: str) -> None:
+    """A log line names the user the message the turn and the generation it is about."""
     await learnt(watched, model, user, f"m-{user}")
     lines = [one for one in watched.lines() if one.get("user") == user]
     (answered,) = [one for one in lines if one["event"] == "answered"]

@@ -33,7 +33,8 @@ def said(payload: dict[str, Any], message_id: str | None = None) -> dict[str, An
     return {"payload": payload, "metadata": {"message_id": message_id or new_id()}}
 
 
-async def test_a_mark_that_does_not_advance_is_no_event_and_counts_for_nothing(strict: Service, user: str) -> None:
+async def test_a_repeated_read_mark_is_no_event(strict: Service, user: str) -> None:
+    """A mark that does not advance is no event and counts for nothing."""
     async with RawSocket(url_of(strict), token_of(user)) as one, RawSocket(url_of(strict), token_of(user)) as other:
         for number in range(3):
             await one.ask("user_message", said({"text": "hi"}, f"m{number}"))
@@ -69,9 +70,10 @@ async def _big(running: Service, user: str) -> None:
         await running.services.messages.append(draft(user, text="\U0001f4a3" * 8_000))
 
 
-async def test_an_export_that_nobody_reads_is_let_go_and_its_place_is_free(
+async def test_an_unread_export_is_closed(
     instance: Service, url: str, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An export that nobody reads is let go and its place is free."""
     monkeypatch.setattr(exports, "WRITE_S", 0.5)
     await _big(instance, user)
     headers = {"Authorization": f"Bearer {data_token(user)}"}

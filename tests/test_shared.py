@@ -27,7 +27,8 @@ async def test_all_who_ask_at_once_get_one_answer() -> None:
     assert await making.shared.get("ada", "v1") == 2
 
 
-async def test_what_is_large_is_given_again_under_the_same_stamp_and_until_it_is_forgotten() -> None:
+async def test_a_large_result_is_shared() -> None:
+    """What is large is given again under the same stamp and until it is forgotten."""
     making = Making(10_000)
     assert [await making.shared.get("ada", "v1") for _ in range(3)] == [1, 1, 1]
     assert await making.shared.get("ada", "v2") == 2

@@ -156,7 +156,8 @@ async def test_a_packet_class_of_ours_writes_what_the_library_sends() -> None:
 # -- what a socket holds ---------------------------------------------------------------------------------------------
 
 
-async def test_an_outbox_counts_what_is_queued_and_what_is_in_the_writers_hands() -> None:
+async def test_a_send_queue_counts_unwritten_bytes() -> None:
+    """An outbox counts what is queued and what is in the writers hands."""
     box = SendQueue()
     box.put_nowait(Packet(MESSAGE, "x" * 1000))
     box.put_nowait(Packet(PING))
@@ -174,7 +175,8 @@ async def test_an_outbox_counts_what_is_queued_and_what_is_in_the_writers_hands(
     assert box.buffered_bytes == 0
 
 
-async def test_what_a_deaf_client_is_sent_stays_counted_until_it_is_cut() -> None:
+async def test_unread_bytes_stay_counted() -> None:
+    """What a deaf client is sent stays counted until it is cut."""
     async with served() as one:
         before = len(asyncio.all_tasks())
         client = deaf(one.url)
@@ -195,7 +197,8 @@ async def test_what_a_deaf_client_is_sent_stays_counted_until_it_is_cut() -> Non
         client.close()
 
 
-async def test_the_kernel_takes_little_for_a_client_that_does_not_read() -> None:
+async def test_the_kernel_buffers_little() -> None:
+    """The kernel takes little for a client that does not read."""
     async with served() as one:
         client = deaf(one.url)
         (sid,) = await eventually(lambda: one.connected)
@@ -210,7 +213,8 @@ async def test_the_kernel_takes_little_for_a_client_that_does_not_read() -> None
         client.close()
 
 
-async def test_a_client_that_falls_silent_with_little_to_read_leaves_nothing_behind() -> None:
+async def test_a_silent_client_leaves_nothing() -> None:
+    """A client that falls silent with little to read leaves nothing behind."""
     async with served(ping_s=0.3) as one:
         before = len(asyncio.all_tasks())
         client = deaf(one.url)
@@ -250,7 +254,8 @@ async def test_a_connection_is_closed_plainly_after_what_is_queued() -> None:
         assert one.left == [(sid, "transport close")]
 
 
-async def test_a_stock_client_comes_back_after_a_plain_close_and_stays_away_after_a_disconnect() -> None:
+async def test_a_stock_client_tells_close_from_disconnect() -> None:
+    """A stock client comes back after a plain close and stays away after a disconnect."""
     async with served() as one:
         client = socketio.AsyncClient(reconnection_delay=0.05, randomization_factor=0)
         await client.connect(one.url, transports=["websocket"])
@@ -288,7 +293,8 @@ class _Gate:
         await self.opened.wait()
 
 
-async def test_a_connection_that_leaves_while_it_is_let_in_leaves_no_entry() -> None:
+async def test_leaving_during_admission_leaves_no_entry() -> None:
+    """A connection that leaves while it is let in leaves no entry."""
     async with served() as one:
         one.gate = gate = _Gate()
         raw = BareSocket(one.url, None)
@@ -301,7 +307,8 @@ async def test_a_connection_that_leaves_while_it_is_let_in_leaves_no_entry() -> 
         assert [sid for sid, _ in one.left] == one.connected
 
 
-async def test_a_polling_client_that_is_cut_while_it_is_let_in_leaves_no_entry_and_is_not_greeted() -> None:
+async def test_a_poller_cut_during_admission_leaves_nothing() -> None:
+    """A polling client that is cut while it is let in leaves no entry and is not greeted."""
     async with served() as one, aiohttp.ClientSession() as http:
         one.gate = gate = _Gate()
         at = await _poll_open(http, one.url)
@@ -318,7 +325,8 @@ async def test_a_polling_client_that_is_cut_while_it_is_let_in_leaves_no_entry_a
 # -- strangers -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_socket_that_never_asks_to_be_let_in_is_closed_in_time() -> None:
+async def test_an_idle_socket_is_closed_in_time() -> None:
+    """A socket that never asks to be let in is closed in time."""
     async with served(handshake_s=0.4) as one:
         before = len(asyncio.all_tasks())
         raw = BareSocket(one.url, None)
@@ -331,7 +339,9 @@ async def test_a_socket_that_never_asks_to_be_let_in_is_closed_in_time() -> None
         await tasks_back_to(before)
 
 
-async def test_who_was_refused_or_has_left_the_namespace_is_a_stranger_again() -> None:
+async def test_leaving_the_namespace_restarts_the_timeout() -> None:
+    """Who was refused or has left the namespace is a stranger again."""
+
     async def refuse(sid: str) -> None:
         raise HandshakeRefused("auth_invalid", "no")
 
@@ -361,7 +371,8 @@ async def _poll_open(http: aiohttp.ClientSession, url: str) -> str:
     return f"{url}/socket.io/?EIO=4&transport=polling&sid={sid}"
 
 
-async def test_a_polling_stranger_and_its_half_made_upgrade_are_gone_in_time() -> None:
+async def test_an_unfinished_upgrade_is_closed_in_time() -> None:
+    """A polling stranger and its half made upgrade are gone in time."""
     async with served(handshake_s=0.4) as one, aiohttp.ClientSession() as http:
         before = len(asyncio.all_tasks())
         at = await _poll_open(http, one.url)
@@ -393,7 +404,8 @@ async def test_a_polling_client_is_told_of_the_close_and_forgotten() -> None:
         await eventually(lambda: one.entries == 0)
 
 
-async def test_a_polling_client_that_does_not_poll_is_forgotten_when_it_is_cut() -> None:
+async def test_a_cut_poller_is_forgotten() -> None:
+    """A polling client that does not poll is forgotten when it is cut."""
     async with served() as one, aiohttp.ClientSession() as http:
         at = await _poll_open(http, one.url)
         async with http.post(at, data="40") as response:
@@ -426,7 +438,8 @@ async def test_what_goes_straight_out_never_overtakes_what_waits() -> None:
         assert one.connections.buffered_bytes(sid) == 0
 
 
-async def test_nothing_is_lost_or_overtaken_while_a_poll_becomes_a_websocket() -> None:
+async def test_an_upgrade_loses_nothing() -> None:
+    """Nothing is lost or overtaken while a poll becomes a websocket."""
     seen: list[int] = []
     async with served() as one:
         client = socketio.AsyncClient(reconnection=False)

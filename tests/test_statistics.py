@@ -28,7 +28,8 @@ def test_wilsons_interval_is_as_published(count, of, low, high):
 
 
 @given(st.integers(1, 10_000).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of))))
-def test_an_interval_holds_its_share_and_lies_between_nothing_and_all(pair):
+def test_an_interval_contains_its_share(pair):
+    """An interval holds its share and lies between nothing and all."""
     count, of = pair
     low, high = wilson(count, of)
     assert 0 <= low <= count / of + 1e-12
@@ -42,7 +43,7 @@ def counted(*evidence, day=400.0, answers=0, using=0):
 
 
 def test_each_trait_counts_once_under_what_taught_it_first():
-    told = report(
+    received = report(
         counted(
             seen("inferred", "jazz"),
             seen("confirmed", "jazz", day=1),
@@ -51,12 +52,12 @@ def test_each_trait_counts_once_under_what_taught_it_first():
             seen("inferred", "tea", day=400),
         )
     )
-    assert told["traits"] == {"applied": 1, "tentative": 1, "unused": 0, "rejected": 1, "superseded": 0}
-    by_kind = {one["kind"]: one for one in told["sources"]}
+    assert received["traits"] == {"applied": 1, "tentative": 1, "unused": 0, "rejected": 1, "superseded": 0}
+    by_kind = {one["kind"]: one for one in received["sources"]}
     assert set(by_kind) == {"inferred", "explicit"}
     assert [by_kind["inferred"][name] for name in ("applied", "held", "rejected")] == [1, 1, 0]
     assert by_kind["explicit"]["reject_rate"]["rate"] == 1.0
-    assert told["reject_rate"] == rate(1, 3)
+    assert received["reject_rate"] == rate(1, 3)
 
 
 def test_a_contradiction_is_the_users_own_words_and_no_verdict():
@@ -67,19 +68,20 @@ def test_a_contradiction_is_the_users_own_words_and_no_verdict():
     assert counted(*moved).contradicted == 1
 
 
-def test_the_time_to_apply_is_from_the_first_evidence_to_the_threshold():
+def test_time_to_apply_begins_with_the_first_evidence():
+    """The time to apply is from the first evidence to the threshold."""
     hints = [seen(day=n) for n in range(8)]
-    told = report(counted(*hints, seen("explicit", "jazz", day=3), day=8))
-    assert told["time_to_apply_s"] == {"median": pytest.approx(3 * 86_400), "of": 2}  # 6 days and at once
+    received = report(counted(*hints, seen("explicit", "jazz", day=3), day=8))
+    assert received["time_to_apply_s"] == {"median": pytest.approx(3 * 86_400), "of": 2}  # 6 days and at once
     ill = [seen("explicit", key="health.condition"), seen("confirmed", key="health.condition", day=2)]
     assert counted(*ill).waits_s == (2 * 86_400,)
     assert counted(seen()).waits_s == ()
 
 
 def test_what_is_not_known_is_said_to_be_so():
-    told = report(EvidenceCounts())
-    assert told["reject_rate"] == {"count": 0, "of": 0, "rate": None, "low": 0.0, "high": 1.0}
-    assert told["time_to_apply_s"] == {"median": None, "of": 0}
+    received = report(EvidenceCounts())
+    assert received["reject_rate"] == {"count": 0, "of": 0, "rate": None, "low": 0.0, "high": 1.0}
+    assert received["time_to_apply_s"] == {"median": None, "of": 0}
 
 
 def test_the_buckets_hold_every_wait():
@@ -95,7 +97,8 @@ def test_every_trait_is_counted_whatever_the_evidence(kinds):
     assert within(counts.waits_s)[-1] == len(counts.waits_s)
 
 
-def test_of_many_extractors_the_busiest_keep_their_names_and_nothing_is_lost():
+def test_rare_extractors_are_counted_together():
+    """Of many extractors the busiest keep their names and nothing is lost."""
     rows = [{"kind": "explicit", "extractor": f"m@{n}", "status": "applied", "count": n + 1} for n in range(50)]
     counts = from_stored({"traits": rows, "contradicted": 3, "answers": 9, "answers_using": 4})
     names = {extractor for _, extractor, _ in counts.traits}

@@ -68,7 +68,8 @@ async def test_what_was_read_back_is_what_was_stored(db: mongo.Database, user: s
     assert await log.get("somebody-else", stored.event.message_id) is None
 
 
-async def test_a_head_that_is_out_of_date_costs_a_second_try_and_no_gap(db: mongo.Database, user: str) -> None:
+async def test_an_outdated_head_leaves_no_gap(db: mongo.Database, user: str) -> None:
+    """A head that is out of date costs a second try and no gap."""
     log = mongo.MongoLog(db)
     await log.append(draft(user, "first"))
     log._heads[user] = replace(log._heads[user], seq=0)  # another instance has written since
@@ -79,9 +80,8 @@ def turn(user: str, turn_id: str = "t1", order: float = 1.0, conversation: str =
     return Turn(user, turn_id, turn_id, conversation, "s", order, "queued", None, 0, False, "", now())
 
 
-async def test_turns_that_are_never_learned_from_do_not_stand_in_the_way_of_newer_ones(
-    mongod: Mongod, user: str
-) -> None:
+async def test_old_unlearned_turns_block_no_newer(mongod: Mongod, user: str) -> None:
+    """Turns that are never learned from do not stand in the way of newer ones."""
     client, database = mongo.connect(mongod.url, "unlearned_tests", 5000)
     begun = now() - timedelta(hours=1)
     for minute in range(4):
@@ -174,7 +174,8 @@ async def _thread(db: mongo.Database, user: str) -> Thread:
     return thread
 
 
-async def test_a_title_and_a_fold_are_written_once_whoever_writes_them(db: mongo.Database, user: str) -> None:
+async def test_titles_and_summaries_are_written_once(db: mongo.Database, user: str) -> None:
+    """A title and a fold are written once whoever writes them."""
     memories, thread = mongo.MongoMemories(db), await _thread(db, user)
     assert sorted(await asyncio.gather(*(memories.set_title(thread, f"t{n}", now()) for n in range(3)))) == [0, 0, 1]
     folds = await asyncio.gather(*(memories.set_summary(thread, Summary((f"p{n}",), 4, now())) for n in range(3)))
@@ -186,7 +187,8 @@ async def test_a_title_and_a_fold_are_written_once_whoever_writes_them(db: mongo
     assert (await memories.thread(user, "main")).summary.points == ("next",)  # type: ignore[union-attr]
 
 
-async def test_what_is_written_to_a_conversation_that_was_erased_is_dropped(db: mongo.Database, user: str) -> None:
+async def test_writes_to_an_erased_conversation_are_dropped(db: mongo.Database, user: str) -> None:
+    """What is written to a conversation that was erased is dropped."""
     memories, thread = mongo.MongoMemories(db), await _thread(db, user)
     await mongo.MongoPersonalData(db).erase(user)
     assert (await _thread(db, user)).key != thread.key  # another of the same id has begun
@@ -254,9 +256,8 @@ async def test_vectors_are_read_once_and_then_only_what_came_since(db: mongo.Dat
     assert memories.read > 100
 
 
-async def test_vectors_that_come_too_late_are_there_the_next_time_unless_forgotten(
-    db: mongo.Database, user: str
-) -> None:
+async def test_late_vectors_serve_the_next_time(db: mongo.Database, user: str) -> None:
+    """Vectors that come too late are there the next time unless forgotten."""
     memories = Slow(db)
     cache = CachedVectors(memories, "bag", newest=10)
     await mongo.MongoLog(db).append(draft(user, "a"))
@@ -301,7 +302,8 @@ async def test_a_profile_is_made_once_and_again_after_every_write(db: mongo.Data
     assert (made, cache.hits, cache.misses) == ([1, 2, 3], 6, 3)
 
 
-async def test_a_profile_that_was_erased_and_grew_anew_is_not_taken_for_the_old(db: mongo.Database, user: str) -> None:
+async def test_a_profile_after_erasure_is_a_new_one(db: mongo.Database, user: str) -> None:
+    """A profile that was erased and grew anew is not taken for the old."""
     profiles = mongo.MongoProfiles(db)
     cache = CachedProfiles(profiles, lambda profile: profile.traits)
     await profiles.replace(Profile(user, 0, (a_trait("old"),)), [])

@@ -58,7 +58,8 @@ async def test_what_was_said_is_told_as_data(server, scribe):
     assert all("Pwned" not in one["messages"][0]["content"] for one in server.requests)
 
 
-async def test_a_summary_is_cut_to_its_measure_and_keeps_the_newest(server, scribe):
+async def test_a_summary_keeps_the_newest_points(server, scribe):
+    """A summary is cut to its measure and keeps the newest."""
     points = [f"{n} soup " + "p" * 300 for n in range(30)]
     server.script(json_answer=json.dumps({"points": [*points, "", 7, "last soup"]}))
     kept = await scribe.summary([], SAID, 250)
@@ -81,7 +82,8 @@ async def test_a_summary_is_cut_to_its_measure_and_keeps_the_newest(server, scri
         ("Meine Schwester heiratet in Lissabon.", "The new restaurant is in the corner, so I can't miss it.", False),
     ],
 )
-async def test_a_point_that_is_made_of_nothing_that_was_said_is_dropped(server, scribe, said, point, is_kept):
+async def test_an_unsupported_point_is_dropped(server, scribe, said, point, is_kept):
+    """A point that is made of nothing that was said is dropped."""
     server.script(json_answer=json.dumps({"points": [point]}))
     assert list(await scribe.summary([], [ChatMessage("user", said, 1)], 100)) == ([point] if is_kept else [])
 

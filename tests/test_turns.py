@@ -36,9 +36,10 @@ async def quick(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel)
         yield running
 
 
-async def test_a_turn_that_was_handed_over_three_times_is_stored_as_interrupted_with_what_there_is(
+async def test_three_hand_overs_end_as_interrupted(
     quick: Service, db: mongo.Database, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
+    """A turn that was handed over three times is stored as interrupted with what there is."""
     messages, turns = mongo.MongoLog(db), mongo.MongoTurns(db, now)
     text = f"doomed {user}"
     await messages.append(draft(user, "t1", text))
@@ -56,9 +57,10 @@ async def test_a_turn_that_was_handed_over_three_times_is_stored_as_interrupted_
     assert not any(text in str(request) for request in model.requests)
 
 
-async def test_a_turn_that_cost_two_instances_their_lease_fails_and_meets_no_third(
+async def test_two_lost_leases_end_as_failed(
     quick: Service, db: mongo.Database, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
+    """A turn that cost two instances their lease fails and meets no third."""
     messages, turns = mongo.MongoLog(db), mongo.MongoTurns(db, now)
     text = f"poison {user}"
     await messages.append(draft(user, "t1", text))
@@ -73,9 +75,10 @@ async def test_a_turn_that_cost_two_instances_their_lease_fails_and_meets_no_thi
     assert (await client.ask("and the next?")).status == "complete"
 
 
-async def test_an_answer_that_was_decided_is_told_and_not_made_again(
+async def test_a_settled_answer_is_published_not_generated_again(
     quick: Service, db: mongo.Database, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
+    """An answer that was decided is told and not made again."""
     messages, turns = mongo.MongoLog(db), mongo.MongoTurns(db, now)
     text = f"decided {user}"
     await messages.append(draft(user, "t1", text))
@@ -88,9 +91,10 @@ async def test_an_answer_that_was_decided_is_told_and_not_made_again(
     assert not any(text in str(request) for request in model.requests)
 
 
-async def test_a_message_without_its_turn_is_answered_when_it_is_sent_again(
+async def test_a_repeat_makes_up_for_a_missing_turn(
     quick: Service, db: mongo.Database, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
+    """A message without its turn is answered when it is sent again."""
     await mongo.MongoLog(db).append(draft(user, "m1", f"orphan {user}"))
     client = await connect(url_of(quick))
     await client.send(f"orphan {user}", message_id="m1")
@@ -98,9 +102,10 @@ async def test_a_message_without_its_turn_is_answered_when_it_is_sent_again(
     assert (await client.answer("m1")).text == model.answer_to(f"orphan {user}")
 
 
-async def test_a_turn_whose_message_was_erased_ends_and_the_next_is_answered(
+async def test_a_turn_of_an_erased_message_ends(
     quick: Service, db: mongo.Database, connect: Connect, user: str
 ) -> None:
+    """A turn whose message was erased ends and the next is answered."""
     turns = mongo.MongoTurns(db, now)
     await turns.ensure(turn(user, "gone", order=0.5))
     client = await connect(url_of(quick))
@@ -114,9 +119,10 @@ async def _ended(turns: mongo.MongoTurns, user: str) -> bool:
 
 
 @pytest.mark.parametrize("with_lease", [True, False], ids=["with its lease", "alone"])
-async def test_an_answer_whose_begin_a_crash_of_the_store_has_taken_back_is_made_again_and_given_once(
+async def test_a_rolled_back_begin_is_generated_again_once(
     quick: Service, db: mongo.Database, connect: Connect, model: ScriptedModel, user: str, with_lease: bool
 ) -> None:
+    """An answer whose begin a crash of the store has taken back is made again and given once."""
     text = f"taken back {user}"
     model.script(contains=text, tokens=("lost ", "in the crash"), hold_after=1, times=1)
     client = await connect(url_of(quick))

@@ -37,8 +37,8 @@ def test_the_frames_are_what_the_server_writes(case: dict[str, Any]) -> None:
         envelope = envelope_of(frame)
         meta = dict(envelope["metadata"])
         at = datetime.fromisoformat(meta.pop("timestamp"))
-        told = Outgoing(envelope["type"], envelope["payload"], meta.pop("message_id"), at, **meta)
-        assert event_frame(told.type, told.envelope()).encode() == frame
+        received = Outgoing(envelope["type"], envelope["payload"], meta.pop("message_id"), at, **meta)
+        assert event_frame(received.type, received.envelope()).encode() == frame
 
 
 @by_name

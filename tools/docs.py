@@ -119,10 +119,10 @@ def _field_rows(schema: Json) -> Iterator[str]:
     yield from ("| field | type | |", "|---|---|---|")
     for name, field in properties.items():
         optional = "" if name in schema.get("required", ()) else "?"
-        yield f"| `{name}{optional}` | {_type(field)} | {_told(field)} |"
+        yield f"| `{name}{optional}` | {_type(field)} | {_description(field)} |"
 
 
-def _told(field: Json) -> str:
+def _description(field: Json) -> str:
     for one in field.get("anyOf", ()):
         field = {**one, **field} if one.get("type") != "null" else field
     parts = [field.get("description", ""), f"`{field['pattern']}`" if "pattern" in field else ""]

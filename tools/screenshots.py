@@ -21,8 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.scripted_model import ScriptedModel  # noqa: E402
 from tests.test_browser import FLAGS, PATIENCE_MS, Server, answered, host_app_of, program, say  # noqa: E402
-from twin_sio.config import DEV_SECRET  # noqa: E402
-from twin_sio.dev_tokens import create_token  # noqa: E402
+from twin_sio.dev_tokens import DEV_SECRET, create_token  # noqa: E402
 
 DOCS = ROOT / "docs"
 CURRY = """For **two**, in half an hour:

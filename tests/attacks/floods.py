@@ -19,9 +19,9 @@ from tests.attacks.site import Site
 class Connection:
     """A Socket.IO connection that counts what it is told by code, and is otherwise in a hurry."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, told: Counter[str]) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, received: Counter[str]) -> None:
         self._socket = socket
-        self._told = told
+        self._told = received
         self.is_in = asyncio.Event()
 
     async def send(self, frame: str) -> None:
@@ -49,11 +49,11 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(site: Site, token: str, told: Counter[str], **auth: Any) -> AsyncIterator[Connection]:
+async def connected(site: Site, token: str, received: Counter[str], **auth: Any) -> AsyncIterator[Connection]:
     """A connection that has said who it is, whether it was let in or not."""
     url = site.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
     async with site.http.ws_connect(url, max_msg_size=0) as socket:
-        connection = Connection(socket, told)
+        connection = Connection(socket, received)
         reading = asyncio.create_task(connection.read())
         try:
             await connection.send("40" + json.dumps({"token": token, **auth}))
@@ -93,6 +93,6 @@ async def in_parallel(number: int, work: Callable[[], Awaitable[None]], until: f
     return done
 
 
-def summed(told: Counter[str]) -> str:
+def summed(received: Counter[str]) -> str:
     """What was told, the most frequent first."""
-    return ", ".join(f"{count} {code}" for code, count in told.most_common(4)) or "nothing"
+    return ", ".join(f"{count} {code}" for code, count in received.most_common(4)) or "nothing"

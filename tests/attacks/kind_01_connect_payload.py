@@ -18,13 +18,13 @@ ODD = {f"k{n}": [2**53 - 1, {}] for n in range(1_200)}
 
 
 async def attack(site: Site, until: float) -> str:
-    told: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     payloads = [LARGE, ODD, {"deep": json.loads("[" * 500 + "]" * 500)}]
 
     async def connect() -> None:
         for context in payloads:
-            async with connected(site, "a.b.c", told, context=context):
+            async with connected(site, "a.b.c", received, context=context):
                 pass
 
     count = await in_parallel(20, connect, until)
-    return f"{3 * count} CONNECTs of up to 90 kB: {summed(told)}"
+    return f"{3 * count} CONNECTs of up to 90 kB: {summed(received)}"

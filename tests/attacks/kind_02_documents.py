@@ -26,12 +26,12 @@ PATHS = (
 
 
 async def attack(site: Site, until: float) -> str:
-    told: Counter[str] = Counter()
+    received: Counter[str] = Counter()
 
     async def ask() -> None:
         async with site.http.get(site.url + random.choice(PATHS)) as answer:
             await answer.read()
-            told[str(answer.status)] += 1
+            received[str(answer.status)] += 1
 
     count = await in_parallel(50, ask, until)
-    return f"{count} requests: {summed(told)}"
+    return f"{count} requests: {summed(received)}"

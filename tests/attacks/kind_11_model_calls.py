@@ -18,17 +18,17 @@ _CALLS = 130  # in the first minute: what is stored bounds them too
 
 
 async def attack(site: Site, until: float) -> str:
-    told: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     async with site.socket(site.user()) as device:
         await device.ask("user_message", {"payload": {"text": "hello"}, "metadata": {"message_id": new_id()}})
         (answer,) = await device.until(lambda: device.of("twin_message"), 30)
         about = {"message_id": answer["metadata"]["message_id"], "rating": "down"}
         while time.monotonic() < until:
-            payload = {**about, "correction": f"{site.mark} number {told.total()}: I live in Lisbon."}
+            payload = {**about, "correction": f"{site.mark} number {received.total()}: I live in Lisbon."}
             found = await device.ask("feedback", {"payload": payload, "metadata": {"message_id": new_id()}})
-            told[found["payload"].get("code", "taken")] += 1
+            received[found["payload"].get("code", "taken")] += 1
             await asyncio.sleep(0.02)
-    return ", ".join(f"{count} x {code}" for code, count in told.most_common())
+    return ", ".join(f"{count} x {code}" for code, count in received.most_common())
 
 
 async def check(site: Site) -> list[str]:

@@ -28,7 +28,7 @@ _TEXT = "\U0001f4a3" * 8_000  # 32 KB
 async def attack(site: Site, until: float) -> str:
     users = [site.user() for _ in range(20 if site.is_full else 3)]
     await _filled(site, users, 300 if site.is_full else 200)
-    told: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     opened = []
     for number in range(_CONNECTIONS):
         opened.append(await _asked(site, users[number % len(users)]))
@@ -38,9 +38,9 @@ async def attack(site: Site, until: float) -> str:
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(0.2):
                 head = await reader.readline()
-        told[head.split(b" ")[1].decode() if head else "cut"] += 1
+        received[head.split(b" ")[1].decode() if head else "cut"] += 1
         writer.close()
-    return f"{_CONNECTIONS} exports that nobody reads: " + ", ".join(f"{n} x {code}" for code, n in told.items())
+    return f"{_CONNECTIONS} exports that nobody reads: " + ", ".join(f"{n} x {code}" for code, n in received.items())
 
 
 async def check(site: Site) -> list[str]:

@@ -24,7 +24,7 @@ _users: dict[str, str] = {}
 
 async def attack(site: Site, until: float) -> str:
     user = _users[site.mark] = site.user()
-    told: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     async with site.socket(user) as device:
         await device.ask("user_message", _envelope({"text": "hello"}, "m1"))
         (answer,) = await device.until(lambda: device.of("twin_message"), 30)
@@ -38,9 +38,9 @@ async def attack(site: Site, until: float) -> str:
                 ("feedback", {**about, "rating": ("up", "down")[turn % 2], "comment": "x" * 2_000}),
                 ("context_update", {"context": {"n": turn}}),
             ):
-                told[await _code(device, name, payload)] += 1
+                received[await _code(device, name, payload)] += 1
             await asyncio.sleep(0.02)
-    return ", ".join(f"{count} x {code}" for code, count in told.most_common())
+    return ", ".join(f"{count} x {code}" for code, count in received.most_common())
 
 
 async def check(site: Site) -> list[str]:

@@ -63,20 +63,20 @@ async def check(site: Site) -> list[str]:
 async def _listed(device: RawSocket) -> int:
     asked: dict[str, Any] = {"limit": 200}
     for page in range(1, _PAGES_MAX):
-        told = (await device.ask("conversations", {"payload": asked, "metadata": {}}))["payload"]
-        if not told.get("has_more"):
+        received = (await device.ask("conversations", {"payload": asked, "metadata": {}}))["payload"]
+        if not received.get("has_more"):
             return page
-        asked["before"] = told["next"]
+        asked["before"] = received["next"]
     return _PAGES_MAX
 
 
 async def _paged(device: RawSocket) -> int:
     asked: dict[str, Any] = {"limit": 200}
     for page in range(1, _PAGES_MAX):
-        told = (await device.ask("history", {"payload": asked, "metadata": {}}))["payload"]
-        if not told["has_more"]:
+        received = (await device.ask("history", {"payload": asked, "metadata": {}}))["payload"]
+        if not received["has_more"]:
             return page
-        asked["before"] = told["messages"][0]["message_id"]
+        asked["before"] = received["messages"][0]["message_id"]
     return _PAGES_MAX
 
 

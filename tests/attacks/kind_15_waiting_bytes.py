@@ -21,10 +21,10 @@ FRAME = "42" + json.dumps(
 
 
 async def attack(site: Site, until: float) -> str:
-    told: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     token = site.token(site.user())
     async with AsyncExitStack() as stack:
-        devices = [await stack.enter_async_context(connected(site, token, told)) for _ in range(8)]
+        devices = [await stack.enter_async_context(connected(site, token, received)) for _ in range(8)]
         counts = await asyncio.gather(*(sent_until(one, FRAME, until) for one in devices), return_exceptions=True)
     sent = sum(count for count in counts if isinstance(count, int))
-    return f"{sent * len(FRAME) // 1_000_000} MB sent over 8 connections: {summed(told)}"
+    return f"{sent * len(FRAME) // 1_000_000} MB sent over 8 connections: {summed(received)}"

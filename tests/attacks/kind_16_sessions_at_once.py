@@ -22,16 +22,16 @@ _BOUND = 20
 
 async def attack(site: Site, until: float) -> str:
     most, rounds = 0, 0
-    told: Counter[str] = Counter()
+    received: Counter[str] = Counter()
     while time.monotonic() < until:
-        most = max(most, await _at_once(site, told))
+        most = max(most, await _at_once(site, received))
         rounds += 1
-    return f"{rounds} rounds of 58 connects: {most} in at most; {summed(told)}"
+    return f"{rounds} rounds of 58 connects: {most} in at most; {summed(received)}"
 
 
 async def check(site: Site) -> list[str]:
-    told: Counter[str] = Counter()
-    inside = await _at_once(site, told)
+    received: Counter[str] = Counter()
+    inside = await _at_once(site, received)
     broken = [f"{inside} sessions of one user"] if inside > _BOUND else []
     async with site.socket(site.user()) as raw:
         for name in ("twin-0123456789abcdef0123456789abcdef", "profile-v1"):
@@ -41,7 +41,7 @@ async def check(site: Site) -> list[str]:
     return broken
 
 
-async def _at_once(site: Site, told: Counter[str]) -> int:
+async def _at_once(site: Site, received: Counter[str]) -> int:
     token = site.token(site.user())
     mine: Counter[str] = Counter()
     async with AsyncExitStack() as stack:
@@ -51,5 +51,5 @@ async def _at_once(site: Site, told: Counter[str]) -> int:
             await device.send("42" + json.dumps(["heartbeat", {}]))
 
         await asyncio.gather(*(connect() for _ in range(58)), return_exceptions=True)
-    told.update(mine)
+    received.update(mine)
     return mine["session_ready"]

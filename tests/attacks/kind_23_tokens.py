@@ -64,8 +64,8 @@ async def _revoked(site: Site) -> list[str]:
     done = await asyncio.create_subprocess_exec(*argv, env=environment, stdout=asyncio.subprocess.DEVNULL)
     broken = [] if await done.wait() == 0 else ["the revocation failed"]
     async with site.http.ws_connect(f"{site.url}/ws/chat/{user}?ticket={ticket}") as socket:
-        if (told := await _first(socket)) != "auth_invalid":
-            broken.append(f"a ticket of a revoked user: {told}")
+        if (received := await _first(socket)) != "auth_invalid":
+            broken.append(f"a ticket of a revoked user: {received}")
     async with Redis(port=site.cluster.redis.port) as redis:
         await redis.flushall()
     async with RawSocket(site.url, token, local_address=site.address) as again:

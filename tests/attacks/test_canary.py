@@ -383,13 +383,13 @@ async def test_a_crash_in_an_event_a_request_and_a_job(service: Service) -> None
         await raw.until(lambda: raw.of("twin_message"))
         traits = [{WORD: WORD}]  # what nobody foresees: the exception quotes it
         await service.database["profiles"].insert_one({"_id": user, "version": 1, "traits": traits, "untold": []})
-        told = await asked(http, "GET", f"{server.url}/v1/profile")
-        told.append(json.dumps(await raw.ask("profile_get", {"payload": {}})))
-        assert all("internal" in one for one in (told[0], told[-1]))
+        received = await asked(http, "GET", f"{server.url}/v1/profile")
+        received.append(json.dumps(await raw.ask("profile_get", {"payload": {}})))
+        assert all("internal" in one for one in (received[0], received[-1]))
         await eventually(lambda: "job_failed" in service.worker.printed(), 20)
     for named in ("event_failed", "request_failed", "TypeError"):
         assert named in server.printed()
-    nowhere(service, *told)
+    nowhere(service, *received)
     await nothing_left(service)
 
 
@@ -475,9 +475,10 @@ BAD_SETTINGS: Sequence[Mapping[str, str]] = (
 
 
 @pytest.mark.parametrize("setting", BAD_SETTINGS)
-async def test_a_setting_that_its_library_cannot_read_is_named_and_not_repeated(
+async def test_an_unreadable_setting_is_named_only(
     settings: Settings, clean: pytest.MonkeyPatch, setting: Mapping[str, str]
 ) -> None:
+    """A setting that its library cannot read is named and not repeated."""
     clean.setenv("TWIN_MONGODB_URL", settings.storage.mongodb_url)
     clean.setenv("TWIN_REDIS_URL", settings.storage.redis_url)
     clean.setenv("PORT", "0")
@@ -524,7 +525,8 @@ async def test_engines_that_refuse_and_what_ends_a_process(
 
 
 @pytest.mark.parametrize("way", ["raise", "thread"])
-def test_a_process_that_dies_of_what_nobody_foresaw_says_where_and_nothing_else(way: str) -> None:
+def test_an_unforeseen_death_names_its_place(way: str) -> None:
+    """A process that dies of what nobody foresaw says where and nothing else."""
     fails = {"raise": f"int('{WORD}')", "thread": f"threading.Thread(target=lambda: int('{WORD}')).start()"}[way]
     code = f"import threading; from twin_sio.observability.logging import tell_deaths_without_texts as f; f(); {fails}"
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

@@ -8,36 +8,31 @@ from tests.faults.group_clients import drain_with_many_clients, long_absence, sl
 from tests.faults.group_mongo import killed_mongodb
 
 
-async def test_a_device_that_stops_reading_is_cut_and_the_other_one_notices_nothing(
-    cluster: Cluster, short: Scale
-) -> None:
+async def test_a_slow_reader_is_closed_unnoticed(cluster: Cluster, short: Scale) -> None:
+    """A device that stops reading is cut and the other one notices nothing."""
     figures = await slow_reader(cluster, short)
     assert figures.passed, figures
 
 
-async def test_all_clients_of_a_server_that_is_sent_away_come_back_elsewhere_and_miss_nothing(
-    cluster: Cluster, short: Scale
-) -> None:
+async def test_drained_clients_miss_nothing(cluster: Cluster, short: Scale) -> None:
+    """All clients of a server that is sent away come back elsewhere and miss nothing."""
     figures = await drain_with_many_clients(cluster, short)
     assert figures.passed, figures
 
 
-async def test_a_long_absence_is_made_up_for_soon_and_a_newcomer_is_abreast_at_once(
-    cluster: Cluster, short: Scale
-) -> None:
+async def test_a_long_absence_is_made_up_for(cluster: Cluster, short: Scale) -> None:
+    """A long absence is made up for soon and a newcomer is abreast at once."""
     figures = await long_absence(cluster, short)
     assert figures.passed, figures
 
 
-async def test_who_never_authenticates_is_gone_in_time_and_nobody_waits_long_for_a_store_that_is_away(
-    cluster: Cluster, short: Scale
-) -> None:
+async def test_unauthenticated_sockets_are_closed_in_time(cluster: Cluster, short: Scale) -> None:
+    """Who never authenticates is gone in time and nobody waits long for a store that is away."""
     figures = await unauthenticated_sockets(cluster, short)
     assert figures.passed, figures
 
 
-async def test_a_killed_mongodb_costs_no_acknowledged_message_and_no_answer_twice(
-    cluster: Cluster, short: Scale
-) -> None:
+async def test_a_killed_mongodb_loses_nothing(cluster: Cluster, short: Scale) -> None:
+    """A killed mongodb costs no acknowledged message and no answer twice."""
     figures = await killed_mongodb(cluster, short)
     assert figures.passed, figures

@@ -16,6 +16,7 @@ async def test_streams_survive_the_death_of_their_server(cluster: Cluster, short
     assert figures.passed, figures
 
 
-async def test_a_message_sent_many_times_over_and_past_a_death_is_answered_once(cluster: Cluster, short: Scale) -> None:
+async def test_repeats_past_a_death_are_answered_once(cluster: Cluster, short: Scale) -> None:
+    """A message sent many times over and past a death is answered once."""
     figures = await repeats_past_a_death(cluster, short)
     assert figures.passed, figures

@@ -16,8 +16,7 @@ async def test_events_of_all_servers_reach_all_devices_in_one_order(cluster: Clu
     assert figures.passed, figures
 
 
-async def test_whatever_a_network_does_all_clients_end_with_what_the_server_knows(
-    cluster: Cluster, short: Scale
-) -> None:
+async def test_a_bad_network_leaves_all_clients_equal(cluster: Cluster, short: Scale) -> None:
+    """Whatever a network does all clients end with what the server knows."""
     figures = await bad_network(cluster, short)
     assert figures.passed, figures

@@ -11,7 +11,8 @@ from tests.faults.group_redis import hung_redis, killed_redis, lost_listeners
 pytestmark = pytest.mark.xdist_group("faults")  # one cluster is enough
 
 
-async def test_a_redis_that_stands_still_holds_up_nobody_and_is_caught_up_with(cluster: Cluster, short: Scale) -> None:
+async def test_a_hung_redis_delays_nobody(cluster: Cluster, short: Scale) -> None:
+    """A redis that stands still holds up nobody and is caught up with."""
     figures = await hung_redis(cluster, short)
     assert figures.passed, figures
 
@@ -21,8 +22,7 @@ async def test_a_redis_that_comes_back_empty_costs_nobody_an_event(cluster: Clus
     assert figures.passed, figures
 
 
-async def test_a_server_whose_listener_is_killed_or_blocked_says_so_and_listens_anew(
-    cluster: Cluster, short: Scale
-) -> None:
+async def test_a_lost_listener_is_reported_and_replaced(cluster: Cluster, short: Scale) -> None:
+    """A server whose listener is killed or blocked says so and listens anew."""
     figures = await lost_listeners(cluster, short)
     assert figures.passed, figures

@@ -7,9 +7,8 @@ from tests.faults.figures import Scale
 from tests.faults.group_rolling import rolling_restart
 
 
-async def test_an_upgrade_of_all_servers_behind_haproxy_under_load_loses_nothing(
-    cluster: Cluster, short: Scale
-) -> None:
+async def test_a_rolling_restart_loses_nothing(cluster: Cluster, short: Scale) -> None:
+    """An upgrade of all servers behind haproxy under load loses nothing."""
     figures = await rolling_restart(cluster, short)
     print(figures)
     assert figures.passed, figures

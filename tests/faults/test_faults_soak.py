@@ -19,9 +19,10 @@ HALF_HOUR = 30 * 60
 
 
 @pytest.mark.xdist_group("faults")  # one cluster is enough
-async def test_under_load_with_a_killed_server_and_a_redis_that_stands_still_nothing_is_lost_or_left_over(
+async def test_the_short_soak_loses_nothing(
     cluster: Cluster,
 ) -> None:
+    """Under load with a killed server and a redis that stands still nothing is lost or left over."""
     plan = Plan(
         length_s=20,
         people=12,
@@ -57,7 +58,8 @@ def noise(seed: int, width: float) -> Callable[[], float]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_leak_of_a_mib_a_minute_is_seen_through_noise(seed: int) -> None:
+def test_a_leak_shows_through_noise(seed: int) -> None:
+    """A leak of a mib a minute is seen through noise."""
     shake = noise(seed, 3.0)
     found = leak_detection.memory(a_life(lambda at: 110 + at / 60 + shake()))
     assert found is not None
@@ -75,13 +77,15 @@ def test_a_flat_and_noisy_memory_is_no_leak(seed: int) -> None:
     assert found.is_flat
 
 
-def test_what_a_process_takes_until_it_is_warm_is_no_leak() -> None:
+def test_warming_up_is_no_leak() -> None:
+    """What a process takes until it is warm is no leak."""
     found = leak_detection.memory(a_life(lambda at: 80 + min(at, 600) / 10))
     assert found is not None
     assert found.is_flat
 
 
-def test_one_step_after_which_all_stays_as_it_is_is_no_leak_but_a_rising_staircase_is() -> None:
+def test_one_step_is_no_leak() -> None:
+    """One step after which all stays as it is is no leak but a rising staircase is."""
     one = leak_detection.memory(a_life(lambda at: 110 + (5 if at > 1200 else 0)))
     stairs = leak_detection.memory(a_life(lambda at: 110 + 4 * (at // 240)))
     assert one is not None
@@ -90,7 +94,8 @@ def test_one_step_after_which_all_stays_as_it_is_is_no_leak_but_a_rising_stairca
     assert not stairs.is_flat
 
 
-def test_the_vectors_that_a_server_may_keep_are_no_leak_and_what_grows_beside_them_is() -> None:
+def test_cached_vectors_are_no_leak() -> None:
+    """The vectors that a server may keep are no leak and what grows beside them is."""
     kept, beside = (a_life(lambda at, mib=mib: 110 + mib * at / HALF_HOUR) for mib in (20, 40))
     for life in (kept, beside):
         life.samples = [
@@ -118,7 +123,8 @@ def test_tasks_may_follow_the_connections_and_not_grow_beside_them() -> None:
     assert not leaks.is_flat
 
 
-def test_the_picture_has_a_line_for_each_life_and_a_mark_for_each_fault() -> None:
+def test_the_picture_shows_every_process_and_fault() -> None:
+    """The picture has a line for each life and a mark for each fault."""
     lives = [a_life(lambda at: 110 + at / 600), a_life(lambda _: 90, length_s=600)]
     drawn = ElementTree.fromstring(leak_detection.picture(lives, [(60, "1"), (700, "2")]))
     names = [one.tag.rpartition("}")[2] for one in drawn.iter()]
