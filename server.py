@@ -8,13 +8,13 @@ import sys
 import uvloop
 
 from twin_sio.config import ConfigError, Settings
-from twin_sio.observability.logging import tell_deaths_without_texts
+from twin_sio.observability.logging import print_crashes_without_messages
 from twin_sio.runtime.serve import serve
 
 
 def main() -> int:
     """Run until SIGTERM or Ctrl-C; the exit code."""
-    tell_deaths_without_texts()
+    print_crashes_without_messages()
     try:
         settings = Settings.from_environment()
     except ConfigError as error:

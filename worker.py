@@ -18,7 +18,7 @@ from twin_sio.errors import StorageUnavailable
 from twin_sio.jobs.functions import TRIES, correct, learn, project, remember, sweep, update_statistics
 from twin_sio.jobs.queue import QUEUE, SERIALIZERS
 from twin_sio.jobs.worker import ReconnectingWorker
-from twin_sio.observability.logging import configure_logs, tell_deaths_without_texts
+from twin_sio.observability.logging import configure_logs, print_crashes_without_messages
 from twin_sio.redis_connection import HASH_TAG, pool
 from twin_sio.runtime.metrics import WorkerMetrics
 from twin_sio.runtime.serve import probe_server, traced_process
@@ -98,7 +98,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
 def _process_settings() -> dict[str, Any]:
     """`worker_settings` from the environment, for a process of its own: with its logs and traces. Raises `ConfigError`
     where it cannot start."""
-    tell_deaths_without_texts()
+    print_crashes_without_messages()
     settings = Settings.from_environment()
     if not settings.storage.redis_url or not settings.storage.mongodb_url:
         raise ConfigError("The worker needs TWIN_MONGODB_URL and TWIN_REDIS_URL; in dev server.py starts one itself.")

@@ -528,7 +528,8 @@ async def test_engines_that_refuse_and_what_ends_a_process(
 def test_an_unforeseen_death_names_its_place(way: str) -> None:
     """A process that dies of what nobody foresaw says where and nothing else."""
     fails = {"raise": f"int('{WORD}')", "thread": f"threading.Thread(target=lambda: int('{WORD}')).start()"}[way]
-    code = f"import threading; from twin_sio.observability.logging import tell_deaths_without_texts as f; f(); {fails}"
+    ours = "from twin_sio.observability.logging import print_crashes_without_messages as install; install()"
+    code = f"import threading; {ours}; {fails}"
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert "builtins.ValueError" in died.stderr
     assert 'File "<string>", line 1' in died.stderr

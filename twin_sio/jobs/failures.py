@@ -1,4 +1,4 @@
-"""Which jobs fail again and again: those are given up, so that they hold up no others and are never tried for ever."""
+"""Finds jobs that fail again and again, so that they are given up instead of being tried for ever."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from redis.asyncio import Redis
 from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 
 _TWICE = 2
-_KEPT_S = 86_400  # for as long as the sweep looks for what was not done
+_TTL_S = 86_400  # as long as the sweep looks for work that was not done
 
 
 class JobFailures:
-    """Counts, in Redis and for a day, how often a job failed for a reason, or began and never ended. Where Redis
-    is away, or was emptied, it begins anew."""
+    """Counts in Redis, for a day, how often a job failed for the same reason, or began and never ended. The
+    counts start again where Redis is away, or was emptied."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def begin(self, job_id: str) -> bool:
-        """Count a beginning; false where two have taken their worker with them."""
+        """Count a start; false where the workers of two earlier ones have died."""
         return await self._count(_key(job_id, "begun")) <= _TWICE
 
     async def end(self, job_id: str) -> None:
-        """It came to an end, good or bad."""
+        """The job has ended, with or without success."""
         with suppress(*REDIS_ERRORS):
             await self._redis.delete(_key(job_id, "begun"))
 
@@ -35,9 +35,9 @@ class JobFailures:
 
     async def _count(self, key: str) -> int:
         try:
-            pipe = self._redis.pipeline(transaction=True)  # no key without its end
+            pipe = self._redis.pipeline(transaction=True)  # no key without its expiry
             pipe.incr(key)
-            pipe.expire(key, _KEPT_S)
+            pipe.expire(key, _TTL_S)
             return int((await pipe.execute())[0])
         except REDIS_ERRORS:
             return 1

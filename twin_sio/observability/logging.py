@@ -1,6 +1,6 @@
-"""What may stand in the log of a failure that nobody foresaw: its kind and its place.
+"""What the log contains of an unexpected exception: its type and its place.
 
-The text of an exception often quotes what was being worked on, so it is in no line, neither of ours nor of a library's.
+An exception's message often quotes the data that was being processed, so no line has one, neither ours nor a library's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = structlog.get_logger("library")
 
 
 def strip_exception_messages(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: in the place of `exc_info` what was raised, and where."""
+    """A structlog processor: replaces `exc_info` by the type and the place of the exception."""
     found = line.pop("exc_info", None)
     if found is True:
         found = sys.exc_info()
@@ -30,14 +30,14 @@ def strip_exception_messages(_: object, __: str, line: MutableMapping[str, Any])
     return line
 
 
-def tell_deaths_without_texts() -> None:
-    """Have this process say of what ends it, or one of its threads, no more than a log would."""
+def print_crashes_without_messages() -> None:
+    """Have an exception that ends this process, or a thread, printed without its message."""
     sys.excepthook = lambda _, error, __: print(_format_traceback(error), file=sys.stderr)
     threading.excepthook = lambda died: died.exc_value and print(_format_traceback(died.exc_value), file=sys.stderr)
 
 
 def _format_traceback(error: BaseException) -> str:
-    """The traceback as Python prints it, but for the texts."""
+    """The traceback as Python prints it, without messages."""
     kind = type(error)
     here = "".join(traceback.format_tb(error.__traceback__)) + f"{kind.__module__}.{kind.__qualname__}"
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -45,27 +45,28 @@ def _format_traceback(error: BaseException) -> str:
 
 
 class LibraryLogHandler(logging.Handler):
-    """What libraries log, as lines of ours: the words that stand in the library's code, the place, the kind of what
-    was raised. Never what the words were filled with: that may be of a request, a header or a user.
+    """Logs what libraries log: the format string in the library's code, the place, the type of the exception. Never
+    the arguments: they may be of a request, a header or a user.
 
-    Whatever strangers may cause they cause without a bound, so one place says something ten times a minute at most.
+    Clients can cause such lines without a bound, so each place logs ten lines a minute at most.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._format_traceback: dict[str, tuple[float, int]] = {}  # by place: until when, and how often since then
+        # By place: the end of the present minute, and the lines since its start.
+        self._lines: dict[str, tuple[float, int]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         place = f"{Path(record.pathname).name}:{record.lineno}"
         now = record.created
-        until, times = self._format_traceback.get(place, (0.0, 0))
+        until, times = self._lines.get(place, (0.0, 0))
         if now >= until:
             missed, until, times = max(0, times - _LINES), now + _LINES_OVER_S, 0
-            if len(self._format_traceback) > _PLACES_MAX:
-                self._format_traceback.clear()
+            if len(self._lines) > _PLACES_MAX:
+                self._lines.clear()
         else:
             missed = 0
-        self._format_traceback[place] = until, times + 1
+        self._lines[place] = until, times + 1
         if times >= _LINES:
             return
         more = {"missed": missed} if missed else {}
@@ -73,7 +74,7 @@ class LibraryLogHandler(logging.Handler):
             record.levelno,
             "library",
             logger=record.name,
-            said=_words_of_code(record),
+            text=_constant_text(record),
             at=place,
             exc_info=record.exc_info,
             **more,
@@ -93,26 +94,26 @@ _ASYNCIO = (
 )
 
 
-def _words_of_code(record: logging.LogRecord) -> str | None:
-    """The text as it stands in the code that logs it. One that was put together there may hold anything."""
-    said = str(record.msg)
+def _constant_text(record: logging.LogRecord) -> str | None:
+    """The text, where it is a constant in the code that logs it. One that was put together may contain anything."""
+    text = str(record.msg)
     if record.name == "asyncio":  # puts its texts together
-        return next((words for words in _ASYNCIO if said.startswith(words)), None)
+        return next((start for start in _ASYNCIO if text.startswith(start)), None)
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         code = frame.f_code
         if code.co_name == record.funcName and code.co_filename == record.pathname:
-            return said if said in code.co_consts else None
+            return text if text in code.co_consts else None
         frame = frame.f_back
     return None
 
 
 def configure_logs(level: str, *, for_people: bool = False) -> None:
     """Logs of `level` and above on standard error: JSON lines, or lines for people."""
-    # arq tells of every job and sweep, with what it was given; a library that sets up logging would let it through.
+    # arq logs every job and sweep with its arguments; a library that configures logging would let that through.
     logging.getLogger("arq").setLevel(logging.WARNING)
     root = logging.getLogger()
-    if not any(isinstance(one, LibraryLogHandler) for one in root.handlers):
+    if not any(isinstance(handler, LibraryLogHandler) for handler in root.handlers):
         root.addHandler(LibraryLogHandler())
     structlog.configure(
         processors=[

@@ -1,9 +1,9 @@
-"""Watches an event loop for steps that hold it too long, and says where they were.
+"""Watches an event loop for steps that block it too long, and logs where they were.
 
-A thread of its own looks at the loop's thread every few milliseconds: how much CPU it has used, whether the loop came
-round, and in which function it is. What holds the interpreter, too (a regular expression, the parsing of JSON), lets
-the thread look only once it is over: then all CPU since the look before was its. Waiting for a core that others have
-does not count. Off it costs nothing.
+A thread samples the loop's thread every few milliseconds: how much CPU it has used, whether the loop began a new
+iteration, and in which function it is. A step that also holds the GIL (a regular expression, the parsing of JSON) lets
+the thread sample only once it is over: all CPU since the sample before was that step's. Waiting for a core does not
+count. Switched off it costs nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STEP_MS = 20
 _LOOK_S = 0.004
 _KEPT = 1000
 _SCHEDULED = Path("/proc/thread-self/schedstat")
-_OURS = str(Path(__file__).parent)
+_OURS = str(Path(__file__).parent.parent)
 
 
 @dataclass(frozen=True, slots=True)

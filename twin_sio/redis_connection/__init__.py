@@ -1,4 +1,7 @@
-"""Connections to Redis by URL: one node, whoever the Sentinels say is the master, or the nodes of a cluster."""
+"""Connections to Redis by URL: to one node, to the master that Sentinels name, or to the nodes of a cluster.
+
+All that knows redis-py's pools and connections, beside `delivery.pubsub`. May import `config` and what is below it.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from twin_sio.config import ConfigError
 
-HASH_TAG = (
-    "{twin:9216}"  # such that its slot is that of `arq:abort`, the one key of arq's that cannot be named otherwise
-)
+HASH_TAG = "{twin:9216}"
+"""Begins every key that is no user's channel: in a cluster they are all in one slot, that of `arq:abort`, the one key
+of arq whose name cannot be set."""
 TIMEOUT_S = 1.0
 CLUSTERS = ("redis+cluster://", "rediss+cluster://")
 _SENTINELS = "redis+sentinel://"
-_MOVED_MESSAGE = "Nobody answers here any more, or the slot is elsewhere"
+_MOVED_MESSAGE = "The node does not answer, or no longer has the slot"
 REDIS_ERRORS = (RedisError, OSError, TimeoutError)
 NodeAddress = tuple[str, int]
 SlotMap = tuple[tuple[int, int, NodeAddress], ...]
-"""The first and the last slot of each range, and the node that holds it; all slots, in order."""
+"""The first and the last slot of each range, and its master; all slots, in order."""
 
 
 def client(url: str, *, timeout_s: float | None = TIMEOUT_S) -> Redis:
@@ -37,20 +40,22 @@ def client(url: str, *, timeout_s: float | None = TIMEOUT_S) -> Redis:
 
 
 def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
-    """What clients are made of, for `redis://`, `rediss://` (TLS), `unix://` and, to ask whenever a connection is made
-    who the master is, `redis+sentinel://[user:password@]host:port,host:port/0?master=mymaster`; or who holds the slot
-    of `TAG`, `redis+cluster://[user:password@]host:port,host:port` (`rediss+cluster://` with TLS)."""
-    times = {"socket_timeout": timeout_s, "socket_connect_timeout": TIMEOUT_S, "retry_on_timeout": False}
+    """A connection pool for `redis://`, `rediss://` (TLS) and `unix://`.
+
+    `redis+sentinel://[user:password@]host:port,host:port/0?master=mymaster`: each new connection asks a Sentinel for
+    the master. `redis+cluster://[user:password@]host:port,host:port` (`rediss+cluster://` with TLS): each new
+    connection goes to the master that has the slot of `HASH_TAG`."""
+    timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": TIMEOUT_S, "retry_on_timeout": False}
     if url.startswith(CLUSTERS):
-        return _SlotOwnerPool(ClusterTopology(url), **times)
+        return _SlotOwnerPool(ClusterTopology(url), **timeouts)
     if not url.startswith(_SENTINELS):
-        return ConnectionPool.from_url(url, **times)
+        return ConnectionPool.from_url(url, **timeouts)
     asked = urlsplit(url)
     login, _, places = asked.netloc.rpartition("@")
     user, _, password = login.partition(":")
-    hosts = [(host, int(port or 26379)) for host, _, port in (one.partition(":") for one in places.split(","))]
-    quick = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
-    sentinel = Sentinel(hosts, sentinel_kwargs=quick)  # type: ignore[no-untyped-call]
+    hosts = [(host, int(port or 26379)) for host, _, port in (address.partition(":") for address in places.split(","))]
+    sentinel_timeouts = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+    sentinel = Sentinel(hosts, sentinel_kwargs=sentinel_timeouts)  # type: ignore[no-untyped-call]
     given = parse_qs(asked.query)
     return _SentinelPool(  # type: ignore[no-untyped-call]
         given.get("master", ["mymaster"])[0],
@@ -58,69 +63,72 @@ def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
         db=int(asked.path.strip("/") or 0),
         username=unquote(user) or None,
         password=unquote(password) or None,
-        **times,
+        **timeouts,
     )
 
 
 class _SentinelPool(SentinelConnectionPool):
-    """Closes the connections to the Sentinels, too: the library leaves them open."""
+    """Also closes the connections to the Sentinels, which the library leaves open."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         await super().disconnect(inuse_connections)
-        for one in self.sentinel_manager.sentinels:
-            await one.aclose()
+        for sentinel in self.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def slot_of(key: str) -> int:
-    """The slot of a cluster that a key, or a sharded channel, is in."""
+    """The slot of a key, or of a sharded channel, in a cluster."""
     return key_slot(key.encode())
 
 
 class ClusterTopology:
-    """Who holds which slots of a cluster, as one of its nodes tells: of the URL's, or heard of since."""
+    """The slot map of a cluster, as one of its nodes reports it: a node of the URL, or one that was reported since."""
 
     def __init__(self, url: str) -> None:
         asked = urlsplit(url)
         login, at, places = asked.netloc.rpartition("@")
+        # A node's URL, before and after its address.
         self._before = f"{asked.scheme.partition('+')[0]}://{login}{at}"
         self._after = f"?{asked.query}" if asked.query else ""
         try:
-            found = [urlsplit(f"//{one}") for one in places.split(",")]
-            self._places = [(one.hostname or "", one.port or 6379) for one in found]
+            found = [urlsplit(f"//{address}") for address in places.split(",")]
+            # The known nodes; the first is asked next.
+            self._places = [(address.hostname or "", address.port or 6379) for address in found]
         except ValueError:
             self._places = []
         if not all(host for host, _ in self._places or [("", 0)]):
             raise ConfigError("TWIN_REDIS_URL must name the cluster's nodes: redis+cluster://host:port,host:port")
-        self._client: Redis | None = None
-        self._asking = asyncio.Lock()
+        self._client: Redis | None = None  # to the first of the nodes
+        self._asking = asyncio.Lock()  # one question at a time, so that its client is not closed by another
 
     def url(self, place: NodeAddress | None = None) -> str:
-        """Of one node (where none is given: of any) as if it were alone."""
+        """The URL of this node, or of any, as a single Redis."""
         host, port = place or self._places[0]
         return f"{self._before}{f'[{host}]' if ':' in host else host}:{port}{self._after}"
 
     async def ranges(self, first: NodeAddress | None = None, *, elsewhere: bool = False) -> SlotMap:
-        """What the first one tells that knows of all slots. Raises what the last one asked has raised, of `FAILURES`.
+        """The slot map, from the first node that reports full coverage; raises the last node's error, one of
+        `REDIS_ERRORS`, if none does.
 
-        That is whom the last question went to, for what one node knows only gets newer: unless another is to be asked
-        `first`, or any other.
+        Starts with the node asked last time, because a node's view only moves forward; `first` names another,
+        `elsewhere` skips that one.
         """
         async with self._asking:
             if elsewhere:
                 await self._prefer(self._places[1:])
             elif first is not None and first != self._places[0]:
                 await self._prefer([first])
-            failure: Exception = RedisError("Nobody was asked")
+            failure: Exception = RedisError("No node was asked")
             for _ in self._places[:]:
                 try:
-                    found = tuple(sorted(self._range(one) for one in await self.ask("CLUSTER SLOTS")))
+                    found = tuple(sorted(self._range(entry) for entry in await self.ask("CLUSTER SLOTS")))
                 except REDIS_ERRORS as error:
                     failure = error
                 else:
                     if sum(last - first + 1 for first, last, _ in found) == REDIS_CLUSTER_HASH_SLOTS:
                         self._places = list(dict.fromkeys([*self._places, *(place for *_, place in found)]))
                         return found
-                    failure = ResponseError("Nobody holds some of the slots")
+                    failure = ResponseError("Some slots have no master")
                 await self._prefer(self._places[1:])
             raise failure
 
@@ -128,12 +136,12 @@ class ClusterTopology:
         self._places = list(dict.fromkeys([*places, *self._places]))
         await self.aclose()
 
-    def _range(self, told: Any) -> tuple[int, int, NodeAddress]:
-        first, last, (host, port, *_), *_ = told
+    def _range(self, entry: Any) -> tuple[int, int, NodeAddress]:
+        first, last, (host, port, *_), *_ = entry
         return int(first), int(last), (host.decode() if host else self._places[0][0], int(port))
 
     async def ask(self, *words: Any) -> Any:
-        """What the node that is asked at present answers; raises one of `FAILURES`."""
+        """The reply of the node that is asked at present; raises one of `REDIS_ERRORS`."""
         if self._client is None:
             self._client = client(self.url())
         return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
@@ -146,15 +154,17 @@ class ClusterTopology:
 
 
 class _SlotOwnerPool(ConnectionPool):
-    """Connections to whichever node holds the slot of `TAG` when they are made."""
+    """Connections to the master that has the slot of `HASH_TAG` when they are opened."""
 
     def __init__(self, nodes: ClusterTopology, **given: Any) -> None:
         options: dict[str, Any] = {**parse_url(nodes.url()), **given}
         for name in ("host", "port", "db"):
             options.pop(name, None)
-        kind = _AtHolderTls if options.pop("connection_class", None) is SSLConnection else _SlotOwnerConnection
+        kind = (
+            _SlotOwnerTlsConnection if options.pop("connection_class", None) is SSLConnection else _SlotOwnerConnection
+        )
         super().__init__(connection_class=kind, **options)
-        self.connection_kwargs["holder"] = weakref.proxy(self)
+        self.connection_kwargs["owner"] = weakref.proxy(self)
         self._nodes = nodes
 
     async def place(self) -> NodeAddress:
@@ -168,19 +178,19 @@ class _SlotOwnerPool(ConnectionPool):
 
 
 class _SlotOwnerConnection(Connection):
-    """Is told where to connect to, and ends when the slot is elsewhere, or may be: the next one finds it there.
+    """Asks its pool for the address, and closes itself when the slot has moved, or may have: the next one finds it.
 
-    Raises no `TimeoutError`: after one the library's pipelines do not give their connection back.
+    Raises no `TimeoutError`: after one, the library's pipelines do not return their connection.
     """
 
-    def __init__(self, *, holder: _SlotOwnerPool, **given: Any) -> None:
+    def __init__(self, *, owner: _SlotOwnerPool, **given: Any) -> None:
         super().__init__(**given)
-        self._holder = holder
+        self._owner = owner
 
     async def connect(self) -> None:
         try:
             if not self.is_connected:
-                self.host, self.port = await self._holder.place()
+                self.host, self.port = await self._owner.place()
             await super().connect()  # type: ignore[no-untyped-call]
         except RedisTimeoutError:
             raise RedisConnectionError(_MOVED_MESSAGE) from None
@@ -192,9 +202,9 @@ class _SlotOwnerConnection(Connection):
             if isinstance(error, ResponseError) and not str(error).startswith("MOVED "):
                 raise
             await self.disconnect()
-            await self._holder.disconnect(inuse_connections=False)  # they lead to the same node
+            await self._owner.disconnect(inuse_connections=False)  # they lead to the same node
             raise RedisConnectionError(_MOVED_MESSAGE) from None
 
 
-class _AtHolderTls(_SlotOwnerConnection, SSLConnection):
+class _SlotOwnerTlsConnection(_SlotOwnerConnection, SSLConnection):
     pass
