@@ -26,7 +26,7 @@ from twin_sio.store.ports import Log, Profiles, StoredProfile
 
 _TRIES = 20
 _NOTICEABLE = 0.005
-_TOLD_CHARACTERS = 128 * 1024  # of a profile_update
+_UPDATE_CHARACTERS = 128 * 1024  # of a profile_update
 ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
 _CHANGES = 400  # of a version, so that its event can be read; what is over stands in the next version
 _PROFILE_BYTES = 256_000  # of the traits that a client is shown, so that it can read them in one frame
@@ -361,14 +361,14 @@ def _reason_payload(reason: Reason) -> Json:
 
 def _changes_payload(changes: Sequence[TraitChange]) -> dict[str, Any]:
     """As many changes as fit into a frame; of more `has_more` tells, and the profile holds them."""
-    told: list[dict[str, Any]] = []
-    left = _TOLD_CHARACTERS
+    payload: list[dict[str, Any]] = []
+    left = _UPDATE_CHARACTERS
     for change in changes:
         left -= len(change.trait.value) + len(change.previous or "") + len(change.trait.key) + 150
-        if left < 0 and told:
-            return {"changes": told, "has_more": True}
-        told.append(_change_payload(change))
-    return {"changes": told}
+        if left < 0 and payload:
+            return {"changes": payload, "has_more": True}
+        payload.append(_change_payload(change))
+    return {"changes": payload}
 
 
 def _change_payload(change: TraitChange) -> dict[str, Any]:
