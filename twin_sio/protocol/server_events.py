@@ -18,7 +18,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 AnswerStatus = Literal["complete", "stopped", "interrupted", "failed"]
 TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]
 DeviceEntry = Annotated[
-    dict[str, str], Field(description="`name`, `platform`, `app_version`, as far as the device told.")
+    dict[str, str], Field(description="`name`, `platform`, `app_version`, as far as the device reported.")
 ]
 
 

@@ -3,7 +3,7 @@
 import { connect } from "./twin-client.js";
 import { ConversationView, named, shortened } from "./conversation.js";
 import { ProfileView } from "./profile.js";
-import { button, make, setText, told } from "./view.js";
+import { button, make, setText, errorText } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const REFRESH_MS = 400;
@@ -124,7 +124,7 @@ class Page {
       ended: "This session goes on in another tab, or was ended.",
     };
     $("connection").dataset.state = connection;
-    setText($("connection"), texts[connection] ?? told(reason));
+    setText($("connection"), texts[connection] ?? errorText(reason));
     if (connection === "online") keep("user", userId, "localStorage");
     $("again").hidden = connection !== "ended" && connection !== "refused";
     $("offline").hidden = connection !== "offline" && connection !== "draining";
@@ -134,8 +134,8 @@ class Page {
 
   askForToken(reason) {
     $("connection").dataset.state = "refused";
-    setText($("connection"), told(reason));
-    setText($("sign-in-why"), `${told(reason)} In development you mint one yourself:`);
+    setText($("connection"), errorText(reason));
+    setText($("sign-in-why"), `${errorText(reason)} In development you mint one yourself:`);
     if (!$("sign-in").open) $("sign-in").showModal();
   }
 

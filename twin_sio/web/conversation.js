@@ -2,7 +2,7 @@
 // It shows the client's state and keeps none of its own but what is only here: a choice among answers, an open form.
 import { conversation } from "./twin-client.js";
 import { showMarkdown } from "./markdown.js";
-import { button, make, setText, sign, toast, told } from "./view.js";
+import { button, make, setText, sign, toast, errorText } from "./view.js";
 
 const TYPING_MS = 3000;
 const NEAR_END_PX = 80;
@@ -74,7 +74,7 @@ export class ConversationView {
     this.text = make("textarea");
     Object.assign(this.text, { id: "text", rows: 1, maxLength: 8000, placeholder: "Message your twin", enterKeyHint: "send" });
     this.text.setAttribute("aria-label", "Message to your twin");
-    this.stop = button("stop", "Stop", () => this.client.stop(this.stop.value).catch((error) => this.say(told(error), error.code)));
+    this.stop = button("stop", "Stop", () => this.client.stop(this.stop.value).catch((error) => this.say(errorText(error), error.code)));
     Object.assign(this.stop, { id: "stop", hidden: true });
     this.send = make("button", "send", "Send");
     Object.assign(this.send, { id: "send", type: "submit" });
@@ -150,7 +150,7 @@ export class ConversationView {
     try {
       await this.client.history({ conversationId: this.id, before: first?.id });
     } catch (error) {
-      this.say(told(error), error.code);
+      this.say(errorText(error), error.code);
     }
   }
 
@@ -163,7 +163,7 @@ export class ConversationView {
         this.say(`${named(key)}, ${value}: now ${Math.round(confidence * 100)} % sure`);
       }
     } catch (error) {
-      this.say(told(error), error.code);
+      this.say(errorText(error), error.code);
     }
   }
 
@@ -434,8 +434,8 @@ function arranged(messages) {
 }
 
 function noteOf(message, question) {
-  if (message.state === "refused") return `${NOTES.refused}. ${told(message.error)}`;
-  if (message.state === "failed" && question?.error) return told(question.error);
+  if (message.state === "refused") return `${NOTES.refused}. ${errorText(message.error)}`;
+  if (message.state === "failed" && question?.error) return errorText(question.error);
   return NOTES[message.state] ?? "";
 }
 

@@ -72,4 +72,4 @@ const ERRORS = {
   unavailable: "The service is not available right now.",
 };
 
-export const told = (error) => ERRORS[error?.code] ?? error?.message ?? "That did not work.";
+export const errorText = (error) => ERRORS[error?.code] ?? error?.message ?? "That did not work.";

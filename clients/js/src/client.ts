@@ -45,11 +45,11 @@ export interface Options {
 /** What a server's `error` becomes where somebody waits for an answer. */
 export class TwinError extends Error {
   override readonly name = "TwinError";
-  constructor(readonly told: ErrorPayload) {
-    super(`${told.code}: ${told.message}`);
+  constructor(readonly error: ErrorPayload) {
+    super(`${error.code}: ${error.message}`);
   }
   get code(): string {
-    return this.told.code;
+    return this.error.code;
   }
 }
 
@@ -82,7 +82,7 @@ export class TwinClient {
   #attempts = 0;
   #refusals = 0;
   #greeted = false;
-  #heard = 0;
+  #received = 0;
 
   constructor(options: Options) {
     this.#options = options;
@@ -242,18 +242,18 @@ export class TwinClient {
   }
 
   #refusedEntry(error: Error & { data?: Refusal }): void {
-    const told = error.data;
-    if (!told?.code) {
+    const refusal = error.data;
+    if (!refusal?.code) {
       // The network, or no server: the library tries again by itself.
       if (this.#state.connection !== "draining") this.#show({ ...this.#state, connection: this.#attempts++ ? "offline" : "connecting" });
       return;
     }
     // A refused handshake: the library would not try again. A token may have been cached for too long: ask once more.
-    const again = told.retryable || (TOKEN_AGAIN.has(told.code) && this.#refusals < 2);
-    const reason = { code: told.code, message: told.message };
+    const again = refusal.retryable || (TOKEN_AGAIN.has(refusal.code) && this.#refusals < 2);
+    const reason = { code: refusal.code, message: refusal.message };
     this.#show({ ...this.#state, connection: again ? "offline" : "refused", reason });
-    if (again) this.#again("refused", told.retry_after_ms ?? backoff(this.#refusals), () => this.#socket.connect());
-    else this.#fail(told.message, told.code);
+    if (again) this.#again("refused", refusal.retry_after_ms ?? backoff(this.#refusals), () => this.#socket.connect());
+    else this.#fail(refusal.message, refusal.code);
     this.#refusals += 1;
   }
 
@@ -290,7 +290,7 @@ export class TwinClient {
   // -- in -----------------------------------------------------------------------------------------------------------
 
   #take(envelope: Envelope): void {
-    this.#heard += 1;
+    this.#received += 1;
     const [next, wish] = receive(this.#state, envelope);
     if (envelope.type === "session_ready") this.#greeted = true;
     this.#show(next);
@@ -428,9 +428,9 @@ export class TwinClient {
     this.#waiting.delete(entry.id);
     let state: State = { ...this.#state, unsent: this.#queue.length };
     if (answer.type === "error") {
-      const told = answer.payload as ErrorPayload;
-      if (entry.name === "user_message") state = refused(state, entry.id, entry.conversationId, told);
-      waiting?.reject(new TwinError(told));
+      const error = answer.payload as ErrorPayload;
+      if (entry.name === "user_message") state = refused(state, entry.id, entry.conversationId, error);
+      waiting?.reject(new TwinError(error));
     } else {
       waiting?.resolve(answer.payload as never);
     }
@@ -446,13 +446,13 @@ export class TwinClient {
   }
 
   async #emitForAnswer(name: keyof ClientEvents, payload: object, where?: string, id = newId()): Promise<Envelope> {
-    const [socket, heard] = [this.#socket.id, this.#heard];
+    const [socket, received] = [this.#socket.id, this.#received];
     try {
       return (await this.#socket.timeout(ANSWER_MS).emitWithAck(name, envelope(name, payload, id, where))) as Envelope;
     } catch (error) {
       // Not a word in all that time: the server hangs, or the network lets nothing through. The library would wait for
       // the ping, most of a minute; another server may be well.
-      if (this.#greeted && this.#socket.id === socket && this.#heard === heard) this.#socket.disconnect().connect();
+      if (this.#greeted && this.#socket.id === socket && this.#received === received) this.#socket.disconnect().connect();
       throw error;
     }
   }

@@ -1,4 +1,4 @@
-/** Keeps the twin told of what the host app shows: at the start, on navigation, and now and then. */
+/** Sends the twin what the host app shows: at the start, on navigation, and now and then. */
 import type { TwinClient } from "./client.js";
 
 export interface ContextOptions {

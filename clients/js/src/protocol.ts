@@ -299,7 +299,7 @@ export interface PresencePayload {
   session_id: string;
   state: "joined" | "left";
   /**
-   * `name`, `platform`, `app_version`, as far as the device told.
+   * `name`, `platform`, `app_version`, as far as the device reported.
    */
   device: {
     [k: string]: string;
@@ -309,7 +309,7 @@ export interface PresencePayload {
 export interface SessionEntry {
   session_id: string;
   /**
-   * `name`, `platform`, `app_version`, as far as the device told.
+   * `name`, `platform`, `app_version`, as far as the device reported.
    */
   device: {
     [k: string]: string;

@@ -71,7 +71,7 @@ export interface State {
   /** The newest seq that was applied; null until the server has said where the log stands. */
   readonly lastSeq: number | null;
   readonly conversations: Readonly<Record<string, Conversation>>;
-  /** What `conversations()` told last; null while it was not asked. */
+  /** The last result of `conversations()`; null while it was not asked. */
   readonly list: readonly ConversationLine[] | null;
   readonly profile: { readonly version: number; readonly traits: readonly Trait[] } | null;
   readonly profileVersion: number;
@@ -225,8 +225,8 @@ function applied(state: State, envelope: Envelope): State {
   switch (envelope.type) {
     case "user_message": {
       const { text } = (envelope as Envelope<"user_message">).payload;
-      const told: Message = { ...blank(metadata.message_id, "user"), ...stamp, text, state: "stored" };
-      return within(state, id, (here) => put(here, told));
+      const own: Message = { ...blank(metadata.message_id, "user"), ...stamp, text, state: "stored" };
+      return within(state, id, (here) => put(here, own));
     }
     case "twin_message":
       return within(state, id, (here) => answered(here, envelope as Envelope<"twin_message">, stamp));

@@ -130,7 +130,7 @@ test("a Redis that dies and comes back empty loses nothing that was said", async
   expect(texts(one)).toEqual(texts(two));
 }, 60_000);
 
-test("a refused message is told to whoever waits for it, and shown", async () => {
+test("a refused message rejects its promise and is shown", async () => {
   const client = opened(newUser());
   const { receipt } = client.send("x".repeat(9_000));
   await expect(receipt).rejects.toThrow(TwinError);

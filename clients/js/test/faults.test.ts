@@ -136,7 +136,7 @@ async function eachOnAnotherServer(user: string): Promise<TwinClient[]> {
   return devices;
 }
 
-test("a server that is told to stop in mid-stream sends its devices to the other, and they miss nothing", async () => {
+test("a server that is stopped in mid-stream sends its devices to the other, and they miss nothing", async () => {
   const user = newUser();
   await control(service, "/script", { contains: user, count: 25, token_delay_s: 0.04 });
   const devices = await eachOnAnotherServer(user);

@@ -3,11 +3,11 @@ import type { Envelope, ServerEventName, ServerEvents } from "../src/protocol.js
 import { conversation, initial, receive, said, type State } from "../src/state.js";
 
 let ids = 0;
-function told<Name extends ServerEventName>(type: Name, payload: ServerEvents[Name], metadata: object = {}): Envelope<Name> {
+function event<Name extends ServerEventName>(type: Name, payload: ServerEvents[Name], metadata: object = {}): Envelope<Name> {
   return { type, payload, metadata: { timestamp: "2026-01-01T00:00:00.000Z", message_id: `e-${(ids += 1)}`, conversation_id: "main", ...metadata } };
 }
 const ready = (seq: number) =>
-  told("session_ready", {
+  event("session_ready", {
     user_id: "ada",
     session_id: "s",
     expires_at: "2027-01-01T00:00:00.000Z",
@@ -18,11 +18,11 @@ const ready = (seq: number) =>
     profile_version: 0,
     server: { instance: "i", protocol: 1, time: "2026-01-01T00:00:00.000Z" },
   });
-const user = (text: string, seq: number, id = `u-${seq}`) => told("user_message", { text }, { seq, message_id: id });
+const user = (text: string, seq: number, id = `u-${seq}`) => event("user_message", { text }, { seq, message_id: id });
 const answer = (text: string, seq: number, to: string, generation = "g") =>
-  told("twin_message", { text, generation_id: generation, status: "complete", model: "m", used_traits: [] }, { seq, in_response_to: to, message_id: `t-${seq}` });
+  event("twin_message", { text, generation_id: generation, status: "complete", model: "m", used_traits: [] }, { seq, in_response_to: to, message_id: `t-${seq}` });
 const chunk = (text: string, index: number, generation = "g", to = "u-1", first?: number) =>
-  told(
+  event(
     "twin_message_chunk",
     { text, generation_id: generation, chunk_index: index, is_last_chunk: false, ...(first === undefined ? {} : { first_chunk_index: first }) },
     { in_response_to: to },
@@ -80,13 +80,13 @@ test("a log that began again forgets all but what is not sent yet", () => {
 test("a receipt gives one's own message its place between the others'", () => {
   const [before] = after(ready(0), user("a", 1));
   const mine = said(before, "mine", "main", "mine");
-  const [state] = receive(mine, told("message_received", { message_id: "mine", status: "accepted" }, { seq: 2 }));
+  const [state] = receive(mine, event("message_received", { message_id: "mine", status: "accepted" }, { seq: 2 }));
   expect(conversation(receive(state, user("c", 3))[0], "main").messages.map((one) => [one.text, one.seq])).toEqual([["a", 1], ["mine", 2], ["c", 3]]);
 });
 
 test("what does not change keeps its identity", () => {
   const [before] = after(ready(0), user("a", 1), answer("b", 2, "u-1"));
-  const [state] = receive(before, told("typing_indicator", { is_typing: true }, { conversation_id: "other", session_id: "x" }));
+  const [state] = receive(before, event("typing_indicator", { is_typing: true }, { conversation_id: "other", session_id: "x" }));
   expect(state.conversations["main"]).toBe(before.conversations["main"]);
   expect(receive(state, user("a", 1))[0]).toBe(state);
 });

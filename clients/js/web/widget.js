@@ -1,7 +1,7 @@
 // The drop-in widget: one conversation in an element of another app's page, out of reach of its styles.
 import { connect, reportContext } from "../src/index.ts";
 import { ConversationView } from "../../../twin_sio/web/conversation.js";
-import { make, setText, told } from "../../../twin_sio/web/view.js";
+import { make, setText, errorText } from "../../../twin_sio/web/view.js";
 import shared from "../../../twin_sio/web/conversation.css";
 import own from "./widget.css";
 
@@ -35,7 +35,7 @@ export function mount(element, { url = home, getToken, context, conversationId =
   const showState = () => {
     const { connection, reason } = client.state;
     state.dataset.state = connection;
-    setText(state, TEXTS[connection] ?? told(reason));
+    setText(state, TEXTS[connection] ?? errorText(reason));
   };
   showState();
   const stops = [client.subscribe(showState), typeof context === "function" ? reportContext(client, { read: context }) : () => undefined];
