@@ -59,7 +59,7 @@ def _control(running: Cluster) -> web.Application:
     async def cut(_: web.Request) -> web.Response:
         living = [index for index, one in enumerate(running.servers) if one.alive]
         metrics = [await running.metrics(index) for index in living]
-        return web.json_response(sum(one["twin_slow_consumers_cut_total"] for one in metrics))
+        return web.json_response(sum(one["twin_slow_consumers_closed_total"] for one in metrics))
 
     async def log(request: web.Request) -> web.Response:
         events = await running.log(request.query["user"])

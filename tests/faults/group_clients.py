@@ -106,12 +106,12 @@ async def slow_reader(cluster: Cluster, scale: Scale) -> Figures:
         for _ in range(rounds):
             client = connect_without_reading(server.url, user)
             await eventually(lambda: _connections(cluster, calm["twin_connections"] + 1))
-            cuts = (await cluster.metrics(0))["twin_slow_consumers_cut_total"]
+            cuts = (await cluster.metrics(0))["twin_slow_consumers_closed_total"]
             began, due = time.monotonic(), time.monotonic()
             other.events.clear()
             taken = asyncio.create_task(_latencies(other, late))
-            while (found := await cluster.metrics(0))["twin_slow_consumers_cut_total"] == cuts:
-                held.append(found["twin_held_bytes"])
+            while (found := await cluster.metrics(0))["twin_slow_consumers_closed_total"] == cuts:
+                held.append(found["twin_buffered_bytes"])
                 if time.monotonic() - began > 15:
                     break
                 for _ in range(6):  # 64 events of 16 KiB a second
@@ -129,7 +129,7 @@ async def slow_reader(cluster: Cluster, scale: Scale) -> Figures:
     figures.time("cut after at most", max(cut_after), at_most_s=5.0)
     figures.count("tasks left over", int(after["twin_tasks"] - calm["twin_tasks"]))
     figures.count("connections left over", int(after["twin_connections"] - calm["twin_connections"]))
-    figures.count("bytes left over", int(after["twin_held_bytes"]))
+    figures.count("bytes left over", int(after["twin_buffered_bytes"]))
     if rounds > 1:
         figures.count("memory grown KiB from round 2 to the last", (memory[-1] - memory[1]) // 1024, at_most=3072)
     figures.time("other device p99", percentile(late, 0.99), at_most_s=scale.pick(0.25, 0.1))
@@ -146,7 +146,7 @@ async def _calm(cluster: Cluster, like: dict[str, float] | None = None) -> dict[
     until = time.monotonic() + (10 if like else 1)
     while True:
         found = await cluster.metrics(0)
-        is_back = like is not None and found["twin_tasks"] <= like["twin_tasks"] and not found["twin_held_bytes"]
+        is_back = like is not None and found["twin_tasks"] <= like["twin_tasks"] and not found["twin_buffered_bytes"]
         if is_back or time.monotonic() > until:
             return found
         await asyncio.sleep(0.2)

@@ -181,12 +181,12 @@ class Troubles:
         """A device that never reads, with as much for it as fits into a second, until it is cut."""
         index = self._choose.randrange(len(self._cluster.servers))
         user = self._cluster.user("unread")
-        before = (await self._cluster.metrics(index))["twin_slow_consumers_cut_total"]
+        before = (await self._cluster.metrics(index))["twin_slow_consumers_closed_total"]
         client = await asyncio.to_thread(connect_without_reading, self._cluster.servers[index].url, user)
         written = 0
         try:
             async with writer(self._cluster) as log, asyncio.timeout(30):
-                while (await self._cluster.metrics(index))["twin_slow_consumers_cut_total"] == before:
+                while (await self._cluster.metrics(index))["twin_slow_consumers_closed_total"] == before:
                     for _ in range(16):
                         await log.write(user, "x" * EVENT_BYTES)
                         written += EVENT_BYTES
@@ -569,7 +569,7 @@ class Soak:
             figures.count(f"done: {act}", count, at_most=None)
         for code, count in tally.codes.most_common():
             figures.count(f"answered: {code}", count, at_most=None)
-        for name in ("twin_resumes_total", "twin_turn_take_overs_total", "twin_slow_consumers_cut_total"):
+        for name in ("twin_resumes_total", "twin_turn_take_overs_total", "twin_slow_consumers_closed_total"):
             figures.count(name, sum(watch.counted(name).values()), at_most=None)
         lags = [one.lag_s for life in watch.lives for one in life.samples if one.lag_s is not None]
         figures.time("median of a sample's worst loop lag", sorted(lags)[len(lags) // 2] if lags else 0.0)

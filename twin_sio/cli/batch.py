@@ -72,7 +72,7 @@ async def ask_lines(client: TwinClient, questions: TextIO, conversation_id: str,
 
 
 def _answer_line(question: str, answer: Message) -> str:
-    told = {
+    line = {
         "type": "answer",
         "question": question,
         "text": answer.text,
@@ -85,7 +85,7 @@ def _answer_line(question: str, answer: Message) -> str:
         "model": answer.model,
         "used_traits": answer.used_traits,
     }
-    return orjson.dumps(told).decode()
+    return orjson.dumps(line).decode()
 
 
 async def print_history(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -78,23 +78,22 @@ async def _get(where: Target, path: str) -> tuple[int, Any, str | None]:
     base = "http" + where.url.removeprefix("ws") if where.url.startswith("ws") else where.url
     timeout = aiohttp.ClientTimeout(total=_HTTP_S)
     async with aiohttp.ClientSession(timeout=timeout) as http, http.get(base.rstrip("/") + path) as response:
-        body = await response.read()
-        try:
-            told = orjson.loads(body)
-        except ValueError:
-            told = None
-        return response.status, told, response.headers.get("Date")
+        raw = await response.read()
+        body: Any = None
+        with suppress(ValueError):
+            body = orjson.loads(raw)
+        return response.status, body, response.headers.get("Date")
 
 
 async def _address(where: Target) -> tuple[Check, datetime | None]:
     """Whether the service answers, and what it says the time is."""
     try:
-        status, told, date = await _get(where, "/healthz")
+        status, body, date = await _get(where, "/healthz")
     except (aiohttp.ClientError, TimeoutError, ValueError) as fault:
         advice = "Start the service (make run, or python server.py), or say where it is: --url or TWIN_URL."
         return Check("address", False, f"{where.url} does not answer ({type(fault).__name__})", advice), None
     at = parsedate_to_datetime(date) if date else None
-    if status != 200 or not isinstance(told, dict) or told.get("status") != "ok":
+    if status != 200 or not isinstance(body, dict) or body.get("status") != "ok":
         said = f"{where.url}/healthz answers {status}, and not as twin_sio does"
         return Check("address", False, said, "Something else lives there, or a proxy is in between."), at
     return Check("address", True, f"{where.url} answers"), at
@@ -102,15 +101,15 @@ async def _address(where: Target) -> tuple[Check, datetime | None]:
 
 async def _ready(where: Target) -> Check:
     try:
-        status, told, _ = await _get(where, "/readyz")
+        status, body, _ = await _get(where, "/readyz")
     except (aiohttp.ClientError, TimeoutError):
         return Check("ready", False, "/readyz does not answer", "Look at the server's log.")
     if status == 200:
         return Check("ready", True, "it can serve")
-    told = told if isinstance(told, dict) else {}
-    if told.get("draining"):
+    body = body if isinstance(body, dict) else {}
+    if body.get("draining"):
         return Check("ready", False, "it is draining", "Wait for its successor.")
-    missing = ", ".join(name for name in ("mongodb", "redis") if told.get(name) is False) or "something"
+    missing = ", ".join(name for name in ("mongodb", "redis") if body.get(name) is False) or "something"
     return Check(
         "ready", False, f"the server does not reach {missing}", "Look at that engine, then at the server's log."
     )
@@ -170,7 +169,7 @@ def _clock(server: Json, here: datetime) -> Check:
     try:
         skew = (here - datetime.fromisoformat(server["time"])).total_seconds()
     except (KeyError, TypeError, ValueError):
-        return Check("clock", False, "the server does not tell its time", "Install the twin-sio that belongs to it.")
+        return Check("clock", False, "the server does not report its time", "Install the twin-sio that belongs to it.")
     if abs(skew) <= _SKEW_MAX_S:
         return Check("clock", True, f"{skew:+.2f} s against the server's")
     said = f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the server ({server['time']})"

@@ -2,7 +2,7 @@
 
 Every user has its own devices; one of them says something, and the next message follows the answer. At the end every
 device must hold every acknowledged message once, with its answer once. The figures are this machine's too: how late
-its own event loop ran is told beside them.
+its own event loop ran is printed beside them.
 """
 
 from __future__ import annotations

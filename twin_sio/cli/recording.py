@@ -44,12 +44,12 @@ def recording(path: Path) -> Iterator[Hook]:
         began = monotonic()
         file.write(_line({"tape": 1, "protocol": PROTOCOL_VERSION, "started": iso(now())}))
 
-        def hear(direction: Literal["in", "out"], envelope: Json) -> None:
+        def on_envelope(direction: Literal["in", "out"], envelope: Json) -> None:
             if envelope.get("type") not in _HOLDS_TOKEN:
                 at_ms = round((monotonic() - began) * 1000)
                 file.write(_line({"at_ms": at_ms, "direction": direction, "envelope": envelope}))
 
-        yield hear
+        yield on_envelope
 
 
 def _line(value: Json) -> bytes:
@@ -107,8 +107,8 @@ def _note(envelope: Json, steps: dict[str, RecordedEvent]) -> None:
     step = steps.get(envelope["metadata"].get("in_response_to", ""))
     if step is None or envelope["type"] in _BY_CHANCE:
         return
-    told = envelope["payload"].get("status") or envelope["payload"].get("code")
-    kind = f"{envelope['type']}:{told}" if told else envelope["type"]
+    outcome = envelope["payload"].get("status") or envelope["payload"].get("code")
+    kind = f"{envelope['type']}:{outcome}" if outcome else envelope["type"]
     if kind not in step.answers:
         step.answers.append(kind)
     if envelope["type"] == "twin_message" and envelope["metadata"]["message_id"] not in step.twin_messages:
@@ -119,18 +119,18 @@ def _note(envelope: Json, steps: dict[str, RecordedEvent]) -> None:
 
 
 class Replay:
-    """Says a tape's steps again, with their pace times `speed`, and waits `patience_s` for what came back then.
+    """Says a tape's steps again, with their pace times `speed`, and waits `timeout_s` for what came back then.
 
     Ids are fresh, and what refers to a message refers to its counterpart; with `same_ids` they are the recorded ones.
     """
 
     def __init__(
-        self, client: TwinClient, steps: list[RecordedEvent], *, speed: float, same_ids: bool, patience_s: float
+        self, client: TwinClient, steps: list[RecordedEvent], *, speed: float, same_ids: bool, timeout_s: float
     ) -> None:
         self._client = client
         self._steps = steps
         self._speed = speed
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._again = {
             step.message_id: RecordedEvent(
                 step.at_ms,
@@ -165,7 +165,7 @@ class Replay:
 
     async def _wait(self, check: Callable[[], Any]) -> Any:
         try:
-            return await self._client.until(lambda _: check(), self._patience_s)
+            return await self._client.until(lambda _: check(), self._timeout_s)
         except ResponseTimeout:
             return None
 
@@ -193,18 +193,18 @@ async def replay(
     steps: list[RecordedEvent],
     speed: float,
     same_ids: bool,
-    patience_s: float,
+    timeout_s: float,
     as_json: bool,
     out: Output,
 ) -> bool:
     """Replay, print a line for each step, and say whether everything was answered in kind as it was then."""
-    pairs = await Replay(client, steps, speed=speed, same_ids=same_ids, patience_s=patience_s).run()
+    pairs = await Replay(client, steps, speed=speed, same_ids=same_ids, timeout_s=timeout_s).run()
     different = 0
     for old, new in pairs:
         same = old.answers == new.answers
         different += not same
-        told = {"type": "step", "event": old.type, "message_id": new.message_id, "same": same}
-        line = {**told, "recorded": old.answers, "now": new.answers}
+        step = {"type": "step", "event": old.type, "message_id": new.message_id, "same": same}
+        line = {**step, "recorded": old.answers, "now": new.answers}
         print(orjson.dumps(line).decode() if as_json else _plain(old, new), file=out, flush=True)
     end = {"type": "end", "steps": len(pairs), "different": different}
     plain = f"{len(pairs)} steps, {different} answered otherwise"

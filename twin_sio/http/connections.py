@@ -347,11 +347,11 @@ def _refused_body(request: web.Request, *, is_socket: bool) -> web.Response | No
 def _refusal(
     request: web.Request, status: int, code: str, message: str, *, retry: bool = False, close: bool = True
 ) -> web.Response:
-    told = {"code": code, "message": message, "retryable": retry}
+    error = {"code": code, "message": message, "retryable": retry}
     if retry:
-        told["retry_after_ms"] = 1_000
+        error["retry_after_ms"] = 1_000
     response = web.Response(
-        body=orjson.dumps(told), status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
+        body=orjson.dumps(error), status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
     )
     if close:
         response.force_close()

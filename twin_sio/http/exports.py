@@ -1,4 +1,4 @@
-"""Answers that are streamed to whoever reads them, and let go where nobody does."""
+"""Streamed answers, aborted if the client does not read them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRITE_S = 10.0
 
 _PIECE = 64 * 1024
 _PATIENCE_S = 30.0
-_SLOWEST = 16 * 1024  # bytes a second, once the patience is over
+_SLOWEST = 16 * 1024  # bytes a second, after the first seconds
 
 
 class NotRead(Exception):

@@ -183,6 +183,6 @@ _BYTES_A_UNIT = 1024
 
 def cost_of(name: str, size: int) -> float:
     """What an event of `size` bytes costs us, in units of about 0.1 ms of a core. A user has so many of them a second,
-    over all connections: so whoever sends what is costly sends less of it."""
+    over all connections: so a client that sends costly events can send fewer of them."""
     known = CLIENT_EVENTS.get(name)
     return (known.weight if known is not None else 1) + size / _BYTES_A_UNIT

@@ -57,7 +57,7 @@ class Incoming(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An event on its way to clients. `message_id` and `at` are stamped by whoever makes it."""
+    """An event to send to clients. `message_id` and `at` are set by the component that makes it."""
 
     type: str
     payload: Mapping[str, Any]

@@ -1,5 +1,5 @@
-"""What an operator watches, in the text format of Prometheus: read from the parts when asked for, never with a user's
-id or words in it. What the server and the worker have in common, and what only one of them has."""
+"""Metrics for operators, in the text format of Prometheus: read from the services on request, never with a user's id
+or text in them. Those that the server and the worker have in common, and those of one of them."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class CommonMetrics:
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._lag_s = 0.0
-        self._untold: int | None = None
+        self._outbox_length: int | None = None
         first = Histogram(
-            "twin_first_token_seconds", "From the begin of an attempt to its first token.", registry=self.registry
+            "twin_first_token_seconds", "From the start of an attempt to its first token.", registry=self.registry
         )
         gap = Histogram(
             "twin_chunk_gap_seconds", "Between two chunks of an answer.", buckets=_GAPS_S, registry=self.registry
         )
         trip = Histogram(
             "twin_publish_lag_seconds",
-            "From a probe's publish to its being heard, over Redis.",
+            "From publishing a probe message to receiving it, over Redis.",
             buckets=_TRIPS_S,
             registry=self.registry,
         )
@@ -50,18 +50,18 @@ class CommonMetrics:
         services.delivery.channels.on_round_trip = trip.observe
 
     async def render(self) -> bytes:
-        """The text format of Prometheus. Of what cannot be reached it tells what was read last."""
+        """The text format of Prometheus. A store that cannot be reached shows its last values."""
         self._lag_s = await self._services.queue.lag_s()
         if self._services.outbox is not None:
             with suppress(StorageUnavailable):
-                self._untold = await self._services.outbox.length()
+                self._outbox_length = await self._services.outbox.length()
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
         """For the registry: what the parts have counted."""
         services, channels, stats = self._services, self._services.delivery.channels, self._services.runner.stats
         hits, misses = services.profile_cache.hits, services.profile_cache.misses
-        yield _gauge("twin_redis_healthy", "1: this process hears what it publishes.", channels.healthy)
+        yield _gauge("twin_redis_healthy", "1: this process receives what it publishes.", channels.healthy)
         yield _counter(
             "twin_redis_probe_failures",
             "Probe messages not received in time; the subscriber connection was replaced.",
@@ -70,35 +70,39 @@ class CommonMetrics:
         yield _counter("twin_redis_outages", "Times that Redis could no longer be reached.", channels.outages)
         yield _gauge("twin_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
         yield _gauge("twin_conversations_answering", "Conversations being answered.", services.runner.running)
-        yield _gauge("twin_conversations_waiting", "Conversations that wait for their turn.", services.runner.waiting)
-        yield _gauge("twin_turns_generating", "Of these, where the model is at work.", services.runner.generating)
+        yield _gauge("twin_conversations_waiting", "Conversations waiting for a free slot.", services.runner.waiting)
+        yield _gauge(
+            "twin_turns_generating", "Conversations whose answer the model is generating.", services.runner.generating
+        )
         yield _counters("twin_turns", "Turns ended by this process.", ["status"], stats.finished)
         yield _counter("twin_turn_take_overs", "Turns taken over from elsewhere.", stats.take_overs)
-        yield _counter("twin_turns_given_up", "Turns that cost two instances their lease.", stats.given_up)
+        yield _counter("twin_turns_given_up", "Turns given up after two instances lost their lease.", stats.given_up)
         yield _gauge("twin_queue_lag_seconds", "Age of the oldest job that is due.", self._lag_s)
         yield _counters(
             "twin_profile_reads", "Profiles read for a prompt, from memory or not.", ["cached"],
             {"yes": hits, "no": misses},
         )  # fmt: skip
-        yield _counters("twin_limits_hit", "Refusals, by the bound.", ["limit"], services.limits.hit)
+        yield _counters("twin_limits_hit", "Refusals, by limit.", ["limit"], services.limits.hit)
         cached = services.vectors.held if services.vectors is not None else 0
         yield _gauge("twin_cached_vectors", "Vectors of messages in memory, some 750 bytes each.", cached)
         yield _counters(
-            "twin_recall_late", "What was recalled too late for its answer.", ["what"], services.recall.late
+            "twin_recall_late", "Recalls that were too late for their answer.", ["what"], services.recall.late
         )
         yield from self._model()
-        untold = GaugeMetricFamily("twin_graph_outbox", "Versions of profiles that the graph has not been told.")
-        if self._untold is not None:
-            untold.add_metric([], self._untold)
-        yield untold
+        outbox = GaugeMetricFamily("twin_graph_outbox", "Versions of profiles that are not in the graph yet.")
+        if self._outbox_length is not None:
+            outbox.add_metric([], self._outbox_length)
+        yield outbox
 
     def _model(self) -> Iterator[Metric]:
-        told = self._services.model.tokens
-        yield _counters("twin_model_tokens", "Tokens, as the model's endpoint told.", ["purpose", "kind"], told)
+        counts = self._services.model.tokens
+        yield _counters(
+            "twin_model_tokens", "Tokens, as the model's endpoint reports them.", ["purpose", "kind"], counts
+        )
 
 
 class ServerMetrics(CommonMetrics):
-    """And what only a server has."""
+    """The metrics of a server."""
 
     def __init__(
         self,
@@ -109,11 +113,11 @@ class ServerMetrics(CommonMetrics):
         super().__init__(services)
         self._gateway = gateway
         self._transports = transports
-        self._learnt = _ProfileMetrics(self.registry)
+        self._profile_metrics = _ProfileMetrics(self.registry)
 
     async def render(self) -> bytes:
-        with suppress(StorageUnavailable):  # then they are as they were
-            self._learnt.show(await self._services.statistics.total())
+        with suppress(StorageUnavailable):  # then the last values stay
+            self._profile_metrics.show(await self._services.statistics.total())
         return await super().render()
 
     def collect(self) -> Iterator[Metric]:
@@ -121,11 +125,11 @@ class ServerMetrics(CommonMetrics):
         delivery = self._services.delivery
         yield _gauge("twin_connections", "Authenticated connections.", self._gateway.connections)
         yield _gauge("twin_users", "Users with a connection.", self._gateway.users)
-        yield _gauge("twin_draining", "1: this instance sends its clients elsewhere.", self._gateway.sessions.draining)
+        yield _gauge("twin_draining", "1: this instance is draining.", self._gateway.sessions.draining)
         sockets = sum(transport.open_sockets for transport in self._transports)
         yield _gauge("twin_sockets", "Open sockets, authenticated or not.", sockets)
         buffered = sum(transport.total_buffered_bytes for transport in self._transports)
-        yield _gauge("twin_held_bytes", "Bytes that wait for clients to read.", buffered)
+        yield _gauge("twin_buffered_bytes", "Bytes buffered for clients.", buffered)
         yield _counters("twin_events", "Events handled.", ["type"], self._gateway.stats.handled)
         yield _counters("twin_errors", "Errors sent to clients.", ["code"], self._gateway.stats.errors)
         yield _counter(
@@ -133,27 +137,27 @@ class ServerMetrics(CommonMetrics):
             "Messages received from other instances.",
             delivery.channels.messages_received,
         )
-        yield _counter("twin_slow_consumers_cut", "Connections cut for reading too slowly.", delivery.slow_aborts)
-        yield _counters("twin_resumes", "Resumes served, whole or not.", ["complete"], delivery.resumes)
+        yield _counter("twin_slow_consumers_closed", "Connections closed for reading too slowly.", delivery.slow_aborts)
+        yield _counters("twin_resumes", "Resumes served, complete or not.", ["complete"], delivery.resumes)
         worst = self._services.load.take_worst_lag()
-        yield _gauge("twin_loop_lag_seconds", "The latest the event loop came since the last scrape.", worst)
-        yield _gauge("twin_load", "The nearest watermark of overload, as a share of it.", self._services.load())
+        yield _gauge("twin_loop_lag_seconds", "Longest delay of the event loop since the last scrape.", worst)
+        yield _gauge("twin_load", "Load as a share of the nearest overload watermark.", self._services.load())
 
 
 class WorkerMetrics(CommonMetrics):
-    """And what only a worker has."""
+    """The metrics of a worker."""
 
     def __init__(self, services: Services, jobs: JobStats) -> None:
         super().__init__(services)
-        took = Histogram("twin_job_seconds", "What a job took.", ["name"], buckets=_JOBS_S, registry=self.registry)
+        took = Histogram("twin_job_seconds", "Duration of a job.", ["name"], buckets=_JOBS_S, registry=self.registry)
         waited = Histogram(
             "twin_job_wait_seconds",
-            "From queueing to begin.",
+            "Time a job waited in the queue.",
             ["name"],
             buckets=_JOBS_S,
             registry=self.registry,
         )
-        ended = Counter("twin_jobs", "Jobs, by how they ended.", ["name", "result"], registry=self.registry)
+        ended = Counter("twin_jobs", "Jobs, by result.", ["name", "result"], registry=self.registry)
         jobs.on_begin = lambda job, seconds: waited.labels(job).observe(seconds)
 
         def on_end(job: str, result: str, seconds: float) -> None:

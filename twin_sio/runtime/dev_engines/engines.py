@@ -165,7 +165,7 @@ class Mongod(Engine):
         return False
 
     def _make_member(self, client: pymongo.MongoClient[dict[str, Any]]) -> None:
-        """Found the replica set, or tell it the port of today."""
+        """Initiate the replica set, or reconfigure it with the new port."""
         address = f"127.0.0.1:{self.port}"
         try:
             config = client.admin.command("replSetGetConfig")["config"]

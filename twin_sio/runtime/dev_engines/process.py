@@ -94,7 +94,7 @@ class Child:
         if self._process is None:
             return None
         self.send_signal(signal.SIGTERM)
-        self.send_signal(signal.SIGCONT)  # a paused one could not hear the other
+        self.send_signal(signal.SIGCONT)  # a paused process does not handle SIGTERM
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(grace_s)
         self.send_signal(signal.SIGKILL)
@@ -119,14 +119,14 @@ class Child:
         ended: asyncio.Future[int] = loop.create_future()
         process = self._started
 
-        def tell(code: int) -> None:
+        def set_exit_code(code: int) -> None:
             if not ended.done():
                 ended.set_result(code)
 
         def watch() -> None:
             code = process.wait()
             with suppress(RuntimeError):  # the loop has been closed since
-                loop.call_soon_threadsafe(tell, code)
+                loop.call_soon_threadsafe(set_exit_code, code)
 
         # Not in the loop's executor: that one's threads are joined at the end, and this one may wait for long.
         threading.Thread(target=watch, name=f"wait-{self.name}", daemon=True).start()
