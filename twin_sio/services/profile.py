@@ -241,7 +241,7 @@ class ProfileService:
         )
         with span("profile_update", user=profile.user_id, version=profile.version, changes=len(stored.unpublished)):
             event: Event = (await self._messages.append(draft)).event
-            await self._profiles.told(profile.user_id, profile.version)
+            await self._profiles.mark_published(profile.user_id, profile.version)
         return event
 
 

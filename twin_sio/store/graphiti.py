@@ -2,7 +2,7 @@
 
 What was learnt about the library, and is held by `tests/test_graphiti.py`:
 
-- Importing it reads a `.env` into the environment, and it reports to its makers unless told otherwise before.
+- Importing it reads a `.env` into the environment, and it sends telemetry unless that is switched off before.
 - Its driver builds indexes in the background: a query that comes late would bring an erased graph back. So does every
   read that is not a read-only one. Here no index is built, and reads are read-only.
 - FalkorDB's own client asks the server for its mode, synchronously, when it is made; it is not used.
@@ -101,9 +101,9 @@ class GraphitiFacts:
                     raise
 
     def _node(self, library: Any, name: str, fact: Fact) -> Any:
-        told = {"name": fact.value} if not self._seals else {"name": "sealed"}
+        attributes = {"name": fact.value} if not self._seals else {"name": "sealed"}
         return library.EntityNode(
-            uuid=fact.trait_id, group_id=name, labels=["Trait"], created_at=fact.created_at, **told
+            uuid=fact.trait_id, group_id=name, labels=["Trait"], created_at=fact.created_at, **attributes
         )
 
     def _edge(self, library: Any, name: str, fact: Fact) -> Any:
@@ -126,13 +126,13 @@ class GraphitiFacts:
         )
 
     def _fact(self, edge: Any) -> Fact:
-        told: Mapping[str, Any] = edge.attributes
-        if "sealed" in told:
-            told = self._sealer.open({"sealed": told["sealed"].encode()})
+        attributes: Mapping[str, Any] = edge.attributes
+        if "sealed" in attributes:
+            attributes = self._sealer.open({"sealed": attributes["sealed"].encode()})
         return Fact(
             trait_id=edge.target_node_uuid,
-            key=told["trait_key"],
-            value=told["trait_value"],
+            key=attributes["trait_key"],
+            value=attributes["trait_value"],
             valid_at=edge.valid_at,
             invalid_at=edge.invalid_at,
             created_at=edge.created_at,

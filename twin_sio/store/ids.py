@@ -1,4 +1,4 @@
-"""Names that tell nothing of what they stand for: hashes that nobody can make without the key."""
+"""Ids that reveal nothing: keyed hashes, which cannot be computed without the key."""
 
 from __future__ import annotations
 

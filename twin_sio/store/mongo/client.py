@@ -34,8 +34,8 @@ _READ_AT_ONCE = 25  # documents of a batch: one may hold 50 KB
 _READ_CHARACTERS = 128 * 1024
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _NOW = WriteConcern(w=1, j=False)
-_HELD = timedelta(minutes=1)  # that a version is told by one worker alone: longer than any takes
-_WITHOUT_VECTOR = {"vector": 0, "vector_of": 0}  # a message's vector stands beside it, and is read by nobody but recall
+_HELD = timedelta(minutes=1)  # a version is reserved for one worker: longer than any takes
+_WITHOUT_VECTOR = {"vector": 0, "vector_of": 0}  # a message's vector is in its document, and only recall reads it
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +47,7 @@ _TRAIT_BYTES = 400  # of a sealed trait, about
 
 
 def stored(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Whatever the driver raises is `StorageUnavailable` to everybody else."""
+    """Raise the driver's errors as `StorageUnavailable`."""
 
     @functools.wraps(method)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:

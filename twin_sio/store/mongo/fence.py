@@ -25,7 +25,7 @@ from twin_sio.store.ids import Ids
 
 Doc = dict[str, Any]
 LOOKS_S = (60, 600)
-"""When an erasure is carried out again, in seconds after the one before: whoever was writing has ended by then."""
+"""An erasure is carried out again after so many seconds each: concurrent writers have ended by then."""
 
 PERSONAL: Mapping[str, str] = {
     "turn": "turns",
@@ -37,7 +37,8 @@ PERSONAL: Mapping[str, str] = {
     "statistics": "statistics",
     "projection": "outbox",
 }
-"""The kinds of what is kept of a user, and where. Turns first: an answer that is being made then cannot be settled."""
+"""The collections with personal data, by the kind in an export. Turns first, so that a running answer can no longer be
+settled."""
 
 _LOOK_S = 0.05
 _AWAY_S = 0.5

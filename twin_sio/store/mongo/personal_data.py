@@ -75,7 +75,7 @@ class MongoPersonalData:
     @stored
     async def erase(self, user_id: str) -> Erased:
         name = self._ids.user(user_id)
-        # The fence first: whoever writes after the removal is behind it, whoever wrote before is removed.
+        # The epoch first: a write after the removal is refused by it, a write before is removed.
         risen = [{"$set": {"epoch": {"$add": [{"$ifNull": ["$epoch", 0]}, 1]}, "erased_at": "$$NOW"}}]
         found = None
         for _ in range(2):

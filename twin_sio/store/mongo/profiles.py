@@ -46,7 +46,7 @@ class MongoProfiles:
         kept_for: timedelta | None = None,
         clock: Clock = now,
     ) -> None:
-        """`outbox` is told every version, in one transaction with it. `kept_for`: evidence counts no longer than
+        """`outbox` gets every version, in one transaction with it. `kept_for`: evidence counts no longer than
         that, whenever the database removes it; None: for ever."""
         self._kept_for = kept_for
         self._clock = clock
@@ -183,5 +183,5 @@ class MongoProfiles:
         return [doc["_id"] async for doc in self._profiles.find({}, {"_id": 1})]
 
     @stored
-    async def told(self, user_id: str, version: int) -> None:
+    async def mark_published(self, user_id: str, version: int) -> None:
         await self._profiles.update_one({"_id": user_id, "version": version}, {"$set": {"untold": []}})

@@ -41,7 +41,7 @@ async def reencrypt(db: Database, sealer: FieldCipher, on_progress: Callable[[st
         async for doc in collection.find({}, dict.fromkeys(fields, 1)):
             for field in (one for one in fields if one in doc):
                 fresh = _resealed(sealer, doc[field])
-                # Only where it still reads the same: whoever has written since has used the first key already.
+                # Only where it is unchanged: a write since has used the first key already.
                 result = await collection.update_one({"_id": doc["_id"], field: doc[field]}, {"$set": {field: fresh}})
                 rewritten += result.modified_count
             done += 1

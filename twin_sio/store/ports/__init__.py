@@ -1,4 +1,4 @@
-"""What is kept, as ports with their guarantees. Adapters: `mongo` (the system of record), `redis` (what may be lost).
+"""The interfaces of the stores, with their guarantees. Adapters: `store.mongo`, `store.redis`, `store.graphiti`.
 
 Every method may raise `StorageUnavailable`; then nothing is promised to have been stored, and asking again is safe.
 """

@@ -14,30 +14,30 @@ from twin_sio.domain import (
 
 
 class GraphUnavailable(Exception):
-    """The graph did not do as it was told; telling it again is safe."""
+    """The graph could not be read or written; trying again is safe."""
 
 
 class Facts(Protocol):
-    """The graph of what holds and what held. It may be lost, and made anew. All raise `GraphUnavailable`."""
+    """The graph of present and past facts. It may be lost, and built again. Every method raises `GraphUnavailable`."""
 
     async def read(self, user_id: str) -> Sequence[Fact]:
-        """All that is held of the user, at most 1,000; asking leaves nothing behind."""
+        """The user's facts, at most 1,000; reading creates no graph."""
         ...
 
     async def write(
         self, user_id: str, facts: Sequence[Fact], gone: Sequence[Fact], traits_gone: Sequence[str]
     ) -> None:
-        """Hold `facts`, in the place of those of the same id; hold `gone`, and traits without facts, no longer."""
+        """Write `facts` over those of the same id; delete `gone`, and `traits_gone`, which have no facts left."""
         ...
 
     async def erase(self, user_id: str) -> None:
-        """Leave no graph of the user."""
+        """Delete the user's graph."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A version of a profile that the graph has not been told."""
+    """A version of a profile that has not been written to the graph."""
 
     user_id: str
     version: int
@@ -46,18 +46,18 @@ class Projection:
 
 
 class Outbox(Protocol):
-    """What the graph has not been told: versions, written together with the profile's, and erasures."""
+    """What is still to be written to the graph: versions, stored in one transaction with the profile, and erasures."""
 
     async def due(self, limit: int) -> Sequence[str]:
         """Users with something that should be tried now."""
         ...
 
     async def take(self, user_id: str) -> Projection | None:
-        """The user's oldest version, for the caller alone for a minute; None where none is, or it is not due."""
+        """The user's oldest version, reserved for the caller for a minute; None where none is due."""
         ...
 
     async def done(self, projection: Projection) -> bool:
-        """The graph was told; false where the user was erased since it was taken."""
+        """It was written to the graph; false where the user was erased since it was taken."""
         ...
 
     async def postpone(self, user_id: str, first_s: float, most_s: float) -> None:
@@ -69,14 +69,14 @@ class Outbox(Protocol):
         ...
 
     async def erase(self, user_id: str, at: datetime) -> None:
-        """The user's graph has to go, and what it was to be told up to `at`."""
+        """The user's graph is to be deleted, and the versions up to `at`."""
         ...
 
     async def erasure(self, user_id: str) -> datetime | None:
-        """When the graph was to go, while it is to be looked after; None where nothing is due."""
+        """The time of an erasure that is due; None where none is."""
         ...
 
     async def erased(self, user_id: str, at: datetime) -> None:
-        """The erasure of `at` was carried out. The first time, it is due once more a minute later: whoever was writing
-        has ended by then."""
+        """Mark the erasure as done. After the first pass it is due once more a minute later, to delete what a
+        concurrent writer added."""
         ...

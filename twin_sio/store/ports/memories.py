@@ -24,8 +24,8 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """What is kept of a conversation beside its messages. `key` is of this very conversation: what is written to one
-    that was erased since is dropped, also where another of the same id has begun."""
+    """What is stored of a conversation beside its messages. `key` names this very conversation: a write to one that was
+    erased meanwhile is dropped, also where another of the same id has begun."""
 
     user_id: str
     conversation_id: str
@@ -44,10 +44,10 @@ class MessageVector:
 
 
 class Memories(Protocol):
-    """Titles, summaries and vectors: what is made of messages, and ends with them."""
+    """Titles, summaries and vectors: derived from messages, and deleted with them."""
 
     async def thread(self, user_id: str, conversation_id: str) -> Thread | None:
-        """What is kept of the conversation as of now; None where there is no such conversation."""
+        """The conversation's thread; None where there is no such conversation."""
         ...
 
     async def set_title(self, thread: Thread, title: str, since: datetime) -> bool:
@@ -55,7 +55,7 @@ class Memories(Protocol):
         ...
 
     async def set_summary(self, thread: Thread, summary: Summary) -> bool:
-        """Put `summary` in the place of the thread's; false where it is another by now, or the thread is gone."""
+        """Replace the thread's summary; false where it has changed meanwhile, or the thread is gone."""
         ...
 
     async def expire(self, before: datetime) -> int:
@@ -67,7 +67,7 @@ class Memories(Protocol):
         ...
 
     async def embed(self, user_id: str, model: str, vectors: Sequence[MessageVector]) -> None:
-        """Keep vectors with their messages; a message that is gone takes none."""
+        """Store vectors with their messages; those of deleted messages are dropped."""
         ...
 
     async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[MessageVector]:

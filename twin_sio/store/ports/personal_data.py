@@ -15,19 +15,19 @@ from twin_sio.store.ports.profiles import StoredProfile
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """An erasure: the user's epoch from now on, and how much was removed, per collection."""
+    """An erasure: the user's epoch from now on, and how many documents were removed, by collection."""
 
     epoch: int
     counts: Mapping[str, int]
 
 
 class PersonalData(Protocol):
-    """Everything that is kept about a user, as a whole.
+    """Everything that is stored about a user, as a whole.
 
-    An erasure is a fence that no clock of a server decides: each user has an epoch, which grows with it, and whatever
-    is written (every `epoch` of these ports) says in which one it began. What is of an earlier one is refused where
-    that is known, and removed again where it is not: within moments by whoever wrote it, and by `erasures_due` where
-    the writer has died since.
+    Erasure depends on no server's clock: each user has an epoch, which each erasure increments, and every write names
+    the epoch in which it began (`epoch` in these ports). A write of an earlier epoch is refused where the writer knows
+    the present one, and removed again where it does not: within moments by the writer itself, or by `erasures_due`
+    where the writer has died.
     """
 
     def export(self, user_id: str) -> AsyncGenerator[Json, None]:
@@ -36,7 +36,7 @@ class PersonalData(Protocol):
         ...
 
     async def epoch(self, user_id: str) -> int:
-        """How often the user was erased: for work that begins now, and with nothing that has an epoch of its own."""
+        """How often the user was erased: for work that begins now from nothing that has an epoch."""
         ...
 
     async def erase(self, user_id: str) -> Erased:
@@ -47,33 +47,33 @@ class PersonalData(Protocol):
         ...
 
     async def erase_late(self, user_id: str, epoch: int) -> int:
-        """Remove what of before this epoch was written since; how much there was."""
+        """Remove what was written late, of earlier epochs; how many documents."""
         ...
 
     async def erasures_due(self, limit: int) -> Sequence[tuple[str, int]]:
-        """`(user_id, epoch)` of erasures that are to be carried out again; for the caller alone for a minute."""
+        """`(user_id, epoch)` of erasures to be carried out again; reserved for the caller for a minute."""
         ...
 
     async def erased(self, user_id: str, epoch: int) -> None:
-        """The erasure was carried out again: it is due once more, later, or over."""
+        """The erasure was carried out again: schedule the next pass, or none after the last."""
         ...
 
 
 class Migrations(Protocol):
-    """What an earlier version has written under names that tell of what they name."""
+    """Renames documents whose ids, in earlier versions, revealed the user or the text."""
 
     async def name_users(self, limit: int) -> int:
-        """Name users by their hash; how many that was."""
+        """Give users their hash as id; how many."""
         ...
 
     async def name_evidence(self, limit: int) -> int:
-        """Name evidence by the key, where there is one; how much that was."""
+        """Give evidence its keyed id, where there is a key; how many pieces."""
         ...
 
     async def profiles_to_rename(self, limit: int) -> Sequence[str]:
-        """Users whose stored traits have ids of before there was a key."""
+        """Users whose stored traits have ids without the key."""
         ...
 
     async def rename_traits(self, user_id: str, profile: StoredProfile, traits: Sequence[Trait]) -> None:
-        """Put these traits, the same under other ids, into the place of the profile's, unless it was written since."""
+        """Replace the profile's traits by these, the same under other ids, unless it was written meanwhile."""
         ...

@@ -17,40 +17,40 @@ from twin_sio.domain import (
 
 @dataclass(frozen=True, slots=True)
 class StoredProfile:
-    """The profile, the changes of its version while they still have to be told, and its stamp."""
+    """The profile, the changes of its version that are not published yet, and its revision."""
 
     profile: Profile
     unpublished: tuple[TraitChange, ...]
     revision: str | None = None
     epoch: int = 0
     good_until: datetime | None = None
-    """When some of the evidence that it was made of is too old to count; None: never."""
+    """When some of its evidence becomes too old to count; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectSnapshot:
-    """Where a user's data stands when one of their devices connects."""
+    """What a connection needs to know of its user's data."""
 
     head: int
     """The newest seq of the log; 0 where there is none."""
     profile_version: int
     """0 where there is no profile."""
     is_owed: bool
-    """Whether an answer is owed or being given."""
+    """Whether an answer is pending or running."""
     epoch: int = 0
     """How often the user was erased."""
 
 
 class ConnectSnapshots(Protocol):
-    """What every connection begins with, in one trip to the store."""
+    """What every connection begins with, in one query."""
 
     async def of(self, user_id: str) -> ConnectSnapshot:
-        """Only what can no longer be rolled back."""
+        """The user's snapshot, of what can no longer be rolled back."""
         ...
 
 
 class Profiles(Protocol):
-    """Evidence (append-only) and the traits that follow from it."""
+    """Evidence (append-only) and the traits computed from it."""
 
     async def add_evidence(self, evidence: Sequence[Evidence], epoch: int = 0) -> int:
         """Store what is new; the same evidence twice is one. Returns how many were new."""
@@ -81,14 +81,14 @@ class Profiles(Protocol):
         ...
 
     async def refresh(self, profile: StoredProfile, traits: Sequence[Trait], oldest: datetime | None) -> None:
-        """Put traits that nobody can tell from the stored ones in their place, under the same version; nothing where
-        another writer was first."""
+        """Replace the traits by equal ones (of other evidence), under the same version; nothing where another writer
+        was first."""
         ...
 
     async def users(self) -> Sequence[str]:
-        """Everybody who has a profile."""
+        """All users who have a profile."""
         ...
 
-    async def told(self, user_id: str, version: int) -> None:
-        """The changes of this version stand in the log."""
+    async def mark_published(self, user_id: str, version: int) -> None:
+        """The changes of this version are in the log."""
         ...

@@ -19,16 +19,16 @@ from twin_sio.store.ports import Quota
 
 T = TypeVar("T")
 _PREFIX = f"{HASH_TAG}:quota"
-_PATIENCE_S = 0.5
+_TIMEOUT_S = 0.5
 
 
 class RedisQuotas:
-    """`Quotas`: moving windows for what is counted one by one, fixed ones for amounts. Keys tell nothing of users."""
+    """`Quotas`: moving windows for what is counted one by one, fixed ones for amounts. Keys do not reveal users."""
 
     def __init__(
         self, url: str, redis: Redis, clock: Clock, healthy: Callable[[], bool], name: Callable[[str], str]
     ) -> None:
-        """`name`: what stands for a user or an address in Redis (`Ids.redis`)."""
+        """`name` replaces a user's id or an address in Redis (`Ids.redis`)."""
         self._name = name
         pool: Any = redis.connection_pool
         storage = RedisStorage(f"async+{url}", implementation="redispy", key_prefix=_PREFIX, connection_pool=pool)
@@ -63,10 +63,10 @@ class RedisQuotas:
             return self._here(quota, of).wait_ms() or None
 
     async def _asked(self, question: Callable[[], Awaitable[T]]) -> T:
-        """What Redis answers; one of `FAILURES` where it does not, and soon."""
+        """The reply of Redis; raises one of `REDIS_ERRORS` soon where there is none."""
         if not self._healthy():
             raise TimeoutError
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             return await question()
 
     def _here(self, quota: Quota, of: str) -> Bucket:
