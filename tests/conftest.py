@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from tests.factories import make_settings
 from tests.scripted_model import ScriptedModel
-from tests.settings import make_settings
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import Settings

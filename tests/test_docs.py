@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.settings import make_settings
+from tests.factories import make_settings
 from twin_sio import errors, protocol
 from twin_sio.config import REMOVED, ConfigError, ScoreWeights, Settings, Tuning
 

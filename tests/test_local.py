@@ -20,7 +20,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from tests.settings import make_settings
+from tests.factories import make_settings
 from twin_sio.clock import monotonic
 from twin_sio.runtime import dev_engines
 from twin_sio.runtime.dev_engines import DataDirLocked, DevEngines, engines, process

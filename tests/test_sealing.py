@@ -11,8 +11,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from tests.conftest import Connect, settings_for, url_of
+from tests.factories import make_settings
 from tests.scripted_model import ScriptedModel
-from tests.settings import make_settings
 from tests.test_store import draft, evidence, turn
 from twin_sio.clock import now
 from twin_sio.config import ConfigError

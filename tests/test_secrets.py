@@ -13,8 +13,8 @@ from arq.constants import job_key_prefix
 from pydantic import SecretStr
 
 from tests.conftest import eventually, working
+from tests.factories import make_settings
 from tests.processes import Process
-from tests.settings import make_settings
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.dev_tokens import DEV_SECRET

@@ -18,9 +18,9 @@ import aiohttp
 from redis.asyncio import Redis
 
 from tests.attacks.site import Site
+from tests.factories import make_settings
 from tests.processes import SECRET
 from tests.raw import RawSocket
-from tests.settings import make_settings
 from twin_sio.dev_tokens import create_token
 
 BEFORE = "a ticket outlived its revocation by 30 s; revoked tokens good again; exp 1e999 and nested claims: 500"

@@ -31,40 +31,40 @@ _SLOW_MS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: `said` is what was found, `advice` what to do where it is not as it must be."""
+    """One thing that was looked at: `text` is what was found, `advice` what to do where it is not as it must be."""
 
     check: str
     ok: bool
-    said: str
+    text: str
     advice: str = ""
 
 
-async def examine(where: Target, send: bool, as_json: bool, out: Output) -> bool:
+async def examine(target: Target, send: bool, as_json: bool, out: Output) -> bool:
     """Print a line for each check as it is made; whether all went well."""
     well = True
-    async for check in checks(where, send):
+    async for check in checks(target, send):
         well = well and check.ok
         print(orjson.dumps(asdict(check)).decode() if as_json else _line(check), file=out, flush=True)
     return well
 
 
 def _line(check: Check) -> str:
-    head = f"{'ok    ' if check.ok else 'FAILED'}  {check.check:<11} {check.said}"
+    head = f"{'ok    ' if check.ok else 'FAILED'}  {check.check:<11} {check.text}"
     return head + (f"\n{' ' * 20}{check.advice}" if check.advice else "")
 
 
-async def checks(where: Target, send: bool) -> AsyncIterator[Check]:
+async def checks(target: Target, send: bool) -> AsyncIterator[Check]:
     """All checks, in the order in which one thing needs the other; what cannot be looked at any more is left out."""
-    address, server_time = await _address(where)
+    address, server_time = await _address(target)
     yield address
     if address.ok:
-        yield await _ready(where)
-    yield _token(where.a_token(), server_time or now())
+        yield await _ready(target)
+    yield _token(target.a_token(), server_time or now())
     if not address.ok:
         return
     for transport in ("polling", "websocket"):
         try:
-            async with _connected(where, transport) as (client, took_ms, received_at):
+            async with _connected(target, transport) as (client, took_ms, received_at):
                 yield Check(transport, True, f"connected in {took_ms:.0f} ms as {client.state.session['user_id']}")
                 if transport == "websocket":
                     async for check in _session(client, received_at, send):
@@ -73,9 +73,9 @@ async def checks(where: Target, send: bool) -> AsyncIterator[Check]:
             yield Check(transport, False, *_two_lines(error, transport))
 
 
-async def _get(where: Target, path: str) -> tuple[int, Any, str | None]:
+async def _get(target: Target, path: str) -> tuple[int, Any, str | None]:
     """Status, JSON (None: it was none) and `Date` of an HTTP GET; raises `aiohttp.ClientError` and `TimeoutError`."""
-    base = "http" + where.url.removeprefix("ws") if where.url.startswith("ws") else where.url
+    base = "http" + target.url.removeprefix("ws") if target.url.startswith("ws") else target.url
     timeout = aiohttp.ClientTimeout(total=_HTTP_S)
     async with aiohttp.ClientSession(timeout=timeout) as http, http.get(base.rstrip("/") + path) as response:
         raw = await response.read()
@@ -85,23 +85,23 @@ async def _get(where: Target, path: str) -> tuple[int, Any, str | None]:
         return response.status, body, response.headers.get("Date")
 
 
-async def _address(where: Target) -> tuple[Check, datetime | None]:
-    """Whether the service answers, and what it says the time is."""
+async def _address(target: Target) -> tuple[Check, datetime | None]:
+    """Whether the service responds, and its clock."""
     try:
-        status, body, date = await _get(where, "/healthz")
+        status, body, date = await _get(target, "/healthz")
     except (aiohttp.ClientError, TimeoutError, ValueError) as fault:
-        advice = "Start the service (make run, or python server.py), or say where it is: --url or TWIN_URL."
-        return Check("address", False, f"{where.url} does not answer ({type(fault).__name__})", advice), None
+        advice = "Start the service (make run, or python server.py), or set its address: --url or TWIN_URL."
+        return Check("address", False, f"{target.url} does not answer ({type(fault).__name__})", advice), None
     at = parsedate_to_datetime(date) if date else None
     if status != 200 or not isinstance(body, dict) or body.get("status") != "ok":
-        said = f"{where.url}/healthz answers {status}, and not as twin_sio does"
-        return Check("address", False, said, "Something else lives there, or a proxy is in between."), at
-    return Check("address", True, f"{where.url} answers"), at
+        text = f"{target.url}/healthz answers {status}, and not as twin_sio does"
+        return Check("address", False, text, "Another service listens there, or a proxy is in between."), at
+    return Check("address", True, f"{target.url} answers"), at
 
 
-async def _ready(where: Target) -> Check:
+async def _ready(target: Target) -> Check:
     try:
-        status, body, _ = await _get(where, "/readyz")
+        status, body, _ = await _get(target, "/readyz")
     except (aiohttp.ClientError, TimeoutError):
         return Check("ready", False, "/readyz does not answer", "Look at the server's log.")
     if status == 200:
@@ -135,17 +135,17 @@ def _token(token: str, at: datetime) -> Check:
 
 
 @asynccontextmanager
-async def _connected(where: Target, transport: str) -> AsyncIterator[tuple[TwinClient, float, datetime]]:
+async def _connected(target: Target, transport: str) -> AsyncIterator[tuple[TwinClient, float, datetime]]:
     began = monotonic()
-    async with where.client("doctor", session="", transports=(transport,)) as client:
+    async with target.client("doctor", session="", transports=(transport,)) as client:
         yield client, (monotonic() - began) * 1000, now()
 
 
 def _two_lines(error: ClientError, transport: str) -> tuple[str, str]:
-    said, _, advice = explain(error).partition("\n")
+    text, _, advice = explain(error).partition("\n")
     if not advice or "Start the service" in advice:
         advice = f"A proxy may not let {transport} through: see that /socket.io/ is passed on, upgrades too."
-    return said, advice.replace("\n", " ")
+    return text, advice.replace("\n", " ")
 
 
 async def _session(client: TwinClient, received_at: datetime, send: bool) -> AsyncIterator[Check]:
@@ -161,8 +161,8 @@ def _version(server: Json) -> Check:
     spoken = server.get("protocol")
     if spoken == PROTOCOL_VERSION:
         return Check("version", True, f"both speak protocol {spoken}")
-    said = f"the server speaks protocol {spoken}, this client {PROTOCOL_VERSION}"
-    return Check("version", False, said, "Install the twin-sio that belongs to the server.")
+    text = f"the server speaks protocol {spoken}, this client {PROTOCOL_VERSION}"
+    return Check("version", False, text, "Install the twin-sio that belongs to the server.")
 
 
 def _clock(server: Json, here: datetime) -> Check:
@@ -172,8 +172,8 @@ def _clock(server: Json, here: datetime) -> Check:
         return Check("clock", False, "the server does not report its time", "Install the twin-sio that belongs to it.")
     if abs(skew) <= _SKEW_MAX_S:
         return Check("clock", True, f"{skew:+.2f} s against the server's")
-    said = f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the server ({server['time']})"
-    return Check("clock", False, said, "Set the clock (NTP): tokens made here begin or end at the wrong time.")
+    text = f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the server ({server['time']})"
+    return Check("clock", False, text, "Set the clock (NTP): tokens made here begin or end at the wrong time.")
 
 
 async def _round_trip(client: TwinClient) -> Check:
@@ -183,9 +183,9 @@ async def _round_trip(client: TwinClient) -> Check:
         await client.heartbeat()
         took.append((monotonic() - began) * 1000)
     p50, p95 = median(took), quantiles(took, n=20)[-1]
-    said = f"p50 {p50:.1f} ms, p95 {p95:.1f} ms over {_ROUND_TRIPS} heartbeats"
+    text = f"p50 {p50:.1f} ms, p95 {p95:.1f} ms over {_ROUND_TRIPS} heartbeats"
     slow = "The network, or the server, is slow: compare with ping and /metrics."
-    return Check("round trip", p50 < _SLOW_MS, said, "" if p50 < _SLOW_MS else slow)
+    return Check("round trip", p50 < _SLOW_MS, text, "" if p50 < _SLOW_MS else slow)
 
 
 async def _message(client: TwinClient) -> Check:
@@ -194,8 +194,8 @@ async def _message(client: TwinClient) -> Check:
     await client.receipt(message_id)
     stored_ms = (monotonic() - began) * 1000
     answer = await client.answer(message_id)
-    said = f"stored after {stored_ms:.0f} ms, {answer.status} after {(monotonic() - began) * 1000:.0f} ms"
+    text = f"stored after {stored_ms:.0f} ms, {answer.status} after {(monotonic() - began) * 1000:.0f} ms"
     if answer.status == "complete":
-        return Check("message", True, said)
+        return Check("message", True, text)
     why = client.failure(message_id)
-    return Check("message", False, f"{said}: {why or 'no reason told'}", "See the model's endpoint and key.")
+    return Check("message", False, f"{text}: {why or 'no reason given'}", "See the model's endpoint and key.")

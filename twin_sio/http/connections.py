@@ -1,4 +1,4 @@
-"""The HTTP side of every port we listen on: deadlines, bounds for each address, refusals before anything is read.
+"""TCP connections of every port: deadlines, limits for each address, refusals before anything is read.
 
 A connection is a *session's* while it carries a session that has shown a token: a WebSocket, or a poll that is being
 answered. All others have little time, and little room: of one address, and of all together.
@@ -26,13 +26,13 @@ from twin_sio.transport.client_address import TrustedProxies
 log = structlog.get_logger("connections")
 
 HEAD_S = 15.0
-"""For the whole head of a request, from the connection or the answer before; so long a connection may be idle, too."""
+"""Seconds for the head of a request, since the connection opened or the last response; also how long it may be idle."""
 STUCK_S = 20.0
-"""For a client to read, where more is to be sent than the network takes."""
+"""Seconds that a client has to read while the network accepts no more."""
 SPARE_DESCRIPTORS = 100
 OTHERS_OF_ADDRESS = 256
 OTHERS_MAX = 4096
-"""Connections that are no session's, of one address and of all."""
+"""Limits of connections without a session, for one address and for all."""
 _PROXY_IDLE_S = 3630.0  # longer than a proxy of ours: it must be the one that closes
 _TLS_S = 10.0
 _BODY_MAX_BYTES = 4096  # of a request that needs none; it is not read
@@ -48,14 +48,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def raise_descriptor_limit() -> None:
-    """Let this process have as many descriptors as it may."""
+    """Raise this process's limit of file descriptors to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Told:
-    """A line of the log that strangers can cause: once a minute at most, with how often it was meant."""
+    """A log line that unauthenticated clients can cause: at most once a minute, with a count."""
 
     def __init__(self, event: str) -> None:
         self._event = event
@@ -70,10 +70,10 @@ class _Told:
 
 
 class Connections:
-    """All connections of a port, and what each address may have and ask."""
+    """All connections of a port, and the limits of each address."""
 
     def __init__(self, peers: TrustedProxies, *, per_minute: int) -> None:
-        """`per_minute`: the setting of connects and requests of an address; 0: no bound for an address."""
+        """`per_minute`: connects and requests per address; 0: unlimited."""
         self._peers = peers
         self._per_minute = per_minute
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -89,16 +89,16 @@ class Connections:
         self.malformed = _Told("malformed_requests")
 
     def share(self) -> float:
-        """How much of what there is for sessions is taken; see `load.Load.also`."""
+        """The share of the connections for sessions that is in use; see `OverloadMonitor.also`."""
         return (self.open - len(self._others)) / (self._room - self._others_max)
 
     def may_request(self, request: web.BaseRequest, *, count: bool = True) -> bool:
-        """Whether this address may ask for something. `count=False`: it is not counted yet."""
+        """Whether this address may send a request. `count=False`: do not count it yet."""
         bucket = self._bucket(request)
         return bucket is None or (bucket.take() if count else bucket.wait_ms() or None) is None
 
     def count(self, request: web.BaseRequest) -> None:
-        """Count what was asked for in vain."""
+        """Count a request that was refused."""
         if (bucket := self._bucket(request)) is not None:
             bucket.spend(1)
 
@@ -113,7 +113,7 @@ class Connections:
     # -- of a connection ---------------------------------------------------------------------------------------------
 
     def opened(self, connection: _Connection, peer: str) -> bool:
-        """Count it in; False: its address has opened too many."""
+        """Register a connection; False if its address has too many."""
         self.open += 1
         is_proxy = self._peers.is_proxy(peer)
         connection.address = "" if is_proxy or not self._per_minute else self._peers.address(peer, "")
@@ -129,7 +129,7 @@ class Connections:
         return True
 
     def is_other(self, connection: _Connection) -> None:
-        """It carries no session, or none any more. Where there are too many such the oldest ends."""
+        """It has no session, or no longer one. If there are too many of these, the oldest is closed."""
         self._others[connection] = None
         mine: dict[_Connection, None] = {}
         if connection.address:
@@ -141,7 +141,7 @@ class Connections:
             self._end(next(iter(self._others)))
 
     def is_session(self, connection: _Connection) -> None:
-        """It carries a session that has shown a token."""
+        """It has an authenticated session."""
         self._others.pop(connection, None)
         mine = self._others_of.get(connection.address)
         if mine is not None:
@@ -159,7 +159,7 @@ class Connections:
         connection.abort()
 
     def carries_session(self, request: web.BaseRequest, is_so: bool) -> None:
-        """The connection of this request carries a session from now on, or no longer."""
+        """The connection of this request has a session from now on, or no longer."""
         connection = request.protocol
         if isinstance(connection, _Connection) and connection.transport is not None:
             (self.is_session if is_so else self.is_other)(connection)
@@ -178,7 +178,7 @@ class _Connection(RequestHandler):
         self.address = ""
         self.idle_s = HEAD_S
         self.unread_bytes = 0
-        """Received over its WebSocket since a message was read."""
+        """Bytes received over its WebSocket since the last complete message."""
 
     def data_received(self, data: bytes) -> None:
         if self._payload_parser is not None:
@@ -213,12 +213,12 @@ class _Connection(RequestHandler):
             self._stuck = None
 
     def abort(self) -> None:
-        """Cut it off now."""
+        """Abort it now."""
         if self.transport is not None:
             self.transport.abort()
 
     def end_without_reading(self) -> None:
-        """What the client is still sending is not read; the connection ends with the answer."""
+        """Do not read the rest of the request; close the connection after the response."""
         self._lingering_time = 0.0
 
     def handle_error(
@@ -228,7 +228,7 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - the library's, which quotes the request
     ) -> web.StreamResponse:
-        """The library's hook: what could not be read is counted, what failed is logged, by kind and place."""
+        """The library's hook: count requests that cannot be parsed, log failures by kind and place."""
         if isinstance(exc, HttpProcessingError) or status < HTTPStatus.INTERNAL_SERVER_ERROR:
             self._connections.malformed(kind=type(exc).__name__)
         else:
@@ -241,17 +241,17 @@ class _Connection(RequestHandler):
 
 
 class _Server(web.Server):
-    """Makes connections of our own."""
+    """Makes `TcpConnection`s."""
 
     def __init__(self, connections: Connections, new_id: NewId, made: web.Server) -> None:
-        """`made`: what the library would use."""
+        """`made`: the library's own protocol."""
         self._handle = made.request_handler
         super().__init__(self._unless_odd, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
         self._of = connections
         self._new_id = new_id
 
     async def _unless_odd(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The library answers an `Expect` that it does not know before any middleware, and repeats it."""
+        """The library answers an unknown `Expect` before any middleware, and echoes it."""
         if request.headers.get("Expect", _CONTINUE).lower() == _CONTINUE:
             return await self._handle(request)
         self._of.malformed(kind="Expect")
@@ -264,7 +264,7 @@ class _Server(web.Server):
 
 
 class Runner(web.AppRunner):
-    """Runs an application behind these bounds."""
+    """Runs an application behind these limits."""
 
     __slots__ = ("_connections", "_new_id")
 
@@ -278,7 +278,7 @@ class Runner(web.AppRunner):
 
 
 class Site(web.TCPSite):
-    """A port; who does not finish the handshake of TLS is let go."""
+    """A port; a client that does not finish the TLS handshake is disconnected."""
 
     __slots__ = ()
 
@@ -300,8 +300,8 @@ class Site(web.TCPSite):
 
 
 def guard(connections: Connections, is_known: Callable[[str], bool]) -> Any:
-    """The middleware that looks at every request first, also where there is no such route. `is_known(sid)`: whether
-    there is such a socket: its requests count for its connection and user, not for its address."""
+    """The middleware that checks every request first, also those without a route. `is_known(sid)`: whether there is
+    such a socket: its requests count for its connection and user, not for its address."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:

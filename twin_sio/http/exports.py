@@ -12,10 +12,10 @@ from twin_sio.clock import monotonic
 from twin_sio.errors import Overloaded, RateLimited
 
 AT_ONCE = 16
-"""Exports of an instance: each holds some documents and what is not sent of them, three MB at the most."""
+"""Simultaneous exports of an instance; each buffers at most 3 MB of documents that are not sent yet."""
 
 WRITE_S = 10.0
-"""That the client has to read a piece."""
+"""Seconds that the client has to read a piece."""
 
 _PIECE = 64 * 1024
 _PATIENCE_S = 30.0
@@ -23,18 +23,18 @@ _SLOWEST = 16 * 1024  # bytes a second, after the first seconds
 
 
 class NotRead(Exception):
-    """The client does not read, or not fast enough, or has gone."""
+    """The client does not read, or not fast enough, or has disconnected."""
 
 
 class Exports:
-    """One at a time for each user of this instance, and so many in all."""
+    """One export at a time per user of this instance, and a limit in all."""
 
     def __init__(self) -> None:
         self._running: set[str] = set()
 
     @contextmanager
     def place(self, user_id: str) -> Iterator[None]:
-        """Hold one for the user; raises `RateLimited` or `Overloaded`. Who does not read gives it back in time."""
+        """Take a place for the user; raises `RateLimited` or `Overloaded`. A client that does not read loses it."""
         wait_ms = int(WRITE_S * 1000)
         if user_id in self._running:
             raise RateLimited("Another export is under way.", retry_after_ms=wait_ms)
@@ -48,7 +48,7 @@ class Exports:
 
 
 async def stream(request: web.Request, response: web.StreamResponse, lines: AsyncIterator[bytes]) -> None:
-    """Send all lines; raises `NotRead`, after the connection was cut. Holds one piece at a time."""
+    """Send all lines; raises `NotRead` after aborting the connection. Buffers one piece at a time."""
     began, sent, piece = monotonic(), 0, bytearray()
 
     async def send() -> None:

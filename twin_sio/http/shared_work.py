@@ -1,4 +1,4 @@
-"""One answer for all who ask while an earlier one is being made."""
+"""One result for all callers that arrive while an earlier one is being computed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ T = TypeVar("T")
 
 
 class SharedWork(Generic[T]):
-    """Makes one answer at a time. Each is begun after it was asked for, so that it is never older than the question;
-    all who ask while one is being made share the next."""
+    """Computes one result at a time. It starts after the call, so it is never older than the call; all callers that arrive
+    during a computation share the next one."""
 
     def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
         self._make = make
