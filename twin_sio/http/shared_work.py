@@ -10,8 +10,10 @@ T = TypeVar("T")
 
 
 class SharedWork(Generic[T]):
-    """Computes one result at a time. It starts after the call, so it is never older than the call; all callers that arrive
-    during a computation share the next one."""
+    """Computes one result at a time. It starts after the call, so it is never older than the call.
+
+    All callers that arrive during a computation share the next one.
+    """
 
     def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
         self._make = make
