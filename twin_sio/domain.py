@@ -97,7 +97,7 @@ class Turn:
 
     `order` ranks the turns of a conversation; `attempts` counts the generations that were begun, `lost` those of them
     whose instance died or lost its lease. `trace` is where the request's trace had come to (`tracing.here`), so that
-    whoever answers goes on with it.
+    the answering instance continues it.
     """
 
     user_id: str
@@ -134,7 +134,7 @@ class Outcome:
 class Generation:
     """One attempt at an answer while it is made: what all chunks share, and all text so far.
 
-    The one value here that changes; only whoever generates (or relays) it appends to `texts`.
+    The one value here that changes; only the instance that generates (or relays) it appends to `texts`.
     """
 
     generation_id: str

@@ -65,7 +65,7 @@ class LocalEmbedder(_Vectors, Embedder):
         if self._loading is None:
             self._loading = asyncio.create_task(asyncio.to_thread(self._load))
         try:
-            loaded = await asyncio.shield(self._loading)  # whoever cannot wait so long leaves it to the next
+            loaded = await asyncio.shield(self._loading)  # a caller that cannot wait so long leaves it to the next
         except (OSError, ValueError):
             raise ModelUnavailable from None  # installed, and broken
         cut = [text[:_CHARACTERS] for text in texts]

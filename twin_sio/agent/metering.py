@@ -1,4 +1,4 @@
-"""What the background takes of models, for whoever has to count it."""
+"""The model tokens and calls of background jobs, counted for their user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Meter:
     tokens: int = 0
 
 
-_meter: ContextVar[Meter | None] = ContextVar("meter", default=None)  # of whoever asks
+_meter: ContextVar[Meter | None] = ContextVar("meter", default=None)  # of the caller
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def read(asked: dict[str, Any]) -> list[Reading]:
 def serve() -> None:
     """Answer one request a line until there are no more."""
     cpu_s = float(sys.argv[2])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: whoever started it ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent process ends this one
     signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
     with contextlib.suppress(OSError):
         os.nice(5)

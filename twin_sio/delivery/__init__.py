@@ -106,7 +106,7 @@ class Delivery:
         )
         """The client manager of the Socket.IO server."""
         self._listens = listen
-        # By user: whoever has a connection here, or had one in the last `_LINGER_S`. Each has its channel subscribed.
+        # By user: those with a connection here, or with one in the last `_LINGER_S`. Each has its channel subscribed.
         self._streams: dict[str, UserStream] = {}
         self._tasks = BackgroundTasks()
         self.resumes = {"yes": 0, "no": 0}

@@ -48,7 +48,7 @@ class TurnStats:
 
 
 class AnswerService:
-    """Answers one turn at a time for whoever holds its conversation's lease."""
+    """Answers one turn at a time for the instance that holds its conversation's lease."""
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class SharedResults(Generic[T]):
         self._make = make
         self._size = size
         self._entries: LRUCache[str, _Entry[T]] = LRUCache(most, getsizeof=lambda entry: entry.size)
-        # Computations under way, by user: whoever asks meanwhile shares it.
+        # Computations under way, by user: later callers share it.
         self._making: dict[str, asyncio.Task[T]] = {}
         self._slots = asyncio.Semaphore(_CONCURRENCY)
 

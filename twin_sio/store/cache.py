@@ -92,7 +92,7 @@ class CachedVectors:
         self._model = model
         self._newest = newest
         self._entries: LRUCache[str, Sequence[MessageVector]] = LRUCache(vectors_max, getsizeof=len)
-        # Reads under way, by user: whoever asks meanwhile shares it.
+        # Reads under way, by user: later callers share it.
         self._reading: dict[str, asyncio.Task[Sequence[MessageVector]]] = {}
 
     @property

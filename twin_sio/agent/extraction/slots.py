@@ -1,4 +1,4 @@
-"""One name for one thing: the canonical slot and value of what was found, whoever found it and whatever they call it.
+"""The canonical slot and value of what was found, whichever extractor found it and whatever it was called.
 
 Names are compared, never meanings: two slots are one where a table says so. What looks alike ("tea over coffee",
 "coffee over tea") can be the opposite.
