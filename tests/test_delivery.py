@@ -1,4 +1,4 @@
-"""Delivery on its own, over a real Redis: what an instance hears, and what it forgets."""
+"""Delivery on its own, over a real Redis: what an instance receives, and what it frees."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_other_users_messages_are_not_decoded(redis_server: RedisServer, u
 
 
 async def test_messages_are_received_in_publishing_order(redis_server: RedisServer, user: str) -> None:
-    """What is published is heard in the order of the calls."""
+    """Messages are received in the order of the calls that publish them."""
     received: list[bytes] = []
     subscriber = PubSub(redis_server.url, on_message=lambda _, payload: received.append(payload))
     publisher = PubSub(redis_server.url)
@@ -91,7 +91,7 @@ async def _listeners(channels: PubSub, name: str) -> int:
 
 
 async def test_a_channel_subscribed_during_connect_is_received(redis_server: RedisServer, user: str) -> None:
-    """A channel that is asked for while the ears connect is listened to."""
+    """A channel that is asked for while the subscriber connects is subscribed to."""
     subscriber = PubSub(redis_server.url, on_message=lambda _, __: None)
     await subscriber.start()
     try:
@@ -102,7 +102,7 @@ async def test_a_channel_subscribed_during_connect_is_received(redis_server: Red
 
 
 async def test_a_channel_left_during_connect_is_not_received(redis_server: RedisServer, user: str) -> None:
-    """A channel that is left while the ears connect is not listened to."""
+    """A channel that is left while the subscriber connects is not subscribed to."""
     subscriber = PubSub(redis_server.url, on_message=lambda _, __: None)
     wanted = asyncio.create_task(subscriber.subscribe(f"left:{user}"))
     await asyncio.sleep(0)
@@ -111,7 +111,7 @@ async def test_a_channel_left_during_connect_is_not_received(redis_server: Redis
         await asyncio.sleep(0)  # the listener has begun to connect, with what was wanted by then
         subscriber.unsubscribe(f"left:{user}")
         assert await subscriber.subscribe(f"kept:{user}")
-        assert await subscriber.subscribe(f"after:{user}")  # by now Redis has seen all that was said before
+        assert await subscriber.subscribe(f"after:{user}")  # by now Redis has processed all commands before this
         assert await _listeners(subscriber, f"left:{user}") == 0
     finally:
         await asyncio.gather(wanted, subscriber.stop())
@@ -125,7 +125,7 @@ async def test_resubscribing_at_once_receives(redis_server: RedisServer, user: s
         assert await subscriber.subscribe(f"again:{user}")
         subscriber.unsubscribe(f"again:{user}")
         assert await subscriber.subscribe(f"again:{user}")
-        assert await subscriber.subscribe(f"after:{user}")  # by now Redis has seen all that was said before
+        assert await subscriber.subscribe(f"after:{user}")  # by now Redis has processed all commands before this
         assert await _listeners(subscriber, f"again:{user}") == 1
     finally:
         await subscriber.stop()

@@ -1,4 +1,4 @@
-"""The fence of an erasure: whoever writes late, on whatever clock, nothing of before outlasts it."""
+"""The fence of an erasure: no late write of earlier data survives it, on any clock."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def ids(db: mongo.Database) -> Ids:
 
 
 class Instance:
-    """The stores of one instance, with a fence of its own: it hears of erasures by looking alone."""
+    """The stores of one instance, with a fence of its own: it learns of erasures from the store alone."""
 
     def __init__(self, db: mongo.Database, ids: Ids) -> None:
         self.fence = Fence(db, ids)
@@ -74,7 +74,7 @@ async def _left(db: mongo.Database, user: str) -> dict[str, int]:
 async def test_late_writes_of_an_instance_are_removed(
     db: mongo.Database, ids: Ids, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an instance writes that has not heard of the erasure goes again."""
+    """Data written by an instance that does not know of the erasure is removed again."""
     monkeypatch.setattr("twin_sio.store.mongo.fence._LOOK_S", 0.5)  # all of it is written before the first look
     here, there = Instance(db, ids), Instance(db, ids)
     await here.write_all(user)

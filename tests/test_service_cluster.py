@@ -306,15 +306,15 @@ async def test_an_answer_survives_a_moved_slot(
 
 async def test_a_workers_lost_publishes_are_reconciled(cluster: RedisCluster, user: str) -> None:
     """A worker lets everybody look at the log after a slot that it speaks to was elsewhere."""
-    said: list[Any] = []
-    subscriber = make_pubsub(cluster.url, on_message=lambda _, payload: said.append(orjson.loads(payload)))
+    received: list[Any] = []
+    subscriber = make_pubsub(cluster.url, on_message=lambda _, payload: received.append(orjson.loads(payload)))
     trips: list[float] = []
     subscriber.on_round_trip = trips.append
     worker = Delivery(cluster.url, clock=now, new_id=new_id, read=_nothing, heads=_no_heads, listen=False)
     await asyncio.gather(subscriber.start(), worker.start())
     try:
         await asyncio.to_thread(_move_slot, cluster, user)
-        await eventually(lambda: [worker.channels.instance, {"kind": "look"}, 1] in said)
+        await eventually(lambda: [worker.channels.instance, {"kind": "look"}, 1] in received)
         await eventually(lambda: len(trips) >= len(cluster.masters))
     finally:
         await asyncio.gather(subscriber.stop(), worker.stop())
@@ -360,7 +360,7 @@ async def test_a_failover_loses_nothing(
 async def test_an_unfit_cluster_is_named_at_start(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, folder: Path
 ) -> None:
-    """A redis that is no cluster or too old or away is told at the start."""
+    """A Redis that is no cluster, is too old or is away is reported at the start."""
     old = Node(find_redis(folder), folder / "old", "--rename-command", "SPUBLISH", "")
     await asyncio.to_thread(old.start)
     old.ask("CLUSTER ADDSLOTSRANGE", 0, REDIS_CLUSTER_HASH_SLOTS - 1)

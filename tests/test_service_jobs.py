@@ -135,7 +135,7 @@ async def test_two_lost_workers_end_a_job(parts: Services, redis: ArqRedis, mode
 async def test_a_long_job_is_ended(
     parts: Services, redis: ArqRedis, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job that takes too long is ended and told as such."""
+    """A job that takes too long is ended, and reported as a timeout."""
     await _answered(parts, user, "I live in Lisbon")
     monkeypatch.setattr(parts.extractor, "candidates", lambda _: asyncio.sleep(60))
     object.__setattr__(parts, "job_timeout_s", 0.2)

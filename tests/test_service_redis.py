@@ -179,7 +179,7 @@ async def test_redis_is_found_by_its_sentinels(
 async def test_a_sentinel_failover_is_followed(
     mongod: Mongod, sentinel: tuple[SentinelServer, RedisServer], model: ScriptedModel, user: str
 ) -> None:
-    """When the master dies the next one is found and devices hear each other again."""
+    """When the master dies the next one is found, and devices receive each other's events again."""
     watching, master = sentinel
     settings = settings_for(mongod.url, watching.url, model.base_url, storage__mongodb_database=f"redis_{user[-8:]}")
     async with (
