@@ -30,20 +30,15 @@ from twin_sio.store.ids import Ids
 Doc = dict[str, Any]
 Database = AsyncIOMotorDatabase[Doc]
 MESSAGES = ("user_message", "twin_message")
-_READ_AT_ONCE = 25  # documents of a batch: one may hold 50 KB
-_READ_CHARACTERS = 128 * 1024
-_EVER = datetime(1970, 1, 1, tzinfo=UTC)
-_NOW = WriteConcern(w=1, j=False)
-_HELD = timedelta(minutes=1)  # a version is reserved for one worker: longer than any takes
-_WITHOUT_VECTOR = {"vector": 0, "vector_of": 0}  # a message's vector is in its document, and only recall reads it
+EVER = datetime(1970, 1, 1, tzinfo=UTC)
+RESERVED_FOR = timedelta(minutes=1)  # a version is reserved for one worker: longer than any takes
+WITHOUT_VECTOR = {"vector": 0, "vector_of": 0}  # a message's vector is in its document, and only recall reads it
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _LOOKED_AT = 50_000  # of what was not learnt from, by a sweep
 _OF_EACH = 10  # of one user's, that a sweep finds
-_BATCH = 500  # pieces of evidence that are decoded, or removed, at one go
 _ON_THE_LOOP = 100  # things that are opened or sealed where answers are streamed; more in a thread
-_TRAIT_BYTES = 400  # of a sealed trait, about
 
 
 def stored(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -211,9 +206,6 @@ async def _upsert(collection: AsyncIOMotorCollection[Doc], key: Doc, update: Doc
     except DuplicateKeyError:  # two upserts met; the document is there now
         await collection.update_one(key, update)
         return False
-
-
-_EXPIRED = {"$lte": [{"$ifNull": ["$lease_until", _EVER]}, "$$NOW"]}
 
 
 def _until(lease_s: float) -> Doc:

@@ -21,10 +21,8 @@ from twin_sio.errors import StorageUnavailable
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
-    _READ_AT_ONCE,
-    _READ_CHARACTERS,
-    _WITHOUT_VECTOR,
     MESSAGES,
+    WITHOUT_VECTOR,
     Database,
     Doc,
     _characters,
@@ -44,6 +42,8 @@ from twin_sio.store.ports import (
 _APPEND_TRIES = 200
 _TITLE_CHARACTERS = 60
 _HEAD_S = 3600.0  # that a head is believed: shorter than the shortest retention, which may take what came after it
+_READ_AT_ONCE = 25  # documents of a batch: one may hold 50 KB
+_READ_CHARACTERS = 128 * 1024
 
 
 class MongoLog:
@@ -132,7 +132,7 @@ class MongoLog:
     @stored
     async def read(self, user_id: str, after: int, limit: int) -> Sequence[Event]:
         query = {"user_id": user_id, "seq": {"$gt": after}}
-        cursor = self._majority.find(query, _WITHOUT_VECTOR).sort("seq", ASCENDING).limit(limit)
+        cursor = self._majority.find(query, WITHOUT_VECTOR).sort("seq", ASCENDING).limit(limit)
         events, size = [], 0
         async for doc in cursor.batch_size(_READ_AT_ONCE):
             events.append(self._event(doc))
@@ -185,7 +185,7 @@ class MongoLog:
             query["seq"] = chosen
         forward = after is not None and before is None
         order = ASCENDING if forward else DESCENDING
-        cursor = self._majority.find(query, _WITHOUT_VECTOR).sort("seq", order).limit(limit + 1)
+        cursor = self._majority.find(query, WITHOUT_VECTOR).sort("seq", order).limit(limit + 1)
         if characters is None:
             docs = await cursor.to_list(limit + 1)
             events, has_more = [self._event(doc) for doc in docs[:limit]], len(docs) > limit
@@ -250,7 +250,7 @@ class MongoLog:
         kept = {"conversation_id": 1, "read_seq": 1, "title": 1}
         query = {"user_id": user_id, "conversation_id": {"$in": names}}
         marks = {doc["conversation_id"]: doc async for doc in self._marks.find(query, kept)}
-        said = self._majority.find({"user_id": user_id, "seq": {"$in": list(seqs)}}, _WITHOUT_VECTOR)
+        said = self._majority.find({"user_id": user_id, "seq": {"$in": list(seqs)}}, WITHOUT_VECTOR)
         events = {doc["seq"]: self._event(doc) async for doc in said.batch_size(_READ_AT_ONCE)}
         unread = await self._unread(user_id, {name: marks.get(name, {}).get("read_seq", 0) for name in names})
         return [

@@ -15,8 +15,8 @@ from pymongo import DESCENDING
 from twin_sio.domain import Event
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.mongo.client import (
-    _WITHOUT_VECTOR,
     MESSAGES,
+    WITHOUT_VECTOR,
     Database,
     Doc,
     _event,
@@ -98,5 +98,5 @@ class MongoMemories:
     @stored
     async def messages(self, user_id: str, message_ids: Sequence[str]) -> Sequence[Event]:
         query = {"user_id": user_id, "message_id": {"$in": list(message_ids)}, "type": {"$in": list(MESSAGES)}}
-        found = await self._events.find(query, _WITHOUT_VECTOR).to_list(None)
+        found = await self._events.find(query, WITHOUT_VECTOR).to_list(None)
         return [_event(doc, self._sealer) for doc in found]

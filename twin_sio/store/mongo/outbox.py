@@ -17,7 +17,7 @@ from twin_sio.domain import Profile, Trait
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
-    _HELD,
+    RESERVED_FOR,
     Database,
     Doc,
     _upsert,
@@ -64,7 +64,7 @@ class MongoOutbox:
         if oldest is None or oldest["due_at"] > now:
             return None
         free = {"_id": oldest["_id"], "due_at": oldest["due_at"]}
-        held = {"$set": {"due_at": now + _HELD}}
+        held = {"$set": {"due_at": now + RESERVED_FOR}}
         if not (await self._entries.update_one(free, held)).modified_count:
             return None
         traits = tuple(Trait(**trait) for trait in self._sealer.open(oldest["traits"]))
@@ -108,6 +108,6 @@ class MongoOutbox:
     @stored
     async def erased(self, user_id: str, at: datetime) -> None:
         same = {"_id": self._ids.user(user_id), "erased_at": at}
-        once_more = {"$set": {"due_at": self.clock() + _HELD, "looked": True}}
+        once_more = {"$set": {"due_at": self.clock() + RESERVED_FOR, "looked": True}}
         if not (await self._erasures.delete_one({**same, "looked": True})).deleted_count:
             await self._erasures.update_one(same, once_more)

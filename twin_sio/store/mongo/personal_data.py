@@ -16,8 +16,8 @@ from twin_sio.errors import StorageUnavailable
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
-    _HELD,
-    _WITHOUT_VECTOR,
+    RESERVED_FOR,
+    WITHOUT_VECTOR,
     Database,
     Doc,
     _until,
@@ -56,7 +56,7 @@ class MongoPersonalData:
     async def export(self, user_id: str) -> AsyncGenerator[Json, None]:
         try:
             for kind, name in PERSONAL.items():
-                cursor = self._db[name].find(owner(name, user_id), _WITHOUT_VECTOR, batch_size=_EXPORTED_AT_ONCE)
+                cursor = self._db[name].find(owner(name, user_id), WITHOUT_VECTOR, batch_size=_EXPORTED_AT_ONCE)
                 async for doc in cursor:
                     yield {"kind": kind, **self._readable(name, doc)}
         except PyMongoError as error:
@@ -100,7 +100,7 @@ class MongoPersonalData:
 
     @stored
     async def erasures_due(self, limit: int) -> Sequence[tuple[str, int]]:
-        held = [{"$set": {"due_at": _until(_HELD.total_seconds())}}]
+        held = [{"$set": {"due_at": _until(RESERVED_FOR.total_seconds())}}]
         due: list[tuple[str, int]] = []
         while len(due) < limit:
             found = await self._erasures.find_one_and_update({"$expr": {"$lte": ["$due_at", "$$NOW"]}}, held)

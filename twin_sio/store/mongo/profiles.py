@@ -18,9 +18,7 @@ from twin_sio.domain import Evidence, Profile, Trait, TraitChange
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
-    _BATCH,
-    _EVER,
-    _TRAIT_BYTES,
+    EVER,
     Database,
     Doc,
     _off_the_loop,
@@ -31,6 +29,9 @@ from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.ports import (
     StoredProfile,
 )
+
+_BATCH = 500  # pieces of evidence that are decoded, or removed, at one go
+_TRAIT_BYTES = 400  # of a sealed trait, about
 
 
 class MongoProfiles:
@@ -103,7 +104,7 @@ class MongoProfiles:
         untold = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in changes)
         profile = Profile(user_id, found["version"], traits)
         return StoredProfile(
-            profile, untold, found.get("stamp"), found.get("epoch", 0), self._good_until(found.get("oldest", _EVER))
+            profile, untold, found.get("stamp"), found.get("epoch", 0), self._good_until(found.get("oldest", EVER))
         )
 
     def _good_until(self, oldest: datetime | None) -> datetime | None:

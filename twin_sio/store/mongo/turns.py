@@ -13,13 +13,13 @@ from motor.motor_asyncio import (
 )
 from pymongo import ASCENDING, ReturnDocument
 from pymongo.errors import DuplicateKeyError
+from pymongo.write_concern import WriteConcern
 
 from twin_sio.clock import Clock
 from twin_sio.domain import Outcome, Turn
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.mongo.client import (
-    _EXPIRED,
-    _NOW,
+    EVER,
     Database,
     Doc,
     _few_of_each,
@@ -29,6 +29,8 @@ from twin_sio.store.mongo.client import (
 from twin_sio.store.mongo.fence import Fence, fenced
 
 _LEARN_WITHIN = timedelta(days=1)
+_NOW = WriteConcern(w=1, j=False)
+_EXPIRED = {"$lte": [{"$ifNull": ["$lease_until", EVER]}, "$$NOW"]}
 
 
 class MongoTurns:
