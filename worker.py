@@ -15,9 +15,10 @@ from arq.connections import ArqRedis
 
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.errors import StorageUnavailable
-from twin_sio.jobs.functions import TRIES, correct, learn, project, remember, sweep, update_statistics
+from twin_sio.jobs.functions import TRIES, JobStats, correct, learn, project, remember, sweep, update_statistics
 from twin_sio.jobs.queue import QUEUE, SERIALIZERS
 from twin_sio.jobs.worker import ReconnectingWorker
+from twin_sio.observability.durations import JobDurations
 from twin_sio.observability.logging import configure_logs, print_crashes_without_messages
 from twin_sio.redis_connection import HASH_TAG, pool
 from twin_sio.runtime.metrics import WorkerMetrics
@@ -56,9 +57,10 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
         stack = ctx["stack"] = AsyncExitStack()
         stack.enter_context(traced_process(settings, "worker"))
         services = await stack.enter_async_context(_once_available(lambda: build_services(settings, listen=False)))
-        deps = ctx["deps"] = services.job_deps
+        durations = JobDurations()
+        ctx["deps"] = services.job_deps(JobStats(on_begin=durations.begin, on_end=durations.end))
         if settings.server.worker_port:
-            metrics = WorkerMetrics(services, deps.stats)
+            metrics = WorkerMetrics(services, durations)
             await stack.enter_async_context(probe_server(settings, metrics))
 
     async def on_shutdown(ctx: dict[str, Any]) -> None:

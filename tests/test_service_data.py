@@ -146,7 +146,7 @@ async def test_a_late_job_brings_nothing_back(
     client = await connect()
     message_id = await client.send(text)
     await client.answer(message_id)
-    job = asyncio.create_task(learn({"deps": instance.services.job_deps}, user, message_id))
+    job = asyncio.create_task(learn({"deps": instance.services.job_deps()}, user, message_id))
     await model.until(lambda m: any(f'"message": "{text}' in one["messages"][-1]["content"] for one in m.requests))
     await erase(url, user)
     await job

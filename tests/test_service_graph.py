@@ -70,7 +70,7 @@ async def says(running: Service, client: TwinClient, model: ScriptedModel, city:
     text = f"{quote}, {user}"
     model.script(contains=f'"message": "{text}', json_answer=candidates(likes(city, quote, kind, "location.city")))
     answer = await client.ask(text)
-    await learn({"deps": running.services.job_deps}, user, answer.in_response_to)
+    await learn({"deps": running.services.job_deps()}, user, answer.in_response_to)
     traits = (await client.profile())["traits"]
     return str(next(trait["trait_id"] for trait in traits if trait["value"] == city))
 
@@ -83,7 +83,7 @@ async def moved(running: Service, client: TwinClient, model: ScriptedModel, user
 
 
 async def projected(running: Service, user: str) -> int:
-    return await project({"deps": running.services.job_deps}, user)
+    return await project({"deps": running.services.job_deps()}, user)
 
 
 def later(running: Service, facts: GraphitiFacts, minutes: float) -> GraphProjectionService:
@@ -139,7 +139,7 @@ async def test_the_worker_finds_what_the_graph_has_not_been_told(
     client = await connect(url_of(graphed))
     await moved(graphed, client, model, user)
     async with working(graph_settings):
-        await sweep({"deps": graphed.services.job_deps})
+        await sweep({"deps": graphed.services.job_deps()})
         await eventually(lambda: _tells(facts, user, 2))
 
 
@@ -168,7 +168,7 @@ async def test_a_graph_outage_leaves_chat_unchanged(
             client = await connect(url_of(running))
             await moved(running, client, model, user)
             assert await projected(running, user) == 0
-            assert await running.services.job_deps.graph_projection.due(1000) == []  # type: ignore[union-attr]
+            assert await running.services.job_deps().graph_projection.due(1000) == []  # type: ignore[union-attr]
             answer = await client.ask(f"All well? {user}")
             assert answer.status == "complete"
             assert prompts.FORMER_HEADING not in prompt_of(model, f"All well? {user}")

@@ -61,7 +61,7 @@ async def small(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel)
 
 
 async def remembered(running: Service, user: str, message_id: str) -> None:
-    await remember({"deps": running.services.job_deps}, user, message_id)
+    await remember({"deps": running.services.job_deps()}, user, message_id)
 
 
 async def test_a_conversation_gets_a_title(connect: Connect, model: ScriptedModel, worker: None, user: str) -> None:
@@ -296,5 +296,5 @@ async def test_what_was_made_of_messages_ends_with_them(
     assert await title_of(client) == "An old story"
     old = {"$set": {"since": now() - timedelta(days=31)}}  # as if the first message had been sent then
     await small.services.db["conversations"].update_many({"user_id": user}, old)
-    await sweep({"deps": small.services.job_deps})
+    await sweep({"deps": small.services.job_deps()})
     assert await title_of(client) == text

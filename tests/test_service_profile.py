@@ -199,7 +199,7 @@ async def test_a_lost_correction_job_is_found(
     answer = await client.ask(f"Where am I, {user}?")
     right = f"I live in Bergen, {user}"
     model.script(contains=f'"{right}', json_answer=candidates(likes("Bergen", "I live in Bergen", key="location.city")))
-    deps = instance.services.job_deps
+    deps = instance.services.job_deps()
 
     async def lost(*_: str) -> None:
         return None
@@ -320,7 +320,7 @@ async def test_statistics_name_nobody(
         mongod.url, redis_server.url, model.base_url, storage__mongodb_database=f"counted_{user[-6:]}"
     )
     async with service(settings) as running:
-        parts, ctx = running.services, {"deps": running.services.job_deps}
+        parts, ctx = running.services, {"deps": running.services.job_deps()}
         assert await update_statistics(ctx) == 0
         for n, kind in enumerate(("explicit", "explicit", "inferred")):
             await parts.profile_service.learn(f"{user}-{n}", [evidence_of(f"{user}-{n}", kind)])
@@ -359,7 +359,7 @@ async def test_the_daily_job_updates_profiles(
         await keeper.learn(user, [evidence_of(user, "inferred", at=long_ago)])
         await client.until(lambda state: state.profile_version == 1)
         keeper._clock = now
-        await update_statistics({"deps": running.services.job_deps})
+        await update_statistics({"deps": running.services.job_deps()})
         await client.until(lambda state: state.profile_version == 2)
         assert (await running.services.profiles.get(user)).profile.traits[0].status == "unused"
 

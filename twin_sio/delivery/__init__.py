@@ -77,6 +77,7 @@ class Delivery:
         hard_bytes: int = 1024 * 1024,
         stuck_s: float = 5.0,
         on_control: Callable[[Broadcast], None] = lambda _: None,
+        on_round_trip: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._clock = clock
         self._new_id = new_id
@@ -84,7 +85,9 @@ class Delivery:
         self._read_heads = heads
         self.on_control = on_control
         on_message = self._on_pubsub_message if listen else None
-        self.channels = make_pubsub(redis_url, on_message=on_message, on_restored=self._restored)
+        self.channels = make_pubsub(
+            redis_url, on_message=on_message, on_restored=self._restored, on_round_trip=on_round_trip
+        )
         self._own_prefix = own_prefix(self.channels.instance)
         self._running = RunningGenerations(self.channels, clock, new_id)
         self.connections = ConnectionRegistry()

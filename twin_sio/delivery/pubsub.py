@@ -45,6 +45,7 @@ class PubSub:
         *,
         on_message: Callable[[str, bytes], None] | None = None,
         on_restored: Callable[[], None] | None = None,
+        on_round_trip: Callable[[float], None] = lambda _: None,
         probe_interval_s: float = 1.0,
     ) -> None:
         self.instance = new_id()  # names this process in its messages
@@ -53,7 +54,7 @@ class PubSub:
         self.probe_failures = 0
         self.outages = 0
         # Called with the seconds that a probe took to return.
-        self.on_round_trip: Callable[[float], None] = lambda _: None
+        self._on_round_trip = on_round_trip
         # For commands whose reply is needed; each ends within a second.
         self.redis = client(url)
         # One connection each, without a timeout: a subscriber may receive nothing for hours, and a publisher reads no
@@ -312,7 +313,7 @@ class PubSub:
     def _on_probe_reply(self) -> None:
         self._received_at = monotonic()
         if self._probed_at is not None:
-            self.on_round_trip(self._received_at - self._probed_at)
+            self._on_round_trip(self._received_at - self._probed_at)
             self._probed_at = None
         if not self._up:
             self._up = True

@@ -109,11 +109,12 @@ class ClusterPubSub:
         *,
         on_message: Callable[[str, bytes], None] | None = None,
         on_restored: Callable[[], None] | None = None,
+        on_round_trip: Callable[[float], None] = lambda _: None,
         probe_interval_s: float = 1.0,
     ) -> None:
         self.instance = new_id()
         self.messages_received = 0
-        self.on_round_trip: Callable[[float], None] = lambda _: None
+        self._on_round_trip = on_round_trip
         self.redis = client(url)
         self._nodes = ClusterTopology(url)
         self._on_message = on_message
@@ -280,17 +281,16 @@ class ClusterPubSub:
                 self._subscribed[channel]._mark_down()
 
     def _shard(self, place: NodeAddress, *, up: bool) -> _Shard:
-        shard = _Shard(
+        return _Shard(
             place,
             self._nodes.url(place),
             up=up,
             on_dropped=self._dropped,
             on_message=self._on_pubsub_message if self._on_message is not None else None,
             on_restored=self._restored,
+            on_round_trip=self._on_round_trip,
             probe_interval_s=self._interval,
         )
-        shard.on_round_trip = lambda seconds: self.on_round_trip(seconds)
-        return shard
 
     def _probe_channel_for(self, shard: _Shard, at: list[_Shard]) -> str:
         """A channel of this instance alone that is in one of the shard's slots."""

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
@@ -15,13 +15,9 @@ from twin_sio.agent.statistics import from_stored, rate
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway
-from twin_sio.jobs.functions import JobStats
+from twin_sio.observability.durations import JobDurations
 from twin_sio.runtime.services import Services
 from twin_sio.transport import Transport
-
-_GAPS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
-_TRIPS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_JOBS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class CommonMetrics:
@@ -33,21 +29,6 @@ class CommonMetrics:
         self.registry.register(self)
         self._lag_s = 0.0
         self._outbox_length: int | None = None
-        first = Histogram(
-            "twin_first_token_seconds", "From the start of an attempt to its first token.", registry=self.registry
-        )
-        gap = Histogram(
-            "twin_chunk_gap_seconds", "Between two chunks of an answer.", buckets=_GAPS_S, registry=self.registry
-        )
-        trip = Histogram(
-            "twin_publish_lag_seconds",
-            "From publishing a probe message to receiving it, over Redis.",
-            buckets=_TRIPS_S,
-            registry=self.registry,
-        )
-        services.runner.stats.on_first_token = first.observe
-        services.runner.stats.on_chunk_gap = gap.observe
-        services.delivery.channels.on_round_trip = trip.observe
 
     async def render(self) -> bytes:
         """The text format of Prometheus. A store that cannot be reached shows its last values."""
@@ -55,7 +36,7 @@ class CommonMetrics:
         if self._services.outbox is not None:
             with suppress(StorageUnavailable):
                 self._outbox_length = await self._services.outbox.length()
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) + generate_latest(self._services.durations.registry)
 
     def collect(self) -> Iterator[Metric]:
         """For the registry: what the parts have counted."""
@@ -147,24 +128,12 @@ class ServerMetrics(CommonMetrics):
 class WorkerMetrics(CommonMetrics):
     """The metrics of a worker."""
 
-    def __init__(self, services: Services, jobs: JobStats) -> None:
+    def __init__(self, services: Services, jobs: JobDurations) -> None:
         super().__init__(services)
-        took = Histogram("twin_job_seconds", "Duration of a job.", ["name"], buckets=_JOBS_S, registry=self.registry)
-        waited = Histogram(
-            "twin_job_wait_seconds",
-            "Time a job waited in the queue.",
-            ["name"],
-            buckets=_JOBS_S,
-            registry=self.registry,
-        )
-        ended = Counter("twin_jobs", "Jobs, by result.", ["name", "result"], registry=self.registry)
-        jobs.on_begin = lambda job, seconds: waited.labels(job).observe(seconds)
+        self._jobs = jobs
 
-        def on_end(job: str, result: str, seconds: float) -> None:
-            took.labels(job).observe(seconds)
-            ended.labels(job, result).inc()
-
-        jobs.on_end = on_end
+    async def render(self) -> bytes:
+        return await super().render() + generate_latest(self._jobs.registry)
 
 
 def _gauge(name: str, doc: str, value: float) -> Metric:

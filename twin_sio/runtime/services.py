@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from twin_sio.agent import Extractor, ProfileContext
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.delivery import Delivery
-from twin_sio.jobs.functions import JobDeps
+from twin_sio.jobs.functions import JobDeps, JobStats
 from twin_sio.jobs.queue import Queue
+from twin_sio.observability.durations import Durations
 from twin_sio.observability.overload import OverloadMonitor
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.graph_projection import GraphProjectionService
@@ -58,11 +59,12 @@ class Services:
     # The versions of profiles that the graph does not have yet; None without a graph.
     outbox: Outbox | None
     job_timeout_s: float
+    durations: Durations
 
-    @property
-    def job_deps(self) -> JobDeps:
-        """The part of it that the job functions use."""
+    def job_deps(self, stats: JobStats | None = None) -> JobDeps:
+        """The part of it that the job functions use; `stats` receives their durations."""
         return JobDeps(
+            stats=stats or JobStats(),
             messages=self.messages,
             turns=self.turns,
             profiles=self.profiles,

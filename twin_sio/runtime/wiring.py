@@ -22,8 +22,10 @@ from twin_sio.agent.summarizer import ModelSummarizer
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.delivery import Delivery
 from twin_sio.jobs.queue import Queue
+from twin_sio.observability.durations import Durations
 from twin_sio.observability.overload import OverloadMonitor
 from twin_sio.runtime.services import Services
+from twin_sio.services.answers import TurnStats
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.limits import Limits
@@ -85,6 +87,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
         profiles = mongo.MongoProfiles(db, sealer, graphed, fence, kept_for=kept_for)
         memories = mongo.MongoMemories(db, sealer)
         with refused_as("TWIN_REDIS_URL"):
+            durations = Durations()
             delivery = Delivery(
                 settings.storage.redis_url,
                 clock=clock.now,
@@ -95,6 +98,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
                 soft_bytes=settings.tuning.slow_soft_bytes,
                 hard_bytes=settings.server.slow_hard_bytes,
                 stuck_s=settings.tuning.slow_stuck_s,
+                on_round_trip=durations.publish_lag,
             )
         await delivery.start()
         stack.push_async_callback(delivery.stop)
@@ -119,7 +123,13 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
         limits = Limits(settings.limits, quotas, load)
         embedder = _embedder(settings, stack, model.tokens)
         vectors = CachedVectors(memories, embedder.model, _SEARCHED) if embedder is not None else None
-        known = CachedProfiles(profiles, partial(prompts.known, budget_tokens=settings.model.prompt_budget_tokens))
+        weights, trait_ids = settings.scoring.weights, TraitIds(ids.subject)
+        keeper = ProfileService(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids)
+        known = CachedProfiles(
+            profiles,
+            partial(prompts.known, budget_tokens=settings.model.prompt_budget_tokens),
+            refresh=lambda user_id: keeper.refresh(user_id, []),
+        )
         recall = Recall(
             messages,
             known,
@@ -151,13 +161,10 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             owed_max=settings.tuning.pending_turns_per_user,
             concurrency=settings.model.concurrency,
             concurrency_per_user=settings.tuning.generations_per_user,
+            stats=TurnStats(on_first_token=durations.first_token, on_chunk_gap=durations.chunk_gap),
         )
         personal = mongo.MongoPersonalData(db, sealer, fence, graphed)
         presence = RedisPresence(channels.redis, clock.now, 3 * settings.tuning.stale_s, lambda: channels.healthy)
-        weights = settings.scoring.weights
-        known.refresh = lambda user_id: keeper.refresh(user_id, [])
-        trait_ids = TraitIds(ids.subject)
-        keeper = ProfileService(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids)
         statistics = mongo.MongoStatistics(db, sealer, fence)
         reader, budgeted = ProcessReader(), BudgetedModel(model, limits)
         stack.push_async_callback(reader.close)
@@ -201,6 +208,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             job_timeout_s=settings.tuning.job_timeout_s * 0.9,  # before arq's own timeout, which names no cause
             recall=recall,
             outbox=outbox if facts is not None else None,
+            durations=durations,
         )
 
 

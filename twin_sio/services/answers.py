@@ -62,6 +62,7 @@ class AnswerService:
         clock: Clock,
         new_id: NewId,
         lease_s: float,
+        stats: TurnStats,
     ) -> None:
         self._turns = turns
         self._messages = messages
@@ -76,7 +77,7 @@ class AnswerService:
         self._stops: dict[tuple[str, str], asyncio.Event] = {}
         # Set while this instance hands its answers over: an answer that is cancelled then says nothing about the turn.
         self.draining = False
-        self.stats = TurnStats()
+        self.stats = stats
 
     @property
     def generating(self) -> int:

@@ -54,6 +54,7 @@ class TurnService:
         owed_max: int = 100,
         concurrency: int = 64,
         concurrency_per_user: int = 4,
+        stats: TurnStats | None = None,
     ) -> None:
         self._owner = owner
         self._turns = turns
@@ -68,6 +69,7 @@ class TurnService:
             clock=clock,
             new_id=new_id,
             lease_s=lease_s,
+            stats=stats or TurnStats(),
         )
         self._lease_s = lease_s
         self._waiting_max = waiting_max

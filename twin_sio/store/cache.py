@@ -37,10 +37,16 @@ class CachedProfiles(Generic[T]):
     that no instance needs to be notified of a change. Holds `traits_max` traits at most, of the users seen last."""
 
     def __init__(
-        self, profiles: Profiles, make: Callable[[Profile], T], traits_max: int = 50_000, clock: Clock = now
+        self,
+        profiles: Profiles,
+        make: Callable[[Profile], T],
+        traits_max: int = 50_000,
+        clock: Clock = now,
+        refresh: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
+        """`refresh(user_id)` computes a profile again without its expired evidence."""
         self._clock = clock
-        self.refresh: Callable[[str], Awaitable[object]] = _nothing  # computes it again without expired evidence
+        self._refresh = refresh or _nothing
         self._profiles = profiles
         self._make = make
         self._entries: LRUCache[str, _Entry[T]] = LRUCache(traits_max, getsizeof=lambda entry: entry.size)
@@ -57,7 +63,7 @@ class CachedProfiles(Generic[T]):
         self.misses += 1
         stored = await self._profiles.get(user_id)
         if self._is_outdated(stored.good_until):
-            await self.refresh(user_id)
+            await self._refresh(user_id)
             stored = await self._profiles.get(user_id)
         many = len(stored.profile.traits) > _ON_THE_LOOP
         made = await asyncio.to_thread(self._make, stored.profile) if many else self._make(stored.profile)
