@@ -30,7 +30,7 @@ from tests.test_service_learning import candidates, likes
 from tests.test_service_seeing import Collector, collecting
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
-from twin_sio.config import ConfigError, Settings
+from twin_sio.config import GROUPS, ConfigError, Settings
 from twin_sio.dev_tokens import create_token
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
 from twin_sio.runtime.serve import service as service_of
@@ -421,11 +421,13 @@ async def nothing_left(service: Service) -> None:
 
 VARIABLES = [
     name
-    for field in Settings.model_fields.values()
+    for group in GROUPS.values()
+    for field in group.model_fields.values()
     if isinstance(field.validation_alias, AliasChoices)
     for name in field.validation_alias.choices
     if isinstance(name, str)
 ]
+assert VARIABLES
 
 
 @pytest.fixture
