@@ -1,6 +1,6 @@
 """What it costs to forget connections: ours against the library's own manager, in one run.
 
-python -m bench.disconnects [N]        N connections, 20,000 unless told; the library gets a tenth of them
+python -m bench.disconnects [N]        N connections, 20,000 unless given; the library gets a tenth of them
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Fact:
     value: str
     polarity: int
 
-    def is_told_by(self, piece: Evidence) -> bool:
+    def is_stated_by(self, piece: Evidence) -> bool:
         return piece.key == self.key and piece.polarity == self.polarity and same_value(piece.value, self.value)
 
 
@@ -199,13 +199,13 @@ def _judge_turn(result: Result, dialogue: Dialogue, said: Said, pieces: Sequence
     result.learnt += len(pieces)
     result.traps += len(said.never)
     for fact in said.expect:
-        received = any(fact.is_told_by(piece) for piece in pieces)
+        received = any(fact.is_stated_by(piece) for piece in pieces)
         result.found += received
         if not received:
             result.missed.append(f"{dialogue.id}: {fact.key} = {fact.value}")
     for piece in pieces:
         shown = f"{dialogue.id}: {piece.key} = {piece.value} ({piece.kind})"
-        if any(fact.is_told_by(piece) for fact in said.expect):
+        if any(fact.is_stated_by(piece) for fact in said.expect):
             result.right += 1
         elif not any(same_value(piece.value, value) for value in said.never):
             result.unlabelled.append(shown)

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server that does as it is told, over real HTTP: in-process, or as a process of its own.
+"""An OpenAI-compatible server that follows a script, over real HTTP: in-process, or as a process of its own.
 
 In-process: `async with ScriptedModel() as model`, then `model.base_url`, `model.script(...)`, `model.until(...)`.
 As a process: `python -m tests.scripted_model --port 0` prints `listening PORT`; `POST /control` takes

@@ -94,7 +94,7 @@ async def test_an_answer_is_stages_then_deltas_then_one_done(server, model):
     assert steps[-1].usage["completion_tokens"] > 0
 
 
-async def test_the_model_is_told_what_was_recalled(server, model):
+async def test_the_prompt_holds_what_was_recalled(server, model):
     await steps_of(twin(model, RememberedInPlace(said=[ChatMessage("user", "Hi"), ChatMessage("assistant", "Hello")])))
     received = server.requests[0]["messages"]
     assert [message["role"] for message in received] == ["system", "user", "assistant", "user"]
@@ -143,7 +143,7 @@ async def test_a_model_that_stalls_is_model_timeout(server, model):
 
 
 async def test_a_failing_store_calls_no_model(server, model):
-    """Storage that fails is told and the model is not asked."""
+    """A failing store is reported and the model is not asked."""
     said, failure = await broken(twin(model, RememberedInPlace(failure=StorageUnavailable())))
     assert (said, type(failure), server.requests) == ("", StorageUnavailable, [])
 

@@ -70,7 +70,7 @@ async def test_every_help_shows_an_example(command: Sequence[str]) -> None:
     assert "    twin-sio " in result.stdout
 
 
-async def test_the_version_is_told() -> None:
+async def test_the_version_is_printed() -> None:
     result = await run("--version")
     assert result.stdout.startswith("twin-sio ")
 

@@ -40,11 +40,11 @@ class Deaf(TwinClient):
     """Ours, but it does not hear events of one type."""
 
     def __init__(self, *args: Any, to: str, **named: Any) -> None:
-        self._unheard = to
+        self._dropped = to
         super().__init__(*args, **named)
 
     def _on_envelope(self, envelope: dict[str, Any]) -> None:
-        if envelope["type"] != self._unheard:
+        if envelope["type"] != self._dropped:
             super()._on_envelope(envelope)
 
 

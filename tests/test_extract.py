@@ -242,7 +242,7 @@ def test_prompt_and_schema_do_not_change_without_their_version():
     assert (prompts.EXTRACTION_VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("2", "5853554f61612d05")
 
 
-async def test_a_model_that_fails_is_told_as_such(server, extractor):
+async def test_a_failing_model_raises(server, extractor):
     server.script(status=400)
     with pytest.raises(ModelUnavailable):
         await extractor.candidates(EXCHANGE)

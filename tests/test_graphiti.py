@@ -107,7 +107,7 @@ async def test_where_there_is_a_key_the_graph_holds_no_word(falkordb: FalkorServ
 
 
 async def test_a_graph_outage_is_reported_in_time(folder: Path, user: str) -> None:
-    """A graph that is away or hangs is told within its time."""
+    """A graph that is away or hangs is reported in time."""
     server = FalkorServer(folder)
     server.start()
     facts = GraphitiFacts(server.url, FieldCipher())

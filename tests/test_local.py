@@ -175,7 +175,7 @@ async def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path, monkeyp
 
 
 async def test_a_second_server_in_the_folder_is_refused(tmp_path: Path) -> None:
-    """A second server in the same folder is told who has it."""
+    """A second server in the same folder is refused with the owner's name."""
     settings = make_settings(process__data_dir=tmp_path, **NO_MODEL)
     async with DevEngines(settings, quiet):
         with pytest.raises(DataDirLocked, match=rf"process {os.getpid()}\).*TWIN_DATA_DIR"):

@@ -97,7 +97,7 @@ async def test_a_job_that_fails_is_named_with_its_user(logs: Callable[[], str]) 
 async def test_internal_errors_are_logged_with_their_ids(
     logs: Callable[[], str], url: str, user: str, settings: Settings
 ) -> None:
-    """What a client is told as internal is in the log with the ids of what it asked for."""
+    """An error sent as internal is in the log with the ids of what it asked for."""
     client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
     await db["profiles"].insert_one({"_id": user, "version": 1})  # and nothing else, which nobody foresees
     client.close()

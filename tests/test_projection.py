@@ -71,7 +71,7 @@ def test_a_late_interval_ends_the_earlier():
     assert held(facts) == [("Berlin", 0, 3), ("Lisbon", 3, 7), ("Berlin", 7, None)]
 
 
-def test_a_beginning_that_was_told_wrong_is_put_right():
+def test_a_wrong_beginning_is_corrected():
     facts = advance({}, [trait("Berlin", 5)], day(5))
     others = [trait("Rome", 6, status="unused"), trait("Lisbon", 7)]
     assert held(advance(facts, [trait("Berlin", 2), *others], day(6))) == [("Berlin", 2, None), ("Lisbon", 7, None)]

@@ -1,4 +1,4 @@
-"""What the model is told, and what it is never told."""
+"""What a prompt holds, and what it never holds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_stranger_gets_the_persona_and_their_own_message_only():
     assert (system, rest, used) == (prompts.PERSONA, [{"role": "user", "content": "Hello"}], ())
 
 
-def test_applied_traits_are_told_and_their_ids_are_not():
+def test_a_prompt_holds_applied_traits_without_ids():
     system, _, used = build(trait("jazz"), trait("Berlin", key="location.city"))
     assert '- interests.likes: "jazz"' in system
     assert '- location.city: "Berlin"' in system
@@ -67,7 +67,7 @@ def test_confirmed_traits_come_first():
     assert system.index("chess") < system.index("jazz")
 
 
-def test_what_the_user_confirmed_is_told_however_small_the_budget():
+def test_confirmed_traits_fit_any_budget():
     system, _, used = build(trait("jazz"), trait("chess", pinned=True), budget_tokens=0)
     assert (used, "chess" in system) == (("trait-chess",), True)
 
@@ -81,7 +81,7 @@ def test_what_the_user_confirmed_takes_a_thousand_tokens_at_most():
 
 @pytest.mark.parametrize("pinned", [True, False])
 @pytest.mark.parametrize("status", ["unused", "rejected", "superseded"])
-def test_traits_that_do_not_hold_are_not_told(status, pinned):
+def test_other_traits_are_not_in_the_prompt(status, pinned):
     system, _, used = build(trait("jazz", status, pinned=pinned))
     assert ("jazz" in system, used) == (False, ())
 
@@ -97,7 +97,7 @@ def test_a_question_that_exceeds_the_budget_is_not_asked():
     assert build(trait("v" * 200, "tentative"), budget_tokens=120)[2] == ()
 
 
-def test_sensitive_traits_are_told_once_confirmed_and_never_asked_for():
+def test_sensitive_traits_need_a_confirmation():
     ill = trait("asthma", "tentative", key="health.condition")
     assert "asthma" not in build(ill)[0]
     assert "asthma" in build(replace(ill, status="applied"))[0]
@@ -132,7 +132,7 @@ def test_a_context_too_large_keeps_the_entries_that_fit():
     assert json.loads(system.rpartition("\n")[2]) == {"page": "cart", "user": "vip"}
 
 
-def test_a_context_of_odd_values_is_still_told():
+def test_a_context_of_odd_values_is_shown():
     system, _, _ = build(context={"at": NOW})
     assert "2026-01-01" in system
 
@@ -200,7 +200,7 @@ def test_the_past_is_dated_data():
 
 
 def test_related_lines_repeat_no_history():
-    """A related line that the history holds is not told twice."""
+    """A related line that the history holds is not repeated."""
     past = RecalledMemory(related=(line("in the window", 7), line("long ago", 2)))
     system, rest, _ = build(history=[ChatMessage("user", "in the window", 7)], past=past)
     assert ("in the window" in system, "long ago" in system) == (False, True)

@@ -59,7 +59,7 @@ async def test_a_costly_text_ends_its_process(reader: ProcessReader) -> None:
     assert [one.value for one in await reader.plain("I live in Lisbon.")] == ["Lisbon"]
 
 
-async def test_what_goes_wrong_is_told_by_its_kind_alone(reader: ProcessReader) -> None:
+async def test_failures_leave_by_their_kind_only(reader: ProcessReader) -> None:
     with pytest.raises(Unreadable) as failure:
         await reader._read({"listed": [], "words": "secret"})
     assert failure.value.code == "KeyError"

@@ -70,7 +70,7 @@ async def test_expired_evidence_does_not_count(kept: Service, user: str) -> None
 
 
 async def test_newer_evidence_keeps_a_trait(kept: Service, user: str) -> None:
-    """A trait that newer evidence holds stays and nobody is told."""
+    """A trait that newer evidence holds stays and nothing is published."""
     parts = kept.services
     old = evidence_of(user, "explicit", at=now() - timedelta(days=DAYS, seconds=-5))
     await parts.profile_service.learn(user, [old, evidence_of(user, "confirmed")])

@@ -37,7 +37,7 @@ def seen(
     polarity: int = 1,
     message: str | None = None,
 ) -> Evidence:
-    """One piece of evidence; each day is a session of its own unless told otherwise."""
+    """One piece of evidence; each day is a session of its own unless given."""
     return Evidence(
         user_id="u1",
         key=key,
@@ -407,7 +407,7 @@ def test_a_functional_slot_states_one_value(evidence, day):
 @steady
 @given(timelines, days)
 def test_the_explained_pieces_give_the_traits_number_exactly(evidence, day):
-    """Added up by hand from what is told: weight x decay x repeat, (1 + S) / (2 + S + C)."""
+    """Added up by hand from the reasons: weight x decay x repeat, (1 + S) / (2 + S + C)."""
     on = START + day * DAY
     for trait in score("u1", evidence, on):
         received = explain("u1", evidence, on, trait.trait_id)

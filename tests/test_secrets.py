@@ -68,7 +68,7 @@ def test_a_developers_machine_and_a_secret_of_ones_own_start(closed: dict[str, A
 
 
 async def test_a_public_address_needs_a_secret(folder: Path) -> None:
-    """A server that is told nothing but its address does not start."""
+    """A server with nothing but an address does not start."""
     environment = {"TWIN_HOST": "0.0.0.0", "PORT": "0", "TWIN_MONGODB_URL": "mongodb://nowhere", "TWIN_ENV": "dev"}
     process = Process("server", folder, environment)
     process.start()

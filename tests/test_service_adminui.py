@@ -37,13 +37,13 @@ async def start(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel)
         yield one
 
 
-class Knocking(RawSocket):
-    """A socket that connects to nothing by itself; `told` are the events of /admin."""
+class UnconnectedSocket(RawSocket):
+    """A socket that connects to nothing by itself; `received` are the events of /admin."""
 
     def __init__(self, instance: Service) -> None:
         super().__init__(url_of(instance), None)
         self.is_in = False
-        self.told: list[list[Any]] = []
+        self.received: list[list[Any]] = []
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -58,20 +58,20 @@ class Knocking(RawSocket):
         if frame.startswith("40/admin,"):
             self.is_in = True
         elif frame.startswith("42/admin,"):
-            self.told.append(json.loads(frame[len("42/admin,") :]))
+            self.received.append(json.loads(frame[len("42/admin,") :]))
         else:
             await super()._take(frame)
 
 
 def admin() -> tuple[socketio.AsyncClient, list[tuple[str, Any]]]:
-    """A stock client, and all that it hears."""
+    """A stock client, and all that it receives."""
     client, arrived = socketio.AsyncClient(reconnection=False), []
     client.on("*", lambda name, *args: arrived.append((name, *args)), namespace="/admin")
     return client, arrived
 
 
 async def test_admins_see_counts_and_no_users(start: Start, user: str) -> None:
-    """Who has the secret is told the counts of the instance and nothing of its users."""
+    """An admin with the secret sees the counts of the instance and nothing of its users."""
     instance = await start()
     client, arrived = admin()
     auth = {"username": "anybody", "password": SECRET}
@@ -103,14 +103,14 @@ async def test_admins_see_counts_and_no_users(start: Start, user: str) -> None:
     [None, {}, "a word", {"password": 5}, {"password": SECRET + "!"}, {"username": SECRET}, {"password": "\ud800"}],
 )
 async def test_a_wrong_secret_is_refused_and_closed(start: Start, auth: object) -> None:
-    """Who has not the secret hears why and nothing else and is closed in time."""
+    """A client without the secret gets the reason and nothing else and is closed in time."""
     instance = await start()
-    async with Knocking(instance) as raw:
+    async with UnconnectedSocket(instance) as raw:
         await raw.ask_in(auth)
         async with asyncio.timeout(HANDSHAKE_S + 1):
             await raw.closed.wait()
         assert not raw.is_in
-        assert raw.told == []
+        assert raw.received == []
         if raw.refusal is not None:  # where it was a frame at all
             assert raw.refusal["message"] == "invalid credentials"
             assert raw.refusal["data"]["retryable"] is False
@@ -130,7 +130,7 @@ async def test_without_a_secret_there_is_no_admin(start: Start) -> None:
     instance = await start(server__admin_ui_secret=SecretStr(""))
     refusals = []
     for namespace in ("/admin", "/nowhere"):
-        async with Knocking(instance) as raw:
+        async with UnconnectedSocket(instance) as raw:
             await raw.send(f"40{namespace}," + json.dumps({"password": ""}))
             await raw.until(lambda raw=raw: raw.refusal)
             refusals.append(raw.refusal)
@@ -140,7 +140,7 @@ async def test_without_a_secret_there_is_no_admin(start: Start) -> None:
 
 async def test_an_address_may_try_as_often_as_it_may_connect(start: Start) -> None:
     instance = await start(limits__connects_per_address=3)
-    async with Knocking(instance) as raw:
+    async with UnconnectedSocket(instance) as raw:
         for _ in range(3):
             await raw.ask_in({"password": "a guess"})
             assert raw.refusal["message"] == "invalid credentials"
@@ -163,7 +163,7 @@ async def test_an_address_may_try_as_often_as_it_may_connect(start: Start) -> No
 )
 async def test_who_says_anything_in_admin_is_closed(start: Start, frame: str) -> None:
     instance = await start()
-    async with Knocking(instance) as raw:
+    async with UnconnectedSocket(instance) as raw:
         await raw.ask_in({"password": SECRET})
         assert raw.is_in
         await raw.send(frame)
@@ -176,7 +176,7 @@ async def test_who_says_anything_in_admin_is_closed(start: Start, frame: str) ->
 
 async def test_a_socket_is_in_one_namespace_only(start: Start, user: str) -> None:
     instance = await start()
-    async with Knocking(instance) as raw:
+    async with UnconnectedSocket(instance) as raw:
         await raw.ask_in({"password": SECRET})
         await raw.send("40" + json.dumps({"token": token_of(user)}))
         await raw.until(lambda: raw.refusal)
@@ -192,7 +192,7 @@ async def test_a_socket_is_in_one_namespace_only(start: Start, user: str) -> Non
 
 async def test_who_has_left_admin_is_a_stranger_again(start: Start) -> None:
     instance = await start()
-    async with Knocking(instance) as raw:
+    async with UnconnectedSocket(instance) as raw:
         await raw.ask_in({"password": SECRET})
         await raw.send("41/admin,")
         await eventually(lambda: not instance.sockets.admins)
@@ -202,7 +202,7 @@ async def test_who_has_left_admin_is_a_stranger_again(start: Start) -> None:
 
 async def test_an_admin_that_does_not_read_is_cut(start: Start) -> None:
     instance = await start()
-    async with Knocking(instance) as raw:
+    async with UnconnectedSocket(instance) as raw:
         await raw.ask_in({"password": SECRET})
         raw._reader.cancel()
         (transport,) = (one.transport for one in instance.sockets.eio.sockets.values())
@@ -220,6 +220,6 @@ async def test_an_admin_that_does_not_read_is_cut(start: Start) -> None:
 async def test_a_draining_instance_takes_no_admin(start: Start) -> None:
     instance = await start()
     instance.gateway.sessions.draining = True
-    async with Knocking(instance) as raw:
+    async with UnconnectedSocket(instance) as raw:
         await raw.ask_in({"password": SECRET})
         assert raw.refusal["data"]["code"] == "draining"

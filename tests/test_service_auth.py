@@ -38,7 +38,7 @@ async def strict(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel
         yield running
 
 
-async def test_a_session_is_warned_then_told_then_closed_plainly(strict: Service, user: str) -> None:
+async def test_an_expiring_session_is_warned_then_closed(strict: Service, user: str) -> None:
     async with RawSocket(url_of(strict), token_of(user, ttl_s=3)) as raw:
         async with asyncio.timeout(10):
             await raw.closed.wait()
@@ -179,7 +179,7 @@ async def test_the_probes_and_metrics_answer(url: str, user: str) -> None:
         await raw.until(lambda: raw.of("twin_message"))
         async with http.get(f"{url}/healthz") as health, http.get(f"{url}/readyz") as ready:
             assert (health.status, ready.status) == (200, 200)
-        await eventually(lambda: _shown(http, f"{url}/metrics"))  # an answer is counted after it is told
+        await eventually(lambda: _shown(http, f"{url}/metrics"))  # an answer is counted after it is sent
 
 
 async def _shown(http: aiohttp.ClientSession, url: str) -> bool:

@@ -337,7 +337,7 @@ async def test_a_repeat_while_catching_up_makes_no_gap(url: str, user: str, sett
 
 
 async def test_resume_reads_the_log(url: str, user: str, settings: Settings) -> None:
-    """Who asks to resume gets what the log has also where the instance was told nothing of it."""
+    """Who asks to resume gets what the log has also where the instance received nothing of it."""
     async with RawSocket(url, token_of(user)) as asks, RawSocket(url, token_of(user)) as listens:
         client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
         said = [draft(user, f"m-{index}") for index in range(1, 301)]
@@ -355,7 +355,7 @@ async def test_resume_reads_the_log(url: str, user: str, settings: Settings) -> 
 async def test_a_client_ahead_of_its_instance_gets_nothing_twice(
     url: str, user: str, settings: Settings, last_seq: int | None
 ) -> None:
-    """Who has seen more than the instance was told of gets nothing twice and is told that nothing is missing."""
+    """A client that has seen more than the instance gets nothing twice, and nothing is missing."""
     async with RawSocket(url, token_of(user)) as listens:
         client, db = mongo.connect(settings.storage.mongodb_url, settings.storage.mongodb_database, 5000)
         said = [draft(user, f"m-{index}") for index in range(1, 301)]

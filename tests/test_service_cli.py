@@ -246,7 +246,7 @@ async def test_a_session_that_is_said_again_is_answered_in_kind(url: str, user: 
     assert result.exit_code == 0
 
 
-async def test_what_is_answered_otherwise_is_told(url: str, user: str, model: ScriptedModel, folder: Path) -> None:
+async def test_replay_reports_different_answers(url: str, user: str, model: ScriptedModel, folder: Path) -> None:
     tape = folder / "tape.jsonl"
     await recorded(url, user, tape)
     model.script(contains=f"tape {user}", status=400)

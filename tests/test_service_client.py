@@ -111,7 +111,7 @@ async def test_a_replaced_session_ends_for_good_and_says_so(connect: Connect) ->
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-async def test_a_refusal_is_told_at_once_over_either_transport(url: str, transport: str) -> None:
+async def test_a_refusal_arrives_at_once_over_either_transport(url: str, transport: str) -> None:
     async with asyncio.timeout(3):
         with pytest.raises(HandshakeRefused):
             await TwinClient(url, "not.a.token", transports=[transport]).connect()
@@ -167,7 +167,7 @@ async def test_a_server_that_drains_hands_its_clients_over(settings: Settings, u
 
 
 async def test_a_client_can_wait_for_a_server(settings: Settings, user: str, unused_tcp_port: int) -> None:
-    """A client waits for a server that comes later if it is told to."""
+    """A client waits for a server that comes later if it is asked to."""
     at = f"http://127.0.0.1:{unused_tcp_port}"
     client = TwinClient(at, token_of(user), backoff=QUICK)
     with pytest.raises(Unreachable):

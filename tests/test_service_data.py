@@ -156,7 +156,7 @@ async def test_a_late_job_brings_nothing_back(
 async def test_retention_tells_a_device_of_the_gap(
     redis_server: RedisServer, model: ScriptedModel, connect: Connect, folder: Path, user: str
 ) -> None:
-    """What is too old is removed and a device is told that there is a gap."""
+    """What is too old is removed and a device learns that there is a gap."""
     mongod = start_mongod(folder, ttl_monitor_s=1)
     client, db = mongo.connect(mongod.url, "retained", 5000)
     try:

@@ -1,4 +1,4 @@
-"""The doors themselves: TLS, origins, headers of the pages, and a start that says what is wrong."""
+"""The edges: TLS, origins, headers of the pages, and a start that says what is wrong."""
 
 from __future__ import annotations
 

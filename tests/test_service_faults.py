@@ -57,7 +57,7 @@ async def test_without_mongodb_nothing_is_acknowledged_and_back_again_all_works(
 
 
 async def test_resume_without_mongodb_fails_and_recovers(fragile: Service, own_mongod: Mongod, user: str) -> None:
-    """Who asks to resume without mongodb is told so and may go on and is served once it is back."""
+    """A resume without MongoDB fails with a code and may go on and is served once it is back."""
     async with RawSocket(url_of(fragile), token_of(user)) as raw:
         said = {"payload": {"text": "are you there?"}, "metadata": {"message_id": "m-1"}}
         await raw.ask("user_message", said)

@@ -133,7 +133,7 @@ async def test_a_rejection_leaves_graph_and_prompt(
     assert received(await facts.read(user)) == [("Lisbon", True)]
 
 
-async def test_the_worker_finds_what_the_graph_has_not_been_told(
+async def test_the_worker_finds_unprojected_versions(
     graphed: Service, graph_settings: Settings, connect: Connect, model: ScriptedModel, facts: GraphitiFacts, user: str
 ) -> None:
     client = await connect(url_of(graphed))

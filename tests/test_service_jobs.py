@@ -84,7 +84,7 @@ async def test_jobs_are_fair_between_users(redis_server: RedisServer, redis: Arq
                 await worker.close()
 
 
-def test_the_users_of_jobs_are_told_apart() -> None:
+def test_job_ids_name_their_users() -> None:
     assert (user_of(f"{HASH_TAG}:user:abc:learn:x"), user_of("cron:sweep:1")) == ("abc", None)
 
 

@@ -1,4 +1,4 @@
-"""What the twin learns: a real arq worker, from the user's words, told to every device, safe to run again."""
+"""What the twin learns: a real arq worker, from the user's words, sent to every device, safe to run again."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ async def _refused(raw: RawSocket) -> dict[str, Any] | None:
 
 
 async def test_without_redis_limits_are_local(mongod: Mongod, model: ScriptedModel, folder: Path, user: str) -> None:
-    """Without redis there is a local limit and no open door."""
+    """Without Redis there is a local limit."""
     redis = start_redis(folder)
     try:
         settings = settings_for(mongod.url, redis.url, model.base_url, limits__messages_per_minute=3)

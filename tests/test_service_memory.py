@@ -1,4 +1,4 @@
-"""Memory over time: what the model is told of the past, and what is forgotten with its messages."""
+"""Memory over time: what a prompt holds of the past, and what is erased with its messages."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ async def test_of_many_ratings_of_one_answer_the_newest_is_shown(instance: Servi
 
 
 def test_a_huge_profile_update_fits_a_frame() -> None:
-    """A version that changes thousands of traits is told in a frame."""
+    """A version that changes thousands of traits fits a frame."""
     at = now()
     traits = [
         Trait(f"t{n}", "food.likes", f"{n} {'x' * 490}", "applied", 0.9, 8, 0, at, None, at) for n in range(5_000)

@@ -38,7 +38,7 @@ async def taught(client: TwinClient, model: ScriptedModel, text: str, *found: di
     await client.until(lambda state: (state.profile_version or 0) > version)
 
 
-async def test_the_reasons_told_give_the_profiles_number(
+async def test_the_reasons_give_the_profiles_number(
     url: str, connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
     client = await connect()
@@ -223,12 +223,12 @@ def prompt_to(model: ScriptedModel, text: str) -> str:
     return str(next(asked)["messages"][0]["content"])
 
 
-@pytest.mark.parametrize("hears", [True, False])
+@pytest.mark.parametrize("receives", [True, False])
 async def test_a_rejection_leaves_the_next_prompt(
-    settings: Settings, connect: Connect, model: ScriptedModel, worker: None, user: str, hears: bool
+    settings: Settings, connect: Connect, model: ScriptedModel, worker: None, user: str, receives: bool
 ) -> None:
-    """Also on an instance that has the profile in memory and hears nothing, its Redis being away."""
-    elsewhere = settings if hears else settings.changed(storage={"redis_url": "redis://127.0.0.1:9/0"})
+    """Also on an instance that has the profile in memory and receives nothing, its Redis being away."""
+    elsewhere = settings if receives else settings.changed(storage={"redis_url": "redis://127.0.0.1:9/0"})
     phone = await connect()
     async with service(elsewhere) as other, TwinClient(url_of(other), token_of(user)) as tablet:
         for city in ("Porto", "Faro"):

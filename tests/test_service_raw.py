@@ -67,7 +67,7 @@ async def plain(url: str, user: str, path: str | None = None, **given: Any) -> A
 
 
 async def closed(url: str, path: str, **given: Any) -> tuple[int | None, dict[str, Any]]:
-    """The code of the close, and the refusal told before it."""
+    """The code of the close, and the refusal sent before it."""
     at = url.replace("http", "ws", 1) + path
     async with aiohttp.ClientSession() as http, http.ws_connect(at, **given) as socket:
         refusal = await socket.receive_json()
@@ -139,7 +139,7 @@ async def test_a_ticket_opens_its_own_users_conversation_only(url: str, user: st
     ("token", "code", "reason"),
     [("bad", 4003, "auth_invalid"), (None, 4003, "auth_missing"), ("expired", 4001, "auth_expired")],
 )
-async def test_a_refusal_is_told_and_closed_with_its_code(
+async def test_a_refusal_is_sent_and_closed_with_its_code(
     url: str, user: str, token: str | None, code: int, reason: str
 ) -> None:
     shown = token_of(user, ttl_s=-60) if token == "expired" else token

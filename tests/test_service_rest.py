@@ -47,7 +47,7 @@ def _fuzz(url: str, headers: dict[str, str]) -> None:
     assert tried == len(openapi.ROUTES)
 
 
-async def test_a_defect_is_told_by_an_id_and_nothing_else(
+async def test_a_defect_shows_an_id_only(
     url: str, user: str, instance: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fails(*_: object) -> None:
@@ -63,7 +63,7 @@ async def test_a_defect_is_told_by_an_id_and_nothing_else(
     assert "secret" not in body
 
 
-async def test_an_unreachable_store_is_told_as_such(
+async def test_an_unreachable_store_is_unavailable(
     url: str, user: str, instance: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fails(*_: object) -> None:

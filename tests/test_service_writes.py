@@ -50,7 +50,7 @@ async def test_a_repeated_read_mark_is_no_event(strict: Service, user: str) -> N
 
 
 @pytest.mark.parametrize("name", ["feedback", "context_update"])
-async def test_whatever_is_stored_is_counted_and_the_wait_is_told(strict: Service, user: str, name: str) -> None:
+async def test_every_durable_event_counts(strict: Service, user: str, name: str) -> None:
     async with RawSocket(url_of(strict), token_of(user)) as device:
         await device.ask("user_message", said({"text": "hi"}, "m1"))
         (answer,) = await device.until(lambda: device.of("twin_message"))

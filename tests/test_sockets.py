@@ -389,7 +389,7 @@ async def test_an_unfinished_upgrade_is_closed_in_time() -> None:
         await tasks_back_to(before)
 
 
-async def test_a_polling_client_is_told_of_the_close_and_forgotten() -> None:
+async def test_a_closed_poller_is_notified_and_forgotten() -> None:
     async with served() as one, aiohttp.ClientSession() as http:
         at = await _poll_open(http, one.url)
         async with http.post(at, data="40") as response:

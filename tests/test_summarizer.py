@@ -23,7 +23,7 @@ async def server() -> AsyncIterator[ScriptedModel]:
 
 
 @pytest.fixture
-async def scribe(server: ScriptedModel) -> AsyncIterator[ModelSummarizer]:
+async def summarizer(server: ScriptedModel) -> AsyncIterator[ModelSummarizer]:
     model = OpenAIModel(base_url=server.base_url, api_key="", model="tiny", retries=0)
     yield ModelSummarizer(model)
     await model.close()
@@ -42,27 +42,27 @@ async def scribe(server: ScriptedModel) -> AsyncIterator[ModelSummarizer]:
         ("no json", None),
     ],
 )
-async def test_a_title_is_one_short_line_or_none(server, scribe, answered, kept):
+async def test_a_title_is_one_short_line_or_none(server, summarizer, answered, kept):
     server.script(json_answer=answered)
-    assert await scribe.title(SAID) == kept
+    assert await summarizer.title(SAID) == kept
 
 
-async def test_what_was_said_is_told_as_data(server, scribe):
+async def test_messages_are_data_in_the_prompt(server, summarizer):
     server.script(json_answer='{"title": "x"}')
     server.script(json_answer='{"points": ["y"]}')
-    await scribe.title(SAID)
-    await scribe.summary(["so far"], SAID, 100)
+    await summarizer.title(SAID)
+    await summarizer.summary(["so far"], SAID, 100)
     title, summary = (json.loads(one["messages"][-1]["content"]) for one in server.requests)
     assert title["lines"] == summary["lines"] == [{"person": SAID[0].text}, {"twin": "Soup."}]
     assert summary["points"] == ["so far"]
     assert all("Pwned" not in one["messages"][0]["content"] for one in server.requests)
 
 
-async def test_a_summary_keeps_the_newest_points(server, scribe):
+async def test_a_summary_keeps_the_newest_points(server, summarizer):
     """A summary is cut to its measure and keeps the newest."""
     points = [f"{n} soup " + "p" * 300 for n in range(30)]
     server.script(json_answer=json.dumps({"points": [*points, "", 7, "last soup"]}))
-    kept = await scribe.summary([], SAID, 250)
+    kept = await summarizer.summary([], SAID, 250)
     assert kept[-1] == "last soup"
     assert [len(point) for point in kept[:-1]] == [200] * 4
     assert kept[-2].startswith("29 ")
@@ -82,19 +82,19 @@ async def test_a_summary_keeps_the_newest_points(server, scribe):
         ("Meine Schwester heiratet in Lissabon.", "The new restaurant is in the corner, so I can't miss it.", False),
     ],
 )
-async def test_an_unsupported_point_is_dropped(server, scribe, said, point, is_kept):
+async def test_an_unsupported_point_is_dropped(server, summarizer, said, point, is_kept):
     """A point that is made of nothing that was said is dropped."""
     server.script(json_answer=json.dumps({"points": [point]}))
-    assert list(await scribe.summary([], [ChatMessage("user", said, 1)], 100)) == ([point] if is_kept else [])
+    assert list(await summarizer.summary([], [ChatMessage("user", said, 1)], 100)) == ([point] if is_kept else [])
 
 
 @pytest.mark.parametrize("answered", ["no json", '{"points": "x"}', '{"points": []}'])
-async def test_an_unfit_summary_is_none(server, scribe, answered):
+async def test_an_unfit_summary_is_none(server, summarizer, answered):
     server.script(json_answer=answered)
-    assert list(await scribe.summary(["so far"], SAID, 100)) == []
+    assert list(await summarizer.summary(["so far"], SAID, 100)) == []
 
 
-async def test_a_model_that_is_away_is_told(server, scribe):
+async def test_an_unreachable_model_raises(server, summarizer):
     server.script(status=500)
     with pytest.raises(ModelUnavailable):
-        await scribe.title(SAID)
+        await summarizer.title(SAID)

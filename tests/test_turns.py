@@ -78,7 +78,7 @@ async def test_two_lost_leases_end_as_failed(
 async def test_a_settled_answer_is_published_not_generated_again(
     quick: Service, db: mongo.Database, connect: Connect, model: ScriptedModel, user: str
 ) -> None:
-    """An answer that was decided is told and not made again."""
+    """An answer that was decided is published and not made again."""
     messages, turns = mongo.MongoLog(db), mongo.MongoTurns(db, now)
     text = f"decided {user}"
     await messages.append(draft(user, "t1", text))

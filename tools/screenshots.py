@@ -54,7 +54,7 @@ def learnt(key: str, value: str, quote: str) -> dict[str, str]:
 
 
 def script(model: ScriptedModel) -> None:
-    """What the twin says, and what it learns, by what it is told."""
+    """What the twin says, and what it learns, by the text it gets."""
     said = {
         "I moved to Porto": ("Porto suits you. Where do you get good curry paste there?", [
             learnt("location.city", "Porto", "I moved to Porto in spring"),

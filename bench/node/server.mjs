@@ -33,7 +33,7 @@ const chunk = (generation, index, text) => ({
   },
 });
 const say = (value) => process.stdout.write(JSON.stringify(value) + "\n");
-const told = () => {
+const report = () => {
   const { user, system } = process.cpuUsage();
   const rss = Number(readFileSync("/proc/self/statm", "utf8").split(" ")[1]) * 4;
   say({ cpu_us: user + system, rss_kib: rss, sockets: io.engine.clientsCount });
@@ -63,6 +63,6 @@ for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
   if (command.do === "emit") await emit(command);
   if (command.do === "stream") await stream(command);
-  told();
+  report();
 }
 process.exit(0);

@@ -17,11 +17,11 @@ from tests.attacks.site import Site
 
 
 class Connection:
-    """A Socket.IO connection that counts what it is told by code, and is otherwise in a hurry."""
+    """A Socket.IO connection that counts what it receives by code, and is otherwise in a hurry."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, received: Counter[str]) -> None:
         self._socket = socket
-        self._told = received
+        self._counts = received
         self.is_in = asyncio.Event()
 
     async def send(self, frame: str) -> None:
@@ -37,14 +37,14 @@ class Connection:
                 with contextlib.suppress(ConnectionError):
                     await self._socket.send_str("3")
             elif frame.startswith("44"):
-                self._told[json.loads(frame[2:])["data"]["code"]] += 1
+                self._counts[json.loads(frame[2:])["data"]["code"]] += 1
                 self.is_in.set()
             elif frame.startswith("42"):
                 name, envelope = json.loads(frame[2:])
-                self._told[envelope["payload"]["code"] if name == "error" else name] += 1
+                self._counts[envelope["payload"]["code"] if name == "error" else name] += 1
                 if name == "session_ready":
                     self.is_in.set()
-        self._told["closed"] += 1
+        self._counts["closed"] += 1
         self.is_in.set()
 
 
@@ -94,5 +94,5 @@ async def in_parallel(number: int, work: Callable[[], Awaitable[None]], until: f
 
 
 def summed(received: Counter[str]) -> str:
-    """What was told, the most frequent first."""
+    """What was received, the most frequent first."""
     return ", ".join(f"{count} {code}" for code, count in received.most_common(4)) or "nothing"

@@ -1,6 +1,7 @@
 """One account stores what it can beside messages: read marks, feedback, contexts, corrections, all the time.
 
-A mark that does not advance is no event, and whatever is stored counts: who has stored enough is told when to go on.
+A mark that does not advance is no event, and everything that is stored counts: a user over the limit gets the time to
+wait.
 """
 
 from __future__ import annotations

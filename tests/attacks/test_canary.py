@@ -142,7 +142,7 @@ def tokens(service: Service, user: str) -> dict[str, str]:
     }
 
 
-async def test_a_token_at_every_door(service: Service, server: Process) -> None:
+async def test_a_token_at_every_entrance(service: Service, server: Process) -> None:
     user = f"ada-{new_id()[:8]}"
     said: list[str] = []
     shown = tokens(service, user)

@@ -33,7 +33,7 @@ _BY_CHANCE = frozenset({"twin_thinking", "twin_message_chunk"})  # how many of t
 
 @contextmanager
 def recording(path: Path) -> Iterator[Hook]:
-    """A hook that writes what it hears to a new file; raises `Failure` where there is one already, or can be none."""
+    """A hook that writes every envelope to a new file; raises `Failure` if it exists or cannot be made."""
     try:
         file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
     except FileExistsError:

@@ -23,7 +23,7 @@ from socketio.packet import Packet
 from twin_sio.domain import Json
 from twin_sio.protocol.json_codec import OrjsonCodec
 
-TOLD_TO_LEAVE = "io server disconnect"
+SENT_AWAY = "io server disconnect"
 _LOG = logging.getLogger("twin_sio.client")
 _LOG.addHandler(logging.NullHandler())
 _FAULTS = (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError)
@@ -182,7 +182,7 @@ class Connection:
         # A Socket.IO disconnect (do not reconnect) and an Engine.IO close (reconnect) have the same reason; in the
         # first case the transport is still up.
         final = reason == self._sio.reason.SERVER_DISCONNECT and self._sio.eio.state == "connected"
-        self._mark_lost(TOLD_TO_LEAVE if final else "transport close")
+        self._mark_lost(SENT_AWAY if final else "transport close")
 
     def _mark_lost(self, reason: str) -> None:
         if not self.lost.done():

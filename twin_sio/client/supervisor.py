@@ -11,7 +11,7 @@ from typing import Final
 import aiohttp
 
 from twin_sio.client.connection import (
-    TOLD_TO_LEAVE,
+    SENT_AWAY,
     ClientError,
     Connection,
     HandshakeRefused,
@@ -99,7 +99,7 @@ class Supervisor:
             reason = await connection.lost
             await connection.close()
             self._hooks.on_change(Disconnected(reason))
-            if reason == TOLD_TO_LEAVE:
+            if reason == SENT_AWAY:
                 raise SessionClosed("The server ended this session: it was replaced, or its user is gone.")
             await self._open_until(float("inf"), self._first_delay(monotonic() - since))
 

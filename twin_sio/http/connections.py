@@ -42,7 +42,7 @@ _UNREAD_MAX_BYTES = 512 * 1024
 100 kB at most. What sends more sends fragments without an end, or without anything in them."""
 _SOCKETS = "/socket.io/"
 _CONTINUE = "100-continue"
-_TOLD_EVERY_S = 60.0
+_LOG_EVERY_S = 60.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -54,7 +54,7 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class _Told:
+class _LimitedLog:
     """A log line that unauthenticated clients can cause: at most once a minute, with a count."""
 
     def __init__(self, event: str) -> None:
@@ -66,7 +66,7 @@ class _Told:
         self._times += 1
         if (now := monotonic()) >= self._next:
             log.warning(self._event, times=self._times, **about)
-            self._next, self._times = now + _TOLD_EVERY_S, 0
+            self._next, self._times = now + _LOG_EVERY_S, 0
 
 
 class Connections:
@@ -85,8 +85,8 @@ class Connections:
         self._others_of: dict[str, dict[_Connection, None]] = {}
         self.open = 0
         self.cut = 0
-        self._near = _Told("descriptors_near_limit")
-        self.malformed = _Told("malformed_requests")
+        self._near = _LimitedLog("descriptors_near_limit")
+        self.malformed = _LimitedLog("malformed_requests")
 
     def share(self) -> float:
         """The share of the connections for sessions that is in use; see `OverloadMonitor.also`."""

@@ -101,10 +101,10 @@ class MongoProfiles:
     def _opened(self, user_id: str, found: Doc) -> StoredProfile:
         traits = tuple(Trait(**trait) for trait in self._sealer.open(found["traits"]))
         changes = self._sealer.open(found["untold"])
-        untold = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in changes)
+        unpublished = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in changes)
         profile = Profile(user_id, found["version"], traits)
         return StoredProfile(
-            profile, untold, found.get("stamp"), found.get("epoch", 0), self._good_until(found.get("oldest", EVER))
+            profile, unpublished, found.get("stamp"), found.get("epoch", 0), self._good_until(found.get("oldest", EVER))
         )
 
     def _good_until(self, oldest: datetime | None) -> datetime | None:
@@ -126,15 +126,15 @@ class MongoProfiles:
 
     @stored
     async def replace(
-        self, profile: Profile, untold: Sequence[TraitChange], epoch: int = 0, oldest: datetime | None = None
+        self, profile: Profile, unpublished: Sequence[TraitChange], epoch: int = 0, oldest: datetime | None = None
     ) -> bool:
         with fenced(self._fence, profile.user_id, epoch):
             if self._outbox is None:
-                return await self._replace(profile, untold, epoch, oldest, None)
+                return await self._replace(profile, unpublished, epoch, oldest, None)
             outbox = self._outbox
 
             async def both(session: AsyncIOMotorClientSession) -> bool:
-                if not await self._replace(profile, untold, epoch, oldest, session):
+                if not await self._replace(profile, unpublished, epoch, oldest, session):
                     return False
                 await outbox.add(profile, session, epoch)
                 return True
@@ -148,7 +148,7 @@ class MongoProfiles:
     async def _replace(
         self,
         profile: Profile,
-        untold: Sequence[TraitChange],
+        unpublished: Sequence[TraitChange],
         epoch: int,
         oldest: datetime | None,
         session: AsyncIOMotorClientSession | None,
@@ -156,7 +156,7 @@ class MongoProfiles:
         def sealed() -> Doc:
             return {
                 "traits": self._sealer.seal([asdict(trait) for trait in profile.traits]),
-                "untold": self._sealer.seal([asdict(change) for change in untold]),
+                "untold": self._sealer.seal([asdict(change) for change in unpublished]),
             }
 
         doc = {

@@ -74,7 +74,7 @@ class Profiles(Protocol):
         ...
 
     async def replace(
-        self, profile: Profile, untold: Sequence[TraitChange], epoch: int = 0, oldest: datetime | None = None
+        self, profile: Profile, unpublished: Sequence[TraitChange], epoch: int = 0, oldest: datetime | None = None
     ) -> bool:
         """Store as the version after the stored one; false where another writer was first, or is of a later epoch.
         `oldest`: when the oldest evidence that it was made of was observed."""
