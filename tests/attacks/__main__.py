@@ -1,7 +1,8 @@
 """`python -m tests.attacks [1 6 ...] [--seconds 30] [--write]`: the attacks in full, with figures and PASS or FAIL.
 
-`--write` puts the table into docs/security.md. The attacker runs at a lower priority than the service and the
-measuring process, since all share one machine: what is measured is the service, not the race for its cores.
+`--write` puts the rows of what was run into the table of docs/security.md. The attacker runs at a lower priority than
+the service and the measuring process, since all share one machine: what is measured is the service, not the race for its
+cores.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ async def six(running: Cluster, seconds: float) -> Outcome:
         return await run(site, "six accounts at once", "–", together)
 
 
-async def main(numbers: list[int], seconds: float, write: bool) -> int:
+async def main(numbers: list[int], seconds: float, write: bool, with_six: bool) -> int:
     every = kinds()
     if unknown := [number for number in numbers if number not in every]:
         print(f"unknown: {unknown}; there are {', '.join(str(number) for number in every)}")
@@ -59,7 +60,7 @@ async def main(numbers: list[int], seconds: float, write: bool) -> int:
             for number, kind in chosen.items():
                 outcomes.append(await one(running, number, kind, seconds))
                 print(outcomes[-1], flush=True)
-            if not numbers and set(SIX_AT_ONCE) <= every.keys():
+            if (not numbers or with_six) and set(SIX_AT_ONCE) <= every.keys():
                 outcomes.append(await six(running, seconds))
                 print(outcomes[-1], flush=True)
     failed = [outcome.name for outcome in outcomes if outcome.broken]
@@ -70,16 +71,22 @@ async def main(numbers: list[int], seconds: float, write: bool) -> int:
 
 
 def _write(outcomes: list[Outcome]) -> None:
-    table = _HEAD + "".join(f"{outcome.row()}\n" for outcome in outcomes)
+    """Replace the rows of these attacks in the table; rows of attacks that were not run stay."""
     text = DOCS.read_text()
-    marked = re.compile(r"(<!-- attacks -->\n).*?(<!-- /attacks -->)", re.DOTALL)
-    DOCS.write_text(marked.sub(lambda found: f"{found.group(1)}{table}{found.group(2)}", text))
+    marked = re.compile(r"(<!-- attacks -->\n)(.*?)(<!-- /attacks -->)", re.DOTALL)
+    found = marked.search(text)
+    assert found is not None, "docs/security.md has no place for the table"
+    rows = {row.split(" | ")[0]: row for row in found.group(2).splitlines()[2:]}
+    rows |= {outcome.row().split(" | ")[0]: outcome.row() for outcome in outcomes}
+    table = _HEAD + "".join(f"{rows[name]}\n" for name in sorted(rows))
+    DOCS.write_text(marked.sub(lambda match: f"{match.group(1)}{table}{match.group(3)}", text))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Attack the running service, and see what other users notice.")
     parser.add_argument("numbers", nargs="*", type=int, help="1 6 ...; none: all")
     parser.add_argument("--seconds", type=float, default=FULL_S)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/security.md")
+    parser.add_argument("--six", action="store_true", help="also six accounts at once, as where all are run")
+    parser.add_argument("--write", action="store_true", help="put the rows into docs/security.md")
     given = parser.parse_args()
-    sys.exit(asyncio.run(main(given.numbers, given.seconds, given.write)))
+    sys.exit(asyncio.run(main(given.numbers, given.seconds, given.write, given.six)))
