@@ -1,8 +1,8 @@
 """`python -m tests.attacks [1 6 ...] [--seconds 30] [--write]`: the attacks in full, with figures and PASS or FAIL.
 
 `--write` puts the rows of what was run into the table of docs/security.md. The attacker runs at a lower priority than
-the service and the measuring process, since all share one machine: what is measured is the service, not the race for its
-cores.
+the service and the measuring process, since all share one machine: what is measured is the service, not the race for
+its cores.
 """
 
 from __future__ import annotations
