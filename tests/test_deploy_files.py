@@ -14,6 +14,7 @@ import yaml
 
 from tests.balancers import DEPLOY, program
 from twin_sio.config import GROUPS, Settings
+from twin_sio.observability.durations import JobDurations
 from twin_sio.runtime.metrics import WorkerMetrics
 from twin_sio.runtime.serve import Service
 from twin_sio.runtime.wiring import build_services
@@ -42,7 +43,7 @@ EXPRESSIONS = {
 async def metrics(instance: Service, settings: Settings) -> set[str]:
     """Every name that a server or a worker exports."""
     async with build_services(settings, listen=False) as parts:
-        worker = await WorkerMetrics(parts, parts.job_deps.stats).render()
+        worker = await WorkerMetrics(parts, JobDurations()).render()
     text = (await instance.metrics.render() + worker).decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE))
     names = {name for name, kind in types.items() if kind != "histogram"}

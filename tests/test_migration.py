@@ -109,7 +109,7 @@ async def test_old_trait_ids_are_understood(
         assert (await client.why(old))["trait_id"] == shown["trait_id"] != old
         rated = await client.feedback(answer.message_id, "up")  # of an answer that names the old id
         assert [trait["trait_id"] for trait in rated] == [shown["trait_id"]]
-        while await parts.job_deps.migration.step():
+        while await parts.job_deps().migration.step():
             pass
         (trait,) = (await parts.profiles.get(user)).profile.traits
         assert trait.trait_id == shown["trait_id"]

@@ -159,11 +159,11 @@ async def test_the_doctor_finds_a_healthy_service_healthy(url: str, user: str) -
 async def test_the_doctor_names_what_is_wrong_with_a_token(url: str, user: str) -> None:
     code, checks = await doctor(url, "--token", token_of(user, ttl_s=-60))
     assert (code, checks["token"]["ok"]) == (1, False)
-    assert "ended 60 s ago" in checks["token"]["said"] or "ended 61 s ago" in checks["token"]["said"]
-    assert "auth_expired" in checks["websocket"]["said"]
+    assert "ended 60 s ago" in checks["token"]["text"] or "ended 61 s ago" in checks["token"]["text"]
+    assert "auth_expired" in checks["websocket"]["text"]
     code, checks = await doctor(url, "--sub", user, "--secret", "another secret, longer than thirty-two bytes")
     assert (code, checks["token"]["ok"]) == (1, True)  # only the server can tell
-    assert "auth_invalid" in checks["polling"]["said"]
+    assert "auth_invalid" in checks["polling"]["text"]
     assert "TWIN_JWT_SECRET" in checks["polling"]["advice"]
 
 
@@ -172,13 +172,13 @@ async def test_doctor_measures_the_clock(url: str, user: str, monkeypatch: pytes
     monkeypatch.setattr("twin_sio.cli.doctor.now", lambda: now() + timedelta(minutes=10))
     code, checks = await doctor(url, "--sub", user)
     assert (code, checks["clock"]["ok"]) == (1, False)
-    assert "600 s ahead" in checks["clock"]["said"]
+    assert "600 s ahead" in checks["clock"]["text"]
 
 
 async def test_the_doctor_tells_another_web_server_from_the_service(control_server: str) -> None:
     code, checks = await doctor(control_server, "--sub", "ada")
     assert (code, checks["address"]["ok"]) == (1, False)
-    assert "not as twin_sio does" in checks["address"]["said"]
+    assert "not as twin_sio does" in checks["address"]["text"]
 
 
 @pytest.fixture

@@ -307,9 +307,12 @@ async def test_an_answer_survives_a_moved_slot(
 async def test_a_workers_lost_publishes_are_reconciled(cluster: RedisCluster, user: str) -> None:
     """A worker lets everybody look at the log after a slot that it speaks to was elsewhere."""
     received: list[Any] = []
-    subscriber = make_pubsub(cluster.url, on_message=lambda _, payload: received.append(orjson.loads(payload)))
     trips: list[float] = []
-    subscriber.on_round_trip = trips.append
+    subscriber = make_pubsub(
+        cluster.url,
+        on_message=lambda _, payload: received.append(orjson.loads(payload)),
+        on_round_trip=trips.append,
+    )
     worker = Delivery(cluster.url, clock=now, new_id=new_id, read=_nothing, heads=_no_heads, listen=False)
     await asyncio.gather(subscriber.start(), worker.start())
     try:

@@ -113,7 +113,7 @@ async def test_two_equal_failures_end_a_job(
         raise Unreadable("too_slow")
 
     monkeypatch.setattr(parts.extractor, "candidates", failing)
-    ctx = {"deps": parts.job_deps, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
+    ctx = {"deps": parts.job_deps(), "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     with pytest.raises(Unreadable):
         await learn(ctx, user, "t1")
     assert await _is_due(parts, user)
@@ -124,7 +124,7 @@ async def test_two_equal_failures_end_a_job(
 async def test_two_lost_workers_end_a_job(parts: Services, redis: ArqRedis, model: ScriptedModel, user: str) -> None:
     """A job that takes two workers with it meets no third."""
     await _answered(parts, user, f"I live in Lisbon, {user}")
-    ctx = {"deps": parts.job_deps, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
+    ctx = {"deps": parts.job_deps(), "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     for _ in range(2):  # workers that were killed
         assert await JobFailures(redis).begin(ctx["job_id"])
     assert await learn(ctx, user, "t1") is None
@@ -139,7 +139,7 @@ async def test_a_long_job_is_ended(
     await _answered(parts, user, "I live in Lisbon")
     monkeypatch.setattr(parts.extractor, "candidates", lambda _: asyncio.sleep(60))
     object.__setattr__(parts, "job_timeout_s", 0.2)
-    ctx = {"deps": parts.job_deps, "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
+    ctx = {"deps": parts.job_deps(), "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     with pytest.raises(TimeoutError):
         await learn(ctx, user, "t1")
     assert await learn(ctx, user, "t1") is None
@@ -151,7 +151,7 @@ async def test_over_budget_the_rules_learn_and_a_title_waits(
     monkeypatch.setattr(limits, "_BACKGROUND", Quota("background", 1, 3_600))
     await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
     await parts.messages.mark_read(user, "main", 1)  # now there is a conversation to give a title
-    ctx = {"deps": parts.job_deps}
+    ctx = {"deps": parts.job_deps()}
     await learn(ctx, user, "t1")  # which takes what there is
     asked = len([one for one in model.requests if user in str(one)])
     await parts.messages.append(draft(user, "t2", f"I love jazz. Do you know {user}?"))
@@ -172,7 +172,7 @@ async def test_jobs_count_against_the_days_tokens(
     async with build_services(settings, listen=False) as parts:
         await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
         await parts.limits.message(user)
-        await learn({"deps": parts.job_deps}, user, "t1")
+        await learn({"deps": parts.job_deps()}, user, "t1")
         with pytest.raises(RateLimited):
             await parts.limits.message(user)
         assert await parts.limits.background(user) is not None

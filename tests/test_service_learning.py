@@ -124,7 +124,7 @@ async def test_job_order_does_not_matter(
     said = [(await client.ask(text)).in_response_to for text in texts]
     async with build_services(settings, listen=False) as parts:
         for which in order:
-            assert await learn({"deps": parts.job_deps}, user, said[which]) == 1
+            assert await learn({"deps": parts.job_deps()}, user, said[which]) == 1
     held = {trait["value"]: trait for trait in (await client.profile())["traits"]}
     assert {value: trait["status"] for value, trait in held.items()} == {"Porto": "superseded", "Braga": "applied"}
     assert held["Porto"]["valid_to"] == held["Braga"]["valid_from"]

@@ -32,11 +32,16 @@ _OF_ADDRESS = 256 + 16  # and what is just being cut
 
 async def attack(site: Site, until: float) -> str:
     held: list[tuple[StreamReader, StreamWriter]] = []
+    left: list[tuple[StreamReader, StreamWriter]] = []  # no longer held, and closed at the end
     opened, most = 0, 0
     try:
         while time.monotonic() < until:
             if len(held) >= _AT_ONCE:
-                held = _living(held)
+                living = [one for one in held if not one[0].at_eof() and one[0].exception() is None]
+                held, gone = living[100:], [one for one in held if one not in living[100:]]
+                left += gone
+                for _, writer in gone:
+                    writer.close()
             with contextlib.suppress(OSError):
                 reader, writer = await site.tcp()
                 writer.write(random.choice(BEGINNINGS))
@@ -47,8 +52,7 @@ async def attack(site: Site, until: float) -> str:
             await asyncio.sleep(0.002)
         return f"{opened} connections opened, the server had {most} descriptors at most"
     finally:
-        for _, writer in held:
-            writer.close()
+        await _close([*held, *left])
 
 
 async def check(site: Site) -> list[str]:
@@ -60,21 +64,16 @@ async def check(site: Site) -> list[str]:
     except TimeoutError:
         return [f"one address holds {descriptors(server) - before} descriptors"]
     finally:
-        for _, writer in held:
-            writer.close()
+        await _close(held)
     return []
+
+
+async def _close(held: list[tuple[StreamReader, StreamWriter]]) -> None:
+    for _, writer in held:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in held), return_exceptions=True)
 
 
 def descriptors(server: Process) -> int:
     """How many the process has."""
     return len(os.listdir(f"/proc/{server.pid}/fd"))
-
-
-def _living(held: list[tuple[StreamReader, StreamWriter]]) -> list[tuple[StreamReader, StreamWriter]]:
-    living = []
-    for reader, writer in held:
-        if reader.at_eof() or reader.exception() is not None:
-            writer.close()
-        else:
-            living.append((reader, writer))
-    return living[100:]
