@@ -2,9 +2,8 @@
 
 A thread samples the loop's thread every few milliseconds: how much CPU it has used, whether the loop began a new
 iteration, and in which function it is. A step that also holds the GIL (a regular expression, the parsing of JSON) lets
-the thread sample only once it is over: all CPU since the sample before was that step's, and the place that is logged may
-be the one after it. Waiting for a core does not
-count. Switched off it costs nothing.
+the thread sample only once it is over: all CPU since the sample before was that step's, and the place that is logged
+may be the one after it. Waiting for a core does not count. Switched off it costs nothing.
 """
 
 from __future__ import annotations
