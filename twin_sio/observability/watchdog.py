@@ -2,8 +2,8 @@
 
 A thread samples the loop's thread every few milliseconds: how much CPU it has used, whether the loop began a new
 iteration, and in which function it is. A step that also holds the GIL (a regular expression, the parsing of JSON) lets
-the thread sample only once it is over: all CPU since the sample before was that step's, and the place that is logged
-may be the one after it. Waiting for a core does not count. Switched off it costs nothing.
+the thread sample only once it is over: all CPU since the sample before was that step's. Waiting for a core does not
+count. Switched off it costs nothing.
 """
 
 from __future__ import annotations
@@ -85,17 +85,19 @@ class Watchdog:
         used_s, delayed_s = time.clock_gettime(self._clock), _delayed_s()
         seen = _Seen(-1, None, used_s)
         while not self._stopped.wait(_LOOK_S):
+            # First of all, where the loop's thread is: a step that held the GIL has released it only now, and goes on as soon
+            # as this thread reads a file.
+            frame = sys._current_frames().get(self._watched)
+            rounds, root, places = self._rounds, _root(frame), _places(frame)
             before_s, used_s = used_s, time.clock_gettime(self._clock)
             was_delayed_s, delayed_s = delayed_s, _delayed_s()
-            frame = sys._current_frames().get(self._watched)
-            root = _root(frame)
             # The same step: the loop has not come round, and the same callback or coroutine is still being run.
-            if self._rounds != seen.round or root is not seen.root:
+            if rounds != seen.round or root is not seen.root:
                 self._tell(seen)
                 # This thread had a core and could not look: so nobody else could do anything either.
                 was_held = used_s - before_s - (delayed_s - was_delayed_s) > self._step_s
-                seen = _Seen(self._rounds, root, before_s if was_held else used_s)
-            seen.look(frame, used_s)
+                seen = _Seen(rounds, root, before_s if was_held else used_s)
+            seen.look(places, used_s)
             del frame, root
         self._tell(seen)
 
@@ -117,9 +119,8 @@ class _Seen:
         self.since_s = self.used_s = since_s
         self._places: dict[tuple[str, str], int] = {}
 
-    def look(self, frame: FrameType | None, used_s: float) -> None:
+    def look(self, places: tuple[str, str], used_s: float) -> None:
         self.used_s = used_s
-        places = _places(frame)
         self._places[places] = self._places.get(places, 0) + 1
 
     def step(self) -> LongStep:
