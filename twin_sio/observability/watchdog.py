@@ -85,8 +85,8 @@ class Watchdog:
         used_s, delayed_s = time.clock_gettime(self._clock), _delayed_s()
         seen = _Seen(-1, None, used_s)
         while not self._stopped.wait(_LOOK_S):
-            # First of all, where the loop's thread is: a step that held the GIL has released it only now, and goes on as soon
-            # as this thread reads a file.
+            # First of all, the frame: a step that held the GIL has released it only now, and its thread goes on as soon
+            # as this one reads a file.
             frame = sys._current_frames().get(self._watched)
             rounds, root, places = self._rounds, _root(frame), _places(frame)
             before_s, used_s = used_s, time.clock_gettime(self._clock)
