@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -35,12 +36,21 @@ async def one(running: Cluster, number: int, kind: ModuleType, seconds: float) -
 
 
 async def six(running: Cluster, seconds: float) -> Outcome:
-    """Six accounts at once, each with an attack of its own."""
-    chosen = [kinds()[number] for number in SIX_AT_ONCE]
+    """Six accounts at once, each with an attack and an address of its own; all go on to the end."""
+    chosen = {number: kinds()[number] for number in SIX_AT_ONCE}
 
     async def together(site: Site, until: float) -> str:
-        await asyncio.gather(*(kind.attack(site, until) for kind in chosen))
-        return "kinds " + ", ".join(str(number) for number in SIX_AT_ONCE)
+        async with AsyncExitStack() as stack:
+            sites = {n: await stack.enter_async_context(under_attack(running, 100 + n, seconds)) for n in chosen}
+            ends = await asyncio.gather(
+                *(kind.attack(sites[number], until) for number, kind in chosen.items()), return_exceptions=True
+            )
+        failed = [
+            f"{n} ended by {type(end).__name__}"
+            for n, end in zip(chosen, ends, strict=True)
+            if not isinstance(end, str)
+        ]
+        return ", ".join(["kinds " + " ".join(str(number) for number in chosen), *failed])
 
     async with under_attack(running, 100, seconds) as site:
         return await run(site, "six accounts at once", "–", together)

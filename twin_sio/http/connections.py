@@ -241,7 +241,7 @@ class _Connection(RequestHandler):
 
 
 class _Server(web.Server):
-    """Makes `TcpConnection`s."""
+    """The library's server, which makes a `_Connection` for each client."""
 
     def __init__(self, connections: Connections, new_id: NewId, made: web.Server) -> None:
         """`made`: the library's own protocol."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -51,7 +51,7 @@ class BudgetedModel:
         return self._model.name
 
     async def complete_json(self, messages: Sequence[Mapping[str, str]], schema: Json, *, name: str) -> Json | None:
-        async with _Call(self._limits):
+        async with _counted(self._limits):
             return await self._model.complete_json(messages, schema, name=name)
 
 
@@ -64,26 +64,21 @@ class BudgetedEmbedder(Embedder):
         self._limits = limits
 
     async def embed(self, texts: Sequence[str]) -> Sequence[bytes]:
-        async with _Call(self._limits):
+        async with _counted(self._limits):
             return await self._embedder.embed(texts)
 
     def nearest(self, to: bytes, vectors: Sequence[bytes], most: int) -> Sequence[int]:
         return self._embedder.nearest(to, vectors, most)
 
 
-class _Call:
-    """One call: counted before, its tokens after, also where it failed."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._user_id = _user.get()
-
-    async def __aenter__(self) -> None:
-        if await self._limits.background(self._user_id) is not None:
-            raise OverBudget
-        self._meter = metered()
-        self._used = self._meter.__enter__()
-
-    async def __aexit__(self, *failure: object) -> None:
-        self._meter.__exit__(None, None, None)
-        await self._limits.record_tokens(self._user_id, self._used.tokens)
+@asynccontextmanager
+async def _counted(limits: Limits) -> AsyncIterator[None]:
+    """One call: counted before, its tokens after, also where it failed. Raises `OverBudget`."""
+    user_id = _user.get()
+    if await limits.background(user_id) is not None:
+        raise OverBudget
+    with metered() as used:
+        try:
+            yield
+        finally:
+            await limits.record_tokens(user_id, used.tokens)
