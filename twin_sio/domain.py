@@ -146,16 +146,35 @@ class Generation:
 
 
 EvidenceKind = Literal[
-    "confirmed", "edited", "change", "explicit", "host", "inferred", "up", "down", "withdrawn", "rejected"
+    "confirmed", "edited", "change", "explicit", "ended", "host", "inferred", "up", "down", "withdrawn", "rejected"
 ]
+"""How an observation was made. `change`: the user says that it has become so; `ended`: that it holds no more."""
+
+EVIDENCE_VERSION = 2
+"""Of what the fields of `Evidence` mean. Until 1 a dislike was evidence against `interests.likes`."""
+
 TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A person or an animal in the user's life, as far as the user has told: `relation` as they call it ("daughter",
+    "cat"), `name`, and how many there are ("two kids": 2); empty, and 0, where they have not."""
+
+    kind: Literal["person", "pet"]
+    relation: str = ""
+    name: str = ""
+    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """One observation about one slot of the profile; append-only. `quote` is the user's own words.
 
-    `about` is the answer that was rated, for `up`, `down` and `withdrawn` (the rating was taken back).
+    `about` is the answer that was rated, for `up`, `down` and `withdrawn` (the rating was taken back). `entity` is who
+    is observed: under a slot of people or pets (`family.children`) that they are there, under any other a fact about
+    them; None for the user. `when` is what the user said of the time ("since May"). `version` is `EVIDENCE_VERSION` as
+    it was when the piece was made.
     """
 
     user_id: str
@@ -169,11 +188,15 @@ class Evidence:
     quote: str
     extractor: str
     about: str = ""
+    entity: Entity | None = None
+    when: str = ""
+    version: int = EVIDENCE_VERSION
 
     @property
     def evidence_id(self) -> str:
         """Equal for the same observation, so that running a job twice adds nothing."""
-        return "\x1f".join((self.message_id, self.kind, self.key, self.value, str(self.polarity)))
+        of = (self.entity.relation, self.entity.name) if self.entity is not None else ()
+        return "\x1f".join((self.message_id, self.kind, self.key, self.value, str(self.polarity), *of))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +258,16 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """What one side said in a conversation."""
+
+    role: Literal["user", "twin"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
-    """A user's message, its answer, and what the answer used."""
+    """A user's message, its answer, and the last lines of both sides `before` it, the oldest first."""
 
     user_id: str
     message_id: str
@@ -246,3 +277,4 @@ class Exchange:
     text: str
     answer: str
     epoch: int = 0
+    before: tuple[Line, ...] = ()

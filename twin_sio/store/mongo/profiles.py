@@ -14,7 +14,7 @@ from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
 from twin_sio.clock import Clock, new_id, now
-from twin_sio.domain import Evidence, Profile, Trait, TraitChange
+from twin_sio.domain import Entity, Evidence, Profile, Trait, TraitChange
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
@@ -82,7 +82,7 @@ class MongoProfiles:
             query["epoch"] = {"$gte": epoch}
         # In batches, each of which the driver decodes at one go: the loop has answers to stream meanwhile.
         docs = await self._evidence.find(query, batch_size=_BATCH).sort("observed_at", ASCENDING).to_list(None)
-        return await _off_the_loop(len(docs), lambda: [Evidence(**self._sealer.open(doc["piece"])) for doc in docs])
+        return await _off_the_loop(len(docs), lambda: [_piece(self._sealer.open(doc["piece"])) for doc in docs])
 
     @stored
     async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
@@ -186,3 +186,9 @@ class MongoProfiles:
     @stored
     async def mark_published(self, user_id: str, version: int) -> None:
         await self._profiles.update_one({"_id": user_id, "version": version}, {"$set": {"untold": []}})
+
+
+def _piece(opened: Doc) -> Evidence:
+    """A stored piece; what was stored before there were versions is of the first."""
+    entity = opened.get("entity")
+    return Evidence(**{"version": 1, **opened, "entity": Entity(**entity) if entity is not None else None})
