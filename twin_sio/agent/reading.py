@@ -31,13 +31,21 @@ _PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv[1]); from twin_sio.ag
 
 
 class Reading(NamedTuple):
-    """What a text says of its writer: evidence, but for whose it is and when."""
+    """What a text says of its writer: evidence, but for whose it is and when it was observed.
+
+    `relation`, `name` and `count` are those of its entity (`domain.Entity`); empty where it has none. `when` is what the
+    text says of the time.
+    """
 
     key: str
     value: str
     polarity: int
     kind: EvidenceKind
     quote: str
+    relation: str = ""
+    name: str = ""
+    count: int = 0
+    when: str = ""
 
 
 class Reader(Protocol):

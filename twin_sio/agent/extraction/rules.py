@@ -19,7 +19,7 @@ from twin_sio.agent.extraction.rule_table import (
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
 from twin_sio.agent.reading import Reading
 from twin_sio.agent.traits import normal
-from twin_sio.domain import Evidence, Exchange
+from twin_sio.domain import Entity, Evidence, Exchange
 
 SIGNATURE: Final = "rules@1"
 MAX_READINGS: Final = 20
@@ -90,7 +90,15 @@ def evidence(exchange: Exchange, one: Reading, extractor: str) -> Evidence:
         message_id=exchange.message_id,
         quote=one.quote,
         extractor=extractor,
+        entity=_entity(one),
+        when=one.when,
     )
+
+
+def _entity(one: Reading) -> Entity | None:
+    if not (one.relation or one.name or one.count):
+        return None
+    return Entity("pet" if one.key.startswith("pets.") else "person", one.relation, one.name, one.count)
 
 
 def _found(text: str) -> Iterator[tuple[Clause, Slot, _Rule]]:
