@@ -33,7 +33,7 @@ _PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv[1]); from twin_sio.ag
 class Reading(NamedTuple):
     """What a text says of its writer: evidence, but for whose it is and when it was observed.
 
-    `relation`, `name` and `count` are those of its entity (`domain.Entity`); empty where it has none. `when` is what the
+    `relation`, `name` and `how_many` are of its entity (`domain.Entity`), empty where it has none. `when` is what the
     text says of the time.
     """
 
@@ -44,7 +44,7 @@ class Reading(NamedTuple):
     quote: str
     relation: str = ""
     name: str = ""
-    count: int = 0
+    how_many: int = 0
     when: str = ""
 
 

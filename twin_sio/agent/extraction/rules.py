@@ -96,9 +96,9 @@ def evidence(exchange: Exchange, one: Reading, extractor: str) -> Evidence:
 
 
 def _entity(one: Reading) -> Entity | None:
-    if not (one.relation or one.name or one.count):
+    if not (one.relation or one.name or one.how_many):
         return None
-    return Entity("pet" if one.key.startswith("pets.") else "person", one.relation, one.name, one.count)
+    return Entity("pet" if one.key.startswith("pets.") else "person", one.relation, one.name, one.how_many)
 
 
 def _found(text: str) -> Iterator[tuple[Clause, Slot, _Rule]]:
