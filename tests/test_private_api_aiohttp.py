@@ -18,6 +18,10 @@ from aiohttp.web_protocol import RequestHandler
     [
         # overridden in `http.connections`
         (RequestHandler, "data_received", ["self", "data"]),
+        (RequestHandler, "set_parser", ["self", "parser", "data_received_cb"]),
+        (RequestHandler, "finish_response", ["self", "request", "resp", "start_time"]),
+        (RequestHandler, "_pause_reading_for_buffer", ["self"]),
+        (RequestHandler, "_resume_reading_for_buffer", ["self"]),
         (RequestHandler, "connection_made", ["self", "transport"]),
         (RequestHandler, "connection_lost", ["self", "exc"]),
         (RequestHandler, "pause_writing", ["self"]),
@@ -41,7 +45,14 @@ async def test_attributes_of_a_server_and_its_connections() -> None:
     assert server is not None
     assert {"request_handler", "request_factory", "_loop", "_kwargs"} <= set(dir(server))
     connection = server()
-    assert {"_payload_parser", "_keepalive_timeout", "_lingering_time", "_loop"} <= set(dir(connection))
+    assert {
+        "_payload_parser",
+        "_message_tail",
+        "_buffer_paused",
+        "_keepalive_timeout",
+        "_lingering_time",
+        "_loop",
+    } <= set(dir(connection))
     site = web.TCPSite(runner, "127.0.0.1", 0)
     assert {"_ssl_context", "_runner", "_server", "_host", "_port", "_backlog"} <= set(dir(site))
     await runner.cleanup()

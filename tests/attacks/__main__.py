@@ -70,12 +70,14 @@ async def main(numbers: list[int], seconds: float, write: bool, with_six: bool) 
             for number, kind in chosen.items():
                 outcomes.append(await one(running, number, kind, seconds))
                 print(outcomes[-1], flush=True)
+                if write:
+                    _write(outcomes)
             if (not numbers or with_six) and set(SIX_AT_ONCE) <= every.keys():
                 outcomes.append(await six(running, seconds))
                 print(outcomes[-1], flush=True)
+                if write:
+                    _write(outcomes)
     failed = [outcome.name for outcome in outcomes if outcome.broken]
-    if write:
-        _write(outcomes)
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} passed" + (f"; failed: {failed}" if failed else ""))
     return 1 if failed else 0
 

@@ -8,6 +8,7 @@ import json
 import pkgutil
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -201,8 +202,10 @@ async def run(site: Site, name: str, before: str, attack: Attack, checks: Sequen
         broken.append("the server died")
         last = cpu_after = 0.0
     broken += _judged(site, seen, first, last, lasted_s)
-    if (printed := len(site.logs()) - log_before) > 64 * 1024:
-        broken.append(f"{printed // 1024} KiB of log")
+    fresh = site.logs()[log_before:]
+    if len(fresh) > 64 * 1024:
+        often = Counter(re.findall(r"\w*event\W+(\w+)", fresh)).most_common(3)
+        broken.append(f"{len(fresh) // 1024} KiB of log, most often {often}")
     steps = sorted(long_steps(server.printed()[printed_before:]), key=lambda step: -step.ms)
     broken += [f"{step.ms:.0f} ms of the event loop at {step.at}" for step in steps[:1] if step.ms > LONG_STEP_MS]
     return Outcome(name, before, note, seen, cpu_after - cpu_before, (first, last), steps, broken)

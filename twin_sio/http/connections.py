@@ -10,6 +10,7 @@ import asyncio
 import resource
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from time import thread_time
 from typing import Any
 
 import orjson
@@ -40,6 +41,13 @@ _LINGER_S = 1.0
 _UNREAD_MAX_BYTES = 512 * 1024
 """Of a WebSocket, without a message that could be read. The library holds 128 KiB and reads on only then; a message has
 100 kB at most. What sends more sends fragments without an end, or without anything in them."""
+_LAST_BYTES = 4 * 1024
+"""Of a WebSocket that is being closed: the rest is not read."""
+_SLICE_BYTES = 8 * 1024
+"""Of what a WebSocket received, parsed at a time: at worst a thousand frames with nothing in them."""
+_MEASURED_BYTES = 1024
+_PARSING = 0.05, 0.05
+"""CPU that the frames of an address may take to parse: seconds per second, and at once. Messages take a hundredth."""
 _SOCKETS = "/socket.io/"
 _CONTINUE = "100-continue"
 _LOG_EVERY_S = 60.0
@@ -81,6 +89,7 @@ class Connections:
         self._others_max = min(OTHERS_MAX, self._room // 4)
         self._arrivals = BucketCache()
         self._requests = BucketCache()
+        self._parsing = BucketCache()
         self._others: dict[_Connection, None] = {}  # oldest first
         self._others_of: dict[str, dict[_Connection, None]] = {}
         self.open = 0
@@ -128,6 +137,12 @@ class Connections:
             self._near(open=self.open, limit=self._room + SPARE_DESCRIPTORS)
         return True
 
+    def parsed(self, connection: _Connection, cpu_s: float) -> float:
+        """Count the CPU that frames took to parse; the seconds until more may be parsed of this address."""
+        bucket = self._parsing.of(connection.address or str(id(connection)), *_PARSING)
+        bucket.spend(cpu_s)
+        return bucket.owed_s()
+
     def is_other(self, connection: _Connection) -> None:
         """It has no session, or no longer one. If there are too many of these, the oldest is closed."""
         self._others[connection] = None
@@ -168,25 +183,76 @@ class Connections:
 class _Connection(RequestHandler):
     """One TCP connection."""
 
-    __slots__ = ("_connections", "_new_id", "_stuck", "address", "idle_s", "unread_bytes")
+    __slots__ = (
+        "_connections",
+        "_going_on",
+        "_new_id",
+        "_stuck",
+        "_unparsed",
+        "address",
+        "idle_s",
+        "unread_bytes",
+    )
 
     def __init__(self, connections: Connections, new_id: NewId, *args: Any, **named: Any) -> None:
         super().__init__(*args, keepalive_timeout=HEAD_S, **named)
         self._connections = connections
         self._new_id = new_id
         self._stuck: asyncio.TimerHandle | None = None
+        self._unparsed = bytearray()
+        """Received over its WebSocket, and not parsed yet: until `_going_on`, nothing more is received."""
+        self._going_on: asyncio.TimerHandle | None = None
         self.address = ""
         self.idle_s = HEAD_S
         self.unread_bytes = 0
         """Bytes received over its WebSocket since the last complete message."""
 
     def data_received(self, data: bytes) -> None:
-        if self._payload_parser is not None:
-            self.unread_bytes += len(data)
-            if self.unread_bytes > _UNREAD_MAX_BYTES:
-                self.abort()
+        if self._payload_parser is None:
+            super().data_received(data)
+            return
+        self.unread_bytes += len(data)
+        if self.unread_bytes > _UNREAD_MAX_BYTES:
+            self.abort()
+        elif self._going_on is not None:
+            self._unparsed += data
+        elif len(data) < _MEASURED_BYTES:
+            super().data_received(data)
+        else:
+            self._unparsed += data
+            self._parse()
+
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        """The library's hook: it is a WebSocket from now on. What came with the request is parsed as all else."""
+        came, self._message_tail = self._message_tail, b""
+        super().set_parser(parser, data_received_cb)
+        if came:
+            self.data_received(came)
+
+    def _parse(self) -> None:
+        """Parse what was received, slice by slice, and no faster than the address may; see `_PARSING`."""
+        self._going_on = None
+        while self._unparsed:
+            data = bytes(self._unparsed[:_SLICE_BYTES])
+            del self._unparsed[:_SLICE_BYTES]
+            began = thread_time()
+            super().data_received(data)
+            owed_s = self._connections.parsed(self, thread_time() - began)
+            if self.transport is None or self.transport.is_closing():
+                self._unparsed.clear()
+            elif self._unparsed or owed_s:
+                if self._going_on is None and not self._buffer_paused:
+                    self._pause_reading_for_buffer()
+                self._going_on = self._loop.call_later(owed_s, self._parse)
                 return
-        super().data_received(data)
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+
+    def read_no_more(self) -> None:
+        """Its WebSocket is being closed: read what its client still has to say if that is little, else abort it now."""
+        if self._unparsed or self._reading_paused:
+            self.abort()
+        self.unread_bytes = max(self.unread_bytes, _UNREAD_MAX_BYTES - _LAST_BYTES)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -198,8 +264,10 @@ class _Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connections.closed(self)
-        if self._stuck is not None:
-            self._stuck.cancel()
+        for timer in (self._stuck, self._going_on):
+            if timer is not None:
+                timer.cancel()
+        self._unparsed.clear()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -211,6 +279,15 @@ class _Connection(RequestHandler):
         if self._stuck is not None:
             self._stuck.cancel()
             self._stuck = None
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """The library's hook: what came for a WebSocket that was refused is no request."""
+        if self._message_tail and self._payload_parser is None:
+            self._message_tail = b""
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
 
     def abort(self) -> None:
         """Abort it now."""

@@ -23,6 +23,12 @@ def mark_message_read(request: web.BaseRequest) -> None:
         request.protocol.unread_bytes = 0
 
 
+def read_no_more(request: web.BaseRequest) -> None:
+    """Its WebSocket is about to be closed: whatever its client sends on does not hold that up."""
+    if hasattr(request.protocol, "read_no_more"):
+        request.protocol.read_no_more()
+
+
 async def handle_control_frame(socket: web.WebSocketResponse, message: WSMessage) -> bool:
     """Whether this is a ping, which is answered here, or a pong. aiohttp would answer all that have arrived in one step
     of the loop and count none; the callers count them as frames."""

@@ -21,7 +21,7 @@ from engineio.payload import Payload
 
 from twin_sio.rate_limit import Bucket
 from twin_sio.transport import PACKET_MAX_BYTES
-from twin_sio.transport.aiohttp_socket import handle_control_frame, limit_send_buffer, mark_message_read
+from twin_sio.transport.aiohttp_socket import handle_control_frame, limit_send_buffer, mark_message_read, read_no_more
 from twin_sio.transport.send_queue import SendQueue
 
 POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at once
@@ -208,6 +208,7 @@ class WebSocket:
         """Close with a close frame; abort where the client does not answer it, or has not read what came before."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                read_no_more(self._request)
                 await self._ws.close()
                 return
         if self._transport is not None:

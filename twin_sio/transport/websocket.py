@@ -19,7 +19,13 @@ from twin_sio.clock import NewId
 from twin_sio.domain import Identity
 from twin_sio.errors import HandshakeRefused, StorageUnavailable
 from twin_sio.transport import PACKET_MAX_BYTES, CloseReason, ConnectionRegistry, ConnectRequest, TransportHooks
-from twin_sio.transport.aiohttp_socket import bearer, handle_control_frame, limit_send_buffer, mark_message_read
+from twin_sio.transport.aiohttp_socket import (
+    bearer,
+    handle_control_frame,
+    limit_send_buffer,
+    mark_message_read,
+    read_no_more,
+)
 from twin_sio.transport.frames import EncodedFrame
 from twin_sio.transport.room_manager import RoomManager
 from twin_sio.transport.send_queue import STRAIGHT_MAX_BYTES, SendQueue
@@ -38,11 +44,12 @@ REFUSED_TOKEN, CLOSE_TRY_AGAIN_LATER = 4003, 1013
 class RawWebSocketConnection:
     """The connection of one client without Socket.IO."""
 
-    def __init__(self, socket: web.WebSocketResponse, transport: Any) -> None:
+    def __init__(self, socket: web.WebSocketResponse, request: web.Request) -> None:
         self.queue = SendQueue()
         self.queue.writer_attached = True  # `run`, for as long as the connection lasts
         self._socket = socket
-        self._transport = transport  # the TCP connection
+        self._request = request
+        self._transport: Any = request.transport  # the TCP connection
         self._closing: asyncio.Task[None] | None = None  # set by the first `close`; nothing is written after it
 
     def write(self, frame: EncodedFrame, *, unless_over: int | None = None) -> int:
@@ -80,6 +87,7 @@ class RawWebSocketConnection:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 if reason != "slow":
                     await self.queue.join()
+                read_no_more(self._request)
                 await self._socket.close(code=CLOSE_CODES[reason])
                 return
         self._transport.abort()
@@ -161,11 +169,13 @@ class RawWebSocketEndpoint:
         try:
             await self._hooks.admit(sid, await self._connect_request(request))
         except HandshakeRefused as refused:
-            await socket.send_str(_refusal(refused))
+            with suppress(ConnectionError):  # the client has gone meanwhile
+                await socket.send_str(_refusal(refused))
             code = REFUSED_TOKEN if refused.reason.startswith(("auth_", "session_")) else CLOSE_TRY_AGAIN_LATER
             code = {"auth_expired": CLOSE_CODES["expired"], "draining": CLOSE_CODES["draining"]}.get(
                 refused.reason, code
             )
+            read_no_more(request)
             await socket.close(code=code, message=refused.reason.encode())
             return socket
         self._on_carries(request, True)
@@ -210,7 +220,7 @@ class RawWebSocketEndpoint:
         return scheme == "https" or (proxied or request.scheme) != "https"
 
     async def _run(self, sid: str, socket: web.WebSocketResponse, request: web.Request) -> None:
-        connection = RawWebSocketConnection(socket, request.transport)
+        connection = RawWebSocketConnection(socket, request)
         self._open.add(connection)
         self._connections[sid] = connection
         self._rooms.add(sid)
@@ -230,6 +240,7 @@ class RawWebSocketEndpoint:
                 if pause_s or count % _YIELD_EVERY == 0:  # what has arrived is read without a pause otherwise
                     await asyncio.sleep(pause_s)
         finally:
+            read_no_more(request)
             # Before it is forgotten: what is published meanwhile finds a connection that is closed.
             await self._hooks.on_disconnect(sid, "transport close")
             self._rooms.remove(sid)
