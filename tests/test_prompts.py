@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.factories import least_cpu_s
 from twin_sio.agent import ChatMessage, RecalledMemory, RelatedMessage, prompts
-from twin_sio.domain import Exchange, Profile, Trait
+from twin_sio.agent.traits import fact_of
+from twin_sio.domain import Entity, Exchange, Profile, Trait
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -97,10 +98,98 @@ def test_a_question_that_exceeds_the_budget_is_not_asked():
     assert build(trait("v" * 200, "tentative"), budget_tokens=120)[2] == ()
 
 
-def test_sensitive_traits_need_a_confirmation():
+def section(system: str, heading: str) -> list[str]:
+    """The lines under a heading; none where it is not there."""
+    return system.partition(f"{heading}\n")[2].partition("\n\n")[0].splitlines()
+
+
+def test_what_was_said_of_ones_health_is_told_as_said():
+    """Not as a fact, and not as a question; confirmed it is one."""
     ill = trait("asthma", "tentative", key="health.condition")
-    assert "asthma" not in build(ill)[0]
-    assert "asthma" in build(replace(ill, status="applied"))[0]
+    system, _, used = build(ill, trait("rock", "tentative", confidence=0.6))
+    assert section(system, prompts.SAID_HEADING) == [prompts.SAID_RULE, '- health.condition: "asthma"']
+    assert prompts.TRAITS_HEADING not in system
+    assert '"rock"' in section(system, prompts.QUESTION_HEADING)[0]
+    assert used == ("trait-asthma", "trait-rock")
+    system = build(replace(ill, status="applied"))[0]
+    assert section(system, prompts.TRAITS_HEADING) == ['- health.condition: "asthma"']
+    assert prompts.SAID_HEADING not in system
+
+
+@pytest.mark.parametrize("status", ["unused", "rejected", "superseded"])
+def test_an_allergy_that_is_over_is_not_told(status):
+    nuts = replace(trait("nuts", status, key="health.allergy"), valid_to=NOW)
+    assert "nuts" not in build(nuts)[0]
+
+
+def test_an_allergy_fits_any_budget():
+    likes = [trait(f"{n} " + "v" * 300, confidence=0.99) for n in range(20)]
+    assert '"nuts"' in build(*likes, trait("nuts", "tentative", key="health.allergy"), budget_tokens=0)[0]
+
+
+def test_a_dislike_is_told():
+    assert '- interests.dislikes: "horror films"' in build(trait("horror films", key="interests.dislikes"))[0]
+
+
+MIA = Entity("person", "daughter", "Mia")
+
+
+def test_people_have_a_line_each_with_what_is_true_of_them():
+    system, _, used = build(
+        trait("jazz"),
+        replace(trait("football"), entity=MIA),
+        replace(trait("Mia", key="family.children", confidence=0.8), entity=MIA),
+        replace(trait("peas", key="interests.dislikes", confidence=0.85), entity=MIA),
+        replace(trait("two kids", key="family.children", confidence=0.7), entity=Entity("person", "kids", "", 2)),
+        replace(trait("chess", confidence=0.6), entity=Entity("person", "brother")),
+    )
+    assert section(system, prompts.TRAITS_HEADING) == ['- interests.likes: "jazz"']
+    assert section(system, prompts.PEOPLE_HEADING) == [
+        prompts.PEOPLE_RULE,
+        '- family.children: "Mia, daughter": interests.likes: "football"; interests.dislikes: "peas"',
+        '- family.children: "two kids"',
+        '- "brother": interests.likes: "chess"',
+    ]
+    assert len(used) == 6
+
+
+def test_facts_about_somebody_who_is_not_there_are_not_told():
+    denied = replace(trait("Mia", "rejected", key="family.children"), entity=MIA)
+    assert "football" not in build(denied, replace(trait("football"), entity=MIA))[0]
+
+
+def test_what_ended_is_told_as_it_was_the_last_first():
+    ended = [
+        replace(
+            trait(value, "superseded"),
+            valid_from=NOW - timedelta(days=90),
+            valid_to=NOW - timedelta(days=ago),
+            entity=of,
+        )
+        for value, ago, of in (("chess", 50, None), ("football", 20, MIA), ("polo", 90, None))
+    ]
+    system, _, used = build(*ended, budget_tokens=4000)
+    before = json.loads(section(system, prompts.FORMER_HEADING)[1])
+    assert before == [
+        {
+            "what": "interests.likes",
+            "about": "Mia, daughter",
+            "value": "football",
+            "from": "2025-10",
+            "until": "2025-12",
+        },
+        {"what": "interests.likes", "value": "chess", "from": "2025-10", "until": "2025-11"},
+        {"what": "interests.likes", "value": "polo", "until": "2025-10"},
+    ]
+    assert used == ("trait-football", "trait-chess", "trait-polo")
+    assert prompts.TRAITS_HEADING not in system
+
+
+def test_the_graph_and_the_profile_tell_an_end_once():
+    was = replace(trait("chess", "superseded"), valid_to=NOW)
+    graph = RecalledMemory(former=(fact_of(was, NOW), replace(fact_of(was, NOW), value="go", trait_id="other")))
+    system, _, used = build(was, past=graph)
+    assert (system.count('"chess"'), used) == (1, ("trait-chess", "other"))
 
 
 def test_the_host_context_is_marked_as_data():

@@ -18,13 +18,13 @@ from twin_sio.agent.explanation import explain
 from twin_sio.agent.scoring import _slots, confidence, score, surplus
 from twin_sio.agent.traits import WEIGHTS, is_functional, is_sensitive, trait_id
 from twin_sio.config import ConfigError, ScoreWeights, Settings
-from twin_sio.domain import Evidence, EvidenceKind, Trait
+from twin_sio.domain import EVIDENCE_VERSION, Entity, Evidence, EvidenceKind, Trait
 
 DAY = timedelta(days=1)
 YEAR = 365 * DAY
 START = datetime(2026, 1, 1, tzinfo=UTC)
-KINDS = ("confirmed", "edited", "change", "explicit", "host", "inferred", "up", "down", "rejected")
-KEYS = ("location.city", "food.likes", "health.condition")
+KINDS = ("confirmed", "edited", "change", "explicit", "ended", "host", "inferred", "up", "down", "rejected")
+KEYS = ("location.city", "food.likes", "health.condition", "interests.likes", "interests.dislikes", "work.role")
 
 
 def seen(
@@ -36,6 +36,8 @@ def seen(
     session: str | None = None,
     polarity: int = 1,
     message: str | None = None,
+    of: Entity | None = None,
+    version: int = EVIDENCE_VERSION,
 ) -> Evidence:
     """One piece of evidence; each day is a session of its own unless given."""
     return Evidence(
@@ -49,6 +51,8 @@ def seen(
         message_id=message or f"m-{day}-{kind}-{value}-{polarity}-{session}",
         quote=value,
         extractor="test@1",
+        entity=of,
+        version=version,
     )
 
 

@@ -11,7 +11,7 @@ from twin_sio.clock import new_id, now
 from twin_sio.domain import NewEvent, Trait, TraitChange
 from twin_sio.handlers.history import PAGE_BYTES
 from twin_sio.runtime.serve import Service
-from twin_sio.services.profile import _changes_payload
+from twin_sio.services.profile_payloads import changes_payload
 
 LONG = "\U0001f4a3" * 8_000
 
@@ -87,8 +87,8 @@ def test_a_huge_profile_update_fits_a_frame() -> None:
     traits = [
         Trait(f"t{n}", "food.likes", f"{n} {'x' * 490}", "applied", 0.9, 8, 0, at, None, at) for n in range(5_000)
     ]
-    received = _changes_payload([TraitChange(trait, None, "time") for trait in traits])
+    received = changes_payload([TraitChange(trait, None, "time") for trait in traits])
     assert received["has_more"] is True
     assert 100 < len(received["changes"]) < 5_000
     assert len(json.dumps(received)) < PAGE_BYTES
-    assert _changes_payload([TraitChange(traits[0], None, "time")]).keys() == {"changes"}
+    assert changes_payload([TraitChange(traits[0], None, "time")]).keys() == {"changes"}

@@ -80,6 +80,16 @@ async def rebuild(settings: Settings, user: str | None) -> int:
         return held
 
 
+async def rebuild_profiles(settings: Settings, user: str | None) -> int:
+    """Score profiles anew from their evidence, one user's or all; how many. What reads otherwise is published."""
+    async with build_services(settings, listen=False) as services:
+        users = [user] if user is not None else await services.profiles.users()
+        for done, one in enumerate(users, 1):
+            await services.profile_service.rescore(one)
+            _show("profiles", done, len(users))
+        return len(users)
+
+
 async def statistics(settings: Settings) -> Json:
     """Count everybody whose profile has changed since they were counted; what became of all that was learnt."""
     async with build_services(settings, listen=False) as services:
@@ -115,13 +125,21 @@ def main() -> int:
         description="After the graph was lost, a first start with it, or a new key. May run beside the service.",
     )
     graph.add_argument("--user", help="of this user alone; else of all")
+    anew = commands.add_parser(
+        "profile-rebuild",
+        help="score profiles anew from the stored evidence",
+        description="After a change of TWIN_SCORE_WEIGHTS, or where a profile is in doubt: evidence is never lost, so "
+        "that every profile can be made again. May run beside the service, and be ended at any time (Ctrl-C); what "
+        "reads otherwise is published to the devices.",
+    )
+    anew.add_argument("--user", help="of this user alone; else of all")
     commands.add_parser(
         "statistics", help="count now what became of what was learnt of all users, and print it as JSON"
     )
     asked = parser.parse_args()
     try:
         settings = Settings.from_environment()
-        if asked.command in ("revoke", "statistics") and not settings.storage.redis_url:
+        if asked.command in ("revoke", "statistics", "profile-rebuild") and not settings.storage.redis_url:
             raise ConfigError("TWIN_REDIS_URL is not set: say which Redis.")
         if not settings.storage.mongodb_url:
             raise ConfigError("TWIN_MONGODB_URL is not set: say which database.")
@@ -131,10 +149,16 @@ def main() -> int:
         if asked.command == "graph-rebuild":
             print(f"{asyncio.run(rebuild(settings, asked.user))} facts held")
             return 0
+        if asked.command == "profile-rebuild":
+            print(f"{asyncio.run(rebuild_profiles(settings, asked.user))} profiles scored")
+            return 0
         if asked.command == "statistics":
             print(orjson.dumps(asyncio.run(statistics(settings)), option=orjson.OPT_INDENT_2).decode())
             return 0
         print(f"{asyncio.run(reseal(settings))} values rewritten")
+    except KeyboardInterrupt:
+        print("\nEnded. What was done stays; run it again for the rest.", file=sys.stderr)
+        return 130
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -166,6 +166,11 @@ class Entity:
     name: str = ""
     count: int = 0
 
+    @property
+    def label(self) -> str:
+        """Who it is, in the user's words: "Mia, daughter"."""
+        return ", ".join(part for part in (self.name, self.relation) if part)
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -203,7 +208,9 @@ class Evidence:
 class Trait:
     """What the twin holds about its user, with the number that the evidence gives on `as_of`.
 
-    `pinned`: the user confirmed the value or wrote it in.
+    `pinned`: the user confirmed the value or wrote it in. `entity`: who it is of, or, in a slot of people or animals,
+    who it is; None: the user. `names`: what its evidence calls it (`traits.own_name`), the one that gives it its id
+    first; empty where that is the value.
     """
 
     trait_id: str
@@ -217,6 +224,8 @@ class Trait:
     valid_to: datetime | None
     as_of: datetime
     pinned: bool = False
+    entity: Entity | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +249,7 @@ class Profile:
 @dataclass(frozen=True, slots=True)
 class Fact:
     """That a trait held from `valid_at` to `invalid_at` (None: still), as it was known from `created_at` on;
-    `expired_at` is when its end became known."""
+    `expired_at` is when its end became known. `about`: of whom, where it is not the user."""
 
     trait_id: str
     key: str
@@ -249,6 +258,7 @@ class Fact:
     invalid_at: datetime | None
     created_at: datetime
     expired_at: datetime | None
+    about: str = ""
 
     @property
     def fact_id(self) -> str:

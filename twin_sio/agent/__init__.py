@@ -45,12 +45,14 @@ class RecalledMemory:
 class ProfileContext:
     """What a prompt says of the user: its sections, and the ids of the traits in them.
 
-    `is_rejected` tells whether a text holds a value that the user has rejected.
+    `is_rejected` tells whether a text holds a value that the user has rejected. `former` is what held once and holds
+    no more, the last to end first.
     """
 
     sections: tuple[str, ...]
     used_traits: tuple[str, ...]
     is_rejected: Callable[[str], bool]
+    former: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ PER_VALUE: Final = 100
 """Pieces that count of one value, the weightiest on the date."""
 
 PER_SLOT: Final = 300
-"""Pieces that count of all values of a slot that holds one at a time, the newest."""
+"""Pieces that count of all values of a slot that holds one at a time, or that a change replaces, the newest."""
 
 PER_USER: Final = 5_000
 """Pieces that are kept of a user; what has to go makes room for a tenth of it at once."""
@@ -52,7 +52,7 @@ def of_value(pieces: list[Evidence], always: set[str], brought: Brought) -> list
 
 
 def of_slot(values: Mapping[str, list[Evidence]], always: Mapping[str, set[str]]) -> dict[str, list[Evidence]]:
-    """The pieces that count in a slot of one value at a time; of values that go whole, a rejection stays."""
+    """The pieces that count in such a slot; of values that go whole, a rejection stays."""
     everything = [piece for pieces in values.values() for piece in pieces]
     if len(everything) <= PER_SLOT:
         return dict(values)

@@ -1,31 +1,50 @@
-"""What each piece of evidence brings on a date: weight x decay x repeat, for its value or against it."""
+"""What each piece of evidence says as it is read today, and what it brings on a date: weight x decay x repeat, for its
+value or against it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from math import fsum
 from typing import Final, NamedTuple
 
 from twin_sio.agent.traits import (
     CORRECTIONS,
+    DISLIKES,
+    ENDED,
     EXPLICIT,
+    LIKES,
     RATINGS,
     STATED,
     is_sensitive,
     normal,
+    own_name,
 )
 from twin_sio.config import ScoreWeights
-from twin_sio.domain import Evidence
+from twin_sio.domain import EVIDENCE_VERSION, Evidence
 
 _ALWAYS_OPPOSING: Final = frozenset({"down", "rejected"})
+_ALWAYS_COUNTING: Final = STATED | _ALWAYS_OPPOSING | {ENDED}
+_NOT_SUPPORTING: Final = _ALWAYS_OPPOSING | {ENDED}
+_OBSERVED: Final = frozenset({"change", "explicit", "host", "inferred"})
+
+
+def upgraded(piece: Evidence) -> Evidence:
+    """A piece as it reads today, whatever version it was made under: what spoke against a like is a dislike, and a
+    change against it is its end."""
+    if piece.version >= EVIDENCE_VERSION or piece.key != LIKES or piece.polarity > 0 or piece.kind not in _OBSERVED:
+        return piece
+    if piece.kind == "change":
+        return replace(piece, polarity=1, kind=ENDED, version=EVIDENCE_VERSION)
+    return replace(piece, key=DISLIKES, polarity=1, version=EVIDENCE_VERSION)
 
 
 def known_on(evidence: Iterable[Evidence], as_of: datetime) -> list[Evidence]:
-    """What counts by `as_of`: once each, in the order of their instants, nothing that a sensitive slot refuses, and of
-    the ratings of one answer the newest."""
-    usable = [piece for piece in evidence if piece.observed_at <= as_of and _counts(piece)]
+    """What counts by `as_of`, as it reads today: once each, in the order of their instants, nothing that a sensitive
+    slot refuses, and of the ratings of one answer the newest."""
+    usable = [upgraded(piece) for piece in evidence if piece.observed_at <= as_of and _counts(piece)]
     usable.sort(
         key=lambda piece: (piece.observed_at, piece.evidence_id, piece.session_id, piece.quote, piece.extractor)
     )
@@ -41,16 +60,16 @@ def known_on(evidence: Iterable[Evidence], as_of: datetime) -> list[Evidence]:
 
 
 def _rated(piece: Evidence) -> tuple[str, str, str]:
-    return piece.about or piece.evidence_id, piece.key, normal(piece.value)
+    return piece.about or piece.evidence_id, piece.key, own_name(piece.value, piece.entity)
 
 
 def _counts(piece: Evidence) -> bool:
-    return piece.kind in STATED or piece.kind in _ALWAYS_OPPOSING or not is_sensitive(piece.key)
+    return piece.kind in _ALWAYS_COUNTING or not is_sensitive(piece.key)
 
 
 def supports(piece: Evidence) -> bool:
-    """Whether a piece speaks for its value; any other speaks against it."""
-    return piece.polarity > 0 and piece.kind not in _ALWAYS_OPPOSING
+    """Whether a piece speaks for its value; any other but an end speaks against it."""
+    return piece.polarity > 0 and piece.kind not in _NOT_SUPPORTING
 
 
 def is_pinned(pieces: Sequence[Evidence]) -> bool:
@@ -81,11 +100,16 @@ def weighed(
 ) -> tuple[list[Part], list[Part]]:
     """What S and C are made of on `as_of`."""
     support, against = halved(pieces, weights)
+    opposing = parts_of(against, as_of, weights)
     if rivals and not any(piece.kind in EXPLICIT for piece, _ in support):
         half_life = weights.half_life(explicit=False)
-        guesses = (piece for piece in known_on(rivals, as_of) if piece.kind not in EXPLICIT and supports(piece))
-        against += [(piece, half_life) for piece in guesses]
-    return parts_of(support, as_of, weights), parts_of(against, as_of, weights)
+        guesses: dict[str, Halved] = defaultdict(list)
+        for piece in known_on(rivals, as_of):
+            if piece.kind not in EXPLICIT and supports(piece):
+                guesses[normal(piece.value)].append((piece, half_life))
+        for found in guesses.values():
+            opposing += parts_of(found, as_of, weights)
+    return parts_of(support, as_of, weights), opposing
 
 
 Halved = list[tuple[Evidence, float]]
@@ -94,7 +118,7 @@ Halved = list[tuple[Evidence, float]]
 def halved(pieces: Sequence[Evidence], weights: ScoreWeights) -> tuple[Halved, Halved]:
     """What supports a value and what opposes it, each with its half-life; what was rejected for good is neither."""
     support = [piece for piece in pieces if supports(piece)]
-    against = [piece for piece in pieces if not supports(piece) and piece.kind != "rejected"]
+    against = [piece for piece in pieces if not supports(piece) and piece.kind not in ("rejected", ENDED)]
     explicit_since = min((piece.observed_at for piece in support if piece.kind in EXPLICIT), default=None)
 
     def opposing_half_life(piece: Evidence) -> float:
@@ -110,11 +134,12 @@ def halved(pieces: Sequence[Evidence], weights: ScoreWeights) -> tuple[Halved, H
 
 
 def parts_of(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights: ScoreWeights) -> list[Part]:
-    """The pieces with their factors; within a session the strongest counts whole, the n-th after it x repeat^n.
+    """The pieces about one value with their factors; within a session the strongest counts whole, the n-th after it
+    x repeat^n.
 
     Strongest first, so that one more piece can never take from the others more than it brings.
     """
-    sessions: dict[tuple[str, str, bool], list[Part]] = defaultdict(list)
+    sessions: dict[tuple[str, bool], list[Part]] = defaultdict(list)
     for piece, half_life in pieces:
         decay = 0.5 ** (days_between(piece, as_of) / half_life)
         sessions[source_of(piece)].append(Part(piece, weights.of(piece.kind), decay, 1.0))
@@ -125,9 +150,9 @@ def parts_of(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights:
     ]
 
 
-def source_of(piece: Evidence) -> tuple[str, str, bool]:
-    """Of what is said once: a session, of one value; a rating repeats no statement."""
-    return piece.session_id, normal(piece.value), piece.kind in RATINGS
+def source_of(piece: Evidence) -> tuple[str, bool]:
+    """What of one value is said once: a session; a rating repeats no statement."""
+    return piece.session_id, piece.kind in RATINGS
 
 
 def days_between(piece: Evidence, as_of: datetime) -> float:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from twin_sio.agent.contributions import Part, contribution, days_between
+from twin_sio.agent.contributions import Part, contribution, days_between, upgraded
+from twin_sio.agent.observations import observed_names
 from twin_sio.agent.scoring import _Slot, _slots
-from twin_sio.agent.traits import WEIGHTS, normal, trait_id
+from twin_sio.agent.traits import WEIGHTS, trait_id
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Trait
 
@@ -23,7 +24,8 @@ Side = Literal["supports", "opposes", "set_aside"]
 class Reason:
     """One piece of evidence as it counts on a date: `effective` is weight x decay x repeat, and part of S or C.
 
-    `set_aside` counts for nothing: it was rejected with its value, or a sensitive slot does not take it.
+    `set_aside` counts for nothing: it was rejected with its value, a sensitive slot does not take it, or it is an end,
+    which closes the value without speaking against it.
     """
 
     piece: Evidence
@@ -50,26 +52,31 @@ def explain(
     user_id: str, evidence: Sequence[Evidence], as_of: datetime, wanted: str, weights: ScoreWeights = WEIGHTS
 ) -> Explanation | None:
     """Why the trait of the id `wanted` has its number on `as_of`, by the very parts it was computed from; None where
-    the evidence gives no such trait."""
-    named = {(piece.key, normal(piece.value)) for piece in evidence}
-    found = next((one for one in named if trait_id(user_id, *one) == wanted), None)
-    if found is None:
+    the evidence gives no such trait. The id may be any that the trait had before it was found to be one with others."""
+    slots = _slots(user_id, evidence, as_of, weights)
+    called = ((slot, name, each) for slot in slots for name in slot.values for each in slot.told[name].names)
+    matching = [(slot, name, each) for slot, name, each in called if trait_id(user_id, slot.key, each) == wanted]
+    if not matching:
         return None
-    key, name = found
-    about = [piece for piece in evidence if piece.key == key]
-    slots = _slots(user_id, about, as_of, weights)
-    return _explained(slots[0], name, about) if slots and name in slots[0].values else None
+    slot, name, _ = min(matching, key=lambda one: one[0].told[one[1]].names[0] != one[2])  # its own before a former one
+    placed = {
+        piece.evidence_id for slot in slots for told in slot.told.values() for piece in (*told.pieces, *told.ends)
+    }
+    refused = [piece for piece in map(upgraded, evidence) if piece.evidence_id not in placed]
+    return _explained(slot, name, refused)
 
 
-def _explained(slot: _Slot, name: str, evidence: Sequence[Evidence]) -> Explanation:
+def _explained(slot: _Slot, name: str, refused: Sequence[Evidence]) -> Explanation:
     supporting, opposing = slot.sides(name)
     reasons = [_reason(part, "supports", slot.as_of) for part in supporting]
     reasons += [_reason(part, "opposes", slot.as_of) for part in opposing]
     counted = {reason.piece.evidence_id for reason in reasons}
-    about = (piece for piece in evidence if piece.key == slot.key and normal(piece.value) == name)
+    told = slot.told[name]
+    names = set(told.names)
+    about = [piece for piece in refused if piece.key == slot.key and not names.isdisjoint(observed_names(piece))]
     ignored = {
         piece.evidence_id: piece
-        for piece in about
+        for piece in (*told.pieces, *told.ends, *about)
         if piece.evidence_id not in counted and piece.observed_at <= slot.as_of
     }
     aside = [Part(piece, slot.weights.of(piece.kind), 1.0, 0.0) for piece in ignored.values()]

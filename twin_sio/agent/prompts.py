@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from twin_sio.agent import ChatMessage, ProfileContext, RecalledMemory, RelatedMessage
-from twin_sio.agent.traits import FUNCTIONAL, is_sensitive, normal
-from twin_sio.domain import Exchange, Fact, Json, Profile, Trait
+from twin_sio.agent.traits import EXISTENCE, FUNCTIONAL, category, fact_of, is_sensitive, normal
+from twin_sio.domain import Entity, Exchange, Fact, Json, Profile, Trait
 
 PromptMessage = Mapping[str, str]
 
@@ -25,6 +26,8 @@ _LOOKED_THROUGH: Final = (
 _WHO: Final[Mapping[str, str]] = {"user": "they said", "assistant": "you said"}
 MESSAGE_OVERHEAD: Final = 4  # tokens that a chat template spends on each message
 PINNED_TOKENS: Final = 1_000  # what the user confirmed is in the prompt however small the budget, up to this much
+SAID_TOKENS: Final = 300  # and what they said of an allergy or a condition, up to this
+FORMER_FACTS: Final = 10
 
 PERSONA: Final = """\
 You are the digital twin of the person you are talking with: you know them, you think along with them, and you speak \
@@ -32,6 +35,10 @@ to them as a close and honest companion. Answer in the language they write in, p
 facts about them: where you do not know, say so or ask. Do not recite what you know; use it where it helps."""
 
 TRAITS_HEADING: Final = "## What you know about them"
+PEOPLE_HEADING: Final = "## People and animals in their life"
+PEOPLE_RULE: Final = "What stands after somebody's name is true of them, not of the person you are talking with."
+SAID_HEADING: Final = "## They said this (not confirmed)"
+SAID_RULE: Final = "Take care not to go against it. Do not bring it up by yourself."
 QUESTION_HEADING: Final = "## What you may ask"
 FORMER_HEADING: Final = "## How it was before"
 SUMMARY_HEADING: Final = "## Earlier in this conversation"
@@ -65,7 +72,8 @@ def build(
     the user has rejected stands in none of them. The user's own message is always there.
     """
     eighth = budget_tokens // 8
-    former, ended = _former([fact for fact in past.former if not known.is_rejected(fact.value)], eighth // 2)
+    before = _latest((*past.former, *known.former))
+    former, ended = _former([fact for fact in before if not known.is_rejected(fact.value)], eighth // 2)
     summary = _summary([point for point in past.summary if not known.is_rejected(point)], eighth)
     last = _context(context, eighth)
     left = budget_tokens - tokens("\n\n".join(["", *known.sections, *former, *summary, *last]))
@@ -102,13 +110,23 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(_TOKEN.findall(normal(text)))
 
 
+def _latest(facts: Sequence[Fact]) -> Sequence[Fact]:
+    """Each once, the last to end first, and none of what is sensitive."""
+    ended = {
+        fact.fact_id: (fact.invalid_at, fact)
+        for fact in reversed(facts)
+        if fact.invalid_at is not None and not is_sensitive(fact.key)
+    }
+    return [fact for _, fact in sorted(ended.values(), key=lambda one: one[0], reverse=True)[:FORMER_FACTS]]
+
+
 def _former(facts: Sequence[Fact], budget: int) -> tuple[list[str], tuple[str, ...]]:
     """The section of what held before, and the ids of the traits in it."""
-    listed = [
-        {"what": fact.key, "value": fact.value, "from": f"{fact.valid_at:%Y-%m}", "until": f"{fact.invalid_at:%Y-%m}"}
-        for fact in facts
-        if fact.invalid_at is not None
-    ]
+    listed = []
+    for fact in facts:
+        about = {"about": fact.about} if fact.about else {}
+        since = {"from": f"{fact.valid_at:%Y-%m}"} if fact.valid_at != fact.invalid_at else {}
+        listed.append({"what": fact.key, **about, "value": fact.value, **since, "until": f"{fact.invalid_at:%Y-%m}"})
     section, count = _section(f"{FORMER_HEADING}\n{PAST_RULE}", listed, budget)
     return section, tuple(fact.trait_id for fact in facts[:count])
 
@@ -139,35 +157,79 @@ def _section(heading: str, entries: Sequence[object], budget: int, *, reverse: b
 
 
 def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
-    """What a prompt says of the user: what they confirmed first, whatever the budget, then the surest of what is
-    applied in three eighths of the budget, and one question at most."""
+    """What a prompt says of the user and of those in their life: what they confirmed first, and what they said of their
+    health, faith and the like, whatever the budget; then the surest of what is applied in three eighths of the budget,
+    and one question at most. What has ended is apart (`ProfileContext.former`)."""
     budget = budget_tokens // 8 * 3
-    ranked = sorted(profile.traits, key=lambda trait: (-trait.confidence, trait.key, trait.trait_id))
+    ranked = sorted(_told(profile), key=lambda trait: (-trait.confidence, trait.key, trait.trait_id))
     applied = [trait for trait in ranked if trait.status == "applied"]
+    tentative = [trait for trait in ranked if trait.status == "tentative"]
+    said = [trait for trait in tentative if is_sensitive(trait.key)]
+    said.sort(key=lambda trait: category(trait.key) != "health")
     pinned, spent = _fitting([trait for trait in applied if trait.pinned], PINNED_TOKENS)
+    budget -= spent
+    stated, spent = _fitting(said, SAID_TOKENS)
     budget -= spent
     more, spent = _fitting([trait for trait in applied if not trait.pinned], budget)
     budget -= spent
-    lines = [_fact(trait) for trait in (*pinned, *more)]
-    used = [trait.trait_id for trait in (*pinned, *more)]
-    sections = ["\n".join((TRAITS_HEADING, *lines))] if lines else []
-    asked = next((trait for trait in ranked if trait.status == "tentative" and not is_sensitive(trait.key)), None)
+    sections = [*_facts((*pinned, *more)), *_said(stated)]
+    used = [trait.trait_id for trait in (*pinned, *more, *stated)]
+    asked = next((trait for trait in tentative if not is_sensitive(trait.key)), None)
     if asked is not None:
         question = (
             f"{QUESTION_HEADING}\nYou are not sure of this; do not rely on it. Where it fits, and at most once, "
-            f"you may ask whether it is so. {_slot(asked)}: {_data(asked.value)}"
+            f"you may ask whether it is so. {_line_of(asked)}"
         )
         if tokens(question) <= budget:
             sections.append(question)
             used.append(asked.trait_id)
-    return ProfileContext(tuple(sections), tuple(used), _rejected(profile))
+    return ProfileContext(tuple(sections), tuple(used), _rejected(profile), _ended(profile))
+
+
+def _told(profile: Profile) -> Sequence[Trait]:
+    """The traits without those of somebody who, the user says, is not there."""
+    rejected = (trait for trait in profile.traits if trait.status == "rejected" and trait.key in EXISTENCE)
+    denied = {trait.entity for trait in rejected if trait.entity is not None}
+    return [trait for trait in profile.traits if trait.entity not in denied] if denied else profile.traits
+
+
+def _ended(profile: Profile) -> tuple[Fact, ...]:
+    """What held once and holds no more, the last to end first."""
+    ended = [
+        (trait.valid_to, fact_of(trait, trait.valid_to))
+        for trait in _told(profile)
+        if trait.status == "superseded" and trait.valid_to is not None and not is_sensitive(trait.key)
+    ]
+    return tuple(fact for _, fact in sorted(ended, key=lambda one: one[0], reverse=True)[:FORMER_FACTS])
+
+
+def _facts(traits: Sequence[Trait]) -> list[str]:
+    """The sections of what is true of the user, and of those in their life, each of whom has a line."""
+    own = [f"- {_line_of(trait)}" for trait in traits if trait.entity is None]
+    people: dict[Entity, str] = {}
+    facts: dict[Entity, list[str]] = defaultdict(list)
+    for trait in traits:
+        if trait.entity is not None and trait.key in EXISTENCE:
+            people[trait.entity] = f"- {_line_of(trait)}"
+    for trait in traits:
+        if trait.entity is not None and trait.key not in EXISTENCE:
+            people.setdefault(trait.entity, f"- {_data(_who(trait))}")
+            facts[trait.entity].append(f"{_slot(trait)}: {_data(trait.value)}")
+    lines = [": ".join((line, "; ".join(facts[who]))) if who in facts else line for who, line in people.items()]
+    sections = ["\n".join((TRAITS_HEADING, *own))] if own else []
+    return [*sections, "\n".join((PEOPLE_HEADING, PEOPLE_RULE, *lines))] if lines else sections
+
+
+def _said(traits: Sequence[Trait]) -> list[str]:
+    lines = [f"- {_line_of(trait)}" for trait in traits]
+    return ["\n".join((SAID_HEADING, SAID_RULE, *lines))] if lines else []
 
 
 def _fitting(traits: Sequence[Trait], budget: int) -> tuple[list[Trait], int]:
     """The traits from the beginning whose lines fit, and the tokens they take."""
     kept, spent = [], 0
     for trait in traits:
-        cost = tokens(_fact(trait) + "\n")
+        cost = tokens(f"- {_line_of(trait)}\n")
         if spent + cost > budget:
             break
         kept.append(trait)
@@ -175,8 +237,20 @@ def _fitting(traits: Sequence[Trait], budget: int) -> tuple[list[Trait], int]:
     return kept, spent
 
 
-def _fact(trait: Trait) -> str:
-    return f"- {_slot(trait)}: {_data(trait.value)}"
+def _line_of(trait: Trait) -> str:
+    """A trait by itself, with whom it is of where that is not the user."""
+    if trait.entity is None:
+        return f"{_slot(trait)}: {_data(trait.value)}"
+    if trait.key in EXISTENCE:
+        return f"{_slot(trait)}: {_data(_who(trait))}"
+    return f"{_data(_who(trait))}: {_slot(trait)}: {_data(trait.value)}"
+
+
+def _who(trait: Trait) -> str:
+    """Who an entity is: by name and relation, else as the user put it."""
+    if trait.entity is None or (trait.key in EXISTENCE and not trait.entity.name):
+        return trait.value
+    return trait.entity.label
 
 
 def _context(context: Json | None, budget: int) -> list[str]:

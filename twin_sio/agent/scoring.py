@@ -7,17 +7,17 @@ own opinion of its confidence has no place here.
 How a status comes about, first match wins:
 
     rejected     the user rejected the value and has not confirmed it since; nothing else can teach it again
-    superseded   a functional slot holds a newer explicit value
+    superseded   it has ended: the user said so, or a newer statement took its place (another value of a functional
+                 slot, a change in a slot of roles, a dislike of what was liked)
     applied      p reached 0.80 and has not been seen under 0.65 since
     tentative    p is 0.55 or more; also an inferred value beside an explicit one in a functional slot, and a
-                 sensitive value that its user has not confirmed, however sure they are
+                 sensitive value that its user has not confirmed, however sure they are; a like and a dislike of
+                 one thing that are both inferred
     unused       the rest
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -35,15 +35,20 @@ from twin_sio.agent.contributions import (
     source_of,
     supports,
     total,
+    upgraded,
     weighed,
 )
+from twin_sio.agent.observations import Place, Value, sorted_out
+from twin_sio.agent.periods import Periods
 from twin_sio.agent.traits import (
     CORRECTIONS,
+    DISLIKES,
     EXPLICIT,
+    LIKES,
+    REPLACED,
     WEIGHTS,
     is_functional,
     is_sensitive,
-    normal,
     trait_id,
 )
 from twin_sio.config import ScoreWeights
@@ -70,7 +75,7 @@ def confidence(
 def score(
     user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: ScoreWeights = WEIGHTS
 ) -> tuple[Trait, ...]:
-    """Every trait that the evidence of one user gives on `as_of`, sorted by key and value; the evidence in any order.
+    """Every trait that the evidence of one user gives on `as_of`, sorted by key; the evidence in any order.
 
     Evidence repeated under one id, and evidence after `as_of`, changes nothing. No more of it counts than `capacity`
     says; it takes n log n.
@@ -79,100 +84,118 @@ def score(
 
 
 def _slots(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: ScoreWeights) -> list[_Slot]:
-    slots: dict[str, dict[str, list[Evidence]]] = defaultdict(lambda: defaultdict(list))
-    for piece in known_on(evidence, as_of):
-        slots[piece.key][normal(piece.value)].append(piece)
-    return [_Slot(user_id, key, _counted(key, slots[key], as_of, weights), as_of, weights) for key in sorted(slots)]
+    places = sorted_out(known_on(evidence, as_of))
+    slots = {place: _Slot(user_id, place, places[place], as_of, weights) for place in sorted(places)}
+    for place, slot in slots.items():
+        if place.key == DISLIKES and (liked := slots.get(Place(LIKES, place.who))) is not None:
+            _exclude(liked, slot)
+    return list(slots.values())
+
+
+def _exclude(likes: _Slot, dislikes: _Slot) -> None:
+    """Of a like and a dislike of one value the newer statement holds; what is inferred gives way to what is stated, and
+    of two inferences neither is used."""
+    for name in likes.values.keys() & dislikes.values.keys():
+        liked, disliked = likes.periods.stated(name), dislikes.periods.stated(name)
+        if liked or disliked:
+            likes.periods.close(name, disliked)
+            dislikes.periods.close(name, [at for at in liked if at not in disliked])
+            likes.withheld |= {name} if not liked else set()
+            dislikes.withheld |= {name} if not disliked else set()
+        elif likes.is_supported(name) and dislikes.is_supported(name):
+            likes.doubtful.add(name)
+            dislikes.doubtful.add(name)
 
 
 def _counted(
-    key: str, values: Mapping[str, list[Evidence]], as_of: datetime, weights: ScoreWeights
+    key: str, values: Mapping[str, Value], as_of: datetime, weights: ScoreWeights
 ) -> dict[str, list[Evidence]]:
     """What counts of the pieces about each value of a slot."""
 
     def brought(pieces: Sequence[Evidence]) -> list[tuple[float, Evidence]]:
         return [(contribution(part), part.piece) for side in weighed(pieces, as_of, weights, ()) for part in side]
 
-    always = {name: capacity.lasting(pieces, supports, EXPLICIT) for name, pieces in values.items()}
-    counted = {name: capacity.of_value(pieces, always[name], brought) for name, pieces in values.items()}
-    return capacity.of_slot(counted, always) if is_functional(key) else counted
+    always = {name: capacity.lasting(value.pieces, supports, EXPLICIT) for name, value in values.items()}
+    counted = {name: capacity.of_value(value.pieces, always[name], brought) for name, value in values.items()}
+    return capacity.of_slot(counted, always) if is_functional(key) or key in REPLACED else counted
 
 
 def surplus(
     user_id: str, evidence: Sequence[Evidence], as_of: datetime, weights: ScoreWeights = WEIGHTS
 ) -> Sequence[Evidence]:
     """What of a user's evidence is to be kept no longer: nothing while there is room for all. First goes what does not
-    count, then what weighs least, and never a rejection that stands."""
+    count, then what weighs least, and never a rejection that stands; an end goes no sooner than what it ended."""
     if len(evidence) <= capacity.PER_USER:
         return ()
-    slots = _slots(user_id, evidence, as_of, weights)
-    counted = {
-        piece.evidence_id: contribution(part)
-        for slot in slots
-        for name in slot.values
-        for side in weighed(slot.values[name], as_of, weights, ())
-        for part in side
-        for piece in (part.piece,)
-    }
-    standing = {
-        p.evidence_id for slot in slots for pieces in slot.values.values() for p in pieces if p.kind == "rejected"
-    }
+    counted: dict[str, float] = {}
+    standing: set[str] = set()
+    for slot in _slots(user_id, evidence, as_of, weights):
+        for name, pieces in slot.values.items():
+            parts = [part for side in weighed(pieces, as_of, weights, ()) for part in side]
+            counted |= {part.piece.evidence_id: contribution(part) for part in parts}
+            standing |= {piece.evidence_id for piece in pieces if piece.kind == "rejected"}
+            most = max(map(contribution, parts), default=0.0)
+            for end in slot.told[name].ends:
+                counted[end.evidence_id] = max(most, counted.get(end.evidence_id, 0.0))
     gone: list[Evidence] = []
-    held: list[Evidence] = []
+    held: list[tuple[float, datetime, Evidence]] = []
     for piece in evidence:
-        if piece.observed_at > as_of or piece.evidence_id in standing:
+        name = upgraded(piece).evidence_id
+        if piece.observed_at > as_of or name in standing:
             continue
-        (held if piece.evidence_id in counted else gone).append(piece)
-    held.sort(key=lambda piece: (counted[piece.evidence_id], piece.observed_at))
-    most = capacity.PER_USER * 9 // 10
-    return (*gone, *held[: max(0, len(evidence) - len(gone) - most)])
+        if name in counted:
+            held.append((counted[name], piece.observed_at, piece))
+        else:
+            gone.append(piece)
+    held.sort(key=lambda one: one[:2])
+    most_kept = capacity.PER_USER * 9 // 10
+    return (*gone, *(piece for *_, piece in held[: max(0, len(evidence) - len(gone) - most_kept)]))
 
 
 class _Slot:
     """All values of one slot of one user's profile, on one date."""
 
     def __init__(
-        self, user_id: str, key: str, values: dict[str, list[Evidence]], as_of: datetime, weights: ScoreWeights
+        self, user_id: str, place: Place, told: Mapping[str, Value], as_of: datetime, weights: ScoreWeights
     ) -> None:
-        self.user_id, self.key, self.values, self.as_of, self.weights = user_id, key, values, as_of, weights
-        self.is_functional = is_functional(key)
-        self.rejected = {name: rejected_at(pieces) for name, pieces in values.items()}
-        # For a functional slot: who stated which value when, without the values that the user rejected.
-        self.statements = (
-            sorted(
-                (piece.observed_at, weights.of(piece.kind), name)
-                for name, pieces in values.items()
-                if self.rejected[name] is None
-                for piece in pieces
-                if piece.kind in EXPLICIT and supports(piece)
-            )
-            if self.is_functional
-            else []
-        )
-        self.stated: dict[str, list[datetime]] = defaultdict(list)
-        for at, _, name in self.statements:
-            self.stated[name].append(at)
+        self.user_id, self.place, self.key = user_id, place, place.key
+        self.as_of, self.weights = as_of, weights
+        self.values = _counted(self.key, told, as_of, weights)
+        self.told = told
+        self.is_functional = is_functional(self.key)
+        self.withheld: set[str] = set()  # inferred against what is stated elsewhere
+        self.doubtful: set[str] = set()  # inferred both ways
+        self.rejected = {name: rejected_at(pieces) for name, pieces in self.values.items()}
+        standing = {name: pieces for name, pieces in self.values.items() if self.rejected[name] is None}
+        ends = {name: [end.observed_at for end in told[name].ends] for name in self.values if told[name].ends}
+        self.periods = Periods(self.key, standing, ends, weights)
+
+    def is_supported(self, name: str) -> bool:
+        return any(supports(piece) for piece in self.values[name])
 
     def traits(self) -> list[Trait]:
         return [self.trait(name) for name in sorted(self.values)]
 
     def trait(self, name: str) -> Trait:
-        pieces, rejected_at, superseded_at = self.values[name], self.rejected[name], self._superseded_at(name)
+        pieces, told, rejected_at = self.values[name], self.told[name], self.rejected[name]
+        valid_from, ended_at = self.periods.of(name, pieces, is_stated_elsewhere=name in self.withheld)
         supporting, opposing = self._numbers(name)
         confidence = (1 + supporting) / (2 + supporting + opposing)
-        shown = next((piece for piece in reversed(pieces) if supports(piece)), pieces[-1])
+        names = told.names
         return Trait(
-            trait_id=trait_id(self.user_id, self.key, name),
+            trait_id=trait_id(self.user_id, self.key, names[0]),
             key=self.key,
-            value=shown.value,
-            status=self._status(name, confidence, superseded_at),
+            value=told.shown,
+            status=self._status(name, confidence, ended_at),
             confidence=confidence,
             supporting=supporting,
             opposing=opposing,
-            valid_from=min(self._valid_from(name), rejected_at or self.as_of),
-            valid_to=rejected_at or superseded_at,
+            valid_from=min(valid_from, rejected_at or self.as_of),
+            valid_to=rejected_at or ended_at,
             as_of=self.as_of,
             pinned=rejected_at is None and is_pinned(pieces),
+            entity=told.entity,
+            names=names if len(names) > 1 or self.place.who or told.entity is not None else (),
         )
 
     def sides(self, name: str) -> tuple[list[Part], list[Part]]:
@@ -223,11 +246,13 @@ class _Slot:
     def _all_guesses(self) -> int:
         return sum(map(_exact, self._guesses.values()))
 
-    def _status(self, name: str, confidence: float, superseded_at: datetime | None) -> TraitStatus:
+    def _status(self, name: str, confidence: float, ended_at: datetime | None) -> TraitStatus:
         if self.rejected[name] is not None:
             return "rejected"
-        if superseded_at is not None:
+        if ended_at is not None:
             return "superseded"
+        if name in self.withheld:
+            return "unused"
         if self._is_applied(name, confidence):
             return "applied" if self._may_apply(name) else "tentative"
         return "tentative" if confidence >= self.weights.tentative - _SLACK else "unused"
@@ -235,7 +260,12 @@ class _Slot:
     def _may_apply(self, name: str) -> bool:
         if is_sensitive(self.key):
             return is_pinned(self.values[name])
-        return not self.statements or self.statements[-1][2] == name
+        if name in self.doubtful:
+            return False
+        newest = self.periods.newest
+        if not self.is_functional or newest is None or newest == name:
+            return True
+        return self.periods.of(newest, self.values[newest])[1] is not None
 
     def _is_applied(self, name: str, now: float) -> bool:
         """The band with its hysteresis: the newest instant at which p left the middle decides.
@@ -291,27 +321,6 @@ class _Slot:
             Timed(_age(piece, self.as_of), self.weights.of(piece.kind), half_life, source_of(piece))
             for piece, half_life in pieces
         ]
-
-    def _superseded_at(self, name: str) -> datetime | None:
-        """When another value was stated after this one was for the last time; None while this one is the newest."""
-        stated = self.stated.get(name)
-        if not stated or self.statements[-1][2] == name:
-            return None
-        later = bisect_left(self.statements, stated[-1], key=lambda one: one[0])
-        while self.statements[later][2] == name:
-            later += 1
-        return self.statements[later][0]
-
-    def _valid_from(self, name: str) -> datetime:
-        """When the value began to hold: where others held between, when it was stated again."""
-        stated = self.stated.get(name)
-        if not stated:
-            pieces = self.values[name]
-            return next((piece.observed_at for piece in pieces if supports(piece)), pieces[0].observed_at)
-        before = bisect_left(self.statements, stated[-1], key=lambda one: one[0]) - 1
-        while before >= 0 and self.statements[before][2] == name:
-            before -= 1
-        return stated[0 if before < 0 else bisect_right(stated, self.statements[before][0])]
 
 
 _LOOKS: Final = 128  # instants that are looked at together, from the newest back

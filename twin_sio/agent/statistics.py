@@ -10,9 +10,10 @@ from math import inf, sqrt
 from statistics import median
 from typing import Final
 
-from twin_sio.agent.contributions import supports
+from twin_sio.agent.contributions import known_on, supports
+from twin_sio.agent.observations import Value, sorted_out
 from twin_sio.agent.scoring import confidence
-from twin_sio.agent.traits import CORRECTIONS, RATINGS, WEIGHTS, is_sensitive, normal
+from twin_sio.agent.traits import CORRECTIONS, RATINGS, WEIGHTS, is_sensitive, names_of
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Json, Trait, TraitStatus
 
@@ -32,7 +33,8 @@ Source = tuple[str, str, TraitStatus]  # kind and extractor of the evidence that
 class EvidenceCounts:
     """Counts of one user's traits and answers, or of many users'.
 
-    `contradicted`: traits that the user's own words both support and oppose, or that a newer value superseded.
+    `contradicted`: traits that the user's own words both support and oppose, or that a newer value superseded. What has
+    ended is no contradiction.
     `waits_s`: how long each trait took from its first evidence until its confidence reached the threshold.
     """
 
@@ -56,20 +58,26 @@ def tally(
     evidence: Sequence[Evidence], traits: Sequence[Trait], *, answers: int, using: int, weights: ScoreWeights = WEIGHTS
 ) -> EvidenceCounts:
     """What a user's evidence has become: `traits` is its score; `using` of the `answers` had a trait in the prompt."""
-    pieces: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
-    for piece in sorted(evidence, key=lambda piece: (piece.observed_at, piece.evidence_id)):
-        pieces[piece.key, normal(piece.value)].append(piece)
+    told = _told(evidence, max((trait.as_of for trait in traits), default=None))
     counts: Counter[Source] = Counter()
     contradicted, waits = 0, []
     for trait in traits:
-        about = pieces[trait.key, normal(trait.value)]
+        value = told[trait.key, names_of(trait)[0]]
+        about = value.pieces or value.ends
         first = next((piece for piece in about if supports(piece)), about[0])
         counts[first.kind, first.extractor, trait.status] += 1
-        contradicted += trait.status == "superseded" or _is_contradicted(about)
+        has_ended = any(end.observed_at == trait.valid_to for end in value.ends)
+        contradicted += (trait.status == "superseded" and not has_ended) or _is_contradicted(about)
         applied_at = _applied_at(about, weights)
         if applied_at is not None:
             waits.append((applied_at - first.observed_at).total_seconds())
     return EvidenceCounts(dict(counts), contradicted, tuple(waits), answers, using)
+
+
+def _told(evidence: Sequence[Evidence], as_of: datetime | None) -> dict[tuple[str, str], Value]:
+    """All that is said of each trait, by its key and its first name."""
+    places = sorted_out(known_on(evidence, as_of)) if as_of is not None else {}
+    return {(place.key, value.names[0]): value for place, values in places.items() for value in values.values()}
 
 
 def _is_contradicted(pieces: Sequence[Evidence]) -> bool:

@@ -1,13 +1,15 @@
-"""What a trait is: its slot, its id, how its values compare, and the weights of what is said about it."""
+"""What a trait is: its slot and what that can hold, its id, how values compare, and what each kind of evidence is."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import unicodedata
+from datetime import datetime
 from typing import Final
 
 from twin_sio.config import ScoreWeights
+from twin_sio.domain import Entity, Fact, Trait
 
 FUNCTIONAL: Final = frozenset(
     {
@@ -20,9 +22,6 @@ FUNCTIONAL: Final = frozenset(
         "location.city",
         "location.country",
         "location.timezone",
-        "work.employer",
-        "work.role",
-        "work.industry",
         "family.status",
         "family.partner",
         "language.preferred",
@@ -31,6 +30,34 @@ FUNCTIONAL: Final = frozenset(
     }
 )
 """The slots that hold one value at a time, as `category.key`; so does every comparison (`is_functional`)."""
+
+REPLACED: Final = frozenset({"work.role", "work.employer", "work.industry"})
+"""The slots that hold several values at once, of which a change (`EvidenceKind`) replaces those from before it."""
+
+EXISTENCE: Final = frozenset(
+    {
+        "family.partner",
+        "family.children",
+        "family.parents",
+        "family.siblings",
+        "family.relatives",
+        "people.friends",
+        "people.colleagues",
+        "pets.has",
+    }
+)
+"""The slots whose values are people and animals: that they are there."""
+
+LIKES: Final = "interests.likes"
+DISLIKES: Final = "interests.dislikes"
+OPPOSITE: Final = {LIKES: DISLIKES, DISLIKES: LIKES}
+"""Slots of which a value is in one at a time: who dislikes a thing likes it no more."""
+
+_TASTES: Final = frozenset({"interest", "preference", "food", "music", "film", "book", "hobby", "sport", "language"})
+_DESCRIBED: Final = frozenset(
+    {"identity", "location", "work", "education", "project", "goal", "possession", "vehicle", "family", "people", "pet"}
+)
+_NAMED: Final = frozenset({"identity", "location", "possession", "vehicle", "family", "people", "pet"})
 
 _COMPARISON: Final = re.compile(r"preferences\.\w+_vs_\w+")
 
@@ -43,7 +70,7 @@ CORRECTIONS: Final = frozenset({"confirmed", "edited"})
 STATED: Final = frozenset({"explicit", "change"}) | CORRECTIONS
 EXPLICIT: Final = STATED | {"host"}
 RATINGS: Final = frozenset({"up", "down", "withdrawn"})
-
+ENDED: Final = "ended"
 
 WEIGHTS: Final = ScoreWeights()
 
@@ -53,10 +80,27 @@ def normal(value: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
 
 
+def own_name(value: str, entity: Entity | None = None) -> str:
+    """What an observation of `value` is called within its slot: of the user by the value, of others also by who."""
+    who = normal(entity.name or entity.relation) if entity is not None else ""
+    return f"{normal(value)}\0{who}" if who else normal(value)
+
+
 def trait_id(user_id: str, key: str, value: str) -> str:
-    """The same id for the same value of the same user's slot, for ever; tells nothing of any of them."""
+    """The same id for the same value (or `own_name`) of the same user's slot, for ever; tells nothing of them."""
     text = "\x1f".join((user_id, key, normal(value)))
     return "trait-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def names_of(trait: Trait) -> tuple[str, ...]:
+    """What a trait is called within its slot, the name that gives it its id first."""
+    return trait.names or (normal(trait.value),)
+
+
+def fact_of(trait: Trait, known_at: datetime, expired_at: datetime | None = None) -> Fact:
+    """What a trait says, from its beginning to its end, and of whom."""
+    about = trait.entity.label if trait.entity is not None and trait.key not in EXISTENCE else ""
+    return Fact(trait.trait_id, trait.key, trait.value, trait.valid_from, trait.valid_to, known_at, expired_at, about)
 
 
 def is_functional(key: str) -> bool:
@@ -71,3 +115,27 @@ def is_functional(key: str) -> bool:
 def is_sensitive(key: str) -> bool:
     """Whether the slot is of health, faith, politics or sexuality: never inferred, applied once confirmed."""
     return not SENSITIVE.isdisjoint(re.split(r"[._]", key))
+
+
+def category(key: str) -> str:
+    """The part of a key before the dot, in the singular: `possession` of `possession.car` and of `possessions.car`."""
+    stem = key.partition(".")[0]
+    return "hobby" if stem == "hobbies" else stem.removesuffix("s")
+
+
+def is_taste(key: str) -> bool:
+    """Whether a narrower value of the slot leaves the wider one standing: who likes table tennis need not like tennis
+    less, and an allergy to pine nuts does not say that other nuts are safe."""
+    return category(key) in _TASTES or (is_sensitive(key) and key != "health.condition")
+
+
+def merges(key: str) -> bool:
+    """Whether two values of the slot of which one says more than the other ("engineer", "data engineer") are one: where
+    they say what somebody is, where they live, what is theirs."""
+    is_described = category(key) in _DESCRIBED and key not in ("location.country", "identity.age")
+    return is_described or key == "health.condition"
+
+
+def holds_names(key: str) -> bool:
+    """Whether the values of the slot are names, which grow at their end, too ("Volvo", "Volvo V60")."""
+    return category(key) in _NAMED or key == "work.employer"

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from twin_sio.agent.capacity import REJECTED
-from twin_sio.agent.traits import is_functional, normal
+from twin_sio.agent.people import entity_of
+from twin_sio.agent.traits import EXISTENCE, is_functional, names_of, normal
 from twin_sio.clock import Clock, NewId
-from twin_sio.domain import Caller, Evidence, EvidenceKind
+from twin_sio.domain import Caller, Entity, Evidence, EvidenceKind, Trait
 from twin_sio.errors import InvalidMessage, NotFound, RateLimited, TooLarge
 from twin_sio.handlers import Reply
 from twin_sio.protocol import Incoming, Outgoing, ProfileCorrect, ProfileGet
@@ -58,6 +59,7 @@ class ProfileHandlers:
             user_id=caller.user_id,
             key=trait.key,
             value=value,
+            entity=_meant(trait, value),
             polarity=-1 if correction.action == "reject" else 1,
             kind=_KINDS[correction.action],
             observed_at=self._clock(),
@@ -66,10 +68,7 @@ class ProfileHandlers:
             quote="",
             extractor="user",
         )
-        evidence = [statement]
-        if correction.action == "edit" and not is_functional(trait.key) and normal(value) != normal(trait.value):
-            # A slot of one value supersedes by itself; in a slot of many the old value would go on standing.
-            evidence.append(replace(statement, value=trait.value, polarity=-1, kind="rejected"))
+        evidence = [statement, *_rejections(statement, trait)]
         update = await self._profile.correct(caller, evidence, sent.message_id)
         if update is not None:
             return Reply(Outgoing.of(update), publish=update)
@@ -77,3 +76,27 @@ class ProfileHandlers:
         return Reply(
             Outgoing("profile_update", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
         )
+
+
+def _meant(trait: Trait, value: str) -> Entity | None:
+    """Who a correction of `trait` to `value` is about."""
+    if trait.entity is None or trait.key not in EXISTENCE or value == trait.value:
+        return trait.entity
+    entity = entity_of(trait.key, value)
+    return entity if entity.relation else replace(entity, relation=trait.entity.relation if entity.name else "")
+
+
+def _rejections(statement: Evidence, trait: Trait) -> list[Evidence]:
+    """What a correction says of the value as it was, in all the ways that it was put; of a person by their name."""
+    old = {normal(trait.value): trait.value} | {
+        name.partition("\0")[0]: name.partition("\0")[0] for name in names_of(trait)
+    }
+    rejected = replace(statement, polarity=-1, kind="rejected", entity=trait.entity)
+    if trait.key in EXISTENCE:
+        # One who is called otherwise now is the same; one who has another name is not.
+        is_another = statement.entity != trait.entity and trait.entity is not None and bool(trait.entity.name)
+        stays = statement.kind != "edited" or is_functional(trait.key) or not is_another
+        return [] if stays else [replace(rejected, value=trait.value)]
+    if statement.kind == "confirmed" or (statement.kind == "edited" and is_functional(trait.key)):
+        return []  # a slot of one value supersedes by itself; in a slot of many the old value would go on standing
+    return [replace(rejected, value=value) for name, value in old.items() if name != normal(statement.value)]

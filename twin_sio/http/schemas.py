@@ -43,6 +43,7 @@ class Reason(Body):
     session_id: str
     observed_at: Time
     extractor: str
+    when: str | None = None
 
 
 class Explanation(Trait):

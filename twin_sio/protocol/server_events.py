@@ -60,6 +60,15 @@ class SessionReadyPayload(ServerPayload):
     server: ServerInfo
 
 
+class TraitEntity(ServerPayload):
+    """A person or an animal in the user's life, as far as the user has told."""
+
+    kind: Literal["person", "pet"]
+    relation: Annotated[str | None, Field(description='As the user calls them: "daughter", "cat".')] = None
+    name: str | None = None
+    count: Annotated[int | None, Field(ge=1, description="How many there are, where they are several.")] = None
+
+
 class TraitChanged(ServerPayload):
     trait_id: str
     key: str
@@ -68,6 +77,7 @@ class TraitChanged(ServerPayload):
     confidence: Fraction
     status: TraitStatus
     reason: str
+    entity: Annotated[TraitEntity | None, Field(description="Who it is of; without it the user.")] = None
 
 
 class MessageReceivedPayload(ServerPayload):
@@ -121,6 +131,7 @@ class Trait(ServerPayload):
     valid_from: Time
     valid_to: Time | None = None
     pinned: bool
+    entity: Annotated[TraitEntity | None, Field(description="Who it is of; without it the user.")] = None
 
 
 class ProfilePayload(ServerPayload):

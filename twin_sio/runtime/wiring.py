@@ -192,7 +192,9 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             fence=fence,
             presence=presence,
             erasure=ErasureService(personal, presence, delivery, queue),
-            migration=MigrationService(MongoMigrations(db, sealer, fence, graphed), profiles, trait_ids),
+            migration=MigrationService(
+                MongoMigrations(db, sealer, fence, graphed), profiles, trait_ids, keeper.rescore
+            ),
             delivery=delivery,
             runner=runner,
             profile_service=keeper,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from twin_sio.agent.scoring import score
+from twin_sio.agent.traits import fact_of, is_sensitive
 from twin_sio.clock import Clock, monotonic
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Fact, Trait
@@ -110,7 +111,7 @@ def advance(facts: Mapping[str, Fact], traits: Iterable[Trait], at: datetime) ->
             fact = replace(fact, invalid_at=end, expired_at=at)
         fresh[fact.fact_id] = fact
     for trait in filter(_holds, now.values()):
-        fact = Fact(trait.trait_id, trait.key, trait.value, trait.valid_from, trait.valid_to, at, None)
+        fact = fact_of(trait, at)
         known = fresh.get(fact.fact_id)
         fresh[fact.fact_id] = replace(
             fact,
@@ -121,7 +122,8 @@ def advance(facts: Mapping[str, Fact], traits: Iterable[Trait], at: datetime) ->
 
 
 def _holds(trait: Trait) -> bool:
-    return trait.status in ("applied", "superseded")
+    """Whether it does, or did; what is sensitive and was never confirmed is in no graph."""
+    return trait.status == "applied" or (trait.status == "superseded" and (trait.pinned or not is_sensitive(trait.key)))
 
 
 def _end(fact: Fact, trait: Trait, traits: Iterable[Trait]) -> datetime | None:
@@ -130,5 +132,9 @@ def _end(fact: Fact, trait: Trait, traits: Iterable[Trait]) -> datetime | None:
         return trait.as_of
     # The trait holds since another time. Either it was displaced in between, which is known only now since jobs arrive
     # in any order, or its beginning was wrong.
-    others = [one.valid_from for one in traits if _holds(one) and one.key == trait.key and one is not trait]
+    others = [
+        one.valid_from
+        for one in traits
+        if _holds(one) and one.key == trait.key and one.entity == trait.entity and one is not trait
+    ]
     return min((start for start in others if fact.valid_at < start <= trait.valid_from), default=None)

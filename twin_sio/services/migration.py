@@ -1,6 +1,8 @@
-"""What an earlier version has named otherwise is brought up to date while the service runs, a little at a time."""
+"""What an earlier version named or read otherwise is brought up to date while the service runs, a little at a time."""
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -11,14 +13,23 @@ from twin_sio.store.ports import Migrations, Profiles
 log = structlog.get_logger("migration")
 
 _AT_ONCE = 200
+_SCORED_AT_ONCE = 50
 _REST_S = 3600.0  # before it is looked again: an instance of the earlier version may still have been writing
 
 
 class MigrationService:
-    """Users are named by a hash, evidence and traits by a key. Stopping in the middle loses nothing, and running it
-    again, or twice at once, changes nothing."""
+    """Users are named by a hash, evidence and traits by a key, and every profile is scored as evidence reads today.
+    Stopping in the middle loses nothing, and running it again, or twice at once, changes nothing."""
 
-    def __init__(self, migrations: Migrations, profiles: Profiles, trait_ids: TraitIds) -> None:
+    def __init__(
+        self,
+        migrations: Migrations,
+        profiles: Profiles,
+        trait_ids: TraitIds,
+        rescore: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """`rescore`: `ProfileService.rescore`."""
+        self._rescore = rescore
         self._migrations = migrations
         self._profiles = profiles
         self._trait_ids = trait_ids
@@ -35,6 +46,9 @@ class MigrationService:
             stored = await self._profiles.get(user_id)
             traits = self._trait_ids.renamed(user_id, stored.profile.traits)
             await self._migrations.rename_traits(user_id, stored, traits)
+        for user_id in await self._migrations.profiles_to_score(_SCORED_AT_ONCE):
+            done += 1
+            await self._rescore(user_id)
         if done:
             log.info("migrated", count=done)
         else:

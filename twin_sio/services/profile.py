@@ -7,29 +7,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import orjson
-
-from twin_sio.agent.explanation import FORMULA, Explanation, Reason, explain
+from twin_sio.agent.contributions import upgraded
+from twin_sio.agent.explanation import Explanation, explain
+from twin_sio.agent.observations import observed_names
 from twin_sio.agent.scoring import score, surplus
-from twin_sio.agent.traits import RATINGS, WEIGHTS, normal
-from twin_sio.clock import Clock, NewId, iso
+from twin_sio.agent.traits import RATINGS, WEIGHTS, names_of, normal
+from twin_sio.clock import Clock, NewId
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Caller, Event, Evidence, EvidenceKind, Json, NewEvent, Profile, Trait, TraitChange
 from twin_sio.errors import NotFound, StorageUnavailable
 from twin_sio.observability.tracing import span
 from twin_sio.services.ports import Delivery
+from twin_sio.services.profile_payloads import change_payload, changes_payload, profile_payload, why_payload
 from twin_sio.services.shared_results import SharedResults
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store.ports import Log, Profiles, StoredProfile
 
 _TRIES = 20
 _NOTICEABLE = 0.005
-_UPDATE_CHARACTERS = 128 * 1024  # of a profile_update
 ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
 _CHANGES = 400  # of a version, so that its event can be read; what is over stands in the next version
-_PROFILE_BYTES = 256_000  # of the traits that a client is shown, so that it can read them in one frame
 T = TypeVar("T")
 _RATINGS: Mapping[str, EvidenceKind] = {"up": "up", "down": "down", "none": "withdrawn"}
 
@@ -76,7 +75,7 @@ class ProfileService:
     async def _scored(self, user_id: str) -> _Scored:
         stored, evidence = await asyncio.gather(self._profiles.get(user_id), self._profiles.evidence(user_id))
         version, now = stored.profile.version, self._clock()
-        payload = await weighing(evidence, lambda: _profile_payload(version, now, self._score(user_id, evidence, now)))
+        payload = await weighing(evidence, lambda: profile_payload(version, now, self._score(user_id, evidence, now)))
         return _Scored(payload, evidence)
 
     def forget(self, user_id: str) -> None:
@@ -90,16 +89,15 @@ class ProfileService:
         explanation = await weighing(evidence, lambda: self._explained(user_id, wanted, evidence, self._clock()))
         if explanation is None:
             raise NotFound("There is no trait of yours with this id.")
-        return _why_payload(explanation)
+        return why_payload(explanation)
 
     def _explained(self, user_id: str, wanted: str, evidence: Sequence[Evidence], at: datetime) -> Explanation | None:
         ids = self._trait_ids
-        named = {(piece.key, normal(piece.value)) for piece in evidence}
+        named = {(piece.key, name) for piece in map(upgraded, evidence) for name in observed_names(piece)}
         found = next((one for one in named if wanted in ids.all(user_id, *one)), None)
         if found is None:
             return None
-        about = [piece for piece in evidence if piece.key == found[0]]
-        return explain(ids.subject(user_id), about, at, ids.of(user_id, *found), self._weights)
+        return explain(ids.subject(user_id), evidence, at, ids.of(user_id, *found), self._weights)
 
     async def find(self, user_id: str, trait_id: str) -> tuple[Profile, Trait | None]:
         """The user's stored profile, and its trait of this id."""
@@ -127,6 +125,13 @@ class ProfileService:
         if event is not None:
             self._delivery.publish(event)
 
+    async def rescore(self, user_id: str) -> None:
+        """Make the profile anew from its evidence, as that reads today; what reads otherwise is published as ever."""
+        event = await self._update(user_id, (), None, None, None, anew=True)
+        self.forget(user_id)
+        if event is not None:
+            self._delivery.publish(event)
+
     async def correct(self, caller: Caller, evidence: Sequence[Evidence], in_response_to: str | None) -> Event | None:
         """Store the caller's own evidence; the `profile_update` of what it changed, for the caller to publish as its
         reply. None: it changed nothing."""
@@ -141,9 +146,11 @@ class ProfileService:
         in_response_to: str | None,
         caller: Caller | None,
         epoch: int | None,
+        *,
+        anew: bool = False,
     ) -> Event | None:
         """Make the versions that the evidence gives rise to. The last one's event is returned, logged and not published
-        yet; those before it are published."""
+        yet; those before it are published. `anew`: store the traits also where none reads otherwise."""
         last: Event | None = None
         try:
             for _ in range(_TRIES):
@@ -160,7 +167,7 @@ class ProfileService:
                 fresh, changes = await weighing(everything, work)
                 oldest = min((piece.observed_at for piece in everything), default=None)
                 if not changes:
-                    if stored.good_until is not None and stored.good_until <= self._clock():
+                    if anew or (stored.good_until is not None and stored.good_until <= self._clock()):
                         await self._profiles.refresh(stored, fresh.traits, oldest)
                     return last
                 if await self._profiles.replace(fresh, changes, began, oldest):
@@ -219,11 +226,12 @@ class ProfileService:
         await self._profiles.add_evidence(fresh, rating.epoch)
         self.forget(user_id)
         mine = {p.evidence_id: p for p in (*known, *fresh) if p.message_id == rating.message_id and p.kind in RATINGS}
-        changed = {self._trait_ids.of(user_id, piece.key, piece.value): piece.kind for piece in mine.values()}
+        rated = {(piece.key, name): piece.kind for piece in mine.values() for name in observed_names(piece)}
         now = self._clock()
         traits = await weighing(known, lambda: self._score(user_id, [*known, *fresh], now))
-        changes = (TraitChange(one, None, changed[one.trait_id]) for one in traits if one.trait_id in changed)
-        return list(mine.values()), [_change_payload(change) for change in changes]
+        kinds = ((trait, [rated.get((trait.key, name)) for name in names_of(trait)]) for trait in traits)
+        found = ((trait, next(filter(None, said), None)) for trait, said in kinds)
+        return list(mine.values()), [change_payload(TraitChange(one, None, kind)) for one, kind in found if kind]
 
     async def _log_update(self, stored: StoredProfile, in_response_to: str | None, caller: Caller | None) -> Event:
         """Log the changes of a version, and note that they are in the log."""
@@ -234,7 +242,7 @@ class ProfileService:
             f"profile-v{profile.version}",
             "main",
             self._clock(),
-            {"version": profile.version, **_changes_payload(stored.unpublished)},
+            {"version": profile.version, **changes_payload(stored.unpublished)},
             caller.session_id if caller else None,
             in_response_to,
             stored.epoch,
@@ -248,10 +256,10 @@ class ProfileService:
 def _ratings(rating: Event, answer: Event, known: Sequence[Evidence], ids: TraitIds) -> Iterator[Evidence]:
     """A piece for each trait in the answer's prompt whose standing rating by this answer reads otherwise."""
     kind, user_id = _RATINGS[rating.payload["rating"]], rating.user_id
-    slots = {name: piece for piece in known for name in ids.all(user_id, piece.key, piece.value)}
+    slots = {name: piece for piece in map(upgraded, known) for name in _ids_of(ids, piece)}
     earlier = [piece for piece in known if piece.about == answer.message_id and piece.observed_at <= rating.at]
     earlier.sort(key=lambda piece: piece.observed_at)
-    standing = {name: piece.kind for piece in earlier for name in ids.all(user_id, piece.key, piece.value)}
+    standing = {name: piece.kind for piece in earlier for name in _ids_of(ids, piece)}
     for used in dict.fromkeys(answer.payload.get("used_traits", ())):
         if used in slots and standing.get(used, "withdrawn") != kind:
             yield Evidence(
@@ -266,121 +274,49 @@ def _ratings(rating: Event, answer: Event, known: Sequence[Evidence], ids: Trait
                 quote="",
                 extractor="user",
                 about=answer.message_id,
+                entity=slots[used].entity,
             )
 
 
+def _ids_of(ids: TraitIds, piece: Evidence) -> tuple[str, ...]:
+    return tuple(one for name in observed_names(piece) for one in ids.all(piece.user_id, piece.key, name))
+
+
 def _changes(before: Profile, traits: Sequence[Trait], evidence: Sequence[Evidence]) -> list[TraitChange]:
-    """Traits that read otherwise now: new, of another status, or moved by this evidence."""
+    """Traits that read otherwise now: new, of another status, put or named otherwise, or moved by this evidence."""
     old = {_name(trait): trait for trait in before.traits}  # their ids may be of before a key
+    left = {(trait.key, trait.value) for trait in traits if trait.status == "superseded"}
+    merged = {(trait.key, name) for trait in traits for name in trait.names[1:]}
     applied: dict[str, list[str]] = {}
     for trait in before.traits:
         if trait.status == "applied" and trait.valid_to is None:
             applied.setdefault(trait.key, []).append(trait.value)
-    reasons = {piece.key: piece.kind for piece in evidence}
+    reasons: dict[str, str] = {piece.key: piece.kind for piece in evidence}
+    ends = {piece.observed_at: piece.kind for piece in evidence}
     changes = []
     for trait in traits:
         was = old.get(_name(trait))
         moved = was is not None and abs(was.confidence - trait.confidence) >= _NOTICEABLE and trait.key in reasons
-        if was is None or was.status != trait.status or moved:
+        is_reworded = was is not None and (was.entity != trait.entity or normal(was.value) != normal(trait.value))
+        if was is None or was.status != trait.status or moved or is_reworded:
             displaced = None
-            if trait.status == "applied":
-                displaced = next((value for value in applied.get(trait.key, ()) if value != trait.value), None)
-            changes.append(TraitChange(trait, displaced, reasons.get(trait.key, "time")))
+            if was is not None and is_reworded:
+                displaced = was.value if was.value != trait.value else None
+            elif trait.status == "applied":
+                displaced = next((value for value in applied.get(trait.key, ()) if (trait.key, value) in left), None)
+            ended = ends.get(trait.valid_to) if trait.valid_to is not None else None
+            changes.append(TraitChange(trait, displaced, reasons.get(trait.key) or ended or "time"))
     held = {_name(trait) for trait in traits}
     gone = (trait for name, trait in old.items() if name not in held and trait.status != "unused")
-    # All that spoke for it is too old to count, so nothing is known of it any more.
-    changes += [TraitChange(replace(trait, status="unused", confidence=0.5), None, "time") for trait in gone]
+    # It is one with another now, or all that spoke for it is too old to count, so nothing is known of it any more.
+    changes += [
+        TraitChange(
+            replace(trait, status="unused", confidence=0.5), None, "merged" if _name(trait) in merged else "time"
+        )
+        for trait in gone
+    ]
     return changes
 
 
 def _name(trait: Trait) -> tuple[str, str]:
-    return trait.key, normal(trait.value)
-
-
-def _profile_payload(version: int, as_of: datetime, traits: Sequence[Trait]) -> Json:
-    """The profile as clients see it. Where it is more than they can read at once, what is applied and surest."""
-    payload: dict[str, Any] = {"version": version, "as_of": iso(as_of)}
-    shown = [trait_payload(trait) for trait in traits]
-    if len(shown) > ON_THE_LOOP:
-        ranked = sorted(range(len(shown)), key=lambda at: (traits[at].status != "applied", -traits[at].confidence, at))
-        left, fitting = _PROFILE_BYTES, set()
-        for at in ranked:
-            left -= len(orjson.dumps(shown[at])) + 1
-            if left < 0:
-                payload["has_more"] = True
-                break
-            fitting.add(at)
-        shown = [trait for at, trait in enumerate(shown) if at in fitting]
-    return {**payload, "traits": shown}
-
-
-def trait_payload(trait: Trait) -> dict[str, Any]:
-    """A trait as clients see it; confidence to four decimals."""
-    payload: dict[str, Any] = {
-        "trait_id": trait.trait_id,
-        "key": trait.key,
-        "value": trait.value,
-        "status": trait.status,
-        "confidence": round(trait.confidence, 4),
-        "supporting": round(trait.supporting, 4),
-        "opposing": round(trait.opposing, 4),
-        "valid_from": iso(trait.valid_from),
-        "pinned": trait.pinned,
-    }
-    if trait.valid_to is not None:
-        payload["valid_to"] = iso(trait.valid_to)
-    return payload
-
-
-def _why_payload(explanation: Explanation) -> Json:
-    trait = explanation.trait
-    numbers = {"confidence": trait.confidence, "supporting": trait.supporting, "opposing": trait.opposing}  # unrounded
-    evidence = [_reason_payload(reason) for reason in explanation.reasons]
-    return {**trait_payload(trait), **numbers, "as_of": iso(trait.as_of), "formula": FORMULA, "evidence": evidence}
-
-
-def _reason_payload(reason: Reason) -> Json:
-    piece = reason.piece
-    return {
-        "side": reason.side,
-        "kind": piece.kind,
-        "polarity": piece.polarity,
-        "value": piece.value,
-        "weight": reason.weight,
-        "decay": reason.decay,
-        "repeat": reason.repeat,
-        "effective": reason.effective,
-        "age_days": reason.age_days,
-        "quote": piece.quote,
-        "message_id": piece.message_id,
-        "session_id": piece.session_id,
-        "observed_at": iso(piece.observed_at),
-        "extractor": piece.extractor,
-    }
-
-
-def _changes_payload(changes: Sequence[TraitChange]) -> dict[str, Any]:
-    """As many changes as fit into a frame; of more `has_more` tells, and the profile holds them."""
-    payload: list[dict[str, Any]] = []
-    left = _UPDATE_CHARACTERS
-    for change in changes:
-        left -= len(change.trait.value) + len(change.previous or "") + len(change.trait.key) + 150
-        if left < 0 and payload:
-            return {"changes": payload, "has_more": True}
-        payload.append(_change_payload(change))
-    return {"changes": payload}
-
-
-def _change_payload(change: TraitChange) -> dict[str, Any]:
-    trait = change.trait
-    payload: dict[str, Any] = {
-        "trait_id": trait.trait_id,
-        "key": trait.key,
-        "value": trait.value,
-        "confidence": round(trait.confidence, 4),
-        "status": trait.status,
-        "reason": change.reason,
-    }
-    if change.previous is not None:
-        payload["previous"] = change.previous
-    return payload
+    return trait.key, names_of(trait)[0]

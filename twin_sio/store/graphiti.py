@@ -109,6 +109,9 @@ class GraphitiFacts:
     def _edge(self, library: Any, name: str, fact: Fact) -> Any:
         words: dict[str, Any] = {"name": fact.key, "fact": f"{fact.key}: {fact.value}"}
         attributes: dict[str, Any] = {"trait_key": fact.key, "trait_value": fact.value}
+        if fact.about:
+            words["fact"] = f"{fact.about}: {words['fact']}"
+            attributes["trait_about"] = fact.about
         if self._seals:
             words = {"name": "sealed", "fact": "sealed"}
             attributes = {"sealed": self._sealer.seal(attributes)["sealed"].decode()}
@@ -137,6 +140,7 @@ class GraphitiFacts:
             invalid_at=edge.invalid_at,
             created_at=edge.created_at,
             expired_at=edge.expired_at,
+            about=attributes.get("trait_about", ""),
         )
 
     @property

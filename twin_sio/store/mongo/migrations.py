@@ -9,10 +9,11 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
-from twin_sio.domain import Evidence, Trait
+from twin_sio.domain import EVIDENCE_VERSION, Trait
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import KEYED
 from twin_sio.store.mongo.client import Database, stored
+from twin_sio.store.mongo.documents import piece_of
 from twin_sio.store.mongo.fence import Doc, Fence, fenced
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.ports import StoredProfile
@@ -50,7 +51,7 @@ class MongoMigrations:
         evidence = self._db["evidence"]
         found = await evidence.find({"_id": {"$lt": KEYED}}).limit(limit).to_list(limit)
         for doc in found:
-            piece = Evidence(**self._sealer.open(doc["piece"]))
+            piece = piece_of(self._sealer.open(doc["piece"]))
             name = self._ids.evidence(piece.user_id, piece.evidence_id)
             with fenced(self._fence, piece.user_id, doc.get("epoch", 0)):
                 # The old one is the one that an erasure removes: the new one comes only while that is there.
@@ -75,3 +76,8 @@ class MongoMigrations:
             return  # written meanwhile: by this version, then it is done, or by an earlier one, then it is found again
         if self._outbox is not None:
             await self._outbox.erase(user_id, self._outbox.clock())
+
+    @stored
+    async def profiles_to_score(self, limit: int) -> Sequence[str]:
+        found = self._db["profiles"].find({"reading": {"$ne": EVIDENCE_VERSION}}, {"_id": 1}).limit(limit)
+        return [doc["_id"] async for doc in found]

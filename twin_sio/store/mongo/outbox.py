@@ -13,7 +13,7 @@ from motor.motor_asyncio import (
 from pymongo import ASCENDING
 
 from twin_sio.clock import Clock
-from twin_sio.domain import Profile, Trait
+from twin_sio.domain import Profile
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
@@ -23,6 +23,7 @@ from twin_sio.store.mongo.client import (
     _upsert,
     stored,
 )
+from twin_sio.store.mongo.documents import trait_of
 from twin_sio.store.mongo.fence import Fence
 from twin_sio.store.ports import (
     Projection,
@@ -67,7 +68,7 @@ class MongoOutbox:
         held = {"$set": {"due_at": now + RESERVED_FOR}}
         if not (await self._entries.update_one(free, held)).modified_count:
             return None
-        traits = tuple(Trait(**trait) for trait in self._sealer.open(oldest["traits"]))
+        traits = tuple(map(trait_of, self._sealer.open(oldest["traits"])))
         return Projection(user_id, oldest["version"], oldest["at"], traits)
 
     async def _oldest(self, user_id: str) -> Doc | None:

@@ -14,7 +14,7 @@ from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
 from twin_sio.clock import Clock, new_id, now
-from twin_sio.domain import Entity, Evidence, Profile, Trait, TraitChange
+from twin_sio.domain import EVIDENCE_VERSION, Evidence, Profile, Trait, TraitChange
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import (
@@ -24,6 +24,7 @@ from twin_sio.store.mongo.client import (
     _off_the_loop,
     stored,
 )
+from twin_sio.store.mongo.documents import piece_of, trait_of
 from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.ports import (
@@ -82,7 +83,7 @@ class MongoProfiles:
             query["epoch"] = {"$gte": epoch}
         # In batches, each of which the driver decodes at one go: the loop has answers to stream meanwhile.
         docs = await self._evidence.find(query, batch_size=_BATCH).sort("observed_at", ASCENDING).to_list(None)
-        return await _off_the_loop(len(docs), lambda: [_piece(self._sealer.open(doc["piece"])) for doc in docs])
+        return await _off_the_loop(len(docs), lambda: [piece_of(self._sealer.open(doc["piece"])) for doc in docs])
 
     @stored
     async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
@@ -99,9 +100,9 @@ class MongoProfiles:
         return await _off_the_loop(size, lambda: self._opened(user_id, found))
 
     def _opened(self, user_id: str, found: Doc) -> StoredProfile:
-        traits = tuple(Trait(**trait) for trait in self._sealer.open(found["traits"]))
+        traits = tuple(map(trait_of, self._sealer.open(found["traits"])))
         changes = self._sealer.open(found["untold"])
-        unpublished = tuple(TraitChange(**{**change, "trait": Trait(**change["trait"])}) for change in changes)
+        unpublished = tuple(TraitChange(**{**change, "trait": trait_of(change["trait"])}) for change in changes)
         profile = Profile(user_id, found["version"], traits)
         return StoredProfile(
             profile, unpublished, found.get("stamp"), found.get("epoch", 0), self._good_until(found.get("oldest", EVER))
@@ -122,7 +123,9 @@ class MongoProfiles:
         user_id = profile.profile.user_id
         same = {"_id": user_id, "version": profile.profile.version, "stamp": profile.revision}
         fresh = {"traits": self._sealer.seal([asdict(trait) for trait in traits]), "stamp": new_id(), "oldest": oldest}
-        await self._profiles.update_one(same, {"$set": {**fresh, "keyed": self._ids.are_keyed}})
+        await self._profiles.update_one(
+            same, {"$set": {**fresh, "keyed": self._ids.are_keyed, "reading": EVIDENCE_VERSION}}
+        )
 
     @stored
     async def replace(
@@ -162,6 +165,7 @@ class MongoProfiles:
         doc = {
             "epoch": epoch,
             "keyed": self._ids.are_keyed,
+            "reading": EVIDENCE_VERSION,
             "oldest": oldest,
             "version": profile.version + 1,
             "stamp": new_id(),
@@ -186,9 +190,3 @@ class MongoProfiles:
     @stored
     async def mark_published(self, user_id: str, version: int) -> None:
         await self._profiles.update_one({"_id": user_id, "version": version}, {"$set": {"untold": []}})
-
-
-def _piece(opened: Doc) -> Evidence:
-    """A stored piece; what was stored before there were versions is of the first."""
-    entity = opened.get("entity")
-    return Evidence(**{"version": 1, **opened, "entity": Entity(**entity) if entity is not None else None})

@@ -60,7 +60,8 @@ class PersonalData(Protocol):
 
 
 class Migrations(Protocol):
-    """Renames documents whose ids, in earlier versions, revealed the user or the text."""
+    """Finds what an earlier version has stored otherwise: ids that reveal the user or the text, profiles that were
+    scored under an earlier reading of their evidence."""
 
     async def name_users(self, limit: int) -> int:
         """Give users their hash as id; how many."""
@@ -76,4 +77,8 @@ class Migrations(Protocol):
 
     async def rename_traits(self, user_id: str, profile: StoredProfile, traits: Sequence[Trait]) -> None:
         """Replace the profile's traits by these, the same under other ids, unless it was written meanwhile."""
+        ...
+
+    async def profiles_to_score(self, limit: int) -> Sequence[str]:
+        """Users whose stored profile was made under an earlier reading of evidence (`EVIDENCE_VERSION`)."""
         ...

@@ -1,0 +1,76 @@
+"""What people call those in their lives, by language: the words stand in `relations.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+
+from twin_sio.agent.traits import EXISTENCE, normal
+
+
+class Relation(NamedTuple):
+    """What a word says of somebody: the slot they stand in, what they are (`daughter`), and whether there are several.
+    `is_general`: it says no more than the slot does (`child`)."""
+
+    slot: str
+    sort: str
+    is_many: bool
+    is_general: bool
+
+
+def _read() -> Mapping[str, Any]:
+    table: Mapping[str, Any] = json.loads(files("twin_sio.agent").joinpath("relations.json").read_text("utf-8"))
+    return table
+
+
+_TABLE: Final = _read()
+GENERAL: Final[Mapping[str, str]] = _TABLE["general"]
+"""What everybody in a slot is."""
+APART: Final = frozenset(_TABLE["apart"])
+"""Words that make another thing of what follows: New York is no part of York."""
+LINKS: Final = frozenset(_TABLE["links"])
+"""Words that begin what only says more of the thing before them."""
+SMALL: Final = frozenset(word for each in _TABLE["languages"].values() for word in each["small"])
+"""Words before a value that say nothing of it."""
+NUMBERS: Final[Mapping[str, int]] = {
+    word: count for each in _TABLE["languages"].values() for word, count in each["numbers"].items()
+}
+EX: Final = "ex"
+"""What somebody is who was the partner."""
+
+
+def _relations() -> dict[str, dict[str, Relation]]:
+    found: dict[str, dict[str, Relation]] = {slot: {} for slot in sorted(EXISTENCE)}
+    for each in _TABLE["languages"].values():
+        for slot, sorts in each["relations"].items():
+            for sort, words in sorts.items():
+                for number, listed in words.items():
+                    for word in listed:
+                        one = Relation(slot, sort, number == "many", sort == GENERAL[slot])
+                        found[slot].setdefault(normal(word), one)
+    return found
+
+
+_RELATIONS: Final = _relations()
+
+
+def _whole() -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {".partner": set(_RELATIONS["family.partner"])}
+    for each in _TABLE["languages"].values():
+        for scope, words in each["whole"].items():
+            found.setdefault(scope, set()).update(words)
+    return {scope: frozenset(words) for scope, words in found.items()}
+
+
+WHOLE: Final = _whole()
+"""By the category or the name of a slot, the words that mean whatever it holds: who lost their job lost the role and
+the employer."""
+
+
+def relation(word: str, slot: str = "") -> Relation | None:
+    """What `word` (as values are compared) says of somebody, in `slot` before any other; None where it says nothing."""
+    if (found := _RELATIONS.get(slot, {}).get(word)) is not None or slot:
+        return found
+    return next((words[word] for words in _RELATIONS.values() if word in words), None)
