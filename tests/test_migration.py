@@ -41,7 +41,12 @@ async def _migrator(db: mongo.Database, sealer: FieldCipher, outbox: bool = Fals
     fence = Fence(db, await load_ids(db, sealer))
     graphed = mongo.MongoOutbox(db, now, sealer, fence) if outbox else None
     profiles = mongo.MongoProfiles(db, sealer, None, fence)
-    return MigrationService(MongoMigrations(db, sealer, fence, graphed), profiles, TraitIds(fence.ids.subject)), fence
+    migrations = MongoMigrations(db, sealer, fence, graphed)
+    return MigrationService(migrations, profiles, TraitIds(fence.ids.subject), _rescore), fence
+
+
+async def _rescore(user_id: str) -> None:
+    raise AssertionError(f"{user_id} has no profile")
 
 
 async def test_migrated_users_keep_their_seqs(db: mongo.Database, user: str) -> None:

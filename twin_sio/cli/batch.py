@@ -11,6 +11,7 @@ from typing import TextIO
 import orjson
 
 from twin_sio.cli.printable import Output
+from twin_sio.cli.traits import line_of
 from twin_sio.client import ClientError, HandshakeRefused, Message, RequestFailed, TwinClient, Unreachable
 from twin_sio.clock import new_id
 from twin_sio.domain import Json
@@ -103,7 +104,7 @@ async def print_history(
 async def print_profile(client: TwinClient, as_json: bool, out: Output) -> None:
     """What the twin believes, a trait a line."""
     for trait in (await client.profile())["traits"]:
-        plain = "{key} = {value} [{status}, {confidence:.2f}]".format(**trait)
+        plain = f"{line_of(trait)} [{trait['status']}, {trait['confidence']:.2f}]"
         print(orjson.dumps(trait).decode() if as_json else plain, file=out)
 
 
@@ -114,7 +115,7 @@ async def print_reasons(client: TwinClient, wanted: str, as_json: bool, out: Out
         if as_json:
             print(orjson.dumps(why).decode(), file=out)
             continue
-        print("{key} = {value}: {formula} = {confidence:.4f}".format(**why), file=out)
+        print(f"{line_of(why)}: {why['formula']} = {why['confidence']:.4f}", file=out)
         for one in why["evidence"]:
             print('  {side} {effective:.2f} {kind} {age_days:.0f} days ago "{quote}"'.format(**one), file=out)
 

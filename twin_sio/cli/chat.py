@@ -21,6 +21,7 @@ from twin_sio.cli.batch import explain, history
 from twin_sio.cli.completion import Completions
 from twin_sio.cli.live import LiveAnswer
 from twin_sio.cli.printable import printable
+from twin_sio.cli.traits import line_of
 from twin_sio.client import (
     Change,
     ChunkApplied,
@@ -170,7 +171,7 @@ class Chat:
             return [(conversation_id, "") for conversation_id in self.conversations]
         if command == "/why" and self.clients:
             traits = self.client.state.traits.values()
-            return [(str(trait["trait_id"]), f"{trait['key']} = {trait['value']}") for trait in traits]
+            return [(str(trait["trait_id"]), line_of(trait)) for trait in traits]
         return [(word, "") for word in {"/feedback": ("up", "down")}.get(command, ())]
 
     def last_message(self, role: Literal["user", "twin"]) -> Message:
@@ -376,4 +377,4 @@ def _trait_line(trait: Json, version: int) -> str:
     was = f" (was {trait['previous']})" if trait.get("previous") else ""
     sure = trait.get("confidence")
     number = f", {sure:.2f}" if isinstance(sure, int | float) else ""
-    return f"profile {version}: {trait.get('key')} = {trait.get('value')}{was} [{trait.get('status')}{number}]"
+    return f"profile {version}: {line_of(trait)}{was} [{trait.get('status')}{number}]"

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from twin_sio.cli.batch import SEARCHED_MAX, Failure, find_traits, search
 from twin_sio.cli.chat import RECENT, Chat, ChatCommand, CommandError, NewClient, styled
+from twin_sio.cli.traits import line_of, value_of
 from twin_sio.domain import Json
 from twin_sio.protocol import is_id
 
@@ -66,7 +67,7 @@ async def _feedback(chat: Chat, rest: str) -> None:
     changed = await chat.client.feedback(chat.last_message("twin").message_id, verdict, comment=comment or None)
     chat.note("Thank you: it is stored.")
     for trait in changed:
-        chat.note("{key} = {value} has confidence {confidence:.2f} now.".format(**trait))
+        chat.note(f"{line_of(trait)} has confidence {trait['confidence']:.2f} now.")
 
 
 async def _typing(chat: Chat, _: str) -> None:
@@ -106,7 +107,7 @@ async def _profile(chat: Chat, _: str) -> None:
         table.add_column(column)
     for trait in profile["traits"]:
         numbers = (f"{trait[name]:.2f}" for name in ("confidence", "supporting", "opposing"))
-        table.add_row(styled(trait["key"]), styled(trait["value"]), styled(trait["status"]), *numbers)
+        table.add_row(styled(trait["key"]), styled(value_of(trait)), styled(trait["status"]), *numbers)
     chat.console.print(table)
 
 
@@ -120,7 +121,7 @@ async def _why(chat: Chat, rest: str) -> None:
 
 
 def _show_reasons(chat: Chat, why: Json) -> None:
-    table = Table(title=styled(f"{why['key']} = {why['value']}"), title_justify="left")
+    table = Table(title=styled(line_of(why)), title_justify="left")
     for column in ("", "kind", "weight", "x decay", "x repeat", "=", "days ago", "your words"):
         table.add_column(column)
     for piece in why["evidence"]:

@@ -8,6 +8,7 @@ const SAID = {
   edited: "You wrote it",
   up: "You liked an answer that used it",
   down: "You disliked an answer that used it",
+  ended: "You said that it is over",
 };
 const STANDING = {
   applied: "used in answers",
@@ -51,13 +52,16 @@ export class ProfileView {
   }
 
   trait(trait, isOpen) {
-    const { trait_id: id, key, value, status, confidence } = trait;
+    const { trait_id: id, key, status, confidence } = trait;
+    const value = valueOf(trait);
     const item = make("li");
     Object.assign(item.dataset, { traitId: id, status });
     const meter = make("meter");
     Object.assign(meter, { min: 0, max: 1, low: 0.55, high: 0.8, optimum: 1, value: confidence });
     meter.setAttribute("aria-label", `How sure it is of ${named(key)}`);
-    const sure = make("span", "sure", `${Math.round(confidence * 100)} %, ${STANDING[status] ?? status}`);
+    const until = status === "superseded" && trait.valid_to ? ` until ${day(trait.valid_to)}` : "";
+    const said = status === "tentative" && confidence >= 0.8 ? "you said it, not confirmed" : STANDING[status];
+    const sure = make("span", "sure", `${Math.round(confidence * 100)} %, ${said ?? status}${until}`);
     const name = make("p", "key", named(key));
     const act = (action, label, run, kind = "quiet") => {
       const made = button(kind, label, run);
@@ -128,11 +132,22 @@ export class ProfileView {
   }
 }
 
+const day = (at) => new Date(at).toLocaleDateString([], { day: "numeric", month: "short", year: "numeric" });
+
+// The value, and of whom it is: "football (of Mia, daughter)"; somebody with what they are: "Mia (daughter)".
+function valueOf({ value, entity }) {
+  const { name = "", relation = "" } = entity ?? {};
+  const low = value.toLowerCase();
+  if (name && low === name.toLowerCase()) return relation ? `${value} (${relation})` : value;
+  const of = [name, relation].filter(Boolean);
+  const isTheirs = of.length > 0 && !of.some((part) => low.includes(part.toLowerCase()));
+  return isTheirs ? `${value} (of ${of.join(", ")})` : value;
+}
+
 function reason({ side, kind, quote, effective, observed_at: at }) {
   const weight = { supports: `+${effective.toFixed(2)}`, opposes: `−${effective.toFixed(2)}`, set_aside: "not counted" };
-  const day = new Date(at).toLocaleDateString([], { day: "numeric", month: "short", year: "numeric" });
   const item = make("li", "", make(quote ? "q" : "span", "quote", quote || (SAID[kind] ?? kind)));
   item.dataset.side = side;
-  item.append(make("span", "weight", ` ${weight[side]} · ${kind}, ${day}`));
+  item.append(make("span", "weight", ` ${weight[side]} · ${kind}, ${day(at)}`));
   return item;
 }

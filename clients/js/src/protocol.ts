@@ -285,6 +285,25 @@ export interface TraitChanged {
   confidence: number;
   status: "applied" | "tentative" | "unused" | "rejected" | "superseded";
   reason: string;
+  /**
+   * Who it is of; without it the user.
+   */
+  entity?: TraitEntity | null;
+}
+/**
+ * A person or an animal in the user's life, as far as the user has told.
+ */
+export interface TraitEntity {
+  kind: "person" | "pet";
+  /**
+   * As the user calls them: "daughter", "cat".
+   */
+  relation?: string | null;
+  name?: string | null;
+  /**
+   * How many there are, where they are several.
+   */
+  count?: number | null;
 }
 /**
  * What a client may say around its payload; the server stamps its own time.
@@ -347,6 +366,10 @@ export interface Trait {
   valid_from: string;
   valid_to?: string | null;
   pinned: boolean;
+  /**
+   * Who it is of; without it the user.
+   */
+  entity?: TraitEntity | null;
 }
 export interface ProfileUpdatePayload {
   version: number;
