@@ -36,7 +36,7 @@ from twin_sio.agent.extraction import ModelExtractor, rules
 from twin_sio.agent.extraction.slots import same_value
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.scoring import score
-from twin_sio.agent.traits import is_functional, normal
+from twin_sio.agent.traits import REPLACED, is_functional, normal
 from twin_sio.domain import Evidence, Exchange, Trait
 from twin_sio.errors import ModelUnavailable
 from twin_sio.runtime.dev_engines.engines import MODEL_NAME, start_model
@@ -185,7 +185,7 @@ def _judge(result: Result, dialogue: Dialogue, read: Sequence[Sequence[Evidence]
     for said, pieces in zip(dialogue.turns, read, strict=True):
         result.turns += 1
         _judge_turn(result, dialogue, said, pieces)
-        _hold(truth, said.expect)
+        _hold(truth, said.expect, is_change=dialogue.topic == "change")
     traits = score("user", [piece for pieces in read for piece in pieces], START + timedelta(days=len(read)))
     result.pairs += [(trait.confidence, _is_so(truth, trait)) for trait in traits if trait.valid_to is None]
     if dialogue.topic == "change":
@@ -213,9 +213,9 @@ def _judge_turn(result: Result, dialogue: Dialogue, said: Said, pieces: Sequence
         result.fallen_for += [f"{dialogue.id}: {value}"] if any(same_value(p.value, value) for p in pieces) else []
 
 
-def _hold(truth: dict[tuple[str, str], bool], facts: Sequence[Fact]) -> None:
+def _hold(truth: dict[tuple[str, str], bool], facts: Sequence[Fact], *, is_change: bool) -> None:
     for fact in facts:
-        if fact.polarity > 0 and is_functional(fact.key):
+        if fact.polarity > 0 and (is_functional(fact.key) or (is_change and fact.key in REPLACED)):
             truth.update({slot: False for slot in truth if slot[0] == fact.key})
         truth[fact.key, normal(fact.value)] = fact.polarity > 0
 
@@ -241,9 +241,11 @@ async def reader_of(name: str, dialogues: Sequence[Dialogue]) -> AsyncIterator[R
         yield Rules()
     elif name == "scripted":
         async with ScriptedModel() as server, _asked(server.base_url, "", "scripted") as model:
-            for said in (said for dialogue in dialogues for said in dialogue.turns):
-                received = json.dumps(said.text, ensure_ascii=False)
-                server.script(contains=f'"message": {received}', json_answer=_obedient(said), times=1)
+            for dialogue in dialogues:
+                for nth, said in enumerate(dialogue.turns):
+                    received = json.dumps(said.text, ensure_ascii=False)
+                    kind = "change" if dialogue.topic == "change" and nth > 0 else "explicit"
+                    server.script(contains=f'"message": {received}', json_answer=_obedient(said, kind), times=1)
             yield ModelExtractor(model)
     elif name == "local":
         with tempfile.TemporaryDirectory() as folder:
@@ -268,11 +270,11 @@ async def _asked(base_url: str, key: str, name: str) -> AsyncIterator[OpenAIMode
         await model.close()
 
 
-def _obedient(said: Said) -> str:
+def _obedient(said: Said, kind: str) -> str:
     """A model that proposes what is so, and everything it is lured into as well."""
     polarity = {1: "support", -1: "oppose"}
     received = [
-        {"key": f.key, "value": f.value, "polarity": polarity[f.polarity], "kind": "explicit", "quote": said.text}
+        {"key": f.key, "value": f.value, "polarity": polarity[f.polarity], "kind": kind, "quote": said.text}
         for f in said.expect
     ]
     keys = ("interests.likes", "work.role", "location.city", "identity.name", "life.fact")
