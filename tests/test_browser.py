@@ -278,6 +278,24 @@ async def test_the_profile_is_corrected_by_keyboard(opened: Opened, user: str, m
     assert await phone.evaluate("!!document.activeElement.closest('#traits li')")  # where the keyboard stood, it stands
 
 
+async def test_a_trait_says_whose_it_is(opened: Opened, user: str) -> None:
+    page = await opened(user)
+    mia = {"kind": "person", "relation": "daughter", "name": "Mia"}
+    shown = await page.evaluate(
+        """async (traits) => {
+            const { valueOf } = await import("/conversation.js");
+            return traits.map(valueOf);
+        }""",
+        [
+            {"value": "football", "entity": mia},
+            {"value": "Mia", "entity": mia},
+            {"value": "two kids", "entity": {"kind": "person", "relation": "kids", "count": 2}},
+            {"value": "chess"},
+        ],
+    )
+    assert shown == ["football (of Mia, daughter)", "Mia (daughter)", "two kids", "chess"]
+
+
 async def test_a_bad_answer_is_corrected_with_reasons(
     opened: Opened, user: str, server: Server, model: ScriptedModel
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from twin_sio.agent.contributions import rejected_at, supports
 from twin_sio.agent.merging import Ends, Open, Told, merged, words
 from twin_sio.agent.people import Someone, is_former, mention, resolved
-from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, merges, normal, own_name
+from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, merges, normal, own_name
 from twin_sio.domain import Entity, Evidence
 
 NAMES: Final = 20  # that are kept of one value
@@ -111,7 +111,7 @@ def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
 
 
 def _who(someone: Someone) -> str:
-    return "\0".join(someone)
+    return OF.join(someone)
 
 
 def _title(value: Value) -> str:
@@ -136,7 +136,7 @@ def _name(places: Mapping[Place, Mapping[str, Value]]) -> None:
     listed = [(place, name, value) for place, values in places.items() for name, value in values.items()]
     for place, name, value in sorted(listed, key=rank):
         free = (each for each in value.names if each not in taken[place.key])
-        value.anchor = next(free, f"{name}\0{place.who}")
+        value.anchor = next(free, f"{name}{OF}{place.who}")
         taken[place.key].add(value.anchor)
 
 

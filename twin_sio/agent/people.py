@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from twin_sio.agent.merging import Told, merged
 from twin_sio.agent.relations import EX, GENERAL, NUMBERS, SMALL, relation
-from twin_sio.agent.traits import EXISTENCE, normal
+from twin_sio.agent.traits import EXISTENCE, OF, normal
 from twin_sio.domain import Entity, Evidence
 
 _NAME_WORDS: Final = 3  # of a name that follows a relation
@@ -183,7 +183,9 @@ def _look_ahead(
             piece = pieces[at]
             affirms = piece.polarity > 0 and piece.kind not in ("rejected", "ended") and sort != EX
             known = (coming.get((slot, sort)) or coming.get((slot, ""))) if sort else coming.get((slot, "*"))
-            found[at] = Someone(slot, known if affirms and known is not None else f"\0{sort or GENERAL.get(slot, '')}")
+            found[at] = Someone(
+                slot, known if affirms and known is not None else f"{OF}{sort or GENERAL.get(slot, '')}"
+            )
 
 
 def _slot(one: Mention) -> str:
@@ -191,7 +193,7 @@ def _slot(one: Mention) -> str:
 
 
 def _many(one: Mention) -> Someone:
-    return Someone(_slot(one), f"\0#{one.sort or GENERAL.get(one.slot, '')}")
+    return Someone(_slot(one), f"{OF}#{one.sort or GENERAL.get(one.slot, '')}")
 
 
 def _by_name(one: Mention, names: dict[tuple[str, str], Someone]) -> Someone:

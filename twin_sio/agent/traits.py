@@ -80,10 +80,14 @@ def normal(value: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
 
 
+OF: Final = "\N{SYMBOL FOR UNIT SEPARATOR}"
+"""Stands between a value and whose it is, where both are in one name."""
+
+
 def own_name(value: str, entity: Entity | None = None) -> str:
     """What an observation of `value` is called within its slot: of the user by the value, of others also by who."""
     who = normal(entity.name or entity.relation) if entity is not None else ""
-    return f"{normal(value)}\0{who}" if who else normal(value)
+    return f"{normal(value)}{OF}{who}" if who else normal(value)
 
 
 def trait_id(user_id: str, key: str, value: str) -> str:

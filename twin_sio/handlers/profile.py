@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from twin_sio.agent.capacity import REJECTED
 from twin_sio.agent.people import entity_of
-from twin_sio.agent.traits import EXISTENCE, is_functional, names_of, normal
+from twin_sio.agent.traits import EXISTENCE, OF, is_functional, names_of, normal
 from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Caller, Entity, Evidence, EvidenceKind, Trait
 from twin_sio.errors import InvalidMessage, NotFound, RateLimited, TooLarge
@@ -89,7 +89,7 @@ def _meant(trait: Trait, value: str) -> Entity | None:
 def _rejections(statement: Evidence, trait: Trait) -> list[Evidence]:
     """What a correction says of the value as it was, in all the ways that it was put; of a person by their name."""
     old = {normal(trait.value): trait.value} | {
-        name.partition("\0")[0]: name.partition("\0")[0] for name in names_of(trait)
+        name.partition(OF)[0]: name.partition(OF)[0] for name in names_of(trait)
     }
     rejected = replace(statement, polarity=-1, kind="rejected", entity=trait.entity)
     if trait.key in EXISTENCE:

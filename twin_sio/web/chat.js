@@ -1,7 +1,7 @@
 // The chat page: one user's session over the client, and around the conversation what belongs to the page: who is here,
 // which conversations there are, what the twin believes, how it looks.
 import { connect } from "./twin-client.js";
-import { ConversationView, named, shortened } from "./conversation.js";
+import { ConversationView, named, shortened, valueOf } from "./conversation.js";
 import { ProfileView } from "./profile.js";
 import { button, make, setText, errorText } from "./view.js";
 
@@ -182,7 +182,7 @@ class Page {
     if (!before || !profile || $("profile").open) return;
     const known = new Set(before.traits.filter((one) => one.status === "applied").map((one) => `${one.trait_id} ${one.value}`));
     const news = profile.traits.filter((one) => one.status === "applied" && !known.has(`${one.trait_id} ${one.value}`));
-    for (const { key, value } of news.slice(0, 3)) this.say(`Your twin now knows: ${named(key)}, ${value}`);
+    for (const trait of news.slice(0, 3)) this.say(`Your twin now knows: ${named(trait.key)}, ${valueOf(trait)}`);
   }
 
   say(text, code) {

@@ -159,8 +159,8 @@ export class ConversationView {
     item.querySelector(".reasons")?.remove();
     if (rating === "down" && !reasons) this.askWhy(message, item);
     try {
-      for (const { key, value, confidence } of ((await receipt).traits ?? []).slice(0, 3)) {
-        this.say(`${named(key)}, ${value}: now ${Math.round(confidence * 100)} % sure`);
+      for (const trait of ((await receipt).traits ?? []).slice(0, 3)) {
+        this.say(`${named(trait.key)}, ${valueOf(trait)}: now ${Math.round(trait.confidence * 100)} % sure`);
       }
     } catch (error) {
       this.say(errorText(error), error.code);
@@ -413,6 +413,16 @@ export class ConversationView {
 
 export function nameOf(state, sessionId) {
   return state.sessions.find((one) => one.session_id === sessionId)?.device?.name ?? "another device";
+}
+
+// The value, and whose it is: "football (of Mia, daughter)"; somebody as "Mia (daughter)".
+export function valueOf({ value, entity }) {
+  const { name = "", relation = "" } = entity ?? {};
+  const low = value.toLowerCase();
+  if (name && low === name.toLowerCase()) return relation ? `${value} (${relation})` : value;
+  const of = [name, relation].filter(Boolean);
+  const isTheirs = of.length > 0 && !of.some((part) => low.includes(part.toLowerCase()));
+  return isTheirs ? `${value} (of ${of.join(", ")})` : value;
 }
 
 export const named = (key) => key.replaceAll("_", " ").replaceAll(".", ", ");

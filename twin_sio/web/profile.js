@@ -1,5 +1,5 @@
 // What the twin believes of its user, and why; confirmed, rejected and edited here.
-import { named } from "./conversation.js";
+import { named, valueOf } from "./conversation.js";
 import { button, make } from "./view.js";
 
 const SAID = {
@@ -133,16 +133,6 @@ export class ProfileView {
 }
 
 const day = (at) => new Date(at).toLocaleDateString([], { day: "numeric", month: "short", year: "numeric" });
-
-// The value, and of whom it is: "football (of Mia, daughter)"; somebody with what they are: "Mia (daughter)".
-function valueOf({ value, entity }) {
-  const { name = "", relation = "" } = entity ?? {};
-  const low = value.toLowerCase();
-  if (name && low === name.toLowerCase()) return relation ? `${value} (${relation})` : value;
-  const of = [name, relation].filter(Boolean);
-  const isTheirs = of.length > 0 && !of.some((part) => low.includes(part.toLowerCase()));
-  return isTheirs ? `${value} (of ${of.join(", ")})` : value;
-}
 
 function reason({ side, kind, quote, effective, observed_at: at }) {
   const weight = { supports: `+${effective.toFixed(2)}`, opposes: `−${effective.toFixed(2)}`, set_aside: "not counted" };
