@@ -126,6 +126,7 @@ async def a_full_session(url: str, tokens: list[str]) -> None:
         await client.correct(trait["trait_id"], "confirm")
         await client.history(limit=10)
         await client.conversations()
+        await client.search("tea")
         await client.heartbeat()
         await client.refresh(token)
     async with RawSocket(url, token, session_id="recorder", last_seq=3) as raw:  # comes back, and asks for acks

@@ -468,6 +468,34 @@ async def test_a_refused_message_can_be_retried(opened: Opened, user: str) -> No
     await answered(page, 1)
 
 
+async def test_a_search_leads_to_the_message(opened: Opened, user: str) -> None:
+    """Also far back in another conversation, and on a phone; an empty field shows the conversations again."""
+    laptop, phone = await opened(user), await opened(user, viewport={"width": 360, "height": 700})
+    await say(laptop, "The sails of the boat are red")
+    await answered(laptop, 1)
+    for number in range(2, 30):
+        await say(laptop, f"Something else, {number}")
+        await answered(laptop, number)
+    await laptop.locator("#new").click()
+    await expect(laptop.locator(".empty")).to_be_visible()
+    await phone.locator("#menu").click()
+    for page in (laptop, phone):
+        await page.locator("#search-text").fill("red sail")
+        first = page.locator("#found .found-line").first
+        await expect(first).to_contain_text("The sails of the boat are red", timeout=PATIENCE_MS)
+        await expect(page.locator("#talks")).to_be_hidden()
+        await accessible(page)
+        await first.click()
+        message = page.locator("[data-role=user]", has_text="The sails of the boat are red")
+        await expect(message).to_be_focused(timeout=PATIENCE_MS)
+        await expect(message).to_be_in_viewport()
+    await expect(phone.locator("#side")).to_be_hidden()
+    assert await phone.evaluate("document.documentElement.scrollWidth") <= 360
+    await laptop.locator("#search-text").fill("")
+    await expect(laptop.locator("#talks")).to_be_visible()
+    await expect(laptop.locator("#found")).to_be_hidden()
+
+
 async def test_conversations_are_listed_with_unread_counts(opened: Opened, user: str, model: ScriptedModel) -> None:
     """Conversations are listed with what is unread and opened from the list."""
     laptop, phone = await opened(user), await opened(user, viewport={"width": 360, "height": 700})

@@ -225,6 +225,7 @@ def test_own_feedback_is_on_the_message_once_it_is_received() -> None:
         ("history", event("history", {"messages": []}, in_response_to="q")),
         ("profile_get", event("profile", {"version": 1, "traits": []}, in_response_to="q")),
         ("conversations", event("conversations", {"conversations": []}, in_response_to="q")),
+        ("search", event("search", {"messages": [], "complete": True}, in_response_to="q")),
         ("auth_refresh", event("auth_refreshed", {}, in_response_to="q")),
     ],
 )

@@ -36,7 +36,15 @@ async def test_recorded_sessions_are_served_as_before(
     assert received[0]["payload"]["user_id"] == USER
 
 
-@pytest.mark.parametrize(("name", "never_sent"), [("protocol-1", []), ("typescript-1", ["resume"])])
+@pytest.mark.parametrize(
+    ("name", "never_sent"),
+    [
+        ("protocol-1", ["search"]),
+        ("protocol-1-search", []),
+        ("typescript-1", ["resume", "search"]),
+        ("typescript-1-search", ["resume"]),
+    ],
+)
 def test_the_recorded_sessions_hold_every_event_that_a_client_sends(name: str, never_sent: list[str]) -> None:
     frames = [line["client"] for line in SESSIONS[name] if "client" in line]
     assert [name for name in CLIENT_EVENTS if not any(f'["{name}",' in frame for frame in frames)] == never_sent

@@ -115,6 +115,20 @@ async def test_search_ignores_order_and_case(url: str, user: str, connect: Conne
     assert said == ["Pasta on Tuesday", "tuesday's PASTA again"]
 
 
+async def test_all_conversations_are_searched(url: str, user: str, connect: Connect) -> None:
+    """`search` prints what was found, the best first, as lines or as JSON."""
+    client = await connect()
+    for text, conversation in (("The wedding is in June", "family"), ("Soup on Tuesday", "food")):
+        await client.receipt(await client.send(text, conversation_id=conversation))
+    plain = await run("search", "--url", url, "--sub", user, "weddings", "in", "june")
+    assert plain.stdout.splitlines()[0].endswith("family you: The wedding is in June")
+    lines = await run("search", "--url", url, "--sub", user, "--json", "--limit", "1", "wedding")
+    (found,) = map(orjson.loads, lines.stdout.splitlines())
+    assert (found["conversation_id"], found["role"], found["excerpt"]) == ("family", "user", "The wedding is in June")
+    nothing = await run("search", "--url", url, "--sub", user, "parliament")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+
+
 async def lives_in_lisbon(client: TwinClient, model: ScriptedModel) -> str:
     """Say so, and wait until it is learnt; the trait's id."""
     text = f"I live in Lisbon, {new_id()}"
@@ -484,8 +498,8 @@ async def test_words_are_found_in_what_was_said(url: str, user: str, connect: Co
         await client.receipt(await client.send(text))
     async with a_terminal(url, user, "laptop") as terminal:
         terminal.enter("/search TRAIN late")
-        await terminal.shows("found in all of it")
-        assert "you> the train is late" in terminal.screen.getvalue()
+        await terminal.shows("you: the train is late")
+        await terminal.shows("found, the best last")
         terminal.enter("/search")
         await terminal.shows("For which words?")
 

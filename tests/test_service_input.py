@@ -34,6 +34,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "regenerate": {"message_id": "m"},
     "history": {"limit": 5},
     "conversations": {},
+    "search": {"text": "hello"},
     "auth_refresh": {"token": "t"},
     "profile_get": {},
     "profile_correct": {"trait_id": "t", "action": "confirm"},

@@ -67,6 +67,7 @@ async def test_no_event_of_one_user_reaches_a_session_of_another(ada: TwinClient
             "resume": {"last_seq": 0},
             "history": {},
             "conversations": {},
+            "search": {"text": user[-4:]},
             "profile_get": {},
             "heartbeat": {},
             "context_update": {"context": {"user_id": user}},
@@ -86,6 +87,7 @@ async def test_no_event_of_one_user_reaches_a_session_of_another(ada: TwinClient
         assert (await eve.ask("heartbeat", {}))["payload"]["head_seq"] == 2
         assert answers["history"]["payload"]["messages"] == []
         assert answers["conversations"]["payload"]["conversations"] == []
+        assert answers["search"]["payload"] == {"messages": [], "complete": True}
         assert answers["profile_get"]["payload"]["traits"] == []
         assert answers["resume"]["payload"] == {"through_seq": 0, "complete": True}
         assert answers["user_message"]["payload"]["status"] == "accepted"
@@ -155,7 +157,9 @@ async def test_no_route_shows_or_changes_what_is_anothers(ada: TwinClient, url: 
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {eve}"}) as http:
         for name, route in ROUTES.items():
             path = re.sub(r"\{\w+\}", trait, route.path)
-            async with http.request(route.method, url + path, params={"user_id": user, "sub": user}) as got:
+            async with http.request(
+                route.method, url + path, params={"user_id": user, "sub": user, "text": "hello"}
+            ) as got:
                 assert got.status == (404 if route.may_be_missing else 200), name
                 assert user not in await got.text(), name
     assert (await ada.profile())["traits"][0]["trait_id"] == trait

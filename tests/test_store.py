@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,8 +14,8 @@ from twin_sio.clock import new_id, now
 from twin_sio.domain import Evidence, NewEvent, Outcome, Profile, Trait, Turn
 from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.store import mongo
-from twin_sio.store.cache import CachedProfiles, CachedVectors
-from twin_sio.store.ports import ConnectSnapshot, MessageVector, Summary, Thread
+from twin_sio.store.cache import CachedProfiles
+from twin_sio.store.ports import ConnectSnapshot, MessageVector, StoredLine, Summary, Thread
 
 
 @pytest.fixture(scope="module")
@@ -212,67 +212,19 @@ async def test_what_draws_on_messages_that_are_too_old_is_dropped(db: mongo.Data
 async def test_vectors_are_their_messages_and_models(db: mongo.Database, user: str) -> None:
     log, memories = mongo.MongoLog(db), mongo.MongoMemories(db)
     for name in ("a", "b", "c"):
-        await log.append(draft(user, name))
+        await log.append(draft(user, name, f"text {name}"))
     await memories.embed(user, "bag", [MessageVector("a", b"1"), MessageVector("b", b"2")])
     assert [event.message_id for event in await memories.without_vector(user, "bag", 10)] == ["c"]
     assert [event.message_id for event in await memories.without_vector(user, "other", 2)] == ["b", "c"]
-    assert await memories.vectors(user, "bag", 10) == [MessageVector("b", b"2", 2), MessageVector("a", b"1", 1)]
-    assert await memories.vectors(user, "bag", 1) == [MessageVector("b", b"2", 2)]
-    assert await memories.vectors(user, "bag", 10, after=1) == [MessageVector("b", b"2", 2)]
-    assert await memories.vectors(user, "other", 10) == []
-    assert [event.message_id for event in await memories.messages(user, ["a", "gone"])] == ["a"]
-    assert await memories.messages("somebody-else", ["a"]) == []
-
-
-class Slow(mongo.MongoMemories):
-    """Counts what is read, and waits with it until it may go on."""
-
-    def __init__(self, db: mongo.Database) -> None:
-        super().__init__(db)
-        self.read, self.go = 0, asyncio.Event()
-        self.go.set()
-
-    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[MessageVector]:
-        await self.go.wait()
-        found = await super().vectors(user_id, model, limit, after=after)
-        self.read += len(found)
-        return found
-
-
-async def test_vectors_are_read_once_and_then_only_what_came_since(db: mongo.Database, user: str) -> None:
-    log, memories = mongo.MongoLog(db), Slow(db)
-    cache = CachedVectors(memories, "bag", newest=100)
-    for n in range(150):
-        await log.append(draft(user, f"m{n}"))
-    await memories.embed(user, "bag", [MessageVector(f"m{n}", b"1") for n in range(150) if n != 140])
-    assert [one.seq for one in await cache.get(user)] == [n for n in range(150, 49, -1) if n != 141]
-    await log.append(draft(user, "next"))
-    await memories.embed(user, "bag", [MessageVector("next", b"2"), MessageVector("m140", b"3")])  # one of them late
-    memories.read = 0
-    assert [one.seq for one in await cache.get(user)] == list(range(151, 51, -1))
-    assert memories.read < 100
-    cache.forget(user)
-    assert len(await cache.get(user)) == 100
-    assert memories.read > 100
-
-
-async def test_late_vectors_serve_the_next_time(db: mongo.Database, user: str) -> None:
-    """Vectors that come too late are there the next time unless forgotten."""
-    memories = Slow(db)
-    cache = CachedVectors(memories, "bag", newest=10)
-    await mongo.MongoLog(db).append(draft(user, "a"))
-    await memories.embed(user, "bag", [MessageVector("a", b"1")])
-    memories.go.clear()
-    for forgotten in (True, False):
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(cache.get(user), 0.02)
-        if forgotten:
-            cache.forget(user)
-    memories.go.set()
-    await eventually(lambda: memories.read == 2)
-    await eventually(lambda: not cache._reading)
-    memories.go.clear()
-    assert list(cache._entries) == [user]
+    a, b, c = (StoredLine(seq, "main", True, f"text {name}", vector) for seq, name, vector in
+               ((1, "a", b"1"), (2, "b", b"2"), (3, "c", None)))  # fmt: skip
+    assert await memories.lines(user, "bag", 10) == [c, b, a]
+    assert await memories.lines(user, "bag", 1) == [c]
+    assert await memories.lines(user, "bag", 10, after=1, before=3) == [b]
+    assert [line.vector for line in await memories.lines(user, "other", 10)] == [None] * 3
+    assert [event.message_id for event in await memories.messages(user, [1, 9])] == ["a"]
+    assert await memories.messages("somebody-else", [1]) == []
+    assert (await memories.oldest(user), await memories.oldest("nobody")) == (1, 0)
 
 
 async def test_a_context_is_its_sessions_and_the_newest_counts(db: mongo.Database, user: str) -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 WARM_UP_S = 120.0
 WARM_UP_SHARE = 1 / 3
 LEAST_S = 360.0  # so that a quarter of it is longer than what one fault leaves behind
-VECTOR_MIB = 750 / 2**20  # 512 bytes, its id, and what Python adds
 MEMORY_MIB, MEMORY_SHARE = 6.0, 0.05
 COUNT, COUNT_SHARE = 12.0, 0.05
 Points = Sequence[tuple[float, float]]
@@ -31,7 +30,7 @@ class Sample:
     fds: int
     tasks: float | None = None
     connections: float | None = None
-    cached_vectors: float | None = None
+    search_index_bytes: float | None = None
     sockets: float | None = None
     held_bytes: float | None = None
     lag_s: float | None = None
@@ -103,10 +102,9 @@ def trend(points: Points, at_least: float, share: float) -> Trend | None:
 
 
 def memory(life: ProcessSamples) -> Trend | None:
-    """MiB, without the vectors of messages, of which a server may keep 100,000."""
-    return trend(
-        life.points(lambda one: one.memory_mib - (one.cached_vectors or 0.0) * VECTOR_MIB), MEMORY_MIB, MEMORY_SHARE
-    )
+    """MiB, without the indexes of messages, which a server may keep up to a bound."""
+    indexes = life.points(lambda one: one.memory_mib - (one.search_index_bytes or 0.0) / 2**20)
+    return trend(indexes, MEMORY_MIB, MEMORY_SHARE)
 
 
 def tasks(life: ProcessSamples) -> Trend | None:

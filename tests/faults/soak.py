@@ -270,7 +270,7 @@ class Watch:
         life = next((one for one in self.lives if one.pid == pid), None)
         if life is None:
             self.lives.append(life := ProcessSamples(name, pid))
-        names = ("tasks", "connections", "cached_vectors", "sockets", "held_bytes")
+        names = ("tasks", "connections", "search_index_bytes", "sockets", "held_bytes")
         found = {one: gauges.get(f"twin_{one}") for one in names}
         life.samples.append(Sample(at, memory, fds, **found, lag_s=gauges.get("twin_loop_lag_seconds")))
 

@@ -94,13 +94,11 @@ def test_one_step_is_no_leak() -> None:
     assert not stairs.is_flat
 
 
-def test_cached_vectors_are_no_leak() -> None:
-    """The vectors that a server may keep are no leak and what grows beside them is."""
+def test_search_indexes_are_no_leak() -> None:
+    """The indexes that a server may keep are no leak and what grows beside them is."""
     kept, beside = (a_life(lambda at, mib=mib: 110 + mib * at / HALF_HOUR) for mib in (20, 40))
     for life in (kept, beside):
-        life.samples = [
-            replace(one, cached_vectors=one.at * 20 / HALF_HOUR / leak_detection.VECTOR_MIB) for one in life.samples
-        ]
+        life.samples = [replace(one, search_index_bytes=one.at * 20 / HALF_HOUR * 2**20) for one in life.samples]
     found = [leak_detection.memory(life) for life in (kept, beside)]
     assert [one is not None and one.is_flat for one in found] == [True, False]
 

@@ -166,15 +166,11 @@ class Summarizer(Protocol):
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors that lie near each other where the texts are related. They reveal what was said."""
+    """Turns texts into vectors whose cosine is high where the texts are related. They reveal what was said."""
 
     model: str
     """The name of the model: only vectors of one model can be compared."""
 
     async def embed(self, texts: Sequence[str]) -> Sequence[bytes]:
         """A vector per text, float16, of length 1; of nothing the zero vector. Raises `ModelUnavailable`."""
-        ...
-
-    def nearest(self, to: bytes, vectors: Sequence[bytes], most: int) -> Sequence[int]:
-        """Which of `vectors` are related enough, the nearest first. A proposal: nothing is decided by it."""
         ...

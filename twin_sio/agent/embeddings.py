@@ -25,24 +25,7 @@ _DIMENSIONS: Final = 8_192  # of a vector, that are kept with a message
 _KIND: Final = np.dtype("<f2")
 
 
-class _Vectors:
-    """What both have in common: how vectors are kept and compared."""
-
-    def __init__(self, floor: float) -> None:
-        self._floor = floor
-
-    def nearest(self, to: bytes, vectors: Sequence[bytes], most: int) -> Sequence[int]:
-        """See the port: cosine at or over the floor; vectors of another length than `to` are passed over."""
-        fit = [index for index, vector in enumerate(vectors) if len(vector) == len(to)]
-        if not fit or not to:
-            return []
-        rows = np.frombuffer(b"".join(vectors[index] for index in fit), _KIND).reshape(len(fit), -1)
-        likeness = rows.astype(np.float32) @ np.frombuffer(to, _KIND).astype(np.float32)
-        order = np.argsort(-likeness, kind="stable")[:most]
-        return [fit[place] for place in order if likeness[place] >= self._floor]
-
-
-class LocalEmbedder(_Vectors, Embedder):
+class LocalEmbedder(Embedder):
     """WordLlama out of its wheel: 256 dimensions, 0.04 ms a sentence, no download, no network.
 
     Made once per process, on the main thread: it imports the library (0.5 s), and Python 3.11 may fail to compile
@@ -51,8 +34,7 @@ class LocalEmbedder(_Vectors, Embedder):
 
     model = "wordllama-256"
 
-    def __init__(self, floor: float) -> None:
-        super().__init__(floor)
+    def __init__(self) -> None:
         self._library = importlib.import_module("wordllama")
         self._loading: asyncio.Task[Any] | None = None
 
@@ -80,12 +62,11 @@ class LocalEmbedder(_Vectors, Embedder):
         return loaded
 
 
-class EndpointEmbedder(_Vectors, Embedder):
+class EndpointEmbedder(Embedder):
     """An OpenAI-compatible `/embeddings`. What the far side says goes into no error and no log."""
 
     def __init__(
         self,
-        floor: float,
         *,
         base_url: str,
         api_key: str,
@@ -93,7 +74,6 @@ class EndpointEmbedder(_Vectors, Embedder):
         token_counts: Counter[tuple[str, str]] | None = None,
     ) -> None:
         """`token_counts`: receives the tokens that the endpoint reports, under the purpose `embeddings`."""
-        super().__init__(floor)
         self.model = model
         self.tokens: Counter[tuple[str, str]] = Counter() if token_counts is None else token_counts
         self._client = openai.AsyncOpenAI(

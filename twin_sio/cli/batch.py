@@ -15,7 +15,7 @@ from twin_sio.cli.traits import line_of
 from twin_sio.client import ClientError, HandshakeRefused, Message, RequestFailed, TwinClient, Unreachable
 from twin_sio.clock import new_id
 from twin_sio.domain import Json
-from twin_sio.protocol import PAGE_MAX
+from twin_sio.protocol import PAGE_MAX, SEARCH_TEXT_MAX
 
 _PATIENCE = 5
 SEARCHED_MAX = 10_000
@@ -99,6 +99,30 @@ async def print_history(
         found = await history(client, conversation_id, limit)
     for entry in found:
         print(orjson.dumps(entry).decode() if as_json else _plain(entry), file=out)
+
+
+async def print_found(client: TwinClient, text: str, limit: int, as_json: bool, out: Output) -> None:
+    """Messages of all conversations that have to do with the text, the best first."""
+    for entry in await find_messages(client, text, limit):
+        print(orjson.dumps(entry).decode() if as_json else found_line(entry), file=out)
+
+
+async def find_messages(client: TwinClient, text: str, limit: int) -> list[Json]:
+    """What the server finds; a search that was not complete is tried again, as the server goes on with it."""
+    if not text.strip() or len(text) > SEARCH_TEXT_MAX:
+        raise Failure(f"For which words? Up to {SEARCH_TEXT_MAX} characters, such as: pasta tuesday")
+    for _ in range(_PATIENCE):
+        found = await client.search(text, limit=limit)
+        if found["complete"]:
+            break
+    return list(found["messages"])
+
+
+def found_line(entry: Json) -> str:
+    """What was found, in a line: when, in which conversation, who, and what."""
+    who = "you" if entry["role"] == "user" else "twin"
+    excerpt = " ".join(entry["excerpt"].split())
+    return f"{entry['timestamp'][:10]} {entry['conversation_id']} {who}: {excerpt}"
 
 
 async def print_profile(client: TwinClient, as_json: bool, out: Output) -> None:

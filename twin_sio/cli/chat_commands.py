@@ -10,7 +10,7 @@ import orjson
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from rich.table import Table
 
-from twin_sio.cli.batch import SEARCHED_MAX, Failure, find_traits, search
+from twin_sio.cli.batch import Failure, find_messages, find_traits, found_line
 from twin_sio.cli.chat import RECENT, Chat, ChatCommand, CommandError, NewClient, styled
 from twin_sio.cli.traits import line_of, value_of
 from twin_sio.domain import Json
@@ -83,13 +83,13 @@ async def _history(chat: Chat, rest: str) -> None:
 
 
 async def _search(chat: Chat, rest: str) -> None:
-    if not rest:
-        raise CommandError("For which words? /search pasta tuesday")
-    found = await search(chat.client, chat.conversation, rest.split(), _FOUND_MAX)
-    for entry in found.entries:
-        chat.show_entry(entry, f"{entry['timestamp'][:10]} ")
-    whole = "all of it" if found.is_whole else f"the newest {SEARCHED_MAX:,} messages"
-    chat.note(f"{len(found.entries)} found in {whole}.")
+    try:
+        found = await find_messages(chat.client, rest, _FOUND_MAX)
+    except Failure as failure:
+        raise CommandError(str(failure)) from None
+    for entry in found[::-1]:  # the best last, next to the prompt
+        chat.note(found_line(entry))
+    chat.note(f"{len(found)} found, the best last. /conversation NAME goes there.")
 
 
 async def _change_conversation(chat: Chat, rest: str) -> None:
@@ -179,7 +179,7 @@ COMMANDS: Final[dict[str, ChatCommand]] = {
     "/feedback": ChatCommand("/feedback up|down [comment]", "rate the last answer", _feedback),
     "/typing": ChatCommand("/typing", "show you as typing on your other devices; again: stop", _typing),
     "/history": ChatCommand("/history [n]", "the newest n messages", _history),
-    "/search": ChatCommand("/search WORDS", "the newest messages that contain all of the words", _search),
+    "/search": ChatCommand("/search WORDS", "messages of all conversations that have to do with the words", _search),
     "/conversation": ChatCommand("/conversation NAME", "switch to another conversation", _change_conversation),
     "/profile": ChatCommand("/profile", "your profile: traits, values and confidence", _profile),
     "/why": ChatCommand("/why TRAIT", "the evidence for a trait", _why),

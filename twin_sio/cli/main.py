@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ from twin_sio.cli.target import THIS_DEVICE, Target, version
 from twin_sio.client import TwinClient
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.domain import DEFAULT_CONVERSATION
-from twin_sio.protocol import TEXT_MAX
+from twin_sio.protocol import SEARCH_DEFAULT, SEARCH_MAX, TEXT_MAX
 
 app = typer.Typer(
     name="twin-sio",
@@ -168,10 +169,27 @@ def history(
       twin-sio history --sub ada --limit 10000 --json > ada.jsonl
     """
 
-    async def shown(client: TwinClient) -> None:
-        await batch.print_history(client, conversation, limit, search, as_json, output(as_json))
+    asked = (conversation, limit, search, as_json, output(as_json))
+    run(_with_client(target, "history", lambda client: batch.print_history(client, *asked)), as_json)
 
-    run(_with_client(target, "history", shown), as_json)
+
+@app.command()
+@takes_target
+def search(
+    target: Target,
+    words: Annotated[list[str], typer.Argument(help="Words, in whatever form, or a question.")],
+    limit: Annotated[int, typer.Option(min=1, max=SEARCH_MAX, help="How many messages.")] = SEARCH_DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Search all conversations, and print the messages that have to do with the words, the best first.
+
+    \b
+    Examples:
+      twin-sio search --sub ada wedding in June
+      twin-sio search --sub ada --limit 3 --json "when did I move?" | jq -r .conversation_id
+    """
+    shown = partial(batch.print_found, text=" ".join(words), limit=limit, as_json=as_json, out=output(as_json))
+    run(_with_client(target, "search", shown), as_json)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from twin_sio.client.envelopes import without_none
 from twin_sio.client.session import ClientSession
 from twin_sio.client.state import ClientState
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
-from twin_sio.protocol import PAGE_DEFAULT, PAGE_MAX
+from twin_sio.protocol import PAGE_DEFAULT, PAGE_MAX, SEARCH_DEFAULT
 
 
 class TwinClient(ClientSession):
@@ -133,6 +133,11 @@ class TwinClient(ClientSession):
             if not page.get("has_more"):
                 return conversations
             payload["before"] = page["next"]
+
+    async def search(self, text: str, *, limit: int = SEARCH_DEFAULT) -> Json:
+        """Messages of all conversations that have to do with the text, the best first:
+        `{messages: [{message_id, conversation_id, role, excerpt, timestamp, seq}], complete}`."""
+        return await self.request("search", {"text": text, "limit": limit})
 
     async def profile(self) -> Json:
         """The user's profile: `{version, traits}`."""

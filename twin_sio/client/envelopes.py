@@ -16,6 +16,7 @@ REPLIES: Mapping[str, frozenset[str]] = {
     "feedback": frozenset({"message_received"}),
     "history": frozenset({"history"}),
     "conversations": frozenset({"conversations"}),
+    "search": frozenset({"search"}),
     "auth_refresh": frozenset({"auth_refreshed"}),
     "heartbeat": frozenset({"heartbeat_ack"}),
     "profile_get": frozenset({"profile"}),

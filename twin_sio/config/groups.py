@@ -318,8 +318,8 @@ class Tuning(BaseModel):
     auth_expiring_s: int = Field(60, ge=1)
     # s between two tokens of an answer, then model_timeout
     model_stall_s: float = Field(20.0, gt=0)
-    # cosine from which an earlier message counts as related
-    embeddings_floor: float = Field(0.3, ge=-1, le=1)
+    # cosine, less what all messages of the user have in common, from which an earlier one counts as related
+    embeddings_floor: float = Field(0.1, ge=-1, le=1)
     # ms an answer waits for recalled messages, then goes without
     recall_ms: int = Field(150, ge=0)
     # ms over which tokens are gathered into one chunk; the first chunk goes at once

@@ -240,6 +240,8 @@ class ScriptedServer:
                 return self.send_new("history", page, conversation_id=event.conversation_id, **reply_to)
             case "conversations":
                 return self.send_new("conversations", {"conversations": []}, **reply_to)
+            case "search":
+                return self.send_new("search", {"messages": [], "complete": True}, **reply_to)
             case "profile_get":
                 return self.send_new("profile", {"version": 0, "as_of": iso(now()), "traits": []}, **reply_to)
             case "context_update":

@@ -11,7 +11,9 @@ from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Event, Json
 from twin_sio.errors import NotFound
 from twin_sio.handlers import Reply
-from twin_sio.protocol import Conversations, History, Incoming, Outgoing
+from twin_sio.protocol import Conversations, History, Incoming, Outgoing, Search
+from twin_sio.services.limits import Limits
+from twin_sio.services.search import MessageSearch
 from twin_sio.store.ports import ConversationSummary, Log
 
 PAGE_BYTES = 256 * 1024
@@ -24,8 +26,10 @@ _TWIN_FIELDS = ("status", "generation_id", "model", "usage", "used_traits")
 class HistoryHandlers:
     """Reads the log as people see it."""
 
-    def __init__(self, messages: Log, clock: Clock, new_id: NewId) -> None:
+    def __init__(self, messages: Log, searched: MessageSearch, limits: Limits, clock: Clock, new_id: NewId) -> None:
         self._messages = messages
+        self._searched = searched
+        self._limits = limits
         self._clock = clock
         self._new_id = new_id
 
@@ -70,6 +74,12 @@ class HistoryHandlers:
         if payload["has_more"] and (last := found[len(listed) - 1].last) is not None:
             payload["next"] = last.seq
         return self._reply(caller, "conversations", payload, sent.message_id, None)
+
+    async def search(self, caller: Caller, sent: Incoming[Search]) -> Reply:
+        """Messages of all the user's conversations that have to do with the words, the best first."""
+        await self._limits.request(caller.user_id)
+        payload = await self._searched.read(caller.user_id, sent.payload.text, sent.payload.limit)
+        return self._reply(caller, "search", payload, sent.message_id, None)
 
     def _reply(
         self, caller: Caller, type: str, payload: Json, in_response_to: str | None, conversation_id: str | None

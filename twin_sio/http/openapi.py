@@ -10,12 +10,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from twin_sio.http import schemas
-from twin_sio.protocol import PROTOCOL_VERSION, Scope
+from twin_sio.protocol import PROTOCOL_VERSION, Scope, Search
 from twin_sio.protocol.asyncapi import lenient
 
 JSON_LINES = "application/x-ndjson"
 _SCHEMAS = "#/components/schemas/"
 ERRORS: Mapping[str, str] = {
+    "400": "The query is refused; `field` says where.",
     "401": "The token is missing, not accepted or expired.",
     "403": "The token lacks the scope.",
     "404": "This user has no such object.",
@@ -63,16 +64,20 @@ class Route:
     answer: type[BaseModel]
     streams: bool = False
     may_be_missing: bool = False  # it may answer 404
+    query: type[BaseModel] | None = None  # what it takes in the query
 
     def operation(self) -> dict[str, Any]:
         """Its place in the OpenAPI document."""
-        statuses = [status for status in ERRORS if status != "404" or self.may_be_missing]
+        statuses = [s for s in ERRORS if (s != "404" or self.may_be_missing) and (s != "400" or self.query is not None)]
         media_type = JSON_LINES if self.streams else "application/json"
         names = [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
         return {
             "summary": self.summary,
             "security": [{"token": [self.scope]}],
-            "parameters": [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names],
+            "parameters": [
+                *({"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names),
+                *(_parameters(self.query) if self.query is not None else ()),
+            ],
             "responses": {
                 "200": {
                     "description": "The requested object.",
@@ -81,6 +86,15 @@ class Route:
                 **{status: {"$ref": f"#/components/responses/{status}"} for status in statuses},
             },
         }
+
+
+def _parameters(query: type[BaseModel]) -> list[dict[str, Any]]:
+    schema = query.model_json_schema()
+    required = schema.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": lenient(value)}
+        for name, value in schema["properties"].items()
+    ]
 
 
 ROUTES: Mapping[str, Route] = {
@@ -99,6 +113,14 @@ ROUTES: Mapping[str, Route] = {
         "twin:profile",
         "What became of the user's traits, by kind and extractor; shares with their 95 % interval (Wilson).",
         schemas.Statistics,
+    ),
+    "search": Route(
+        "GET",
+        "/v1/search",
+        "twin:chat",
+        "Messages of all the user's conversations that have to do with the text, the best first.",
+        schemas.SearchResults,
+        query=Search,
     ),
     "ticket": Route(
         "POST",

@@ -14,20 +14,22 @@ from typing import Any
 import orjson
 import structlog
 from aiohttp import web
+from pydantic import ValidationError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from twin_sio.auth import Authenticator
 from twin_sio.clock import NewId, iso
 from twin_sio.domain import Identity
-from twin_sio.errors import Forbidden, HandshakeRefused, ServiceError, StorageUnavailable
+from twin_sio.errors import Forbidden, HandshakeRefused, InvalidMessage, ServiceError, StorageUnavailable
 from twin_sio.http import openapi
 from twin_sio.http.exports import Exports, NotRead, stream
 from twin_sio.http.openapi import JSON_LINES, ROUTES, STATUS
 from twin_sio.observability.tracing import span
-from twin_sio.protocol import Scope, asyncapi, error_payload
+from twin_sio.protocol import Scope, Search, asyncapi, error_payload
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.limits import Limits
 from twin_sio.services.profile import ProfileService
+from twin_sio.services.search import MessageSearch
 from twin_sio.services.statistics import StatisticsService
 from twin_sio.store.ports import TICKET_S, PersonalData, Tickets
 from twin_sio.transport.aiohttp_socket import bearer
@@ -56,6 +58,7 @@ class Rest:
         tickets: Tickets,
         profile: ProfileService,
         statistics: StatisticsService,
+        searched: MessageSearch,
         new_id: NewId,
     ) -> None:
         self._authenticator = authenticator
@@ -67,11 +70,13 @@ class Rest:
         self._tickets = tickets
         self._profile_service = profile
         self._statistics_service = statistics
+        self._searched = searched
         self._new_id = new_id
         self._handlers: Mapping[str, Handler] = {
             "profile": self._profile,
             "why": self._why,
             "statistics": self._statistics,
+            "search": self._search,
             "ticket": self._ticket,
             "export": self._export,
             "erase": self._erase,
@@ -128,6 +133,14 @@ class Rest:
 
     async def _statistics(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002
         return _json(await self._statistics_service.read(identity.user_id), 200)
+
+    async def _search(self, request: web.Request, identity: Identity) -> web.StreamResponse:
+        try:
+            asked = Search.model_validate(dict(request.query), strict=False)
+        except ValidationError as error:
+            field = ".".join(("query", *map(str, error.errors(include_url=False, include_input=False)[0]["loc"])))
+            return _json(error_payload(InvalidMessage("The query is not accepted.", field=field)), 400)
+        return _json(await self._searched.read(identity.user_id, asked.text, asked.limit), 200)
 
     async def _ticket(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002
         return _json({"ticket": await self._tickets.issue(identity), "expires_in_s": TICKET_S}, 200)

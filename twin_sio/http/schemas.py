@@ -91,6 +91,22 @@ class Statistics(Body):
     answers_using_traits: Share
 
 
+class FoundMessage(Body):
+    message_id: str
+    conversation_id: str
+    role: Literal["user", "twin"]
+    excerpt: str
+    timestamp: Time
+    seq: Count
+
+
+class SearchResults(Body):
+    """Messages, the best first; `complete` is false where not everything could be searched in time: ask again."""
+
+    messages: list[FoundMessage]
+    complete: bool
+
+
 class Ticket(Body):
     ticket: str
     expires_in_s: int

@@ -23,6 +23,9 @@ from twin_sio.protocol.limits import (
     ID_PATTERN,
     PAGE_DEFAULT,
     PAGE_MAX,
+    SEARCH_DEFAULT,
+    SEARCH_MAX,
+    SEARCH_TEXT_MAX,
     SMALL_MAX_BYTES,
     TEXT_MAX,
 )
@@ -112,6 +115,11 @@ class Conversations(Payload):
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
 
 
+class Search(Payload):
+    text: Annotated[str, StringConstraints(min_length=1, max_length=SEARCH_TEXT_MAX), AfterValidator(_clean)]
+    limit: Annotated[int, Field(ge=1, le=SEARCH_MAX)] = SEARCH_DEFAULT
+
+
 class AuthRefresh(Payload):
     token: Annotated[str, StringConstraints(min_length=1, max_length=16_384)]
 
@@ -173,6 +181,7 @@ CLIENT_EVENTS: Mapping[str, ClientEvent] = {
     "regenerate": ClientEvent(Regenerate, "message_received", needs_id=True, weight=10),
     "history": ClientEvent(History, "history", weight=20),
     "conversations": ClientEvent(Conversations, "conversations", weight=20),
+    "search": ClientEvent(Search, "search", weight=100),
     "auth_refresh": ClientEvent(AuthRefresh, "auth_refreshed", scope=None, max_bytes=AUTH_MAX_BYTES, weight=5),
     "profile_get": ClientEvent(ProfileGet, "profile", scope="twin:profile", weight=20),
     "profile_correct": ClientEvent(ProfileCorrect, "profile_update", needs_id=True, scope="twin:profile", weight=20),

@@ -46,6 +46,7 @@ SERVER_EVENTS: Mapping[str, ServerEvent] = {
     "resync": ServerEvent(said.ResyncPayload, "Live delivery had a gap: send resume."),
     "history": ServerEvent(said.HistoryPagePayload, "A page of the conversation, oldest first."),
     "conversations": ServerEvent(said.ConversationListPayload, "The user's conversations, newest first."),
+    "search": ServerEvent(said.SearchPayload, "What was found in all conversations, the best first."),
     "auth_refreshed": ServerEvent(said.AuthRefreshedPayload, "The fresh token is in force."),
     "auth_expiring": ServerEvent(said.AuthExpiringPayload, "The token ends soon."),
     "server_draining": ServerEvent(

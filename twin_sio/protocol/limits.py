@@ -8,6 +8,9 @@ ENVELOPE_MAX_BYTES = 64 * 1024
 DEPTH_MAX = 16
 PAGE_MAX = 200
 PAGE_DEFAULT = 50
+SEARCH_MAX = 50
+SEARCH_DEFAULT = 20
+SEARCH_TEXT_MAX = 500
 AUTH_MAX_BYTES = 40 * 1024
 """Of the handshake's `auth`, as it came: a token and a context of 16 KiB each, and the rest."""
 SMALL_MAX_BYTES = 4 * 1024

@@ -222,6 +222,20 @@ class ConversationListPayload(ServerPayload):
     next: Annotated[int | None, Field(description="The seq of the last line's message.")] = None
 
 
+class FoundMessage(ServerPayload):
+    message_id: str
+    conversation_id: str
+    role: Literal["user", "twin"]
+    excerpt: Annotated[str, Field(description="Of the text what is around the first of the words.")]
+    timestamp: Time
+    seq: Seq
+
+
+class SearchPayload(ServerPayload):
+    messages: list[FoundMessage]
+    complete: Annotated[bool, Field(description="False: not everything could be searched in time; ask again.")]
+
+
 class AuthRefreshedPayload(ServerPayload):
     expires_at: Time
 

@@ -77,7 +77,7 @@ def build_gateway(settings: Settings, services: Services, edges: EdgeDeps) -> Ga
     presence = PresenceHandlers(
         services.messages, services.presence, services.delivery, services.limits, clock.now, clock.new_id
     )
-    history = HistoryHandlers(services.messages, clock.now, clock.new_id)
+    history = HistoryHandlers(services.messages, services.search, services.limits, clock.now, clock.new_id)
     profile = ProfileHandlers(services.profile_service, services.limits, clock.now, clock.new_id)
     bounds = GatewaySettings(
         limits=settings.limits,
@@ -131,6 +131,7 @@ def build_gateway(settings: Settings, services: Services, edges: EdgeDeps) -> Ga
             "resume": presence.resume,
             "history": history.history,
             "conversations": history.conversations,
+            "search": history.search,
             "profile_get": profile.profile_get,
             "profile_correct": profile.profile_correct,
         },
@@ -169,8 +170,7 @@ def control_messages(gateway: Gateway, services: Services) -> Callable[[Broadcas
         services.profile_cache.forget(user_id)
         services.profile_service.forget(user_id)
         services.statistics_service.forget(user_id)
-        if services.vectors is not None:
-            services.vectors.forget(user_id)
+        services.indexes.forget(user_id)
         services.profile_service.forget(user_id)
         services.delivery.on_erased(user_id)
         runner.on_erased(user_id)

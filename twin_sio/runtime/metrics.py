@@ -64,8 +64,9 @@ class CommonMetrics:
             {"yes": hits, "no": misses},
         )  # fmt: skip
         yield _counters("twin_limits_hit", "Refusals, by limit.", ["limit"], services.limits.hit)
-        cached = services.vectors.held if services.vectors is not None else 0
-        yield _gauge("twin_cached_vectors", "Vectors of messages in memory, some 750 bytes each.", cached)
+        yield _gauge(
+            "twin_search_index_bytes", "Memory of the indexes of users' messages, about.", services.indexes.held_bytes
+        )
         yield _counters(
             "twin_recall_late", "Recalls that were too late for their answer.", ["what"], services.recall.late
         )

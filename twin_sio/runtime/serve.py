@@ -163,6 +163,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             erasure=services.erasure,
             profile=services.profile_service,
             statistics=services.statistics_service,
+            searched=services.search,
             new_id=clock.new_id,
         )
         instance = Service(services, gateway, sockets, raw, rest, connections)

@@ -18,10 +18,11 @@ from twin_sio.services.memory import MemoryService
 from twin_sio.services.migration import MigrationService
 from twin_sio.services.profile import ProfileService
 from twin_sio.services.recall import Recall
+from twin_sio.services.search import MessageSearch
 from twin_sio.services.statistics import StatisticsService
 from twin_sio.services.turns import TurnService
 from twin_sio.store import mongo
-from twin_sio.store.cache import CachedProfiles, CachedVectors
+from twin_sio.store.cache import CachedProfiles, LineIndexes
 from twin_sio.store.mongo.fence import Fence
 from twin_sio.store.ports import Outbox
 from twin_sio.store.redis.presence import RedisPresence
@@ -37,7 +38,8 @@ class Services:
     contexts: mongo.MongoContexts
     profiles: mongo.MongoProfiles
     profile_cache: CachedProfiles[ProfileContext]
-    vectors: CachedVectors | None
+    indexes: LineIndexes
+    search: MessageSearch
     personal: mongo.MongoPersonalData
     fence: Fence
     presence: RedisPresence

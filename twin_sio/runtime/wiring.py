@@ -34,11 +34,12 @@ from twin_sio.services.migration import MigrationService
 from twin_sio.services.model_budget import BudgetedEmbedder, BudgetedModel
 from twin_sio.services.profile import ProfileService
 from twin_sio.services.recall import Recall
+from twin_sio.services.search import MessageSearch
 from twin_sio.services.statistics import StatisticsService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.services.turns import TurnService
 from twin_sio.store import mongo
-from twin_sio.store.cache import CachedProfiles, CachedVectors
+from twin_sio.store.cache import CachedProfiles, LineIndexes
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.mongo.fence import Fence
@@ -48,7 +49,6 @@ from twin_sio.store.redis.presence import RedisPresence
 from twin_sio.store.redis.quotas import RedisQuotas
 
 log = structlog.get_logger("app")
-_SEARCHED = 2000  # of a user's newest messages, for what is related
 
 
 def sealer_of(settings: Settings) -> FieldCipher:
@@ -122,7 +122,10 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
         quotas = RedisQuotas(settings.storage.redis_url, channels.redis, clock.now, lambda: channels.healthy, ids.redis)
         limits = Limits(settings.limits, quotas, load)
         embedder = _embedder(settings, stack, model.tokens)
-        vectors = CachedVectors(memories, embedder.model, _SEARCHED) if embedder is not None else None
+        indexes = LineIndexes(
+            memories, embedder.model if embedder is not None else None, settings.tuning.embeddings_floor
+        )
+        search = MessageSearch(memories, indexes, embedder)
         weights, trait_ids = settings.scoring.weights, TraitIds(ids.subject)
         keeper = ProfileService(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids)
         known = CachedProfiles(
@@ -135,8 +138,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             known,
             contexts,
             memories,
-            embedder,
-            vectors,
+            search,
             facts,
             patience_s=settings.tuning.recall_ms / 1000,
             kept_for=kept_for,
@@ -187,7 +189,8 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             contexts=contexts,
             profiles=profiles,
             profile_cache=known,
-            vectors=vectors,
+            indexes=indexes,
+            search=search,
             personal=personal,
             fence=fence,
             presence=presence,
@@ -229,9 +232,8 @@ def facts_of(settings: Settings, sealer: FieldCipher, stack: AsyncExitStack) -> 
 def _embedder(settings: Settings, stack: AsyncExitStack, token_counts: Counter[tuple[str, str]]) -> Embedder | None:
     """The model that finds related messages: the endpoint if one is configured, else the local model if installed."""
     if not settings.embeddings.url:
-        return LocalEmbedder(settings.tuning.embeddings_floor) if LocalEmbedder.is_installed() else None
+        return LocalEmbedder() if LocalEmbedder.is_installed() else None
     endpoint = EndpointEmbedder(
-        settings.tuning.embeddings_floor,
         base_url=settings.embeddings.url,
         api_key=settings.embeddings.key.get_secret_value() or settings.model.api_key.get_secret_value(),
         model=settings.embeddings.model,

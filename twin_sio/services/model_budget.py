@@ -67,9 +67,6 @@ class BudgetedEmbedder(Embedder):
         async with _counted(self._limits):
             return await self._embedder.embed(texts)
 
-    def nearest(self, to: bytes, vectors: Sequence[bytes], most: int) -> Sequence[int]:
-        return self._embedder.nearest(to, vectors, most)
-
 
 @asynccontextmanager
 async def _counted(limits: Limits) -> AsyncIterator[None]:

@@ -8,15 +8,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from twin_sio.agent import AgentRequest, ChatMessage, Embedder, ProfileContext, RecalledMemory, RelatedMessage
+from twin_sio.agent import AgentRequest, ChatMessage, ProfileContext, RecalledMemory, RelatedMessage
 from twin_sio.clock import Clock, now
 from twin_sio.domain import Event, Fact, Json
-from twin_sio.errors import ModelUnavailable, StorageUnavailable
-from twin_sio.store.cache import CachedProfiles, CachedVectors
+from twin_sio.errors import StorageUnavailable
+from twin_sio.services.search import MessageSearch
+from twin_sio.store.cache import CachedProfiles
 from twin_sio.store.ports import Contexts, Facts, GraphUnavailable, Log, Memories
 
 _ANSWERS_AFTER = 50
-_RELATED = 8
+_RELATED = 20  # lines: those that the history holds are left out, and the prompt takes what fits
 _FORMER = 10
 T = TypeVar("T")
 
@@ -30,8 +31,7 @@ class Recall:
         profiles: CachedProfiles[ProfileContext],
         contexts: Contexts,
         memories: Memories,
-        embedder: Embedder | None,
-        vectors: CachedVectors | None,
+        search: MessageSearch,
         facts: Facts | None,
         *,
         patience_s: float,
@@ -47,8 +47,7 @@ class Recall:
         self._profiles = profiles
         self._contexts = contexts
         self._memories = memories
-        self._embedder = embedder
-        self._vectors = vectors
+        self._search = search
         self._patience_s = patience_s
         self._ending: set[asyncio.Task[Any]] = set()
         self.late: Counter[str] = Counter()  # for the operator
@@ -108,7 +107,7 @@ class Recall:
         self.late[what] += not done
         try:
             return task.result() if done else ()
-        except (GraphUnavailable, ModelUnavailable, StorageUnavailable):
+        except (GraphUnavailable, StorageUnavailable):
             return ()
 
     def _end(self, task: asyncio.Task[Any]) -> None:
@@ -121,19 +120,14 @@ class Recall:
         return thread.summary.points if thread is not None and thread.summary.upto < ask.seq else ()
 
     async def _related(self, ask: AgentRequest) -> tuple[RelatedMessage, ...]:
-        """Lines that are near to what is asked, the nearest first; neither the question itself nor its answers."""
-        if self._embedder is None or self._vectors is None:
-            return ()
-        vectors, (to,) = await asyncio.gather(self._vectors.get(ask.user_id), self._embedder.embed([ask.text]))
-        near = self._embedder.nearest(to, [one.vector for one in vectors], _RELATED)
-        ids = [vectors[index].message_id for index in near]
-        found = {event.message_id: event for event in await self._memories.messages(ask.user_id, ids)}
-        unlike = {ask.text: ask.message_id}  # the same words again say nothing more
-        for message_id in ids:
-            event = found.get(message_id)
-            if event is not None and ask.message_id not in (event.message_id, event.in_response_to):
-                unlike.setdefault(event.payload["text"], message_id)
-        return tuple(_remembered(found[message_id]) for message_id in unlike.values() if message_id in found)
+        """Lines that have to do with what is asked, the nearest first; neither the question itself nor its answers."""
+        # Half of the time, so that there is some left to search in what has come by then.
+        found = await self._search.find(ask.user_id, ask.text, _RELATED, patience_s=self._patience_s / 2, asked=ask.seq)
+        unlike: dict[str, Event | None] = {ask.text: None}  # the same words again say nothing more
+        for event in found.events:
+            if ask.message_id not in (event.message_id, event.in_response_to):
+                unlike.setdefault(event.payload["text"], event)
+        return tuple(_remembered(event) for event in unlike.values() if event is not None)
 
     async def _expired_facts(self, user_id: str) -> tuple[Fact, ...]:
         """What held once and holds no more, the last to end first."""

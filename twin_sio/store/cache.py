@@ -1,4 +1,4 @@
-"""In memory, for every prompt: what is made of a profile until the profile changes, and decrypted vectors."""
+"""In memory, for every prompt: what is made of a profile until the profile changes, and indexes of messages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from cachetools import LRUCache
 
 from twin_sio.clock import Clock, now
 from twin_sio.domain import Profile
-from twin_sio.store.ports import Memories, MessageVector, Profiles, StoredProfile
+from twin_sio.store.line_index import LineIndex
+from twin_sio.store.ports import Memories, Profiles, StoredLine, StoredProfile
 
 T = TypeVar("T")
 _ON_THE_LOOP = 200  # traits of which something is made on the event loop; of more in a thread
-_OVERLAP = 64  # messages that may have got their vector since the newest did
+_PAGE = 500  # messages that are read and indexed at once: some 30 ms in a thread
+_BUILDS_AT_ONCE = 2
 
 
 async def _nothing(_: str) -> None:
@@ -86,51 +88,100 @@ class CachedProfiles(Generic[T]):
         self._entries.pop(user_id, None)
 
 
-class CachedVectors:
-    """The vectors of each user's `newest` messages, decrypted once; after that only newer ones are read.
+@dataclass(frozen=True, slots=True)
+class _Indexed:
+    index: LineIndex
+    size: int
 
-    A message may have been deleted while its vector is still here: who finds a vector must look up its message. Holds
-    `vectors_max` vectors at most (half a KiB each for the local model), of the users seen last.
+
+class LineIndexes:
+    """The search index of each user's messages: made of the store when it is first asked for, and brought up to date
+    whenever it is asked for again, so that another instance's messages are found as well.
+
+    A message may have been deleted while the index still has it: who finds one must look it up in the store. Of a user
+    the newest `lines_max` messages are held, fewer where they take more than `user_bytes_max`; of all users
+    `bytes_max`, of those seen last.
     """
 
-    def __init__(self, memories: Memories, model: str, newest: int, vectors_max: int = 100_000) -> None:
+    def __init__(
+        self,
+        memories: Memories,
+        model: str | None,
+        floor: float,
+        *,
+        lines_max: int = 50_000,
+        user_bytes_max: int = 96 * 2**20,
+        bytes_max: int = 384 * 2**20,
+    ) -> None:
+        """`model` is the embedder's, None without one; `floor` the cosine from which on a message is related."""
         self._memories = memories
         self._model = model
-        self._newest = newest
-        self._entries: LRUCache[str, Sequence[MessageVector]] = LRUCache(vectors_max, getsizeof=len)
-        # Reads under way, by user: later callers share it.
-        self._reading: dict[str, asyncio.Task[Sequence[MessageVector]]] = {}
+        self._floor = floor if model is not None else None
+        self._lines_max = lines_max
+        self._user_bytes_max = user_bytes_max
+        self._entries: LRUCache[str, _Indexed] = LRUCache(bytes_max, getsizeof=lambda entry: entry.size)
+        # Updates under way, by user, and what they fill: later callers share them.
+        self._updating: dict[str, tuple[LineIndex, asyncio.Task[None]]] = {}
+        self._building = asyncio.Semaphore(_BUILDS_AT_ONCE)
 
     @property
-    def held(self) -> int:
-        """How many vectors are in memory."""
+    def held_bytes(self) -> int:
+        """The memory that all of them take, about."""
         return int(self._entries.currsize)
 
-    async def get(self, user_id: str) -> Sequence[MessageVector]:
-        """Newest first. If the caller is cancelled, the read still fills the cache. Raises `StorageUnavailable`."""
-        task = self._reading.get(user_id)
-        if task is None:
-            task = self._reading[user_id] = asyncio.create_task(self._read(user_id))
-            task.add_done_callback(lambda ended: self._end(user_id, ended))
-        return await asyncio.shield(task)
+    async def get(self, user_id: str, patience_s: float) -> tuple[LineIndex, bool]:
+        """The user's index, and whether it is up to date: if not, it is as far as it has come in that time, the newest
+        messages first. An update that is late goes on. Raises `StorageUnavailable`."""
+        index, task = self._updating.get(user_id) or self._update(user_id)
+        done, _ = await asyncio.wait([task], timeout=patience_s)
+        if done and not task.cancelled():
+            task.result()
+        return index, bool(done)
 
-    async def _read(self, user_id: str) -> Sequence[MessageVector]:
-        known = self._entries.get(user_id, ())
-        after = max(0, known[0].seq - _OVERLAP) if known else 0
-        fresh = await self._memories.vectors(user_id, self._model, self._newest, after=after)
-        return (*fresh, *(vector for vector in known if vector.seq <= after))[: self._newest]
+    def _update(self, user_id: str) -> tuple[LineIndex, asyncio.Task[None]]:
+        entry = self._entries.get(user_id)
+        index = entry.index if entry is not None else LineIndex(self._floor)
+        task = asyncio.create_task(self._fill(user_id, index))
+        self._updating[user_id] = index, task
+        task.add_done_callback(lambda ended: self._end(user_id, index, ended))
+        return index, task
 
-    def _end(self, user_id: str, ended: asyncio.Task[Sequence[MessageVector]]) -> None:
+    async def _fill(self, user_id: str, index: LineIndex) -> None:
+        oldest, lines = await asyncio.gather(self._memories.oldest(user_id), self._page(user_id, index.complete_to))
+        if index.count and (not oldest or index.oldest < oldest):  # erased, or kept no longer
+            await asyncio.to_thread(index.remove_before, oldest or index.newest + 1)
+        if len(lines) < _PAGE:
+            await self._add(index, lines)
+            return
+        async with self._building:
+            after, added = index.complete_to, 0
+            while lines:
+                await self._add(index, lines)
+                added += len(lines)
+                if added >= self._lines_max or index.bytes > self._user_bytes_max:
+                    return
+                lines = await self._page(user_id, after, before=lines[-1].seq) if len(lines) == _PAGE else ()
+
+    async def _page(self, user_id: str, after: int, before: int | None = None) -> Sequence[StoredLine]:
+        return await self._memories.lines(user_id, self._model, _PAGE, after=after, before=before)
+
+    async def _add(self, index: LineIndex, lines: Sequence[StoredLine]) -> None:
+        if lines:
+            await asyncio.to_thread(index.add, lines)
+        if index.count > self._lines_max + _PAGE:
+            await asyncio.to_thread(lambda: index.remove_before(index.oldest_of(self._lines_max)))
+
+    def _end(self, user_id: str, index: LineIndex, ended: asyncio.Task[None]) -> None:
         failed = ended.cancelled() or ended.exception() is not None
-        if self._reading.get(user_id) is not ended:  # forgotten meanwhile
+        updating = self._updating.get(user_id)
+        if updating is None or updating[1] is not ended:  # forgotten meanwhile
             return
         self.forget(user_id)
-        if failed or not ended.result():
-            return
-        with contextlib.suppress(ValueError):  # larger than the whole cache
-            self._entries[user_id] = ended.result()
+        if not failed and index.count:  # after a failure there may be a gap in it
+            with contextlib.suppress(ValueError):  # larger than the whole cache
+                self._entries[user_id] = _Indexed(index, index.bytes)
 
     def forget(self, user_id: str) -> None:
         """Remove this user from memory."""
-        self._reading.pop(user_id, None)
+        self._updating.pop(user_id, None)
         self._entries.pop(user_id, None)

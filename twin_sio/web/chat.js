@@ -7,6 +7,7 @@ import { button, make, setText, errorText } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const REFRESH_MS = 400;
+const SEARCH_MS = 300;
 const SIGN_IN = new Set(["auth_missing", "auth_invalid", "auth_expired", "auth_user_mismatch", "auth_forbidden"]);
 const THEMES = new Set(["auto", "light", "dark"]);
 
@@ -21,6 +22,14 @@ class Page {
     $("open-profile").addEventListener("click", () => this.profile.open(this.client));
     $("new").addEventListener("click", () => this.openConversation(`web-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`));
     $("again").addEventListener("click", () => this.open());
+    $("search").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.search();
+    });
+    $("search-text").addEventListener("input", () => {
+      clearTimeout(this.searching);
+      this.searching = setTimeout(() => this.search(), SEARCH_MS);
+    });
     $("sign-in-form").addEventListener("submit", (event) => {
       event.preventDefault();
       $("sign-in").close();
@@ -85,12 +94,44 @@ class Page {
     this.refreshing = null;
   }
 
-  openConversation(id) {
+  // What the field asks for; where it is empty, the conversations again. Only the newest answer is shown.
+  async search() {
+    clearTimeout(this.searching);
+    const text = $("search-text").value.trim();
+    const isOpen = text !== "";
+    $("found").hidden = !isOpen;
+    $("talks").hidden = isOpen;
+    if (!isOpen) return $("found-messages").replaceChildren();
+    let found;
+    try {
+      found = await this.client.search(text);
+    } catch (error) {
+      found = { messages: [], note: errorText(error) };
+    }
+    if (text !== $("search-text").value.trim()) return;
+    const { messages, complete = true, note } = found;
+    setText($("found-note"), note ?? (complete ? `${messages.length} found` : `${messages.length} found so far: ask again in a moment`));
+    $("found-messages").replaceChildren(...messages.map((one) => this.foundLine(one)));
+  }
+
+  foundLine({ message_id: id, conversation_id: conversationId, role, excerpt, timestamp }) {
+    const when = new Date(timestamp).toLocaleDateString([], { dateStyle: "medium" });
+    const content = [make("span", "when", `${when}, ${role === "twin" ? "your twin" : "you"}`), make("span", "excerpt", excerpt)];
+    const made = button("found-line", "", () => this.openConversation(conversationId, id), "");
+    made.removeAttribute("title");
+    made.removeAttribute("aria-label");
+    made.append(...content);
+    made.dataset.messageId = id;
+    return make("li", "", made);
+  }
+
+  openConversation(id, messageId = null) {
     keep("conversation", id);
-    this.view.open(id);
+    if (messageId === null || id !== this.view.id) this.view.open(id);
     this.showList(this.client.state);
     if ($("side").matches(":popover-open")) $("side").hidePopover();
-    this.view.text.focus();
+    if (messageId === null) this.view.text.focus();
+    else this.view.reveal(messageId);
   }
 
   changed() {

@@ -6,6 +6,7 @@ import { button, make, setText, sign, toast, errorText } from "./view.js";
 
 const TYPING_MS = 3000;
 const NEAR_END_PX = 80;
+const PAGES_BACK = 250; // of 200 messages: as far back as a search finds anything
 const REASONS = { wrong: "Not true", not_me: "Not like me", too_long: "Too long", off_topic: "Beside the point" };
 const NOTES = { sending: "Sending …", refused: "Not sent", stopped: "Stopped", interrupted: "Cut short", failed: "Failed" };
 const THINKING = { queued: "Your twin will answer", recalling: "Your twin is remembering", thinking: "Your twin is thinking" };
@@ -152,6 +153,32 @@ export class ConversationView {
     } catch (error) {
       this.say(errorText(error), error.code);
     }
+  }
+
+  // Show this message, wherever in the conversation it stands, and give it the focus.
+  async reveal(messageId) {
+    const { id } = this;
+    this.follow = false;
+    const isThere = () => this.here.messages.some((message) => message.id === messageId);
+    try {
+      for (let page = 0; page < PAGES_BACK && !isThere() && this.here.hasMore !== false; page++) {
+        const first = this.here.messages.find((message) => message.seq !== null);
+        await this.client.history({ conversationId: id, before: first?.id, limit: 200 });
+        if (id !== this.id) return;
+      }
+    } catch (error) {
+      this.say(errorText(error), error.code);
+    }
+    const message = this.here.messages.find((one) => one.id === messageId);
+    if (!message) return this.say("It is not there any more.");
+    const about = message.role === "twin" ? message.inResponseTo : null;
+    if (about) this.chosen.set(about, messageId);
+    this.follow = false;
+    this.drawNow();
+    const item = this.items.get(about ? `answer-${about}` : messageId);
+    item.tabIndex = -1;
+    item.scrollIntoView({ block: "center" });
+    item.focus({ preventScroll: true });
   }
 
   async rate(message, rating, item, reasons) {

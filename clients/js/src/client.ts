@@ -17,6 +17,7 @@ import type {
   ProfilePayload,
   ProfileUpdatePayload,
   Refusal,
+  SearchPayload,
   ServerEventName,
 } from "./protocol.js";
 import { bestOutbox, type Entry, type QueuedEvent, type Outbox } from "./outbox.js";
@@ -189,6 +190,11 @@ export class TwinClient {
     }
     this.#show({ ...this.#state, list: found });
     return found;
+  }
+
+  /** Messages of all conversations that have to do with the text, the best first. */
+  async search(text: string, limit?: number): Promise<SearchPayload> {
+    return await this.#ask<SearchPayload>("search", { text, ...(limit === undefined ? {} : { limit }) });
   }
 
   /** The profile; in the state from then on, kept current. */

@@ -244,6 +244,23 @@ export interface Feedback {
     | null;
   correction?: string | null;
 }
+export interface FoundMessage {
+  message_id: string;
+  conversation_id: string;
+  role: "user" | "twin";
+  /**
+   * Of the text what is around the first of the words.
+   */
+  excerpt: string;
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  timestamp: string;
+  /**
+   * A place in the user's log, dense from 1; 0: before the first.
+   */
+  seq: number;
+}
 export interface Heartbeat {}
 export interface HeartbeatAckPayload {
   /**
@@ -413,6 +430,17 @@ export interface ResumedPayload {
 export interface ResyncPayload {
   reason: "gap" | "redis_restored";
 }
+export interface Search {
+  text: string;
+  limit?: number;
+}
+export interface SearchPayload {
+  messages: FoundMessage[];
+  /**
+   * False: not everything could be searched in time; ask again.
+   */
+  complete: boolean;
+}
 export interface ServerDrainingPayload {
   reconnect_after_ms: number;
 }
@@ -524,6 +552,7 @@ export interface ClientEvents {
   regenerate: Regenerate;
   history: History;
   conversations: Conversations;
+  search: Search;
   auth_refresh: AuthRefresh;
   profile_get: ProfileGet;
   profile_correct: ProfileCorrect;
@@ -549,6 +578,7 @@ export interface ServerEvents {
   resync: ResyncPayload;
   history: HistoryPagePayload;
   conversations: ConversationListPayload;
+  search: SearchPayload;
   auth_refreshed: AuthRefreshedPayload;
   auth_expiring: AuthExpiringPayload;
   server_draining: ServerDrainingPayload;

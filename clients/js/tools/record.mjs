@@ -40,6 +40,7 @@ await twin.until(answers(3));
 const [trait] = (await twin.profile()).traits;
 await twin.correct(trait.trait_id, "confirm").receipt;
 await twin.conversations();
+await twin.search("tea");
 await twin.history({ limit: 10 });
 network.terminate();
 await twin.until((state) => state.connection === "offline");

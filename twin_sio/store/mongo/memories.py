@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -10,7 +9,7 @@ from bson import ObjectId
 from motor.motor_asyncio import (
     AsyncIOMotorCollection,
 )
-from pymongo import DESCENDING
+from pymongo import ASCENDING, DESCENDING
 
 from twin_sio.domain import Event
 from twin_sio.store.encryption import FieldCipher
@@ -20,13 +19,18 @@ from twin_sio.store.mongo.client import (
     Database,
     Doc,
     _event,
+    _off_the_loop,
     stored,
 )
 from twin_sio.store.ports import (
+    LINE_CHARACTERS,
     MessageVector,
+    StoredLine,
     Summary,
     Thread,
 )
+
+_LINES_AT_ONCE = 100  # documents of a batch: one may hold 50 KB
 
 
 class MongoMemories:
@@ -86,17 +90,30 @@ class MongoMemories:
             await self._events.update_one({"user_id": user_id, "message_id": one.message_id}, {"$set": kept})
 
     @stored
-    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[MessageVector]:
-        query = {"user_id": user_id, "seq": {"$gt": after}, "type": {"$in": list(MESSAGES)}, "vector_of": model}
-        cursor = self._events.find(query, {"message_id": 1, "seq": 1, "vector": 1}).sort("seq", DESCENDING).limit(limit)
+    async def lines(
+        self, user_id: str, model: str | None, limit: int, *, after: int = 0, before: int | None = None
+    ) -> Sequence[StoredLine]:
+        between = {"$gt": after} if before is None else {"$gt": after, "$lt": before}
+        query = {"user_id": user_id, "seq": between, "type": {"$in": list(MESSAGES)}}
+        fields = {"seq": 1, "conversation_id": 1, "type": 1, "payload": 1, "vector": 1, "vector_of": 1}
+        cursor = self._events.find(query, fields, batch_size=_LINES_AT_ONCE).sort("seq", DESCENDING).limit(limit)
         found = await cursor.to_list(limit)
-        # Opening 2,000 takes 25 ms where they are sealed: the loop has answers to stream meanwhile.
-        return await asyncio.to_thread(
-            lambda: [MessageVector(doc["message_id"], self._sealer.open(doc["vector"]), doc["seq"]) for doc in found]
-        )
+        # Opening 500 takes over 10 ms where they are sealed: the loop has answers to stream meanwhile.
+        return await _off_the_loop(len(found), lambda: [self._line(doc, model) for doc in found])
+
+    def _line(self, doc: Doc, model: str | None) -> StoredLine:
+        text = str(self._sealer.open(doc["payload"])["text"])[:LINE_CHARACTERS]
+        fits = model is not None and doc.get("vector_of") == model
+        vector = self._sealer.open(doc["vector"]) if fits else None
+        return StoredLine(doc["seq"], doc["conversation_id"], doc["type"] == "user_message", text, vector)
 
     @stored
-    async def messages(self, user_id: str, message_ids: Sequence[str]) -> Sequence[Event]:
-        query = {"user_id": user_id, "message_id": {"$in": list(message_ids)}, "type": {"$in": list(MESSAGES)}}
+    async def oldest(self, user_id: str) -> int:
+        found = await self._events.find_one({"user_id": user_id}, {"seq": 1}, sort=[("seq", ASCENDING)])
+        return int(found["seq"]) if found is not None else 0
+
+    @stored
+    async def messages(self, user_id: str, seqs: Sequence[int]) -> Sequence[Event]:
+        query = {"user_id": user_id, "seq": {"$in": list(seqs)}, "type": {"$in": list(MESSAGES)}}
         found = await self._events.find(query, WITHOUT_VECTOR).to_list(None)
         return [_event(doc, self._sealer) for doc in found]

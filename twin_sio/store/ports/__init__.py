@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from twin_sio.store.ports.events import ConversationSummary, Log, Page
 from twin_sio.store.ports.graph import Facts, GraphUnavailable, Outbox, Projection
-from twin_sio.store.ports.memories import Memories, MessageVector, Summary, Thread
+from twin_sio.store.ports.memories import LINE_CHARACTERS, Memories, MessageVector, StoredLine, Summary, Thread
 from twin_sio.store.ports.personal_data import Erased, Migrations, PersonalData
 from twin_sio.store.ports.profiles import ConnectSnapshot, ConnectSnapshots, Profiles, StoredProfile
 from twin_sio.store.ports.quotas import Quota, Quotas
@@ -24,6 +24,7 @@ from twin_sio.store.ports.statistics import Answers, Statistics
 from twin_sio.store.ports.turns import Turns
 
 __all__ = [
+    "LINE_CHARACTERS",
     "TICKET_S",
     "Answers",
     "ConnectSnapshot",
@@ -49,6 +50,7 @@ __all__ = [
     "RevocationRecords",
     "Revocations",
     "Statistics",
+    "StoredLine",
     "StoredProfile",
     "Summary",
     "Thread",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from twin_sio.domain import (
     Event,
@@ -36,11 +36,25 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class MessageVector:
-    """The vector of a message; `seq` is the message's."""
+    """The vector of a message."""
 
     message_id: str
     vector: bytes
-    seq: int = 0
+
+
+LINE_CHARACTERS: Final = 4_000
+"""Of a message, that are searched: what comes after says little more of what it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLine:
+    """What one side said, as far as it is searched; `vector` is float16 of length 1, where there is one."""
+
+    seq: int
+    conversation_id: str
+    is_user: bool
+    text: str
+    vector: bytes | None = None
 
 
 class Memories(Protocol):
@@ -70,10 +84,17 @@ class Memories(Protocol):
         """Store vectors with their messages; those of deleted messages are dropped."""
         ...
 
-    async def vectors(self, user_id: str, model: str, limit: int, *, after: int = 0) -> Sequence[MessageVector]:
-        """The vectors of this model of the user's newest messages with `seq > after`, at most `limit`, newest first."""
+    async def lines(
+        self, user_id: str, model: str | None, limit: int, *, after: int = 0, before: int | None = None
+    ) -> Sequence[StoredLine]:
+        """The user's newest messages of seqs between `after` and `before`, at most `limit`, newest first, with their
+        vectors of this model; of a text the first `LINE_CHARACTERS`."""
         ...
 
-    async def messages(self, user_id: str, message_ids: Sequence[str]) -> Sequence[Event]:
-        """The user's messages of these ids, as far as they exist, in any order."""
+    async def oldest(self, user_id: str) -> int:
+        """The seq of the oldest event that there still is of the user's; 0 where there is none."""
+        ...
+
+    async def messages(self, user_id: str, seqs: Sequence[int]) -> Sequence[Event]:
+        """The user's messages of these seqs, as far as they exist, in any order."""
         ...

@@ -42,7 +42,7 @@ from twin_sio.errors import ModelUnavailable
 from twin_sio.runtime.dev_engines.engines import MODEL_NAME, start_model
 from twin_sio.runtime.dev_engines.process import EngineError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DIALOGUES = ROOT / "tests" / "data" / "dialogues.jsonl"
 PAGE = ROOT / "docs" / "evaluation.md"
 BEGIN, END = "<!-- generated: evaluation -->\n", "<!-- end -->\n"

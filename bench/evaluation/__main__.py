@@ -1,0 +1,7 @@
+"""`python -m bench.evaluation`."""
+
+import sys
+
+from bench.evaluation.old import main
+
+sys.exit(main())
