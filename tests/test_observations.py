@@ -131,6 +131,8 @@ def test_what_ended_before_it_was_known_is_former():
         (("possessions.car", "volvo"), ("possession.car", "red volvo"), "superseded"),
         (("vehicles.car", "volvo"), ("possession.car", "volvo"), "superseded"),
         (("possession.car", "saab"), ("possession.car", "volvo"), "applied"),
+        (("possession.car", "volvo"), ("possessions.car", "my car"), "superseded"),
+        (("possession.bike", "trek"), ("possession.car", "car"), "applied"),
         ((EMPLOYER, "Acme"), (EMPLOYER, "my job"), "superseded"),
         ((ROLE, "head chef"), (EMPLOYER, "Arbeit"), "superseded"),
         ((ROLE, "data engineer"), (ROLE, "engineer"), "superseded"),
@@ -204,6 +206,11 @@ def test_statements_add_roles_and_a_change_replaces_them():
     }
 
 
+def test_what_is_said_with_a_change_stands_beside_it():
+    said = seen("explicit", "nurse", key=ROLE), seen("change", "teacher", key=ROLE, day=5)
+    assert read(*said, seen("explicit", "nurse", key=ROLE, day=5))["work.role nurse"] == "applied"
+
+
 @pytest.mark.parametrize(
     ("key", "part", "whole"),
     [
@@ -216,6 +223,7 @@ def test_statements_add_roles_and_a_change_replaces_them():
         (EMPLOYER, "Acme", "Acme Corp"),
         (CHILDREN, "Mia", "Mia Rose"),
         ("possession.car", "the volvo", "volvo v60"),
+        ("possession.car", "a car", "volvo"),
     ],
 )
 @pytest.mark.parametrize("turned", [False, True])
@@ -313,6 +321,11 @@ def test_a_relation_means_whoever_was_named_last():
     ]
     weights = {trait.value: round(trait.supporting) for trait in held(*said, day=3)}
     assert weights == {"Lena": 16, "Mia": 8}
+
+
+def test_a_general_word_means_whoever_was_named_last():
+    said = [seen("explicit", value, key=PETS, day=day) for day, value in enumerate(("dog Rex", "cat Miso", "my pet"))]
+    assert {trait.value: round(trait.supporting) for trait in held(*said, day=3)} == {"Miso": 16, "Rex": 8}
 
 
 def test_two_animals_of_one_name_or_none_stay_two():

@@ -19,6 +19,7 @@ from tests.scripted_model import ScriptedModel
 from tests.test_graphiti import everything
 from tests.test_service_data import erase, export
 from tests.test_service_learning import candidates, likes
+from tests.test_service_lives import MIA, Life
 from tests.test_service_memory import prompt_of
 from twin_sio.agent import prompts
 from twin_sio.agent.traits import WEIGHTS
@@ -298,6 +299,23 @@ async def test_a_graph_can_be_made_anew_from_the_evidence(
     assert received(after) == [("Berlin", False), ("Lisbon", False), ("Berlin", True)]
     known = {one.fact_id: (one.valid_at, one.invalid_at) for one in before}
     assert {one.fact_id: (one.valid_at, one.invalid_at) for one in after} == known
+
+
+async def test_an_end_ends_the_fact_at_its_time(graphed: Service, facts: GraphitiFacts, user: str) -> None:
+    """And what is known of others stands in the graph as theirs."""
+    life = Life(graphed, user)
+    known, end = life.said("possession.car", "volvo"), life.said("possession.car", "the volvo", "ended")
+    mia = life.said("interests.likes", "football", of=MIA)
+    ill = life.said("health.condition", "asthma"), life.said("health.condition", "asthma", "ended")
+    for piece in (known, end, mia, *ill):
+        await life.learn(piece)
+    await projected(graphed, user)
+    held = {fact.value: fact for fact in await facts.read(user)}
+    assert set(held) == {"volvo", "football"}
+    ended = held["volvo"].invalid_at
+    assert ended is not None
+    assert abs(ended - end.observed_at) < timedelta(milliseconds=1)
+    assert (held["football"].about, held["football"].invalid_at) == ("Mia, daughter", None)
 
 
 async def test_version_and_outbox_are_written_together(graphed: Service, user: str) -> None:

@@ -42,6 +42,21 @@ def counted(*evidence, day=400.0, answers=0, using=0):
     return tally(evidence, score("u1", evidence, START + day * DAY), answers=answers, using=using)
 
 
+def test_an_end_is_no_contradiction_and_other_words_no_other_trait():
+    received = report(
+        counted(
+            seen("explicit", "chess"),
+            seen("ended", "chess", day=2),
+            seen("explicit", "engineer", key="work.role"),
+            seen("explicit", "data engineer", key="work.role", day=1),
+            seen("explicit", "Berlin", key="location.city"),
+            seen("change", "Rome", key="location.city", day=3),
+        )
+    )
+    assert received["contradiction_rate"] == rate(1, 4)
+    assert [one["superseded"] for one in received["sources"]] == [0, 2]
+
+
 def test_each_trait_counts_once_under_what_taught_it_first():
     received = report(
         counted(

@@ -41,8 +41,9 @@ def merged(key: str, values: Mapping[str, Told]) -> dict[str, str]:
 
     The parts of a noun phrase differ in what they are: what stands at its end is what the whole is ("data engineer"),
     so a value that ends another is part of it; one that begins another only where names are meant ("Volvo V60") or a
-    linking word follows ("engineer at heart"). Of several that say more, the first that came up. What was only
-    inferred says nothing more of what was stated, and what came up as a change is not what was before it.
+    linking word follows ("engineer at heart"). What only repeats the name of its slot ("car", of `possession.car`) is
+    part of whatever else stands there. Of several that say more, the first that came up. What was only inferred says
+    nothing more of what was stated, and what came up as a change is not what was before it.
     """
     if len(values) < 2 or not merges(key):
         return {}
@@ -52,8 +53,8 @@ def merged(key: str, values: Mapping[str, Told]) -> dict[str, str]:
     told = {node: _together([values[value] for value in held]) for node, held in nodes.items()}
     parents: dict[Words, Words] = {}
     for whole in nodes:
-        for part in _parts(whole, names=holds_names(key)):
-            if part in nodes and _may_join(told[part], told[whole]):
+        for part in (*_parts(whole, names=holds_names(key)), _slot_word(key)):
+            if part != whole and part in nodes and _may_join(told[part], told[whole]):
                 known = parents.get(part)
                 if known is None or (told[whole], whole) < (told[known], known):
                     parents[part] = whole
@@ -65,6 +66,10 @@ def merged(key: str, values: Mapping[str, Told]) -> dict[str, str]:
         name = nodes[root][0]
         found.update({value: name for value in held if value != name})
     return found
+
+
+def _slot_word(key: str) -> Words:
+    return tuple(key.partition(".")[2].split("_"))
 
 
 def _together(told: Sequence[Told]) -> Told:
@@ -118,7 +123,8 @@ class Ends:
                     self._within[value.who, scope, part].append(value)
 
     def of(self, key: str, who: str, name: str, at: datetime) -> list[Open]:
-        """What was known before `at` and is meant by the end of `name`; nothing where it is about none of it."""
+        """What was known before `at` and is meant by the end of `name`; nothing where it is about none of it. The word
+        for whatever a slot holds ("job"; "car" in `possession.car`) means all of it."""
         own = words(name)
         found: dict[Open, None] = {}
         for scope in _scopes(key):
@@ -126,6 +132,8 @@ class Ends:
             lists += [self._alike.get((who, scope, part), []) for part in _within(key, own) if not is_taste(key)]
             if len(own) == 1 and own[0] in WHOLE.get(scope, ()):
                 lists.append([one for one in self._all.get((who, scope), ()) if one.key in REPLACED | EXISTENCE])
+            elif own == _slot_word(key) and scope.startswith("."):
+                lists.append(self._all.get((who, scope), []))
             for values in lists:
                 found.update(dict.fromkeys(values[:ENDED_AT_ONCE]))
         other = OPPOSITE.get(key)

@@ -169,9 +169,8 @@ def _merge(key: str, values: dict[str, Value]) -> None:
 
 
 def _widest(whole: str, parts: Iterable[str]) -> frozenset[str]:
-    """Of the ways to put it those that say as much as any."""
-    most = len(words(whole))
-    return frozenset((whole, *(part for part in parts if len(words(part)) == most)))
+    """Of the ways to put it those that say as much as any: they differ in small words."""
+    return frozenset((whole, *(part for part in parts if words(part) == words(whole))))
 
 
 def _order(piece: Evidence) -> tuple[datetime, str]:

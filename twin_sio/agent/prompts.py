@@ -198,7 +198,7 @@ def _ended(profile: Profile) -> tuple[Fact, ...]:
     ended = [
         (trait.valid_to, fact_of(trait, trait.valid_to))
         for trait in _told(profile)
-        if trait.status == "superseded" and trait.valid_to is not None and not is_sensitive(trait.key)
+        if trait.status == "superseded" and trait.valid_to is not None
     ]
     return tuple(fact for _, fact in sorted(ended, key=lambda one: one[0], reverse=True)[:FORMER_FACTS])
 

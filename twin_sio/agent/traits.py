@@ -55,7 +55,21 @@ OPPOSITE: Final = {LIKES: DISLIKES, DISLIKES: LIKES}
 
 _TASTES: Final = frozenset({"interest", "preference", "food", "music", "film", "book", "hobby", "sport", "language"})
 _DESCRIBED: Final = frozenset(
-    {"identity", "location", "work", "education", "project", "goal", "possession", "vehicle", "family", "people", "pet"}
+    {
+        "identity",
+        "location",
+        "work",
+        "education",
+        "study",
+        "studie",
+        "project",
+        "goal",
+        "possession",
+        "vehicle",
+        "family",
+        "people",
+        "pet",
+    }
 )
 _NAMED: Final = frozenset({"identity", "location", "possession", "vehicle", "family", "people", "pet"})
 

@@ -16,7 +16,7 @@ from twin_sio.agent.scoring import score, surplus
 from twin_sio.agent.traits import RATINGS, WEIGHTS, names_of, normal
 from twin_sio.clock import Clock, NewId
 from twin_sio.config import ScoreWeights
-from twin_sio.domain import Caller, Event, Evidence, EvidenceKind, Json, NewEvent, Profile, Trait, TraitChange
+from twin_sio.domain import Caller, Entity, Event, Evidence, EvidenceKind, Json, NewEvent, Profile, Trait, TraitChange
 from twin_sio.errors import NotFound, StorageUnavailable
 from twin_sio.observability.tracing import span
 from twin_sio.services.ports import Delivery
@@ -285,12 +285,12 @@ def _ids_of(ids: TraitIds, piece: Evidence) -> tuple[str, ...]:
 def _changes(before: Profile, traits: Sequence[Trait], evidence: Sequence[Evidence]) -> list[TraitChange]:
     """Traits that read otherwise now: new, of another status, put or named otherwise, or moved by this evidence."""
     old = {_name(trait): trait for trait in before.traits}  # their ids may be of before a key
-    left = {(trait.key, trait.value) for trait in traits if trait.status == "superseded"}
+    left = {(trait.key, trait.entity, trait.value) for trait in traits if trait.status == "superseded"}
     merged = {(trait.key, name) for trait in traits for name in trait.names[1:]}
-    applied: dict[str, list[str]] = {}
+    applied: dict[tuple[str, Entity | None], list[str]] = {}
     for trait in before.traits:
         if trait.status == "applied" and trait.valid_to is None:
-            applied.setdefault(trait.key, []).append(trait.value)
+            applied.setdefault((trait.key, trait.entity), []).append(trait.value)
     reasons: dict[str, str] = {piece.key: piece.kind for piece in evidence}
     ends = {piece.observed_at: piece.kind for piece in evidence}
     changes = []
@@ -303,7 +303,8 @@ def _changes(before: Profile, traits: Sequence[Trait], evidence: Sequence[Eviden
             if was is not None and is_reworded:
                 displaced = was.value if was.value != trait.value else None
             elif trait.status == "applied":
-                displaced = next((value for value in applied.get(trait.key, ()) if (trait.key, value) in left), None)
+                slot = trait.key, trait.entity
+                displaced = next((value for value in applied.get(slot, ()) if (*slot, value) in left), None)
             ended = ends.get(trait.valid_to) if trait.valid_to is not None else None
             changes.append(TraitChange(trait, displaced, reasons.get(trait.key) or ended or "time"))
     held = {_name(trait) for trait in traits}
