@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
 from hypothesis import given
@@ -15,7 +17,7 @@ from twin_sio.agent.capacity import PER_USER
 from twin_sio.agent.explanation import explain
 from twin_sio.agent.people import entity_of
 from twin_sio.agent.scoring import score, surplus
-from twin_sio.agent.traits import OF, trait_id
+from twin_sio.agent.traits import EXISTENCE, OF, normal, trait_id
 from twin_sio.domain import Entity, Evidence, Trait
 
 ROLE, EMPLOYER, CITY = "work.role", "work.employer", "location.city"
@@ -377,11 +379,21 @@ def test_an_illness_of_others_is_sensitive_too():
         (CHILDREN, "Mia", Entity("person", "", "Mia")),
         (CHILDREN, "my daughter mia", Entity("person", "daughter", "mia")),
         (CHILDREN, "eine Tochter", Entity("person", "Tochter")),
+        ("family.relatives", "meine Großmutter heißt Erna", Entity("person", "Großmutter", "Erna")),
         ("family.siblings", "older sister", Entity("person", "sister")),
         ("family.siblings", "deux frères", Entity("person", "frères", "", 2)),
         (PARTNER, "Clara (wife)", Entity("person", "wife", "Clara")),
         (PETS, "a cat called Miso", Entity("pet", "cat", "Miso")),
         (PETS, "golden retriever", Entity("pet", "golden retriever")),
+        (PETS, "a golden retriever named Max", Entity("pet", "golden retriever", "Max")),
+        (PETS, "2 cats and a dog", Entity("pet", "2 cats and a dog")),
+        (CHILDREN, "two beautiful kids", Entity("person", "kids", "", 2)),
+        (CHILDREN, "my son (7)", Entity("person", "son")),
+        (CHILDREN, "Mia (7)", Entity("person", "", "Mia")),
+        (CHILDREN, "baby on the way", Entity("person", "baby")),
+        (PARTNER, "husband's name is Bob", Entity("person", "husband", "Bob")),
+        (PARTNER, "my wife of ten years", Entity("person", "wife")),
+        ("people.friends", "Jo from work", Entity("person", "", "Jo")),
         (PETS, "dos gatos", Entity("pet", "gatos", "", 2)),
     ],
 )
@@ -496,3 +508,16 @@ def test_sorting_out_is_linear(shape):
         return least_cpu_s(lambda: score("u1", evidence, START + 40 * DAY), times=3)
 
     assert cost(5_000) < 40 * max(cost(500), 0.01)
+
+
+def test_the_words_for_relations_are_well_formed():
+    """Each word says one thing in its slot, as values are compared, and each language has all parts."""
+    table = json.loads(files("twin_sio.agent").joinpath("relations.json").read_text("utf-8"))
+    assert set(table["general"]) == EXISTENCE
+    for language in table["languages"].values():
+        assert set(language) == {"small", "numbers", "whole", "relations"}
+        for slot, sorts in language["relations"].items():
+            assert slot in EXISTENCE
+            listed = [word for numbers in sorts.values() for words in numbers.values() for word in words]
+            assert len(listed) == len({normal(word) for word in listed}), slot
+            assert not any(" " in word for word in listed)

@@ -52,8 +52,9 @@ def merged(key: str, values: Mapping[str, Told]) -> dict[str, str]:
         nodes[words(value)].append(value)
     told = {node: _together([values[value] for value in held]) for node, held in nodes.items()}
     parents: dict[Words, Words] = {}
+    names, slot_word = holds_names(key), _slot_word(key)
     for whole in nodes:
-        for part in (*_parts(whole, names=holds_names(key)), _slot_word(key)):
+        for part in (*_parts(whole, names=names), slot_word):
             if part != whole and part in nodes and _may_join(told[part], told[whole]):
                 known = parents.get(part)
                 if known is None or (told[whole], whole) < (told[known], known):

@@ -27,13 +27,15 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Value:
-    """All that is said of one value of a slot, in the order of time; `ends`, what says that it is over, apart.
+    """All that is said of one value of a slot, `name` among its others, in the order of time; `ends`, what says that it
+    is over, apart.
 
     `wordings` are the ways to put it that say the most; None: there is one way only. `entity` is who it is of, or who
     it is; in a slot of people or animals `title` says so. `anchor` is the name that gives it its id, where that is not
     simply the first.
     """
 
+    name: str
     pieces: list[Evidence] = field(default_factory=list)
     ends: list[Evidence] = field(default_factory=list)
     wordings: frozenset[str] | None = None
@@ -57,6 +59,8 @@ class Value:
     @property
     def names(self) -> tuple[str, ...]:
         """What the pieces call it (`observed_names`), the one that gives it its id first."""
+        if self.entity is None and self.wordings is None:
+            return (self.name,)
         found = dict.fromkeys(name for piece in self.pieces or self.ends for name in observed_names(piece))
         return tuple({self.anchor: None, **found} if self.anchor else found)[:NAMES]
 
@@ -93,7 +97,7 @@ def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
             continue
         value = places[place].get(name)
         if value is None:
-            value = places[place][name] = Value(entity=entities.get(someone) if someone is not None else None)
+            value = places[place][name] = Value(name, entity=entities.get(someone) if someone is not None else None)
         over = piece.kind == ENDED or (someone is not None and _is_over(piece))
         (value.ends if over else value.pieces).append(piece)
     for place, values in places.items():
@@ -162,6 +166,7 @@ def _merge(key: str, values: dict[str, Value]) -> None:
     for whole, parts in into.items():
         together = [values[whole], *(values.pop(part) for part in parts)]
         values[whole] = Value(
+            whole,
             sorted((piece for one in together for piece in one.pieces), key=_order),
             wordings=_widest(whole, parts),
             entity=together[0].entity,
@@ -194,7 +199,7 @@ def _close(
     for (place, name), pieces in by_value.items():
         for piece in pieces[-_ENDS:]:
             found = [places[Place(one.key, one.who)][one.name] for one in known.of(*place, name, piece.observed_at)]
-            for value in found or [places[place].setdefault(name, Value(entity=entities.get(place.who)))]:
+            for value in found or [places[place].setdefault(name, Value(name, entity=entities.get(place.who)))]:
                 value.ends.append(piece)
     for values in places.values():
         for value in values.values():

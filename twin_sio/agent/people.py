@@ -6,16 +6,18 @@ else whoever is named next; where nobody is named it is somebody unnamed. Severa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from twin_sio.agent.merging import Told, merged
-from twin_sio.agent.relations import EX, GENERAL, NUMBERS, SMALL, relation
+from twin_sio.agent.relations import AND, EX, GENERAL, LINKS, NAMING, NUMBERS, SMALL, Relation, relation
 from twin_sio.agent.traits import EXISTENCE, OF, normal
 from twin_sio.domain import Entity, Evidence
 
 _NAME_WORDS: Final = 3  # of a name that follows a relation
+_POSSESSIVE: Final = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}]s$")
 _PUNCTUATION: Final = ' \t.,;:!?()[]"“”„«»'
 
 
@@ -95,33 +97,83 @@ def mention(piece: Evidence) -> Mention | None:
 
 
 def _read(key: str, value: str) -> Mention:
-    """The words of a value one by one: small ones, a number, what somebody is, and what is left of it as a name."""
-    kind: Literal["person", "pet"] = "pet" if key == "pets.has" else "person"
-    called, count, found = "", 0, None
-    before: list[str] = []
-    after: list[str] = []
+    """The words of a value one by one: a number, what somebody is, a name; what is none of it stays a phrase."""
     words = [plain for word in value.split() if (plain := word.strip(_PUNCTUATION))]
-    for at, plain in enumerate(words):
-        low = normal(plain)
-        said = relation(low, key)
-        if low in NUMBERS or (low.isdecimal() and len(low) < 4):
+    said = [relation(_bare(word), key) for word in words]
+    found = max((one for one in said if one is not None), key=lambda one: not one.is_general, default=None)
+    sorts = {one.sort for one in said if one is not None and not one.is_general and one.sort != EX}
+    called = next((word for word, one in zip(words, said, strict=True) if one is not None and one == found), "")
+    called = _POSSESSIVE.sub("", called)
+    name = "" if len(sorts) > 1 else _name_in(key, words, said)
+    number = 0 if name or len(sorts) > 1 else _number_in(words, said)
+    if len(sorts) > 1 or (found is None and not name and number == 0):  # "a son and a daughter", "golden retriever"
+        phrase = " ".join(words[next((at for at, word in enumerate(words) if not _is_small(words, at)), 0) :])
+        return Mention(key, _kind(key), phrase, normal(phrase), "", 0, len(sorts) > 1)
+    sort = found.sort if found is not None and not found.is_general else ""
+    if found is None and name:
+        called = _kind_before_name(key, words)
+        sort = normal(called)
+    is_many = not name and (number > 1 or (found is not None and found.is_many))
+    is_partner = key == "family.partner" and sort != EX
+    return Mention(key, _kind(key), called, "" if is_partner else sort, name, number, is_many)
+
+
+def _kind(key: str) -> Literal["person", "pet"]:
+    return "pet" if key == "pets.has" else "person"
+
+
+def _bare(word: str) -> str:
+    return _POSSESSIVE.sub("", normal(word))
+
+
+def _is_small(words: Sequence[str], at: int) -> bool:
+    """Whether a word says nothing; capitalised it may be a name (Mia, which is Italian for my)."""
+    low = normal(words[at])
+    return low in SMALL and (words[at] == low or (at == 0 and len(words) > 1))
+
+
+def _number_in(words: Sequence[str], said: Sequence[Relation | None]) -> int:
+    """How many there are: a number alone, before the word for several, or right before the word for one."""
+    for at, word in enumerate(words):
+        low = normal(word)
+        if low not in NUMBERS and not (low.isdecimal() and len(low) < 4):
+            continue
+        after = next((one for one in said[at + 1 :] if one is not None), None)
+        is_next = after is not None and said[at + 1] is not None
+        if len(words) == 1 or (after is not None and (after.is_many or is_next)):
             count = NUMBERS.get(low) or int(low)
-        elif said is not None:
-            if found is None or found.is_general or not said.is_general:
-                called, found = plain, said
-            after.clear()
-        elif low not in SMALL or (plain != low and (at > 0 or len(words) == 1)):  # Mia is a name, and Italian for my
-            (before if found is None else after).append(plain)
-    rest = after if after and len(after) <= _NAME_WORDS else before
-    is_name = bool(rest) and (rest is after or rest[0][:1].isupper() or (found is None and kind == "person"))
-    name = " ".join(rest) if is_name else ""
-    if not name and found is None:
-        called = " ".join(rest)
-    sort = normal(called) if found is None else "" if found.is_general else found.sort
-    is_many = not name and (count > 1 or (found is not None and found.is_many))
-    if key == "family.partner" and sort != EX:
-        sort = ""
-    return Mention(key, kind, called, sort, name, count, is_many)
+            return count if count > 1 else 0
+    return 0
+
+
+def _name_in(key: str, words: Sequence[str], said: Sequence[Relation | None]) -> str:
+    """What follows a naming word or the word for what somebody is, stands before that with a capital, or is alone."""
+    after_naming = next((at + 1 for at, word in enumerate(words) if normal(word) in NAMING), None)
+    related = [at for at, one in enumerate(said) if one is not None]
+    if after_naming is not None:
+        return _as_name(words[after_naming:], is_sure=True)
+    if not related:
+        own = [word for at, word in enumerate(words) if not _is_small(words, at) and not word.isdecimal()]
+        return _as_name(own, is_sure=_kind(key) == "person" and len(own) == len(words) == 1)
+    after = [words[at] for at in range(related[-1] + 1, len(words)) if not _is_small(words, at)]
+    before = [words[at] for at in range(related[0]) if not _is_small(words, at)]
+    return _as_name(after, is_sure=len(after) == 1) or _as_name(before, is_sure=False)
+
+
+def _as_name(words: Sequence[str], *, is_sure: bool) -> str:
+    """The words as a name up to the first that links them to others; without capitals only where it is sure."""
+    upto = next((at for at, word in enumerate(words) if normal(word) in LINKS), len(words))
+    if upto < len(words) and normal(words[upto]) in AND:
+        return ""  # several
+    name = words[:upto]
+    is_name = 0 < len(name) <= _NAME_WORDS and not any(letter.isdecimal() for word in name for letter in word)
+    return " ".join(name) if is_name and (is_sure or all(word[:1].isupper() for word in name)) else ""
+
+
+def _kind_before_name(key: str, words: Sequence[str]) -> str:
+    """What somebody is in words of the user's own: "golden retriever", of one that is named so and so."""
+    at = next((at for at, word in enumerate(words) if normal(word) in NAMING), 0)
+    return " ".join(words[nth] for nth in range(at) if not _is_small(words, nth)) if key == "pets.has" else ""
 
 
 def is_former(one: Mention) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
@@ -25,17 +25,25 @@ def _read() -> Mapping[str, Any]:
     return table
 
 
+def _words(listed: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(normal, listed))
+
+
 _TABLE: Final = _read()
 GENERAL: Final[Mapping[str, str]] = _TABLE["general"]
 """What everybody in a slot is."""
-APART: Final = frozenset(_TABLE["apart"])
+APART: Final = _words(_TABLE["apart"])
 """Words that make another thing of what follows: New York is no part of York."""
-LINKS: Final = frozenset(_TABLE["links"])
+LINKS: Final = _words(_TABLE["links"])
 """Words that begin what only says more of the thing before them."""
-SMALL: Final = frozenset(word for each in _TABLE["languages"].values() for word in each["small"])
+AND: Final = _words(_TABLE["and"])
+"""Words that join one with another."""
+NAMING: Final = _words(_TABLE["naming"])
+"""Words that a name follows."""
+SMALL: Final = _words(word for each in _TABLE["languages"].values() for word in each["small"])
 """Words before a value that say nothing of it."""
 NUMBERS: Final[Mapping[str, int]] = {
-    word: count for each in _TABLE["languages"].values() for word, count in each["numbers"].items()
+    normal(word): count for each in _TABLE["languages"].values() for word, count in each["numbers"].items()
 }
 EX: Final = "ex"
 """What somebody is who was the partner."""
@@ -60,7 +68,7 @@ def _whole() -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {".partner": set(_RELATIONS["family.partner"])}
     for each in _TABLE["languages"].values():
         for scope, words in each["whole"].items():
-            found.setdefault(scope, set()).update(words)
+            found.setdefault(scope, set()).update(_words(words))
     return {scope: frozenset(words) for scope, words in found.items()}
 
 
