@@ -134,7 +134,9 @@ def test_what_ended_before_it_was_known_is_former():
         (("vehicles.car", "volvo"), ("possession.car", "volvo"), "superseded"),
         (("possession.car", "saab"), ("possession.car", "volvo"), "applied"),
         (("possession.car", "volvo"), ("possessions.car", "my car"), "superseded"),
+        (("possessions.car", "volvo"), ("possessions.has", "car"), "superseded"),
         (("possession.bike", "trek"), ("possession.car", "car"), "applied"),
+        ((PARTNER, "Clara"), (PARTNER, "ex"), "superseded"),
         ((EMPLOYER, "Acme"), (EMPLOYER, "my job"), "superseded"),
         ((ROLE, "head chef"), (EMPLOYER, "Arbeit"), "superseded"),
         ((ROLE, "data engineer"), (ROLE, "engineer"), "superseded"),
@@ -333,6 +335,21 @@ def test_a_general_word_means_whoever_was_named_last():
 def test_two_animals_of_one_name_or_none_stay_two():
     said = [seen("explicit", value, key=PETS, day=day) for day, value in enumerate(("dog Rex", "cat", "two birds"))]
     assert sorted(trait.value for trait in held(*said)) == ["Rex", "cat", "two birds"]
+
+
+def test_an_ex_is_not_whoever_it_is_now():
+    said = [
+        seen("explicit", "Clara", key=PARTNER),
+        seen("explicit", "my ex", key=PARTNER, day=1),
+        seen("explicit", "Rome", key=CITY, day=1, of=Entity("person", "ex-wife")),
+        seen("explicit", "Tom", key=PARTNER, day=2, of=Entity("person", "ex-boyfriend", "Tom")),
+    ]
+    assert read(*said) == {
+        "family.partner Clara": "applied",
+        "family.partner my ex": "superseded",
+        "family.partner Tom": "superseded",
+        "location.city Rome of ex-wife": "applied",
+    }
 
 
 def test_a_denied_relation_is_nobody_named_later():

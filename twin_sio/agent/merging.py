@@ -109,9 +109,9 @@ class Ends:
     """Finds what an end is about among `values`, also under a neighbouring slot (`possession.car`, `possessions.car`;
     `family.partner`, `relationship.partner`). Takes the time that the values take, whatever the ends."""
 
-    def __init__(self, values: Iterable[Open], keys: Iterable[str]) -> None:
-        """`keys`: the slots that ends are of."""
-        asked = {scope for key in keys for scope in _scopes(key)}
+    def __init__(self, values: Iterable[Open], ends: Iterable[tuple[str, str]]) -> None:
+        """`ends`: the slots and the names that will be asked for."""
+        asked = {scope for key, name in ends for scope in (*_scopes(key), _slot_called(name))}
         self._alike: dict[tuple[str, str, Words], list[Open]] = defaultdict(list)
         self._within: dict[tuple[str, str, Words], list[Open]] = defaultdict(list)
         self._all: dict[tuple[str, str], list[Open]] = defaultdict(list)
@@ -133,12 +133,17 @@ class Ends:
             lists += [self._alike.get((who, scope, part), []) for part in _within(key, own) if not is_taste(key)]
             if len(own) == 1 and own[0] in WHOLE.get(scope, ()):
                 lists.append([one for one in self._all.get((who, scope), ()) if one.key in REPLACED | EXISTENCE])
-            elif own == _slot_word(key) and scope.startswith("."):
-                lists.append(self._all.get((who, scope), []))
             for values in lists:
                 found.update(dict.fromkeys(values[:ENDED_AT_ONCE]))
+        alike = self._all.get((who, _slot_called(name)), [])
+        found.update(dict.fromkeys(one for one in alike if category(one.key) == category(key)))
         other = OPPOSITE.get(key)
         return [one for one in found if one.since < at and one.key != other][:ENDED_AT_ONCE]
+
+
+def _slot_called(name: str) -> str:
+    """The scope of the slots that are called as a value is: `.car` of "my car"."""
+    return "." + "_".join(words(name))
 
 
 def _scopes(key: str) -> tuple[str, ...]:

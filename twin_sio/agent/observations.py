@@ -192,7 +192,7 @@ def _close(
         for name, value in values.items()
         if (first := next((piece.observed_at for piece in value.pieces if supports(piece)), None)) is not None
     ]
-    known = Ends(since, [place.key for place, _ in ends])
+    known = Ends(since, [(place.key, normal(piece.value)) for place, piece in ends])
     by_value: dict[tuple[Place, str], list[Evidence]] = defaultdict(list)
     for place, piece in ends:
         by_value[place, normal(piece.value)].append(piece)
@@ -208,12 +208,12 @@ def _close(
 
 def _end_with_them(places: dict[Place, dict[str, Value]], entities: Mapping[Someone, Entity]) -> None:
     """What is known of somebody is over with them."""
-    gone = {
-        _who(someone): value.ends[-_ENDS:]
-        for someone in entities
-        if someone.slot in EXISTENCE and (value := places.get(Place(someone.slot), {}).get(someone.cluster)) is not None
-        if value.ends
-    }
+    gone: dict[str, list[Evidence]] = {}
+    for someone in entities:
+        value = places.get(Place(someone.slot), {}).get(someone.cluster) if someone.slot in EXISTENCE else None
+        ends = [end for end in value.ends if end.kind == ENDED] if value is not None else []
+        if ends:
+            gone[_who(someone)] = ends[-_ENDS:]
     for place, values in places.items():
         if place.who in gone:
             for value in values.values():

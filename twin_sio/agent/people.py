@@ -204,7 +204,9 @@ def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Som
         elif one.is_many:
             found[at] = _many(one)
         else:
-            known = slots.setdefault(_slot(one), _Slot()).meant("" if one.sort == EX else one.sort)
+            slot = slots.setdefault(_slot(one), _Slot())
+            is_over = pieces[at].kind == "ended"  # "my ex" alone is not whoever it is now
+            known = slot.meant("" if one.sort == EX else one.sort) if is_over or one.sort != EX else None
             if known is not None:
                 found[at] = Someone(_slot(one), known)
             else:
