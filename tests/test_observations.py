@@ -352,6 +352,29 @@ def test_an_ex_is_not_whoever_it_is_now():
     }
 
 
+def test_after_an_end_the_same_word_means_somebody_else():
+    ana = seen("explicit", "girlfriend Ana", key=PARTNER), seen("ended", "girlfriend", key=PARTNER, day=2)
+    assert read(*ana, seen("explicit", "girlfriend", key=PARTNER, day=9)) == {
+        "family.partner Ana": "superseded",
+        "family.partner girlfriend": "applied",
+    }
+    unnamed = seen("explicit", "girlfriend", key=PARTNER), seen("ended", "girlfriend", key=PARTNER, day=2)
+    assert read(*unnamed, seen("change", "Ana", key=PARTNER, day=9)) == {
+        "family.partner girlfriend": "superseded",
+        "family.partner Ana": "applied",
+    }
+
+
+def test_of_two_the_one_who_is_left_is_meant():
+    dogs = [seen("explicit", value, key=PETS, day=day) for day, value in enumerate(("dog Max", "dog Rex"))]
+    said = [
+        *dogs,
+        seen("ended", "Rex", key=PETS, day=3),
+        seen("explicit", "walks", key=LIKES, day=4, of=Entity("pet", "dog")),
+    ]
+    assert read(*said)["interests.likes walks of Max, dog"] == "applied"
+
+
 def test_a_denied_relation_is_nobody_named_later():
     said = seen("rejected", "daughter", key=CHILDREN, polarity=-1), seen("explicit", "Mia", key=CHILDREN, day=2)
     assert read(*said) == {"family.children daughter": "rejected", "family.children Mia": "applied"}

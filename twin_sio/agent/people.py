@@ -7,15 +7,16 @@ else whoever is named next; where nobody is named it is somebody unnamed. Severa
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from twin_sio.agent.merging import Told, merged
 from twin_sio.agent.relations import AND, EX, GENERAL, LINKS, NAMING, NUMBERS, SMALL, Relation, relation
-from twin_sio.agent.traits import EXISTENCE, OF, normal
+from twin_sio.agent.traits import ENDED, EXISTENCE, OF, normal
 from twin_sio.domain import Entity, Evidence
 
+_LEAVING: Final = frozenset({ENDED, "rejected"})
 _NAME_WORDS: Final = 3  # of a name that follows a relation
 _POSSESSIVE: Final = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}]s$")
 _PUNCTUATION: Final = ' \t.,;:!?()[]"“”„«»'
@@ -42,29 +43,39 @@ class Mention(NamedTuple):
 
 @dataclass(slots=True)
 class _Slot:
-    """Who of one slot was named, in the order of time; `latest` is by what they are."""
+    """Who of one slot is there, as it is told in the order of time: by what they are, the last named last."""
 
     sorts: dict[str, str] = field(default_factory=dict)
-    latest: dict[str, str] = field(default_factory=dict)
+    there: dict[str, dict[str, None]] = field(default_factory=lambda: {"*": {}})
+    gone: set[str] = field(default_factory=set)
 
-    def named(self, name: str) -> None:
-        self.latest[self.sorts.get(name, "")] = name
-        self.latest["*"] = name
+    def named(self, name: str, *, is_there: bool) -> None:
+        """`is_there`: it is said that they are, which brings them back."""
+        if is_there:
+            self.gone.discard(name)
+        if name not in self.gone:
+            for sort in (self.sorts.get(name, ""), "*"):
+                self._put(sort, name)
+
+    def left(self, name: str) -> None:
+        """They are there no more, or never were."""
+        self.gone.add(name)
+        for sort in (self.sorts.get(name, ""), "*"):
+            self.there.get(sort, {}).pop(name, None)
 
     def meant(self, sort: str) -> str | None:
         """Who is called only `sort`; whoever was named without being called anything is that from now on."""
-        if not sort:
-            return self.latest.get("*")
-        if sort in self.latest:
-            return self.latest[sort]
-        name = self.latest.pop("", None)
-        if name is not None:
-            self.sorts[name] = self.latest_sort(name, sort)
-        return name
+        known = next(reversed(self.there.get(sort or "*", {})), None)
+        if known is None and sort and self.there.get(""):
+            known, _ = self.there[""].popitem()
+            self.sorts[known] = sort
+            self._put(sort, known)
+        return known
 
-    def latest_sort(self, name: str, sort: str) -> str:
-        self.latest[sort] = name
-        return sort
+    def _put(self, sort: str, name: str) -> None:
+        names = self.there.setdefault(sort, {})
+        names.pop(name, None)
+        names[name] = None
 
 
 def entity_of(key: str, value: str) -> Entity:
@@ -194,23 +205,29 @@ def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Som
             someone = _by_name(one, names)
             if one.sort and one.sort != EX:
                 slots.setdefault(someone.slot, _Slot()).sorts.setdefault(someone.cluster, one.sort)
-    unnamed: list[int] = []
+    unnamed: set[int] = set()
     for at, one in enumerate(mentions):
         if one is None:
             continue
+        piece, slot = pieces[at], slots.setdefault(_slot(one), _Slot())
+        if one.is_many:
+            found[at] = _many(one)
+            continue
         if one.name:
             found[at] = someone = _by_name(one, names)
-            slots.setdefault(someone.slot, _Slot()).named(someone.cluster)
-        elif one.is_many:
-            found[at] = _many(one)
+            slot = slots.setdefault(someone.slot, _Slot())
+            slot.named(someone.cluster, is_there=piece.key in EXISTENCE and piece.polarity > 0)
+        elif one.sort == EX and piece.kind != ENDED:  # "my ex" is not whoever it is now
+            unnamed.add(at)
+            continue
         else:
-            slot = slots.setdefault(_slot(one), _Slot())
-            is_over = pieces[at].kind == "ended"  # "my ex" alone is not whoever it is now
-            known = slot.meant("" if one.sort == EX else one.sort) if is_over or one.sort != EX else None
-            if known is not None:
-                found[at] = Someone(_slot(one), known)
-            else:
-                unnamed.append(at)
+            known = slot.meant("" if one.sort == EX else one.sort)
+            if known is None:
+                unnamed.add(at)
+                continue
+            found[at] = someone = Someone(_slot(one), known)
+        if piece.key in EXISTENCE and (piece.kind in _LEAVING or one.sort == EX):
+            slot.left(someone.cluster)
     _look_ahead(pieces, mentions, found, unnamed, slots)
     return found, _entities(mentions, found)
 
@@ -219,27 +236,28 @@ def _look_ahead(
     pieces: Sequence[Evidence],
     mentions: Sequence[Mention | None],
     found: list[Someone | None],
-    unnamed: Sequence[int],
-    slots: dict[str, _Slot],
+    unnamed: Collection[int],
+    slots: Mapping[str, _Slot],
 ) -> None:
-    """Those who had no name yet are whoever of the sort is named next; what denies them is of nobody named later."""
+    """Those who had no name yet are whoever of the sort is named next, unless it was over, or denied, before that."""
     coming: dict[tuple[str, str], str] = {}
-    waiting = set(unnamed)
     for at in range(len(mentions) - 1, -1, -1):
-        one, someone = mentions[at], found[at]
+        one, someone, piece = mentions[at], found[at], pieces[at]
         if one is None:
             continue
         if one.name and someone is not None:
             coming[someone.slot, slots[someone.slot].sorts.get(someone.cluster, "")] = someone.cluster
             coming[someone.slot, "*"] = someone.cluster
-        elif at in waiting:
+        elif at in unnamed:
             slot, sort = _slot(one), one.sort
-            piece = pieces[at]
-            affirms = piece.polarity > 0 and piece.kind not in ("rejected", "ended") and sort != EX
-            known = (coming.get((slot, sort)) or coming.get((slot, ""))) if sort else coming.get((slot, "*"))
-            found[at] = Someone(
-                slot, known if affirms and known is not None else f"{OF}{sort or GENERAL.get(slot, '')}"
-            )
+            asked = [(slot, sort), (slot, "")] if sort else [(slot, "*")]
+            known = next((coming[each] for each in asked if each in coming), None)
+            is_over = piece.kind in _LEAVING or piece.polarity < 0 or sort == EX
+            if is_over and sort != EX:
+                for each in asked:
+                    coming.pop(each, None)
+            own = f"{OF}{sort or GENERAL.get(slot, '')}"
+            found[at] = Someone(slot, own if known is None or is_over else known)
 
 
 def _slot(one: Mention) -> str:
