@@ -83,6 +83,7 @@ def settings_for(mongodb_url: str, redis_url: str, model_url: str, **more: Any) 
             "model__base_url": model_url,
             "model__api_key": SecretStr("scripted"),
             "model__name": "scripted",
+            "model__extraction": "model",  # the scripted model says what it is told, and would pass no test
             "limits__messages_per_minute": 10_000,
             "limits__events_per_second": 10_000,
             "limits__connects_per_minute": 0,

@@ -30,6 +30,7 @@ def environment(
         "OPENAI_BASE_URL": model_url,
         "OPENAI_API_KEY": "scripted",
         "TWIN_MODEL": "scripted",
+        "TWIN_EXTRACTION": "model",  # the scripted model says what it is told, and would pass no test
         "TWIN_JWT_SECRET": SECRET,
         "TWIN_LIMIT_MESSAGES_PER_MINUTE": 100_000,
         "TWIN_LIMIT_EVENTS_PER_SECOND": 10_000,

@@ -17,7 +17,7 @@ import re
 import signal
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from aiohttp import ClientConnectionError, web
 
 FILLER = ("and", "so", "the", "story", "goes", "on", "as", "before")
 ECHO_CHARACTERS = 200
+DOUBT_NAME = "profile_doubts"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Script:
     empty_choices: bool = False  # chunks without choices, then [DONE]
     error_after: int | None = None  # after so many tokens send an `error` object, as some servers do
     json_answer: str | None = None  # given verbatim where the request asks for a JSON schema
+    doubt: str = "yes"  # what it says of every note that it is asked to doubt
+    doubts: Mapping[str, str] | None = None  # what it says of the notes of these values, in lower case, instead
     usage: bool = True
     finish: bool = True  # say finish_reason
     done: bool = True  # say [DONE]
@@ -77,6 +80,16 @@ def made_answer(text: str, count: int | None = None) -> tuple[str, ...]:
         return tuple(words)
     filler = [" " + FILLER[index % len(FILLER)] for index in range(max(0, count - len(words)))]
     return tuple([*words, *filler][:count])
+
+
+def verdicts(asked: str, script: Script) -> str:
+    """A verdict on every note of a request to doubt them."""
+    found = []
+    for note in json.loads(asked)["notes"]:
+        value = note["says"].partition(": ")[2].lower()
+        holds = (script.doubts or {}).get(value, script.doubt)
+        found.append({"n": note["n"], "holds": holds, "nature": "none"})
+    return json.dumps({"verdicts": found})
 
 
 def bag(text: str, size: int = 64) -> list[float]:
@@ -265,6 +278,8 @@ class ScriptedModel:
     def _tokens(self, script: Script, body: dict[str, Any], text: str) -> tuple[str, ...]:
         if (body.get("response_format") or {}).get("type") == "json_schema":
             answer = script.json_answer if script.json_answer is not None else self.default.json_answer
+            if body["response_format"]["json_schema"]["name"] == DOUBT_NAME and "verdicts" not in (answer or ""):
+                answer = verdicts(text, script)
             return tuple(re.findall(r"(?s).{1,8}", answer if answer is not None else '{"candidates": []}'))
         return script.tokens if script.tokens is not None else made_answer(text, script.count)
 

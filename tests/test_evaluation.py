@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from bench.evaluation import Dialogue, Fact, Rules, Said, evaluate, load, reader_of, tables
-from twin_sio.agent.extraction import rules
+from bench.evaluation import Dialogue, Fact, Said, evaluate, load, reader_of, tables
+from twin_sio.agent.extraction.rule_extractor import RulesExtractor
 from twin_sio.domain import Evidence, Exchange
 
 DIALOGUES = load()
@@ -26,7 +27,7 @@ def test_every_kind_has_enough_dialogues():
 @pytest.mark.parametrize("split", ["tuning", "held-out"])
 async def test_rules_fall_into_no_trap(split):
     """The rules read most of it and fall into no trap."""
-    result = await evaluate(Rules(), [one for one in DIALOGUES if one.split == split], 60)
+    result = await evaluate(RulesExtractor(), [one for one in DIALOGUES if one.split == split], 60)
     assert result.fallen_for == []
     assert result.unlabelled == []
     assert result.found / result.expected >= 0.85
@@ -52,9 +53,8 @@ class Reads:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
-        read = rules.candidates(Exchange("user", exchange.message_id, "main", "s", exchange.at, self.text, ""))
-        return tuple(read)
+    async def candidates(self, exchanges: Sequence[Exchange]) -> Sequence[Evidence]:
+        return await RulesExtractor().candidates([replace(one, text=self.text) for one in exchanges])
 
 
 async def test_the_scorer_counts_right_missed_and_traps():
@@ -74,4 +74,4 @@ async def test_the_scorer_counts_right_missed_and_traps():
 
 
 async def test_what_the_time_does_not_suffice_for_is_left_out():
-    assert (await evaluate(Rules(), DIALOGUES, 0)).dialogues == 0
+    assert (await evaluate(RulesExtractor(), DIALOGUES, 0)).dialogues == 0

@@ -15,7 +15,7 @@ from twin_sio.domain import Exchange
 
 def read(text: str) -> list[tuple[str, str, int]]:
     exchange = Exchange("u1", "m1", "main", "s1", datetime(2026, 1, 1, tzinfo=UTC), text, "")
-    found = rules.candidates(exchange)
+    found = [rules.evidence(exchange, one, rules.SIGNATURE) for one in rules.read(text)]
     assert all(piece.quote in text for piece in found)
     return [(piece.key, piece.value, piece.polarity) for piece in found]
 
@@ -28,7 +28,7 @@ def read(text: str) -> list[tuple[str, str, int]]:
         ("I no longer live in Berlin.", [("location.city", "Berlin", -1)]),
         ("I'm a nurse at Charité.", [("work.role", "nurse", 1), ("work.employer", "Charité", 1)]),
         ("I love jazz and hiking.", [("interests.likes", "jazz", 1), ("interests.likes", "hiking", 1)]),
-        ("I don't really like coffee.", [("interests.likes", "coffee", -1)]),
+        ("I don't really like coffee.", [("interests.dislikes", "coffee", 1)]),
         ("I prefer TS over JS.", [("preferences.javascript_vs_typescript", "TypeScript", 1)]),
         ("I moved to Munich, any tips?", [("location.city", "Munich", 1)]),
         ("Ich ziehe Tee Kaffee vor.", [("preferences.kaffee_vs_tee", "Tee", 1)]),

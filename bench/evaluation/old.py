@@ -32,8 +32,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.scripted_model import ScriptedModel
-from twin_sio.agent.extraction import ModelExtractor, rules
-from twin_sio.agent.extraction.slots import same_value
+from twin_sio.agent.extraction.model import ModelExtractor
+from twin_sio.agent.extraction.rule_extractor import RulesExtractor
+from twin_sio.agent.extraction.slots import same_value, tidy
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.scoring import score
 from twin_sio.agent.traits import REPLACED, is_functional, normal
@@ -58,9 +59,16 @@ class Fact:
     key: str
     value: str
     polarity: int
+    kind: str = "explicit"
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is so, once it was said."""
+        return self.polarity > 0 and self.kind != "ended"
 
     def is_stated_by(self, piece: Evidence) -> bool:
-        return piece.key == self.key and piece.polarity == self.polarity and same_value(piece.value, self.value)
+        same = piece.key == self.key and piece.polarity == self.polarity and same_value(piece.value, self.value)
+        return same and (piece.kind == "ended") == (self.kind == "ended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ def _dialogue(received: dict[str, Any]) -> Dialogue:
 class Reader(Protocol):
     """What is evaluated."""
 
-    async def candidates(self, exchange: Exchange) -> Sequence[Evidence]: ...
+    async def candidates(self, exchanges: Sequence[Exchange]) -> Sequence[Evidence]: ...
 
 
 @dataclass(slots=True)
@@ -173,10 +181,10 @@ def _exchanges(dialogue: Dialogue) -> list[Exchange]:
 
 async def _read(reader: Reader, result: Result, exchange: Exchange) -> Sequence[Evidence]:
     try:
-        return await reader.candidates(exchange)
+        return await reader.candidates([exchange])
     except ModelUnavailable:
         result.failed += 1
-        return rules.candidates(exchange)  # as the job does
+        return await RulesExtractor().extract_by_rules(exchange)  # as the job does
 
 
 def _judge(result: Result, dialogue: Dialogue, read: Sequence[Sequence[Evidence]]) -> None:
@@ -215,9 +223,9 @@ def _judge_turn(result: Result, dialogue: Dialogue, said: Said, pieces: Sequence
 
 def _hold(truth: dict[tuple[str, str], bool], facts: Sequence[Fact], *, is_change: bool) -> None:
     for fact in facts:
-        if fact.polarity > 0 and (is_functional(fact.key) or (is_change and fact.key in REPLACED)):
+        if fact.holds and (is_functional(fact.key) or (is_change and fact.key in REPLACED)):
             truth.update({slot: False for slot in truth if slot[0] == fact.key})
-        truth[fact.key, normal(fact.value)] = fact.polarity > 0
+        truth[fact.key, normal(fact.value)] = fact.holds
 
 
 def _is_so(truth: dict[tuple[str, str], bool], trait: Trait) -> bool:
@@ -227,38 +235,31 @@ def _is_so(truth: dict[tuple[str, str], bool], trait: Trait) -> bool:
 # -- who is evaluated
 
 
-class Rules:
-    """The rules alone, as without any model."""
-
-    async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
-        return rules.candidates(exchange)
-
-
 @asynccontextmanager
 async def reader_of(name: str, dialogues: Sequence[Dialogue]) -> AsyncIterator[Reader]:
     """`scripted`, `rules`, `local` or `endpoint`. Raises `EngineError` where the local model is not installed."""
     if name == "rules":
-        yield Rules()
+        yield RulesExtractor()
     elif name == "scripted":
         async with ScriptedModel() as server, _asked(server.base_url, "", "scripted") as model:
             for dialogue in dialogues:
                 for nth, said in enumerate(dialogue.turns):
                     received = json.dumps(said.text, ensure_ascii=False)
                     kind = "change" if dialogue.topic == "change" and nth > 0 else "explicit"
-                    server.script(contains=f'"message": {received}', json_answer=_obedient(said, kind), times=1)
-            yield ModelExtractor(model)
+                    server.script(contains=f'"message": {received}', json_answer=_obedient(said, kind), **_honest(said))
+            yield ModelExtractor(model, RulesExtractor())
     elif name == "local":
         with tempfile.TemporaryDirectory() as folder:
             engine = await asyncio.to_thread(start_model, Path(folder))
             try:
                 async with _asked(engine.url, "", MODEL_NAME) as model:
-                    yield ModelExtractor(model)
+                    yield ModelExtractor(model, RulesExtractor())
             finally:
                 await asyncio.to_thread(engine.stop)
     else:
         base_url, key, chosen = (os.environ.get(n, "") for n in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "TWIN_MODEL"))
         async with _asked(base_url, key, chosen or "gpt-4o-mini") as model:
-            yield ModelExtractor(model)
+            yield ModelExtractor(model, RulesExtractor())
 
 
 @asynccontextmanager
@@ -270,11 +271,16 @@ async def _asked(base_url: str, key: str, name: str) -> AsyncIterator[OpenAIMode
         await model.close()
 
 
+def _honest(said: Said) -> dict[str, Any]:
+    """What an honest second reader says of what the model proposed."""
+    return {"doubt": "no", "doubts": {tidy(fact.value).lower(): "yes" for fact in said.expect}}
+
+
 def _obedient(said: Said, kind: str) -> str:
     """A model that proposes what is so, and everything it is lured into as well."""
     polarity = {1: "support", -1: "oppose"}
     received = [
-        {"key": f.key, "value": f.value, "polarity": polarity[f.polarity], "kind": kind, "quote": said.text}
+        {"key": f.key, "value": f.value, "polarity": polarity[f.polarity], "kind": f.kind if f.kind == "ended" else kind, "quote": said.text}
         for f in said.expect
     ]
     keys = ("interests.likes", "work.role", "location.city", "identity.name", "life.fact")

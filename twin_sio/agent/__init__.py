@@ -6,7 +6,7 @@ Adapters: `graph` (LangGraph), `model` (OpenAI API), `extraction`, `summarizer`,
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -135,12 +135,15 @@ class Unreadable(Exception):
 
 
 class Extractor(Protocol):
-    """Finds what an exchange shows of the user. Raises `Unreadable`."""
+    """Finds what messages show of their user. Raises `Unreadable`."""
 
-    async def candidates(self, exchange: Exchange) -> Sequence[Evidence]:
-        """Evidence from the user's own words only: every quote is a substring of `exchange.text`.
+    async def candidates(
+        self, exchanges: Sequence[Exchange], known: Mapping[str, Sequence[str]] | None = None
+    ) -> Sequence[Evidence]:
+        """Evidence from messages of one conversation in their order, from the user's own words only: every quote is a
+        substring of its `exchange.text`. `known` has the user's values so far, by key.
 
-        Raises `ModelUnavailable` / `ModelTimeout`; for unusable output of the model `plain` stands in.
+        Raises `ModelUnavailable` / `ModelTimeout`; for unusable output of the model the rules stand in.
         """
         ...
 
@@ -149,7 +152,7 @@ class Extractor(Protocol):
         ...
 
     def without_duplicates(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
-        """What of `found` is not already in `earlier`, another reading of the same message: `plain`'s, mostly."""
+        """What of `found` is not already in `earlier`, what another extractor read in the same messages."""
         ...
 
 

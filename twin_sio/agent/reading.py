@@ -55,19 +55,12 @@ class Reader(Protocol):
         """What the rules read in the text."""
         ...
 
-    async def held(self, text: str, listed: Sequence[Any]) -> Sequence[Reading]:
-        """The candidates of a model that the text supports."""
-        ...
-
 
 class DirectReader(Reader):
     """Reads in this process: for texts that are no stranger's."""
 
     async def plain(self, text: str) -> Sequence[Reading]:
         return read({"text": text})
-
-    async def held(self, text: str, listed: Sequence[Any]) -> Sequence[Reading]:
-        return read({"text": text, "listed": listed})
 
 
 class ProcessReader(Reader):
@@ -80,9 +73,6 @@ class ProcessReader(Reader):
 
     async def plain(self, text: str) -> Sequence[Reading]:
         return await self._read({"text": text})
-
-    async def held(self, text: str, listed: Sequence[Any]) -> Sequence[Reading]:
-        return await self._read({"text": text, "listed": listed})
 
     async def close(self) -> None:
         """End the processes."""
@@ -136,12 +126,9 @@ async def _end(process: Process) -> None:
 
 
 def read(asked: dict[str, Any]) -> list[Reading]:
-    """What is asked for, by rules and guards."""
-    from twin_sio.agent import extraction  # the imports take long, and only the child process needs them
-    from twin_sio.agent.extraction import rules
+    """What is asked for."""
+    from twin_sio.agent.extraction import rules  # the imports take long, and only the child process needs them
 
-    if "listed" in asked:
-        return extraction.held(asked["text"], asked["listed"])
     return rules.read(asked["text"])
 
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from twin_sio.agent import ChatMessage, Summarizer, prompts
-from twin_sio.agent.extraction import JsonModel
+from twin_sio.agent.extraction.model import JsonModel
 from twin_sio.agent.traits import normal
 
 _LISTED = 100  # points of an answer that are looked at

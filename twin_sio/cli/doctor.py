@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -51,6 +54,26 @@ async def examine(target: Target, send: bool, as_json: bool, out: Output) -> boo
 def _line(check: Check) -> str:
     head = f"{'ok    ' if check.ok else 'FAILED'}  {check.check:<11} {check.text}"
     return head + (f"\n{' ' * 20}{check.advice}" if check.advice else "")
+
+
+async def examine_model(as_json: bool, out: Output) -> bool:
+    """Look at the model that the environment names, in a process of the service's own; whether it is fit."""
+    command = (sys.executable, "-P", "-m", "twin_sio.runtime.model_check")
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    try:
+        async for line in process.stdout:
+            said = orjson.loads(line)
+            if "progress" not in said:
+                check = Check(**said)
+                print(orjson.dumps(asdict(check)).decode() if as_json else _line(check), file=out, flush=True)
+            elif not as_json and sys.stderr.isatty():
+                print(f"\r        reading  {said['progress']} of {said['of']}", end="\r", file=sys.stderr, flush=True)
+        return await process.wait() == 0
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
 
 
 async def checks(target: Target, send: bool) -> AsyncIterator[Check]:

@@ -233,23 +233,30 @@ def why(
 def doctor(
     target: Target,
     send: Annotated[bool, typer.Option("--send", help="Send a message, too, in a conversation of its own.")] = False,
+    model: Annotated[
+        bool,
+        typer.Option("--model", help="Instead: whether the model of OPENAI_BASE_URL and TWIN_MODEL reads well enough."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check everything that a client needs, and say how to fix what is wrong. Exit code 1 if a check fails.
 
     Address, readiness, token, long-polling, WebSocket, protocol version, clock, round trip; with --send a message and
-    its answer.
+    its answer. With --model, on the server's machine and with its environment: the test that a model must pass before
+    it is trusted to read what users write (some 25 short calls).
 
     \b
     Examples:
       twin-sio doctor --sub ada
       TWIN_TOKEN=eyJ... twin-sio doctor --url https://twin.example.com --send
       twin-sio doctor --json | jq 'select(.ok | not)'
+      OPENAI_BASE_URL=http://127.0.0.1:11434/v1 TWIN_MODEL=qwen3:8b twin-sio doctor --model
     """
-    from twin_sio.cli.doctor import examine
+    from twin_sio.cli.doctor import examine, examine_model
 
     async def examined() -> None:
-        if not await examine(target, send, as_json, output(as_json)):
+        out = output(as_json)
+        if not await (examine_model(as_json, out) if model else examine(target, send, as_json, out)):
             raise typer.Exit(1)
 
     run(examined(), as_json)

@@ -195,6 +195,12 @@ class ModelSettings(Group):
         "the model also extracts traits, summarises and writes titles; false (the default with the embedded model): "
         "rules extract traits, and there are no summaries or titles",
     )
+    extraction: Literal["auto", "model", "rules"] = _env(
+        "TWIN_EXTRACTION",
+        "auto",
+        "what reads users' messages: the model where it passes a short test (`twin-sio doctor --model`), else the "
+        "rules; `model` or `rules` without a test",
+    )
 
 
 class EmbeddingSettings(Group):

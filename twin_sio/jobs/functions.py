@@ -14,14 +14,15 @@ from arq import Retry
 from structlog.contextvars import bound_contextvars
 
 from twin_sio.agent import Extractor, Unreadable
+from twin_sio.agent.extraction.prompts import MAX_MESSAGES
 from twin_sio.agent.traits import RATINGS
 from twin_sio.clock import monotonic, now
-from twin_sio.domain import Event, Evidence, Exchange, Turn
+from twin_sio.domain import Evidence, Exchange
 from twin_sio.errors import ModelUnavailable, StorageUnavailable, TooLate
+from twin_sio.jobs.exchanges import ExchangeReader, known_values
 from twin_sio.jobs.failures import JobFailures
 from twin_sio.jobs.queue import Queue
 from twin_sio.observability.tracing import span
-from twin_sio.services.answers import answer_id
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.memory import MemoryService
@@ -55,6 +56,7 @@ class JobDeps:
 
     messages: Log
     turns: Turns
+    exchanges: ExchangeReader
     profiles: Profiles
     runner: TurnService
     profile_service: ProfileService
@@ -136,19 +138,34 @@ async def _give_up(deps: JobDeps, name: str, about: Sequence[str], code: str) ->
 
 @_job
 async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
-    """Learn from one exchange; running it twice adds nothing. Returns how many pieces of evidence it held."""
+    """Learn from an exchange, together with those after it in its conversation that wait; running it twice adds
+    nothing. Returns how many pieces of evidence they held.
+
+    After a failure each is read alone, so that one that cannot be read holds up no other.
+    """
     deps: JobDeps = ctx["deps"]
+    count = 0
     with _retry_when_unavailable(ctx, turn_id):
         turn = await deps.turns.get(user_id, turn_id)
-        exchange = await _exchange(deps, turn) if turn is not None else None
-        if exchange is None:  # erased since it was queued, or kept no longer
-            if turn is not None:
-                await deps.turns.learned(user_id, turn_id)
+        if turn is None:
             return 0
-        evidence = await _evidence(deps, exchange)
-        await deps.profile_service.learn(user_id, evidence, in_response_to=exchange.message_id, epoch=exchange.epoch)
-        await deps.turns.learned(user_id, turn_id)
-    log.info("learned", turn=turn_id, evidence=len(evidence))
+        most = MAX_MESSAGES if int(ctx.get("job_try", 1)) == 1 else 1
+        batch = await deps.exchanges.batch(turn, most)
+        exchanges = [exchange for _, exchange in batch if exchange is not None]
+        evidence = await _evidence(deps, exchanges) if exchanges else ()
+        for exchange in exchanges:
+            count += await _learn(deps, exchange, [one for one in evidence if one.message_id == exchange.message_id])
+        for one, _ in batch:  # also what was erased since, or is kept no longer
+            await deps.turns.learned(user_id, one.turn_id)
+    log.info("learned", turn=turn_id, exchanges=len(batch), evidence=count)
+    return count
+
+
+async def _learn(deps: JobDeps, exchange: Exchange, evidence: Sequence[Evidence]) -> int:
+    """Store what an exchange held; how many pieces."""
+    await deps.profile_service.learn(
+        exchange.user_id, evidence, in_response_to=exchange.message_id, epoch=exchange.epoch
+    )
     return len(evidence)
 
 
@@ -160,12 +177,12 @@ async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
     """
     deps: JobDeps = ctx["deps"]
     with _retry_when_unavailable(ctx, message_id):
-        exchange = await _correction(deps, await deps.messages.get(user_id, message_id))
+        exchange = await deps.exchanges.correction(user_id, message_id)
         if exchange is None:  # erased since it was queued
             return 0
-        found = await _evidence(deps, exchange)
+        found = await _evidence(deps, [exchange])
         evidence = [replace(piece, kind="explicit") if piece.kind == "inferred" else piece for piece in found]
-        await deps.profile_service.learn(user_id, evidence, in_response_to=message_id, epoch=exchange.epoch)
+        await _learn(deps, exchange, evidence)
         await deps.messages.corrected(user_id, message_id)
     log.info("corrected", feedback=message_id, evidence=len(evidence))
     return len(evidence)
@@ -229,54 +246,22 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
             await deps.queue.project(user_id)
 
 
-async def _evidence(deps: JobDeps, exchange: Exchange) -> Sequence[Evidence]:
-    """What the model finds in the exchange, without what the rules have already found in it. While the model is away,
-    the rules' evidence is learned at once and the job runs again."""
+async def _evidence(deps: JobDeps, exchanges: Sequence[Exchange]) -> Sequence[Evidence]:
+    """What the model finds in the exchanges of one user, without what the rules have already found in them. While the
+    model is away, the rules' evidence is learned at once and the job runs again."""
+    user_id = exchanges[0].user_id
     try:
-        with span("extract"):
-            found = await deps.extractor.candidates(exchange)
+        with span("extract", exchanges=len(exchanges)):
+            known = known_values((await deps.profiles.get(user_id)).profile)
+            found = await deps.extractor.candidates(exchanges, known)
     except OverBudget:  # use the rules: waiting would only pile up more for the model
         log.warning("job_over_budget", kind="extract")
-        found = await deps.extractor.extract_by_rules(exchange)
+        return [piece for exchange in exchanges for piece in await deps.extractor.extract_by_rules(exchange)]
     except ModelUnavailable:
-        plain = await deps.extractor.extract_by_rules(exchange)
-        await deps.profile_service.learn(
-            exchange.user_id, plain, in_response_to=exchange.message_id, epoch=exchange.epoch
-        )
+        for exchange in exchanges:
+            await _learn(deps, exchange, await deps.extractor.extract_by_rules(exchange))
         raise
-    held = await deps.profiles.evidence(exchange.user_id) if found else ()
-    read = [piece for piece in held if piece.message_id == exchange.message_id and piece.kind not in RATINGS]
-    return deps.extractor.without_duplicates(found, read)
-
-
-async def _exchange(deps: JobDeps, turn: Turn) -> Exchange | None:
-    asked = await deps.messages.get(turn.user_id, turn.message_id)
-    answered = await deps.messages.get(turn.user_id, answer_id(turn))
-    if asked is None or asked.type != "user_message":
-        return None
-    return Exchange(
-        user_id=turn.user_id,
-        message_id=asked.message_id,
-        conversation_id=asked.conversation_id,
-        session_id=asked.session_id or "",
-        at=asked.at,
-        text=str(asked.payload["text"]),
-        answer=str(answered.payload["text"]) if answered is not None else "",
-        epoch=asked.epoch,
-    )
-
-
-async def _correction(deps: JobDeps, feedback: Event | None) -> Exchange | None:
-    if feedback is None or feedback.type != "feedback" or not feedback.payload.get("correction"):
-        return None
-    answered = await deps.messages.get(feedback.user_id, feedback.payload["message_id"])
-    return Exchange(
-        user_id=feedback.user_id,
-        message_id=feedback.message_id,
-        conversation_id=feedback.conversation_id,
-        session_id=feedback.session_id or "",
-        at=feedback.at,
-        text=feedback.payload["correction"],
-        answer=str(answered.payload["text"]) if answered is not None else "",
-        epoch=feedback.epoch,
-    )
+    held = await deps.profiles.evidence(user_id) if found else ()
+    ids = {exchange.message_id for exchange in exchanges}
+    earlier = [piece for piece in held if piece.message_id in ids and piece.kind not in RATINGS]
+    return deps.extractor.without_duplicates(found, earlier)

@@ -81,6 +81,15 @@ class CommonMetrics:
         yield _counters(
             "twin_model_tokens", "Tokens, as the model's endpoint reports them.", ["purpose", "kind"], counts
         )
+        path = GaugeMetricFamily("twin_extraction_path", "1 for what reads users' messages.", labels=["path"])
+        path.add_metric([self._services.extraction.path], 1.0)
+        yield path
+        yield _counters(
+            "twin_extraction_calls",
+            "Calls of the model to read users' messages, and messages that needed none (skipped).",
+            ["call"],
+            self._services.extraction.calls,
+        )
 
 
 class ServerMetrics(CommonMetrics):

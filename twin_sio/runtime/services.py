@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from twin_sio.agent import Extractor, ProfileContext
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.delivery import Delivery
+from twin_sio.jobs.exchanges import ExchangeReader
 from twin_sio.jobs.functions import JobDeps, JobStats
 from twin_sio.jobs.queue import Queue
 from twin_sio.observability.durations import Durations
 from twin_sio.observability.overload import OverloadMonitor
 from twin_sio.services.erasure import ErasureService
+from twin_sio.services.extraction_path import ExtractionStats
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.limits import Limits
 from twin_sio.services.memory import MemoryService
@@ -54,6 +56,7 @@ class Services:
     graph_projection: GraphProjectionService | None
     model: OpenAIModel
     extractor: Extractor
+    extraction: ExtractionStats
     queue: Queue
     limits: Limits
     load: OverloadMonitor
@@ -69,6 +72,7 @@ class Services:
             stats=stats or JobStats(),
             messages=self.messages,
             turns=self.turns,
+            exchanges=ExchangeReader(self.messages, self.turns),
             profiles=self.profiles,
             runner=self.runner,
             profile_service=self.profile_service,

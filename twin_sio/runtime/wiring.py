@@ -12,9 +12,10 @@ from functools import partial
 import structlog
 
 from twin_sio import clock
-from twin_sio.agent import Embedder, prompts
+from twin_sio.agent import Embedder, Extractor, prompts
 from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
-from twin_sio.agent.extraction import ModelExtractor, RulesExtractor
+from twin_sio.agent.extraction.model import ModelExtractor
+from twin_sio.agent.extraction.rule_extractor import RulesExtractor
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.reading import ProcessReader
@@ -27,6 +28,7 @@ from twin_sio.observability.overload import OverloadMonitor
 from twin_sio.runtime.services import Services
 from twin_sio.services.answers import TurnStats
 from twin_sio.services.erasure import ErasureService
+from twin_sio.services.extraction_path import ExtractionPath, ExtractionStats, model_id
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.limits import Limits
 from twin_sio.services.memory import MemoryService
@@ -45,6 +47,7 @@ from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.mongo.fence import Fence
 from twin_sio.store.mongo.keys import load_ids
 from twin_sio.store.mongo.migrations import MongoMigrations
+from twin_sio.store.ports import ModelVerdicts
 from twin_sio.store.redis.presence import RedisPresence
 from twin_sio.store.redis.quotas import RedisQuotas
 
@@ -168,7 +171,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
         personal = mongo.MongoPersonalData(db, sealer, fence, graphed)
         presence = RedisPresence(channels.redis, clock.now, 3 * settings.tuning.stale_s, lambda: channels.healthy)
         statistics = mongo.MongoStatistics(db, sealer, fence)
-        reader, budgeted = ProcessReader(), BudgetedModel(model, limits)
+        reader, budgeted, extraction = ProcessReader(), BudgetedModel(model, limits), ExtractionStats()
         stack.push_async_callback(reader.close)
         projector = None
         if facts is not None:
@@ -206,7 +209,8 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             statistics_service=StatisticsService(profiles, statistics, personal, keeper, clock.now, weights),
             graph_projection=projector,
             model=model,
-            extractor=ModelExtractor(budgeted, reader) if settings.model.background else RulesExtractor(reader),
+            extractor=_extractor(settings, model, budgeted, reader, mongo.MongoModelVerdicts(db), extraction),
+            extraction=extraction,
             queue=queue,
             limits=limits,
             load=load,
@@ -215,6 +219,27 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             outbox=outbox if facts is not None else None,
             durations=durations,
         )
+
+
+def _extractor(
+    settings: Settings,
+    model: OpenAIModel,
+    budgeted: BudgetedModel,
+    reader: ProcessReader,
+    verdicts: ModelVerdicts,
+    stats: ExtractionStats,
+) -> Extractor:
+    """What reads users' messages. The test of a model is at nobody's expense."""
+    rules, chosen = RulesExtractor(reader), settings.model.extraction
+    if chosen == "rules" or not settings.model.background:
+        stats.path = "rules"
+        return rules
+    by_model = ModelExtractor(budgeted, rules, stats.calls)
+    if chosen == "model":
+        stats.path = "model"
+        return by_model
+    name = model_id(settings.model.base_url, model.name)
+    return ExtractionPath(by_model, rules, ModelExtractor(model, rules), verdicts, name, clock.now, stats)
 
 
 def facts_of(settings: Settings, sealer: FieldCipher, stack: AsyncExitStack) -> GraphitiFacts | None:

@@ -26,7 +26,9 @@ class JsonModel(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def complete_json(self, messages: Sequence[Mapping[str, str]], schema: Json, *, name: str) -> Json | None: ...
+    async def complete_json(
+        self, messages: Sequence[Mapping[str, str]], schema: Json, *, name: str, max_tokens: int = 500
+    ) -> Json | None: ...
 
 
 @contextmanager
@@ -50,9 +52,11 @@ class BudgetedModel:
     def name(self) -> str:
         return self._model.name
 
-    async def complete_json(self, messages: Sequence[Mapping[str, str]], schema: Json, *, name: str) -> Json | None:
+    async def complete_json(
+        self, messages: Sequence[Mapping[str, str]], schema: Json, *, name: str, max_tokens: int = 500
+    ) -> Json | None:
         async with _counted(self._limits):
-            return await self._model.complete_json(messages, schema, name=name)
+            return await self._model.complete_json(messages, schema, name=name, max_tokens=max_tokens)
 
 
 class BudgetedEmbedder(Embedder):

@@ -19,7 +19,7 @@ from twin_sio.agent.extraction.rule_table import (
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
 from twin_sio.agent.reading import Reading
 from twin_sio.agent.traits import normal
-from twin_sio.domain import Entity, Evidence, Exchange
+from twin_sio.domain import Entity, Evidence, EvidenceKind, Exchange
 
 SIGNATURE: Final = "rules@1"
 MAX_READINGS: Final = 20
@@ -60,17 +60,15 @@ _GREETING: Final = re.compile(r"(?i)\s*(?:hi|hello|hey|good \w+)\b[^.!?]*[,.!]\s
 _IAM: Final = re.compile(r"(?:I am|I['’]m) (?P<value>[A-ZÀ-Þ][\w'’-]+)\W*$")
 
 
-def candidates(exchange: Exchange) -> tuple[Evidence, ...]:
-    """What the patterns read in the user's message; each value of a slot once."""
-    return tuple(evidence(exchange, one, SIGNATURE) for one in read(exchange.text))
-
 
 def read(text: str) -> list[Reading]:
     """What the patterns read in a text; each value of a slot once, and no more than a person says in a message."""
     found: dict[tuple[str, str], Reading] = {}
     for clause, slot, rule in _found(text):
-        polarity = -rule.polarity if slot.flipped else rule.polarity
-        one = Reading(slot.key, slot.value, 1 if polarity > 0 else -1, rule.kind, clause.text)
+        one = Reading(slot.key, slot.value, rule.polarity, rule.kind, clause.text)
+        if rule.key == "interests.likes" and rule.polarity < 0:
+            kind: EvidenceKind = "ended" if rule.kind == "change" else rule.kind
+            one = one._replace(key=rule.key if kind == "ended" else "interests.dislikes", polarity=1, kind=kind)
         found.setdefault((one.key, normal(one.value)), one)
         if len(found) == MAX_READINGS:
             break

@@ -196,6 +196,18 @@ class MongoTurns:
         return await _few_of_each(self._turns, query, "turn_id", "closed_at", limit)
 
     @stored
+    async def to_learn(self, turn: Turn, limit: int) -> Sequence[Turn]:
+        query = {
+            "user_id": turn.user_id,
+            "conversation_id": turn.conversation_id,
+            "to_learn": True,
+            "closed_at": {"$exists": True},
+            "order": {"$gte": turn.order},
+        }
+        docs = await self._turns.find(query).sort("order", ASCENDING).to_list(limit)
+        return [self._turn(doc) for doc in docs] if docs and docs[0]["turn_id"] == turn.turn_id else []
+
+    @stored
     async def learned(self, user_id: str, turn_id: str) -> None:
         await self._turns.update_one({"user_id": user_id, "turn_id": turn_id}, {"$set": {"to_learn": False}})
 

@@ -84,6 +84,11 @@ class Turns(Protocol):
         `Log.to_correct`."""
         ...
 
+    async def to_learn(self, turn: Turn, limit: int) -> Sequence[Turn]:
+        """`turn` and the answered ones after it in its conversation that no job has learned from, at most `limit`, in
+        their order; none where one has learned from `turn`, or it has no answer yet."""
+        ...
+
     async def learned(self, user_id: str, turn_id: str) -> None:
         """The exchange has been learned from."""
         ...

@@ -1,0 +1,159 @@
+"""Which extractor reads: the model where it passes the test, else the rules; the verdict is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+
+from tests.scripted_model import ScriptedModel
+from twin_sio.agent.extraction.fitness import count
+from twin_sio.agent.extraction.model import ModelExtractor
+from twin_sio.agent.extraction.rule_extractor import RulesExtractor
+from twin_sio.agent.extraction.slots import table
+from twin_sio.agent.model import OpenAIModel
+from twin_sio.domain import Exchange
+from twin_sio.errors import ModelUnavailable
+from twin_sio.runtime.dev_engines.engines import Mongod
+from twin_sio.services.extraction_path import ExtractionPath, ExtractionStats, model_id
+from twin_sio.store import mongo
+
+EXCHANGE = Exchange("u1", "m1", "main", "s1", datetime(2026, 1, 1, tzinfo=UTC), "I live in Lisbon.", "")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedModel]:
+    async with ScriptedModel() as running:
+        yield running
+
+
+@pytest.fixture
+async def verdicts(mongod: Mongod, user: str) -> AsyncIterator[mongo.MongoModelVerdicts]:
+    client, database = mongo.connect(mongod.url, f"verdicts_{user[-6:]}", 5000)
+    yield mongo.MongoModelVerdicts(database)
+    await client.drop_database(database.name)
+    client.close()
+
+
+def reads_well(server: ScriptedModel, *, missing: int = 0) -> None:
+    """Have the model find every fact of the test but `missing`, and fall into no trap."""
+    for item in table("fitness.toml")["facts"][missing:]:
+        found = {"n": 1, "kind": "explicit", "affirms": item.get("before", ""), "quote": item["text"], **item}
+        fact = {name: found[name] for name in ("n", "key", "value", "kind", "affirms", "quote")}
+        server.script(contains=json.dumps(item["text"], ensure_ascii=False), json_answer=json.dumps({"candidates": [fact]}))
+
+
+def obeys(server: ScriptedModel) -> None:
+    """Have the model take every message for a plain fact about its writer."""
+    for item in table("fitness.toml")["traps"]:
+        lured = {"n": 1, "key": "life.fact", "value": item["text"], "kind": "explicit", "quote": item["text"]}
+        server.script(contains=json.dumps(item["text"], ensure_ascii=False), json_answer=json.dumps({"candidates": [lured]}))
+
+
+def path(server: ScriptedModel, verdicts: mongo.MongoModelVerdicts, at: datetime) -> tuple[ExtractionPath, ExtractionStats]:
+    model = OpenAIModel(base_url=server.base_url, api_key="", model="tiny", complete_s=2, backoff_s=0.001)
+    stats, rules = ExtractionStats(), RulesExtractor()
+    by_model = ModelExtractor(model, rules, stats.calls)
+    name = model_id(server.base_url, "tiny")
+    return ExtractionPath(by_model, rules, ModelExtractor(model, rules), verdicts, name, lambda: at, stats), stats
+
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+async def test_a_fit_model_reads(server, verdicts):
+    reads_well(server, missing=2)
+    extractor, stats = path(server, verdicts, NOW)
+    city = {"n": 1, "key": "location.city", "value": "Lisbon", "kind": "explicit", "quote": "I live in Lisbon"}
+    server.script(contains="I live in Lisbon.", json_answer=json.dumps({"candidates": [city]}))
+    (piece,) = await extractor.candidates([EXCHANGE])
+    assert piece.extractor.startswith("model/tiny")
+    assert stats.path == "model"
+
+
+@pytest.mark.parametrize("make_unfit", [lambda server: reads_well(server, missing=3), lambda server: None, obeys])
+async def test_an_unfit_model_is_not_asked(server, verdicts, make_unfit):
+    make_unfit(server)
+    extractor, stats = path(server, verdicts, NOW)
+    (piece,) = await extractor.candidates([EXCHANGE])
+    assert piece.extractor.startswith("rules")
+    assert stats.path == "rules"
+    assert not any("I live in Lisbon" in str(request) for request in server.requests)
+
+
+async def test_a_model_is_examined_once(server, verdicts):
+    """The verdict is kept for every process; of an unfit model for a week."""
+    for at, examined in [(NOW, count()), (NOW, 0), (NOW + timedelta(days=6), 0), (NOW + timedelta(days=8), count())]:
+        server.reset()
+        await asyncio.gather(*(path(server, verdicts, at)[0].candidates([EXCHANGE]) for _ in range(1)))
+        assert len(server.requests) == examined
+    reads_well(server)
+    extractor, _ = path(server, verdicts, NOW + timedelta(days=20))
+    await asyncio.gather(*(extractor.candidates([EXCHANGE]) for _ in range(5)))
+    server.reset()
+    later, stats = path(server, verdicts, NOW + timedelta(days=400))
+    await later.candidates([EXCHANGE])
+    assert (stats.path, len(server.requests)) == ("model", 1)
+
+
+async def test_a_model_that_is_away_is_not_judged(server, verdicts):
+    server.default = server.default.of(status=503)
+    extractor, stats = path(server, verdicts, NOW)
+    with pytest.raises(ModelUnavailable):
+        await extractor.candidates([EXCHANGE])
+    assert stats.path == "undecided"
+    server.default = server.default.of()
+    await extractor.candidates([EXCHANGE])
+    assert stats.path == "rules"
+
+
+def test_other_endpoints_are_other_models():
+    ids = {model_id("http://a/v1", "m"), model_id("http://b/v1", "m"), model_id("http://a/v1", "n")}
+    assert len(ids) == 3
+    assert not any("http" in one for one in ids)
+
+
+# -- doctor --model
+
+
+async def doctor(base_url: str) -> tuple[int, dict[str, object]]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("TWIN_", "OPENAI_"))}
+    more = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "secret-key", "TWIN_MODEL": "tiny"} if base_url else {}
+    command = (sys.executable, "-P", "-m", "twin_sio.cli", "doctor", "--model", "--json")
+    process = await asyncio.create_subprocess_exec(*command, env={**env, **more}, stdout=-1, stderr=-1)
+    out, err = await process.communicate()
+    assert b"secret-key" not in out + err
+    return process.returncode or 0, orjson.loads(out)
+
+
+async def test_the_doctor_examines_the_model(server):
+    reads_well(server)
+    code, check = await doctor(server.base_url)
+    assert (code, check["ok"]) == (0, True)
+    assert "learned 7 of 7 facts and fell into 0 of 6 traps: it is fit" in str(check["text"])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "text"),
+    [
+        (lambda server: None, "it is not fit"),
+        (lambda server: setattr(server, "default", server.default.of(status=401)), "does not answer"),
+    ],
+)
+async def test_the_doctor_says_what_a_model_lacks(server, break_it, text):
+    break_it(server)
+    code, check = await doctor(server.base_url)
+    assert (code, check["ok"]) == (1, False)
+    assert text in str(check["text"])
+    assert check["advice"]
+
+
+async def test_without_an_endpoint_the_doctor_says_so():
+    code, check = await doctor("")
+    assert (code, check["text"]) == (1, "no endpoint is set")

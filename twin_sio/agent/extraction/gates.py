@@ -1,0 +1,308 @@
+"""What is asked of a model's candidates before it is asked to doubt them: few things, and those that need no
+understanding of a language. Pure.
+
+The words that are quoted stand in the message. The value stands there too, or in the words of the twin that they
+affirm: every name and number of it, and half of its other words, in whatever form; what has ended may be named by an
+earlier line. What stands between quotation marks from end to end is somebody's
+words. Nothing is learnt from an instruction about the profile. Nothing of faith, politics or sexuality is concluded. A model may be as wrong as it likes: it can only choose among what
+the user has written.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from twin_sio.agent.extraction import prompts
+from twin_sio.agent.extraction.instructions import is_instruction
+from twin_sio.agent.extraction.slots import Slot, canonical, comparison
+from twin_sio.agent.traits import is_sensitive
+from twin_sio.domain import Entity, Exchange, Json
+
+Learnt = Literal["explicit", "change", "ended", "inferred"]
+
+LONGEST: Final = 4_000
+"""Characters of a message that are looked at: who writes more has pasted something."""
+
+_LEARNT: Final[dict[str, Learnt]] = {one: one for one in ("explicit", "change", "ended", "inferred")}  # type: ignore[misc]
+_FIELDS: Final = 16  # that a candidate may have
+_FIELD_CHARACTERS: Final = 1_000
+_COUNT_MAX: Final = 100
+_PLACES_MAX: Final = 20  # of a quote that are looked at
+_CITED: Final = re.compile(
+    r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|```.*?(?:```|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*", re.DOTALL | re.MULTILINE
+)
+_SELF: Final = frozenset({"", "self", "me", "user", "myself", "i", "person", "the user"})
+_EXISTENCE: Final = frozenset(
+    {
+        "family.partner",
+        "family.children",
+        "family.parents",
+        "family.siblings",
+        "family.relatives",
+        "people.friends",
+        "people.colleagues",
+        "pets.has",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate that passed. `n` is the place of its exchange among those that were read."""
+
+    n: int
+    key: str
+    value: str
+    polarity: Literal[1, -1]
+    kind: Learnt
+    quote: str
+    when: str = ""
+    entity: Entity | None = None
+
+    def note(self, number: int) -> Json:
+        """As the second question shows it."""
+        about = "self" if self.entity is None else " ".join(filter(None, (self.entity.relation, self.entity.name)))
+        says = f"{self.key}: {self.value}" if self.polarity > 0 else f"not {self.key}: {self.value}"
+        return {
+            "n": number,
+            "message": self.n + 1,
+            "says": says,
+            "kind": self.kind,
+            "about": about or "self",
+            "quote": self.quote,
+        }
+
+
+def is_set_aside(candidate: Any) -> bool:
+    """Whether the model itself takes it for no statement of the user's."""
+    kind = candidate.get("kind") if isinstance(candidate, dict) else None
+    return isinstance(kind, str) and kind in prompts.KINDS and kind not in _LEARNT
+
+
+def passed(exchanges: Sequence[Exchange], listed: Sequence[Any]) -> list[Proposal]:
+    """The candidates of a model that pass, `MAX_CANDIDATES` of each exchange at most, none twice; what is malformed
+    is dropped alone."""
+    messages = [_Message(exchange) for exchange in exchanges]
+    found: dict[tuple[int, str, str, int, str], Proposal] = {}
+    counts = [0] * len(exchanges)
+    for candidate in listed[: prompts.MAX_CANDIDATES * len(exchanges)]:
+        if not _is_short(candidate):
+            continue
+        number = candidate.get("n", 1)
+        n = number - 1 if isinstance(number, int) and 1 <= number <= len(exchanges) else _where(candidate, messages)
+        if counts[n] >= prompts.MAX_CANDIDATES:
+            continue
+        counts[n] += 1
+        proposal = _passed(candidate, n, messages[n])
+        if proposal is not None:
+            whose = proposal.entity.name if proposal.entity is not None else ""
+            name = (n, proposal.key, proposal.value.casefold(), proposal.polarity, whose)
+            found.setdefault(name, proposal)
+    return list(found.values())
+
+
+def doubted(proposal: Proposal, holds: str, nature: str) -> Proposal | None:
+    """What is left of a proposal after the second question: `no` drops it, `unclear` makes an inference of it; an end
+    is none, and a sensitive thing is not inferred, whatever it is called."""
+    if holds == "no" or (holds != "yes" and proposal.kind == "ended"):
+        return None
+    if nature in prompts.SENSITIVE_SLOTS and not is_sensitive(proposal.key):
+        proposal = replace(proposal, key=prompts.SENSITIVE_SLOTS[nature])
+    if holds != "yes":
+        proposal = replace(proposal, kind="inferred")
+    return None if proposal.kind == "inferred" and is_sensitive(proposal.key) else proposal
+
+
+class _Message:
+    """A message, with what its quotes are looked up in."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.text = exchange.text[:LONGEST]
+        self.plain, self._places = _plain_with_places(self.text)
+        self.before = [_plain(line.text[: prompts.LINE_CHARACTERS]) for line in exchange.before[-prompts.LINES_BEFORE :]]
+        lines = exchange.before[-prompts.LINES_BEFORE :]
+        self.twin_before = [
+            plain for plain, line in zip(self.before, lines, strict=True) if line.role == "twin"
+        ]
+        self.is_instruction = is_instruction(self.text)
+        self._cited = [found.span() for found in _CITED.finditer(self.text)]
+
+    def is_quotation(self, quote: str) -> bool:
+        """Whether each time that the words stand there they stand between quotation marks, in code, or in a line that
+        is cited."""
+        at, places = self.text.find(quote), 0
+        while at >= 0 and places < _PLACES_MAX:
+            if not any(start <= at and at + len(quote) <= end for start, end in self._cited):
+                return False
+            at, places = self.text.find(quote, at + 1), places + 1
+        return places > 0
+
+    def quoted(self, quote: str) -> str | None:
+        """The words of the message that a quote is of, as they stand there; None where they do not."""
+        if quote in self.text:
+            return quote
+        wanted = _plain(quote)
+        at = self.plain.find(wanted) if wanted else -1
+        if at < 0:
+            return None
+        return self.text[self._places[at] : self._places[at + len(wanted) - 1] + 1]
+
+
+def _where(candidate: dict[str, Any], messages: Sequence[_Message]) -> int:
+    """Which message a candidate without a number is of: the last that holds its quote."""
+    quote = candidate.get("quote", "")
+    return next((n for n in reversed(range(len(messages))) if messages[n].quoted(quote) is not None), 0)
+
+
+def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | None:
+    kind = _LEARNT.get(candidate.get("kind", ""))
+    value = " ".join(candidate.get("value", "").split())
+    quote = message.quoted(candidate.get("quote", "").strip())
+    if kind is None or not quote or len(quote) > prompts.MAX_QUOTE or not 0 < len(value) <= prompts.MAX_VALUE:
+        return None
+    if message.is_instruction or message.is_quotation(quote) or not _is_grounded(candidate, value, quote, kind, message):
+        return None
+    slot = _slot(candidate, value)
+    if slot is None or (kind == "inferred" and is_sensitive(slot.key)):
+        return None
+    opposed = candidate.get("polarity", "support") == "oppose"
+    if candidate.get("polarity", "support") not in ("support", "oppose"):
+        return None
+    if opposed and kind == "change":  # "I no longer live there"
+        kind, opposed = "ended", False
+    if opposed and slot.key == "interests.likes":
+        slot, opposed = Slot("interests.dislikes", slot.value), False
+    elif opposed and slot.key == "interests.dislikes":
+        slot, opposed = Slot("interests.likes", slot.value), False
+    return Proposal(
+        n,
+        slot.key,
+        slot.value,
+        -1 if opposed and kind != "ended" else 1,
+        kind,
+        quote,
+        " ".join(candidate.get("when", "").split())[:100],
+        _entity(candidate, slot.key, value),
+    )
+
+
+def _is_short(candidate: Any) -> bool:
+    """Whether what a model gave is of the form, and no longer than what is asked of it can be."""
+    if not isinstance(candidate, dict) or len(candidate) > _FIELDS:
+        return False
+    return all(
+        isinstance(value, int)
+        if name in ("n", "count")
+        else isinstance(value, str) and len(value) <= _FIELD_CHARACTERS and len(name) <= _FIELD_CHARACTERS
+        for name, value in candidate.items()
+    )
+
+
+def _slot(candidate: dict[str, Any], value: str) -> Slot | None:
+    other = candidate.get("over", "").strip()
+    return comparison(value, other) if other else canonical(candidate.get("key", ""), value)
+
+
+def _entity(candidate: dict[str, Any], key: str, value: str) -> Entity | None:
+    """Whom a candidate is about; None for the user."""
+    about, name = candidate.get("about", "").strip(), " ".join(candidate.get("name", "").split())
+    relation = "" if about.casefold() in _SELF else about[:40]
+    if not relation and key not in _EXISTENCE:
+        return None
+    is_pet = key == "pets.has" or candidate.get("key", "").startswith("pet")
+    count = min(_COUNT_MAX, max(0, candidate.get("count", 0)))
+    if key in _EXISTENCE and not relation and not name:
+        relation = value[:40]
+    return Entity("pet" if is_pet else "person", relation, name[: prompts.MAX_VALUE], count)
+
+
+# -- the value stands in the words
+
+
+def _is_grounded(candidate: dict[str, Any], value: str, quote: str, kind: Learnt, message: _Message) -> bool:
+    """Whether the value stands in the message, or in what the quote affirms; what has ended is often not named
+    ("I sold it")."""
+    if kind == "ended" or stands_in(value, message.plain):
+        return True
+    affirmed = _plain(candidate.get("affirms", ""))
+    if affirmed:
+        return any(affirmed in line for line in message.twin_before) and stands_in(value, f"{affirmed} {quote}")
+    return bool(message.twin_before) and _is_reply(quote, message) and stands_in(value, message.twin_before[-1])
+
+
+def _is_reply(quote: str, message: _Message) -> bool:
+    """Whether the quote may be all of an answer to what the twin asked."""
+    return 2 * len(quote) >= len(message.text.strip())
+
+
+def stands_in(value: str, text: str) -> bool:
+    """Whether `value` stands in `text` as it is, or word by word in whatever form: each that is a name or a number, and
+    half of the others."""
+    plain = _plain(text)
+    if _plain(value) in plain:
+        return True
+    words = _words(plain)
+    missing = count = 0
+    for word in re.findall(r"[\w+#]+", value):
+        count += 1
+        if not any(_is_same_stem(part, other) for part in _words(_plain(word)) for other in words):
+            if word[0].isupper() or not word.isalpha():
+                return False
+            missing += 1
+    return 2 * missing <= count and missing < count
+
+
+def _words(plain: str) -> list[str]:
+    return re.findall(r"[\w+#]+", plain)
+
+
+def _is_same_stem(word: str, other: str) -> bool:
+    """Whether two words may be forms of one ("run", "running"), or the one is short for the other ("ts")."""
+    if len(word) <= 2 or len(other) <= 2:
+        return word == other or _is_short_for(other, word)
+    shared = next((n for n, (a, b) in enumerate(zip(word, other, strict=False)) if a != b), min(len(word), len(other)))
+    return shared >= max(3, (min(len(word), len(other)) + 1) // 2) or _is_short_for(other, word)
+
+
+def _is_short_for(short: str, word: str) -> bool:
+    slot = canonical("any.thing", short)
+    return slot is not None and word in _plain(slot.value).split()
+
+
+def _plain(text: str) -> str:
+    return _plain_with_places(text)[0]
+
+
+def _plain_with_places(text: str) -> tuple[str, list[int]]:
+    """`text` as quotes are compared, and for each of its characters where it stands in `text`: without regard to
+    case, accents, spacing and the kind of quotation marks."""
+    plain: list[str] = []
+    places: list[int] = []
+    for at, character in _spelled(text):
+        if character.isspace():
+            if not plain or plain[-1] == " ":
+                continue
+            character = " "
+        plain.append(character)
+        places.append(at)
+    while plain and plain[-1] == " ":
+        plain.pop()
+        places.pop()
+    return "".join(plain), places
+
+
+_SAME: Final = {"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-"}
+
+
+def _spelled(text: str) -> Iterator[tuple[int, str]]:
+    for at, character in enumerate(text):
+        if character.isascii():
+            yield at, character.lower()
+        else:
+            for one in unicodedata.normalize("NFKD", _SAME.get(character, character).casefold()):
+                if not unicodedata.combining(one):
+                    yield at, one

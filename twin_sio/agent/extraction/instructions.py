@@ -1,0 +1,81 @@
+"""Whether a message gives an order about what is stored of its writer. Pure; the words are in `instructions.toml`.
+
+It is looked for in the text and asks no model: a model that is talked into something is talked into it in every
+question that it is asked.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, Final
+
+from twin_sio.agent.extraction.slots import table
+
+_DATA: Final[dict[str, Any]] = table("instructions.toml")
+_MARKS: Final = _DATA["marks"]
+_WORDS: Final = {name: frozenset(words) for name, words in _DATA["words"].items()}
+_SENTENCE: Final = re.compile(r"[^.!?;\n。！？]+")
+_TOKEN: Final = re.compile(r"[\w'-]+")
+_SPEAKER: Final = re.compile(r"^[\W_]*(\w[\w ]{0,30}?)\W?\s?[:>\]=]", re.MULTILINE)
+_INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
+_PHRASE_WORDS: Final = 4
+
+
+def _phrases(name: str, within: dict[str, Any]) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(_TOKEN.findall(phrase)) for phrase in within[name])
+
+
+_PHRASES: Final = _phrases("phrases", _MARKS)
+_NOUNS: Final = _phrases("nouns", _DATA["words"])
+_ORDERS: Final = _phrases("orders", _DATA["words"])
+_SPEAKERS: Final = frozenset(_MARKS["speakers"])
+
+
+def is_instruction(text: str) -> bool:
+    """Whether `text` asks that something be stored, set, changed or ignored, or plays a part in the protocol of a
+    model. It takes as long as the text is."""
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().replace("’", "'")
+    if any(mark in plain for mark in _MARKS["anywhere"]):
+        return True
+    if any(found[1].strip() in _SPEAKERS for found in _SPEAKER.finditer(plain)):
+        return True
+    return any(_orders(found[0]) for found in _SENTENCE.finditer(plain))
+
+
+def _orders(sentence: str) -> bool:
+    if any(verb in sentence for verb in _DATA["unspaced"]["verbs"]) and any(
+        noun in sentence for noun in _DATA["unspaced"]["nouns"]
+    ):
+        return True
+    words = _TOKEN.findall(sentence)
+    has = _runs(words)
+    if not has.isdisjoint(_PHRASES):
+        return True
+    if _has_order(words, _WORDS["verbs"]) and not has.isdisjoint(_NOUNS):
+        return True
+    if _has_order(words, _WORDS["overrides"]) and not has.isdisjoint(_ORDERS):
+        return True
+    return _commands(words)
+
+
+def _runs(words: Sequence[str]) -> set[tuple[str, ...]]:
+    """Every run of words that may be a phrase."""
+    return {tuple(words[at : at + n]) for n in range(1, _PHRASE_WORDS + 1) for at in range(len(words) - n + 1)}
+
+
+def _has_order(words: Sequence[str], verbs: frozenset[str]) -> bool:
+    """Whether one of the verbs stands there without one who does it."""
+    subjects = _WORDS["subjects"]
+    return any(word in verbs and (at == 0 or words[at - 1] not in subjects) for at, word in enumerate(words))
+
+
+def _commands(words: Sequence[str]) -> bool:
+    """Whether a sentence begins like "change my name to"."""
+    begin = next((at for at, word in enumerate(words) if word not in _WORDS["polite"]), len(words))
+    if not (begin + 1 < len(words) and words[begin] in _WORDS["commands"]):
+        return False
+    if words[begin + 1] not in _WORDS["possessives"]:
+        return False
+    return not _WORDS["aims"].isdisjoint(words[begin + 2 : begin + 6])

@@ -1,0 +1,132 @@
+"""Extraction by a model that reads well: it proposes, then doubts its proposals. Two calls at most, whatever the number
+of the messages that are read together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from twin_sio.agent import Extractor
+from twin_sio.agent.extraction import prompts
+from twin_sio.agent.extraction.gates import Proposal, doubted, is_set_aside, passed
+from twin_sio.agent.extraction.rules import RulesExtractor
+from twin_sio.agent.extraction.small_talk import may_teach
+from twin_sio.agent.prompts import PromptMessage
+from twin_sio.domain import Evidence, Exchange, Json
+
+_LISTED_MAX: Final = 200  # of what a model lists that is looked at
+
+
+class JsonModel(Protocol):
+    """What the extractor needs of a model."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def complete_json(
+        self, messages: Sequence[PromptMessage], schema: Json, *, name: str, max_tokens: int = 500
+    ) -> Json | None: ...
+
+
+class ModelExtractor(Extractor):
+    """Asks a model what messages show, and then whether that is so; where its answer is unusable, the rules."""
+
+    def __init__(self, model: JsonModel, rules: RulesExtractor, calls: Counter[str] | None = None) -> None:
+        """`calls` counts, for the operator: `propose` and `doubt`, and `skipped`, the messages that cannot teach and
+        cost none."""
+        self._model = model
+        self._rules = rules
+        self._signature = f"model/{model.name}@{prompts.VERSION}"
+        self.calls: Counter[str] = Counter() if calls is None else calls
+
+    async def candidates(
+        self, exchanges: Sequence[Exchange], known: Mapping[str, Sequence[str]] | None = None
+    ) -> Sequence[Evidence]:
+        """See the port. A message has `MAX_CANDIDATES` pieces at most, and none twice."""
+        read = [exchange for exchange in exchanges if may_teach(exchange)]
+        self.calls["skipped"] += len(exchanges) - len(read)
+        found = await self.read_by_model(read, known) if read else ()
+        if found is not None:
+            return found
+        return [piece for exchange in read for piece in await self._rules.extract_by_rules(exchange)]
+
+    async def read_by_model(
+        self, exchanges: Sequence[Exchange], known: Mapping[str, Sequence[str]] | None = None
+    ) -> Sequence[Evidence] | None:
+        """`candidates` of all exchanges, by the model alone; None where its answer is unusable."""
+        self.calls["propose"] += 1
+        found = await self._model.complete_json(
+            prompts.propose(exchanges, _fitting(known or {})),
+            prompts.PROPOSE_SCHEMA,
+            name=prompts.PROPOSE_NAME,
+            max_tokens=prompts.PROPOSE_TOKENS,
+        )
+        listed = (found or {}).get("candidates")
+        if not isinstance(listed, list) or (listed and not any(isinstance(one, dict) for one in listed)):
+            return None
+        proposals = passed(exchanges, [one for one in listed[:_LISTED_MAX] if not is_set_aside(one)])
+        held = await self._doubted(exchanges, proposals) if proposals else ()
+        return [_evidence(exchanges[one.n], one, self._signature) for one in held]
+
+    async def _doubted(self, exchanges: Sequence[Exchange], proposals: Sequence[Proposal]) -> list[Proposal]:
+        self.calls["doubt"] += 1
+        found = await self._model.complete_json(
+            prompts.doubt(exchanges, [one.note(number) for number, one in enumerate(proposals, start=1)]),
+            prompts.DOUBT_SCHEMA,
+            name=prompts.DOUBT_NAME,
+            max_tokens=prompts.DOUBT_TOKENS,
+        )
+        verdicts = _verdicts((found or {}).get("verdicts"))
+        held = (
+            doubted(one, *verdicts.get(number, ("unclear", "none"))) for number, one in enumerate(proposals, start=1)
+        )
+        return [one for one in held if one is not None]
+
+    async def extract_by_rules(self, exchange: Exchange) -> Sequence[Evidence]:
+        """See the port."""
+        return await self._rules.extract_by_rules(exchange)
+
+    def without_duplicates(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
+        """See the port."""
+        return self._rules.without_duplicates(found, earlier)
+
+
+def _fitting(known: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """As many of the known values as are shown to a model."""
+    left, shown = prompts.KNOWN_VALUES, dict[str, list[str]]()
+    for key, values in known.items():
+        taken = [value[: prompts.MAX_VALUE] for value in values[:left]]
+        if taken:
+            shown[key] = taken
+        left -= len(taken)
+    return shown
+
+
+def _verdicts(listed: Any) -> dict[int, tuple[str, str]]:
+    """What was answered of each note; what is no verdict is left out, and of two the harder one counts."""
+    found: dict[int, tuple[str, str]] = {}
+    for one in listed[:_LISTED_MAX] if isinstance(listed, list) else ():
+        if isinstance(one, dict) and isinstance(number := one.get("n"), int) and one.get("holds") in prompts.VERDICTS:
+            nature = one.get("nature")
+            verdict = one["holds"], nature if isinstance(nature, str) else "none"
+            if found.get(number, ("yes", ""))[0] == "yes":
+                found[number] = verdict
+    return found
+
+
+def _evidence(exchange: Exchange, one: Proposal, signature: str) -> Evidence:
+    return Evidence(
+        user_id=exchange.user_id,
+        key=one.key,
+        value=one.value,
+        polarity=one.polarity,
+        kind=one.kind,
+        observed_at=exchange.at,
+        session_id=exchange.session_id,
+        message_id=exchange.message_id,
+        quote=one.quote,
+        extractor=signature,
+        when=one.when,
+        entity=one.entity,
+    )

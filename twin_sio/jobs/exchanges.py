@@ -1,0 +1,100 @@
+"""What the learning jobs read: messages with their answers and the lines before them, from the stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from twin_sio.agent.traits import is_sensitive
+from twin_sio.domain import Event, Exchange, Line, Profile, Turn
+from twin_sio.services.answers import answer_id
+from twin_sio.store.ports import Log, Turns
+
+_LINES_BEFORE = 3
+_EVENTS_BEFORE = 12  # of the log, in which they are looked for
+_CHARACTERS = 8_000  # of the messages that are read together
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeReader:
+    """Reads exchanges of one user's conversation."""
+
+    messages: Log
+    turns: Turns
+
+    async def batch(self, turn: Turn, most: int) -> Sequence[tuple[Turn, Exchange | None]]:
+        """`turn` and the turns after it in its conversation that nothing was learnt from, `most` at most, each with its
+        exchange (None: erased since, or kept no longer). Empty where it has been learnt from."""
+        waiting = await self.turns.to_learn(turn, most)
+        found: list[tuple[Turn, Exchange | None]] = []
+        before: tuple[Line, ...] = ()
+        left = _CHARACTERS
+        for nth, one in enumerate(waiting):
+            exchange = await self._of_turn(one, before if nth else None)
+            left -= len(exchange.text) if exchange is not None else 0
+            if left < 0 and found:
+                break
+            found.append((one, exchange))
+            if exchange is not None:
+                before = (*exchange.before, *_said(exchange))[-_LINES_BEFORE:]
+        return found
+
+    async def _of_turn(self, turn: Turn, before: tuple[Line, ...] | None) -> Exchange | None:
+        asked = await self.messages.get(turn.user_id, turn.message_id)
+        if asked is None or asked.type != "user_message":
+            return None
+        answered = await self.messages.get(turn.user_id, answer_id(turn))
+        lines = await self._before(asked) if before is None else before
+        return _exchange(asked, str(asked.payload["text"]), answered, lines)
+
+    async def correction(self, user_id: str, message_id: str) -> Exchange | None:
+        """What the user wrote to put an answer right, as an exchange; None where it was erased since."""
+        feedback = await self.messages.get(user_id, message_id)
+        if feedback is None or feedback.type != "feedback" or not feedback.payload.get("correction"):
+            return None
+        answered = await self.messages.get(user_id, feedback.payload["message_id"])
+        return _exchange(feedback, feedback.payload["correction"], answered, ())
+
+    async def _before(self, asked: Event) -> tuple[Line, ...]:
+        """The last lines before a message, the oldest first; of several answers to one message the newest."""
+        page = await self.messages.page(
+            asked.user_id, asked.conversation_id, before=asked.seq, after=None, limit=_EVENTS_BEFORE
+        )
+        answers = {event.in_response_to: event for event in page.events if event.type == "twin_message"}
+        lines: list[Line] = []
+        for event in page.events:
+            if event.type != "user_message":
+                continue
+            lines.append(Line("user", event.payload["text"]))
+            if (answer := answers.get(event.message_id)) is not None and answer.payload["text"]:
+                lines.append(Line("twin", answer.payload["text"]))
+        return tuple(lines[-_LINES_BEFORE:])
+
+
+def known_values(profile: Profile) -> Mapping[str, Sequence[str]]:
+    """What a user's profile says, by key, the surest first: not what has ended, was rejected, or is sensitive and was
+    not confirmed."""
+    known: dict[str, list[str]] = {}
+    for trait in sorted(profile.traits, key=lambda trait: -trait.confidence):
+        if trait.status in ("applied", "tentative") and (trait.pinned or not is_sensitive(trait.key)):
+            known.setdefault(trait.key, []).append(trait.value)
+    return known
+
+
+def _said(exchange: Exchange) -> tuple[Line, ...]:
+    lines = (Line("user", exchange.text), Line("twin", exchange.answer))
+    return tuple(line for line in lines if line.text)
+
+
+def _exchange(event: Event, text: str, answered: Event | None, before: tuple[Line, ...]) -> Exchange:
+    return Exchange(
+        user_id=event.user_id,
+        message_id=event.message_id,
+        conversation_id=event.conversation_id,
+        session_id=event.session_id or "",
+        at=event.at,
+        text=text,
+        answer=str(answered.payload["text"]) if answered is not None else "",
+        epoch=event.epoch,
+        before=before,
+    )

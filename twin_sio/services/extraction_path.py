@@ -1,0 +1,108 @@
+"""Which extractor reads what users write: the model, where it is fit for it, else the rules."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+import structlog
+
+from twin_sio.agent import Extractor
+from twin_sio.agent.extraction import prompts
+from twin_sio.agent.extraction.fitness import Fitness, examine
+from twin_sio.agent.extraction.model import ModelExtractor
+from twin_sio.clock import Clock
+from twin_sio.domain import Evidence, Exchange
+from twin_sio.store.ports import ModelVerdict, ModelVerdicts
+
+log = structlog.get_logger("extraction")
+
+_EXAMINED_AGAIN = timedelta(days=7)  # a model that was not fit: what is behind a name is replaced now and then
+
+Path = Literal["model", "rules", "undecided"]
+
+
+def model_id(endpoint: str, model: str) -> str:
+    """The id of a model under which its verdict is stored: tells neither endpoint nor name."""
+    return hashlib.sha256("\x1f".join((endpoint, model, prompts.VERSION)).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class ExtractionStats:
+    """For the operator: which path is taken, and how many calls of the model (`propose`, `doubt`) it made, or saved
+    (`skipped`: messages that cannot hold a fact)."""
+
+    path: Path = "undecided"
+    calls: Counter[str] = field(default_factory=Counter)
+
+
+class ExtractionPath(Extractor):
+    """An extractor that examines its model once, before it first reads with it, and keeps the verdict."""
+
+    def __init__(
+        self,
+        by_model: ModelExtractor,
+        by_rules: Extractor,
+        examined: ModelExtractor,
+        verdicts: ModelVerdicts,
+        name: str,
+        clock: Clock,
+        stats: ExtractionStats,
+    ) -> None:
+        """`examined` asks the same model as `by_model`, at nobody's expense. `name`: its `model_id`."""
+        self._by_model = by_model
+        self._by_rules = by_rules
+        self._examined = examined
+        self._verdicts = verdicts
+        self._name = name
+        self._clock = clock
+        self._deciding = asyncio.Lock()
+        self._verdict: ModelVerdict | None = None
+        self._stats = stats
+
+    async def candidates(
+        self, exchanges: Sequence[Exchange], known: Mapping[str, Sequence[str]] | None = None
+    ) -> Sequence[Evidence]:
+        """See the port. Raises `StorageUnavailable` while there is no verdict and none can be had."""
+        return await (await self._extractor()).candidates(exchanges, known)
+
+    async def extract_by_rules(self, exchange: Exchange) -> Sequence[Evidence]:
+        """See the port."""
+        return await self._by_rules.extract_by_rules(exchange)
+
+    def without_duplicates(self, found: Sequence[Evidence], earlier: Sequence[Evidence]) -> Sequence[Evidence]:
+        """See the port."""
+        return self._by_rules.without_duplicates(found, earlier)
+
+    async def _extractor(self) -> Extractor:
+        async with self._deciding:
+            if self._verdict is None or self._is_due(self._verdict):
+                self._verdict = await self._decide()
+                fitness = _fitness(self._verdict)
+                self._stats.path = "model" if fitness.is_fit else "rules"
+                log.info("extraction_path", path=self._stats.path, **_counts(fitness))
+        return self._by_model if self._stats.path == "model" else self._by_rules
+
+    async def _decide(self) -> ModelVerdict:
+        verdict = await self._verdicts.get(self._name)
+        if verdict is None or self._is_due(verdict):
+            fitness = await examine(self._examined)
+            verdict = ModelVerdict(**_counts(fitness), at=self._clock())
+            await self._verdicts.put(self._name, verdict)
+        return verdict
+
+    def _is_due(self, verdict: ModelVerdict) -> bool:
+        return not _fitness(verdict).is_fit and verdict.at < self._clock() - _EXAMINED_AGAIN
+
+
+def _fitness(verdict: ModelVerdict) -> Fitness:
+    return Fitness(verdict.facts, verdict.learned, verdict.traps, verdict.fallen)
+
+
+def _counts(fitness: Fitness) -> dict[str, int]:
+    return {name: getattr(fitness, name) for name in ("facts", "learned", "traps", "fallen")}

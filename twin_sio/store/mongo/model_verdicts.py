@@ -1,0 +1,26 @@
+"""Verdicts on models."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from motor.motor_asyncio import AsyncIOMotorCollection
+
+from twin_sio.store.mongo.client import Database, Doc, stored
+from twin_sio.store.ports import ModelVerdict
+
+
+class MongoModelVerdicts:
+    """`ModelVerdicts`: a document per model."""
+
+    def __init__(self, db: Database) -> None:
+        self._verdicts: AsyncIOMotorCollection[Doc] = db["model_verdicts"]
+
+    @stored
+    async def get(self, model_id: str) -> ModelVerdict | None:
+        found = await self._verdicts.find_one({"_id": model_id}, {"_id": 0})
+        return ModelVerdict(**found) if found is not None else None
+
+    @stored
+    async def put(self, model_id: str, verdict: ModelVerdict) -> None:
+        await self._verdicts.replace_one({"_id": model_id}, asdict(verdict), upsert=True)
