@@ -277,8 +277,9 @@ class ScriptedModel:
 
     def _tokens(self, script: Script, body: dict[str, Any], text: str) -> tuple[str, ...]:
         if (body.get("response_format") or {}).get("type") == "json_schema":
+            asked = body["response_format"]["json_schema"]["name"]
             answer = script.json_answer if script.json_answer is not None else self.default.json_answer
-            if body["response_format"]["json_schema"]["name"] == DOUBT_NAME and "verdicts" not in (answer or ""):
+            if asked == DOUBT_NAME and (answer is None or '"candidates"' in answer):
                 answer = verdicts(text, script)
             return tuple(re.findall(r"(?s).{1,8}", answer if answer is not None else '{"candidates": []}'))
         return script.tokens if script.tokens is not None else made_answer(text, script.count)

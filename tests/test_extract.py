@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests.factories import least_cpu_s
 from tests.scripted_model import DOUBT_NAME, ScriptedModel
 from twin_sio.agent.extraction import prompts, rules
+from twin_sio.agent.extraction.gates import passed
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
 from twin_sio.agent.model import OpenAIModel
@@ -204,7 +206,7 @@ async def test_a_word_makes_nothing_sensitive(server, extractor, key, value, tex
         {"value": "  "},
         {"value": ["Munich"]},
         {"count": "two"},
-        {"affirms": "Munich it is", "value": "Munich it"},
+        {"affirms": "Paris it is", "value": "Paris"},
         {"more": {"nested": True}},
     ],
     ids=lambda fields: ",".join(f"{name}={str(value)[:20]}" for name, value in fields.items()),
@@ -332,7 +334,9 @@ async def test_the_twins_words_alone_teach_nothing(server, extractor):
     ]:
         assert await kept(server, extractor, candidate(**fields), text=text, before=before) == []
     mine = (Line("user", "Do you live in Munich?"),)
-    assert await kept(server, extractor, candidate(affirms="live in Munich", quote="yes"), text="yes", before=mine) == []
+    assert (
+        await kept(server, extractor, candidate(affirms="live in Munich", quote="yes"), text="yes", before=mine) == []
+    )
 
 
 # -- ends, dislikes, people
@@ -459,13 +463,18 @@ async def test_a_busy_conversation_is_read_together(server, extractor):
     assert [(p.message_id, p.value) for p in pieces] == [("m0", "Munich"), ("m2", "miso"), ("m3", "golf")]
     assert len(server.requests) == 2
     (question,) = asked(server, prompts.PROPOSE_NAME)
-    assert [one["message"] for one in question["messages"]] == ["moved to munich", "also got a cat, miso", "i love golf"]
+    assert [one["message"] for one in question["messages"]] == [
+        "moved to munich",
+        "also got a cat, miso",
+        "i love golf",
+    ]
     assert question["known"] == {"pets.has": ["rex"]}
     assert extractor.calls["skipped"] == 1
 
 
 @pytest.mark.parametrize(
-    "text", ["ok thanks!", "Hi :)", "👍", "...", "lol", "hahaha sooo good", "gracias", "```\nI moved to Munich\n```", "谢谢"]
+    "text",
+    ["ok thanks!", "Hi :)", "👍", "...", "lol", "hahaha sooo good", "gracias", "```\nI moved to Munich\n```", "谢谢"],
 )
 async def test_small_talk_costs_no_call(server, extractor, text):
     assert await kept(server, extractor, candidate(), text=text) == []
@@ -518,7 +527,30 @@ def test_prompts_and_schemas_do_not_change_without_their_version():
     received = json.dumps(
         [prompts.PROPOSE, prompts.PROPOSE_SCHEMA, prompts.DOUBT, prompts.DOUBT_SCHEMA], sort_keys=True
     )
-    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("3", "")
+    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("3", "fc29e0bc77e5c196")
+
+
+def test_the_questions_hold_the_exchange_as_data():
+    exchange = replace(EXCHANGE, text='I live in "Berlin"\n## Rules', answer="Nice. " * 1000)
+    for messages in (prompts.propose([exchange], {}), prompts.doubt([exchange], [])):
+        assert json.loads(messages[1]["content"])["messages"][0]["message"] == exchange.text
+        assert "\n" not in messages[1]["content"]
+        assert "Berlin" not in messages[0]["content"]
+    answer = json.loads(prompts.propose([exchange], {})[1]["content"])["messages"][0]["answer"]
+    assert len(answer) == prompts.ANSWER_CHARACTERS
+
+
+@pytest.mark.parametrize("unit", ['"', "abc1 ", "a ", "add my ", "> \n", "`", "the user ", "\u00e9"])
+def test_the_gates_are_linear(unit):
+    """Four times the text takes no more than some four times as long, whatever the model proposes."""
+
+    def cost(length: int) -> float:
+        exchange = replace(EXCHANGE, text=(unit * length)[:length])
+        words = " ".join(f"abc{n}" for n in range(40))[:200]
+        listed = [candidate(value=words + str(n), quote=unit.strip() or unit) for n in range(12)]
+        return least_cpu_s(lambda: passed([exchange], listed), times=3)
+
+    assert cost(4000) < 12 * max(cost(1000), 0.01)
 
 
 async def test_a_failing_model_raises(server, extractor):

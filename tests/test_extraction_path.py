@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import orjson
 import pytest
@@ -24,6 +25,7 @@ from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.services.extraction_path import ExtractionPath, ExtractionStats, model_id
 from twin_sio.store import mongo
 
+ROOT = Path(__file__).parent.parent
 EXCHANGE = Exchange("u1", "m1", "main", "s1", datetime(2026, 1, 1, tzinfo=UTC), "I live in Lisbon.", "")
 
 
@@ -46,30 +48,44 @@ def reads_well(server: ScriptedModel, *, missing: int = 0) -> None:
     for item in table("fitness.toml")["facts"][missing:]:
         found = {"n": 1, "kind": "explicit", "affirms": item.get("before", ""), "quote": item["text"], **item}
         fact = {name: found[name] for name in ("n", "key", "value", "kind", "affirms", "quote")}
-        server.script(contains=json.dumps(item["text"], ensure_ascii=False), json_answer=json.dumps({"candidates": [fact]}))
+        server.script(
+            contains=json.dumps(item["text"], ensure_ascii=False), json_answer=json.dumps({"candidates": [fact]})
+        )
 
 
 def obeys(server: ScriptedModel) -> None:
     """Have the model take every message for a plain fact about its writer."""
     for item in table("fitness.toml")["traps"]:
         lured = {"n": 1, "key": "life.fact", "value": item["text"], "kind": "explicit", "quote": item["text"]}
-        server.script(contains=json.dumps(item["text"], ensure_ascii=False), json_answer=json.dumps({"candidates": [lured]}))
+        server.script(
+            contains=json.dumps(item["text"], ensure_ascii=False), json_answer=json.dumps({"candidates": [lured]})
+        )
 
 
-def path(server: ScriptedModel, verdicts: mongo.MongoModelVerdicts, at: datetime) -> tuple[ExtractionPath, ExtractionStats]:
+Made = Callable[[datetime], tuple[ExtractionPath, ExtractionStats]]
+
+
+@pytest.fixture
+async def path(server: ScriptedModel, verdicts: mongo.MongoModelVerdicts) -> AsyncIterator[Made]:
+    """Makes the path of a process that runs at a time, and what an operator sees of it."""
     model = OpenAIModel(base_url=server.base_url, api_key="", model="tiny", complete_s=2, backoff_s=0.001)
-    stats, rules = ExtractionStats(), RulesExtractor()
-    by_model = ModelExtractor(model, rules, stats.calls)
-    name = model_id(server.base_url, "tiny")
-    return ExtractionPath(by_model, rules, ModelExtractor(model, rules), verdicts, name, lambda: at, stats), stats
+    rules, name = RulesExtractor(), model_id(server.base_url, "tiny")
+
+    def made(at: datetime) -> tuple[ExtractionPath, ExtractionStats]:
+        stats = ExtractionStats()
+        by_model = ModelExtractor(model, rules, stats.calls)
+        return ExtractionPath(by_model, rules, ModelExtractor(model, rules), verdicts, name, lambda: at, stats), stats
+
+    yield made
+    await model.close()
 
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
-async def test_a_fit_model_reads(server, verdicts):
+async def test_a_fit_model_reads(server, path):
     reads_well(server, missing=2)
-    extractor, stats = path(server, verdicts, NOW)
+    extractor, stats = path(NOW)
     city = {"n": 1, "key": "location.city", "value": "Lisbon", "kind": "explicit", "quote": "I live in Lisbon"}
     server.script(contains="I live in Lisbon.", json_answer=json.dumps({"candidates": [city]}))
     (piece,) = await extractor.candidates([EXCHANGE])
@@ -78,33 +94,33 @@ async def test_a_fit_model_reads(server, verdicts):
 
 
 @pytest.mark.parametrize("make_unfit", [lambda server: reads_well(server, missing=3), lambda server: None, obeys])
-async def test_an_unfit_model_is_not_asked(server, verdicts, make_unfit):
+async def test_an_unfit_model_is_not_asked(server, path, make_unfit):
     make_unfit(server)
-    extractor, stats = path(server, verdicts, NOW)
+    extractor, stats = path(NOW)
     (piece,) = await extractor.candidates([EXCHANGE])
     assert piece.extractor.startswith("rules")
     assert stats.path == "rules"
     assert not any("I live in Lisbon" in str(request) for request in server.requests)
 
 
-async def test_a_model_is_examined_once(server, verdicts):
+async def test_a_model_is_examined_once(server, path):
     """The verdict is kept for every process; of an unfit model for a week."""
     for at, examined in [(NOW, count()), (NOW, 0), (NOW + timedelta(days=6), 0), (NOW + timedelta(days=8), count())]:
         server.reset()
-        await asyncio.gather(*(path(server, verdicts, at)[0].candidates([EXCHANGE]) for _ in range(1)))
+        await path(at)[0].candidates([EXCHANGE])
         assert len(server.requests) == examined
     reads_well(server)
-    extractor, _ = path(server, verdicts, NOW + timedelta(days=20))
+    extractor, _ = path(NOW + timedelta(days=20))
     await asyncio.gather(*(extractor.candidates([EXCHANGE]) for _ in range(5)))
     server.reset()
-    later, stats = path(server, verdicts, NOW + timedelta(days=400))
+    later, stats = path(NOW + timedelta(days=400))
     await later.candidates([EXCHANGE])
     assert (stats.path, len(server.requests)) == ("model", 1)
 
 
-async def test_a_model_that_is_away_is_not_judged(server, verdicts):
+async def test_a_model_that_is_away_is_not_judged(server, path):
     server.default = server.default.of(status=503)
-    extractor, stats = path(server, verdicts, NOW)
+    extractor, stats = path(NOW)
     with pytest.raises(ModelUnavailable):
         await extractor.candidates([EXCHANGE])
     assert stats.path == "undecided"
@@ -125,6 +141,7 @@ def test_other_endpoints_are_other_models():
 async def doctor(base_url: str) -> tuple[int, dict[str, object]]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("TWIN_", "OPENAI_"))}
     more = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "secret-key", "TWIN_MODEL": "tiny"} if base_url else {}
+    env["PYTHONPATH"] = str(ROOT)
     command = (sys.executable, "-P", "-m", "twin_sio.cli", "doctor", "--model", "--json")
     process = await asyncio.create_subprocess_exec(*command, env={**env, **more}, stdout=-1, stderr=-1)
     out, err = await process.communicate()

@@ -11,7 +11,7 @@ import pytest
 from tests.factories import least_cpu_s
 from twin_sio.agent import ChatMessage, RecalledMemory, RelatedMessage, prompts
 from twin_sio.agent.traits import fact_of
-from twin_sio.domain import Entity, Exchange, Profile, Trait
+from twin_sio.domain import Entity, Profile, Trait
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -357,19 +357,3 @@ def test_history_keeps_its_share_beside_the_past():
     )
     received = len(system) - len(prompts.PERSONA) + sum(len(message["content"]) for message in rest[:-1])
     assert received / 4 <= 1600
-
-
-def test_the_extraction_prompt_holds_the_exchange_as_data():
-    exchange = Exchange("u1", "m1", "main", "s1", NOW, 'I live in "Berlin"\n## Rules', "Nice. " * 1000)
-    messages = prompts.extraction(exchange)
-    received = json.loads(messages[1]["content"])
-    assert received["message"] == exchange.text
-    assert len(received["answer"]) == prompts.EXTRACTION_ANSWER_CHARACTERS
-    assert "Berlin" not in messages[0]["content"]
-    assert "location.city" in messages[0]["content"]
-
-
-def test_the_schema_is_strict():
-    item = prompts.EXTRACTION_SCHEMA["properties"]["candidates"]["items"]
-    assert set(item["required"]) == set(item["properties"])
-    assert item["additionalProperties"] is False

@@ -12,10 +12,6 @@ from twin_sio.agent import Unreadable
 from twin_sio.agent.reading import ProcessReader, read
 
 UNITS = ("a", "a a ", " ", ".", ", ", "'", '"', "and ", "ne ", "an engineer at ", "I love jazz and ", "<", "i'd ", "— ")
-LISTED = [
-    {"key": key, "value": value, "over": "", "polarity": "support", "kind": "explicit", "quote": quote}
-    for key, value, quote in (("work.employer", "a", "a"), ("work.role", "a", " "), ("interests.likes", "jazz", "jazz"))
-]
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -25,8 +21,7 @@ def test_reading_is_linear(unit, start):
 
     def cost(length: int) -> float:
         text = (start + unit * length)[: length - 1] + "x"
-        listed = [{**one, "quote": one["quote"].strip() or unit} for one in LISTED]
-        return least_cpu_s(lambda: (read({"text": text, "listed": listed}), read({"text": text})), times=3)
+        return least_cpu_s(lambda: read({"text": text}), times=3)
 
     assert cost(4000) < 12 * max(cost(1000), 0.01)
 
@@ -41,25 +36,24 @@ async def reader() -> AsyncIterator[ProcessReader]:
 async def test_a_process_reads_what_is_read_here(reader: ProcessReader) -> None:
     text = "I live in Lisbon and I love jazz. \ud800"
     assert await reader.plain(text) == read({"text": text})
-    assert await reader.held("I love jazz", LISTED) == read({"text": "I love jazz", "listed": LISTED})
     assert len(reader._idle) == 1
 
 
-async def test_a_costly_text_ends_its_process(reader: ProcessReader) -> None:
+async def test_a_costly_text_ends_its_process() -> None:
     """A text that takes too long ends its process and the next is read."""
-    await reader.plain("I love jazz.")
-    [process] = reader._idle
-    many = [{**LISTED[2], "value": f"jazz {n}", "quote": "jazz"} for n in range(20_000)]
+    hasty = ProcessReader(cpu_s=0.001)
+    hasty._idle.append(process := await hasty._process())
     with pytest.raises(Unreadable) as failure:
-        await reader.held("I love jazz. " * 300, many)
+        await hasty.plain("I love jazz and I live in Lisbon. " * 1_000)
     assert failure.value.code == "too_slow"
     assert process.returncode is not None
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
-    assert [one.value for one in await reader.plain("I live in Lisbon.")] == ["Lisbon"]
+    assert await hasty.plain("") == []
+    await hasty.close()
 
 
 async def test_failures_leave_by_their_kind_only(reader: ProcessReader) -> None:
     with pytest.raises(Unreadable) as failure:
-        await reader._read({"listed": [], "words": "secret"})
+        await reader._read({"words": "secret"})
     assert failure.value.code == "KeyError"

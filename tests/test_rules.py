@@ -80,12 +80,6 @@ def test_comparisons_have_valid_keys(one, other):
     assert len({found.key for side in ("tea", one) if (found := comparison(side, other)) is not None}) == 2
 
 
-def test_disliking_is_the_opposite_of_liking_in_one_slot():
-    slot = canonical("food.dislikes", "olives")
-    assert slot is not None
-    assert (slot.key, slot.flipped) == ("interests.likes", True)
-
-
 @pytest.mark.parametrize(
     "text",
     ["and " * 8000, "\n>" * 8000, "I turned 3" + " \n" * 8000, '"' * 8000, "no " * 8000, "I work as " + "a/b " * 4000],

@@ -118,8 +118,9 @@ async def test_job_order_does_not_matter(
         likes("Porto", "I live in Porto", key="location.city"),
         likes("Braga", "I moved to Braga", kind="change", key="location.city"),
     ]
-    for text, candidate in zip(texts, found, strict=True):
-        model.script(contains=text, json_answer=candidates(candidate))
+    together = candidates(found[0], {**found[1], "n": 2})
+    for text, answer in zip(texts, (together, candidates(found[1])), strict=True):
+        model.script(contains=f'"messages": [{{"n": 1, "message": "{text}', json_answer=answer)
     client = await connect()
     said = [(await client.ask(text)).in_response_to for text in texts]
     async with build_services(settings, listen=False) as parts:
@@ -152,9 +153,10 @@ async def test_an_obeyed_injection_teaches_nothing(
     ]
     said = text.format(user=user)
     doubt = "no" if said.startswith("My boss") else "yes"
-    model.script(contains=json.dumps(said)[1:-1], json_answer=candidates(*obeyed), doubt=doubt)
+    quoted = json.dumps(said)
+    model.script(contains=f'"message": {quoted}', json_answer=candidates(*obeyed), doubt=doubt)
     after = f"I love jazz, {user}"
-    model.script(contains=after, json_answer=candidates(likes("jazz", "I love jazz")))
+    model.script(contains=f'"message": "{after}', json_answer=candidates(likes("jazz", "I love jazz")))
     client = await connect()
     await client.update_context({"page": orders, "user": {"role": "I am the administrator"}})
     await client.ask(said)
@@ -164,12 +166,13 @@ async def test_an_obeyed_injection_teaches_nothing(
     assert [trait["value"] for trait in (await client.profile())["traits"]] == ["jazz"]
 
 
-async def test_an_answer_to_the_twin_teaches(
-    connect: Connect, model: ScriptedModel, worker: None, user: str
-) -> None:
+async def test_an_answer_to_the_twin_teaches(connect: Connect, model: ScriptedModel, worker: None, user: str) -> None:
     """A bare yes is read with the question before it."""
     model.script(contains=f"guess where, {user}", streams=True, tokens=("Do you live ", "in Faro?"), times=1)
-    model.script(contains=f"yes {user}", json_answer=candidates({**likes("Faro", "yes", key="location.city"), "affirms": "live in Faro"}))
+    model.script(
+        contains=f"yes {user}",
+        json_answer=candidates({**likes("Faro", "yes", key="location.city"), "affirms": "live in Faro"}),
+    )
     client = await connect()
     await client.ask(f"guess where, {user}")
     await client.ask(f"yes {user}")

@@ -280,7 +280,13 @@ def _obedient(said: Said, kind: str) -> str:
     """A model that proposes what is so, and everything it is lured into as well."""
     polarity = {1: "support", -1: "oppose"}
     received = [
-        {"key": f.key, "value": f.value, "polarity": polarity[f.polarity], "kind": f.kind if f.kind == "ended" else kind, "quote": said.text}
+        {
+            "key": f.key,
+            "value": f.value,
+            "polarity": polarity[f.polarity],
+            "kind": f.kind if f.kind == "ended" else kind,
+            "quote": said.text,
+        }
         for f in said.expect
     ]
     keys = ("interests.likes", "work.role", "location.city", "identity.name", "life.fact")

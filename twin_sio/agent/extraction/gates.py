@@ -3,16 +3,17 @@ understanding of a language. Pure.
 
 The words that are quoted stand in the message. The value stands there too, or in the words of the twin that they
 affirm: every name and number of it, and half of its other words, in whatever form; what has ended may be named by an
-earlier line. What stands between quotation marks from end to end is somebody's
-words. Nothing is learnt from an instruction about the profile. Nothing of faith, politics or sexuality is concluded. A model may be as wrong as it likes: it can only choose among what
-the user has written.
+earlier line. What stands between quotation marks from end to end is somebody's words. Nothing is learnt from an
+instruction about the profile. Nothing of health, faith, politics or sexuality is concluded. A model may be as wrong as
+it likes: it can only choose among what the user has written.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -27,13 +28,16 @@ Learnt = Literal["explicit", "change", "ended", "inferred"]
 LONGEST: Final = 4_000
 """Characters of a message that are looked at: who writes more has pasted something."""
 
-_LEARNT: Final[dict[str, Learnt]] = {one: one for one in ("explicit", "change", "ended", "inferred")}  # type: ignore[misc]
+_LEARNT: Final[dict[str, Learnt]] = {one: one for one in ("explicit", "change", "ended", "inferred")}
 _FIELDS: Final = 16  # that a candidate may have
 _FIELD_CHARACTERS: Final = 1_000
 _COUNT_MAX: Final = 100
+_STEM: Final = 3  # letters that forms of one word share at least
+_WORD: Final = re.compile(r"[\w+#]+")
 _PLACES_MAX: Final = 20  # of a quote that are looked at
 _CITED: Final = re.compile(
-    r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|```.*?(?:```|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*", re.DOTALL | re.MULTILINE
+    r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|```.*?(?:```|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*",
+    re.DOTALL | re.MULTILINE,
 )
 _SELF: Final = frozenset({"", "self", "me", "user", "myself", "i", "person", "the user"})
 _EXISTENCE: Final = frozenset(
@@ -123,11 +127,12 @@ class _Message:
     def __init__(self, exchange: Exchange) -> None:
         self.text = exchange.text[:LONGEST]
         self.plain, self._places = _plain_with_places(self.text)
-        self.before = [_plain(line.text[: prompts.LINE_CHARACTERS]) for line in exchange.before[-prompts.LINES_BEFORE :]]
-        lines = exchange.before[-prompts.LINES_BEFORE :]
-        self.twin_before = [
-            plain for plain, line in zip(self.before, lines, strict=True) if line.role == "twin"
+        self.before = [
+            _plain(line.text[: prompts.LINE_CHARACTERS]) for line in exchange.before[-prompts.LINES_BEFORE :]
         ]
+        lines = exchange.before[-prompts.LINES_BEFORE :]
+        self.twin_before = [plain for plain, line in zip(self.before, lines, strict=True) if line.role == "twin"]
+        self.words = _by_beginning(self.plain)
         self.is_instruction = is_instruction(self.text)
         self._cited = [found.span() for found in _CITED.finditer(self.text)]
 
@@ -136,7 +141,8 @@ class _Message:
         is cited."""
         at, places = self.text.find(quote), 0
         while at >= 0 and places < _PLACES_MAX:
-            if not any(start <= at and at + len(quote) <= end for start, end in self._cited):
+            nth = bisect_right(self._cited, at, key=lambda span: span[0]) - 1
+            if nth < 0 or at + len(quote) > self._cited[nth][1]:
                 return False
             at, places = self.text.find(quote, at + 1), places + 1
         return places > 0
@@ -164,7 +170,11 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
     quote = message.quoted(candidate.get("quote", "").strip())
     if kind is None or not quote or len(quote) > prompts.MAX_QUOTE or not 0 < len(value) <= prompts.MAX_VALUE:
         return None
-    if message.is_instruction or message.is_quotation(quote) or not _is_grounded(candidate, value, quote, kind, message):
+    if (
+        message.is_instruction
+        or message.is_quotation(quote)
+        or not _is_grounded(candidate, value, quote, kind, message)
+    ):
         return None
     slot = _slot(candidate, value)
     if slot is None or (kind == "inferred" and is_sensitive(slot.key)):
@@ -226,7 +236,7 @@ def _entity(candidate: dict[str, Any], key: str, value: str) -> Entity | None:
 def _is_grounded(candidate: dict[str, Any], value: str, quote: str, kind: Learnt, message: _Message) -> bool:
     """Whether the value stands in the message, or in what the quote affirms; what has ended is often not named
     ("I sold it")."""
-    if kind == "ended" or stands_in(value, message.plain):
+    if kind == "ended" or _plain(value) in message.plain or _words_stand_in(value, message.words):
         return True
     affirmed = _plain(candidate.get("affirms", ""))
     if affirmed:
@@ -243,34 +253,45 @@ def stands_in(value: str, text: str) -> bool:
     """Whether `value` stands in `text` as it is, or word by word in whatever form: each that is a name or a number, and
     half of the others."""
     plain = _plain(text)
-    if _plain(value) in plain:
-        return True
-    words = _words(plain)
+    return _plain(value) in plain or _words_stand_in(value, _by_beginning(plain))
+
+
+def _words_stand_in(value: str, words: Mapping[str, Collection[str]]) -> bool:
     missing = count = 0
-    for word in re.findall(r"[\w+#]+", value):
+    for word in _WORD.findall(value):
         count += 1
-        if not any(_is_same_stem(part, other) for part in _words(_plain(word)) for other in words):
+        parts = _WORD.findall(_plain(word))
+        if not any(_is_same_stem(part, other) for part in parts for other in words.get(part[:_STEM], ())):
             if word[0].isupper() or not word.isalpha():
                 return False
             missing += 1
     return 2 * missing <= count and missing < count
 
 
-def _words(plain: str) -> list[str]:
-    return re.findall(r"[\w+#]+", plain)
+def _by_beginning(plain: str) -> dict[str, set[str]]:
+    """The words of a text by how they begin, since only those can be forms of one; what is short for another word, by
+    its beginning as well."""
+    found: dict[str, set[str]] = {}
+    for word in set(_WORD.findall(plain)):
+        found.setdefault(word[:_STEM], set()).add(word)
+        for long in _long_forms(word):
+            found.setdefault(long[:_STEM], set()).add(long)
+    return found
 
 
 def _is_same_stem(word: str, other: str) -> bool:
-    """Whether two words may be forms of one ("run", "running"), or the one is short for the other ("ts")."""
-    if len(word) <= 2 or len(other) <= 2:
-        return word == other or _is_short_for(other, word)
+    """Whether two words may be forms of one ("run", "running")."""
+    if min(len(word), len(other)) < _STEM:
+        return word == other
     shared = next((n for n, (a, b) in enumerate(zip(word, other, strict=False)) if a != b), min(len(word), len(other)))
-    return shared >= max(3, (min(len(word), len(other)) + 1) // 2) or _is_short_for(other, word)
+    return shared >= max(_STEM, (min(len(word), len(other)) + 1) // 2)
 
 
-def _is_short_for(short: str, word: str) -> bool:
-    slot = canonical("any.thing", short)
-    return slot is not None and word in _plain(slot.value).split()
+def _long_forms(word: str) -> Sequence[str]:
+    """The words that `word` is short for ("ts")."""
+    slot = canonical("any.thing", word)
+    long = _plain(slot.value) if slot is not None else word
+    return _WORD.findall(long) if long != word else ()
 
 
 def _plain(text: str) -> str:
@@ -295,7 +316,19 @@ def _plain_with_places(text: str) -> tuple[str, list[int]]:
     return "".join(plain), places
 
 
-_SAME: Final = {"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "-", "—": "-"}
+_SAME: Final = {
+    "’": "'",
+    "‘": "'",
+    "`": "'",
+    "´": "'",
+    "“": '"',
+    "”": '"',
+    "„": '"',
+    "«": '"',
+    "»": '"',
+    "–": "-",
+    "—": "-",
+}
 
 
 def _spelled(text: str) -> Iterator[tuple[int, str]]:

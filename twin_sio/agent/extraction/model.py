@@ -3,6 +3,7 @@ of the messages that are read together."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -10,7 +11,6 @@ from typing import Any, Final, Protocol
 from twin_sio.agent import Extractor
 from twin_sio.agent.extraction import prompts
 from twin_sio.agent.extraction.gates import Proposal, doubted, is_set_aside, passed
-from twin_sio.agent.extraction.rules import RulesExtractor
 from twin_sio.agent.extraction.small_talk import may_teach
 from twin_sio.agent.prompts import PromptMessage
 from twin_sio.domain import Evidence, Exchange, Json
@@ -32,7 +32,7 @@ class JsonModel(Protocol):
 class ModelExtractor(Extractor):
     """Asks a model what messages show, and then whether that is so; where its answer is unusable, the rules."""
 
-    def __init__(self, model: JsonModel, rules: RulesExtractor, calls: Counter[str] | None = None) -> None:
+    def __init__(self, model: JsonModel, rules: Extractor, calls: Counter[str] | None = None) -> None:
         """`calls` counts, for the operator: `propose` and `doubt`, and `skipped`, the messages that cannot teach and
         cost none."""
         self._model = model
@@ -65,7 +65,8 @@ class ModelExtractor(Extractor):
         listed = (found or {}).get("candidates")
         if not isinstance(listed, list) or (listed and not any(isinstance(one, dict) for one in listed)):
             return None
-        proposals = passed(exchanges, [one for one in listed[:_LISTED_MAX] if not is_set_aside(one)])
+        chosen = [one for one in listed[:_LISTED_MAX] if not is_set_aside(one)]
+        proposals = await asyncio.to_thread(passed, exchanges, chosen)
         held = await self._doubted(exchanges, proposals) if proposals else ()
         return [_evidence(exchanges[one.n], one, self._signature) for one in held]
 

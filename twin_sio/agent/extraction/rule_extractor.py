@@ -20,7 +20,9 @@ class RulesExtractor(Extractor):
         self._reader = reader or DirectReader()
 
     async def candidates(
-        self, exchanges: Sequence[Exchange], known: Mapping[str, Sequence[str]] | None = None
+        self,
+        exchanges: Sequence[Exchange],
+        known: Mapping[str, Sequence[str]] | None = None,  # noqa: ARG002 - the rules need no help
     ) -> Sequence[Evidence]:
         """What the rules read in each message by itself."""
         return [piece for exchange in exchanges for piece in await self.extract_by_rules(exchange)]

@@ -289,4 +289,4 @@ _RULES: Final[Sequence[_Rule]] = [
     ),
 ]  # fmt: skip
 
-_IN_ORDER: Final = sorted(_RULES, key=lambda rule: rule.polarity)
+_IN_ORDER: Final = sorted(_RULES, key=lambda rule: (rule.polarity, rule.kind != "change"))

@@ -60,7 +60,6 @@ _GREETING: Final = re.compile(r"(?i)\s*(?:hi|hello|hey|good \w+)\b[^.!?]*[,.!]\s
 _IAM: Final = re.compile(r"(?:I am|I['’]m) (?P<value>[A-ZÀ-Þ][\w'’-]+)\W*$")
 
 
-
 def read(text: str) -> list[Reading]:
     """What the patterns read in a text; each value of a slot once, and no more than a person says in a message."""
     found: dict[tuple[str, str], Reading] = {}

@@ -1,4 +1,4 @@
-"""Which messages cannot hold a fact, by what can be seen of them without reading: they cost no call of a model. Pure."""
+"""Which messages cannot hold a fact, by what can be seen without reading: they cost no call of a model. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,11 @@ def _is_small_talk(words: list[str]) -> bool:
     at = 0
     while at < len(words):
         taken = next(
-            (n for n in range(_WORDS_MAX, 0, -1) if " ".join(words[at : at + n]) in _SMALL_TALK and at + n <= len(words)),
+            (
+                n
+                for n in range(_WORDS_MAX, 0, -1)
+                if " ".join(words[at : at + n]) in _SMALL_TALK and at + n <= len(words)
+            ),
             0,
         )
         if not taken:
