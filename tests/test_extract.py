@@ -456,7 +456,7 @@ async def test_a_busy_conversation_is_read_together(server, extractor):
     exchanges = [replace(EXCHANGE, message_id=f"m{n}", text=text) for n, text in enumerate(texts)]
     cat = candidate(n=2, key="pets.has", value="miso", about="cat", name="miso", kind="explicit", quote="a cat, miso")
     golf = candidate(n=9, key="interests.likes", value="golf", kind="explicit", quote="i love golf")
-    stray = candidate(n=1, key="interests.likes", value="golf", kind="explicit", quote="i love golf")
+    stray = candidate(n=1, key="interests.likes", value="golf", kind="explicit", quote="i love golf")  # of message 3
     found = [candidate(quote="moved to munich"), cat, golf, stray]
     server.script(json_answer=json.dumps({"candidates": found}))
     pieces = await extractor.candidates(exchanges, {"pets.has": ["rex"]})

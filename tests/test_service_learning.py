@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Connect, eventually
+from tests.conftest import Connect, eventually, settings_for, url_of
+from tests.conftest import token_of as dev_token_of
 from tests.processes import Process, environment, started, token_of
 from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
-from twin_sio.config import Settings
 from twin_sio.jobs.functions import learn
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
-from twin_sio.runtime.wiring import build_services
+from twin_sio.runtime.serve import Service, service
 
 
 def candidates(*found: dict) -> str:
@@ -110,7 +111,7 @@ async def test_without_a_model_rules_learn_first(
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 async def test_job_order_does_not_matter(
-    connect: Connect, model: ScriptedModel, settings: Settings, user: str, order: tuple[int, int]
+    unworked: Service, model: ScriptedModel, user: str, order: tuple[int, int]
 ) -> None:
     """Jobs that run out of order end in the same profile."""
     texts = [f"I live in Porto, {user}", f"I moved to Braga, {user}"]
@@ -120,12 +121,12 @@ async def test_job_order_does_not_matter(
     ]
     together = candidates(found[0], {**found[1], "n": 2})
     for text, answer in zip(texts, (together, candidates(found[1])), strict=True):
-        model.script(contains=f'"messages": [{{"n": 1, "message": "{text}', json_answer=answer)
-    client = await connect()
-    said = [(await client.ask(text)).in_response_to for text in texts]
-    async with build_services(settings, listen=False) as parts:
-        assert sum([await learn({"deps": parts.job_deps()}, user, said[which]) for which in order]) == 2
-    held = {trait["value"]: trait for trait in (await client.profile())["traits"]}
+        model.script(contains=f'"n": 1, "message": "{text}', json_answer=answer)
+    async with TwinClient(url_of(unworked), dev_token_of(user)) as client:
+        said = [(await client.ask(text)).in_response_to for text in texts]
+        deps = {"deps": unworked.services.job_deps()}
+        assert sum([await learn(deps, user, said[which]) for which in order]) == 2
+        held = {trait["value"]: trait for trait in (await client.profile())["traits"]}
     assert {value: trait["status"] for value, trait in held.items()} == {"Porto": "superseded", "Braga": "applied"}
     assert held["Porto"]["valid_to"] == held["Braga"]["valid_from"]
     assert {value: round(trait["supporting"], 3) for value, trait in held.items()} == {"Porto": 8.0, "Braga": 12.0}
@@ -180,33 +181,36 @@ async def test_an_answer_to_the_twin_teaches(connect: Connect, model: ScriptedMo
     assert [(one["key"], one["value"]) for one in (await client.profile())["traits"]] == [("location.city", "Faro")]
 
 
-async def test_waiting_messages_are_read_together(
-    connect: Connect, model: ScriptedModel, settings: Settings, user: str
-) -> None:
+@pytest.fixture
+async def unworked(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel) -> AsyncIterator[Service]:
+    """A server whose queue no worker works off."""
+    redis_url = redis_server.url.removesuffix("0") + "2"
+    async with service(settings_for(mongod.url, redis_url, model.base_url)) as running:
+        yield running
+
+
+async def test_waiting_messages_are_read_together(unworked: Service, model: ScriptedModel, user: str) -> None:
     """Five messages that wait cost two calls, and each is learnt from once."""
     texts = [f"I love thing{n}, {user}" for n in range(5)]
     found = [{**likes(f"thing{n}", f"I love thing{n}"), "n": n + 1} for n in range(5)]
-    model.script(contains=f'"message": "{texts[0]}', json_answer=candidates(*found))
-    client = await connect()
-    said = [(await client.ask(text)).in_response_to for text in texts]
-    async with build_services(settings, listen=False) as parts:
-        counts = [await learn({"deps": parts.job_deps()}, user, turn) for turn in said]
-    assert counts == [5, 0, 0, 0, 0]
-    assert {one["value"] for one in (await client.profile())["traits"]} == {f"thing{n}" for n in range(5)}
+    model.script(contains=f'"n": 1, "message": "{texts[0]}', json_answer=candidates(*found))
+    async with TwinClient(url_of(unworked), dev_token_of(user)) as client:
+        said = [(await client.ask(text)).in_response_to for text in texts]
+        deps = {"deps": unworked.services.job_deps()}
+        assert [await learn(deps, user, turn) for turn in said] == [5, 0, 0, 0, 0]
+        assert {one["value"] for one in (await client.profile())["traits"]} == {f"thing{n}" for n in range(5)}
     assert _asked_for_traits(model, texts[0]) == 2
 
 
-async def test_after_a_failure_each_message_is_read_alone(
-    connect: Connect, model: ScriptedModel, settings: Settings, user: str
-) -> None:
+async def test_after_a_failure_each_message_is_read_alone(unworked: Service, model: ScriptedModel, user: str) -> None:
     texts = [f"I love thing{n}, {user}" for n in range(3)]
     for n, text in enumerate(texts):
-        model.script(contains=f'"message": "{text}', json_answer=candidates(likes(f"thing{n}", f"I love thing{n}")))
-    client = await connect()
-    said = [(await client.ask(text)).in_response_to for text in texts]
-    async with build_services(settings, listen=False) as parts:
-        counts = [await learn({"deps": parts.job_deps(), "job_try": 2}, user, turn) for turn in said]
-    assert counts == [1, 1, 1]
+        answer = candidates(likes(f"thing{n}", f"I love thing{n}"))
+        model.script(contains=f'"n": 1, "message": "{text}', json_answer=answer)
+    async with TwinClient(url_of(unworked), dev_token_of(user)) as client:
+        said = [(await client.ask(text)).in_response_to for text in texts]
+        deps = {"deps": unworked.services.job_deps(), "job_try": 2}
+        assert [await learn(deps, user, turn) for turn in said] == [1, 1, 1]
 
 
 async def test_a_killed_job_adds_nothing_twice(

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 from twin_sio.agent.extraction import prompts
 from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
-from twin_sio.agent.traits import is_sensitive
+from twin_sio.agent.traits import EXISTENCE, is_sensitive
 from twin_sio.domain import Entity, Exchange, Json
 
 Learnt = Literal["explicit", "change", "ended", "inferred"]
@@ -40,18 +40,6 @@ _CITED: Final = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _SELF: Final = frozenset({"", "self", "me", "user", "myself", "i", "person", "the user"})
-_EXISTENCE: Final = frozenset(
-    {
-        "family.partner",
-        "family.children",
-        "family.parents",
-        "family.siblings",
-        "family.relatives",
-        "people.friends",
-        "people.colleagues",
-        "pets.has",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +84,7 @@ def passed(exchanges: Sequence[Exchange], listed: Sequence[Any]) -> list[Proposa
     for candidate in listed[: prompts.MAX_CANDIDATES * len(exchanges)]:
         if not _is_short(candidate):
             continue
-        number = candidate.get("n", 1)
-        n = number - 1 if isinstance(number, int) and 1 <= number <= len(exchanges) else _where(candidate, messages)
+        n = _where(candidate, messages)
         if counts[n] >= prompts.MAX_CANDIDATES:
             continue
         counts[n] += 1
@@ -159,9 +146,10 @@ class _Message:
 
 
 def _where(candidate: dict[str, Any], messages: Sequence[_Message]) -> int:
-    """Which message a candidate without a number is of: the last that holds its quote."""
-    quote = candidate.get("quote", "")
-    return next((n for n in reversed(range(len(messages))) if messages[n].quoted(quote) is not None), 0)
+    """Which message a candidate is of: the one it names if that holds its quote, else the last that does."""
+    named = candidate.get("n", 0) - 1
+    order = [named, *reversed(range(len(messages)))] if 0 <= named < len(messages) else reversed(range(len(messages)))
+    return next((n for n in order if messages[n].quoted(candidate.get("quote", "")) is not None), 0)
 
 
 def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | None:
@@ -221,11 +209,11 @@ def _entity(candidate: dict[str, Any], key: str, value: str) -> Entity | None:
     """Whom a candidate is about; None for the user."""
     about, name = candidate.get("about", "").strip(), " ".join(candidate.get("name", "").split())
     relation = "" if about.casefold() in _SELF else about[:40]
-    if not relation and key not in _EXISTENCE:
+    if not relation and key not in EXISTENCE:
         return None
     is_pet = key == "pets.has" or candidate.get("key", "").startswith("pet")
     count = min(_COUNT_MAX, max(0, candidate.get("count", 0)))
-    if key in _EXISTENCE and not relation and not name:
+    if key in EXISTENCE and not relation and not name:
         relation = value[:40]
     return Entity("pet" if is_pet else "person", relation, name[: prompts.MAX_VALUE], count)
 
