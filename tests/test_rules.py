@@ -25,7 +25,7 @@ def read(text: str) -> list[tuple[str, str, int]]:
     [
         ("Hello, I am Ada.", [("identity.name", "Ada", 1)]),
         ("I moved to Lisbon in spring.", [("location.city", "Lisbon", 1)]),
-        ("I no longer live in Berlin.", [("location.city", "Berlin", -1)]),
+        ("I no longer live in Berlin.", [("location.city", "Berlin", 1)]),
         ("I'm a nurse at Charité.", [("work.role", "nurse", 1), ("work.employer", "Charité", 1)]),
         ("I love jazz and hiking.", [("interests.likes", "jazz", 1), ("interests.likes", "hiking", 1)]),
         ("I don't really like coffee.", [("interests.dislikes", "coffee", 1)]),

@@ -19,7 +19,7 @@ from twin_sio.agent.extraction.rule_table import (
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
 from twin_sio.agent.reading import Reading
 from twin_sio.agent.traits import normal
-from twin_sio.domain import Entity, Evidence, EvidenceKind, Exchange
+from twin_sio.domain import Entity, Evidence, Exchange
 
 SIGNATURE: Final = "rules@1"
 MAX_READINGS: Final = 20
@@ -65,9 +65,10 @@ def read(text: str) -> list[Reading]:
     found: dict[tuple[str, str], Reading] = {}
     for clause, slot, rule in _found(text):
         one = Reading(slot.key, slot.value, rule.polarity, rule.kind, clause.text)
-        if rule.key == "interests.likes" and rule.polarity < 0:
-            kind: EvidenceKind = "ended" if rule.kind == "change" else rule.kind
-            one = one._replace(key=rule.key if kind == "ended" else "interests.dislikes", polarity=1, kind=kind)
+        if rule.polarity < 0 and rule.kind == "change":
+            one = one._replace(polarity=1, kind="ended")
+        elif rule.polarity < 0 and rule.key == "interests.likes":
+            one = one._replace(key="interests.dislikes", polarity=1)
         found.setdefault((one.key, normal(one.value)), one)
         if len(found) == MAX_READINGS:
             break
