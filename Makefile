@@ -31,8 +31,8 @@ attacks: setup-test ## what one address or one account can do to others, each at
 soak: setup-test ## half an hour of steady load and random faults, does anything grow or get lost; MINUTES=30 SEED=1
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1)
 
-eval: setup-test ## what the twin learns from labelled dialogues, and what it rightly does not; up to 10 minutes
-	@$(BIN)/python -m bench.evaluation
+eval: setup-test ## what the twin learns from dialogues, and what it rightly does not; DATASET=locomo10.json for a public set
+	@$(BIN)/python -m bench.evaluation $(if $(DATASET),--dataset $(DATASET))
 
 bench: setup-test ## what a chunk, an event, a connection cost beside other servers, in one run; about ten minutes
 	@tools/bench.sh

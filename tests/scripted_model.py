@@ -53,7 +53,7 @@ class Script:
     error_after: int | None = None  # after so many tokens send an `error` object, as some servers do
     json_answer: str | None = None  # given verbatim where the request asks for a JSON schema
     doubt: str = "yes"  # what it says of every note that it is asked to doubt
-    doubts: Mapping[str, str] | None = None  # what it says of the notes of these values, in lower case, instead
+    doubts: Mapping[str, str] | None = None  # instead, of notes that say this, or of this value; in lower case
     usage: bool = True
     finish: bool = True  # say finish_reason
     done: bool = True  # say [DONE]
@@ -86,8 +86,8 @@ def verdicts(asked: str, script: Script) -> str:
     """A verdict on every note of a request to doubt them."""
     found = []
     for note in json.loads(asked)["notes"]:
-        value = note["says"].partition(": ")[2].lower()
-        holds = (script.doubts or {}).get(value, script.doubt)
+        doubts, says = script.doubts or {}, note["says"].lower()
+        holds = doubts.get(says, doubts.get(says.partition(": ")[2], script.doubt))
         found.append({"n": note["n"], "holds": holds, "nature": "none"})
     return json.dumps({"verdicts": found})
 

@@ -92,7 +92,8 @@ def main() -> int:
     """The exit code: 0, 2 for what cannot be run, 130 after Ctrl-C."""
     asked = _parser().parse_args()
     configured = any(os.environ.get(name) for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
-    can_be_asked = [name for name in READERS if name != "endpoint" or configured]
+    # The embedded model takes half a minute for a message, and is asked by nobody else either.
+    can_be_asked = [name for name in READERS if name != "local" and (name != "endpoint" or configured)]
     console = Console(stderr=True)
     try:
         if asked.dataset is not None:

@@ -11,12 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from twin_sio.agent.extraction.model import ModelExtractor
-from twin_sio.agent.extraction.rule_extractor import RulesExtractor
-
 from bench.evaluation.dialogues import Dialogue, Turn
 from bench.evaluation.learning import Reader
 from tests.scripted_model import ScriptedModel
+from twin_sio.agent.extraction.model import ModelExtractor
+from twin_sio.agent.extraction.rule_extractor import RulesExtractor
 from twin_sio.agent.extraction.slots import canonical
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.runtime.dev_engines.engines import MODEL_NAME, start_model
