@@ -139,7 +139,7 @@ def serve() -> None:
     signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
     with contextlib.suppress(OSError):
         os.nice(5)
-    read({"text": ""})  # imports what reading needs, which may take longer than a text is given
+    read({"text": "I like it."})  # imports what reading needs, which may take longer than a text is given
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s)
         try:

@@ -1,0 +1,375 @@
+"""Whether what a pattern found is a value: a thing, and not a remark on one at hand; a place, an employer, a name.
+
+Pure; the words are those of the clause's language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from typing import Final
+
+from twin_sio.agent.extraction.clauses import Clause
+from twin_sio.agent.extraction.languages import Language
+
+_THING_WORDS: Final = 6
+_TAIL: Final = 40  # characters of words that add nothing
+_LIST_WORDS: Final = 4  # of one of several things in a row
+_ARTICLES: Final = ("articles", "any_article", "indefinite")
+_CAPITAL: Final = re.compile(r"(?<!\w)(?!I(?!\w)|I['’])[^\W\d_a-zß-öø-ÿ][^\W\d_]")
+
+
+def is_caseless(text: str) -> bool:
+    """Whether its writer uses no capitals, but for "I" and the first letter: then names have none either."""
+    return not any(found[0][0].isupper() for found in _CAPITAL.finditer(text, 1))
+
+
+def stops(clause: Clause) -> list[int]:
+    """Where what a clause says may end, the nearest first: before words that add nothing ("a lot", "these days"), at a
+    comma, at its end."""
+    comma = clause.spelled.find(" ,")
+    ends = [len(clause.spelled)] + ([comma] if comma > 0 else [])
+    found = set(ends)
+    for end in ends:
+        while (shorter := _without_last(clause, end)) < end:
+            end = shorter
+            found.add(end)
+    return sorted(found)
+
+
+def key_of(key: str, clause: Clause, value: str) -> str:
+    """The slot of a value: a country is no city."""
+    if key == "location.city":
+        plain = _without_article(clause.language, value.casefold().split())
+        if clause.language.has("countries", " ".join(plain)):
+            return "location.country"
+        if clause.language.has("regions", " ".join(plain)):
+            return "location.region"
+    return key
+
+
+def judged(takes: str, clause: Clause, match: re.Match[str], is_caseless: bool) -> list[str]:
+    """The values that a pattern found, as the message has them; none where it is no value."""
+    begin, end = match.span("value")
+    if takes == "":
+        return [clause.source(begin, end)]
+    if takes in _SEVERAL:
+        return [value for one in _parted(clause, begin) if (value := _SEVERAL[takes](clause, *one)) is not None]
+    value = _ONE[takes](clause, begin, end) if takes in _ONE else _NAMED[takes](clause, begin, end, is_caseless)
+    return [value] if value else []
+
+
+# -- things
+
+
+def thing(clause: Clause, begin: int, end: int) -> str | None:
+    """A thing that can be liked for itself; None for a remark, an empty word, or a person."""
+    language, words = clause.language, clause.spelled[begin:end].split()
+    source = clause.source(begin, end)
+    if not 0 < len(words) <= _THING_WORDS or source.isdecimal():
+        return None
+    if language.has("articles", words[0]) and len(words) > 1:
+        is_title = words[0] != source.split()[0] or source.split()[1][:1].isupper()
+        if not (is_title or language.has("the_things", words[-1]) or language.has("any_article", words[0])):
+            return None
+        if language.has("any_article", words[0]):
+            words = words[1:]
+    elif language.has("not_first", words[0]):
+        return None
+    if language.has("not_first", words[0]) and not language.has("articles", words[0]):
+        return None
+    if any(language.has("not_inside", word) for word in words) or language.has("not_last", words[-1]):
+        return None
+    if language.has("empty", words[-1]) or language.has("empty", " ".join(words)):
+        return None
+    if len(words) == 1 and language.has("first_names", words[0]) and source[0].isupper():
+        return None
+    return source
+
+
+def _doing(clause: Clause, begin: int, end: int) -> str | None:
+    """What somebody likes to do."""
+    language, words = clause.language, clause.spelled[begin:end].split()
+    if not 0 < len(words) <= _THING_WORDS or language.has("not_doing", words[0]) or language.has("not_last", words[-1]):
+        return None
+    if any(language.has("not_inside", word) and not language.has("inside_doing", word) for word in words):
+        return None
+    if len(words) > 1 and (language.has("empty", words[-1]) or language.has("these", words[1])):
+        return None
+    return None if language.has("not_first", words[0]) else clause.source(begin, end)
+
+
+def _parted(clause: Clause, begin: int) -> list[tuple[int, int]]:
+    """The parts of a row of things ("jazz, blues and hiking") from `begin` on; of what is none, the first."""
+    language = clause.language
+    row = clause.spelled[begin : _without_tail(clause, len(clause.spelled))]
+    if (aside := language.aside.search(row)) is not None:
+        row = row[: aside.start()]
+    pieces = _split(row, " , ")
+    if len(pieces) > 1 and not _is_row(language, [row[one:two] for one, two in pieces]):
+        pieces = [(0, _without_tail(clause, begin + pieces[0][1]) - begin)]
+    spans: list[tuple[int, int]] = []
+    for one, two in pieces:
+        spans += [
+            (begin + one + a, begin + one + b) for a, b in _joined(language, row[one:two], in_row=len(pieces) > 1)
+        ]
+    return spans
+
+
+def _without_tail(clause: Clause, end: int) -> int:
+    while (shorter := _without_last(clause, end)) < end:
+        end = shorter
+    return end
+
+
+def _without_last(clause: Clause, end: int) -> int:
+    tail = clause.language.ends.search(clause.spelled, max(0, end - _TAIL), end)
+    return tail.start() if tail is not None else end
+
+
+def _split(row: str, by: str) -> list[tuple[int, int]]:
+    spans, at = [], 0
+    for part in row.split(by):
+        spans.append((at, at + len(part)))
+        at += len(part) + len(by)
+    return spans
+
+
+def _is_row(language: Language, pieces: Sequence[str]) -> bool:
+    last = pieces[-1].split()
+    if any(len(piece.split()) > _LIST_WORDS for piece in pieces[:-1]) or not last or len(last) > 2 * _LIST_WORDS:
+        return False
+    return len(pieces) > 2 or any(language.has("joins", word) for word in last)
+
+
+def _joined(language: Language, piece: str, *, in_row: bool) -> list[tuple[int, int]]:
+    """The things on both sides of an "and"; one where it may join parts of one ("crime and spy films")."""
+    words = piece.split()
+    if language.has("together", piece):
+        return [(0, len(piece))]
+    spans, start, at = [], 0, 0
+    for word in words:
+        if language.has("joins", word):
+            if at > start:
+                spans.append((start, at - 1))
+            start = at + len(word) + 1
+        at += len(word) + 1
+    spans.append((start, len(piece)))
+    spans = [(one, two) for one, two in spans if two > one]
+    if len(spans) < 2 or in_row:
+        return spans
+    if len(spans) == 2:
+        left, right = (piece[one:two].split() for one, two in spans)
+        if not _are_two(language, left, right):
+            return [(0, len(piece))]
+    return spans
+
+
+def _are_two(language: Language, left: Sequence[str], right: Sequence[str]) -> bool:
+    if len(left) == len(right) == 1:
+        return not left[0].endswith("-")
+    if language.has("articles", right[0]) or language.doing.fullmatch(right[0]):
+        return True
+    if len(right) == 1:
+        return not any(language.has("links", word) for word in left)
+    return (
+        len(left) > 1 or language.many.fullmatch(left[0]) is not None or language.doing.fullmatch(left[0]) is not None
+    )
+
+
+# -- work, study, projects
+
+
+def _role(clause: Clause, begin: int, end: int) -> str | None:
+    language, words = clause.language, clause.spelled[begin:end].split()
+    n = next((n for n in range(min(_LIST_WORDS, len(words)), 0, -1) if language.is_job(" ".join(words[-n:]))), 0)
+    before = words[: len(words) - n]
+    if n == 0 or any(language.has("role_not", word) or language.has("not_inside", word) for word in before):
+        return None
+    if before and language.has("not_first", before[0]):
+        return None
+    return clause.source(begin, end)
+
+
+def _open_role(clause: Clause, begin: int, end: int) -> str | None:
+    words = clause.spelled[begin:end].split()
+    language = clause.language
+    bad = any(language.has(name, word) for name in ("role_not", "not_inside", "not_last") for word in words)
+    return (
+        None
+        if bad or language.has("empty", words[-1]) or language.has("not_first", words[0])
+        else clause.source(begin, end)
+    )
+
+
+def _field(clause: Clause, begin: int, end: int) -> str | None:
+    words = clause.spelled[begin:end].split()
+    return None if any(clause.language.has("not_field", word) for word in words) else thing(clause, begin, end)
+
+
+def _goal(clause: Clause, begin: int, end: int) -> str | None:
+    words = clause.spelled[begin:end].split()
+    language = clause.language
+    bad = any(language.has("these", word) for word in words) or language.has("not_last", words[-1])
+    return (
+        None
+        if bad or language.has("empty", words[-1]) or language.has("vague", words[0])
+        else clause.source(begin, end)
+    )
+
+
+# -- names
+
+
+def _capital(word: str) -> bool:
+    return word[:1].isupper()
+
+
+def _named(clause: Clause, begin: int, _: int, is_caseless: bool) -> str | None:
+    """What bears a name: as far as its words have capitals; a writer who uses none is believed for two words."""
+    cut = _cut(clause, begin)
+    words = clause.spelled[begin:cut].split()
+    bare = words[:-1] if words and len(words) > 1 and clause.language.has("place_end", words[-1]) else words
+    if not words or any(clause.language.has("not_place", word) for word in bare) or words[0].isdecimal():
+        return None
+    source = clause.source(begin, cut)
+    if _capital(source):
+        parts = source.split()
+        kept = list(takewhile(lambda part: _capital(part) or clause.language.has("inside_name", part), parts))
+        return source if len(kept) == len(parts) <= _LIST_WORDS else None
+    is_short = len(words) <= (_LIST_WORDS - 1 if clause.language.has("place_heads", words[0]) else 2)
+    return source if is_caseless and is_short else None
+
+
+def _school(clause: Clause, begin: int, end: int) -> str | None:
+    words = clause.spelled[begin:end].split()
+    return None if any(clause.language.has("not_place", word) for word in words[:-1]) else clause.source(begin, end)
+
+
+def _cut(clause: Clause, begin: int) -> int:
+    """Where a name ends: at a comma, and at a word that goes on about something else."""
+    at = begin
+    for word in clause.spelled[begin:].split(" "):
+        if word == "," or clause.language.has("after_name", word):
+            return max(begin, at - 1)
+        at += len(word) + 1
+    return len(clause.spelled)
+
+
+def _place(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | None:
+    language = clause.language
+    cut = _cut(clause, begin)
+    words = clause.spelled[begin:cut].split()
+    plain = _without_article(language, words)
+    if language.has("countries", " ".join(plain)) or language.has("regions", " ".join(plain)):
+        return clause.source(begin + sum(len(word) + 1 for word in words[: len(words) - len(plain)]), cut)
+    if len(plain) < len(words):
+        return None
+    return _named(clause, begin, end, is_caseless)
+
+
+def _without_article(language: Language, words: Sequence[str]) -> Sequence[str]:
+    return words[1:] if len(words) > 1 and any(language.has(name, words[0]) for name in _ARTICLES) else words
+
+
+def _employer(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | None:
+    language = clause.language
+    cut = _cut(clause, begin)
+    words = clause.spelled[begin:cut].split()
+    plain, name = _without_article(language, words), " ".join(words)
+    for n in (1, 2, 3):
+        if n <= len(plain) and language.has("workplace", " ".join(plain[-n:])):
+            bad = any(language.has("not_inside", word) or language.has("role_not", word) for word in plain)
+            return (
+                None
+                if bad or len(plain) > _LIST_WORDS
+                else clause.source(begin + len(name) - len(" ".join(plain)), cut)
+            )
+    if len(plain) < len(words) or any(language.has("not_employer", word) for word in words):
+        return None
+    if language.has("countries", name) or language.has("regions", name):
+        return None
+    return _named(clause, begin, end, is_caseless)
+
+
+def _person(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | None:
+    cut = min(_cut(clause, begin), end)
+    words = clause.spelled[begin:cut].split()
+    if not words or any(not _is_name(clause.language, word) for word in words):
+        return None
+    source = clause.source(begin, cut)
+    if all(map(_capital, source.split())):
+        return source
+    return source if len(words) == 1 or is_caseless else None
+
+
+def _is_name(language: Language, word: str) -> bool:
+    return len(word) > 1 and word.replace("-", "").replace("'", "").isalpha() and not language.has("not_name", word)
+
+
+def _introduced(clause: Clause, begin: int, end: int, _: bool) -> str | None:
+    """A name by which somebody introduces themselves: after a greeting, or a usual first name."""
+    language = clause.language
+    source = clause.source(begin, end)
+    words = clause.spelled[begin:end].split()
+    if not all(_is_name(language, word) for word in words):
+        return None
+    if language.has("first_names", words[0]):
+        return source if len(words) == 1 or all(map(_capital, source.split())) else None
+    known = any(language.has(name, words[0]) for name in ("job", "nationality", "faith", "diet", "countries"))
+    return source if clause.is_greeted and not known and all(map(_capital, source.split())) else None
+
+
+def is_role(clause: Clause, match: re.Match[str]) -> bool:
+    """Whether what stands as the group `role` is one that somebody is paid for."""
+    begin, end = match.span("role")
+    return _role(clause, begin, end) is not None and not clause.language.has(
+        "learner", clause.spelled[begin:end].split()[-1]
+    )
+
+
+def own_name(clause: Clause, match: re.Match[str]) -> str:
+    """The name of somebody in the user's life; empty where the word is none."""
+    begin, end = match.span("name")
+    word, source = clause.spelled[begin:end], clause.source(begin, end)
+    if not _is_name(clause.language, word):
+        return ""
+    before = clause.spelled[:begin].rstrip()
+    is_named = any(before.endswith(naming) for naming in clause.language.words["naming"])
+    return source if is_named or (_capital(source) and not source.isupper()) else ""
+
+
+def _title(clause: Clause, begin: int, end: int) -> str | None:
+    """A thing that may be called by an article: "the Beatles"."""
+    language, words = clause.language, clause.spelled[begin:end].split()
+    if len(words) > 1 and language.has("articles", words[0]):
+        after = begin + len(words[0]) + 1
+        if len(words) <= _THING_WORDS and all(map(_capital, clause.source(after, end).split())):
+            return clause.source(begin, end)
+        return clause.source(begin, end) if thing(clause, after, end) is not None else None
+    return thing(clause, begin, end)
+
+
+_ONE: Final[dict[str, Callable[[Clause, int, int], str | None]]] = {
+    "thing": thing,
+    "title": _title,
+    "doing": _doing,
+    "role": _role,
+    "open_role": _open_role,
+    "field": _field,
+    "project": thing,
+    "goal": _goal,
+    "school": _school,
+}
+_SEVERAL: Final[dict[str, Callable[[Clause, int, int], str | None]]] = {"things": thing, "doings": _doing}
+_NAMED: Final[dict[str, Callable[[Clause, int, int, bool], str | None]]] = {
+    "place": _place,
+    "named": _named,
+    "employer": _employer,
+    "name": _person,
+    "introduced": _introduced,
+}
+
+TAKES: Final = ("compared", *_ONE, *_SEVERAL, *_NAMED)
+"""The ways of judging a value that a rule may name."""
