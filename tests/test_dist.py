@@ -50,6 +50,10 @@ async def test_the_declared_bounds_are_true(
     ):
         done = await asyncio.to_thread(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+    reads = "from twin_sio.agent.extraction import rules; print(rules.read('I live in Lisbon')[0].value)"
+    command = (str(venv / "bin" / "python"), "-P", "-c", reads)
+    done = await asyncio.to_thread(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "Lisbon\n", done.stderr
     variables = environment(mongod.url, redis_server.url, model.base_url, TWIN_MONGODB_DATABASE=resolution)
     server = Process("server", tmp_path, variables, python=venv / "bin" / "python")
     await started(server)

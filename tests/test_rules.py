@@ -87,7 +87,7 @@ STATED = lines(
     i love pizza, sushi and tacos | interests.likes: pizza; interests.likes: sushi; interests.likes: tacos
     I love going to the pond | interests.likes: pond
     i generally love noodle soups like pho :) | interests.likes: noodle soups
-    My hobbies are chess, go and cooking | interests.likes: chess; interests.likes: go; interests.likes: cooking
+    my hobbies are chess, yoga and tea | interests.likes: chess; interests.likes: yoga; interests.likes: tea
     Baking is so rewarding | interests.likes: Baking
     As a Leeds fan, im gutted | interests.likes: Leeds
     my favorite band is the beatles . | interests.likes: beatles

@@ -93,7 +93,7 @@ async def test_without_a_model_rules_learn_first(
     connect: Connect, model: ScriptedModel, worker: None, user: str
 ) -> None:
     """Without a model what is plain is learned at once and the rest later and nothing twice."""
-    text = f"I live in Berlin and I have two cats. Do you know {user}?"
+    text = f"I live in Berlin and I keep bees. Do you know {user}?"
     asked_to_learn = f'"message": "{text}'
     model.script(contains=asked_to_learn, status=400, times=1)
     client = await connect()
@@ -101,11 +101,11 @@ async def test_without_a_model_rules_learn_first(
     await client.until(lambda state: state.profile_version == 1)
     assert [trait["value"] for trait in (await client.profile())["traits"]] == ["Berlin"]
     again = likes("Berlin", "I live in Berlin", key="home.region")
-    cats = likes("two cats", "I have two cats", key="pets.has")
-    model.script(contains=asked_to_learn, json_answer=candidates(again, cats))
+    bees = likes("bees", "I keep bees", key="pets.has")
+    model.script(contains=asked_to_learn, json_answer=candidates(again, bees))
     await client.until(lambda state: state.profile_version == 2, timeout=20)
     traits = {trait["key"]: trait for trait in (await client.profile())["traits"]}
-    assert {key: trait["value"] for key, trait in traits.items()} == {"location.city": "Berlin", "pets.has": "two cats"}
+    assert {key: trait["value"] for key, trait in traits.items()} == {"location.city": "Berlin", "pets.has": "bees"}
     assert [round(trait["supporting"], 3) for trait in traits.values()] == [8.0, 8.0]
 
 

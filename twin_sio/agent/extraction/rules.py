@@ -99,7 +99,7 @@ def _found(rule: Rule, clause: Clause, stops: Sequence[int], is_caseless: bool) 
 
 
 def _variants(clause: Clause) -> Iterator[Clause]:
-    """The clause, also with the subject and verb that were left out; of "I have a wife and two kids" each half as well."""
+    """The clause, as it is and with what was left out before it; and each half of "I have a wife and two kids"."""
     language = clause.language
     yield clause
     if language.being and language.dropped_being.match(clause.spelled):
