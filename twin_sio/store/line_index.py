@@ -26,8 +26,8 @@ _HITS_LOOKED_AT: Final = 20_000  # a bound on what one search costs: the commone
 _ROWS_AT_ONCE: Final = 8_192  # vectors compared at once: a copy of them has 8 MiB
 _COMMON_SHARE: Final = 0.1
 _COMMON_LINES: Final = 10
-"""A word that stands in more lines than this, and in a larger share of them, tells nothing: the names of those who
-talk, and what everybody says."""
+"""A word that stands in more lines than this, and in a larger share of them, tells no line from another: the names of
+those who talk, and what everybody says. Among words the rarer count for more; a vector knows no such thing."""
 _LATE: Final = 64  # of the newest lines, those that may still get a vector
 _PAGE_BYTES: Final = 1024
 
@@ -37,6 +37,7 @@ _TO_NEXT: Final = 0.5
 _TO_PREVIOUS: Final = 0.25
 _TWIN: Final = 0.8  # what the twin said counts so much: what users ask for is mostly what they have said themselves
 _RANK: Final = 20  # of reciprocal rank fusion
+_BY_VECTOR: Final = 0.5  # the weight of the ranks by vectors, beside 1 of those by words
 _MEAN_OF: Final = 20  # lines from which on the mean of their vectors is nearly all taken off
 
 _SCHEMA: Final = f"""
@@ -180,20 +181,19 @@ class LineIndex:
                 by_vector = self._vectors.nearest(vector, self._floor, without)
             around = self._around({*by_words, *by_vector})
         scores: dict[int, float] = defaultdict(float)
-        for ranks in (_ranks(_spread(by_words, around)), _ranks(by_vector)):
+        for ranks, weight in ((_ranks(_spread(by_words, around)), 1.0), (_ranks(by_vector), _BY_VECTOR)):
             for seq, rank in ranks.items():
-                scores[seq] += 1 / (_RANK + rank)
+                scores[seq] += weight / (_RANK + rank)
         scores.pop(without, None)
         return sorted(scores, key=lambda seq: (-scores[seq], -seq))[:most]
 
     def _by_words(self, text: str, without: int) -> Mapping[int, float]:
         counts = self._counts(set(self._words.of([text[:LINE_CHARACTERS]])[0]))
-        most = max(_COMMON_LINES, _COMMON_SHARE * self.count)
         chosen: list[str] = []
         hits = 0
         for word in sorted(counts, key=lambda word: (counts[word], word))[:_WORDS_ASKED]:
             hits += counts[word]
-            if chosen and (hits > _HITS_LOOKED_AT or counts[word] > most):
+            if chosen and hits > _HITS_LOOKED_AT:
                 break
             chosen.append(word)
         if not chosen:
