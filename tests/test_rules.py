@@ -39,8 +39,12 @@ STATED = lines(
     """
     Hello, I am Ada. | identity.name: Ada
     my name is priya | identity.name: priya
+    My name is Tom and I am 28 | identity.name: Tom; identity.age: 28
     hi im sarah nice to meet you | identity.name: sarah
     im 34 | identity.age: 34
+    I've had migraines for years | health.condition: migraines
+    ich arbeite bei der Deutschen Bahn | work.employer: Deutschen Bahn
+    I'm in the army | work.employer: army
     34 year old teacher | identity.age: 34; work.role: teacher
     I turned 30 last week | identity.age: 30
     im from ohio originally | identity.origin: ohio
@@ -72,6 +76,7 @@ STATED = lines(
     my best friend is Jake | people.friends: Jake
     i have 2 dogs and a cat named milo | pets.has: 2 dogs; pets.has: milo
     my husband says I work too much | family.partner: husband
+    My husband and I have two kids | family.partner: husband; family.children: two kids
     i drive a red honda civic | possessions.car: honda civic
     I have a motorcycle | possessions.has: motorcycle
     i play the piano and guitar | skills.has: piano; skills.has: guitar
@@ -129,6 +134,7 @@ ENDED = lines(
     I lost my job | work.employer: job
     I was laid off last week | work.employer: job
     we split up last month | family.partner: partner
+    my girlfriend and i broke up | family.partner: girlfriend
     my girlfriend broke up with me yesterday | family.partner: girlfriend
     my mom passed away in 2019 | family.parents: mom
     my dog died last week | pets.has: dog
@@ -138,6 +144,8 @@ ENDED = lines(
     I used to love sculpting, I miss it | interests.likes: sculpting
     I don't like techno anymore | interests.likes: techno
     ich arbeite nicht mehr bei Bosch | work.employer: Bosch
+    ich mag keine Krimis mehr | interests.likes: Krimis
+    meine freundin und ich haben uns getrennt | family.partner: freundin
     ya no me gusta el café | interests.likes: café
     je n'habite plus à Lyon | location.city: Lyon
     """
@@ -178,6 +186,13 @@ AT_HAND = lines(
     I'm a bit tired
     My favorite part is the ending
     I work for money
+    I work for a company
+    I work as a team
+    I have a baby on the way
+    I like to play
+    je viens de manger
+    ich mag die Idee
+    me encanta esta canción
     I work at night
     I live in constant fear
     I live in the moment

@@ -20,6 +20,7 @@ _WORDS_MAX: Final = 40  # of a clause; what goes on for longer is no plain state
 _CHARACTERS_MAX: Final = 300
 _OPENERS_MAX: Final = 12
 _SMALL: Final = 2  # small words from which on a sentence may be of two languages
+_BESIDE_WORDS: Final = 4
 _SENTENCES_MAX: Final = 150
 _SENTENCE_WORDS_MAX: Final = 200
 
@@ -246,7 +247,7 @@ class _Sentence:
                 if piece:
                     yield piece, follows
                 piece, follows = [], word.text == ","
-            elif piece and self._breaks(at):
+            elif piece and self._breaks(at) and not self._is_beside(piece, at):
                 yield piece, follows
                 piece, follows = [word], True
             elif piece or word.text != ",":
@@ -266,6 +267,18 @@ class _Sentence:
                 first = one.spelled(self._plain[skip])[0]
                 if first in one.words["subjects"] or first in one.words["verbs"] or first in one.words["always_break"]:
                     return True
+        return False
+
+    def _is_beside(self, piece: Sequence[Word], at: int) -> bool:
+        """Whether the subject that follows stands beside another: "my wife and I"."""
+        if at + 1 == len(self._plain) or piece[0] is not self._words[0]:
+            return False
+        for one in self._joining:
+            if self._plain[at] in one.words["joins"] and one.spelled(self._plain[at + 1])[0] == one.subject:
+                words = [part for each in piece for part in one.spelled(each.text)]
+                is_alone = len(words) == 1 and one.openers.fullmatch(f"{words[0]} ") is None
+                is_named = is_alone or (words[0] in one.words["own"] and len(words) <= _BESIDE_WORDS)
+                return is_named and one.words["verbs"].isdisjoint(words)
         return False
 
     def _breaks(self, at: int) -> bool:

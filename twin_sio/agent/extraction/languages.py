@@ -77,6 +77,7 @@ class Language:
     dropped: re.Pattern[str]
     dropped_being: re.Pattern[str]
     spread: re.Pattern[str]
+    beside: re.Pattern[str]
     joint: re.Pattern[str]
     openers: re.Pattern[str]
     greetings: re.Pattern[str]
@@ -124,7 +125,9 @@ def _language(code: str) -> Language:
                 else:
                     data[section] = content
     lists: dict[str, list[str]] = data["words"]
-    parts: dict[str, str] = {name: _alternatives(words) for name, words in lists.items()} | data["parts"]
+    parts: dict[str, str] = (
+        {name: _alternatives(words) for name, words in lists.items()} | data["parts"] | {"subject": data["subject"]}
+    )
     speech = {name: _any(found, parts) for name, found in data["speech"].items()}
     return Language(
         code,
@@ -144,8 +147,9 @@ def _language(code: str) -> Language:
         re.compile(_expanded("(?:{dropped})(?= |$)", parts)),
         re.compile(_expanded("(?:{dropped_being})(?= |$)", parts)),
         re.compile(_expanded("{spread} (?=.)", parts)),
+        re.compile(_expanded("{beside}", parts)),
         re.compile(_expanded(" (?:, )?(?:(?:{joins}) |(?<=, ))", parts)),
-        re.compile(_expanded("(?:(?:{openers}) (?:, )?)*", parts)),
+        re.compile(_expanded("(?:(?:{openers}) (?:, )?|(?:{times}) (?:, )?(?={subject} ?))*", parts)),
         re.compile(_expanded("(?:{greetings})(?= |$)", parts)),
         {word: number for number, word in enumerate(lists["numbers"], 1)},
     )

@@ -107,6 +107,9 @@ def _variants(clause: Clause) -> Iterator[Clause]:
     if language.subject and (clause.is_elided or language.dropped.match(clause.spelled)):
         clause = clause.after(language.subject)
         yield clause
+    if (beside := language.beside.match(clause.spelled)) is not None:
+        clause = clause.part((beside.end(), len(clause.spelled)))
+        yield clause
     head = language.spread.match(clause.spelled)
     if head is None:
         return

@@ -55,7 +55,8 @@ def judged(takes: str, clause: Clause, match: re.Match[str], is_caseless: bool) 
     if takes == "":
         return [clause.source(begin, end)]
     if takes in _SEVERAL:
-        return [value for one in _parted(clause, begin) if (value := _SEVERAL[takes](clause, *one)) is not None]
+        found = [_SEVERAL[takes](clause, *one) for one in _parted(clause, begin)]
+        return [value for value in found if value is not None] if found and found[0] is not None else []
     value = _ONE[takes](clause, begin, end) if takes in _ONE else _NAMED[takes](clause, begin, end, is_caseless)
     return [value] if value else []
 
@@ -91,6 +92,8 @@ def thing(clause: Clause, begin: int, end: int) -> str | None:
 def _doing(clause: Clause, begin: int, end: int) -> str | None:
     """What somebody likes to do."""
     language, words = clause.language, clause.spelled[begin:end].split()
+    if len(words) == 1 and language.has("transitive", words[0]):
+        return None
     if not 0 < len(words) <= _THING_WORDS or language.has("not_doing", words[0]) or language.has("not_last", words[-1]):
         return None
     if any(language.has("not_inside", word) and not language.has("inside_doing", word) for word in words):
@@ -278,19 +281,16 @@ def _employer(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | 
     cut = _cut(clause, begin)
     words = clause.spelled[begin:cut].split()
     plain, name = _without_article(language, words), " ".join(words)
-    for n in (1, 2, 3):
-        if n <= len(plain) and language.has("workplace", " ".join(plain[-n:])):
-            bad = any(language.has("not_inside", word) or language.has("role_not", word) for word in plain)
-            return (
-                None
-                if bad or len(plain) > _LIST_WORDS
-                else clause.source(begin + len(name) - len(" ".join(plain)), cut)
-            )
-    if len(plain) < len(words) or any(language.has("not_employer", word) for word in words):
+    start = begin + len(name) - len(" ".join(plain))
+    if any(language.has("workplace", " ".join(plain[-n:])) for n in (1, 2, 3) if n <= len(plain)):
+        bad = any(language.has("not_inside", word) or language.has("role_not", word) for word in plain)
+        bad = bad or len(plain) > _LIST_WORDS or (len(plain) == 1 and language.has("vague_workplace", plain[0]))
+        return None if bad else clause.source(start, cut)
+    if any(language.has("not_employer", word) for word in plain):
         return None
-    if language.has("countries", name) or language.has("regions", name):
+    if any(language.has(places, " ".join(plain)) for places in ("countries", "regions")):
         return None
-    return _named(clause, begin, end, is_caseless)
+    return _named(clause, start, end, is_caseless and start == begin)
 
 
 def _person(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | None:
