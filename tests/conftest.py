@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from tests.factories import make_settings
 from tests.scripted_model import ScriptedModel
@@ -200,3 +201,12 @@ async def examples(test: Any) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    """What this process logs, at every level, as structlog's events."""
+    configure_logs("debug")
+    with capture_logs() as said:
+        yield said
+    configure_logs("error")

@@ -14,11 +14,12 @@ import jwt
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from twin_sio.auth import Authenticator, JwksKeys, SharedSecrets
+from twin_sio.auth import Authenticator, JwksKeys, SharedSecrets, refusals
 from twin_sio.domain import Identity
 from twin_sio.errors import HandshakeRefused
+from twin_sio.observability.limited_log import LimitedLog
 
 SECRET = "a secret that is long enough for every algorithm of its family, shared"
 LATER = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
@@ -108,6 +109,9 @@ def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
         signed({"exp": LATER}),
         signed({"sub": "ada"}),
         signed({"sub": "", "exp": LATER}),
+        signed({"sub": "  ", "exp": LATER}),
+        signed({"sub": True, "exp": LATER}),
+        signed({"sub": None, "exp": LATER}),
         signed({"sub": "a" * 10_000, "exp": LATER}),
         signed({"sub": "a\nb", "exp": LATER}),
         signed({**GOOD, "nbf": LATER}),
@@ -179,6 +183,7 @@ class Issuer:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.fetched = 0
         self.down = False
+        self.listed: Any = None
 
     def token(self, kid: str = "k1", **claims: Any) -> str:
         return jwt.encode({**GOOD, **claims}, self.key, algorithm="RS256", headers={"kid": kid})
@@ -187,8 +192,8 @@ class Issuer:
         self.fetched += 1
         if self.down:
             raise web.HTTPServiceUnavailable
-        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
-        return web.json_response({"keys": [{**public, "kid": "k1", "alg": "RS256", "use": "sig"}]})
+        own = [public(self.key, kid="k1", alg="RS256", use="sig")]
+        return web.json_response({"keys": own if self.listed is None else self.listed})
 
     @property
     def public_pem(self) -> str:
@@ -214,6 +219,106 @@ async def test_a_key_set_is_fetched_once_and_its_tokens_accepted(issuer: Any) ->
     for _ in range(3):
         assert (await auth.authenticate(issuer.token())).user_id == "ada"
     assert issuer.fetched == 1
+
+
+def public(key: Any, **fields: Any) -> dict[str, Any]:
+    """A key of a set."""
+    algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
+    return {**json.loads(algorithm.to_jwk(key.public_key())), **fields}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "make"),
+    [
+        ("RS256", lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048)),
+        ("RS512", lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048)),
+        ("ES256", lambda: ec.generate_private_key(ec.SECP256R1())),
+        ("ES384", lambda: ec.generate_private_key(ec.SECP384R1())),
+    ],
+)
+async def test_a_keys_type_says_what_it_is_for(issuer: Any, algorithm: str, make: Any) -> None:
+    """Keys without alg, as several issuers publish them."""
+    issuer.key = make()
+    issuer.listed = [public(issuer.key, kid="k1")]
+    auth = authenticator(JwksKeys(issuer.url), algorithms=(algorithm,))
+    token = jwt.encode(GOOD, issuer.key, algorithm=algorithm, headers={"kid": "k1"})
+    assert (await auth.authenticate(token)).user_id == "ada"
+
+
+async def test_a_key_that_cannot_be_used_spoils_no_other(issuer: Any, logged: list[Any]) -> None:
+    good = public(issuer.key, kid="k1")
+    issuer.listed = [
+        None, 7, {}, {"kid": "a", "kty": "OKP", "crv": "Ed25519", "x": "AA"}, {"kid": "b", "kty": "RSA", "n": "?"},
+        {"kid": "c", "kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}, {**good, "kid": "d", "use": "enc"},
+        {**good, "kid": "e", "alg": "RSA-OAEP"}, {**good, "kid": "f", "alg": 7}, good,
+    ]  # fmt: skip
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    assert (await auth.authenticate(issuer.token())).user_id == "ada"
+    assert await refusal_of(auth, issuer.token(kid="d")) == "auth_invalid"
+    assert sum(line["event"] == "jwks_key_skipped" for line in logged) == 9
+
+
+async def test_a_token_without_kid_is_of_the_only_key(issuer: Any) -> None:
+    issuer.listed = [public(issuer.key)]
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    bare = jwt.encode(GOOD, issuer.key, algorithm="RS256")
+    assert (await auth.authenticate(bare)).user_id == "ada"
+    issuer.listed = [public(issuer.key, kid="k1"), public(issuer.key, kid="k2")]
+    assert await refusal_of(authenticator(JwksKeys(issuer.url), algorithms=("RS256",)), bare) == "auth_invalid"
+
+
+@pytest.mark.parametrize("listed", [[], "no list", [{"kid": "a", "kty": "OKP"}]])
+async def test_without_a_usable_key_tokens_cannot_be_checked(issuer: Any, listed: Any, logged: list[Any]) -> None:
+    """It passes by itself once the key set is right, and is said in the log once."""
+    issuer.listed = listed
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    for _ in range(3):
+        assert await refusal_of(auth, issuer.token()) == "unavailable"
+    (line,) = [line for line in logged if line["event"] == "jwks_unavailable"]
+    assert line["reason"] == "none of its keys can be used"
+
+
+async def refusal_of(auth: Authenticator, token: str) -> str:
+    with pytest.raises(HandshakeRefused) as refused:
+        await auth.authenticate(token)
+    return str(refused.value.reason)
+
+
+@pytest.mark.parametrize(("sub", "user"), [(42, "42"), (0, "0"), (2**60, str(2**60))])
+async def test_a_number_as_sub_is_its_digits(sub: int, user: str) -> None:
+    assert (await authenticator().authenticate(signed({"sub": sub, "exp": LATER}))).user_id == user
+
+
+async def test_foreign_scopes_are_mapped() -> None:
+    mapped = {"openid": ("twin:chat", "twin:profile"), "email": ("twin:chat",)}
+    identity = await authenticator(scope_map=mapped).authenticate(signed({**GOOD, "scope": "openid phone"}))
+    assert identity.scopes == {"openid", "phone", "twin:chat", "twin:profile"}
+    assert (await authenticator().authenticate(signed({**GOOD, "scope": "openid phone"}))).scopes == {"openid", "phone"}
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        (signed({"sub": " ", "exp": LATER}), "its sub is missing or blank"),
+        (signed({"sub": "ada"}), "it has no exp"),
+        (signed({**GOOD, "nbf": LATER}), "its nbf is in the future"),
+        (signed(GOOD, algorithm="HS384"), "its algorithm is not in TWIN_JWT_ALGORITHMS"),
+        (signed({"sub": "ada", "exp": 1}), "it has expired"),
+        (signed(GOOD, secret="x" * 64), "its signature is not of the key"),
+        ("a.b", "it is no JWT"),
+    ],
+)
+async def test_the_log_says_why_a_token_is_refused(
+    token: str, reason: str, monkeypatch: Any, logged: list[Any]
+) -> None:
+    """With the reason, once a minute, and never with a word of the token."""
+    monkeypatch.setattr(refusals, "_logged", LimitedLog("auth", "token_refused"))
+    for _ in range(3):
+        await refusal_of(authenticator(), token)
+    (line,) = logged
+    assert (line["event"], line["kind"]) == ("token_refused", reason)
+    assert token[:20] not in str(line)
+    assert "ada" not in str(line)
 
 
 async def test_an_unknown_key_is_not_fetched_every_time(issuer: Any) -> None:

@@ -23,6 +23,7 @@ from tests.raw import RawSocket
 from twin_sio.errors import HandshakeRefused
 from twin_sio.transport import NAMESPACE, ConnectionRegistry, ConnectRequest
 from twin_sio.transport.frames import EncodedFrame, event_frame
+from twin_sio.transport.origins import Origins
 from twin_sio.transport.send_queue import SendQueue
 from twin_sio.transport.socketio import SocketServer
 
@@ -47,7 +48,7 @@ class Served:
             socketio.AsyncManager(),
             self,
             self.connections,
-            cors=None,
+            origins=Origins(()),
             ping_interval_s=ping_s,
             ping_timeout_s=ping_s,
             handshake_s=handshake_s,

@@ -188,6 +188,10 @@ def _reason(error: Any) -> str:
 
 
 def _check_algorithms(auth: AuthSettings) -> None:
+    try:
+        _ = auth.scopes_by_foreign
+    except ValueError:
+        raise ConfigError("TWIN_SCOPE_MAP must hold pairs, as openid=twin:chat.") from None
     algorithms = set(auth.jwt_algorithms)
     shared = algorithms & SHARED_SECRET_ALGORITHMS
     if not algorithms or (shared and algorithms - shared):

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from twin_sio.config.origins import normal_origins
 from twin_sio.dev_tokens import DEV_SECRET
 
 SECRET_MIN_BYTES = 32
@@ -79,8 +89,11 @@ class ServerSettings(Group):
     )
     tls_cert: Path | None = _env("TWIN_TLS_CERT", None, "certificate chain (PEM), where no proxy terminates TLS")
     tls_key: Path | None = _env("TWIN_TLS_KEY", None, "its private key (PEM)")
-    cors_origins: Words = _env(
-        "TWIN_CORS_ORIGINS", (), "origins of browsers that may connect, space-separated; empty: the same origin"
+    cors_origins: Annotated[Words, AfterValidator(normal_origins)] = _env(
+        "TWIN_CORS_ORIGINS",
+        (),
+        "origins of browsers that may connect beside the service's own, space-separated; `https://*.example.com`: any "
+        "host below it; `*`: any origin",
     )
     trusted_proxies: Words = _env(
         "TWIN_TRUSTED_PROXIES", (), "addresses or networks whose X-Forwarded-For is believed, space-separated"
@@ -155,6 +168,22 @@ class AuthSettings(Group):
     default_scopes: Words = _env(
         "TWIN_DEFAULT_SCOPES", ("twin:chat", "twin:profile"), "scopes of a token that claims none"
     )
+
+    scope_map: Words = _env(
+        "TWIN_SCOPE_MAP",
+        (),
+        "what scopes of your issuer mean here, in pairs: `openid=twin:chat openid=twin:profile`; empty: nothing",
+    )
+
+    @property
+    def scopes_by_foreign(self) -> Mapping[str, tuple[str, ...]]:
+        """`scope_map` as a table. Raises `ValueError` for a pair that is none."""
+        found: dict[str, tuple[str, ...]] = {}
+        for foreign, _, own in (pair.partition("=") for pair in self.scope_map):
+            if not foreign or not own:
+                raise ValueError
+            found[foreign] = (*found.get(foreign, ()), own)
+        return found
 
     @property
     def previous_secrets(self) -> tuple[str, ...]:

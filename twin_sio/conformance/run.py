@@ -16,6 +16,7 @@ from twin_sio.conformance.server import ScriptedServer
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.domain import Json
 from twin_sio.transport import ConnectionRegistry
+from twin_sio.transport.origins import Origins
 from twin_sio.transport.socketio import SocketServer
 
 _ARRIVAL_S = 60.0
@@ -27,7 +28,13 @@ async def conformance_server(port: int, limit_s: float, arrival_s: float) -> Asy
     connections = ConnectionRegistry()
     scripted = ScriptedServer(connections)
     server = SocketServer(
-        socketio.AsyncManager(), scripted, connections, cors=None, ping_interval_s=25, ping_timeout_s=20, handshake_s=10
+        socketio.AsyncManager(),
+        scripted,
+        connections,
+        origins=Origins(()),
+        ping_interval_s=25,
+        ping_timeout_s=20,
+        handshake_s=10,
     )
     app = web.Application()
     server.attach(app)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import structlog
 from aiohttp import web
 
-from twin_sio.auth import Authenticator, auth_expired
+from twin_sio.auth import Authenticator
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.delivery import Delivery
 from twin_sio.domain import Caller, Device
@@ -187,7 +187,7 @@ class Admission:
         try:
             identity = await self._authenticator.authenticate(sent.payload.token)
         except HandshakeRefused as refused:
-            if refused.reason == auth_expired().reason:
+            if refused.reason == "auth_expired":
                 raise AuthExpired() from None
             raise Forbidden("The token is not accepted.", field="payload.token") from None
         if identity.user_id != caller.user_id:

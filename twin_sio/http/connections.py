@@ -19,7 +19,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
-from twin_sio.clock import NewId, monotonic
+from twin_sio.clock import NewId
+from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.rate_limit import Bucket, BucketCache
 from twin_sio.transport import PACKET_MAX_BYTES
 from twin_sio.transport.client_address import TrustedProxies
@@ -50,7 +51,6 @@ _PARSING = 0.05, 0.05
 """CPU that the frames of an address may take to parse: seconds per second, and at once. Messages take a hundredth."""
 _SOCKETS = "/socket.io/"
 _CONTINUE = "100-continue"
-_LOG_EVERY_S = 60.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -60,21 +60,6 @@ def raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class _LimitedLog:
-    """A log line that unauthenticated clients can cause: at most once a minute, with a count."""
-
-    def __init__(self, event: str) -> None:
-        self._event = event
-        self._next = 0.0
-        self._times = 0
-
-    def __call__(self, **about: Any) -> None:
-        self._times += 1
-        if (now := monotonic()) >= self._next:
-            log.warning(self._event, times=self._times, **about)
-            self._next, self._times = now + _LOG_EVERY_S, 0
 
 
 class Connections:
@@ -94,8 +79,8 @@ class Connections:
         self._others_of: dict[str, dict[_Connection, None]] = {}
         self.open = 0
         self.cut = 0
-        self._near = _LimitedLog("descriptors_near_limit")
-        self.malformed = _LimitedLog("malformed_requests")
+        self._near = LimitedLog("connections", "descriptors_near_limit")
+        self.malformed = LimitedLog("connections", "malformed_requests")
 
     def share(self) -> float:
         """The share of the connections for sessions that is in use; see `OverloadMonitor.also`."""

@@ -53,6 +53,7 @@ def build_edge_deps(settings: Settings, services: Services) -> EdgeDeps:
             audience=settings.auth.jwt_audience,
             leeway_s=settings.auth.jwt_leeway_s,
             default_scopes=settings.auth.default_scopes,
+            scope_map=settings.auth.scopes_by_foreign,
             revocations=revocations,
         ),
         revocations,

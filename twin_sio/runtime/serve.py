@@ -36,6 +36,7 @@ from twin_sio.store import mongo
 from twin_sio.store.redis.tickets import RedisTickets
 from twin_sio.transport.admin_ui import AdminUi
 from twin_sio.transport.client_address import TrustedProxies
+from twin_sio.transport.origins import Origins
 from twin_sio.transport.socketio import SocketServer
 from twin_sio.transport.websocket import RawWebSocketEndpoint
 
@@ -132,11 +133,12 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                 instance=services.delivery.channels.instance,
                 clock=clock.now,
             )
+        origins = Origins(settings.server.cors_origins)
         sockets = SocketServer(
             services.delivery.rooms,
             gateway,
             services.delivery.connections,
-            cors=list(settings.server.cors_origins) or None,
+            origins=origins,
             ping_interval_s=settings.tuning.ping_interval_s,
             ping_timeout_s=settings.tuning.ping_timeout_s,
             handshake_s=settings.tuning.handshake_s,
@@ -150,7 +152,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             services.delivery.rooms,
             redeem=tickets.redeem,
             new_id=clock.new_id,
-            origins=settings.server.cors_origins,
+            origins=origins,
             ping_s=settings.tuning.ping_interval_s,
             on_carries=connections.carries_session,
         )

@@ -31,6 +31,7 @@ from twin_sio.transport import (
 from twin_sio.transport.aiohttp_socket import bearer
 from twin_sio.transport.engineio import CLOSE_TIMEOUT_S, EngineServer
 from twin_sio.transport.frames import EncodedFrame, SocketIOPacket
+from twin_sio.transport.origins import Origins
 from twin_sio.transport.packets import MalformedFrame, decode
 from twin_sio.transport.send_queue import STRAIGHT_MAX_BYTES
 
@@ -120,7 +121,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         hooks: TransportHooks,
         connections: ConnectionRegistry,
         *,
-        cors: list[str] | None,
+        origins: Origins,
         ping_interval_s: float,
         ping_timeout_s: float,
         handshake_s: float,
@@ -136,7 +137,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             client_manager=manager,
             serializer=SocketIOPacket,
             async_handlers=False,
-            cors_allowed_origins=cors,
+            cors_allowed_origins=origins.for_library(),
             ping_interval=ping_interval_s,
             ping_timeout=ping_timeout_s,
             max_http_buffer_size=PACKET_MAX_BYTES,

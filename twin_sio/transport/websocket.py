@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +27,7 @@ from twin_sio.transport.aiohttp_socket import (
     read_no_more,
 )
 from twin_sio.transport.frames import EncodedFrame
+from twin_sio.transport.origins import Origins
 from twin_sio.transport.room_manager import RoomManager
 from twin_sio.transport.send_queue import STRAIGHT_MAX_BYTES, SendQueue
 
@@ -118,7 +119,7 @@ class RawWebSocketEndpoint:
         *,
         redeem: Callable[[str], Awaitable[Identity | None]],
         new_id: NewId,
-        origins: Collection[str],
+        origins: Origins,
         ping_s: float,
         on_carries: Callable[[web.BaseRequest, bool], None] = lambda _, __: None,
     ) -> None:
@@ -128,7 +129,7 @@ class RawWebSocketEndpoint:
         self._connections = connections
         self._rooms = rooms  # the library knows its own connections only: these have to be added
         self._redeem = redeem
-        self._origins = origins  # besides this server's own, from which a browser's page may connect
+        self._origins = origins
         self._new_id = new_id
         self._ping_s = ping_s
         self._on_carries = on_carries
@@ -207,17 +208,12 @@ class RawWebSocketEndpoint:
         return identity
 
     def _is_allowed_origin(self, request: web.Request) -> bool:
-        """Whether a browser's page may connect; a client that is no browser sends no Origin."""
-        origin = request.headers.get("Origin")
-        if origin is None or origin in self._origins:
-            return True
-        scheme, _, host = origin.partition("://")
-        if host != request.host or scheme not in ("http", "https"):
-            return False
-        # An attacker who can change a page on its way must not connect from a page that is not encrypted. A page cannot
-        # set this header itself; a proxy without it leaves the question open.
-        proxied = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
-        return scheme == "https" or (proxied or request.scheme) != "https"
+        return self._origins.may_connect(
+            request.headers.get("Origin"),
+            host=request.host,
+            scheme=request.scheme,
+            forwarded_proto=request.headers.get("X-Forwarded-Proto", ""),
+        )
 
     async def _run(self, sid: str, socket: web.WebSocketResponse, request: web.Request) -> None:
         connection = RawWebSocketConnection(socket, request)

@@ -1,0 +1,155 @@
+"""Where the key of a token comes from: secrets that are shared, or a key set (JWKS) by its URL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+import structlog
+from jose import jwk
+from jose.exceptions import JOSEError
+
+from twin_sio.auth.refusals import refused
+from twin_sio.clock import monotonic
+from twin_sio.errors import HandshakeRefused
+
+log = structlog.get_logger("auth")
+
+_REFETCH_FLOOR_S = 10.0
+_REFETCH_AFTER_S = 600.0
+_TIMEOUT_S = 3.0
+_KEYS_MAX = 200
+_OF_CURVE: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_OF_RSA: Final = ("RS256", "RS384", "RS512")
+
+
+class Keys:
+    """Where the key of a token comes from."""
+
+    async def get(self, kid: str | None, algorithm: str) -> Any:
+        """The key for this `kid` and a pinned algorithm, or a tuple of keys any of which may fit; raises
+        `HandshakeRefused`."""
+        raise NotImplementedError
+
+
+class SharedSecrets(Keys):
+    """Secrets that the main app and this service know: several at once while one takes the other's place."""
+
+    def __init__(self, *secrets: str) -> None:
+        self._secrets = secrets
+
+    async def get(self, kid: str | None, algorithm: str) -> Any:  # noqa: ARG002 - a shared secret has no id
+        return self._secrets
+
+
+class JwksKeys(Keys):
+    """A JWKS by URL: cached, fetched again for an unknown `kid` with a floor between fetches; when it cannot be
+    reached the last good keys go on counting. What a key is for follows from its type where it does not say; one that
+    cannot be used is skipped, and named in the log once."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._keys: dict[str, Mapping[str, Any]] = {}
+        self._constructed: dict[tuple[str, str], Any] = {}
+        self._skipped: set[str] = set()
+        self._failure = ""  # why the last fetch failed: logged when it changes
+        self._fetched_at = -_REFETCH_AFTER_S
+        self._lock = asyncio.Lock()
+
+    async def get(self, kid: str | None, algorithm: str) -> Any:
+        age = monotonic() - self._fetched_at
+        if age > _REFETCH_AFTER_S or (self._named(kid) is None and age > _REFETCH_FLOOR_S):
+            await self._fetch()
+        if not self._keys:
+            raise HandshakeRefused("unavailable", "Tokens cannot be checked right now.", retryable=True)
+        name = self._named(kid)
+        if name is None:
+            raise refused("auth_invalid", "no key of the key set has its kid")
+        found = self._keys[name]
+        if algorithm not in _algorithms(found):
+            raise refused("auth_invalid", "its key is of another algorithm")
+        if (name, algorithm) not in self._constructed:
+            self._constructed[name, algorithm] = jwk.construct(dict(found), algorithm)
+        return self._constructed[name, algorithm]
+
+    def _named(self, kid: str | None) -> str | None:
+        """The name of the key that a token means; one without a `kid` means the only key there is."""
+        if kid is None:
+            return next(iter(self._keys)) if len(self._keys) == 1 else None
+        return kid if kid in self._keys else None
+
+    async def _fetch(self) -> None:
+        async with self._lock:
+            if monotonic() - self._fetched_at < _REFETCH_FLOOR_S:
+                return
+            self._fetched_at = monotonic()
+            try:
+                timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+                async with aiohttp.ClientSession(timeout=timeout) as http, http.get(self._url) as response:
+                    response.raise_for_status()
+                    listed = orjson.loads(await response.read())["keys"]
+            except aiohttp.ClientResponseError as error:
+                self._failed(f"status {error.status}")
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._failed(type(error).__name__)
+            except (KeyError, TypeError, ValueError):
+                self._failed("it is no key set")
+            else:
+                self._take(listed if isinstance(listed, list) else [])
+
+    def _take(self, listed: Sequence[Any]) -> None:
+        keys: dict[str, Mapping[str, Any]] = {}
+        for nth, key in enumerate(listed[:_KEYS_MAX]):
+            kid = key.get("kid") if isinstance(key, dict) else None
+            why = _unusable(key)
+            if why:
+                self._skip(str(kid)[:100] if isinstance(kid, str) else f"number {nth + 1}", why)
+            else:
+                keys[kid if isinstance(kid, str) else ""] = key
+        if not keys:
+            self._failed("none of its keys can be used")
+            return
+        self._failure = ""
+        self._keys, self._constructed = keys, {}
+
+    def _skip(self, kid: str, why: str) -> None:
+        if kid not in self._skipped and len(self._skipped) < _KEYS_MAX:
+            self._skipped.add(kid)
+            log.info("jwks_key_skipped", kid=kid, reason=why)
+
+    def _failed(self, why: str) -> None:
+        if why != self._failure:
+            self._failure = why
+            log.warning("jwks_unavailable", host=urlsplit(self._url).hostname, reason=why, keys=len(self._keys))
+
+
+def _algorithms(key: Mapping[str, Any]) -> tuple[str, ...]:
+    """The algorithms that a key may be used with: its own, or those of its type."""
+    named = key.get("alg")
+    if key.get("kty") == "RSA":
+        possible: tuple[str, ...] = _OF_RSA
+    elif key.get("kty") == "EC":
+        possible = tuple(filter(None, [_OF_CURVE.get(str(key.get("crv")))]))
+    else:
+        possible = ()
+    return possible if named is None else tuple(one for one in possible if one == named)
+
+
+def _unusable(key: Any) -> str:
+    """Why a key of a set cannot check a token; empty where it can."""
+    if not isinstance(key, dict):
+        return "it is no object"
+    if key.get("use", "sig") != "sig":
+        return "it is not for signatures"
+    algorithms = _algorithms(key)
+    if not algorithms:
+        return "its type or algorithm is not supported"
+    try:
+        jwk.construct(key, algorithms[0])
+    except (JOSEError, KeyError, TypeError, ValueError, AttributeError):
+        return "it cannot be read"
+    return ""

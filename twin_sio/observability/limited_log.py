@@ -1,0 +1,32 @@
+"""A log line that strangers can cause: at most once a minute, with a count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from twin_sio.clock import monotonic
+
+_EVERY_S = 60.0
+_KINDS_MAX = 50
+
+
+class LimitedLog:
+    """A warning under one name; each `kind` of it once a minute, with how often it came since."""
+
+    def __init__(self, logger: str, event: str) -> None:
+        self._log = structlog.get_logger(logger)
+        self._event = event
+        self._next: dict[str, float] = {}
+        self._times: dict[str, int] = {}
+
+    def __call__(self, kind: str = "", **about: Any) -> None:
+        """`kind` is of a small fixed set; more than fifty are counted as one."""
+        if kind not in self._next and len(self._next) >= _KINDS_MAX:
+            kind = "other"
+        self._times[kind] = self._times.get(kind, 0) + 1
+        if (now := monotonic()) >= self._next.get(kind, 0.0):
+            named = {"kind": kind} if kind else {}
+            self._log.warning(self._event, times=self._times.pop(kind), **named, **about)
+            self._next[kind] = now + _EVERY_S

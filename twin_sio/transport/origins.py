@@ -1,0 +1,53 @@
+"""Which pages may connect from a browser: one rule for every transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from twin_sio.config.origins import ANY
+from twin_sio.observability.limited_log import LimitedLog
+
+_LOGGED_CHARACTERS = 100
+_refused = LimitedLog("transport", "origin_refused")
+
+
+class Origins:
+    """The service's own origin, and those that the operator has named (`config.origins.normal_origin`)."""
+
+    def __init__(self, named: Collection[str]) -> None:
+        self._any = ANY in named
+        self._named = frozenset(named)
+        self._below = tuple(tuple(one.split("*", 1)) for one in named if "://*." in one)
+
+    def may_connect(self, origin: str | None, *, host: str, scheme: str, forwarded_proto: str) -> bool:
+        """Whether a page of `origin` may connect to the service at `host`; a client that is no browser sends no origin.
+        What is refused is logged, once a minute for each origin."""
+        if origin is None or self._any or origin in self._named or self._is_own(origin, host, scheme, forwarded_proto):
+            return True
+        if any(origin.startswith(before) and origin.endswith(after) for before, after in self._below):
+            return True
+        _refused(origin[:_LOGGED_CHARACTERS], advice="name it in TWIN_CORS_ORIGINS if it is yours")
+        return False
+
+    def _is_own(self, origin: str, host: str, scheme: str, forwarded_proto: str) -> bool:
+        at, _, named = origin.partition("://")
+        if named != host or at not in ("http", "https"):
+            return False
+        # An attacker who can change a page on its way must not connect from a page that is not encrypted. A page cannot
+        # set this header itself; a proxy without it leaves the question open.
+        proxied = forwarded_proto.partition(",")[0].strip().lower()
+        return at == "https" or (proxied or scheme) != "https"
+
+    def for_library(self) -> Callable[[str | None, Mapping[str, Any]], bool]:
+        """The rule as python-engineio asks for it: with the origin and the WSGI-like environment of a request."""
+
+        def allowed(origin: str | None, environ: Mapping[str, Any]) -> bool:
+            return self.may_connect(
+                origin,
+                host=str(environ.get("HTTP_HOST", "")),
+                scheme=str(environ.get("wsgi.url_scheme", "http")),
+                forwarded_proto=str(environ.get("HTTP_X_FORWARDED_PROTO", "")),
+            )
+
+        return allowed
