@@ -19,8 +19,15 @@ _WORDS: Final = {name: frozenset(words) for name, words in _DATA["words"].items(
 _SENTENCE: Final = re.compile(r"[^.!?;\n。！？]+")
 _TOKEN: Final = re.compile(r"[\w'-]+")
 _SPEAKER: Final = re.compile(r"^[\W_]*(\w[\w ]{0,30}?)\W?\s?[:>\]=]", re.MULTILINE)
+_CODE: Final = re.compile(
+    r"[a-z_]+\.[a-z_]+\s*[:=]|\b[a-z_]{2,}\s*:?=(?!=)\s*[\[\"'\w]|<\w+[^<>]{0,80}=\s*[\"']|\w\([^()]{0,80}=\s*[\"']|>>|=>|→"
+)
+"""Code and data, as no one writes of himself: `key = value`, `work.role: value`, a tag, a call with named arguments."""
+_KEY: Final = re.compile(rf"(?<![\w.])(?:{'|'.join(sorted(table('keys.toml')['categories']))}|user|profile)\.[a-z_]+")
+_HEADING: Final = re.compile(r"^\s*#{2,}\s*\w", re.MULTILINE)
+_SPACED_OUT: Final = re.compile(r"(?<!\w)(?:\w[ .*_-]){4,}\w(?!\w)")
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
-_PHRASE_WORDS: Final = 4
+_PHRASE_WORDS: Final = 5
 
 
 def _phrases(name: str, within: dict[str, Any]) -> frozenset[tuple[str, ...]]:
@@ -37,7 +44,10 @@ def is_instruction(text: str) -> bool:
     """Whether `text` asks that something be stored, set, changed or ignored, or plays a part in the protocol of a
     model. It takes as long as the text is."""
     plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().replace("’", "'")
-    if any(mark in plain for mark in _MARKS["anywhere"]):
+    plain = _SPACED_OUT.sub(lambda found: re.sub(r"[ .*_-]", "", found[0]), plain)  # "r e c o r d"
+    if any(mark in plain for mark in _MARKS["anywhere"]) or any(
+        pattern.search(plain) for pattern in (_CODE, _KEY, _HEADING)
+    ):
         return True
     if any(found[1].strip() in _SPEAKERS for found in _SPEAKER.finditer(plain)):
         return True

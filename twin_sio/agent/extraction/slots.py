@@ -43,6 +43,8 @@ def _by_alias(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
 _TABLE: Final = table("keys.toml")
 _CATEGORIES: Final = _by_alias(_TABLE["categories"])
 _KEYS: Final = _by_alias(_TABLE["keys"])
+_BY_NAME: Final = {alias.partition(".")[2]: alias for alias in (*_KEYS, *_TABLE["keys"])}
+"""A key without a category, as models give it at times."""
 _VALUES: Final = _by_alias(_TABLE["values"])
 _ARTICLES: Final = frozenset(_TABLE["around"]["articles"])
 _ELIDED: Final = tuple(_TABLE["around"]["elided"])
@@ -56,6 +58,8 @@ def canonical(key: str, value: str) -> Slot | None:
     A comparison under any name (`x_vs_y`, `y_over_x`) is the one slot of the two.
     """
     key = key.strip().lower()
+    if "." not in key:
+        key = _BY_NAME.get(key, f"life.{key}")
     if not KEY.fullmatch(key):
         return None
     category, name = key.split(".")
