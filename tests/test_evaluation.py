@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from bench.evaluation import report
-from bench.evaluation.datasets import DatasetError, first_person
+from bench.evaluation.datasets import DatasetError, first_person, months
 from bench.evaluation.datasets import load as load_dataset
 from bench.evaluation.dialogues import DATA, HANDS, Dialogue, Label, Turn, load
 from bench.evaluation.learning import Learnt, Share, evaluate
 from bench.evaluation.readers import reader_of
 from bench.evaluation.retrieval import evaluate_retrieval
 from bench.evaluation.told import evaluate_told
+from twin_sio.agent.embeddings import LocalEmbedder
 from twin_sio.domain import Evidence, Exchange
 
 PHONES, GRAMMAR = map(load, HANDS)
@@ -251,6 +252,16 @@ def test_another_file_is_refused_with_a_reason(text: str, tmp_path: Path) -> Non
     path.write_text(text, encoding="latin-1")
     with pytest.raises(DatasetError, match="data"):
         load_dataset(path)
+
+
+async def test_most_of_months_of_talk_is_found_again() -> None:
+    """Of the project's own; each label names a line that there is."""
+    talk = months(DATA / "months.jsonl")
+    ids = {line.id for one in talk.talks for line in one.lines}
+    assert all(group <= ids for one in talk.talks for question in one.questions for group in question.evidence)
+    for embedder in (None, LocalEmbedder()):
+        (found,) = (await evaluate_retrieval(talk, embedder)).values()
+        assert found.found[-1] / found.evidence >= 0.7
 
 
 async def test_lines_that_answer_are_found_again(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from tests.test_service_data import erase
 from tests.test_service_memory import prompt_of
+from twin_sio.admin import revoke
 from twin_sio.agent import prompts
 from twin_sio.client import TwinClient
+from twin_sio.config import Settings
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service
 
@@ -91,6 +93,17 @@ async def test_what_is_erased_is_found_no_more(instance: Service, url: str, user
     await eventually(lambda: user not in indexes._entries and user not in indexes._updating)
     fresh = await connect()
     assert await fresh.search("kitten") == {"messages": [], "complete": True}
+
+
+async def test_a_revocation_takes_the_text_out_of_memory(
+    instance: Service, settings: Settings, user: str, connect: Connect
+) -> None:
+    client = await connect()
+    await client.receipt(await client.send("My kitten"))
+    assert len((await client.search("kitten"))["messages"]) == 1
+    assert user in instance.services.indexes._entries
+    await revoke(settings, user, None, 600)
+    await eventually(lambda: user not in instance.services.indexes._entries)
 
 
 async def test_recall_finds_words_without_vectors(url: str, user: str, connect: Connect, model: ScriptedModel) -> None:

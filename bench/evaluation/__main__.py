@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.evaluation import report
-from bench.evaluation.datasets import Dataset, DatasetError
+from bench.evaluation.datasets import Dataset, DatasetError, months
 from bench.evaluation.datasets import load as load_dataset
-from bench.evaluation.dialogues import HANDS, languages, load
+from bench.evaluation.dialogues import DATA, HANDS, languages, load
 from bench.evaluation.learning import Learnt, evaluate
 from bench.evaluation.readers import READERS, reader_of
 from bench.evaluation.retrieval import evaluate_retrieval
@@ -54,6 +54,14 @@ async def own(readers: Sequence[str], seconds: float, console: Console) -> dict[
                     tick = partial(progress.advance, bar)
                     results[hand.name, name] = await evaluate(reader, dialogues, seconds / len(HANDS), tick)
     return results
+
+
+async def found_again() -> str:
+    """What is found of the own months of talk, as a table."""
+    talk = months(DATA / "months.jsonl")
+    words = await evaluate_retrieval(talk, None)
+    embedder = LocalEmbedder() if LocalEmbedder.is_installed() else None
+    return report.months_table(words, await evaluate_retrieval(talk, embedder) if embedder is not None else None)
 
 
 async def public(dataset: Dataset, readers: Sequence[str], seconds: float, console: Console) -> str:
@@ -108,7 +116,7 @@ def main() -> int:
         console.print(str(error), markup=False)
         return 2
     notes = {hand.name: languages(load(hand)) for hand in HANDS}
-    text = report.learnt_tables(results, HANDS, notes)
+    text = report.learnt_tables(results, HANDS, notes) + asyncio.run(found_again())
     print(text)
     for (hand, name), result in results.items() if asked.show else ():
         for what in ("missed", "wrong", "fallen_for"):

@@ -106,6 +106,24 @@ def _listed(content: Any) -> list[Any]:
     return content if isinstance(content, list) else [content]
 
 
+# -- our own
+
+
+def months(path: Path) -> Dataset:
+    """The project's own months of talk: a conversation a line, and last the questions with the lines that answer."""
+    listed = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = tuple(
+        TalkLine(f"{talk['conversation']}:{at}", talk["conversation"], side == "u", text)
+        for talk in listed[:-1]
+        for at, (side, text) in enumerate(talk["lines"])
+    )
+    questions = tuple(
+        Question(text, "in the first person", tuple(frozenset([one]) for one in evidence))
+        for text, evidence in listed[-1]["questions"]
+    )
+    return Dataset("months", (Talk(lines, questions),))
+
+
 # -- LoCoMo
 
 

@@ -76,15 +76,26 @@ def _reliability(found: Mapping[str, Learnt]) -> str:
     return _table(rows)
 
 
+def months_table(words: Mapping[str, Retrieved], both: Mapping[str, Retrieved] | None) -> str:
+    """What was found again of the own months of talk, by words alone and with vectors."""
+    named = {"by words": words, **({"by words and vectors": both} if both is not None else {})}
+    rows = _retrieved({name: one for name, found in named.items() for one in found.values()})
+    wrote = "the hand that wrote the search, to see that nothing breaks: it says little of how good it is"
+    return f"### Found again, written by {wrote}\n\n`tests/data/months.jsonl`.\n\n{rows}"
+
+
+def _retrieved(found: Mapping[str, Retrieved]) -> str:
+    rows = [["questions", "how many", *(f"lines that answer, among the first {cut}" for cut in CUTS)]]
+    for name, one in found.items():
+        rows.append([name, str(one.questions), *(shown(Share(count, one.evidence)) for count in one.found)])
+    return _table(rows)
+
+
 def dataset_tables(name: str, retrieved: Mapping[str, Retrieved], told: Mapping[str, ToldResult]) -> str:
     """What was found again and learnt of a public set."""
     parts = [f"### {name}, written by its authors, strangers to this project\n\n"]
     if retrieved:
-        rows = [["questions", "how many", *(f"lines that answer, among the first {cut}" for cut in CUTS)]]
-        for kind, one in retrieved.items():
-            shares = [shown(Share(found, one.evidence)) for found in one.found]
-            rows.append([kind, str(one.questions), *shares])
-        parts.append(_table(rows))
+        parts.append(_retrieved(retrieved))
     if told:
         rows = [["", "sentences that are true of somebody, met", "learnt values that stand in one", "messages"]]
         for reader, result in told.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -114,6 +114,7 @@ class Sessions:
         self._clock = clock
         self._new_id = new_id
         self.draining = False
+        self.on_revoked: Callable[[str], None] = lambda _: None  # with the user
         self.background = BackgroundTasks()
         self._by_sid: dict[str, ClientConnection] = {}
         # The connections of each (user, session), in the order in which they connected.
@@ -334,6 +335,7 @@ class Sessions:
                         log.info("revoked", user=connection.caller.user_id, connection=sid)
                         self._delivery.to_session(connection.caller, self.error(connection.caller, AuthExpired()))
                         self._connections.close(sid, "gone")
+                        self.on_revoked(connection.caller.user_id)
 
     # -- errors ------------------------------------------------------------------------------------------------------
 

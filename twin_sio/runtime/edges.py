@@ -99,6 +99,7 @@ def build_gateway(settings: Settings, services: Services, edges: EdgeDeps) -> Ga
         clock=clock.now,
         new_id=clock.new_id,
     )
+    sessions.on_revoked = services.indexes.forget
     admission = Admission(
         sessions,
         budgets,
