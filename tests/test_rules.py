@@ -187,6 +187,12 @@ AT_HAND = lines(
     My favorite part is the ending
     I work for money
     I work for a company
+    we split up the bill
+    I lost my mom in the supermarket
+    I have a dog in my game
+    I am married to my job
+    my brother in law is a cop
+    I am developing a headache
     I work as a team
     I have a baby on the way
     I like to play
