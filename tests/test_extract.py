@@ -540,7 +540,9 @@ def test_the_questions_hold_the_exchange_as_data():
     assert len(answer) == prompts.ANSWER_CHARACTERS
 
 
-@pytest.mark.parametrize("unit", ['"', "abc1 ", "a ", "add my ", "> \n", "`", "the user ", "\u00e9"])
+@pytest.mark.parametrize(
+    "unit", ['"', "abc1 ", "a ", "add my ", "> \n", "`", "the user ", "\u00e9", "_", "a.", "a b ", "\n>"]
+)
 def test_the_gates_are_linear(unit):
     """Four times the text takes no more than some four times as long, whatever the model proposes."""
 

@@ -18,14 +18,14 @@ _MARKS: Final = _DATA["marks"]
 _WORDS: Final = {name: frozenset(words) for name, words in _DATA["words"].items()}
 _SENTENCE: Final = re.compile(r"[^.!?;\n。！？]+")
 _TOKEN: Final = re.compile(r"[\w'-]+")
-_SPEAKER: Final = re.compile(r"^[\W_]*(\w[\w ]{0,30}?)\W?\s?[:>\]=]", re.MULTILINE)
+_SPEAKER: Final = re.compile(r"^[^\w\n]{0,12}_{0,4}(\w[\w ]{0,30}?)\W?\s?[:>\]=]", re.MULTILINE)
 _CODE: Final = re.compile(
-    r"[a-z_]+\.[a-z_]+\s*[:=]|\b[a-z_]{2,}\s*:?=(?!=)\s*[\[\"'\w]|<\w+[^<>]{0,80}=\s*[\"']|\w\([^()]{0,80}=\s*[\"']|>>|=>|→"
+    r"(?<![a-z_])[a-z_]{1,32}\.[a-z_]{1,32}\s{0,3}[:=]|(?<![a-z_])[a-z_]{2,32}\s{0,3}:?=(?!=)\s{0,3}[\[\"'\w]|<\w+[^<>]{0,80}=\s*[\"']|\w\([^()]{0,80}=\s*[\"']|>>|=>|→"
 )
 """Code and data, as no one writes of himself: `key = value`, `work.role: value`, a tag, a call with named arguments."""
 _KEY: Final = re.compile(rf"(?<![\w.])(?:{'|'.join(sorted(table('keys.toml')['categories']))}|user|profile)\.[a-z_]+")
 _HEADING: Final = re.compile(r"^\s*#{2,}\s*\w", re.MULTILINE)
-_SPACED_OUT: Final = re.compile(r"(?<!\w)(?:\w[ .*_-]){4,}\w(?!\w)")
+_SPACED_OUT: Final = re.compile(r"(?<!\w)(?:\w[ .*_-]){4,}+\w(?!\w)")
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
 _PHRASE_WORDS: Final = 5
 
