@@ -25,7 +25,7 @@ _CODE: Final = re.compile(
 """Code and data, as no one writes of himself: `key = value`, `work.role: value`, a tag, a call with named arguments."""
 _KEY: Final = re.compile(rf"(?<![\w.])(?:{'|'.join(sorted(table('keys.toml')['categories']))}|user|profile)\.[a-z_]+")
 _HEADING: Final = re.compile(r"^\s*#{2,}\s*\w", re.MULTILINE)
-_SPACED_OUT: Final = re.compile(r"(?<!\w)(?:\w[ .*_-]){4,}+\w(?!\w)")
+_SPACED_OUT: Final = re.compile(r"(?<!\w[ .*_-])(?<!\w)(?:\w[ .*_-]){4,}+\w?(?!\w)")
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
 _PHRASE_WORDS: Final = 5
 
