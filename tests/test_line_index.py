@@ -74,6 +74,7 @@ def test_an_answer_is_found_beside_its_question() -> None:
     index.add([StoredLine(4, "other", True, "Ok")])
     assert index.search("my brother", None, 10)[:2] == [1, 2]
     assert 4 not in index.search("my brother", None, 10)
+    assert index.search("my brother", None, 10, beside=False) == [1]
 
 
 def test_what_the_user_said_comes_before_the_twin() -> None:

@@ -27,7 +27,7 @@ async def over_http(url: str, user: str, **asked: Any) -> tuple[int, Any]:
 
 
 async def test_messages_of_all_conversations_are_found(url: str, user: str, connect: Connect) -> None:
-    """By their stems, both sides' and with what stands beside them; the socket and HTTP say the same."""
+    """By their stems, of both sides, and nothing that only stands beside; the socket and HTTP say the same."""
     client = await connect()
     await client.ask("My brother Rafael has adopted two kittens", conversation_id="family")
     await client.ask("The tax declaration is due", conversation_id="money")

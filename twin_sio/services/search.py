@@ -38,13 +38,16 @@ class MessageSearch:
         self._indexes = indexes
         self._embedder = embedder
 
-    async def find(self, user_id: str, text: str, most: int, *, patience_s: float, asked: int = 0) -> Found:
-        """At most so many of the user's messages that have to do with `text`, not the one of the seq `asked`. The index
-        is waited for as long as `patience_s`, and the vector of `text` half of it: then it is searched as far as it has
-        come, or without. Raises `StorageUnavailable`."""
+    async def find(
+        self, user_id: str, text: str, most: int, *, patience_s: float, asked: int = 0, beside: bool = True
+    ) -> Found:
+        """At most so many of the user's messages that have to do with `text`, not the one of the seq `asked`; `beside`:
+        also what only stands next to one in its conversation, or may mean the same. The index is waited for as long as
+        `patience_s`, and the vector of `text` half of it: then it is searched as far as it has come, or without. Raises
+        `StorageUnavailable`."""
         index, is_complete = await self._indexes.get(user_id, patience_s)
         vector = await self._vector(index, text, patience_s / 2)
-        seqs = await asyncio.to_thread(index.search, text, vector, most, without=asked)
+        seqs = await asyncio.to_thread(index.search, text, vector, most, without=asked, beside=beside)
         events = {event.seq: event for event in await self._memories.messages(user_id, seqs)} if seqs else {}
         if gone := [seq for seq in seqs if seq not in events]:
             await asyncio.to_thread(index.remove, gone)
@@ -52,7 +55,7 @@ class MessageSearch:
 
     async def read(self, user_id: str, text: str, limit: int) -> Json:
         """What a user is answered: `{messages, complete}`, as the protocol has it."""
-        found = await self.find(user_id, text, limit, patience_s=_PATIENCE_S)
+        found = await self.find(user_id, text, limit, patience_s=_PATIENCE_S, beside=False)
         return {"messages": [_line(event, text) for event in found.events], "complete": found.is_complete}
 
     async def _vector(self, index: LineIndex, text: str, patience_s: float) -> bytes | None:

@@ -21,6 +21,7 @@ from twin_sio.store.words import Words
 _VECTOR_TYPE: Final = np.dtype("<f2")
 
 _CANDIDATES: Final = 200  # lines that words and vectors each propose
+_ASKED_CHARACTERS: Final = 2_000  # of what is asked
 _WORDS_ASKED: Final = 32  # of what is asked, the rarest
 _HITS_LOOKED_AT: Final = 20_000  # a bound on what one search costs: the commonest words are left out beyond it
 _ROWS_AT_ONCE: Final = 8_192  # vectors compared at once: a copy of them has 8 MiB
@@ -38,6 +39,7 @@ _TO_PREVIOUS: Final = 0.25
 _TWIN: Final = 0.8  # what the twin said counts so much: what users ask for is mostly what they have said themselves
 _RANK: Final = 20  # of reciprocal rank fusion
 _BY_VECTOR: Final = 0.5  # the weight of the ranks by vectors, beside 1 of those by words
+_SURE: Final = 0.3  # the cosine from which on people see what a line has to do with their words
 _MEAN_OF: Final = 20  # lines from which on the mean of their vectors is nearly all taken off
 
 _SCHEMA: Final = f"""
@@ -165,15 +167,16 @@ class LineIndex:
     def telling(self, text: str) -> str:
         """The words of the text that tell one line from another; all of it where there are none."""
         with self._lock:
-            pieces = self._words.pieces(text[:LINE_CHARACTERS])
+            pieces = self._words.pieces(text[:_ASKED_CHARACTERS])
             counts = self._counts({stem for _, stems in pieces for stem in stems})
         most = max(_COMMON_LINES, _COMMON_SHARE * self.count)
         kept = [word for word, stems in pieces if max((counts.get(stem, 0) for stem in stems), default=0) <= most]
         return " ".join(kept) or text
 
-    def search(self, text: str, vector: bytes | None, most: int, *, without: int = 0) -> list[int]:
+    def search(self, text: str, vector: bytes | None, most: int, *, without: int = 0, beside: bool = True) -> list[int]:
         """The seqs of the lines that have to do with `text`, the nearest first; the line of seq `without` is not
-        counted at all. `vector` is that of what `text` has that is `telling`."""
+        counted at all. `vector` is that of what `text` has that is `telling`. `beside`: also lines that only stand next
+        to such a line, or may mean the same."""
         with self._lock:
             by_words = self._by_words(text, without)
             by_vector: dict[int, float] = {}
@@ -185,10 +188,13 @@ class LineIndex:
             for seq, rank in ranks.items():
                 scores[seq] += weight / (_RANK + rank)
         scores.pop(without, None)
+        if not beside:
+            near = {*by_words, *(seq for seq, likeness in by_vector.items() if likeness >= _SURE)}
+            scores = {seq: score for seq, score in scores.items() if seq in near}
         return sorted(scores, key=lambda seq: (-scores[seq], -seq))[:most]
 
     def _by_words(self, text: str, without: int) -> Mapping[int, float]:
-        counts = self._counts(set(self._words.of([text[:LINE_CHARACTERS]])[0]))
+        counts = self._counts(set(self._words.of([text[:_ASKED_CHARACTERS]])[0]))
         chosen: list[str] = []
         hits = 0
         for word in sorted(counts, key=lambda word: (counts[word], word))[:_WORDS_ASKED]:
