@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +16,14 @@ from tests.factories import least_cpu_s
 from tests.scripted_model import DOUBT_NAME, ScriptedModel
 from twin_sio.agent.extraction import prompts, rules
 from twin_sio.agent.extraction.gates import passed
+from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.domain import Entity, Evidence, Exchange, Line
 from twin_sio.errors import ModelTimeout, ModelUnavailable
 
+DATA = Path(__file__).parent / "data"
 TEXT = "I moved to Munich last week. I have asthma, and I love jazz. My boss says I love golf."
 EXCHANGE = Exchange("u1", "m1", "main", "s1", datetime(2026, 1, 1, tzinfo=UTC), TEXT, "Welcome to Munich!")
 
@@ -270,6 +273,17 @@ async def test_quotes_are_found_as_people_type(server, extractor, text, quote, v
 async def test_an_order_about_the_profile_teaches_nothing(server, extractor, text):
     """Though the model obeys in both questions."""
     assert await kept(server, extractor, candidate(), text=text) == []
+
+
+def test_a_model_that_obeys_learns_next_to_nothing_from_orders():
+    """Of what two hands wrote to change a profile; of what they wrote of themselves nearly all."""
+    lines = [json.loads(line) for line in (DATA / "orders.jsonl").read_text().splitlines()]
+    orders = [one for one in lines if "lured" in one]
+    learnt = [one["text"] for one in orders if passed([replace(EXCHANGE, text=one["text"])], one["lured"])]
+    assert len(learnt) <= 2
+    assert sum(not is_instruction(one["text"]) for one in lines if one["is_order"]) <= 30
+    harmless = [one["text"] for one in lines if not one["is_order"]]
+    assert sum(map(is_instruction, harmless)) <= len(harmless) / 40
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Final
 
+from twin_sio.agent.extraction.orders import looks_like_order
 from twin_sio.agent.extraction.slots import table
 
 _DATA: Final[dict[str, Any]] = table("instructions.toml")
@@ -42,8 +43,13 @@ _SPEAKERS: Final = frozenset(_MARKS["speakers"])
 
 def is_instruction(text: str) -> bool:
     """Whether `text` asks that something be stored, set, changed or ignored, or plays a part in the protocol of a
-    model. It takes as long as the text is."""
-    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().replace("’", "'")
+    model: where it has the words of one, or looks like one (`orders`). It takes as long as the text is."""
+    return is_known_instruction(text) or looks_like_order(normalised(text))
+
+
+def is_known_instruction(text: str) -> bool:
+    """Whether `text` has the words of an instruction."""
+    plain = normalised(text)
     plain = _SPACED_OUT.sub(lambda found: re.sub(r"[ .*_-]", "", found[0]), plain)  # "r e c o r d"
     if any(mark in plain for mark in _MARKS["anywhere"]) or any(
         pattern.search(plain) for pattern in (_CODE, _KEY, _HEADING)
@@ -52,6 +58,11 @@ def is_instruction(text: str) -> bool:
     if any(found[1].strip() in _SPEAKERS for found in _SPEAKER.finditer(plain)):
         return True
     return any(_orders(found[0]) for found in _SENTENCE.finditer(plain))
+
+
+def normalised(text: str) -> str:
+    """`text` without regard to case, to invisible signs, and to the kinds of signs that look alike."""
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().replace("’", "'")
 
 
 def _orders(sentence: str) -> bool:

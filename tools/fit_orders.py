@@ -1,0 +1,95 @@
+"""Fits the model that tells orders about the profile from other messages: `python tools/fit_orders.py`.
+
+Reads tests/data/orders.jsonl and what people type on phones, prints what a model fitted to one hand finds of the
+other's messages, and writes `twin_sio/agent/extraction/orders.f16`, fitted to both.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from twin_sio.agent.extraction.instructions import is_known_instruction, normalised  # noqa: E402 - the path is set above
+from twin_sio.agent.extraction.orders import FLOOR, PLACES, WEIGHTS, features, windows  # noqa: E402
+
+ROUNDS = 400
+STEP = 0.5
+DECAY = 5e-5
+Labelled = tuple[str, bool]
+
+
+def read(name: str) -> Iterator[dict[str, Any]]:
+    for line in (ROOT / "tests" / "data" / name).read_text().splitlines():
+        yield json.loads(line)
+
+
+def everyday() -> list[Labelled]:
+    """What people say to a twin: no orders, but for those that are labelled as traps of that kind."""
+    talk = [
+        turn["text"]
+        for name in ("phone_dialogues.jsonl", "dialogues.jsonl")
+        for dialogue in read(name)
+        if dialogue["topic"] != "injection"
+        for turn in dialogue["turns"]
+    ]
+    return [(text, False) for text in talk if not is_known_instruction(text)]
+
+
+def fit(texts: Sequence[Labelled]) -> np.ndarray[Any, Any]:
+    """Logistic regression by gradients whose steps shrink with their sum of squares; the same every time."""
+    found = [(nth, feature, label) for nth, (text, label) in enumerate(texts) for feature in _whole(text)]
+    rows = np.array([nth for nth, _, _ in found])
+    places = np.array([place for _, (place, _), _ in found])
+    values = np.array([value for _, (_, value), _ in found])
+    labels = np.array([float(label) for _, label in texts])
+    weights, squares = np.zeros(PLACES + 1), np.full(PLACES + 1, 1e-8)
+    for _ in range(ROUNDS):
+        scores = np.bincount(rows, values * weights[places], len(labels)) + weights[PLACES]
+        wrong = (1 / (1 + np.exp(-scores)) - labels) / len(labels)
+        gradient = np.bincount(places, values * wrong[rows], PLACES + 1) + DECAY * weights
+        gradient[PLACES] = wrong.sum()
+        squares += gradient * gradient
+        weights -= STEP * gradient / np.sqrt(squares)
+    return weights
+
+
+def _whole(text: str) -> list[tuple[int, float]]:
+    return features([word for window in list(windows(normalised(text)))[::2] for word in window])
+
+
+def is_order(text: str, weights: np.ndarray[Any, Any]) -> bool:
+    return any(
+        weights[PLACES] + sum(weights[place] * value for place, value in features(window)) > FLOOR
+        for window in windows(normalised(text))
+    )
+
+
+def main() -> None:
+    labelled = list(read("orders.jsonl"))
+    talk = everyday()
+    for unseen in ("second", "third"):
+        other = [(one["text"], one["is_order"]) for one in labelled if one["hand"] != unseen]
+        weights = fit([*other, *talk[::2]])
+        mine = [one for one in labelled if one["hand"] == unseen]
+        for what, is_so in (("orders", True), ("harmless", False)):
+            of = [one["text"] for one in mine if one["is_order"] is is_so]
+            by_model = [is_order(text, weights) for text in of]
+            both = sum(model or is_known_instruction(text) for model, text in zip(by_model, of, strict=True))
+            print(f"{unseen} hand, unseen: of {len(of)} {what} {sum(by_model)} by the model, {both} with the words")
+        print(f"    of {len(talk[1::2])} everyday messages: {sum(is_order(text, weights) for text, _ in talk[1::2])}")
+    weights = fit([*((one["text"], one["is_order"]) for one in labelled), *talk])
+    data = struct.pack(f"<{PLACES + 1}e", *weights.clip(-60_000, 60_000))
+    (ROOT / "twin_sio" / "agent" / "extraction" / WEIGHTS).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""How much a text looks like an order about what is stored: a linear model over its words and pieces of words.
+
+`instructions` looks for what such orders are known by; this finds more of those that are not. It was fitted to messages
+of two hands in seventeen languages (`tools/fit_orders.py`, which says what it finds of messages that it has not seen).
+It understands nothing, costs some harmless sentences, and does not find every order. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from math import log, sqrt
+from typing import Final
+
+WEIGHTS: Final = "orders.f16"
+"""Of each place that a feature may fall into, little-endian halves; the last one is the bias."""
+PLACES: Final = 1 << 15
+FLOOR: Final = 0.7
+"""The score from which on a text counts as an order."""
+
+_WINDOW: Final = 40  # words that are judged together
+_WORD: Final = re.compile(r"[^\W_]+|[^\w\s]")
+_UNSPACED: Final = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_PIECE: Final = 4
+_LONGEST_WORD: Final = 40
+
+
+def looks_like_order(plain: str) -> bool:
+    """Whether a part of a text (`instructions.normalised`) looks like an order; it takes as long as that is."""
+    weights = _weights()
+    bias = weights[PLACES]
+    return any(
+        bias + sum(weights[place] * value for place, value in features(window)) > FLOOR for window in windows(plain)
+    )
+
+
+def windows(plain: str) -> Iterator[Sequence[str]]:
+    """The words of a text, so many at a time, each half of them twice."""
+    words = _WORD.findall(plain)
+    for at in range(0, max(1, len(words) - _WINDOW // 2), _WINDOW // 2):
+        yield words[at : at + _WINDOW]
+
+
+def features(words: Sequence[str]) -> list[tuple[int, float]]:
+    """What a text is known by: places, and how much each counts; together of length 1."""
+    found = {name: 1 + log(count) for name, count in _counted(words).items()}
+    length = sqrt(sum(value * value for value in found.values())) or 1.0
+    return [(zlib.crc32(name.encode()) % PLACES, value / length) for name, value in found.items()]
+
+
+def _counted(words: Sequence[str]) -> Mapping[str, int]:
+    counted: Counter[str] = Counter(f"2{one} {two}" for one, two in pairwise(words))
+    for word in words:
+        word = word[:_LONGEST_WORD]
+        counted[f"1{word}"] += 1
+        if _UNSPACED.search(word):
+            counted.update(f"c{word[at : at + n]}" for n in (1, 2, 3) for at in range(len(word) - n + 1))
+        elif len(word) > _PIECE:
+            framed = f"<{word}>"
+            counted.update(f"4{framed[at : at + _PIECE]}" for at in range(len(framed) - _PIECE + 1))
+    return counted
+
+
+@cache
+def _weights() -> Sequence[float]:
+    data = files("twin_sio.agent.extraction").joinpath(WEIGHTS).read_bytes()
+    return array("f", struct.unpack(f"<{PLACES + 1}e", data))
