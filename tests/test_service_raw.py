@@ -156,6 +156,21 @@ async def test_an_invalid_last_seq_is_refused(url: str, user: str, last_seq: str
     assert (code, refusal["code"]) == (4003, "auth_invalid")
 
 
+async def test_bytes_and_half_an_emoji_get_an_error(url: str, user: str) -> None:
+    """Over a plain WebSocket as well the connection lives; a frame over the bound is told before the close."""
+    async with plain(url, user) as one:
+        await one.until(lambda: one.of("session_ready"))
+        await one.socket.send_bytes(b"\x00\x01")
+        cut = '{"type":"user_message","payload":{"text":"cut \\ud83d"},"metadata":{"message_id":"m-1"}}'
+        await one.socket.send_str(cut)
+        await one.until(lambda: len(one.of("error")) == 2)
+        assert {error["payload"]["code"] for error in one.of("error")} == {"invalid_message"}
+        assert one.of("error")[1]["metadata"]["in_response_to"] == "m-1"
+        await one.socket.send_str("x" * 150_000)
+        await one.until(lambda: len(one.of("error")) == 3)
+        assert one.of("error")[2]["payload"]["code"] == "too_large"
+
+
 async def test_an_invalid_envelope_gets_an_error(url: str, user: str) -> None:
     """What is no envelope gets a coded error and the connection lives."""
     async with plain(url, user) as one:

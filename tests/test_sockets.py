@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -71,11 +71,14 @@ class Served:
         self.events.append((name, args, ack_id))
         return 0.0
 
-    def on_malformed(self, sid: str, size: int) -> float:
+    def on_malformed(self, sid: str, size: int, args: Sequence[object] = (), ack_id: int | None = None) -> float:
         self.malformed.append(sid)
         return 0.0
 
-    def on_poll(self, sid: str) -> float:
+    def on_too_long(self, sid: str) -> None:
+        self.malformed.append(sid)
+
+    def on_poll(self, sid: str, size: int = 0) -> float:
         return 0.0
 
     async def on_disconnect(self, sid: str, reason: str) -> None:

@@ -21,4 +21,4 @@ def refused(code: str, reason: str = "") -> HandshakeRefused:
     is logged at most once a minute."""
     if reason:
         _logged(reason, code=code)
-    return HandshakeRefused(code, _MESSAGES[code], retryable=code == "auth_expired")
+    return HandshakeRefused(code, _MESSAGES[code])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -192,11 +192,14 @@ class ScriptedServer:
         done = {"through_seq": self.seq, "complete": complete}
         return self.send_new("resumed", done, in_response_to=in_response_to)
 
-    def on_malformed(self, _: str, __: int) -> float:
+    def on_malformed(self, _: str, __: int, ___: Sequence[object] = (), ____: int | None = None) -> float:
         self._record_violation("a frame that is no event")
         return 0.0
 
-    def on_poll(self, _: str) -> float:
+    def on_too_long(self, _: str) -> None:
+        self._record_violation("a frame over the bound")
+
+    def on_poll(self, _: str, __: int = 0) -> float:
         return 0.0
 
     def on_event(self, sid: str, name: str, args: list[Any], ack_id: int | None, _: int) -> float:

@@ -7,7 +7,7 @@ event with its code, any other exception `internal` with an id that is in the lo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -17,7 +17,7 @@ from structlog.contextvars import bind_contextvars
 from twin_sio.clock import Clock, NewId
 from twin_sio.delivery import Delivery
 from twin_sio.domain import Caller
-from twin_sio.errors import AuthExpired, Forbidden, InvalidMessage, RateLimited, ServiceError
+from twin_sio.errors import AuthExpired, Forbidden, InvalidMessage, RateLimited, ServiceError, TooLarge
 from twin_sio.gateway.admission import Admission
 from twin_sio.gateway.budgets import Budgets
 from twin_sio.gateway.sessions import ClientConnection, GatewaySettings, GatewayStats, QueuedEvent, Sessions
@@ -25,7 +25,7 @@ from twin_sio.handlers import Reply
 from twin_sio.observability.tracing import span
 from twin_sio.protocol import CLIENT_EVENTS, EPHEMERAL_EVENTS, Incoming, cost_of, is_id, parse
 from twin_sio.services.limits import Limits
-from twin_sio.transport import ConnectRequest
+from twin_sio.transport import PACKET_MAX_BYTES, ConnectRequest
 
 log = structlog.get_logger("gateway")
 
@@ -148,7 +148,7 @@ class Gateway:
             self._schedule(connection)
         return min(_PAUSE_MAX_S, units.owed_s())
 
-    def on_malformed(self, sid: str, size: int) -> float:
+    def on_malformed(self, sid: str, size: int, args: Sequence[object] = (), ack_id: int | None = None) -> float:
         connection = self.sessions.get(sid)
         if connection is None:
             return 0.0
@@ -158,14 +158,20 @@ class Gateway:
         if wait_ms is not None:
             self._limits.hit["events"] += 1
             error = RateLimited(retry_after_ms=wait_ms)
-        self._reply_error(connection.caller, error, [], None)
+        self._reply_error(connection.caller, error, args, ack_id)
         return min(_PAUSE_MAX_S, connection.units.owed_s())
 
-    def on_poll(self, sid: str) -> float:
+    def on_too_long(self, sid: str) -> None:
+        connection = self.sessions.get(sid)
+        if connection is not None:
+            error = TooLarge(f"A frame has less than {PACKET_MAX_BYTES} bytes.")
+            self._reply_error(connection.caller, error, [], None)
+
+    def on_poll(self, sid: str, size: int = 0) -> float:
         connection = self.sessions.get(sid)
         if connection is None:
             return 0.0
-        connection.units.spend(_POLL_COST)
+        connection.units.spend(_POLL_COST + cost_of("", size))
         return min(_PAUSE_MAX_S, connection.units.owed_s())
 
     # -- dispatch ----------------------------------------------------------------------------------------------------
@@ -219,7 +225,12 @@ class Gateway:
         return await self._handlers[name](caller, incoming)
 
     def _reply_error(
-        self, caller: Caller, error: ServiceError, args: list[Any], ack_id: int | None, error_id: str | None = None
+        self,
+        caller: Caller,
+        error: ServiceError,
+        args: Sequence[object],
+        ack_id: int | None,
+        error_id: str | None = None,
     ) -> None:
         self._send_reply(caller, Reply(self.sessions.error(caller, error, _message_id(args), error_id)), ack_id)
 
@@ -237,7 +248,7 @@ def _known(name: str) -> str:
     return name if name in CLIENT_EVENTS else "unknown"
 
 
-def _message_id(args: list[Any]) -> str | None:
+def _message_id(args: Sequence[object]) -> str | None:
     """The id of the event that was refused, if it has one that can be repeated."""
     metadata = args[0].get("metadata") if args and isinstance(args[0], dict) else None
     message_id = metadata.get("message_id") if isinstance(metadata, dict) else None

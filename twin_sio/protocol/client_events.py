@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -39,8 +40,24 @@ def _clean(value: str) -> str:
     return value
 
 
+def _said(value: str) -> str:
+    """Text in which there is something to see."""
+    if not _clean(value).strip() or all(_is_blank(one) for one in value):
+        raise ValueError("blank")
+    return value
+
+
+# Letters by their category that are drawn as nothing: Hangul's fillers, and Braille's empty cell.
+_FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+_BLANK = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+
+
+def _is_blank(character: str) -> bool:
+    return unicodedata.category(character) in _BLANK or character in _FILLERS
+
+
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX), AfterValidator(_clean)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX), AfterValidator(_said)]
 Short = Annotated[str, StringConstraints(max_length=200), AfterValidator(_clean)]
 # What is in it has been looked at with the whole: by `parse`, and by `parse_auth`.
 Context = dict[str, Any]
@@ -131,7 +148,7 @@ class ProfileGet(Payload):
 class ProfileCorrect(Payload):
     trait_id: Id
     action: Literal["confirm", "reject", "edit"]
-    value: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_clean)] | None = None
+    value: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_said)] | None = None
 
 
 class DeviceInfo(Payload):

@@ -7,6 +7,7 @@ transport a connection came over: a third one is one more file here. May import 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -127,12 +128,16 @@ class TransportHooks(Protocol):
         """An event of `size` bytes, in the order of arrival. Must not wait."""
         ...
 
-    def on_malformed(self, sid: str, size: int) -> float:
-        """A frame that is no event."""
+    def on_malformed(self, sid: str, size: int, args: Sequence[object] = (), ack_id: int | None = None) -> float:
+        """A frame that is no event, or one with binary in it, of which `args` and `ack_id` could be read."""
         ...
 
-    def on_poll(self, sid: str) -> float:
-        """An HTTP request of a connected client, or a ping: it costs something and carries no event."""
+    def on_too_long(self, sid: str) -> None:
+        """A frame was over the bound, and the connection is about to be closed for it."""
+        ...
+
+    def on_poll(self, sid: str, size: int = 0) -> float:
+        """An HTTP request of a connected client, a ping, or bytes: it costs something and carries no event."""
         ...
 
     async def on_disconnect(self, sid: str, reason: object = None) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket as socket_module
+from collections.abc import Callable
 from typing import Any
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 _UNSENT_MAX_BYTES = 128 * 1024  # that the kernel buffers for one client
 
@@ -27,6 +28,20 @@ def read_no_more(request: web.BaseRequest) -> None:
     """Its WebSocket is about to be closed: whatever its client sends on does not hold that up."""
     if hasattr(request.protocol, "read_no_more"):
         request.protocol.read_no_more()
+
+
+class BoundedWebSocket(web.WebSocketResponse):
+    """A WebSocket whose client is told of a frame over `max_msg_size`: `on_too_long` is called before the close frame
+    is written. Nothing of such a frame is kept, so nobody can say which event it was."""
+
+    def __init__(self, on_too_long: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._on_too_long = on_too_long
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        if code == WSCloseCode.MESSAGE_TOO_BIG:
+            self._on_too_long()
+        return await super().close(code=code, message=message, drain=drain)
 
 
 async def handle_control_frame(socket: web.WebSocketResponse, message: WSMessage) -> bool:

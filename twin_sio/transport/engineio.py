@@ -21,7 +21,13 @@ from engineio.payload import Payload
 
 from twin_sio.rate_limit import Bucket
 from twin_sio.transport import PACKET_MAX_BYTES
-from twin_sio.transport.aiohttp_socket import handle_control_frame, limit_send_buffer, mark_message_read, read_no_more
+from twin_sio.transport.aiohttp_socket import (
+    BoundedWebSocket,
+    handle_control_frame,
+    limit_send_buffer,
+    mark_message_read,
+    read_no_more,
+)
 from twin_sio.transport.send_queue import SendQueue
 
 POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at once
@@ -49,18 +55,21 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        take_message: Callable[[str, str], Awaitable[None]],
+        take_message: Callable[[str, str | bytes], Awaitable[None]],
+        on_too_long: Callable[[str], None],
         connection_id: Callable[[str], str | None],
         on_poll: Callable[[str], float],
         on_carries: Callable[[web.BaseRequest, bool], None],
         frames_per_second: int,
         **options: Any,
     ) -> None:
-        """`take_message(eio_sid, text)` gets each message of a WebSocket; `connection_id(eio_sid)` is the authenticated
+        """`take_message(eio_sid, data)` gets each message of a WebSocket, `on_too_long(eio_sid)` is called where one is
+        over the bound and closes it; `connection_id(eio_sid)` is the authenticated
         connection of a socket; `on_carries(request, is_so)` is called when the TCP connection of this request begins,
         or ceases, to carry an authenticated client."""
         super().__init__(**options)
         self.take_message = take_message
+        self.on_too_long = on_too_long
         self._connection_id = connection_id
         self._on_poll = on_poll
         self._on_carries = on_carries
@@ -187,7 +196,7 @@ class WebSocket:
 
     async def __call__(self, environ: dict[str, Any]) -> web.WebSocketResponse:
         request: web.Request = environ["aiohttp.request"]
-        self._ws = web.WebSocketResponse(max_msg_size=self._max, compress=False, autoping=False)
+        self._ws = BoundedWebSocket(self._too_long, max_msg_size=self._max, compress=False, autoping=False)
         self._request = request
         await self._ws.prepare(request)
         # The library keeps the dict as long as the socket, and reads nothing else of it any more.
@@ -203,6 +212,9 @@ class WebSocket:
                 self._socket.upgrading = False
                 self._socket.queue.writer_attached = False
         return self._ws
+
+    def _too_long(self) -> None:
+        self._socket.server.on_too_long(self._socket.sid)
 
     async def close(self) -> None:
         """Close with a close frame; abort where the client does not answer it, or has not read what came before."""
@@ -241,7 +253,9 @@ class WebSocket:
             while True:
                 message = await self._ws.receive(timeout=None if self._socket.upgraded else _UPGRADE_S)
                 mark_message_read(self._request)
-                if not await handle_control_frame(self._ws, message):
+                if message.type is WSMsgType.BINARY and self._socket.upgraded:
+                    await self._socket.server.take_message(self._socket.sid, message.data)
+                elif not await handle_control_frame(self._ws, message):
                     break
                 await self._socket.server.pause(self._socket)
                 count += 1
@@ -250,7 +264,7 @@ class WebSocket:
         except TimeoutError:
             raise OSError from None
         if message.type is not WSMsgType.TEXT or not message.data or message.data[0] not in "0123456":
-            raise OSError  # closed, binary or no Engine.IO packet: the reader ends, and with it the socket
+            raise OSError  # closed, or no Engine.IO packet: the reader ends, and with it the socket
         data: str = message.data
         return data
 

@@ -146,6 +146,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             engineio_logger=_silent,
             # What follows is for `EngineServer`.
             take_message=self._handle_eio_message,
+            on_too_long=self._too_long,
             connection_id=self._connection_id,
             on_poll=hooks.on_poll,
             on_carries=on_carries,
@@ -325,7 +326,10 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         sid = self._connection_id(eio_sid)
-        size = len(data) if isinstance(data, str) else 0
+        size = len(data)
+        if isinstance(data, bytes) and sid is not None:  # an attachment: its event was refused before
+            self._pause_reading(eio_sid, self._hooks.on_poll(sid, size))
+            return
         if size > AUTH_MAX_BYTES and data[0] == "0":  # before it is parsed: no token was checked yet
             text = "The auth payload is too long."
             refused = {"code": "auth_invalid", "message": text, "retryable": False}
@@ -345,11 +349,18 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             self.admins.discard(eio_sid)
             await self._handle_disconnect(eio_sid, NAMESPACE, self.reason.CLIENT_DISCONNECT)
             self._start_auth_timeout(eio_sid)
-        elif kind == socketio_packet.EVENT:
+        elif kind == socketio_packet.BINARY_EVENT and sid is not None:
+            self._pause_reading(eio_sid, self._hooks.on_malformed(sid, size, args[1:], ack_id))
+        elif kind in (socketio_packet.EVENT, socketio_packet.BINARY_EVENT):
             if sid is not None and self.manager.is_connected(sid, NAMESPACE):
                 self._pause_reading(eio_sid, self._hooks.on_event(sid, args[0], args[1:], ack_id, size))
             else:
                 self._reject(eio_sid)  # an event before CONNECT: no client of the protocol sends one
+
+    def _too_long(self, eio_sid: str) -> None:
+        sid = self._connection_id(eio_sid)
+        if sid is not None:
+            self._hooks.on_too_long(sid)
 
     def _pause_reading(self, eio_sid: str, pause_s: float) -> None:
         socket = self.eio.sockets.get(eio_sid) if pause_s else None

@@ -18,8 +18,10 @@ from aiohttp import WSMsgType, web
 from twin_sio.clock import NewId
 from twin_sio.domain import Identity
 from twin_sio.errors import HandshakeRefused, StorageUnavailable
+from twin_sio.protocol.json_codec import loads_leniently
 from twin_sio.transport import PACKET_MAX_BYTES, CloseReason, ConnectionRegistry, ConnectRequest, TransportHooks
 from twin_sio.transport.aiohttp_socket import (
+    BoundedWebSocket,
     bearer,
     handle_control_frame,
     limit_send_buffer,
@@ -156,7 +158,9 @@ class RawWebSocketEndpoint:
             return web.Response(status=429)
         if not self._is_allowed_origin(request):
             return web.Response(status=403)
-        socket = web.WebSocketResponse(
+        sid = self._new_id()
+        socket = BoundedWebSocket(
+            lambda: self._hooks.on_too_long(sid),
             protocols=(PROTOCOL,),
             heartbeat=self._ping_s,
             autoping=False,
@@ -166,7 +170,6 @@ class RawWebSocketEndpoint:
         # Before authentication: a refusal is a frame and a close code, because a browser's script sees no HTTP status.
         await socket.prepare(request)
         limit_send_buffer(request.transport)
-        sid = self._new_id()
         try:
             await self._hooks.admit(sid, await self._connect_request(request))
         except HandshakeRefused as refused:
@@ -230,6 +233,8 @@ class RawWebSocketEndpoint:
                     pause_s = self._hooks.on_poll(sid)
                 elif message.type is WSMsgType.TEXT:
                     pause_s = self._on_text(sid, message.data)
+                elif message.type is WSMsgType.BINARY:
+                    pause_s = self._hooks.on_malformed(sid, len(message.data))
                 else:
                     break
                 count += 1
@@ -248,7 +253,7 @@ class RawWebSocketEndpoint:
 
     def _on_text(self, sid: str, text: str) -> float:
         try:
-            envelope = orjson.loads(text)
+            envelope = loads_leniently(text)
         except ValueError:
             envelope = None
         name = envelope.get("type") if isinstance(envelope, dict) else None
