@@ -18,16 +18,16 @@ import type {
   ProfileUpdatePayload,
   Refusal,
   SearchPayload,
-  ServerEventName,
 } from "./protocol.js";
 import { bestOutbox, type Entry, type QueuedEvent, type Outbox } from "./outbox.js";
 import { forgotten, initial, DEFAULT_CONVERSATION, rated, receive, refused, said, type State, type Effect } from "./state.js";
 import { tabSession, type TabSession } from "./session.js";
+import { asSent, CONTEXT_MAX, endpoint, envelope } from "./wire.js";
 
 type Json = Record<string, unknown>;
 
 export interface Options {
-  /** Where the service is, such as `https://chat.example.com`. */
+  /** Where the service is, such as `https://chat.example.com`, or below a path, `https://example.com/twin`. */
   readonly url: string;
   /** A token that is good now; asked for at every connect and before the one in use ends. May be cached. */
   readonly getToken: () => string | Promise<string>;
@@ -64,7 +64,13 @@ export interface Sent {
 const ANSWER_MS = 10_000;
 const BACKOFF = { first: 500, most: 15_000 };
 const TOKEN_AGAIN = new Set(["auth_expired", "auth_missing", "auth_invalid"]);
+// How servers and proxies close over what was sent (RFC 6455, 7.4.1), and the answer to a POST that is too long.
+const NOT_TAKEN = new Set([1003, 1007, 1008, 1009, 413]);
+const NO_TOKEN = { code: "token_failed", message: "getToken gave no token." };
+const UNREACHABLE = { code: "unreachable", message: "The service does not answer, or does not allow this page's origin." };
 const TYPING_MS = 6_000;
+const TRIES_UNEXPLAINED = 3;
+const TIMES_NOT_TAKEN = 2;
 
 export class TwinClient {
   readonly #options: Options;
@@ -82,6 +88,12 @@ export class TwinClient {
   #resuming = false;
   #attempts = 0;
   #refusals = 0;
+  #token: string | null = null; // that was given last
+  #nextToken: string | null = null; // that was asked for already
+  readonly #context: Json | undefined;
+  // The entry in whose sending the connection was lost: how often, and how often because it was not taken.
+  #lost = { id: "", times: 0, notTaken: 0 };
+  #isNotTaken = false;
   #greeted = false;
   #received = 0;
 
@@ -91,7 +103,10 @@ export class TwinClient {
     const { sessionId } = options;
     this.#session = sessionId ? Promise.resolve({ id: sessionId, release: ignore }) : tabSession(this.#state.sessionId);
     this.#outbox = options.outbox ? Promise.resolve(options.outbox) : this.#session.then(({ id }) => bestOutbox(id));
-    this.#socket = io(options.url, {
+    this.#context = options.context && startable(options.context);
+    const { origin, path } = endpoint(options.url);
+    this.#socket = io(origin, {
+      path,
       autoConnect: false,
       forceNew: true,
       timeout: ANSWER_MS,
@@ -103,7 +118,7 @@ export class TwinClient {
     });
     this.#socket.on("connect", () => (this.#attempts = 0));
     this.#socket.on("connect_error", (error) => this.#refusedEntry(error as Error & { data?: Refusal }));
-    this.#socket.on("disconnect", (reason) => this.#gone(reason));
+    this.#socket.on("disconnect", (reason, details) => this.#gone(reason, details));
     this.#socket.onAny((_name: string, envelope: Envelope) => this.#take(envelope));
     void this.#restore().then(() => this.#state.connection === "closed" || this.#socket.connect());
   }
@@ -217,6 +232,15 @@ export class TwinClient {
     if (this.#greeted) this.#emit("read_receipt", { message_id: messageId });
   }
 
+  /** Come back after `refused` (with another token) or `ended`; in any other state nothing happens. */
+  reconnect(): void {
+    const { connection } = this.#state;
+    if (connection !== "refused" && connection !== "ended") return;
+    this.#refusals = 0;
+    this.#show({ ...this.#state, connection: "connecting", reason: null });
+    this.#socket.connect();
+  }
+
   /** Leave. What is not sent stays in the outbox; nothing else is kept. */
   close(): void {
     for (const timer of [...this.#timers.values(), ...this.#typing.values()]) clearTimeout(timer);
@@ -232,8 +256,11 @@ export class TwinClient {
   async #auth(give: (auth: object) => void): Promise<void> {
     const { sessionId, lastSeq } = this.#state;
     try {
-      const token = await this.#options.getToken();
-      const { device, context } = this.#options;
+      const token = this.#nextToken ?? (await this.#askForToken());
+      this.#nextToken = null;
+      this.#token = token;
+      const context = this.#context;
+      const { device } = this.#options;
       give({
         token,
         session_id: sessionId,
@@ -243,7 +270,20 @@ export class TwinClient {
         ...(context && lastSeq === null ? { context } : {}),
       });
     } catch {
+      if (this.#state.connection === "closed") return;
+      this.#show({ ...this.#state, connection: "offline", reason: NO_TOKEN });
       this.#again("token", backoff(this.#refusals++), () => this.#socket.disconnect().connect());
+    }
+  }
+
+  /** A token; rejects where the app throws, or gives none in all that time. */
+  async #askForToken(): Promise<string> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<never>((_, reject) => (timer = setTimeout(() => reject(new TwinError({ ...NO_TOKEN, retryable: true })), ANSWER_MS)));
+    try {
+      return await Promise.race([this.#options.getToken(), late]);
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -251,20 +291,40 @@ export class TwinClient {
     const refusal = error.data;
     if (!refusal?.code) {
       // The network, or no server: the library tries again by itself.
-      if (this.#state.connection !== "draining") this.#show({ ...this.#state, connection: this.#attempts++ ? "offline" : "connecting" });
+      if (this.#state.connection === "draining") return;
+      this.#attempts += 1;
+      const reason = this.#attempts < TRIES_UNEXPLAINED ? this.#state.reason : UNREACHABLE;
+      this.#show({ ...this.#state, connection: this.#attempts > 1 ? "offline" : "connecting", reason });
       return;
     }
-    // A refused handshake: the library would not try again. A token may have been cached for too long: ask once more.
-    const again = refusal.retryable || (TOKEN_AGAIN.has(refusal.code) && this.#refusals < 2);
-    const reason = { code: refusal.code, message: refusal.message };
-    this.#show({ ...this.#state, connection: again ? "offline" : "refused", reason });
-    if (again) this.#again("refused", refusal.retry_after_ms ?? backoff(this.#refusals), () => this.#socket.connect());
-    else this.#fail(refusal.message, refusal.code);
+    // A refused handshake: the library would not try again. A token may have been cached for too long: ask for another.
+    const isToken = TOKEN_AGAIN.has(refusal.code);
+    const again = isToken ? this.#refusals < 2 : refusal.retryable;
+    if (!again) return this.#refused(refusal);
+    this.#show({ ...this.#state, connection: "offline", reason: { code: refusal.code, message: refusal.message } });
+    const retry = isToken ? () => void this.#withAnotherToken(refusal) : () => void this.#socket.connect();
+    this.#again("refused", refusal.retry_after_ms ?? backoff(this.#refusals), retry);
     this.#refusals += 1;
   }
 
-  #gone(reason: string): void {
+  /** The same token once more would be refused once more. */
+  async #withAnotherToken(refusal: Refusal): Promise<void> {
+    const token = await this.#askForToken().catch(() => null); // where there is none, the connect says so
+    if (this.#state.connection === "closed") return;
+    if (token !== null && token === this.#token) return this.#refused(refusal);
+    this.#nextToken = token;
+    this.#socket.connect();
+  }
+
+  #refused({ code, message }: Refusal): void {
+    this.#show({ ...this.#state, connection: "refused", reason: { code, message } });
+    this.#fail(message, code);
+  }
+
+  #gone(reason: string, details?: unknown): void {
     this.#greeted = false;
+    const { context, description } = (details ?? {}) as { context?: { code?: number }; description?: unknown };
+    this.#isNotTaken = NOT_TAKEN.has(context?.code ?? Number(description));
     this.#resuming = false;
     this.#stop("heartbeat");
     this.#stop("draining");
@@ -350,7 +410,7 @@ export class TwinClient {
 
   async #refresh(): Promise<void> {
     try {
-      await this.#ask("auth_refresh", { token: await this.#options.getToken() });
+      await this.#ask("auth_refresh", { token: await this.#askForToken() });
     } catch {
       // The server closes when the old token ends; the next connect asks for a token again.
     }
@@ -363,17 +423,22 @@ export class TwinClient {
     const entry: Entry<Name> = { id, name, payload, conversationId: where ?? DEFAULT_CONVERSATION, at: nextInstant(), userId };
     const receipt = new Promise<never>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
     receipt.catch(ignore); // who does not wait for it sees it in the state
-    this.#enqueue(entry);
-    void this.#outbox.then((outbox) => outbox.add(entry)).catch(ignore).then(() => this.#flush());
+    const kept = this.#enqueue(entry);
+    if (kept) void this.#outbox.then((outbox) => outbox.add(kept)).catch(ignore).then(() => this.#flush());
     return { id, receipt };
   }
 
-  #enqueue(entry: Entry): void {
-    this.#queue.push(entry);
-    const state = { ...this.#state, unsent: this.#queue.length };
+  /** Show it, and have it sent; null for what no server would take, which is refused here. */
+  #enqueue(entry: Entry): Entry | null {
     const { id, name, conversationId, payload } = entry;
+    const checked = asSent(payload);
+    const kept = "error" in checked ? null : { ...entry, payload: checked.payload };
+    if (kept) this.#queue.push(kept);
+    const state = { ...this.#state, unsent: this.#queue.length };
     if (name === "user_message") this.#show(said(state, id, conversationId, (payload as ClientEvents["user_message"]).text));
-    else this.#show(name === "feedback" ? rated(state, payload as Feedback) : state);
+    else this.#show(name === "feedback" && kept ? rated(state, payload as Feedback) : state);
+    if ("error" in checked) this.#tell(entry, checked.error);
+    return kept;
   }
 
   async #restore(): Promise<void> {
@@ -381,7 +446,8 @@ export class TwinClient {
     this.#show({ ...this.#state, sessionId });
     const outbox = await this.#outbox;
     for (const entry of await outbox.all().catch(() => [])) {
-      if (!this.#queue.some((one) => one.id === entry.id)) this.#enqueue(entry);
+      if (this.#queue.some((one) => one.id === entry.id) || this.#enqueue(entry)) continue;
+      void outbox.remove(entry.id).catch(ignore);
     }
     this.#queue.sort((a, b) => a.at - b.at);
   }
@@ -405,6 +471,7 @@ export class TwinClient {
         const answer = await this.#sendOnce(entry);
         if (answer === null) {
           if (this.#greeted) await pause(backoff(tries++)); // no answer, and the connection is there all the same
+          else await this.#lostOver(entry);
           continue;
         }
         if (answer.type === "error" && (answer.payload as ErrorPayload).retryable) {
@@ -419,6 +486,18 @@ export class TwinClient {
     }
   }
 
+  /** The connection was lost before the answer. By chance it happens once; what closes it every time must not hold up
+   * what is behind it, nor keep the client coming and going. */
+  async #lostOver(entry: Entry): Promise<void> {
+    const before = this.#lost.id === entry.id ? this.#lost : { times: 0, notTaken: 0 };
+    this.#lost = { id: entry.id, times: before.times + 1, notTaken: before.notTaken + Number(this.#isNotTaken) };
+    if (this.#lost.notTaken >= TIMES_NOT_TAKEN) {
+      const message = "The server does not take it: each time it closed the connection.";
+      return await this.#drop(entry, { code: "too_large", message, retryable: false });
+    }
+    if (this.#lost.times > 1) await pause(backoff(this.#lost.times - 2));
+  }
+
   async #sendOnce(entry: Entry): Promise<Envelope | null> {
     try {
       return await this.#emitForAnswer(entry.name, entry.payload, entry.conversationId, entry.id);
@@ -428,25 +507,37 @@ export class TwinClient {
   }
 
   async #settled(entry: Entry, answer: Envelope): Promise<void> {
-    this.#queue.shift();
-    await this.#outbox.then((outbox) => outbox.remove(entry.id)).catch(ignore);
-    const waiting = this.#waiting.get(entry.id);
+    if (answer.type === "error") return await this.#drop(entry, answer.payload as ErrorPayload);
+    await this.#forget(entry);
+    this.#waiting.get(entry.id)?.resolve(answer.payload as never);
     this.#waiting.delete(entry.id);
-    let state: State = { ...this.#state, unsent: this.#queue.length };
-    if (answer.type === "error") {
-      const error = answer.payload as ErrorPayload;
-      if (entry.name === "user_message") state = refused(state, entry.id, entry.conversationId, error);
-      waiting?.reject(new TwinError(error));
-    } else {
-      waiting?.resolve(answer.payload as never);
-    }
-    this.#show(state);
+    this.#show({ ...this.#state, unsent: this.#queue.length });
+  }
+
+  async #drop(entry: Entry, error: ErrorPayload): Promise<void> {
+    await this.#forget(entry);
+    this.#tell(entry, error);
+  }
+
+  async #forget(entry: Entry): Promise<void> {
+    this.#queue = this.#queue.filter((one) => one.id !== entry.id);
+    await this.#outbox.then((outbox) => outbox.remove(entry.id)).catch(ignore);
+  }
+
+  /** Refused for good: whoever waits for it hears, and a message shows it. */
+  #tell({ id, name, conversationId }: Entry, error: ErrorPayload): void {
+    this.#waiting.get(id)?.reject(new TwinError(error));
+    this.#waiting.delete(id);
+    const state: State = { ...this.#state, unsent: this.#queue.length };
+    this.#show(name === "user_message" ? refused(state, id, conversationId, error) : state);
   }
 
   /** A question that is worth nothing later: asked once, over the connection that is there. */
   async #ask<T>(name: keyof ClientEvents, payload: object, where?: string): Promise<T> {
+    const checked = asSent(payload);
+    if ("error" in checked) throw new TwinError(checked.error);
     await this.until(() => this.#greeted);
-    const answer = await this.#emitForAnswer(name, payload, where);
+    const answer = await this.#emitForAnswer(name, checked.payload, where);
     if (answer?.type === "error") throw new TwinError(answer.payload as ErrorPayload);
     return (answer?.payload ?? {}) as T;
   }
@@ -500,9 +591,12 @@ export function connect(options: Options): TwinClient {
   return new TwinClient(options);
 }
 
-function envelope(name: ServerEventName | keyof ClientEvents, payload: object, id: string, where?: string): object {
-  const metadata = { message_id: id, timestamp: new Date().toISOString(), ...(where ? { conversation_id: where } : {}) };
-  return { type: name, payload, metadata };
+/** A context that a server takes at the start; of another the app's author is told, and the session begins without. */
+function startable(context: Json): Json | undefined {
+  const checked = asSent(context, CONTEXT_MAX);
+  if (!("error" in checked)) return checked.payload;
+  console.warn(`twin-sio: the context is left out. ${checked.error.message}`);
+  return undefined;
 }
 
 /** Milliseconds to wait: doubling, with jitter, so that clients do not come in step. */

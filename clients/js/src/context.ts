@@ -1,5 +1,5 @@
 /** Sends the twin what the host app shows: at the start, on navigation, and now and then. */
-import type { TwinClient } from "./client.js";
+import { TwinError, type TwinClient } from "./client.js";
 
 export interface ContextOptions {
   /** What the app shows now. Called often: cheap, and free of what the twin must not know. */
@@ -24,8 +24,9 @@ export function reportContext(client: TwinClient, options: ContextOptions): () =
       ({ expires_at: end }) => {
         if (end && sent === text) againAt = Date.now() + Math.max(every, (Date.parse(end) - Date.now()) / 2);
       },
-      () => {
-        if (sent === text) sent = ""; // the next look sends it again
+      (error: unknown) => {
+        const isForGood = error instanceof TwinError && !error.error.retryable && error.code !== "closed";
+        if (sent === text && !isForGood) sent = ""; // the next look sends it again
       },
     );
   };

@@ -60,7 +60,9 @@ export type Connection = "connecting" | "online" | "offline" | "draining" | "ref
 
 export interface State {
   readonly connection: Connection;
-  /** The code and text of the refusal or of why the session ended; null while all is well. */
+  /** Why it is refused, ended or offline, as far as that is known; null while all is well. Beside the protocol's codes:
+   * `token_failed` (`getToken` threw, or gave nothing) and `unreachable` (no answer; a browser does not tell a service
+   * that is down from one that refuses the page's origin). Both are tried again. */
   readonly reason: { readonly code: string; readonly message: string } | null;
   readonly userId: string | null;
   readonly sessionId: string;

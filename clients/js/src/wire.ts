@@ -1,0 +1,48 @@
+/** What goes to a server, and where to: envelopes, the check that they can be taken, and the address of Socket.IO. */
+import type { ClientEvents, ErrorPayload } from "./protocol.js";
+
+/** Bytes of an envelope (`docs/protocol.md`); a frame that is much longer closes the connection unread. */
+export const ENVELOPE_MAX = 64 * 1024;
+/** Bytes of a session's whole context. */
+export const CONTEXT_MAX = 16 * 1024;
+
+const UNSENDABLE = /\p{Surrogate}|\0/u;
+
+export function envelope(name: keyof ClientEvents, payload: object, id: string, where?: string): object {
+  const metadata = { message_id: id, timestamp: new Date().toISOString(), ...(where ? { conversation_id: where } : {}) };
+  return { type: name, payload, metadata };
+}
+
+/** The payload as JSON has it, so that it can be stored and sent later as it was; or why no server will ever take it. */
+export function asSent<T extends object>(payload: T, most = ENVELOPE_MAX - 1024): { payload: T } | { error: ErrorPayload } {
+  let text: string;
+  let isOdd = false;
+  try {
+    text = JSON.stringify(payload, (key: string, value: unknown) => {
+      isOdd ||= UNSENDABLE.test(key) || (typeof value === "string" && UNSENDABLE.test(value));
+      return value;
+    });
+  } catch {
+    return refusal("invalid_message", "What was given cannot be written as JSON.");
+  }
+  // A JSON text has at least as many bytes as characters.
+  if (text.length > most || new TextEncoder().encode(text).length > most) {
+    return refusal("too_large", `That is too long: at most ${most} bytes can be sent.`);
+  }
+  if (isOdd) return refusal("invalid_message", "It holds a character that cannot be sent, such as half of an emoji.");
+  return { payload: JSON.parse(text) as T };
+}
+
+function refusal(code: string, message: string): { error: ErrorPayload } {
+  return { error: { code, message, retryable: false, field: "payload" } };
+}
+
+/** Where Socket.IO is found at `url`: below the path that the address has. Without a scheme it is the page's. */
+export function endpoint(url: string): { origin: string; path: string } {
+  const page = typeof location !== "undefined" && location.protocol.startsWith("http") ? location : null;
+  let full = url.trim();
+  if (/^\/(?!\/)/.test(full)) full = `${page?.origin ?? ""}${full}`;
+  else if (!/^[a-z][a-z\d+.-]*:\/\//i.test(full)) full = `${page?.protocol ?? "https:"}//${full.replace(/^\/\//, "")}`;
+  const { protocol, host, pathname } = new URL(full);
+  return { origin: `${protocol}//${host}`, path: `${pathname.replace(/\/+$/, "")}/socket.io/` };
+}
