@@ -1,7 +1,6 @@
 """What a chunk, an event, a connection and a first token cost: ours beside others, interleaved in one run.
 
-`make bench` (about twenty minutes) writes the tables and the picture of docs/performance.md. Everything runs on this
-machine's loopback, servers, devices, MongoDB and Redis together; so read ratios, not microseconds.
+`make bench` writes the tables and the picture of docs/performance.md. Everything runs on one machine: read ratios.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ from bench.fleet import NODE, Contestant, devices, python
 from twin_sio.runtime.dev_engines.engines import start_mongod, start_redis
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-PICTURE = PAGE.with_name("performance.svg")
+PICTURE, SIZES = PAGE.with_name("performance.svg"), (1, 3, 10)
 BEGIN, END = "<!-- generated: performance -->\n", "<!-- end -->\n"
-SIZES = (1, 3, 10)
 Table = list[list[str]]
 Measured = dict[str, list[float]]
 
@@ -301,9 +299,6 @@ async def settled(server: Contestant) -> None:
             return
         last = now
         await asyncio.sleep(0.2)
-
-
-# -- what is written -------------------------------------------------------------------------------------------------
 
 
 def against(found: Measured, base: str) -> dict[str, tuple[float, float]]:

@@ -19,7 +19,7 @@ import structlog
 from tests.conftest import eventually, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
-from twin_sio.http import connections, openapi, rest
+from twin_sio.http import connections, openapi, rest, tcp_connection
 from twin_sio.observability.logging import configure_logs
 from twin_sio.protocol import asyncapi
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
@@ -90,7 +90,7 @@ class Tcp:
 async def test_who_does_not_ask_for_anything_is_let_go(
     make: Make, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_S", 0.5)
+    monkeypatch.setattr(tcp_connection, "HEAD_S", 0.5)
     one = await make()
     async with Tcp(one.port) as tcp:
         tcp.writer.write(said)
@@ -99,7 +99,7 @@ async def test_who_does_not_ask_for_anything_is_let_go(
 
 async def test_a_slow_request_head_is_closed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who sends a head one byte after the other is let go."""
-    monkeypatch.setattr(connections, "HEAD_S", 0.5)
+    monkeypatch.setattr(tcp_connection, "HEAD_S", 0.5)
     one = await make()
     async with Tcp(one.port) as tcp:
         tcp.writer.write(b"GET /healthz HTTP/1.1\r\n")

@@ -194,10 +194,7 @@ def search(
 
 @app.command()
 @takes_target
-def profile(
-    target: Target,
-    as_json: AsJson = False,
-) -> None:
+def profile(target: Target, as_json: AsJson = False) -> None:
     """Print the user's profile: traits, values and confidence.
 
     \b
@@ -233,17 +230,13 @@ def why(
 def doctor(
     target: Target,
     send: Annotated[bool, typer.Option("--send", help="Send a message, too, in a conversation of its own.")] = False,
-    model: Annotated[
-        bool,
-        typer.Option("--model", help="Instead: whether the model of OPENAI_BASE_URL and TWIN_MODEL reads well enough."),
-    ] = False,
+    model: Annotated[bool, typer.Option("--model", help="Instead: does the model of TWIN_MODEL read well?")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check everything that a client needs, and say how to fix what is wrong. Exit code 1 if a check fails.
 
-    Address, readiness, token, long-polling, WebSocket, protocol version, clock, round trip; with --send a message and
-    its answer. With --model, on the server's machine and with its environment: the test that a model must pass before
-    it is trusted to read what users write (some 25 short calls).
+    Address, readiness, token, both transports, protocol version, clock, round trip; with --send a message and its
+    answer. With --model, in the server's environment: the test of the model that reads what users write.
 
     \b
     Examples:

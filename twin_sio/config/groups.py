@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,32 +11,19 @@ from pydantic import (
     AfterValidator,
     AliasChoices,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from twin_sio.config.origins import normal_origins
+from twin_sio.config.values import Words, without_login
 from twin_sio.dev_tokens import DEV_SECRET
 
 SECRET_MIN_BYTES = 32
 SHARED_SECRET_ALGORITHMS = frozenset({"HS256", "HS384", "HS512"})
-_LOGIN = re.compile(r"(?<=://)[^/?#\s]*@|(?<=\?)[^#\s]+")
-
-
-def _without_login(text: str) -> str:
-    """A URL without what stands before its host and after its path."""
-    return _LOGIN.sub(lambda found: "***@" if found.group().endswith("@") else "***", text) if "://" in text else text
-
-
-def _words(value: object) -> object:
-    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-
-
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
 
 def _env(name: str, default: Any, doc: str, *more: str, **bounds: Any) -> Any:
@@ -52,7 +38,7 @@ class Group(BaseSettings):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """The fields, without the passwords of URLs."""
         for name, value in super().__repr_args__():
-            yield name, _without_login(value) if isinstance(value, str) else value
+            yield name, without_login(value) if isinstance(value, str) else value
 
 
 class ProcessSettings(Group):

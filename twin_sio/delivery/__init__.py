@@ -2,8 +2,7 @@
 
 Durable events are ordered by their `seq`, which the log alone gives out. Every instance sends them to its connections
 strictly in that order: an event that is ahead of its turn waits, a gap is filled from the log. So it does not matter
-over which way an event came, whether it came twice, or whether Redis lost it: Redis wakes instances up, the log says
-what there is.
+over which way an event came, whether it came twice, or whether Redis lost it: Redis wakes, the log says what there is.
 
 Chunks are ordered per generation by their index. A connection that missed one gets the whole text so far as one
 merged chunk. All else is ephemeral: sent once, in no promised order, dropped first where a client reads too slowly.
@@ -250,8 +249,6 @@ class Delivery:
 
     def _notify_instances(self, user_id: str, message: UserMessage) -> None:
         self.channels.publish(user_channel(user_id), encode_user(self.channels.instance, message))
-
-    # -- sockets -------------------------------------------------------------------------------------------------------
 
     def _ephemeral(self, user_id: str, frame: EncodedFrame, skip: str | None) -> None:
         for sid in self.rooms.members(user_room(user_id)):

@@ -10,16 +10,15 @@ import asyncio
 import resource
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from time import thread_time
 from typing import Any
 
 import orjson
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from twin_sio.clock import NewId
+from twin_sio.http.tcp_connection import TcpConnection
 from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.rate_limit import Bucket, BucketCache
 from twin_sio.transport import PACKET_MAX_BYTES
@@ -27,10 +26,6 @@ from twin_sio.transport.client_address import TrustedProxies
 
 log = structlog.get_logger("connections")
 
-HEAD_S = 15.0
-"""Seconds for the head of a request, since the connection opened or the last response; also how long it may be idle."""
-STUCK_S = 20.0
-"""Seconds that a client has to read while the network accepts no more."""
 SPARE_DESCRIPTORS = 100
 OTHERS_OF_ADDRESS = 256
 OTHERS_MAX = 4096
@@ -39,14 +34,6 @@ _PROXY_IDLE_S = 3630.0  # longer than a proxy of ours: it must be the one that c
 _TLS_S = 10.0
 _BODY_MAX_BYTES = 4096  # of a request that needs none; it is not read
 _LINGER_S = 1.0
-_UNREAD_MAX_BYTES = 512 * 1024
-"""Of a WebSocket, without a message that could be read. The library holds 128 KiB and reads on only then; a message has
-100 kB at most. What sends more sends fragments without an end, or without anything in them."""
-_LAST_BYTES = 4 * 1024
-"""Of a WebSocket that is being closed: the rest is not read."""
-_SLICE_BYTES = 8 * 1024
-"""Of what a WebSocket received, parsed at a time: at worst a thousand frames with nothing in them."""
-_MEASURED_BYTES = 1024
 _PARSING = 0.05, 0.05
 """CPU that the frames of an address may take to parse: seconds per second, and at once. Messages take a hundredth."""
 _SOCKETS = "/socket.io/"
@@ -75,8 +62,8 @@ class Connections:
         self._arrivals = BucketCache()
         self._requests = BucketCache()
         self._parsing = BucketCache()
-        self._others: dict[_Connection, None] = {}  # oldest first
-        self._others_of: dict[str, dict[_Connection, None]] = {}
+        self._others: dict[TcpConnection, None] = {}  # oldest first
+        self._others_of: dict[str, dict[TcpConnection, None]] = {}
         self.open = 0
         self.cut = 0
         self._near = LimitedLog("connections", "descriptors_near_limit")
@@ -106,7 +93,7 @@ class Connections:
 
     # -- of a connection ---------------------------------------------------------------------------------------------
 
-    def opened(self, connection: _Connection, peer: str) -> bool:
+    def opened(self, connection: TcpConnection, peer: str) -> bool:
         """Register a connection; False if its address has too many."""
         self.open += 1
         is_proxy = self._peers.is_proxy(peer)
@@ -122,16 +109,16 @@ class Connections:
             self._near(open=self.open, limit=self._room + SPARE_DESCRIPTORS)
         return True
 
-    def parsed(self, connection: _Connection, cpu_s: float) -> float:
+    def parsed(self, connection: TcpConnection, cpu_s: float) -> float:
         """Count the CPU that frames took to parse; the seconds until more may be parsed of this address."""
         bucket = self._parsing.of(connection.address or str(id(connection)), *_PARSING)
         bucket.spend(cpu_s)
         return bucket.owed_s()
 
-    def is_other(self, connection: _Connection) -> None:
+    def is_other(self, connection: TcpConnection) -> None:
         """It has no session, or no longer one. If there are too many of these, the oldest is closed."""
         self._others[connection] = None
-        mine: dict[_Connection, None] = {}
+        mine: dict[TcpConnection, None] = {}
         if connection.address:
             mine = self._others_of.setdefault(connection.address, {})
             mine[connection] = None
@@ -140,7 +127,7 @@ class Connections:
         elif len(self._others) > self._others_max:
             self._end(next(iter(self._others)))
 
-    def is_session(self, connection: _Connection) -> None:
+    def is_session(self, connection: TcpConnection) -> None:
         """It has an authenticated session."""
         self._others.pop(connection, None)
         mine = self._others_of.get(connection.address)
@@ -149,11 +136,11 @@ class Connections:
             if not mine:
                 del self._others_of[connection.address]
 
-    def closed(self, connection: _Connection) -> None:
+    def closed(self, connection: TcpConnection) -> None:
         self.open -= 1
         self.is_session(connection)
 
-    def _end(self, connection: _Connection) -> None:
+    def _end(self, connection: TcpConnection) -> None:
         self.cut += 1
         self.is_session(connection)
         connection.abort()
@@ -161,149 +148,12 @@ class Connections:
     def carries_session(self, request: web.BaseRequest, is_so: bool) -> None:
         """The connection of this request has a session from now on, or no longer."""
         connection = request.protocol
-        if isinstance(connection, _Connection) and connection.transport is not None:
+        if isinstance(connection, TcpConnection) and connection.transport is not None:
             (self.is_session if is_so else self.is_other)(connection)
 
 
-class _Connection(RequestHandler):
-    """One TCP connection."""
-
-    __slots__ = (
-        "_connections",
-        "_going_on",
-        "_new_id",
-        "_stuck",
-        "_unparsed",
-        "address",
-        "idle_s",
-        "unread_bytes",
-    )
-
-    def __init__(self, connections: Connections, new_id: NewId, *args: Any, **named: Any) -> None:
-        super().__init__(*args, keepalive_timeout=HEAD_S, **named)
-        self._connections = connections
-        self._new_id = new_id
-        self._stuck: asyncio.TimerHandle | None = None
-        self._unparsed = bytearray()
-        """Received over its WebSocket, and not parsed yet: until `_going_on`, nothing more is received."""
-        self._going_on: asyncio.TimerHandle | None = None
-        self.address = ""
-        self.idle_s = HEAD_S
-        self.unread_bytes = 0
-        """Bytes received over its WebSocket since the last complete message."""
-
-    def data_received(self, data: bytes) -> None:
-        if self._payload_parser is None:
-            super().data_received(data)
-            return
-        self.unread_bytes += len(data)
-        if self.unread_bytes > _UNREAD_MAX_BYTES:
-            self.abort()
-        elif self._going_on is not None:
-            self._unparsed += data
-        elif len(data) < _MEASURED_BYTES:
-            super().data_received(data)
-        else:
-            self._unparsed += data
-            self._parse()
-
-    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
-        """The library's hook: it is a WebSocket from now on. What came with the request is parsed as all else."""
-        came, self._message_tail = self._message_tail, b""
-        super().set_parser(parser, data_received_cb)
-        if came:
-            self.data_received(came)
-
-    def _parse(self) -> None:
-        """Parse what was received, slice by slice, and no faster than the address may; see `_PARSING`."""
-        self._going_on = None
-        while self._unparsed:
-            data = bytes(self._unparsed[:_SLICE_BYTES])
-            del self._unparsed[:_SLICE_BYTES]
-            began = thread_time()
-            super().data_received(data)
-            owed_s = self._connections.parsed(self, thread_time() - began)
-            if self.transport is None or self.transport.is_closing():
-                self._unparsed.clear()
-            elif self._unparsed or owed_s:
-                if self._going_on is None and not self._buffer_paused:
-                    self._pause_reading_for_buffer()
-                self._going_on = self._loop.call_later(owed_s, self._parse)
-                return
-        if self._buffer_paused:
-            self._resume_reading_for_buffer()
-
-    def read_no_more(self) -> None:
-        """Its WebSocket is being closed: read what its client still has to say if that is little, else abort it now."""
-        if self._unparsed or self._reading_paused:
-            self.abort()
-        self.unread_bytes = max(self.unread_bytes, _UNREAD_MAX_BYTES - _LAST_BYTES)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        if not self._connections.opened(self, peer[0] if isinstance(peer, tuple) else ""):
-            transport.abort()  # type: ignore[attr-defined]
-            return
-        self._keepalive_timeout = self.idle_s
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._connections.closed(self)
-        for timer in (self._stuck, self._going_on):
-            if timer is not None:
-                timer.cancel()
-        self._unparsed.clear()
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._stuck = self._loop.call_later(STUCK_S, self.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._stuck is not None:
-            self._stuck.cancel()
-            self._stuck = None
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """The library's hook: what came for a WebSocket that was refused is no request."""
-        if self._message_tail and self._payload_parser is None:
-            self._message_tail = b""
-            resp.force_close()
-        return await super().finish_response(request, resp, start_time)
-
-    def abort(self) -> None:
-        """Abort it now."""
-        if self.transport is not None:
-            self.transport.abort()
-
-    def end_without_reading(self) -> None:
-        """Do not read the rest of the request; close the connection after the response."""
-        self._lingering_time = 0.0
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - the library's, which quotes the request
-    ) -> web.StreamResponse:
-        """The library's hook: count requests that cannot be parsed, log failures by kind and place."""
-        if isinstance(exc, HttpProcessingError) or status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._connections.malformed(kind=type(exc).__name__)
-        else:
-            log.error("http_failed", error_id=self._new_id(), exc_info=exc)
-        if request.writer.output_size > 0:  # there is no way back: it has begun to answer
-            raise ConnectionError
-        response = web.Response(status=status, text=HTTPStatus(status).phrase)
-        response.force_close()
-        return response
-
-
 class _Server(web.Server):
-    """The library's server, which makes a `_Connection` for each client."""
+    """The library's server, which makes a `TcpConnection` for each client."""
 
     def __init__(self, connections: Connections, new_id: NewId, made: web.Server) -> None:
         """`made`: the library's own protocol."""
@@ -322,7 +172,7 @@ class _Server(web.Server):
         return response
 
     def __call__(self) -> RequestHandler:
-        return _Connection(self._of, self._new_id, self, loop=self._loop, **self._kwargs)
+        return TcpConnection(self._of, self._new_id, self, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
@@ -417,6 +267,6 @@ def _refusal(
     )
     if close:
         response.force_close()
-        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and isinstance(request.protocol, _Connection):
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and isinstance(request.protocol, TcpConnection):
             request.protocol.end_without_reading()
     return response
