@@ -125,7 +125,7 @@ async def test_a_poll_whose_body_does_not_come_is_refused(make: Make, monkeypatc
 
 
 async def test_who_does_not_read_an_answer_is_let_go(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "STUCK_S", 0.5)
+    monkeypatch.setattr(tcp_connection, "STUCK_S", 0.5)
     one = await make()
     before = one.connections.open
     async with Tcp(one.port) as tcp:
@@ -136,8 +136,8 @@ async def test_who_does_not_read_an_answer_is_let_go(make: Make, monkeypatch: py
 
 
 async def test_a_session_outlives_all_these_times(make: Make, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_S", 0.2)
-    monkeypatch.setattr(connections, "STUCK_S", 0.2)
+    monkeypatch.setattr(tcp_connection, "HEAD_S", 0.2)
+    monkeypatch.setattr(tcp_connection, "STUCK_S", 0.2)
     one = await make()
     async with RawSocket(url_of(one), token_of(user)) as raw:
         await asyncio.sleep(1.0)

@@ -166,7 +166,7 @@ class _Server(web.Server):
         """The library answers an unknown `Expect` before any middleware, and echoes it."""
         if request.headers.get("Expect", _CONTINUE).lower() == _CONTINUE:
             return await self._handle(request)
-        self._of.malformed(kind="Expect")
+        self._of.malformed(error="Expect")
         response = web.Response(status=417, text=HTTPStatus(417).phrase)
         response.force_close()
         return response

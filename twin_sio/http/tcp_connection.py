@@ -161,7 +161,7 @@ class TcpConnection(RequestHandler):
     ) -> web.StreamResponse:
         """The library's hook: count requests that cannot be parsed, log failures by kind and place."""
         if isinstance(exc, HttpProcessingError) or status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._connections.malformed(kind=type(exc).__name__)
+            self._connections.malformed(error=type(exc).__name__)
         else:
             log.error("http_failed", error_id=self._new_id(), exc_info=exc)
         if request.writer.output_size > 0:  # there is no way back: it has begun to answer
