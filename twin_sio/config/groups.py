@@ -249,7 +249,7 @@ class LimitSettings(Group):
         ge=0,
     )
     requests_per_minute: int = _env(
-        "TWIN_LIMIT_REQUESTS_PER_MINUTE", 120, "HTTP requests per minute and user; 0: unlimited", ge=0
+        "TWIN_LIMIT_REQUESTS_PER_MINUTE", 120, "HTTP requests, and searches, per minute and user; 0: unlimited", ge=0
     )
     tokens_per_day: int = _env(
         "TWIN_LIMIT_TOKENS_PER_DAY",

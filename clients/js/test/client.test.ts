@@ -212,7 +212,7 @@ test("a session that is opened elsewhere ends here", async () => {
   expect(second.state.connection).toBe("online");
 });
 
-test("stop, regenerate, feedback, history, conversations, profile and context are one call each", async () => {
+test("stop, regenerate, feedback, history, conversations, search, profile and context are one call each", async () => {
   const user = newUser();
   await control(service, "/script", { contains: `long ${user}`, count: 400, token_delay_s: 0.02 });
   const client = opened(user, { context: { page: "/start" } });
@@ -231,6 +231,8 @@ test("stop, regenerate, feedback, history, conversations, profile and context ar
   const page = await client.history({ limit: 50 });
   expect(page.messages.find((one) => one.message_id === alternatives[1]!.id)?.feedback).toMatchObject({ rating: "up" });
   expect((await client.conversations())[0]).toMatchObject({ conversation_id: "main" });
+  const first = main(client).messages[0]!;
+  expect((await client.search(first.text, 1)).messages).toMatchObject([{ message_id: first.id, conversation_id: "main", excerpt: first.text }]);
   expect((await client.profile()).version).toBe(client.state.profileVersion);
   expect(await client.updateContext({ page: "/next" })).toMatchObject({ status: "accepted" });
   await expect(client.correct("no-such-trait", "confirm").receipt).rejects.toMatchObject({ code: "not_found" });
