@@ -30,6 +30,7 @@ async def test_messages_of_all_conversations_are_found(url: str, user: str, conn
     """By their stems, of both sides, and nothing that only stands beside; the socket and HTTP say the same."""
     client = await connect()
     await client.ask("My brother Rafael has adopted two kittens", conversation_id="family")
+    await client.ask("The weather stays fine", conversation_id="family")
     await client.ask("The tax declaration is due", conversation_id="money")
     found = await client.search("did my brother adopt a kitten?")
     first = found["messages"][0]
@@ -37,7 +38,7 @@ async def test_messages_of_all_conversations_are_found(url: str, user: str, conn
     assert (first["conversation_id"], first["role"], first["seq"]) == ("family", "user", 1)
     assert first["excerpt"] == "My brother Rafael has adopted two kittens"
     assert first["message_id"] in client.state.messages
-    assert {one["conversation_id"] for one in found["messages"]} == {"family"}
+    assert all("brother" in one["excerpt"] for one in found["messages"])
     assert await over_http(url, user, text="did my brother adopt a kitten?") == (200, found)
     assert (await over_http(url, user, text="kittens", limit=1))[1]["messages"] == [first]
     assert (await over_http(url, f"{user}-other", text="kittens"))[1] == {"messages": [], "complete": True}
