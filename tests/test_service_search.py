@@ -14,7 +14,6 @@ from tests.test_service_data import erase
 from tests.test_service_memory import prompt_of
 from twin_sio.admin import revoke
 from twin_sio.agent import prompts
-from twin_sio.client import TwinClient
 from twin_sio.config import Settings
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service
@@ -107,15 +106,17 @@ async def test_a_revocation_takes_the_text_out_of_memory(
     await eventually(lambda: user not in instance.services.indexes._entries)
 
 
-async def test_recall_finds_words_without_vectors(url: str, user: str, connect: Connect, model: ScriptedModel) -> None:
-    """What was said in another conversation stands in the prompt before any job has made a vector of it."""
-    client: TwinClient = await connect()
-    await client.ask("My brother is called Rafael", conversation_id="family")
-    question = f"So what is my brother called? {user}"
-    await eventually(lambda: _recalled(client, model, question))
-
-
-async def _recalled(client: TwinClient, model: ScriptedModel, question: str) -> bool:
-    await client.ask(question)
-    related = prompt_of(model, question).partition(prompts.RELATED_HEADING)[2]
-    return "My brother is called Rafael" in related
+async def test_recall_finds_words_without_vectors(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str, connect: Connect
+) -> None:
+    """What was said elsewhere is in the prompt before a job has made a vector of it, and however often it was asked."""
+    patient = settings_for(mongod.url, redis_server.url, model.base_url, tuning__recall_ms=2000)
+    async with service(patient) as running:
+        client = await connect(url_of(running))
+        await client.ask("My brother is called Rafael", conversation_id="family")
+        question = f"So what is my brother called? {user}"
+        for number in range(12):
+            await client.ask(question, conversation_id=f"c{number}")
+        related = prompt_of(model, question).partition(prompts.RELATED_HEADING)[2]
+        assert "My brother is called Rafael" in related
+        await client.close()

@@ -17,6 +17,7 @@ from twin_sio.store.cache import CachedProfiles
 from twin_sio.store.ports import Contexts, Facts, GraphUnavailable, Log, Memories
 
 _ANSWERS_AFTER = 50
+_SEARCHED = 60  # lines, of which those that say the same again are left out
 _RELATED = 20  # lines: those that the history holds are left out, and the prompt takes what fits
 _FORMER = 10
 T = TypeVar("T")
@@ -122,12 +123,14 @@ class Recall:
     async def _related(self, ask: AgentRequest) -> tuple[RelatedMessage, ...]:
         """Lines that have to do with what is asked, the nearest first; neither the question itself nor its answers."""
         # Half of the time, so that there is some left to search in what has come by then.
-        found = await self._search.find(ask.user_id, ask.text, _RELATED, patience_s=self._patience_s / 2, asked=ask.seq)
+        found = await self._search.find(
+            ask.user_id, ask.text, _SEARCHED, patience_s=self._patience_s / 2, asked=ask.seq
+        )
         unlike: dict[str, Event | None] = {ask.text: None}  # the same words again say nothing more
         for event in found.events:
             if ask.message_id not in (event.message_id, event.in_response_to):
                 unlike.setdefault(event.payload["text"], event)
-        return tuple(_remembered(event) for event in unlike.values() if event is not None)
+        return tuple(_remembered(event) for event in unlike.values() if event is not None)[:_RELATED]
 
     async def _expired_facts(self, user_id: str) -> tuple[Fact, ...]:
         """What held once and holds no more, the last to end first."""
