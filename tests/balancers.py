@@ -64,14 +64,22 @@ class HAProxy(Balancer):
 
 
 class Nginx(Balancer):
-    """The variables are put in as `envsubst` does."""
+    """The variables are put in as `envsubst` does. `below` a path the servers get requests without it."""
 
-    def __init__(self, config: str, folder: Path, ports: Sequence[int]) -> None:
+    def __init__(self, config: str, folder: Path, ports: Sequence[int], below: str = "") -> None:
         super().__init__("nginx", config, folder, ports)
+        self._below = below
 
     def _command(self) -> list[str]:
         variables = self.variables
         text = re.sub(r"\$\{(\w+)\}", lambda found: variables[found.group(1)], self.config.read_text())
+        if self._below:
+            text, count = re.subn(
+                r"location / \{(\s+)proxy_pass http://servers;",
+                rf"location {self._below}/ {{\1proxy_pass http://servers/;",
+                text,
+            )
+            assert count == 1
         folders = "".join(
             f"    {kind}_temp_path {self.folder}/{kind};\n"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,7 +21,7 @@ from tests.balancers import Balancer, HAProxy, Nginx
 from tests.conftest import eventually
 from tests.processes import Process, environment, started, token_of
 from tests.scripted_model import ScriptedModel
-from twin_sio.client import TwinClient
+from twin_sio.client import RequestFailed, TwinClient
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
 
 Make = Callable[[Path, list[int]], Balancer]
@@ -146,6 +148,30 @@ async def test_websockets_need_no_stickiness(behind: Balancer, user: str) -> Non
     polling = f"{behind.url}/socket.io/?EIO=4&transport=polling"
     async with aiohttp.ClientSession() as http, http.get(polling) as refused:
         assert refused.status == 400
+
+
+async def test_the_service_is_found_below_a_path(servers: list[Process], tmp_path: Path, user: str) -> None:
+    """A proxy that takes the path away: the client over both transports, the routes, the page and the command line."""
+    proxy = Nginx("nginx.conf.template", tmp_path / "balancer", [one.port for one in servers], below="/any/twin")
+    await asyncio.to_thread(proxy.start)
+    try:
+        for url in (f"{proxy.url}/any/twin", f" {proxy.url}/any/twin/ "):
+            for transport in ("websocket", "polling"):
+                async with TwinClient(url, token_of(user), transports=[transport]) as client:
+                    assert (await client.ask("hello")).status == "complete"
+                    with pytest.raises(RequestFailed, match="not_found"):
+                        await client.why("no-such-trait")
+        asked = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "twin_sio.cli", "chat", "--url", f"{proxy.url}/any/twin/"),
+            env={**os.environ, "TWIN_TOKEN": token_of(user)},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await asked.communicate(b"hello\n")
+        assert asked.returncode == 0
+        assert b"hello" in said
+    finally:
+        await asyncio.to_thread(proxy.stop)
 
 
 @pytest.mark.parametrize("behind", [*STICKY.values(), *LOOSE.values()], indirect=True)

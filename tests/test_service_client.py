@@ -24,6 +24,7 @@ from twin_sio.client import (
     RequestFailed,
     ResponseTimeout,
     SessionClosed,
+    TokenFailed,
     TwinClient,
     Typing,
     Unreachable,
@@ -123,6 +124,118 @@ async def test_a_refused_token_is_not_tried_again(url: str, user: str) -> None:
         await asyncio.wait_for(client.connect(timeout=60), 5)
     assert refused.value.code == "auth_expired"
     await client.close()
+
+
+async def test_a_token_that_stays_expired_is_refused(url: str, user: str) -> None:
+    """Where the function gives the same expired token again the session is not tried any more."""
+    asked = 0
+
+    async def provide() -> str:
+        nonlocal asked
+        asked += 1
+        return expired
+
+    expired = token_of(user, ttl_s=-60)
+    client = TwinClient(url, provide, backoff=QUICK)
+    with pytest.raises(HandshakeRefused) as refused:
+        await asyncio.wait_for(client.connect(timeout=60), 5)
+    assert (refused.value.code, asked) == ("auth_expired", 2)
+    await client.close()
+
+
+async def test_a_token_function_that_fails_is_asked_again(url: str, user: str) -> None:
+    asked = 0
+
+    async def provide() -> str:
+        nonlocal asked
+        asked += 1
+        if asked in (2, 3):
+            raise OSError("the app's own")
+        return token_of(user)
+
+    async with TwinClient(url, provide, backoff=QUICK) as client:
+        stream = client.changes()
+        await client.drop()
+        await the_next(stream, Reconnecting)
+        assert isinstance((await the_next(stream, Reconnecting)).why, TokenFailed)
+        await the_next(stream, Ready)
+    asked = 1
+    with pytest.raises(TokenFailed):
+        await TwinClient(url, provide).connect()
+
+
+CYCLE: dict[str, Any] = {}
+CYCLE["itself"] = CYCLE
+NEVER_TAKEN: list[tuple[str, dict[str, Any]]] = [
+    ("too_large", {"text": "x" * 150_000}),
+    ("too_large", {"text": "語" * 30_000}),
+    ("too_large", {"text": "a", "context": {"page": "x" * 150_000}}),
+    ("invalid_message", {"text": "cut \ud83d"}),
+    ("invalid_message", {"text": "a", "context": {"\udc00": 1}}),
+    ("invalid_message", {"text": "a", "context": {"bytes": b"\x00"}}),
+    ("invalid_message", {"text": "a", "context": CYCLE}),
+    ("invalid_message", {"text": "a", "context": {"n": 2**70}}),
+]
+
+
+@pytest.mark.parametrize(("code", "said"), NEVER_TAKEN)
+async def test_what_no_server_takes_is_refused_here(connect: Connect, code: str, said: dict[str, Any]) -> None:
+    """At once and by its code, over an unbroken connection; what is said next is answered."""
+    client = await connect(backoff=QUICK)
+    stream = client.changes()
+    message_id = await client.send(**said)
+    with pytest.raises(RequestFailed) as refused:
+        await client.receipt(message_id)
+    assert (refused.value.code, refused.value.retryable) == (code, False)
+    assert client.state.messages[message_id].status == "refused"
+    assert (await client.ask("hi")).status == "complete"
+    assert client.state.outbox == {}
+    await client.close()
+    assert not [change async for change in stream if isinstance(change, Disconnected)]
+
+
+async def test_a_context_that_no_server_takes_is_named(url: str, user: str, connect: Connect) -> None:
+    for context, code in (({"a": "\ud83d"}, "invalid_message"), ({"a": "x" * 150_000}, "too_large")):
+        with pytest.raises(HandshakeRefused, match=code):
+            await TwinClient(url, token_of(user), context=context).connect()
+        client = await connect()
+        with pytest.raises(RequestFailed, match=code):
+            await client.update_context(context)
+        assert (await client.ask("hi")).status == "complete"
+
+
+async def test_what_closes_the_connection_twice_is_refused(instance: Service, user: str) -> None:
+    """A proxy that takes less than the service: what is over its bound is given up, and what is behind it is stored."""
+    opened = 0
+
+    async def serve(near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        far, to_far = await asyncio.open_connection("127.0.0.1", instance.port)
+
+        async def back() -> None:
+            while data := await far.read(65_536):
+                to_near.write(data)
+
+        answers = asyncio.create_task(back())
+        while data := await near.read(65_536):
+            if len(data) > 3_000:
+                to_near.write(b"\x88\x02" + (1009).to_bytes(2, "big"))
+                break
+            to_far.write(data)
+        answers.cancel()
+        await asyncio.gather(answers, return_exceptions=True)
+        for writer in (to_far, to_near):
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with TwinClient(f"http://127.0.0.1:{port}", token_of(user), backoff=QUICK) as client:
+            long = await client.send("x" * 7_000)
+            with pytest.raises(RequestFailed, match="too_large"):
+                await client.receipt(long, timeout=20)
+            assert (await client.ask("hi")).status == "complete"
+            assert opened == 3
 
 
 async def test_every_connection_gets_a_fresh_token(connect: Connect, url: str, user: str) -> None:

@@ -68,8 +68,9 @@ def takes_target(command: Callable[..., None]) -> Callable[..., None]:
 
 def address(url: str) -> str:
     """`host:port` means http; anything that is no web address is a usage error."""
+    url = url.strip()
     full = url if "://" in url else f"http://{url}"
-    if not full.startswith(("http://", "https://", "ws://", "wss://")):
+    if not full.lower().startswith(("http://", "https://", "ws://", "wss://")):
         raise typer.BadParameter("give an address such as http://127.0.0.1:8000", param_hint="--url")
     return full
 

@@ -41,6 +41,7 @@ from twin_sio.client.connection import (
     RequestFailed,
     ResponseTimeout,
     SessionClosed,
+    TokenFailed,
     Unreachable,
 )
 from twin_sio.client.session import Hook
@@ -78,6 +79,7 @@ __all__ = [
     "StateChange",
     "StreamedAnswer",
     "Thinking",
+    "TokenFailed",
     "TwinClient",
     "Typing",
     "Unreachable",

@@ -2,6 +2,7 @@
 
 ClientError
 ├── Unreachable          nothing that speaks the protocol answers at the address
+├── TokenFailed          the app's function that gives the token raised something
 ├── HandshakeRefused     the server refused the connection, by code
 ├── RequestFailed        the server answered a request with an error, by code
 ├── ResponseTimeout      no reply within the given time
@@ -15,14 +16,19 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import socketio
 from socketio.packet import Packet
 
+from twin_sio.client.envelopes import size_of
 from twin_sio.domain import Json
+from twin_sio.errors import ServiceError
+from twin_sio.protocol import error_payload
 from twin_sio.protocol.json_codec import OrjsonCodec
 
+_NOT_TAKEN = frozenset({1003, 1007, 1008, 1009})
 SENT_AWAY = "io server disconnect"
 _LOG = logging.getLogger("twin_sio.client")
 _LOG.addHandler(logging.NullHandler())
@@ -39,6 +45,10 @@ class ClientError(Exception):
 class Unreachable(ClientError):
     def __init__(self, url: str) -> None:
         super().__init__(f"Nothing that speaks the twin protocol answers at {url}.")
+
+
+class TokenFailed(ClientError):
+    pass
 
 
 class _Coded(ClientError):
@@ -107,6 +117,10 @@ class Connection:
     async def open(self, url: str, auth: Json, transports: Sequence[str], timeout: float) -> None:
         """Connect, and wait for `session_ready`. Raises `HandshakeRefused` or `Unreachable`, and is closed then."""
         try:
+            size_of(auth)
+        except ServiceError as error:
+            raise HandshakeRefused(error_payload(error)) from None
+        try:
             async with asyncio.timeout(timeout):
                 await self._connect(url, auth, transports, timeout)
                 ends: set[asyncio.Future[Any]] = {self._ready, self._refused, self.lost}
@@ -122,10 +136,18 @@ class Connection:
             raise self._failure(url)
 
     async def _connect(self, url: str, auth: Json, transports: Sequence[str], timeout: float) -> None:
+        below = urlsplit(url).path.rstrip("/")  # the library drops the path of an address
         # A refusal counts as soon as it arrives: over polling the library would first wait for its pending poll to end,
         # and ignores a cancellation meanwhile; its task ends with the reader, in `close`.
         self._connecting = asyncio.ensure_future(
-            self._sio.connect(url, auth=auth, transports=list(transports), namespaces=["/"], wait_timeout=timeout)
+            self._sio.connect(
+                url,
+                auth=auth,
+                transports=list(transports),
+                namespaces=["/"],
+                socketio_path=f"{below}/socket.io",
+                wait_timeout=timeout,
+            )
         )
         ends: set[asyncio.Future[Any]] = {self._connecting, self._refused}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -159,6 +181,12 @@ class Connection:
             with suppress(*_FAULTS):
                 async with asyncio.timeout(1.0):
                     await ws.close()
+
+    @property
+    def is_not_taken(self) -> bool:
+        """Whether it was closed because of what was sent: the close code says so (RFC 6455, 7.4.1)."""
+        ws = self._sio.eio.ws
+        return ws is not None and ws.close_code in _NOT_TAKEN
 
     def leave(self) -> None:
         self._mark_lost("draining")

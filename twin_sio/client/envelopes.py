@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from twin_sio.client.changes import Message
-from twin_sio.clock import iso, now
+from twin_sio.clock import iso, new_id, now
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
+from twin_sio.errors import InvalidMessage, ServiceError, TooLarge
+from twin_sio.protocol import ENVELOPE_MAX_BYTES, error_payload
 
 REPLIES: Mapping[str, frozenset[str]] = {
     "user_message": frozenset({"message_received"}),
@@ -37,6 +41,24 @@ def new_envelope(type: str, payload: Json, message_id: str, conversation_id: str
     """An envelope to send."""
     metadata = {"timestamp": iso(now()), "message_id": message_id, "conversation_id": conversation_id}
     return {"type": type, "payload": payload, "metadata": metadata}
+
+
+def size_of(envelope: Json) -> int:
+    """Its bytes on the wire; raises `InvalidMessage` where it cannot be written as JSON, and `TooLarge`."""
+    try:
+        size = len(orjson.dumps(envelope))
+    except TypeError:  # half of a surrogate pair, bytes, what contains itself
+        raise InvalidMessage("What was given cannot be written as JSON text.", field="payload") from None
+    if size > ENVELOPE_MAX_BYTES:
+        raise TooLarge(f"An envelope has at most {ENVELOPE_MAX_BYTES} bytes.")
+    return size
+
+
+def refusal(envelope: Json, error: ServiceError) -> Json:
+    """The `error` with which a server would answer an envelope that it is not sent."""
+    about = envelope["metadata"]
+    metadata = {"timestamp": iso(now()), "message_id": new_id(), "in_response_to": about["message_id"]}
+    return {"type": "error", "payload": error_payload(error), "metadata": metadata}
 
 
 @dataclass(frozen=True, slots=True)

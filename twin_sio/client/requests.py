@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from twin_sio.client.envelopes import NEEDS_ANSWER, new_envelope
+from twin_sio.client.envelopes import NEEDS_ANSWER, new_envelope, refusal, size_of
 from twin_sio.client.state import ClientState
 from twin_sio.clock import monotonic, new_id
 from twin_sio.domain import Json
+from twin_sio.errors import TooLarge
+
+_TIMES_NOT_TAKEN = 2
 
 Transmit = Callable[[Json], Awaitable[None]]
 
@@ -34,6 +38,8 @@ class Requests:
         self._expected: dict[str, Json | None] = {}
         # Message id -> the payload of the `error` that the server sent for it.
         self.failures: dict[str, Json] = {}
+        # Message id -> how often the connection was closed because of it, as far as one can tell.
+        self._not_taken: Counter[str] = Counter()
         # Set when something may be due earlier than the timer loop wakes up.
         self._wake = asyncio.Event()
 
@@ -63,6 +69,19 @@ class Requests:
         self._due.pop(message_id, None)
         if message_id in self._expected:
             self._expected[message_id] = envelope
+
+    def on_not_taken(self) -> Json | None:
+        """The connection was closed because of something that was sent, the longest as a rule: its refusal, where that
+        happened before, so that it holds up nothing any more."""
+        if not self._state.outbox:
+            return None
+        longest = max(self._state.outbox.values(), key=size_of)
+        message_id = longest["metadata"]["message_id"]
+        self._not_taken[message_id] += 1
+        if self._not_taken[message_id] < _TIMES_NOT_TAKEN:
+            return None
+        del self._not_taken[message_id]
+        return refusal(longest, TooLarge("The server does not take it: each time it closed the connection."))
 
     def resume(self) -> None:
         """Ask for missed events at once, and again until the server has replied."""

@@ -22,14 +22,15 @@ from twin_sio.client.changes import (
     WantsHistory,
     WantsResume,
 )
-from twin_sio.client.connection import RequestFailed, ResponseTimeout, SessionClosed, Unreachable
-from twin_sio.client.envelopes import NEEDS_ANSWER, new_envelope, without_none
+from twin_sio.client.connection import RequestFailed, ResponseTimeout, SessionClosed, TokenFailed, Unreachable
+from twin_sio.client.envelopes import NEEDS_ANSWER, new_envelope, refusal, size_of, without_none
 from twin_sio.client.requests import Requests
 from twin_sio.client.state import ClientState
 from twin_sio.client.subscription import Change, Changes, Ended
 from twin_sio.client.supervisor import DEFAULT_BACKOFF, Backoff, Hooks, Supervisor
 from twin_sio.clock import new_id
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
+from twin_sio.errors import ServiceError
 from twin_sio.protocol import PAGE_DEFAULT, merge_patch
 
 T = TypeVar("T")
@@ -40,7 +41,8 @@ Hook = Callable[[Literal["in", "out"], Json], None]
 class ClientSession:
     """One session of one user. Connect with `async with` or `connect()`; `state` has everything it received.
 
-    `token` is the JWT, or an async function that gives a fresh one for every connection (and when one expires).
+    `url` is where the service is, with the path where it is below one. `token` is the JWT, or an async function that
+    gives a fresh one for every connection (and when one expires).
     `on_envelope` is called with every envelope received and sent. `answer_timeout` (seconds) bounds the methods that
     wait for the twin, `ack_timeout` is the time after which a request without a reply is sent again. With `acks`
     Socket.IO acknowledgements are requested, too; the events arrive all the same, and are enough.
@@ -65,7 +67,7 @@ class ClientSession:
         acks: bool = False,
         on_envelope: Hook | None = None,
     ) -> None:
-        self.url = url
+        self.url = url.strip()
         self.session_id = session_id or new_id()
         self.state = ClientState(last_seq=last_seq)
         self.on_envelope = on_envelope
@@ -90,6 +92,7 @@ class ClientSession:
                 on_envelope=self._on_envelope,
                 on_connected=self._requests.on_connected,
                 on_change=lambda change: self._publish([change]),
+                on_not_taken=self._on_not_taken,
             ),
         )
         # The streams that `changes` gave out, as long as their owners keep them.
@@ -117,8 +120,8 @@ class ClientSession:
     async def connect(self, timeout: float = 0.0) -> Json:
         """Connect, and stay connected from then on; the payload of `session_ready`.
 
-        Raises `Unreachable` or `HandshakeRefused` if the first attempt fails. With `timeout` (seconds) an attempt that
-        may be retried is retried for so long.
+        Raises `Unreachable`, `TokenFailed` or `HandshakeRefused` if the first attempt fails. With `timeout` (seconds)
+        an attempt that may be retried is retried for so long.
         """
         await self._supervisor.connect(timeout)
         self._start(self._supervisor.run())
@@ -181,11 +184,17 @@ class ClientSession:
         conversation_id: str = DEFAULT_CONVERSATION,
         message_id: str | None = None,
     ) -> str:
-        """Send any event of the protocol; its id at once. An event that needs a reply is sent until it has one."""
+        """Send any event of the protocol; its id at once. An event that needs a reply is sent until it has one; what no
+        server would take (over 64 KiB, no JSON, half of an emoji) is refused here, as a server refuses."""
         message_id = message_id or new_id()
         envelope = new_envelope(type, payload, message_id, conversation_id)
         self._publish(self.state.sending(envelope))
-        await self._requests.send(envelope)
+        try:
+            size_of(envelope)
+        except ServiceError as error:  # a server would close the connection over it, time and again
+            self._apply(self.state.receive(refusal(envelope, error)))
+        else:
+            await self._requests.send(envelope)
         return message_id
 
     async def _transmit(self, envelope: Json) -> None:
@@ -240,6 +249,10 @@ class ClientSession:
             self.on_envelope("in", envelope)
         self._apply(self.state.receive(envelope))
 
+    def _on_not_taken(self) -> None:
+        if (refused := self._requests.on_not_taken()) is not None:
+            self._apply(self.state.receive(refused))
+
     def _apply(self, changes: Sequence[StateChange]) -> None:
         for change in changes:
             self._react(change)
@@ -288,7 +301,7 @@ class ClientSession:
             self._publish([self._ended])
 
     async def _auth(self) -> Json:
-        token = await self._token() if callable(self._token) else self._token
+        token = await self._new_token()
         return without_none(
             {
                 "token": token,
@@ -300,10 +313,17 @@ class ClientSession:
             }
         )
 
+    async def _new_token(self) -> str:
+        if not callable(self._token):
+            return self._token
+        try:
+            return await self._token()
+        except Exception as fault:  # whatever the app's function may raise
+            raise TokenFailed("The function that gives the token failed.") from fault
+
     async def _renew_token(self) -> None:
-        if callable(self._token):
-            with suppress(RequestFailed, ResponseTimeout):
-                await self.refresh(await self._token())
+        with suppress(RequestFailed, ResponseTimeout, TokenFailed):
+            await self.refresh(await self._new_token())
 
     async def _load_newest_page(self) -> None:
         """Where a resume is incomplete: load the newest page, from which an app may page back."""

@@ -16,6 +16,7 @@ from twin_sio.client.connection import (
     Connection,
     HandshakeRefused,
     SessionClosed,
+    TokenFailed,
     Unreachable,
 )
 from twin_sio.client.subscription import Change, Disconnected, Reconnecting
@@ -48,12 +49,14 @@ class Hooks:
     on_envelope: Callable[[Json], None]
     on_connected: Callable[[], Awaitable[None]]
     on_change: Callable[[Change], None]
+    on_not_taken: Callable[[], None]
 
 
 class Supervisor:
     """One connection after the other, as long as the session lives.
 
-    `renews_token`: `hooks.auth` gives a fresh token for each connection, so an expired one is worth another attempt.
+    `renews_token`: `hooks.auth` gives a fresh token for each connection, so an expired one is worth another attempt,
+    unless the same comes again.
     """
 
     def __init__(
@@ -76,6 +79,9 @@ class Supervisor:
         self.http: aiohttp.ClientSession | None = None
         # The newest connection, which may be lost by now.
         self._connection: Connection | None = None
+        # The token of the last attempt, None where that succeeded; and whether the attempt now has the same.
+        self._tried: str | None = None
+        self._is_same_token = False
         # Leaves a draining server when the time that it named is up.
         self._leave: asyncio.TimerHandle | None = None
 
@@ -84,7 +90,8 @@ class Supervisor:
         return self._connection is not None and not self._connection.lost.done()
 
     async def connect(self, timeout: float) -> None:
-        """Open the first connection. Raises `Unreachable` or `HandshakeRefused`; retries for `timeout` seconds."""
+        """Open the first connection. Raises `Unreachable`, `TokenFailed` or `HandshakeRefused`; retries for `timeout`
+        seconds."""
         self.http = aiohttp.ClientSession()
         try:
             await self._open_until(monotonic() + timeout, first_delay=0.0)
@@ -99,6 +106,8 @@ class Supervisor:
             reason = await connection.lost
             await connection.close()
             self._hooks.on_change(Disconnected(reason))
+            if connection.is_not_taken:
+                self._hooks.on_not_taken()
             if reason == SENT_AWAY:
                 raise SessionClosed("The server ended this session: it was replaced, or its user is gone.")
             await self._open_until(float("inf"), self._first_delay(monotonic() - since))
@@ -144,7 +153,7 @@ class Supervisor:
                 await asyncio.sleep(delay)
             try:
                 return await self._open()
-            except (Unreachable, HandshakeRefused) as failure:
+            except (Unreachable, TokenFailed, HandshakeRefused) as failure:
                 if not self._is_retryable(failure) or monotonic() >= deadline:
                     raise
                 attempt, why = attempt + 1, failure
@@ -155,13 +164,15 @@ class Supervisor:
             return True
         if failure.code.startswith("auth_"):
             # "Retryable" means with another token, and a token that was given as a text never changes.
-            return failure.code == "auth_expired" and self._renews_token
+            return failure.code == "auth_expired" and self._renews_token and not self._is_same_token
         return failure.retryable
 
     async def _open(self) -> None:
         if self.http is None:
             raise SessionClosed("connect() comes first.")
         connection = Connection(self.http, self._hooks.on_envelope)
-        await connection.open(self._url(), await self._hooks.auth(), self._transports, self._connect_timeout)
-        self._connection = connection
+        auth = await self._hooks.auth()
+        self._is_same_token, self._tried = auth["token"] == self._tried, auth["token"]
+        await connection.open(self._url(), auth, self._transports, self._connect_timeout)
+        self._connection, self._tried = connection, None
         await self._hooks.on_connected()
