@@ -2,7 +2,7 @@
 
 In-process: `async with ScriptedModel() as model`, then `model.base_url`, `model.script(...)`, `model.until(...)`.
 As a process: `python -m tests.scripted_model --port 0` prints `listening PORT`; `POST /control` takes
-`{"reset"?, "forget"?, "default"?, "scripts"?}` (fields of `Script`), `GET /control` tells what was seen
+`{"reset"?, "forget"?, "default"?, "dialects"?, "scripts"?}` (fields of `Script`), `GET /control` tells what was seen
 (`ScriptedModel.seen`).
 """
 
@@ -23,6 +23,8 @@ from typing import Any
 
 from aiohttp import ClientConnectionError, web
 
+from tests import dialects
+
 FILLER = ("and", "so", "the", "story", "goes", "on", "as", "before")
 ECHO_CHARACTERS = 200
 DOUBT_NAME = "profile_doubts"
@@ -42,6 +44,8 @@ class Script:
     first_delay_s: float = 0.0
     token_delay_s: float = 0.0
     status: int | None = None  # refuse with this HTTP status
+    error: Mapping[str, Any] | None = None  # and these fields of its error object
+    headers: Mapping[str, str] | None = None  # and these headers
     hang: bool = False  # take the request and never answer
     hang_after: int | None = None  # fall silent after so many tokens
     hold_after: int | None = None  # pause after so many tokens until `release(contains)`
@@ -56,21 +60,25 @@ class Script:
     doubts: Mapping[str, str] | None = None  # instead, of notes that say this, or of this value; in lower case
     usage: bool = True
     finish: bool = True  # say finish_reason
+    reason: str = "stop"  # this one
+    reasoning: tuple[str, ...] = ()  # what it thinks before, each after `token_delay_s`
     done: bool = True  # say [DONE]
     crlf: bool = False
     comments: bool = False  # keep-alive comments between the tokens
 
     @classmethod
     def of(cls, **fields: Any) -> Script:
-        if fields.get("tokens") is not None:
-            fields["tokens"] = tuple(fields["tokens"])
+        for name in ("tokens", "reasoning"):
+            if fields.get(name) is not None:
+                fields[name] = tuple(fields[name])
         return cls(**fields)
 
 
 def last_user_text(body: dict[str, Any]) -> str:
-    """The text of the last user message of a request; empty where there is none."""
+    """The last thing that the user says in a request, after a blank line where they have said more; empty where there
+    is nothing."""
     texts = [message.get("content") for message in body.get("messages", ()) if message.get("role") == "user"]
-    return texts[-1] if texts and isinstance(texts[-1], str) else ""
+    return texts[-1].rpartition("\n\n")[2] if texts and isinstance(texts[-1], str) else ""
 
 
 def made_answer(text: str, count: int | None = None) -> tuple[str, ...]:
@@ -106,6 +114,8 @@ class ScriptedModel:
     def __init__(self, port: int = 0, **default: Any) -> None:
         self.port = port
         self.default = Script.of(**default)
+        self.dialects: tuple[str, ...] = ()
+        """How it differs from others (`tests.dialects`)."""
         self.reset()
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
@@ -114,6 +124,10 @@ class ScriptedModel:
         """Forget every script, request and counter."""
         self.scripts: list[tuple[Script, int | None]] = []
         self.requests: list[dict[str, Any]] = []
+        self.heads: list[dict[str, Any]] = []
+        """Of each request: its query, and the key in the header of Azure."""
+        self.refused = 0
+        """How many requests a dialect has refused."""
         self.running = 0
         self.peak = 0
         self.running_by_text: Counter[str] = Counter()
@@ -136,6 +150,7 @@ class ScriptedModel:
     def forget(self) -> None:
         """Drop what only grows: the requests, and the peaks of the texts that no answer runs for."""
         self.requests.clear()
+        self.heads.clear()
         self.peers.clear()
         self.running_by_text = +self.running_by_text
         self.peak_by_text = {text: self.peak_by_text[text] for text in self.running_by_text}
@@ -152,7 +167,7 @@ class ScriptedModel:
 
     def answer_to(self, text: str) -> str:
         """What the server says to `text` while only the default is set."""
-        return "".join(self.default.tokens or made_answer(text, self.default.count))
+        return "".join(self.default.tokens or made_answer(text.rpartition("\n\n")[2], self.default.count))
 
     def seen(self) -> dict[str, Any]:
         names = (
@@ -164,6 +179,7 @@ class ScriptedModel:
             "cancelled",
             "completed",
             "tokens_sent",
+            "refused",
         )
         return {name: getattr(self, name) for name in names}
 
@@ -176,6 +192,7 @@ class ScriptedModel:
         app = web.Application(client_max_size=16 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/embeddings", self._embed)
+        app.router.add_post("/page/chat/completions", self._page)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/control", self._tell)
         app.router.add_post("/control", self._take)
@@ -199,6 +216,9 @@ class ScriptedModel:
     async def _models(self, _request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "scripted", "object": "model"}]})
 
+    async def _page(self, _request: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html><title>Welcome</title>", content_type="text/html")
+
     async def _tell(self, _request: web.Request) -> web.Response:
         return web.json_response(self.seen())
 
@@ -209,6 +229,8 @@ class ScriptedModel:
             self.default = Script()
         if wanted.get("forget"):
             self.forget()
+        if "dialects" in wanted:
+            self.dialects = tuple(wanted["dialects"])
         if "default" in wanted:
             self.default = Script.of(**wanted["default"])
         for fields in wanted.get("scripts", ()):
@@ -247,8 +269,12 @@ class ScriptedModel:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
+        self.heads.append({"query": dict(request.query), "api-key": request.headers.get("api-key")})
         if request.transport is not None:
             self.peers.add(request.transport.get_extra_info("peername")[1])
+        if (found := dialects.refused(self.dialects, body)) is not None:
+            self.refused += 1
+            return web.json_response(found[1], status=found[0])
         text = last_user_text(body)
         script = self._pick(text, is_stream=body.get("stream") is True)
         async with self._counted(text):
@@ -256,9 +282,11 @@ class ScriptedModel:
             if script.hang:
                 await asyncio.Event().wait()
             if script.status is not None:
-                error = {"error": {"message": f"scripted, about: {text}", "type": "scripted"}}
-                return web.json_response(error, status=script.status)
+                error = {"error": {"message": f"scripted, about: {text}", "type": "scripted", **(script.error or {})}}
+                return web.json_response(error, status=script.status, headers=script.headers)
             tokens = self._tokens(script, body, text)
+            if self.dialects:
+                return await self._in_dialect(request, body, tokens)
             if body.get("stream"):
                 return await self._stream(request, body, script, tokens)
             return await self._whole(request, script, tokens)
@@ -276,13 +304,26 @@ class ScriptedModel:
         return web.json_response({"object": "list", "model": body["model"], "data": data[::-1], "usage": usage})
 
     def _tokens(self, script: Script, body: dict[str, Any], text: str) -> tuple[str, ...]:
-        if (body.get("response_format") or {}).get("type") == "json_schema":
-            asked = body["response_format"]["json_schema"]["name"]
+        if asked := dialects.asked_json(body):
             answer = script.json_answer if script.json_answer is not None else self.default.json_answer
             if asked == DOUBT_NAME and (answer is None or '"candidates"' in answer):
                 answer = verdicts(text, script)
             return tuple(re.findall(r"(?s).{1,8}", answer if answer is not None else '{"candidates": []}'))
         return script.tokens if script.tokens is not None else made_answer(text, script.count)
+
+    async def _in_dialect(
+        self, request: web.Request, body: dict[str, Any], tokens: tuple[str, ...]
+    ) -> web.StreamResponse:
+        spoken, is_json = self.dialects, bool(dialects.asked_json(body))
+        if "streams_always" not in spoken and (not body.get("stream") or "whole" in spoken):
+            head = _head("chat.completion")
+            return web.json_response(dialects.whole(spoken, head, "".join(tokens), _usage(tokens), is_json=is_json))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in dialects.stream(spoken, _head("chat.completion.chunk"), tokens, _usage(tokens)):
+            await response.write(piece)
+        await response.write_eof()
+        return response
 
     async def _whole(self, request: web.Request, script: Script, tokens: tuple[str, ...]) -> web.Response:
         if script.cut_after is not None and request.transport is not None:
@@ -290,7 +331,7 @@ class ScriptedModel:
         if script.rubbish_after is not None:
             return web.Response(text=script.rubbish, content_type="application/json")
         message = {"role": "assistant", "content": "".join(tokens)}
-        choices = [] if script.empty_choices else [{"index": 0, "message": message, "finish_reason": "stop"}]
+        choices = [] if script.empty_choices else [{"index": 0, "message": message, "finish_reason": script.reason}]
         return web.json_response({**_head("chat.completion"), "choices": choices, "usage": _usage(tokens)})
 
     async def _stream(
@@ -298,10 +339,12 @@ class ScriptedModel:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        for piece in script.reasoning:
+            await self._say(response, script, {"reasoning_content": piece})
         for index, token in enumerate(tokens):
             if not await self._still_whole(request, response, script, index):
                 return response
-            await self._say(response, script, token)
+            await self._say(response, script, {"content": token})
         if not await self._still_whole(request, response, script, len(tokens)):
             return response
         for line in _ending(body, script, tokens):
@@ -325,8 +368,8 @@ class ScriptedModel:
             await response.write_eof()
         return at not in (script.cut_after, script.end_after)
 
-    async def _say(self, response: web.StreamResponse, script: Script, token: str) -> None:
-        choices = [] if script.empty_choices else [{"index": 0, "delta": {"content": token}, "finish_reason": None}]
+    async def _say(self, response: web.StreamResponse, script: Script, delta: dict[str, str]) -> None:
+        choices = [] if script.empty_choices else [{"index": 0, "delta": delta, "finish_reason": None}]
         if script.comments:
             await response.write(b": keep-alive\n\n")
         await response.write(_framed(json.dumps({**_head("chat.completion.chunk"), "choices": choices}), script))
@@ -352,7 +395,7 @@ def _framed(data: str, script: Script) -> bytes:
 def _ending(body: dict[str, Any], script: Script, tokens: tuple[str, ...]) -> Iterator[str]:
     head = _head("chat.completion.chunk")
     if script.finish and not script.empty_choices:
-        yield json.dumps({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        yield json.dumps({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": script.reason}]})
     if script.usage and (body.get("stream_options") or {}).get("include_usage"):
         yield json.dumps({**head, "choices": [], "usage": _usage(tokens)})
     if script.done:

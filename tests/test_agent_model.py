@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
 
+import orjson
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from tests.scripted_model import ScriptedModel
 from twin_sio.agent.model import Finished, OpenAIModel
+from twin_sio.config import Dialect
 from twin_sio.errors import ModelTimeout, ModelUnavailable
+from twin_sio.observability.logging import configure_logs
 
 SECRET = "sk-very-secret"
 TEXT = "my private words"
@@ -21,7 +30,7 @@ SCHEMA = {"type": "object", "properties": {"candidates": {"type": "array"}}}
 
 
 @asynccontextmanager
-async def opened(base_url: str, **fields: float) -> AsyncIterator[OpenAIModel]:
+async def opened(base_url: str, **fields: Any) -> AsyncIterator[OpenAIModel]:
     model = OpenAIModel(base_url=base_url, api_key=SECRET, model="scripted", **{"backoff_s": 0.001, **fields})
     try:
         yield model
@@ -119,7 +128,7 @@ async def test_lasting_refusals_end_as_model_unavailable(server, model):
 async def test_a_refused_key_is_not_tried_again(server, model):
     server.script(status=401)
     _, failure = await read_broken(model)
-    assert (failure.code, len(server.requests)) == ("model_unavailable", 1)
+    assert (failure.code, len(server.requests)) == ("model_key_refused", 1)
 
 
 async def test_nobody_listening_is_model_unavailable():
@@ -293,3 +302,230 @@ async def test_a_json_call_is_retried(server):
         server.script(hang=True)
         with pytest.raises(ModelTimeout):
             await model.complete_json(ASKED, SCHEMA, name="found")
+
+
+# -- what an endpoint refuses, and for how long
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code"),
+    [
+        (401, {}, "model_key_refused"),
+        (403, {"message": "no access to this project"}, "model_key_refused"),
+        (404, {"code": "model_not_found", "message": "The model `x` does not exist"}, "model_not_found"),
+        (404, {"message": "404 page not found"}, "model_not_found"),
+        (400, {"message": "x is not a valid model ID"}, "model_not_found"),
+        (405, {}, "model_not_found"),
+        (400, {"code": "context_length_exceeded", "message": "too long"}, "model_context_too_long"),
+        (400, {"message": "This model's maximum context length is 4096 tokens."}, "model_context_too_long"),
+        (413, {"message": "Request too large"}, "model_context_too_long"),
+        (400, {"message": "prompt is too long: 9000 tokens > 8192 maximum"}, "model_context_too_long"),
+        (429, {"code": "insufficient_quota", "message": "You exceeded your current quota"}, "model_quota_gone"),
+        (402, {"message": "Insufficient Balance"}, "model_quota_gone"),
+        (400, {"code": "content_filter", "message": "The response was filtered"}, "model_filtered"),
+        (400, {"innererror": {"code": "ResponsibleAIPolicyViolation"}}, "model_filtered"),
+        (403, {"message": "Your input was flagged by moderation"}, "model_filtered"),
+        (400, {"message": "nobody knows why"}, "model_refused"),
+        (422, {"message": "nobody knows why"}, "model_refused"),
+    ],
+)
+async def test_what_is_refused_for_good_is_asked_once(server, model, status, error, code):
+    """Each with a code of its own, not to be tried again, whether an answer or an object was asked for."""
+    server.script(status=status, error={"message": "", **error}, times=2)
+    _, failure = await read_broken(model)
+    assert (failure.code, failure.retryable, len(server.requests)) == (code, False, 1)
+    async with opened(server.base_url) as other:
+        with pytest.raises(ModelUnavailable) as refused:
+            await other.complete_json(ASKED, SCHEMA, name="found")
+    assert (refused.value.code, len(server.requests)) == (code, 2)
+
+
+@pytest.mark.parametrize("status", [401, 404, 402])
+async def test_who_refuses_everybody_is_left_alone(server, model, status):
+    """The background asks no more for a while, until the endpoint answers somebody."""
+    server.script(status=status)
+    for _ in range(3):
+        with pytest.raises(ModelUnavailable):
+            await model.complete_json(ASKED, SCHEMA, name="found")
+    assert len(server.requests) == 1
+    await read(model)
+    assert await model.complete_json(ASKED, SCHEMA, name="found") == {"candidates": []}
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        {"Retry-After": "0.3"},
+        {"retry-after-ms": "300"},
+        {"Retry-After": lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=1.3), usegmt=True)},
+    ],
+    ids=["seconds", "ms", "a date"],
+)
+async def test_retry_after_is_honoured(server, model, wait):
+    headers = {name: value() if callable(value) else value for name, value in wait.items()}
+    server.script(status=429, headers=headers)
+    began = time.monotonic()
+    said, _ = await read(model)
+    assert "".join(said) == server.answer_to(TEXT)
+    assert (time.monotonic() - began >= 0.25, len(server.requests)) == (True, 2)
+
+
+async def test_a_wait_longer_than_the_turn_is_told(server):
+    server.script(status=429, headers={"Retry-After": "30"})
+    async with opened(server.base_url, first_token_s=1) as model:
+        _, failure = await read_broken(model)
+    assert (failure.code, failure.retryable, failure.retry_after_ms) == ("model_rate_limited", True, 30_000)
+    assert len(server.requests) == 1
+
+
+async def test_each_failure_is_a_line_in_the_log(server, model):
+    """With all that an operator needs, and nothing of the far side's text."""
+    server.script(status=401, error={"message": f"bad key {SECRET}"}, headers={"x-request-id": "req-7"})
+    before = structlog.get_config()
+    configure_logs("info")
+    try:
+        with capture_logs() as lines:
+            await read_broken(model)
+    finally:
+        structlog.configure(**before)
+    (line,) = lines
+    assert line == {
+        "event": "model_failed",
+        "log_level": "warning",
+        "code": "model_key_refused",
+        "status": 401,
+        "error": "AuthenticationError",
+        "request_id": "req-7",
+        "host": "127.0.0.1",
+        "model": "scripted",
+        "tries": 1,
+    }
+
+
+# -- reasoning, and how answers end
+
+
+async def test_reasoning_is_a_sign_of_life(server):
+    """The limit for the first token does not run out while it comes, and none of it is text."""
+    server.script(reasoning=("hm",) * 12, tokens=("a", "b"), token_delay_s=0.05)
+    async with opened(server.base_url, first_token_s=0.3) as model:
+        assert (await read(model))[0] == ["a", "b"]
+
+
+async def test_reasoning_has_a_bound_of_its_own(server):
+    server.script(reasoning=("hm",) * 1000, token_delay_s=0.05)
+    async with opened(server.base_url, first_token_s=0.2, reasoning_s=0.5) as model:
+        _, failure = await read_broken(model)
+    assert (failure.code, len(server.requests)) == ("model_timeout", 1)
+
+
+async def test_silence_amid_reasoning_is_a_timeout(server):
+    server.script(reasoning=("hm",), hang_after=0)
+    async with opened(server.base_url, first_token_s=0.2) as model:
+        _, failure = await read_broken(model)
+    assert failure.code == "model_timeout"
+
+
+@pytest.mark.parametrize("reasoning", [("hm", "so"), ("<think>so", " it goes")])
+async def test_reasoning_without_an_answer_is_paid_once(server, model, reasoning):
+    is_text = reasoning[0].startswith("<")
+    fields = {"tokens": reasoning} if is_text else {"reasoning": reasoning, "tokens": ()}
+    server.script(**fields, reason="length")
+    said, failure = await read_broken(model)
+    assert (said, failure.code, failure.retryable, len(server.requests)) == ([], "model_no_answer", False, 1)
+    assert model.tokens["answer", "read"] == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("length", "length"), ("max_tokens", "length"), ("MAX_TOKENS", "length"), ("content_filter", "content_filter"),
+     ("SAFETY", "content_filter"), ("eos", "stop"), ("", "stop"), ("tool_calls", "stop")],
+)  # fmt: skip
+async def test_how_an_answer_ends_is_told(server, model, reason, told):
+    server.script(tokens=("a", "b"), reason=reason)
+    said, end = await read(model)
+    assert (said, end.reason) == (["a", "b"], told)
+
+
+async def test_an_answer_filtered_whole_says_so(server, model):
+    server.script(tokens=(), reason="content_filter")
+    _, failure = await read_broken(model)
+    assert (failure.code, len(server.requests)) == ("model_filtered", 1)
+
+
+async def test_a_refusal_is_the_answer(server, model):
+    refusal = 'data: {"choices": [{"delta": {"content": null, "refusal": "I will not."}}]}\n\n'
+    server.script(tokens=(), rubbish_after=0, rubbish=refusal)
+    assert (await read(model))[0] == ["I will not."]
+
+
+async def test_a_page_is_no_model(server):
+    async with opened(f"http://127.0.0.1:{server.port}/page") as model:
+        _, failure = await read_broken(model)
+    assert failure.code == "model_not_found"
+
+
+async def test_a_model_that_thinks_gets_room_for_it(server, model):
+    """An object's length was used up before it began: asked once more with room, and so from then on."""
+    server.script(json_answer="", reason="length")
+    for _ in range(2):
+        assert await model.complete_json(ASKED, SCHEMA, name="found", max_tokens=100) == {"candidates": []}
+    assert [one["max_tokens"] for one in server.requests] == [100, 4100, 4100]
+
+
+# -- forms
+
+
+async def test_a_setting_overrides_what_is_learnt(server):
+    server.dialects = ("max_completion_tokens",)
+    async with opened(server.base_url, dialect=Dialect(max_tokens="max_completion_tokens")) as model:
+        await read(model)
+    assert server.refused == 0
+    async with opened(server.base_url, dialect=Dialect(max_tokens="max_tokens")) as model:
+        _, failure = await read_broken(model)
+    assert (failure.code, server.refused) == ("model_refused", 1)
+
+
+async def test_what_is_learnt_is_kept_once(server):
+    kept: list[dict[str, object]] = []
+
+    async def keep(learnt: Mapping[str, object]) -> None:
+        kept.append(dict(learnt))
+
+    server.dialects = ("max_completion_tokens", "developer", "no_stream_options")
+    expected = {"max_tokens": "max_completion_tokens", "system": "developer", "stream_options": False}
+    async with opened(server.base_url, keep=keep) as model:
+        await read(model)
+        await read(model)
+    assert kept == [expected]
+    async with opened(server.base_url, learnt=expected, keep=keep) as model:
+        await read(model)
+    assert (len(kept), server.refused) == (1, 3)
+
+
+async def test_a_refusal_that_helps_nothing_is_not_learnt(server, model):
+    """It names what can be changed, and refuses every form: the next question is asked as before."""
+    server.script(status=400, error={"message": "temperature, response_format: I want neither"}, times=9)
+    with pytest.raises(ModelUnavailable):
+        await model.complete_json(ASKED, SCHEMA, name="found")
+    bodies = [orjson.dumps(body, option=orjson.OPT_SORT_KEYS) for body in server.requests]
+    assert len(bodies) == len({*bodies}) < 9
+    server.reset()
+    await model.complete_json(ASKED, SCHEMA, name="found")
+    assert server.requests[0]["response_format"]["type"] == "json_schema"
+
+
+async def test_a_conversation_comes_in_turns(server, model):
+    lines = [("system", "S"), ("assistant", "x"), ("user", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")]
+    asked = [{"role": role, "content": text} for role, text in lines]
+    assert [piece async for piece in model.stream(asked)]
+    sent = [(one["role"], one["content"]) for one in server.requests[0]["messages"]]
+    assert sent == [("system", "S"), ("user", "a\n\nb"), ("assistant", "c"), ("user", "d")]
+
+
+async def test_the_query_of_a_url_goes_with_each_request(server):
+    async with opened(f"{server.base_url}?api-version=2024-10-21") as model:
+        await read(model)
+        await model.complete_json(ASKED, SCHEMA, name="found")
+    assert [one["query"] for one in server.heads] == [{"api-version": "2024-10-21"}] * 2
+    assert {one["api-key"] for one in server.heads} == {SECRET}

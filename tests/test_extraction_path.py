@@ -160,7 +160,7 @@ async def test_the_doctor_examines_the_model(server):
     ("break_it", "text"),
     [
         (lambda server: None, "it is not fit"),
-        (lambda server: setattr(server, "default", server.default.of(status=401)), "does not answer"),
+        (lambda server: setattr(server, "default", server.default.of(status=401)), "it refuses the key (HTTP 401)"),
     ],
 )
 async def test_the_doctor_says_what_a_model_lacks(server, break_it, text):

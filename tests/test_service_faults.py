@@ -82,7 +82,7 @@ async def _accepted(raw: RawSocket, message: dict) -> dict | None:
     ("word", "script", "code"),
     [
         ("refusing", {"status": 500}, "model_unavailable"),
-        ("unauthorized", {"status": 401}, "model_unavailable"),
+        ("unauthorized", {"status": 401}, "model_key_refused"),
         ("hanging", {"hang": True}, "model_timeout"),
         ("stalling", {"hang_after": 3}, "model_timeout"),
         ("cutting", {"cut_after": 3}, "model_unavailable"),

@@ -95,7 +95,7 @@ async def test_without_a_model_rules_learn_first(
     """Without a model what is plain is learned at once and the rest later and nothing twice."""
     text = f"I live in Berlin and I keep bees. Do you know {user}?"
     asked_to_learn = f'"message": "{text}'
-    model.script(contains=asked_to_learn, status=400, times=1)
+    model.script(contains=asked_to_learn, status=500, times=3)
     client = await connect()
     await client.ask(text)
     await client.until(lambda state: state.profile_version == 1)

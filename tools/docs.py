@@ -6,13 +6,23 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import AliasChoices, BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from twin_sio import conformance, protocol
-from twin_sio.config import GROUPS, REMOVED, Group, ScoreWeights, TestSettings, Tuning, variable_of
+from twin_sio.config import (
+    GROUPS,
+    REMOVED,
+    Dialect,
+    Group,
+    ModelSettings,
+    ScoreWeights,
+    TestSettings,
+    Tuning,
+    variable_of,
+)
 from twin_sio.http import openapi
 from twin_sio.protocol import asyncapi
 
@@ -187,6 +197,13 @@ def configuration() -> str:
     for name, group in GROUPS.items():
         lines += ["", f"## {group.__doc__}", "", f"{_GROUP_NOTES[name]} In code: `settings.{name}`.", ""]
         lines += _settings_table(group)
+        if group is ModelSettings:
+            lines += ["", "The keys of `TWIN_MODEL_DIALECT`; [which servers want which](endpoints.md).", ""]
+            lines += ["| key | values, the first is the default | meaning |", "|---|---|---|"]
+            for key, field in Dialect.model_fields.items():
+                values = get_args(field.annotation) or (True, False)
+                shown = " ".join(f"`{json.dumps(value)}`" for value in values)
+                lines.append(f"| `{key}` | {shown} | {field.description} |")
     lines += [
         "",
         "### Weights",

@@ -90,6 +90,9 @@ class AppendResult:
 
 AnswerStatus = Literal["complete", "stopped", "interrupted", "failed"]
 
+Cut = Literal["length", "content_filter"]
+"""What cut an answer short: its longest length, or the rules of the model's provider."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -119,7 +122,8 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an answer ended; what `twin_message` will carry. `error` is a protocol code where it failed."""
+    """How an answer ended; what `twin_message` will carry. `error` is a protocol code where it failed, for which the
+    endpoint may have said when to try again; `cut` says what cut a complete answer short, if anything did."""
 
     status: AnswerStatus
     text: str
@@ -128,6 +132,8 @@ class Outcome:
     usage: Json | None = None
     used_traits: tuple[str, ...] = ()
     error: str | None = None
+    retry_after_ms: int | None = None
+    cut: Cut | None = None
 
 
 @dataclass(slots=True)

@@ -12,7 +12,15 @@
     ├── StorageUnavailable            storage_unavailable
     │   └── TooLate                   storage_unavailable: the user was erased since this began
     ├── ModelUnavailable              model_unavailable
-    │   └── ModelTimeout              model_timeout
+    │   ├── ModelTimeout              model_timeout
+    │   ├── ModelRateLimited          model_rate_limited, with retry_after_ms where the endpoint tells
+    │   └── ModelRefused              model_refused: asked again the same way, it refuses again
+    │       ├── ModelKeyRefused       model_key_refused
+    │       ├── ModelNotFound         model_not_found: the model, or the address
+    │       ├── ModelQuotaGone        model_quota_gone
+    │       ├── ModelContextTooLong   model_context_too_long
+    │       ├── ModelFiltered         model_filtered: by the endpoint's own rules
+    │       └── ModelNoAnswer         model_no_answer: it thought, and said nothing
     ├── AuthExpired                   auth_expired
     └── HandshakeRefused              the codes of a refused handshake
 
@@ -103,6 +111,49 @@ class ModelUnavailable(ServiceError):
 class ModelTimeout(ModelUnavailable):
     code = "model_timeout"
     text = "The model took too long."
+
+
+class ModelRateLimited(ModelUnavailable):
+    code = "model_rate_limited"
+    text = "The model is asked too often: try again later."
+
+
+class ModelRefused(ModelUnavailable):
+    """For good: asked again the same way, the endpoint refuses again."""
+
+    code = "model_refused"
+    retryable = False
+    text = "The model refuses what it is asked."
+
+
+class ModelKeyRefused(ModelRefused):
+    code = "model_key_refused"
+    text = "The model refuses this service's key: its operator has to look at it."
+
+
+class ModelNotFound(ModelRefused):
+    code = "model_not_found"
+    text = "There is no such model where this service looks for it: its operator has to look at it."
+
+
+class ModelQuotaGone(ModelRefused):
+    code = "model_quota_gone"
+    text = "What this service may use of the model is used up: its operator has to look at it."
+
+
+class ModelContextTooLong(ModelRefused):
+    code = "model_context_too_long"
+    text = "The message is too long for the model: write a shorter one."
+
+
+class ModelFiltered(ModelRefused):
+    code = "model_filtered"
+    text = "The model's provider does not let this through: put it in other words."
+
+
+class ModelNoAnswer(ModelRefused):
+    code = "model_no_answer"
+    text = "The model thought for as long as an answer may be, and said nothing."
 
 
 class AuthExpired(ServiceError):

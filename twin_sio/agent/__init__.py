@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
-from twin_sio.domain import Evidence, Exchange, Fact, Json
+from twin_sio.domain import Cut, Evidence, Exchange, Fact, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,13 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The answer is whole. `used_traits` are the ids of the traits that the prompt held."""
+    """The answer has ended. `used_traits` are the ids of the traits that the prompt held; `cut` says what cut it
+    short, if anything did."""
 
     model: str
     used_traits: tuple[str, ...]
     usage: Json | None = None
+    cut: Cut | None = None
 
 
 Step = Stage | Delta | Done

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import httpx2
 import numpy as np
 import openai
 
 from twin_sio.agent import Embedder
 from twin_sio.agent.metering import count_tokens
 from twin_sio.agent.model import tokens
+from twin_sio.agent.model.connection import Standing, azure_headers, host_of, split_url, translated
+from twin_sio.agent.model.failures import Failed
 from twin_sio.errors import ModelUnavailable
 
 _CHARACTERS: Final = 2000  # of a text; what comes after says little more of what it is about
@@ -76,11 +77,32 @@ class EndpointEmbedder(Embedder):
         """`token_counts`: receives the tokens that the endpoint reports, under the purpose `embeddings`."""
         self.model = model
         self.tokens: Counter[tuple[str, str]] = Counter() if token_counts is None else token_counts
+        url, query = split_url(base_url)
+        key = api_key or "none"
+        self._standing = Standing(host_of(base_url), model)
         self._client = openai.AsyncOpenAI(
-            base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=_TIMEOUT_S
+            base_url=url,
+            api_key=key,
+            default_query=query,
+            default_headers=azure_headers(query, key),
+            max_retries=0,
+            timeout=_TIMEOUT_S,
         )
 
     async def embed(self, texts: Sequence[str]) -> Sequence[bytes]:
+        """See the port. An endpoint that refuses everybody is left alone for a while (`Standing`)."""
+        self._standing.require()
+        try:
+            with translated():
+                vectors = await self._embedded(texts)
+        except Failed as failed:
+            failure = failed
+        else:
+            self._standing.answered()
+            return vectors
+        raise self._standing.failed(failure)
+
+    async def _embedded(self, texts: Sequence[str]) -> Sequence[bytes]:
         cut = [text[:_CHARACTERS] or " " for text in texts]
         try:
             answer = await self._client.embeddings.create(model=self.model, input=cut, encoding_format="float")
@@ -88,10 +110,10 @@ class EndpointEmbedder(Embedder):
             count_tokens(self._record_usage(usage), sum(map(len, cut)))
             rows = sorted(answer.data, key=lambda one: one.index)
             if len(rows) != len(cut) or max((len(one.embedding) for one in rows), default=0) > _DIMENSIONS:
-                raise ModelUnavailable
+                raise Failed(again=False)
             return _unit(np.array([one.embedding for one in rows], dtype=np.float32))
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError, AttributeError):
-            raise ModelUnavailable from None  # unreachable, or not what an embeddings endpoint answers
+        except (ValueError, TypeError, AttributeError):
+            raise Failed(again=False) from None  # not what an embeddings endpoint answers
 
     def _record_usage(self, usage: object) -> dict[str, int]:
         reported = tokens(usage)

@@ -17,9 +17,10 @@ from langgraph.types import StreamWriter
 
 from twin_sio.agent import Agent, AgentRequest, Delta, Done, Memory, Stage, Step, prompts
 from twin_sio.agent.model import Finished, tokens
-from twin_sio.errors import ServiceError
+from twin_sio.errors import ModelContextTooLong, ServiceError
 from twin_sio.observability.tracing import span
 
+SHARES: Final = (1, 2, 8)  # of the prompt's budget, tried in turn where the prompt is too long for the model
 HISTORY_LINES: Final = 60  # what is fetched at most; the token budget decides what is used
 
 langsmith.configure(enabled=False)  # whatever the environment says: what users say is sent to the model alone
@@ -34,10 +35,13 @@ class ChatModel(Protocol):
     def stream(self, messages: Sequence[prompts.PromptMessage]) -> AsyncGenerator[str | Finished, None]: ...
 
 
+# By a budget in tokens: the messages, and the ids of the traits in them.
+_Prompt = Callable[[int], tuple[list[prompts.PromptMessage], tuple[str, ...]]]
+
+
 class _State(TypedDict, total=False):
     ask: AgentRequest
-    messages: list[prompts.PromptMessage]
-    used: tuple[str, ...]
+    prompt: _Prompt
 
 
 class TwinAgent(Agent):
@@ -74,22 +78,21 @@ class TwinAgent(Agent):
                 self._memory.context(ask.user_id),
                 self._memory.past(ask),
             )
-        messages, used = prompts.build(ask.text, history, known, context, budget_tokens=self._budget_tokens, past=past)
-        return {"messages": messages, "used": used}
+        return {
+            "prompt": lambda budget: prompts.build(ask.text, history, known, context, budget_tokens=budget, past=past)
+        }
 
     async def _respond(self, state: _State, writer: StreamWriter) -> _State:
         writer(Stage("thinking"))
         gathered = _ChunkBuffer(lambda text: writer(Delta(text)), self._interval_s)
         try:
-            with span("model answer") as call:
-                async with aclosing(self._model.stream(state["messages"])) as pieces:
-                    async for piece in pieces:
-                        if isinstance(piece, str):
-                            gathered.add(piece)
-                            continue
-                        gathered.flush()
-                        call.set(**tokens(piece.usage))
-                        writer(Done(self._model.name, state["used"], piece.usage))
+            for share in SHARES:
+                try:
+                    await self._stream(state["prompt"], self._budget_tokens // share, gathered, writer)
+                    break
+                except ModelContextTooLong:
+                    if gathered.begun or share == SHARES[-1]:
+                        raise
         except ServiceError as failure:
             # As an item: its place behind the deltas must not hang on when the graph lets an exception out.
             gathered.flush()
@@ -97,6 +100,19 @@ class TwinAgent(Agent):
         finally:
             gathered.drop()
         return {}
+
+    async def _stream(self, prompt: _Prompt, budget: int, gathered: _ChunkBuffer, writer: StreamWriter) -> None:
+        messages, used = prompt(budget)
+        with span("model answer") as call:
+            async with aclosing(self._model.stream(messages)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, str):
+                        gathered.add(piece)
+                        continue
+                    gathered.flush()
+                    call.set(**tokens(piece.usage))
+                    cut = None if piece.reason == "stop" else piece.reason
+                    writer(Done(self._model.name, used, piece.usage, cut))
 
 
 class _ChunkBuffer:
@@ -107,12 +123,12 @@ class _ChunkBuffer:
         self._interval_s = interval_s
         self._pieces: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._begun = False
+        self.begun = False
 
     def add(self, text: str) -> None:
         self._pieces.append(text)
-        if not self._begun or not self._interval_s:
-            self._begun = True
+        if not self.begun or not self._interval_s:
+            self.begun = True
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self.flush)

@@ -4,6 +4,7 @@ line, whose fields stay as they are."""
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO
@@ -19,6 +20,10 @@ from twin_sio.protocol import PAGE_MAX, SEARCH_TEXT_MAX
 
 _PATIENCE = 5
 SEARCHED_MAX = 10_000
+CUTS = {
+    "length": "(cut off: it reached its longest length; say: go on)",
+    "content_filter": "(cut off by the rules of the model's provider)",
+}
 
 
 class Failure(Exception):
@@ -85,6 +90,8 @@ def _answer_line(question: str, answer: Message) -> str:
         "timestamp": answer.timestamp,
         "model": answer.model,
         "used_traits": answer.used_traits,
+        **({"finish": answer.finish} if answer.finish else {}),
+        **({"error": answer.error} if answer.error else {}),
     }
     return orjson.dumps(line).decode()
 
@@ -218,6 +225,13 @@ def _check(client: TwinClient, answer: Message) -> None:
     if answer.status in ("failed", "interrupted"):
         why = client.failure(answer.in_response_to or "")
         raise Failure(f"The answer did not end well, it is {answer.status}." + (f" {why}" if why else ""))
+    if note := cut_note(answer):
+        print(note, file=sys.stderr, flush=True)
+
+
+def cut_note(answer: Message) -> str:
+    """What cut a complete answer short, for a person; empty where it is whole."""
+    return CUTS.get(answer.finish or "", "")
 
 
 async def _lines(source: TextIO) -> AsyncIterator[str]:

@@ -17,7 +17,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
 from rich.text import Text
 
-from twin_sio.cli.batch import explain, history
+from twin_sio.cli.batch import cut_note, explain, history
 from twin_sio.cli.completion import Completions
 from twin_sio.cli.live import LiveAnswer
 from twin_sio.cli.printable import printable
@@ -314,6 +314,8 @@ class Chat:
         self._print_answer(live, live.finish, message.text)
         if message.status not in (None, "complete"):
             self.note(f"({message.status})")
+        elif note := cut_note(message):
+            self.note(note)
 
     def _print_answer(self, live: LiveAnswer, take: Callable[[str], list[str]], text: str) -> None:
         had_begun = live.has_begun

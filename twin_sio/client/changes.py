@@ -12,6 +12,7 @@ from twin_sio.domain import DEFAULT_CONVERSATION, Json
 class Message:
     """One message of the transcript. `seq` is None while an own message is not yet stored.
 
+    `finish` says what cut a complete answer short (`length`, `content_filter`), `error` is the code of why one failed;
     `joined_matches` says whether the chunks that were seen join to the final text; None where not all were seen.
     """
 
@@ -28,6 +29,8 @@ class Message:
     model: str | None = None
     used_traits: tuple[str, ...] = ()
     feedback: Json | None = None
+    finish: str | None = None
+    error: str | None = None
     joined_matches: bool | None = None
 
 

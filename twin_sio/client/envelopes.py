@@ -118,6 +118,8 @@ def twin_message(head: Head, joined_matches: bool | None) -> Message:
         payload.get("generation_id"),
         payload.get("model"),
         tuple(payload.get("used_traits", ())),
+        finish=payload.get("finish"),
+        error=payload.get("error"),
         joined_matches=joined_matches,
     )
 
@@ -138,6 +140,8 @@ def history_message(entry: Json, conversation_id: str) -> Message:
         entry.get("model"),
         tuple(entry.get("used_traits") or ()),
         rating_of(entry["feedback"]) if entry.get("feedback") else None,
+        entry.get("finish"),
+        entry.get("error"),
     )
 
 

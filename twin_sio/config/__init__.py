@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import SettingsError
 
+from twin_sio.config.endpoints import Dialect
 from twin_sio.config.groups import (
     SECRET_MIN_BYTES,
     SHARED_SECRET_ALGORITHMS,
@@ -41,6 +42,7 @@ __all__ = [
     "REMOVED",
     "AuthSettings",
     "ConfigError",
+    "Dialect",
     "EmbeddingSettings",
     "Group",
     "LimitSettings",

@@ -11,13 +11,15 @@ from pydantic import (
     AfterValidator,
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from twin_sio.config.endpoints import ApiKey, Dialect, EndpointUrl, ModelName, json_object
 from twin_sio.config.origins import normal_origins
 from twin_sio.config.values import Words, without_login
 from twin_sio.dev_tokens import DEV_SECRET
@@ -193,12 +195,23 @@ def is_weak(secret: str) -> bool:
 class ModelSettings(Group):
     """Language model"""
 
-    base_url: str = _env(
+    base_url: EndpointUrl = _env(
         "OPENAI_BASE_URL", "", "an OpenAI-compatible endpoint; empty with a key: OpenAI, in dev without: embedded"
     )
-    api_key: SecretStr = _env("OPENAI_API_KEY", SecretStr(""), "API key of the endpoint")
-    name: str = _env("TWIN_MODEL", "", "name of the model; empty: `gpt-4o-mini`, or the embedded one")
-    first_token_s: float = _env("TWIN_MODEL_FIRST_TOKEN_S", 30.0, "s to the first token, then model_timeout", gt=0)
+    api_key: ApiKey = _env("OPENAI_API_KEY", SecretStr(""), "API key of the endpoint")
+    name: ModelName = _env("TWIN_MODEL", "", "name of the model; empty: `gpt-4o-mini`, or the embedded one")
+    dialect: Annotated[Dialect, NoDecode, BeforeValidator(json_object)] = _env(
+        "TWIN_MODEL_DIALECT",
+        Dialect(),
+        "JSON object with the forms in which the endpoint is asked, below, as "
+        '`{"max_tokens": "max_completion_tokens"}`; what is not set is learnt from what it refuses',
+    )
+    first_token_s: float = _env(
+        "TWIN_MODEL_FIRST_TOKEN_S", 30.0, "s to the first sign of an answer, and of silence while it reasons", gt=0
+    )
+    reasoning_s: float = _env(
+        "TWIN_MODEL_REASONING_S", 300.0, "s that a model may show that it reasons before its first word", gt=0
+    )
     concurrency: int = _env("TWIN_MODEL_CONCURRENCY", 64, "answers generated at once per instance", ge=1)
     max_tokens: int = _env("TWIN_MODEL_MAX_TOKENS", 800, "longest answer, in tokens", ge=1)
     prompt_budget_tokens: int = _env(
@@ -221,11 +234,11 @@ class ModelSettings(Group):
 class EmbeddingSettings(Group):
     """Embeddings"""
 
-    url: str = _env(
+    url: EndpointUrl = _env(
         "TWIN_EMBEDDINGS_URL", "", "an OpenAI-compatible endpoint for recall; empty: the local model where installed"
     )
-    model: str = _env("TWIN_EMBEDDINGS_MODEL", "text-embedding-3-small", "name of the embedding model")
-    key: SecretStr = _env("TWIN_EMBEDDINGS_KEY", SecretStr(""), "API key of the endpoint; empty: OPENAI_API_KEY")
+    model: ModelName = _env("TWIN_EMBEDDINGS_MODEL", "text-embedding-3-small", "name of the embedding model")
+    key: ApiKey = _env("TWIN_EMBEDDINGS_KEY", SecretStr(""), "API key of the endpoint; empty: OPENAI_API_KEY")
 
 
 class LimitSettings(Group):

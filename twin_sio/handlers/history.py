@@ -20,7 +20,7 @@ PAGE_BYTES = 256 * 1024
 """Of a page as it is sent: a fourth of what a connection may hold before it is cut."""
 
 _BEGINNING = 200
-_TWIN_FIELDS = ("status", "generation_id", "model", "usage", "used_traits")
+_TWIN_FIELDS = ("status", "generation_id", "model", "usage", "used_traits", "finish", "error")
 
 
 class HistoryHandlers:

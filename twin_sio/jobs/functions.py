@@ -18,7 +18,7 @@ from twin_sio.agent.extraction.prompts import MAX_MESSAGES
 from twin_sio.agent.traits import RATINGS
 from twin_sio.clock import monotonic, now
 from twin_sio.domain import Evidence, Exchange
-from twin_sio.errors import ModelUnavailable, StorageUnavailable, TooLate
+from twin_sio.errors import ModelContextTooLong, ModelRefused, ModelUnavailable, StorageUnavailable, TooLate
 from twin_sio.jobs.exchanges import ExchangeReader, known_values
 from twin_sio.jobs.failures import JobFailures
 from twin_sio.jobs.queue import Queue
@@ -38,6 +38,7 @@ log = structlog.get_logger("jobs")
 TRIES = 5
 T = TypeVar("T")
 _SWEEP_AFTER_S = 60.0
+_WAIT_S = 3600  # that an endpoint may ask for at most
 _COUNTED_AT_ONCE = 500
 _PROJECTED_AT_ONCE = 200
 
@@ -199,6 +200,8 @@ async def remember(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> None:
                 await deps.memory.remember(user_id, turn.conversation_id)
             except OverBudget:  # the next turn makes up for it
                 log.warning("job_over_budget", kind="remember")
+            except ModelRefused as error:  # asked again it would refuse again: the next turn makes up for it, too
+                log.warning("job_refused", kind="remember", code=error.code)
 
 
 @contextmanager
@@ -210,7 +213,8 @@ def _retry_when_unavailable(ctx: Mapping[str, Any], about: str) -> Iterator[None
         raise
     except (ModelUnavailable, StorageUnavailable) as error:
         log.warning("job_postponed", code=error.code, about=about)
-        raise Retry(defer=2 ** int(ctx.get("job_try", 1))) from None
+        wanted_s = -(-(error.retry_after_ms or 0) // 1000)
+        raise Retry(defer=min(max(2 ** int(ctx.get("job_try", 1)), wanted_s), _WAIT_S)) from None
 
 
 async def update_statistics(ctx: Mapping[str, Any]) -> int:
@@ -248,7 +252,8 @@ async def sweep(ctx: Mapping[str, Any]) -> None:
 
 async def _evidence(deps: JobDeps, exchanges: Sequence[Exchange]) -> Sequence[Evidence]:
     """What the model finds in the exchanges of one user, without what the rules have already found in them. While the
-    model is away, the rules' evidence is learned at once and the job runs again."""
+    model is away, the rules' evidence is learned at once and the job runs again; where it refuses, the rules' is all.
+    """
     user_id = exchanges[0].user_id
     try:
         with span("extract", exchanges=len(exchanges)):
@@ -256,6 +261,13 @@ async def _evidence(deps: JobDeps, exchanges: Sequence[Exchange]) -> Sequence[Ev
             found = await deps.extractor.candidates(exchanges, known)
     except OverBudget:  # use the rules: waiting would only pile up more for the model
         log.warning("job_over_budget", kind="extract")
+        return [piece for exchange in exchanges for piece in await deps.extractor.extract_by_rules(exchange)]
+    except ModelContextTooLong:
+        if len(exchanges) > 1:  # the next try reads each alone
+            raise
+        return await deps.extractor.extract_by_rules(exchanges[0])
+    except ModelRefused as error:  # use the rules: asked again it would refuse again
+        log.warning("job_refused", kind="extract", code=error.code)
         return [piece for exchange in exchanges for piece in await deps.extractor.extract_by_rules(exchange)]
     except ModelUnavailable:
         for exchange in exchanges:

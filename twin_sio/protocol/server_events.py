@@ -16,6 +16,11 @@ Time = Annotated[
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 AnswerStatus = Literal["complete", "stopped", "interrupted", "failed"]
+Cut = Annotated[
+    Literal["length", "content_filter"],
+    Field(description="What cut a complete answer short: its longest length, or the rules of the model's provider."),
+]
+ErrorCode = Annotated[str, Field(description="Why it failed, as in the `error` before it.")]
 TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]
 DeviceEntry = Annotated[
     dict[str, str], Field(description="`name`, `platform`, `app_version`, as far as the device reported.")
@@ -110,6 +115,8 @@ class TwinMessagePayload(ServerPayload):
     model: str
     usage: dict[str, Any] | None = None
     used_traits: list[str]
+    finish: Cut | None = None
+    error: ErrorCode | None = None
 
 
 class ProfileUpdatePayload(ServerPayload):
@@ -198,6 +205,8 @@ class HistoryMessage(ServerPayload):
     model: str | None = None
     usage: dict[str, Any] | None = None
     used_traits: list[str] | None = None
+    finish: Cut | None = None
+    error: ErrorCode | None = None
     feedback: FeedbackPayload | None = None
 
 

@@ -5,28 +5,78 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Final
 
 import orjson
 
 from twin_sio.agent.extraction.fitness import count, examine
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
-from twin_sio.agent.model import OpenAIModel
+from twin_sio.agent.model import Failure, OpenAIModel
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Json
 from twin_sio.errors import ModelTimeout, ModelUnavailable
+from twin_sio.observability.logging import configure_logs
 
-_UNREACHABLE = "Look at OPENAI_BASE_URL, OPENAI_API_KEY and TWIN_MODEL, and whether the endpoint runs."
+DEFAULT_MODEL: Final = "gpt-4o-mini"
+
+# By the code of a failure, or the kind of what went wrong: what it is, and what to do.
+_WRONG: Final[dict[str, tuple[str, str]]] = {
+    "gaierror": ("nobody knows its host", "Look at the host in OPENAI_BASE_URL, and at this machine's DNS."),
+    "ConnectionRefusedError": (
+        "nothing listens there",
+        "Look at the port in OPENAI_BASE_URL, and whether the endpoint runs.",
+    ),
+    "SSLError": (
+        "no TLS with it",
+        "Look whether OPENAI_BASE_URL must begin with http://, and at its certificate (SSL_CERT_FILE).",
+    ),
+    "NoApi": ("it answers with a page", "OPENAI_BASE_URL is of a web page: that of an API usually ends in /v1."),
+    "model_key_refused": (
+        "it refuses the key",
+        "Set OPENAI_API_KEY to a key of this endpoint that may use TWIN_MODEL.",
+    ),
+    "model_not_found": (
+        "it has no such model, or no such path",
+        "Look at TWIN_MODEL, and at the path of OPENAI_BASE_URL, which usually ends in /v1.",
+    ),
+    "model_quota_gone": ("its quota, or its credit, is used up", "Look at the billing page of its account."),
+    "model_rate_limited": (
+        "it is asked too often",
+        "Wait, or lower TWIN_MODEL_CONCURRENCY, or ask for a higher limit.",
+    ),
+    "model_context_too_long": ("even a short question is too long for it", "Lower TWIN_PROMPT_BUDGET_TOKENS."),
+    "model_filtered": ("its filter refuses a plain question", "Look at the filter in the account of its provider."),
+    "model_no_answer": ("it thinks and says nothing", "Raise TWIN_MODEL_MAX_TOKENS."),
+    "model_refused": (
+        "it refuses what it is asked, and no form of it helps",
+        "Look at what it takes, then at TWIN_MODEL_DIALECT and TWIN_MODEL_MAX_TOKENS.",
+    ),
+    "model_timeout": (
+        "it does not answer in time",
+        "Look whether it is still loading; TWIN_MODEL_FIRST_TOKEN_S is the time that it has.",
+    ),
+    "model_unavailable": ("it fails", "Look at its own log, or at the status page of its provider."),
+}
 
 
 def main() -> int:
     """Exit code 0 where the model answers and is fit to read what users write, else 1."""
+    configure_logs("error")
     try:
         settings = Settings.from_environment()
     except ConfigError as error:
-        _print({"check": "settings", "ok": False, "text": str(error), "advice": ""})
+        advice = "Set the variable as docs/configuration.md has it; nothing starts before."
+        _print({"check": "settings", "ok": False, "text": str(error), "advice": advice})
         return 1
     return asyncio.run(_checked(settings))
+
+
+def what_is_wrong(failure: Failure) -> tuple[str, str]:
+    """What a failure is, and what to do, in a sentence each."""
+    kind = "SSLError" if failure.error.startswith("SSL") else failure.error
+    wrong, advice = _WRONG.get(kind) or _WRONG[failure.code]
+    return f"{wrong} (HTTP {failure.status})" if failure.status >= 400 else wrong, advice
 
 
 async def _checked(settings: Settings) -> int:
@@ -38,8 +88,9 @@ async def _checked(settings: Settings) -> int:
     model = OpenAIModel(
         base_url=chosen.base_url or None,
         api_key=chosen.api_key.get_secret_value() or "none",
-        model=chosen.name or "gpt-4o-mini",
+        model=chosen.name or DEFAULT_MODEL,
         first_token_s=chosen.first_token_s,
+        dialect=chosen.dialect,
     )
     done = 0
 
@@ -49,13 +100,19 @@ async def _checked(settings: Settings) -> int:
         _print({"progress": done, "of": count()})
 
     try:
+        failure = await model.check()
+        if failure is not None:
+            wrong, advice = what_is_wrong(failure)
+            _print({"check": "model", "ok": False, "text": f"{model.name} at {model.host}: {wrong}", "advice": advice})
+            return 1
         fitness = await examine(ModelExtractor(model, RulesExtractor()), on_answer)
     except ModelTimeout:
         advice = "It answers too slowly to read messages; the rules read them while TWIN_EXTRACTION is auto."
         _print({"check": "model", "ok": False, "text": f"{model.name} did not answer in time", "advice": advice})
         return 1
-    except ModelUnavailable:
-        _print({"check": "model", "ok": False, "text": f"{model.name} does not answer", "advice": _UNREACHABLE})
+    except ModelUnavailable as error:
+        wrong, advice = _WRONG[error.code]
+        _print({"check": "model", "ok": False, "text": f"{model.name} answered, and then {wrong}", "advice": advice})
         return 1
     finally:
         await model.close()

@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from twin_sio import clock
+from twin_sio.agent.model import OpenAIModel
 from twin_sio.config import ConfigError, Settings
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway
@@ -30,6 +31,7 @@ from twin_sio.runtime.dev_engines import DevEngines
 from twin_sio.runtime.dev_engines.process import Child, EngineError
 from twin_sio.runtime.edges import build_edge_deps, build_gateway, control_messages
 from twin_sio.runtime.metrics import CommonMetrics, ServerMetrics
+from twin_sio.runtime.model_check import DEFAULT_MODEL, what_is_wrong
 from twin_sio.runtime.services import Services
 from twin_sio.runtime.wiring import build_services, log
 from twin_sio.store import mongo
@@ -258,6 +260,9 @@ async def serve(settings: Settings, print_line: Print) -> int:
                 _print_banner(settings, instance, engines, print_line)
             else:
                 print_line(f"listening on http://{settings.server.host}:{instance.port}")
+            if engines is None or "OPENAI_BASE_URL" not in engines.environment:
+                asking = asyncio.create_task(_check_model(instance.services.model))
+                stack.callback(asking.cancel)
             ended: list[asyncio.Future[Any]] = [stop_signal, *exits]
             await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
             exited = next((task.result() for task in exits if task.done()), None)
@@ -302,6 +307,22 @@ async def _exit_summary(child: Child) -> str:
     return child.exit_summary()
 
 
+async def _check_model(model: OpenAIModel) -> None:
+    """Say in a line what is wrong with the model's endpoint, if anything is; the service starts all the same."""
+    if (failure := await model.check()) is not None:
+        wrong, advice = what_is_wrong(failure)
+        log.warning(
+            "model_check_failed",
+            meaning=f"{wrong}: {advice}",
+            code=failure.code,
+            status=failure.status,
+            error=failure.error,
+            request_id=failure.request_id,
+            host=model.host,
+            model=model.name,
+        )
+
+
 def _print_banner(settings: Settings, instance: Service, engines: DevEngines, print_line: Print) -> None:
     from twin_sio.dev_tokens import create_token  # only a development server signs tokens
 
@@ -318,5 +339,5 @@ def _print_banner(settings: Settings, instance: Service, engines: DevEngines, pr
         print_line("    OpenAI                   OPENAI_API_KEY=sk-... make run")
         print_line("    an endpoint like it      OPENAI_BASE_URL=... OPENAI_API_KEY=... TWIN_MODEL=... make run")
     else:
-        print_line(f"  The answers come from {settings.model.name or 'gpt-4o-mini'}.")
+        print_line(f"  The answers come from {settings.model.name or DEFAULT_MODEL}.")
     print_line("  Ctrl-C stops everything that was started here; the conversation is kept.")

@@ -25,6 +25,7 @@ from twin_sio.delivery import Delivery
 from twin_sio.jobs.queue import Queue
 from twin_sio.observability.durations import Durations
 from twin_sio.observability.overload import OverloadMonitor
+from twin_sio.runtime.model_check import DEFAULT_MODEL
 from twin_sio.runtime.services import Services
 from twin_sio.services.answers import TurnStats
 from twin_sio.services.erasure import ErasureService
@@ -106,16 +107,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
         await delivery.start()
         stack.push_async_callback(delivery.stop)
         queue = Queue(delivery.channels.redis, clock.now, lambda: delivery.channels.healthy, ids.redis)
-        model = OpenAIModel(
-            base_url=settings.model.base_url or None,
-            api_key=settings.model.api_key.get_secret_value() or "none",
-            model=settings.model.name or "gpt-4o-mini",
-            first_token_s=settings.model.first_token_s,
-            stall_s=settings.tuning.model_stall_s,
-            complete_s=settings.tuning.job_timeout_s * 0.75,  # ends before the job that waits for it
-            concurrency=settings.model.concurrency,
-            max_tokens=settings.model.max_tokens,
-        )
+        model = await _model(settings, db)
         stack.push_async_callback(model.close)
         load = OverloadMonitor(
             settings.overload,
@@ -219,6 +211,26 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             outbox=outbox if facts is not None else None,
             durations=durations,
         )
+
+
+async def _model(settings: Settings, db: mongo.Database) -> OpenAIModel:
+    """The model, with what is known of its endpoint."""
+    dialects, name = mongo.MongoModelDialects(db, clock.now), settings.model.name or DEFAULT_MODEL
+    dialect_id = model_id(settings.model.base_url, name, "dialect")
+    return OpenAIModel(
+        base_url=settings.model.base_url or None,
+        api_key=settings.model.api_key.get_secret_value() or "none",
+        model=name,
+        first_token_s=settings.model.first_token_s,
+        reasoning_s=settings.model.reasoning_s,
+        stall_s=settings.tuning.model_stall_s,
+        complete_s=settings.tuning.job_timeout_s * 0.75,  # ends before the job that waits for it
+        concurrency=settings.model.concurrency,
+        max_tokens=settings.model.max_tokens,
+        dialect=settings.model.dialect,
+        learnt=await dialects.get(dialect_id),
+        keep=partial(dialects.put, dialect_id),
+    )
 
 
 def _extractor(

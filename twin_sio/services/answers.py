@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
@@ -206,6 +206,10 @@ class AnswerService:
         }
         if outcome.usage is not None:
             payload["usage"] = dict(outcome.usage)
+        if outcome.cut is not None:
+            payload["finish"] = outcome.cut
+        if outcome.error is not None:
+            payload["error"] = outcome.error
         draft = NewEvent(
             turn.user_id,
             "twin_message",
@@ -219,21 +223,22 @@ class AnswerService:
         )
         stored = await self._messages.append(draft)
         if outcome.error is not None:
-            self._send_error(turn, outcome.error)
+            self._send_error(turn, outcome.error, outcome.retry_after_ms)
         self._delivery.publish(stored.event)
         if not await self._turns.close(turn, outcome.status):  # erased while it was answered
             await self._messages.remove(stored.event)
             return
         self.stats.finished[outcome.status] = self.stats.finished.get(outcome.status, 0) + 1
-        log.info("answered", status=outcome.status, generation=outcome.generation_id, attempt=turn.attempts)
+        more = {"code": outcome.error} if outcome.error is not None else {}
+        log.info("answered", status=outcome.status, generation=outcome.generation_id, attempt=turn.attempts, **more)
         if outcome.status in ("complete", "stopped") and turn.turn_id == turn.message_id:
             await self._jobs.learn(turn.user_id, turn.turn_id)
         await self._limits.record_tokens(turn.user_id, _tokens(outcome))
         if outcome.text:
             await self._jobs.remember(turn.user_id, turn.turn_id)
 
-    def _send_error(self, turn: Turn, code: str) -> None:
-        error = _ERRORS.get(code, ServiceError)()
+    def _send_error(self, turn: Turn, code: str, retry_after_ms: int | None) -> None:
+        error = _ERRORS.get(code, ServiceError)(retry_after_ms=retry_after_ms)
         self._delivery.to_user(turn.user_id, self._event(turn, "error", error_payload(error)))
 
     def send_stage(self, turn: Turn, state: str) -> None:
@@ -281,7 +286,7 @@ class _Attempt:
         try:
             await self._stream()
         except (ModelUnavailable, StorageUnavailable) as error:
-            return self.outcome("failed", error.code)
+            return self.outcome("failed", error.code, error.retry_after_ms)
         except Exception:
             error_id = self._new_id()
             log.exception("turn_failed", error_id=error_id)
@@ -312,7 +317,7 @@ class _Attempt:
         else:
             self._stats.on_first_token(seconds)
 
-    def outcome(self, status: str, error: str | None = None) -> Outcome:
+    def outcome(self, status: str, error: str | None = None, retry_after_ms: int | None = None) -> Outcome:
         """How it ended, with the text as the devices have seen it."""
         done = self._done or Done("", ())
         return Outcome(
@@ -323,6 +328,8 @@ class _Attempt:
             done.usage,
             done.used_traits,
             error,
+            retry_after_ms,
+            done.cut,
         )
 
 
@@ -336,11 +343,12 @@ def _tokens(outcome: Outcome) -> int:
     return reported if isinstance(reported, int) and reported >= 0 else -(-len(outcome.text) // 4)
 
 
-def _errors(kinds: Sequence[type[ServiceError]]) -> dict[str, type[ServiceError]]:
-    return {kind.code: kind for kind in kinds}
+def _kinds(kind: type[ServiceError]) -> list[type[ServiceError]]:
+    return [*(deeper for below in kind.__subclasses__() for deeper in _kinds(below)), kind]
 
 
-_ERRORS = _errors([ModelUnavailable, *ModelUnavailable.__subclasses__(), StorageUnavailable])
+# By their codes; a kind stands behind those below it that have the same one.
+_ERRORS = {kind.code: kind for top in (ModelUnavailable, StorageUnavailable) for kind in _kinds(top)}
 
 
 def answer_id(turn: Turn) -> str:

@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 import structlog
@@ -18,18 +18,21 @@ from twin_sio.agent.extraction.fitness import Fitness, examine
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.clock import Clock
 from twin_sio.domain import Evidence, Exchange
+from twin_sio.errors import ModelRefused
 from twin_sio.store.ports import ModelVerdict, ModelVerdicts
 
 log = structlog.get_logger("extraction")
 
+_ASKED_AGAIN = timedelta(minutes=5)  # a model that refused the test
 _EXAMINED_AGAIN = timedelta(days=7)  # a model that was not fit: what is behind a name is replaced now and then
 
 Path = Literal["model", "rules", "undecided"]
 
 
-def model_id(endpoint: str, model: str) -> str:
-    """The id of a model under which its verdict is stored: tells neither endpoint nor name."""
-    return hashlib.sha256("\x1f".join((endpoint, model, prompts.VERSION)).encode()).hexdigest()
+def model_id(endpoint: str, model: str, version: str = prompts.VERSION) -> str:
+    """The id of a model under which its verdict, or what else is known of it, is stored: tells neither endpoint nor
+    name. `version`: of the test."""
+    return hashlib.sha256("\x1f".join((endpoint, model, version)).encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class ExtractionPath(Extractor):
         self._clock = clock
         self._deciding = asyncio.Lock()
         self._verdict: ModelVerdict | None = None
+        self._refused_at: datetime | None = None
         self._stats = stats
 
     async def candidates(
@@ -82,7 +86,13 @@ class ExtractionPath(Extractor):
     async def _extractor(self) -> Extractor:
         async with self._deciding:
             if self._verdict is None or self._is_due(self._verdict):
-                self._verdict = await self._decide()
+                if self._refused_at is not None and self._clock() < self._refused_at + _ASKED_AGAIN:
+                    return self._by_rules
+                try:
+                    self._verdict = await self._decide()
+                except ModelRefused:  # asked again it would refuse again
+                    self._refused_at = self._clock()
+                    return self._by_rules
                 fitness = _fitness(self._verdict)
                 self._stats.path = "model" if fitness.is_fit else "rules"
                 log.info("extraction_path", path=self._stats.path, **_counts(fitness))

@@ -10,7 +10,7 @@ from twin_sio.agent import ChatMessage, Embedder, Summarizer
 from twin_sio.agent.prompts import LINE_CHARACTERS, MESSAGE_OVERHEAD, tokens
 from twin_sio.clock import Clock
 from twin_sio.domain import Event
-from twin_sio.errors import ModelUnavailable
+from twin_sio.errors import ModelContextTooLong, ModelUnavailable
 from twin_sio.store.ports import Log, Memories, MessageVector, Summary, Thread
 
 _EMBEDDED_BEHIND = 200  # events, newest first, in which what has no vector yet is found
@@ -90,8 +90,13 @@ class MemoryService:
             lines = self._to_fold(page.events, has_more=page.has_more)
             if not lines:
                 return
-            messages = [_said(event) for event in lines]
-            points = await summarizer.summary(before.points, messages, self._budget // 8)
+            try:
+                points = await summarizer.summary(before.points, [_said(event) for event in lines], self._budget // 8)
+            except ModelContextTooLong:
+                if len(lines) == 1:
+                    raise
+                lines = lines[: len(lines) // 2]
+                points = await summarizer.summary(before.points, [_said(event) for event in lines], self._budget // 8)
             if not points:  # the model is not up to it: rather no summary than a hole in one
                 return
             since = min(filter(None, (before.since, *(event.at for event in lines))))

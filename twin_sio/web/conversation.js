@@ -9,6 +9,7 @@ const NEAR_END_PX = 80;
 const PAGES_BACK = 250; // of 200 messages: as far back as a search finds anything
 const REASONS = { wrong: "Not true", not_me: "Not like me", too_long: "Too long", off_topic: "Beside the point" };
 const NOTES = { sending: "Sending …", refused: "Not sent", stopped: "Stopped", interrupted: "Cut short", failed: "Failed" };
+const CUTS = { length: "Cut off: it reached its longest length.", content_filter: "Cut off by the rules of the model’s provider." };
 const THINKING = { queued: "Your twin will answer", recalling: "Your twin is remembering", thinking: "Your twin is thinking" };
 
 export class ConversationView {
@@ -344,7 +345,8 @@ export class ConversationView {
     const which = make("span", "which");
     which.append(button("before", "Earlier answer", () => this.choose(item, -1), sign("before")), make("span", "count"));
     which.append(button("next", "Later answer", () => this.choose(item, 1), sign("next")));
-    return [which, rate("up", "Good answer"), rate("down", "Bad answer"), again, copy];
+    const on = button("go-on", "Go on", () => this.client.send("Go on.", { conversationId: this.id }));
+    return [on, which, rate("up", "Good answer"), rate("down", "Bad answer"), again, copy];
   }
 
   questionButtons(item) {
@@ -396,6 +398,7 @@ export class ConversationView {
     for (const one of item.querySelectorAll(".rate")) {
       one.setAttribute("aria-pressed", String(message.feedback?.rating === one.dataset.rating));
     }
+    for (const one of item.querySelectorAll(".go-on")) one.hidden = message.finish !== "length";
     for (const one of item.querySelectorAll(".retry")) one.hidden = message.state !== "refused";
     if (wasStreaming && isFinal) setText(this.announcer, `Your twin: ${text.textContent}`);
   }
@@ -472,7 +475,9 @@ function arranged(messages) {
 
 function noteOf(message, question) {
   if (message.state === "refused") return `${NOTES.refused}. ${errorText(message.error)}`;
+  if (message.state === "failed" && message.failure) return errorText({ code: message.failure, message: question?.error?.message });
   if (message.state === "failed" && question?.error) return errorText(question.error);
+  if (message.finish) return CUTS[message.finish] ?? "";
   return NOTES[message.state] ?? "";
 }
 

@@ -72,6 +72,8 @@ export interface HistoryMessage {
     [k: string]: unknown;
   } | null;
   used_traits?: string[] | null;
+  finish?: ("length" | "content_filter") | null;
+  error?: string | null;
   feedback?: FeedbackPayload | null;
 }
 export interface FeedbackPayload {
@@ -519,6 +521,8 @@ export interface TwinMessagePayload {
     [k: string]: unknown;
   } | null;
   used_traits: string[];
+  finish?: ("length" | "content_filter") | null;
+  error?: string | null;
 }
 export interface TwinThinkingPayload {
   state: "queued" | "recalling" | "thinking" | "done";

@@ -38,6 +38,10 @@ export interface Message {
   /** The traits that the prompt of the answer held. */
   readonly usedTraits: readonly string[];
   readonly feedback: FeedbackPayload | null;
+  /** What cut a complete answer short: its longest length, or the rules of the model's provider. */
+  readonly finish: "length" | "content_filter" | null;
+  /** The code of why an answer failed. */
+  readonly failure: string | null;
   /** Why it was refused, or failed. */
   readonly error: ErrorPayload | null;
 }
@@ -261,6 +265,8 @@ function answered(here: Conversation, { payload, metadata }: Envelope<"twin_mess
     generationId: payload.generation_id,
     model: payload.model,
     usedTraits: payload.used_traits,
+    finish: payload.finish ?? null,
+    failure: payload.error ?? null,
   };
   const drafts = here.messages.filter((message) => !(message.state === "streaming" && message.inResponseTo === inResponseTo));
   return quiet(put({ ...here, messages: drafts }, answer), inResponseTo);
@@ -374,6 +380,8 @@ function fromLine(line: HistoryMessage): Message {
     model: line.model ?? null,
     usedTraits: line.used_traits ?? [],
     feedback: line.feedback ?? null,
+    finish: line.finish ?? null,
+    failure: line.error ?? null,
   };
 }
 
@@ -393,6 +401,8 @@ function blank(id: string, role: Message["role"]): Message {
     model: null,
     usedTraits: [],
     feedback: null,
+    finish: null,
+    failure: null,
     error: null,
   };
 }

@@ -21,6 +21,7 @@ from twin_sio.store.mongo.client import (
 from twin_sio.store.mongo.contexts import MongoContexts, MongoStandings
 from twin_sio.store.mongo.events import MongoLog
 from twin_sio.store.mongo.memories import MongoMemories
+from twin_sio.store.mongo.model_dialects import MongoModelDialects
 from twin_sio.store.mongo.model_verdicts import MongoModelVerdicts
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.mongo.personal_data import MongoPersonalData
@@ -39,6 +40,7 @@ __all__ = [
     "MongoContexts",
     "MongoLog",
     "MongoMemories",
+    "MongoModelDialects",
     "MongoModelVerdicts",
     "MongoOutbox",
     "MongoPersonalData",

@@ -142,7 +142,7 @@ class MongoTurns:
     async def settle(self, turn: Turn, outcome: Outcome) -> bool:
         result = await self._turns.update_one(
             {**_key(turn), "state": {"$in": ["queued", "running"]}, "generation_id": turn.generation_id},
-            {"$set": {"state": "settled", "outcome": self._sealer.seal(asdict(outcome))}},
+            {"$set": {"state": "settled", "outcome": self._sealer.seal(_told(outcome))}},
         )
         return result.modified_count == 1
 
@@ -152,7 +152,10 @@ class MongoTurns:
         if not found or not found.get("outcome"):
             return None
         fields = self._sealer.open(found["outcome"])
-        return Outcome(**{**fields, "used_traits": tuple(fields["used_traits"])})
+        known = {
+            name: value for name, value in fields.items() if name in Outcome.__slots__
+        }  # a newer one may have more
+        return Outcome(**{**known, "used_traits": tuple(fields["used_traits"])})
 
     @stored
     async def close(self, turn: Turn, status: str) -> bool:
@@ -214,6 +217,11 @@ class MongoTurns:
     def _turn(self, doc: Doc) -> Turn:
         fields = {name: doc[name] for name in Turn.__slots__ if name in doc}  # older turns have not all of them
         return Turn(**{**fields, "partial": self._sealer.open(doc["partial"])})
+
+
+def _told(outcome: Outcome) -> Doc:
+    """Without what it does not tell: an instance of an older version knows less, and may finish the turn."""
+    return {name: value for name, value in asdict(outcome).items() if value is not None}
 
 
 def _key(turn: Turn) -> Doc:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from twin_sio.store.ports.events import ConversationSummary, Log, Page
 from twin_sio.store.ports.graph import Facts, GraphUnavailable, Outbox, Projection
 from twin_sio.store.ports.memories import LINE_CHARACTERS, Memories, MessageVector, StoredLine, Summary, Thread
+from twin_sio.store.ports.model_dialects import ModelDialects
 from twin_sio.store.ports.model_verdicts import ModelVerdict, ModelVerdicts
 from twin_sio.store.ports.personal_data import Erased, Migrations, PersonalData
 from twin_sio.store.ports.profiles import ConnectSnapshot, ConnectSnapshots, Profiles, StoredProfile
@@ -40,6 +41,7 @@ __all__ = [
     "Memories",
     "MessageVector",
     "Migrations",
+    "ModelDialects",
     "ModelVerdict",
     "ModelVerdicts",
     "Outbox",

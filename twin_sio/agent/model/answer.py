@@ -1,0 +1,229 @@
+"""What the events of one answer add up to: its text, apart from the reasoning before it, and how it ended. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from twin_sio.agent.model.failures import Failed
+from twin_sio.domain import Cut, Json
+from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelUnavailable
+
+# How models mark what they think before they answer, where a server leaves it in the text.
+_MARKS: Final = tuple(
+    (begin, re.compile(re.escape(end), re.IGNORECASE))
+    for begin, end in (
+        ("<think>", "</think>"),
+        ("<thinking>", "</thinking>"),
+        ("<thought>", "</thought>"),
+        ("<reasoning>", "</reasoning>"),
+        ("<seed:think>", "</seed:think>"),
+        ("[think]", "[/think]"),
+        ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+        ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+    )
+)
+_LONGEST_MARK: Final = 40
+_REASONING: Final = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+_ENDS: Final[dict[str, Cut]] = {
+    "length": "length",
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "max_length": "length",
+    "model_length": "length",
+    "content_filter": "content_filter",
+    "content_filtered": "content_filter",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "spii": "content_filter",
+    "sensitive": "content_filter",
+}
+_BROKEN: Final = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
+_HALF: Final = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer has ended. `reason`: `stop` where it is whole, else what cut it short; `usage`: the endpoint's token
+    counts where it reports them."""
+
+    reason: Literal["stop"] | Cut
+    usage: Json | None
+
+
+def choice_of(event: dict[str, Any]) -> dict[str, Any]:
+    """The first choice; empty where there is none, as in the event that carries the usage."""
+    choices = event.get("choices") or [{}]
+    if not isinstance(choices, list) or not isinstance(choices[0], dict):
+        raise Failed(again=False)
+    return choices[0]
+
+
+def parts_of(said: dict[str, Any]) -> tuple[str, bool]:
+    """The text of a message or a piece of one, and whether it holds reasoning. A refusal is text, too."""
+    content, reasons = said.get("content"), any(said.get(name) for name in _REASONING)
+    if isinstance(content, dict):
+        content = [content]
+    if isinstance(content, list):
+        texts: list[str] = []
+        for part in content:
+            texts.append(_part(part))
+            reasons = reasons or (
+                not texts[-1] and isinstance(part, dict) and part.get("type") in ("thinking", "reasoning")
+            )
+        content = "".join(texts)
+    refusal = said.get("refusal")
+    text = (content or "") if isinstance(content or "", str) else None
+    if text is None or not isinstance(refusal or "", str):
+        raise Failed(again=False)
+    return text or refusal or "", reasons
+
+
+def _part(part: object) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or part.get("type") in ("thinking", "reasoning"):
+        return ""
+    for name in ("text", "refusal", "content"):
+        found = part.get(name)
+        if isinstance(found, dict):  # the Assistants' {"text": {"value": …}}
+            found = found.get("value")
+        if isinstance(found, str):
+            return found
+    return ""
+
+
+def end_of(reason: object) -> Literal["stop"] | Cut | None:
+    """How a `finish_reason` says that it ended (`Finished.reason`); None where it does not. Raises `Failed` where it
+    says that it broke off."""
+    if not reason or not isinstance(reason, str):
+        return None
+    word = reason.strip().lower()
+    if word in _BROKEN:
+        raise Failed(again=True, error="BrokenOff")
+    return _ENDS.get(word, "stop") if word not in ("", "null", "none") else None
+
+
+class Answer:
+    """One answer as it comes."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        """Whether there was text."""
+        self.reasoned = False
+        """Whether there was a sign of reasoning."""
+        self.reason: Literal["stop"] | Cut | None = None
+        self.usage: Json | None = None
+        self.counted_last = False
+        """Whether the usage came by itself after the text, as at an end."""
+        self.characters = 0
+        self._plain = False  # what comes is text, of whole characters
+        self._half = ""
+        self._head = Head()
+
+    def take(self, event: dict[str, Any]) -> str:
+        """The text that an event adds; empty where it adds none."""
+        if (usage := event.get("usage")) is not None and isinstance(usage, dict):
+            self.usage = usage
+            self.counted_last = self.begun and not event.get("choices")
+        choice = choice_of(event)
+        if (reason := choice.get("finish_reason")) is not None:
+            self.reason = end_of(reason) or self.reason
+        said = choice.get("delta") or choice.get("message")
+        if not isinstance(said, dict):
+            if said or not isinstance(text := choice.get("text") or "", str):
+                raise Failed(again=False)
+            reasons = False
+        elif type(text := said.get("content")) is not str or not text:
+            text, reasons = parts_of(said)
+            self.reasoned = self.reasoned or reasons
+        if not text:
+            return ""
+        if not (self._plain and (text.isascii() or text.isprintable())):  # half a character is not printable
+            text = self._cleaned(text)
+        self.characters += len(text)
+        return text
+
+    def end(self) -> str:
+        """The text that was held back, for what might have come after it."""
+        text = self._head.end() if not self.begun else ""
+        text = _HALF.sub("\ufffd", text + self._half)
+        self._half = ""
+        self.begun = self.begun or bool(text.strip())
+        return text if self.begun else ""
+
+    def finished(self, *, announced: bool, request_id: str) -> Finished:
+        """How it ended, once nothing more comes. Raises `Failed` where it was cut off, or is none: what was paid for
+        is not asked for again. `announced`: the end was, if not by a reason."""
+        if self.begun:
+            if self.reason is None and not (announced or self.counted_last):
+                raise Failed(again=False, error="CutOff", request_id=request_id)
+            return Finished(self.reason or "stop", self.usage)
+        paid = self.reasoned or self.reason is not None
+        kind = ModelFiltered if self.reason == "content_filter" else ModelNoAnswer if paid else ModelUnavailable
+        raise Failed(kind, again=not paid, error="NoText", status=200, request_id=request_id)
+
+    def _cleaned(self, text: str) -> str:
+        """`text` with whole characters, and without the reasoning at its head."""
+        text = self._half + text
+        self._half = ""
+        if _HALF.search(text):
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+            if "\ud800" <= text[-1] <= "\udbff":
+                text, self._half = text[:-1], text[-1]
+            text = _HALF.sub("\ufffd", text)
+        if not self.begun:
+            text = self._head.take(text)
+            self.reasoned = self.reasoned or self._head.reasoned
+            self.begun = bool(text)
+        self._plain = self.begun and not self._half
+        return text
+
+
+class Head:
+    """Tells the reasoning at the head of a text from what comes after it."""
+
+    def __init__(self) -> None:
+        self.reasoned = False
+        self._held = ""
+        self._close: re.Pattern[str] | None = None  # the mark that ends the reasoning
+
+    def take(self, text: str) -> str:
+        """What of the text so far is no reasoning; empty while that cannot be told."""
+        self._held += text
+        while True:
+            if self._close is not None:
+                if (place := self._close.search(self._held)) is None:
+                    self._held = self._held[-_LONGEST_MARK:]
+                    return ""
+                self._held, self._close = self._held[place.end() :], None
+            head = self._held.lstrip()
+            if not head:
+                self._held = self._held[-_LONGEST_MARK:]
+                return ""
+            low = head[:_LONGEST_MARK].lower()
+            opened = next(((begin, end) for begin, end in _MARKS if low.startswith(begin)), None)
+            if opened is None:
+                if any(begin.startswith(low) for begin, _ in _MARKS):
+                    return ""
+                text, self._held = (head if self.reasoned else self._held), ""
+                return text
+            self.reasoned = True
+            self._held, self._close = head[len(opened[0]) :], opened[1]
+
+    def end(self) -> str:
+        """What was held back and is text after all."""
+        return "" if self._close else self._held
+
+
+def without_reasoning(text: str) -> str:
+    """A whole text without the reasoning at its head, also where that has lost its first mark."""
+    head = Head()
+    text = head.take(text) or head.end()
+    for _, close in _MARKS if not head.reasoned else ():
+        if places := list(close.finditer(text)):
+            return text[places[-1].end() :]
+    return text

@@ -1,0 +1,355 @@
+"""The client of an OpenAI-compatible endpoint, in the dialect of the API that it speaks.
+
+Nothing of a request, a key, a URL or an answer is ever put into an exception or a log line: what the far side says can
+hold any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from twin_sio.agent.metering import count_tokens
+from twin_sio.agent.model.answer import Answer, Finished, choice_of, parts_of
+from twin_sio.agent.model.connection import Endpoint, Standing, drained, host_of, read, translated, until
+from twin_sio.agent.model.dialect import Course, Messages, asking_for_json, body_of, learnt, with_learnt
+from twin_sio.agent.model.events import EventParser
+from twin_sio.agent.model.failures import Failed, Failure, request_id
+from twin_sio.agent.model.objects import object_in
+from twin_sio.config import Dialect
+from twin_sio.domain import Json
+from twin_sio.errors import (
+    ModelNoAnswer,
+    ModelNotFound,
+    ModelRefused,
+    ModelUnavailable,
+    StorageUnavailable,
+)
+from twin_sio.observability.tracing import Span, span
+
+log = structlog.get_logger("model")
+
+OPENAI: Final = "https://api.openai.com/v1"
+MAX_ANSWER_CHARACTERS = 256 * 1024  # of an answer; it ends there
+MAX_JSON_BYTES = 256 * 1024  # of what the background is answered
+TRAILER_S = 1.0  # what a finished answer still waits for its usage
+_LARGE: Final = 16 * 1024  # characters of an answer that are searched for an object in a thread
+_THINKING_TOKENS: Final = 4_000  # of an object's length beside its own, for a model that thinks first
+_CHECKED_TOKENS: Final = 16
+
+
+Keep = Callable[[Json], Awaitable[None]]
+"""Keeps what was learnt of the endpoint and the model: fields of its `Dialect`. Raises `StorageUnavailable`."""
+
+
+@dataclass(slots=True)
+class _Question:
+    """One question and its tries. `body` makes the request's body in a dialect."""
+
+    body: Callable[[Dialect], dict[str, Any]]
+    dialect: Dialect
+    deadline: float
+    tried: Course = field(default_factory=set)
+    retries: int = 0
+
+
+class OpenAIModel:
+    """One model behind an OpenAI-compatible endpoint, used by all answers of an instance.
+
+    `first_token_s` bounds all that comes before an answer's first sign: waiting for one of the `concurrency` slots,
+    connecting, and the retries (there are none after it); and then the silence between two signs of reasoning, which
+    may come for `reasoning_s`. `stall_s` bounds the silence between two tokens, `complete_s` a whole `complete_json`.
+
+    `dialect` has what an operator has set, and `learnt` what was learnt before; what else the endpoint wants is learnt
+    from its refusals, and given to `keep`. No refused request is sent again as it was.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None,
+        api_key: str,
+        model: str,
+        first_token_s: float = 30.0,
+        reasoning_s: float = 300.0,
+        stall_s: float = 20.0,
+        complete_s: float = 60.0,
+        concurrency: int = 64,
+        max_tokens: int = 800,
+        retries: int = 2,
+        backoff_s: float = 0.2,
+        dialect: Dialect = Dialect(),  # noqa: B008 - frozen
+        learnt: Json | None = None,
+        keep: Keep | None = None,
+    ) -> None:
+        self.name = model
+        self.host = host_of(base_url or OPENAI)
+        self._first_token_s = first_token_s
+        self._reasoning_s = reasoning_s
+        self._stall_s = stall_s
+        self._complete_s = complete_s
+        self._max_tokens = max_tokens
+        self._retries = retries
+        self._backoff_s = backoff_s
+        self._fixed = frozenset(dialect.model_fields_set)
+        self._dialect = with_learnt(dialect, learnt or {})
+        self._keep = keep
+        self._thinks = False  # an object's length was used up before the object began
+        self._slots = asyncio.Semaphore(concurrency)
+        self.tokens: Counter[tuple[str, str]] = Counter()
+        """What the endpoint reported, by purpose (`answer`, `background`) and kind (`read`, `written`)."""
+        self._standing = Standing(self.host, model)
+        self._endpoint = Endpoint(
+            base_url or OPENAI, api_key, model, connect_s=min(5.0, first_token_s), concurrency=concurrency
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._endpoint.close()
+
+    async def stream(self, messages: Messages) -> AsyncGenerator[str | Finished, None]:
+        """The answer's tokens as they come, none empty and at least one, then one `Finished`.
+
+        Raises `ModelUnavailable` and what is below it; after the first token too, and then what was yielded stands.
+        Closing the generator closes the HTTP stream at once.
+        """
+        question = self._question(lambda dialect: self._asking(dialect, messages), self._first_token_s)
+        begun = False
+        try:
+            async with self._slot(question.deadline):
+                while True:
+                    try:
+                        async with aclosing(self._attempt(question)) as pieces:
+                            async for piece in pieces:
+                                begun = True
+                                yield piece
+                        return
+                    except Failed as failed:
+                        if begun or not await self._may_go_on(question, failed):
+                            raise
+        except Failed as failed:
+            failure = failed
+        raise self._standing.failed(failure, 1 + question.retries)
+
+    async def complete_json(self, messages: Messages, schema: Json, *, name: str, max_tokens: int = 500) -> Json | None:
+        """The object that the model answers under `schema`; None where its answer holds none.
+
+        Raises `ModelUnavailable` and what is below it; the same again at once while the endpoint is left alone
+        (`Standing`).
+        """
+        self._standing.require()
+
+        def body(dialect: Dialect) -> dict[str, Any]:
+            room = max_tokens + (_THINKING_TOKENS if self._thinks else 0)
+            return asking_for_json(dialect, messages, schema, name, room)
+
+        question = self._question(body, self._complete_s)
+        try:
+            async with self._slot(question.deadline):
+                while True:
+                    try:
+                        async with until(question.deadline):
+                            with span(f"model {name}") as call:
+                                return await self._complete(question, schema, call)
+                    except Failed as failed:
+                        if not await self._may_go_on(question, failed):
+                            raise
+        except Failed as failed:
+            failure = failed
+        raise self._standing.failed(failure, 1 + question.retries)
+
+    async def check(self) -> Failure | None:
+        """Ask the endpoint for a word, once; what is wrong with it, or None."""
+        said = [{"role": "user", "content": "Say: ready"}]
+        question = self._question(lambda dialect: body_of(dialect, said, _CHECKED_TOKENS), self._first_token_s)
+        while True:
+            try:
+                async with until(question.deadline):
+                    await self._answered(question)
+                return None
+            except Failed as failed:
+                if not await self._may_go_on(question, failed):
+                    return failed.failure
+
+    def _question(self, body: Callable[[Dialect], dict[str, Any]], allowed_s: float) -> _Question:
+        return _Question(body, self._dialect, asyncio.get_running_loop().time() + allowed_s)
+
+    def _asking(self, dialect: Dialect, messages: Messages) -> dict[str, Any]:
+        body = body_of(dialect, messages, self._max_tokens)
+        if dialect.stream:
+            body["stream"] = True
+            if dialect.stream_options:
+                body["stream_options"] = {"include_usage": True}
+        return body
+
+    async def _may_go_on(self, question: _Question, failed: Failed) -> bool:
+        """Prepare another try, and wait for its time; false where none is of use."""
+        loop = asyncio.get_running_loop()
+        if failed.refusal is not None and failed.kind in (ModelUnavailable, ModelRefused, ModelNotFound):
+            body = question.body(question.dialect)
+            adapted = learnt(question.dialect, failed.refusal, body, question.tried, self._fixed)
+            if adapted is not None:
+                question.dialect = adapted
+                return loop.time() < question.deadline
+        if not failed.again or question.retries == self._retries:
+            return False
+        wait_s = failed.wait_s
+        if wait_s is None:
+            wait_s = self._backoff_s * 3**question.retries * random.uniform(0.5, 1.5)
+        if loop.time() + wait_s >= question.deadline:
+            return False
+        question.retries += 1
+        await asyncio.sleep(wait_s)
+        return True
+
+    async def _succeeded(self, question: _Question) -> None:
+        """The endpoint has answered: what was tried for this question holds for the next ones."""
+        self._standing.answered()
+        new = {
+            name: value for name, value in question.dialect if (name, getattr(self._dialect, name)) in question.tried
+        }
+        if not new or all(getattr(self._dialect, name) == value for name, value in new.items()):
+            return
+        self._dialect = self._dialect.model_copy(update=new)
+        log.info("model_dialect_learnt", host=self.host, model=self.name, **new)
+        if self._keep is not None:
+            known = {name: value for name, value in self._dialect if value != getattr(Dialect(), name)}
+            with suppress(StorageUnavailable):
+                await self._keep({name: value for name, value in known.items() if name not in self._fixed})
+
+    def _record_usage(self, purpose: str, usage: object) -> dict[str, int]:
+        reported = tokens(usage)
+        for kind, count in reported.items():
+            self.tokens[purpose, kind] += count
+        return reported
+
+    @asynccontextmanager
+    async def _slot(self, deadline: float) -> AsyncIterator[None]:
+        async with until(deadline, "NoFreeSlot"):
+            await self._slots.acquire()
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _attempt(self, question: _Question) -> AsyncGenerator[str | Finished, None]:
+        """One request: tokens, then `Finished`. `Failed` where it came to nothing or was cut."""
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as held:
+            async with until(question.deadline):
+                response = await held.enter_async_context(self._endpoint.opened(question.body(question.dialect)))
+            raw, parser, answer = response.iter_bytes(), EventParser(), Answer()
+            last_sign = began = loop.time()
+            deadline: float | None = None  # of the read that is to come
+            while True:
+                try:
+                    event = parser.next()
+                    if event is None:
+                        if parser.ended:
+                            break
+                        if deadline is None:
+                            deadline = self._allowed(question, answer, began, last_sign)
+                        piece = await read(raw, deadline)
+                        if piece is None:
+                            parser.close()
+                        else:
+                            parser.feed(piece)
+                        continue
+                    had_begun, had_reasoned = answer.begun, answer.reasoned
+                    text = answer.take(event)
+                except Failed:
+                    if answer.reason is not None:  # it has ended: only its trailer is missing
+                        break
+                    self._record_usage("answer", answer.usage)
+                    raise
+                deadline = None
+                if not had_begun:
+                    last_sign = loop.time()
+                    if answer.begun or (answer.reasoned and not had_reasoned):
+                        await self._succeeded(question)
+                if text:
+                    yield text
+                    if answer.characters > MAX_ANSWER_CHARACTERS:
+                        self._record_usage("answer", answer.usage)
+                        yield Finished("length", answer.usage)
+                        return
+            if text := answer.end():
+                yield text
+            self._record_usage("answer", answer.usage)
+            yield answer.finished(announced=parser.announced_end, request_id=request_id(response.headers))
+            await drained(raw, loop.time() + TRAILER_S)
+
+    def _allowed(self, question: _Question, answer: Answer, began: float, last_sign: float) -> float:
+        """Until when the next event may take, at this point of the answer."""
+        if answer.begun:
+            allowed_s = self._stall_s if answer.reason is None else TRAILER_S
+            return asyncio.get_running_loop().time() + allowed_s
+        if answer.reason is not None:
+            return asyncio.get_running_loop().time() + TRAILER_S
+        if answer.reasoned:
+            return max(question.deadline, min(last_sign + self._first_token_s, began + self._reasoning_s))
+        return question.deadline
+
+    async def _answered(self, question: _Question) -> tuple[dict[str, Any], Any, int]:
+        """The message of a whole answer with its end, its usage, and how many bytes it took."""
+        read = bytearray()
+        async with self._endpoint.opened(question.body(question.dialect)) as response:
+            with translated():
+                async for piece in response.iter_bytes():
+                    read += piece
+                    if len(read) > MAX_JSON_BYTES:
+                        raise Failed(again=False)
+        parser = EventParser()
+        parser.feed(bytes(read))
+        parser.close()
+        answer, said, message = Answer(), "", dict[str, Any]()
+        while (event := parser.next()) is not None:  # some servers stream whatever they are asked
+            choice = choice_of(event)
+            message = choice.get("message") or message
+            if isinstance(choice.get("delta"), dict):
+                said += parts_of(choice["delta"])[0]
+                message = {"content": said}
+            answer.take(event)
+        if not isinstance(message, dict) or not (parser.announced_end or answer.reason or message):
+            raise Failed(again=False)
+        await self._succeeded(question)
+        return {**message, "finish_reason": answer.reason}, answer.usage, len(read)
+
+    async def _complete(self, question: _Question, schema: Json, call: Span) -> Json | None:
+        asked = sum(len(one["content"]) for one in question.body(question.dialect)["messages"])
+        try:
+            message, usage, size = await self._answered(question)
+        except BaseException:
+            count_tokens({}, asked)
+            raise
+        reported = self._record_usage("background", usage)
+        count_tokens(reported, asked + size)
+        call.set(**reported)
+        found = await _searched(message, schema, size)
+        if found is None and message["finish_reason"] == "length" and not self._thinks and not parts_of(message)[0]:
+            self._thinks = True
+            raise Failed(ModelNoAnswer, again=True, wait_s=0.0)
+        return found
+
+
+async def _searched(message: dict[str, Any], schema: Json, size: int) -> Json | None:
+    if size > _LARGE:
+        return await asyncio.to_thread(object_in, message, schema)
+    return object_in(message, schema)
+
+
+def tokens(usage: object) -> dict[str, int]:
+    """Tokens by kind (`read`, `written`), as far as `usage` tells them."""
+    reported = usage if isinstance(usage, dict) else {}
+    counts = {
+        "read": reported.get("prompt_tokens", reported.get("input_tokens")),
+        "written": reported.get("completion_tokens", reported.get("output_tokens")),
+    }
+    return {kind: count for kind, count in counts.items() if isinstance(count, int) and count >= 0}

@@ -1,0 +1,186 @@
+"""The way to an endpoint, over the raw stream of the official client.
+
+Reading the stream is the dearest thing on the whole path, so the client's typed events are not used. What is asked goes
+as `extra_body`, which is sent as it is: the client walks through all else by its types, which took 9 ms of CPU for
+sixty messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import httpx2
+import openai
+import structlog
+
+from twin_sio.agent.model.failures import Failed, of_status
+from twin_sio.clock import now
+from twin_sio.errors import ModelKeyRefused, ModelNotFound, ModelQuotaGone, ModelTimeout, ModelUnavailable
+
+log = structlog.get_logger("model")
+
+# These write URLs at INFO and whole requests at DEBUG, and both hold what users said.
+for _chatty in ("openai", "httpx2", "httpcore2"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
+
+
+_RESTING_S: Final = 300.0
+_LASTING: Final = (ModelKeyRefused, ModelNotFound, ModelQuotaGone)
+
+
+class Standing:
+    """What is known of an endpoint's failures: each is a line in the log, and where it refuses everybody (a wrong key,
+    no such model, no quota) the background leaves it alone for five minutes, or until it answers somebody."""
+
+    def __init__(self, host: str, model: str) -> None:
+        self._host = host
+        self._model = model
+        self._resting: tuple[float, Failed] | None = None
+
+    def require(self) -> None:
+        """Raise what it failed with last, while it is left alone."""
+        if self._resting is not None and asyncio.get_running_loop().time() < self._resting[0]:
+            raise self._resting[1].for_caller()
+
+    def answered(self) -> None:
+        """It has answered."""
+        self._resting = None
+
+    def failed(self, failed: Failed, tries: int = 1) -> ModelUnavailable:
+        """The failure for the caller, once it stands in the log."""
+        if issubclass(failed.kind, _LASTING):
+            self._resting = asyncio.get_running_loop().time() + _RESTING_S, failed
+        seen = failed.failure
+        log.warning(
+            "model_failed",
+            code=seen.code,
+            status=seen.status,
+            error=seen.error,
+            request_id=seen.request_id,
+            host=self._host,
+            model=self._model,
+            tries=tries,
+        )
+        return failed.for_caller()
+
+
+class Endpoint:
+    """One model's `chat/completions`."""
+
+    def __init__(self, base_url: str, api_key: str, model: str, *, connect_s: float, concurrency: int) -> None:
+        url, query = split_url(base_url)
+        self._model = model
+        key = api_key or "none"  # local servers need no key, the client insists on one
+        self._client = openai.AsyncOpenAI(
+            base_url=url,
+            api_key=key,
+            default_query=query,
+            default_headers=azure_headers(query, key),
+            max_retries=0,
+            timeout=httpx2.Timeout(None, connect=connect_s),
+            http_client=openai.DefaultAsyncHttpxClient(
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency),
+            ),
+        )
+        self._completions: Any = self._client.chat.completions  # its overloads know no plain mappings
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+    @asynccontextmanager
+    async def opened(self, body: dict[str, Any]) -> AsyncIterator[openai.AsyncAPIResponse[Any]]:
+        """The response to a request, once it is known to be one of the API. Raises `Failed`."""
+        request = self._completions.with_streaming_response.create(model=self._model, messages=(), extra_body=body)
+        with translated():
+            response = await request.__aenter__()
+        try:
+            if "html" in response.headers.get("content-type", ""):  # a page, whatever its status
+                raise Failed(ModelNotFound, again=False, error="NoApi", status=response.status_code)
+            yield response
+        finally:
+            await request.__aexit__(None, None, None)
+
+
+def host_of(base_url: str) -> str:
+    """Its name, without a port."""
+    return urlsplit(base_url).hostname or ""
+
+
+def split_url(base_url: str) -> tuple[str, dict[str, object]]:
+    """A base URL without its query, and its query, which goes with every request."""
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")), dict(parse_qsl(parts.query))
+
+
+def azure_headers(query: dict[str, object], key: str) -> dict[str, str] | None:
+    """Azure's own header for a key, where a URL has the query that only Azure asks for."""
+    return {"api-key": key} if "api-version" in query else None
+
+
+async def read(raw: AsyncIterator[bytes], deadline: float) -> bytes | None:
+    """The next bytes, None after the last. Raises `Failed`, at `deadline` too."""
+    try:  # for every token: as a context manager of its own this would cost a tenth more
+        async with asyncio.timeout_at(deadline):
+            return await anext(raw, None)
+    except _RAISED as error:
+        raise _failed(error) from None
+
+
+async def drained(raw: AsyncIterator[bytes], deadline: float) -> None:
+    """Read on to the end, so that the connection can serve the next request; best effort."""
+    with suppress(Failed):
+        while await read(raw, deadline) is not None:
+            pass
+
+
+@asynccontextmanager
+async def until(deadline: float, error: str = "TimeoutError") -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise Failed(ModelTimeout, again=False, error=error) from None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """What the client raises, as `Failed`; its own texts hold URLs and answers and go no further."""
+    try:
+        yield
+    except _RAISED as error:
+        raise _failed(error) from None
+
+
+def _root(error: BaseException) -> str:
+    """The name of what was behind an error, which says most to an operator."""
+    shown: BaseException = error.__cause__ or error
+    behind: BaseException | None = error
+    for _ in range(8):
+        if behind is None:
+            break
+        if isinstance(behind, ssl.SSLError | socket.gaierror | ConnectionError):
+            return type(behind).__name__
+        behind = behind.__cause__ or behind.__context__
+    return type(shown).__name__
+
+
+# What is raised on the way to an endpoint.
+_RAISED: Final = (TimeoutError, openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, UnicodeError)
+
+
+def _failed(error: Exception) -> Failed:
+    name = _root(error)
+    if isinstance(error, openai.APIStatusError):
+        return of_status(error.status_code, error.response.headers, error.body, type(error).__name__, now())
+    if isinstance(error, TimeoutError):
+        return Failed(ModelTimeout, again=False, error=name)
+    # Half a character in a message is a UnicodeError, which holds the text that it could not encode.
+    return Failed(again=not isinstance(error, UnicodeError), error=name)

@@ -1,0 +1,141 @@
+"""In which form an endpoint takes a question, and what its refusals tell of that. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from twin_sio.agent.model.failures import Refusal
+from twin_sio.config import Dialect
+from twin_sio.domain import Json
+
+Messages = Sequence[Mapping[str, str]]
+
+# The forms of each field, in the order in which they are tried.
+_FORMS: Final[Mapping[str, tuple[Any, ...]]] = {
+    "max_tokens": ("max_tokens", "max_completion_tokens", "none"),
+    "temperature": (True, False),
+    "stream": (True, False),
+    "stream_options": (True, False),
+    "response_format": ("json_schema", "json_object", "text"),
+    "system": ("system", "developer", "user"),
+}
+# How refusals call what a field is about.
+_NAMES: Final[Mapping[str, re.Pattern[str]]] = {
+    "max_tokens": re.compile(r"max_?(completion_?|new_?|output_?)?tokens"),
+    "temperature": re.compile(r"temperature"),
+    "stream_options": re.compile(r"stream_?options|include_?usage"),
+    "response_format": re.compile(
+        r"response_?format|json[ _]?(schema|object|mode)|response_?schema|structured[ _]outputs?|additional_?properties"
+        r"|guided|grammar|text\.format|json_validate_failed|failed to generate json"
+    ),
+    "stream": re.compile(r"\bstream(ing)?\b(?!_)"),
+    "system": re.compile(
+        r"\bsystem\b[^.]{0,60}(role|message|prompt|instruction)|roles?\b[^.]{0,60}\b(system|developer)\b"
+        r"|developer (role|message|instruction)|(does not|doesn't) support '?\"?system|roles? must alternate"
+        r"|messages[\[.]0\]?\.role"
+    ),
+}
+_IN_TURNS: Final = re.compile(r"alternat|must be user|first message|start with")
+_NEVER: Final = frozenset({401, 402, 403, 407, 408, 425, 429})  # these are about no parameter
+
+_JSON: Final = "Answer with one JSON object alone, and nothing around it. It follows this JSON schema"
+
+Course = set[tuple[str, Any]]
+"""What was tried for one question: (field, form)."""
+
+
+def learnt(
+    dialect: Dialect, refusal: Refusal, body: Mapping[str, Any], tried: Course, fixed: Collection[str]
+) -> Dialect | None:
+    """The dialect in which to ask again what `body` asked, in a form that was not tried; None where the refusal names
+    nothing that can be changed. `tried` takes in what was refused; the fields in `fixed` are not changed."""
+    if refusal.status in _NEVER:
+        return None
+    for name in _named(refusal, [name for name in _asked(body) if name not in fixed]):
+        tried.add((name, getattr(dialect, name)))
+        forms = [form for form in _FORMS[name] if (name, form) not in tried]
+        if name == "system" and _IN_TURNS.search(refusal.message):
+            forms = [form for form in forms if form == "user"]
+        if forms:
+            return dialect.model_copy(update={name: forms[0]})
+    return None
+
+
+def _asked(body: Mapping[str, Any]) -> list[str]:
+    """The fields of a dialect that a request makes use of."""
+    found = [name for name in ("temperature", "stream", "stream_options", "response_format") if name in body]
+    if "max_tokens" in body or "max_completion_tokens" in body:
+        found.append("max_tokens")
+    if body["messages"] and body["messages"][0]["role"] != "user":
+        found.append("system")
+    return found
+
+
+def _named(refusal: Refusal, fields: Sequence[str]) -> list[str]:
+    """The fields that a refusal is about, the likeliest first."""
+    if found := [name for name in fields if refusal.param and _NAMES[name].match(refusal.param)]:
+        return found
+    said = f"{refusal.code} {refusal.message}"
+    places = {name: place.start() for name in fields if (place := _NAMES[name].search(said))}
+    return sorted(places, key=lambda name: places[name])
+
+
+def with_learnt(dialect: Dialect, learnt: Json) -> Dialect:
+    """What was set, and for the rest what was learnt; what an older version learnt and this one does not know, not."""
+    fields = {name: value for name, value in learnt.items() if name in Dialect.model_fields}
+    try:
+        return Dialect.model_validate({**fields, **dialect.model_dump(exclude_unset=True)})
+    except ValueError:
+        return dialect
+
+
+def body_of(dialect: Dialect, messages: Messages, max_tokens: int) -> dict[str, Any]:
+    """What every request has in common."""
+    body: dict[str, Any] = {"messages": _instructed(messages, dialect.system)}
+    if dialect.max_tokens != "none":
+        body[dialect.max_tokens] = max_tokens
+    return body
+
+
+def asking_for_json(dialect: Dialect, messages: Messages, schema: Json, name: str, max_tokens: int) -> dict[str, Any]:
+    """The body of a request for an object under `schema`; where that cannot be enforced, it is asked for in words."""
+    if dialect.response_format != "json_schema":
+        wanted = f"{_JSON} ({name}): {json.dumps(schema, separators=(',', ':'))}"
+        first = dict(messages[0])
+        if first["role"] == "system":
+            messages = [{**first, "content": f"{first['content']}\n\n{wanted}"}, *messages[1:]]
+        else:
+            messages = [{"role": "system", "content": wanted}, *messages]
+    body = body_of(dialect, messages, max_tokens)
+    if dialect.temperature:
+        body["temperature"] = 0
+    if dialect.response_format == "json_schema":
+        shape = {"name": name, "strict": True, "schema": dict(schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": shape}
+    elif dialect.response_format == "json_object":
+        body["response_format"] = {"type": "json_object"}
+    return body
+
+
+def _instructed(messages: Messages, role: str) -> list[dict[str, str]]:
+    """The messages as strict chat templates take them: the instructions first, under the role that the endpoint takes,
+    then the user, and both sides in turns. What one side said in a row is one message; an answer before the user's
+    first words is left out."""
+    instructions = "\n\n".join(one["content"] for one in messages if one["role"] == "system")
+    turns: list[dict[str, str]] = []
+    for one in messages:
+        if one["role"] == "system" or (not turns and one["role"] != "user"):
+            continue
+        if turns and turns[-1]["role"] == one["role"]:
+            turns[-1]["content"] += f"\n\n{one['content']}"
+        else:
+            turns.append(dict(one))
+    if not instructions:
+        return turns
+    if role != "user":
+        return [{"role": role, "content": instructions}, *turns]
+    first = f"{instructions}\n\n{turns[0]['content']}" if turns else instructions
+    return [{"role": "user", "content": first}, *turns[1:]]

@@ -1,0 +1,107 @@
+"""Values that name an endpoint of the OpenAI API: cleaned of what is pasted along with them, or refused in a sentence
+that does not hold them."""
+
+from __future__ import annotations
+
+import json
+import re
+from ipaddress import ip_address
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+_AROUND: Final = " \t\r\n\f\v\"'`\u200b\u2060\ufeff\u00a0\u201c\u201d\u2018\u2019"  # what is copied around a value
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_METHODS: Final = re.compile(r"/+(chat/completions|completions|embeddings|responses|models)/*$", re.IGNORECASE)
+
+
+def cleaned(value: object) -> object:
+    """A text without blanks and quotation marks around it; everything else as it is."""
+    return value.strip(_AROUND) if isinstance(value, str) else value
+
+
+def endpoint_url(value: object) -> object:
+    """The base URL that is meant: with a scheme, without the method's path and slashes at its end, its query kept.
+
+    Raises `ValueError` for what can be no such URL.
+    """
+    if not isinstance(value, str) or not (text := value.strip(_AROUND)):
+        return cleaned(value)
+    if re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise ValueError("there are blanks within it")
+    if not _SCHEME.match(text):
+        text = f"{'http' if _is_near(text) else 'https'}://{text.lstrip('/')}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("it is no URL") from None
+    if parts.scheme.lower() not in ("http", "https"):
+        raise ValueError("it must begin with http:// or https://")
+    if not parts.hostname or port == 0:
+        raise ValueError("it names no host")
+    if not re.fullmatch(r"[\w.:%-]+", parts.hostname):
+        raise ValueError("its host is no name and no address")
+    path = _METHODS.sub("", parts.path).rstrip("/")
+    return urlunsplit((parts.scheme.lower(), parts.netloc, path, parts.query, ""))
+
+
+def _is_near(address: str) -> bool:
+    """Whether an address without a scheme is of this machine or this network, where nobody has certificates."""
+    host, _, port = re.split(r"[/?#]", address.rpartition("@")[2])[0].partition(":")
+    if address.startswith("["):
+        return True
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return "." not in host or (port != "" and port != "443") or host.endswith((".local", ".internal", ".lan"))
+
+
+def api_key(value: object) -> object:
+    """A key as it is sent. Raises `ValueError` where no header could carry it."""
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"^bearer\s+", "", value.strip(_AROUND), flags=re.IGNORECASE).strip(_AROUND)
+    if not re.fullmatch(r"[\x21-\x7e]*", text):
+        raise ValueError("it holds blanks or letters that no key has")
+    return text
+
+
+def json_object(value: object) -> object:
+    """What a text holds as JSON. Raises `ValueError` where it is no JSON object."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value) if value.strip() else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("it is not a JSON object")
+    return found
+
+
+EndpointUrl = Annotated[str, BeforeValidator(endpoint_url)]
+ApiKey = Annotated[SecretStr, BeforeValidator(api_key)]
+ModelName = Annotated[str, BeforeValidator(cleaned)]
+
+
+class Dialect(BaseModel):
+    """In which form an endpoint takes what it is asked: the first form of each, unless it refuses that."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: Literal["max_tokens", "max_completion_tokens", "none"] = Field(
+        "max_tokens", description="the parameter for the longest answer"
+    )
+    temperature: bool = Field(True, description="whether background questions are asked with temperature 0")
+    stream: bool = Field(True, description="whether answers are asked for as a stream")
+    stream_options: bool = Field(True, description="whether a stream is asked for its usage")
+    response_format: Literal["json_schema", "json_object", "text"] = Field(
+        "json_schema", description="how JSON is asked for"
+    )
+    system: Literal["system", "developer", "user"] = Field(
+        "system", description="the role of the instructions; user: they begin the first message"
+    )
