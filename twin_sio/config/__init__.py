@@ -133,9 +133,6 @@ class Settings(BaseModel):
         for name, value in (
             ("OPENAI_BASE_URL", self.model.base_url),
             ("TWIN_EMBEDDINGS_URL", self.embeddings.url),
-            ("TWIN_GRAPH_URL", self.storage.graph_url),
-            ("TWIN_JWT_JWKS_URL", self.auth.jwt_jwks_url),
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", self.process.otlp_endpoint),
         ):
             with refused_as(name):
                 _ = urlsplit(value).port  # parses everything before the port, too

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from twin_sio.config.endpoints import ApiKey, Dialect, EndpointUrl, ModelName, json_object
 from twin_sio.config.origins import normal_origins
+from twin_sio.config.urls import GraphUrl, HttpUrl, MongoUrl, RedisUrl
 from twin_sio.config.values import Words, without_login
 from twin_sio.dev_tokens import DEV_SECRET
 
@@ -62,7 +63,7 @@ class ProcessSettings(Group):
         "ms of CPU that one step of the event loop may take before its place in the code is logged; 0: not watched",
         ge=0,
     )
-    otlp_endpoint: str = _env(
+    otlp_endpoint: HttpUrl = _env(
         "OTEL_EXPORTER_OTLP_ENDPOINT", "", "collector of traces over OTLP/HTTP (extra `otel`); empty: no traces"
     )
 
@@ -110,17 +111,17 @@ class ServerSettings(Group):
 class StorageSettings(Group):
     """Storage"""
 
-    mongodb_url: str = _env("TWIN_MONGODB_URL", "", "MongoDB, a replica set; empty in dev: embedded")
-    mongodb_database: str = _env("TWIN_MONGODB_DATABASE", "twin_sio", "name of the database")
+    mongodb_url: MongoUrl = _env("TWIN_MONGODB_URL", "", "MongoDB, a replica set; empty in dev: embedded")
+    mongodb_database: str = _env("TWIN_MONGODB_DATABASE", "", "its database; empty: the URL's, else `twin_sio`")
     mongodb_timeout_ms: int = _env(
         "TWIN_MONGODB_TIMEOUT_MS", 2500, "ms until an operation fails as storage_unavailable", ge=100
     )
-    redis_url: str = _env(
+    redis_url: RedisUrl = _env(
         "TWIN_REDIS_URL",
         "",
-        "`redis://`, `rediss://` (TLS), `redis+sentinel://` or `redis+cluster://`; empty in dev: embedded",
+        "`redis://`, `redis+sentinel://` or `redis+cluster://`, with TLS `rediss...`; empty in dev: embedded",
     )
-    graph_url: str = _env(
+    graph_url: GraphUrl = _env(
         "TWIN_GRAPH_URL", "", "FalkorDB (`redis://` or `falkor://`) for the graph of the profile; empty: no graph"
     )
     encryption_keys: SecretStr = _env(
@@ -149,7 +150,7 @@ class AuthSettings(Group):
         "secrets still accepted during a rotation, comma-separated; empty: none",
     )
     jwt_algorithms: Words = _env("TWIN_JWT_ALGORITHMS", ("HS256",), "accepted algorithms, space-separated, one family")
-    jwt_jwks_url: str = _env("TWIN_JWT_JWKS_URL", "", "key set of RS256 / ES256 tokens; empty: a shared secret")
+    jwt_jwks_url: HttpUrl = _env("TWIN_JWT_JWKS_URL", "", "key set of RS256 / ES256 tokens; empty: a shared secret")
     jwt_issuer: str = _env("TWIN_JWT_ISSUER", "", "required `iss`; empty: not checked")
     jwt_audience: str = _env("TWIN_JWT_AUDIENCE", "", "required `aud`; empty: not checked")
     jwt_leeway_s: int = _env("TWIN_JWT_LEEWAY_S", 5, "s of clock skew that are accepted; 0: none", ge=0, le=300)

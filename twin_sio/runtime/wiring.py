@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
+import httpx2
 import structlog
 
 from twin_sio import clock
@@ -64,9 +65,26 @@ def sealer_of(settings: Settings) -> FieldCipher:
         raise ConfigError("TWIN_ENCRYPTION_KEYS must hold Fernet keys only (32 bytes, URL-safe base64).") from None
 
 
+def check_http_environment() -> None:
+    """Raise `ConfigError` where a variable for proxies or certificates cannot be used: every client of HTTP reads them
+    when it is made, and raises whatever it likes."""
+    try:
+        httpx2.Client().close()
+    except ImportError:
+        raise ConfigError(
+            "ALL_PROXY, HTTPS_PROXY or HTTP_PROXY names a SOCKS proxy, which needs a package: pip install socksio, or "
+            "unset it, or name another proxy."
+        ) from None
+    except OSError:
+        raise ConfigError("SSL_CERT_FILE or SSL_CERT_DIR holds no certificates: set it right, or unset it.") from None
+    except ValueError:
+        raise ConfigError("ALL_PROXY, HTTPS_PROXY or HTTP_PROXY is no URL of a proxy, as http://host:3128.") from None
+
+
 @asynccontextmanager
 async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[Services]:
     """The services, connected; closed at the end. `listen`: serve sessions, too, not only write to them."""
+    check_http_environment()
     async with AsyncExitStack() as stack:
         with refused_as("TWIN_MONGODB_URL"):
             client, db = mongo.connect(

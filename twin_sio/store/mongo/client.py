@@ -29,6 +29,7 @@ from twin_sio.store.ids import Ids
 
 Doc = dict[str, Any]
 Database = AsyncIOMotorDatabase[Doc]
+_DATABASE = "twin_sio"  # where neither a setting nor the URL names one
 MESSAGES = ("user_message", "twin_message")
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
 RESERVED_FOR = timedelta(minutes=1)  # a version is reserved for one worker: longer than any takes
@@ -57,7 +58,8 @@ def stored(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine
 
 def connect(url: str, database: str, timeout_ms: int) -> tuple[AsyncIOMotorClient[Doc], Database]:
     """A client and its database. Acknowledged means: on a majority, in the journal. No operation takes longer
-    than `timeout_ms`. The caller closes the client. Raises `ValueError` for a URL that is none."""
+    than `timeout_ms`. Without a `database` it is the one that the URL names, else `twin_sio`. The caller closes the
+    client. Raises `ValueError` for a URL that is none."""
     try:
         client: AsyncIOMotorClient[Doc] = AsyncIOMotorClient(
             url,
@@ -70,7 +72,7 @@ def connect(url: str, database: str, timeout_ms: int) -> tuple[AsyncIOMotorClien
     except ConfigurationError:
         raise ValueError("no URL of a MongoDB") from None
     db = client.get_database(
-        database,
+        database or client.get_default_database(_DATABASE).name,
         codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
         write_concern=WriteConcern(w="majority", j=True),
     )

@@ -1,0 +1,86 @@
+"""Addresses as operators write them: cleaned, or refused by the variable's name, without the value."""
+
+from __future__ import annotations
+
+import pytest
+
+from twin_sio.config import ConfigError, Settings
+from twin_sio.store import mongo
+
+REDIS, MONGODB, JWKS, GRAPH = "TWIN_REDIS_URL", "TWIN_MONGODB_URL", "TWIN_JWT_JWKS_URL", "TWIN_GRAPH_URL"
+WORD = "kanarienvogel"
+
+
+@pytest.mark.parametrize(
+    ("variable", "written", "taken"),
+    [
+        (REDIS, " redis://host:6379/0\n", "redis://host:6379/0"),
+        (REDIS, '"redis://host/0"', "redis://host/0"),
+        (REDIS, "REDIS://:pass%2Fword@host", "redis://:pass%2Fword@host"),
+        (REDIS, "Rediss+Sentinel://:p@a:26379,b:26379/0?master=m", "rediss+sentinel://:p@a:26379,b:26379/0?master=m"),
+        (REDIS, "redis+cluster://[::1]:7000,b:7001", "redis+cluster://[::1]:7000,b:7001"),
+        (REDIS, "unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+        (MONGODB, "'MongoDB://a:1,b:2/own?replicaSet=rs'\n", "mongodb://a:1,b:2/own?replicaSet=rs"),
+        (MONGODB, "mongodb+srv://u:p%40w@cluster.example.com/", "mongodb+srv://u:p%40w@cluster.example.com/"),
+        (JWKS, " HTTPS://idp.example.com/keys ", "https://idp.example.com/keys"),
+        (GRAPH, "FALKOR://host:6380 ", "falkor://host:6380"),
+    ],
+)
+def test_what_stands_around_an_address_is_taken_off(
+    variable: str, written: str, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, written)
+    settings = Settings.from_environment()
+    assert taken in (
+        settings.storage.redis_url,
+        settings.storage.mongodb_url,
+        settings.auth.jwt_jwks_url,
+        settings.storage.graph_url,
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "written", "why"),
+    [
+        (REDIS, f"{WORD}:6379", "a scheme is missing"),
+        (REDIS, f"http://{WORD}:6379", "its scheme must be one of"),
+        (REDIS, f"redis://:{WORD}/slash@host:6379/0", "percent-encoded"),
+        (REDIS, f"redis://:{WORD}#hash@host:6379/0", "percent-encoded"),
+        (REDIS, f"redis://:{WORD}?what@host:6379/0", "percent-encoded"),
+        (REDIS, f"redis://:{WORD}@at@host:6379/0", "percent-encoded"),
+        (REDIS, f"redis://:{WORD}[@host:6379/0", "percent-encoded"),
+        (REDIS, f"redis://:{WORD}%zz@host:6379/0", "percent-encoded"),
+        (REDIS, f"redis://{WORD} host:6379/0", "a blank"),
+        (REDIS, "redis://:6379/0", "it names no host"),
+        (REDIS, f"redis://{WORD}:99999/0", "its port is no number"),
+        (REDIS, f"redis://host/{WORD}", "number of a database"),
+        (REDIS, f"redis://{WORD}:1,b:2/0", "its port is no number"),
+        (REDIS, "unix://", "names no socket"),
+        (MONGODB, f"{WORD}:27017", "a scheme is missing"),
+        (MONGODB, f"mongodb://ada:{WORD}/slash@host/", "percent-encoded"),
+        (MONGODB, f"mongodb://ada:{WORD}@at@host/", "percent-encoded"),
+        (MONGODB, f"mongodb://a,{WORD}:x/", "its port is no number"),
+        (MONGODB, f"redis://{WORD}/", "its scheme must be one of mongodb"),
+        (JWKS, f"{WORD}.example.com/keys", "a scheme is missing"),
+        (JWKS, "https:///keys", "it names no host"),
+        (GRAPH, f"bolt://{WORD}:7687", "its scheme must be one of"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_named(
+    variable: str, written: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused address: the variable and what to do, and nothing of the value."""
+    monkeypatch.setenv(variable, written)
+    with pytest.raises(ConfigError, match=variable) as caught:
+        Settings.from_environment()
+    assert why in str(caught.value)
+    assert WORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "database", "used"), [("", "", "twin_sio"), ("own", "", "own"), ("own", "other", "other")]
+)
+async def test_the_database_of_the_address_is_used(path: str, database: str, used: str) -> None:
+    client, db = mongo.connect(f"mongodb://127.0.0.1:9/{path}", database, 100)
+    assert db.name == used
+    client.close()
