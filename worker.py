@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, a
 from typing import Any
 
 import arq.worker
-import structlog
 from arq import cron
 from arq.connections import ArqRedis
 
@@ -19,14 +18,16 @@ from twin_sio.jobs.functions import TRIES, JobStats, correct, learn, project, re
 from twin_sio.jobs.queue import QUEUE, SERIALIZERS
 from twin_sio.jobs.worker import ReconnectingWorker
 from twin_sio.observability.durations import JobDurations
+from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.observability.logging import configure_logs, print_crashes_without_messages
 from twin_sio.redis_connection import HASH_TAG, pool
 from twin_sio.runtime.metrics import WorkerMetrics
 from twin_sio.runtime.serve import probe_server, traced_process
 from twin_sio.runtime.services import Services
 from twin_sio.runtime.wiring import build_services
+from twin_sio.store import mongo
 
-log = structlog.get_logger("worker")
+_log_unavailable = LimitedLog("worker", "mongodb_unavailable")
 
 _SWEEP_SECONDS = set(range(0, 60, 5))
 _STATISTICS_SECOND = 33
@@ -42,8 +43,9 @@ async def _once_available(services: Callable[[], AbstractAsyncContextManager[Ser
         while True:
             try:
                 entered = await stack.enter_async_context(services())
-            except StorageUnavailable:
-                log.warning("mongodb_unavailable")
+            except StorageUnavailable as error:
+                failure = mongo.explain(error)
+                _log_unavailable(failure.kind, meaning=failure.sentence)
                 await asyncio.sleep(_RETRY_S)
             else:
                 break

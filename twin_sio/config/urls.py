@@ -1,4 +1,4 @@
-"""Addresses of engines and endpoints, as operators write them: cleaned, or refused in a sentence that quotes nothing."""
+"""Addresses of engines and endpoints as operators write them: cleaned, or refused in a sentence that quotes nothing."""
 
 from __future__ import annotations
 

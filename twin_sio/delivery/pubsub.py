@@ -21,7 +21,9 @@ from redis.exceptions import ResponseError
 from twin_sio.background import BackgroundTasks, cancel_and_wait
 from twin_sio.clock import monotonic, new_id
 from twin_sio.delivery.messages import CONTROL_CHANNEL
+from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.redis_connection import REDIS_ERRORS, TIMEOUT_S, client
+from twin_sio.redis_connection.failures import RedisFailure, explain
 
 log = structlog.get_logger("pubsub")
 
@@ -78,14 +80,29 @@ class PubSub:
         # compare with the log in any case.
         self._up = True
         self._received_at = monotonic()  # the last probe that returned
+        self._heard = False  # one has returned
+        self._failure: RedisFailure | None = None  # the last one since then
+        self._refusal: RedisFailure | None = None  # why it takes no writes
+        self._log_lost = LimitedLog("pubsub", "redis_listener_lost")
+        self._log_refused = LimitedLog("pubsub", "redis_takes_no_writes")
         self._probed_at: float | None = None  # when the probe that has not returned was sent
         self._tasks = BackgroundTasks()
         self._listener: asyncio.Task[None] | None = None
 
     @property
     def healthy(self) -> bool:
-        """This instance receives what it publishes: its last probe returned within two intervals."""
-        return self._up and (self._on_message is None or monotonic() - self._received_at < 2.5 * self._interval)
+        """This instance receives what it publishes: its last probe returned within two intervals; and Redis takes
+        writes."""
+        receives = self._on_message is None or monotonic() - self._received_at < 2.5 * self._interval
+        return self._up and receives and self._refusal is None
+
+    @property
+    def problem(self) -> str:
+        """Why this instance cannot rely on Redis, in a sentence; empty: it can, and has heard its own probe."""
+        if self.healthy and self._heard:
+            return ""
+        failure = self._refusal or self._failure
+        return failure.sentence if failure is not None else "Redis has not returned a probe yet."
 
     async def start(self) -> None:
         """Begin to publish and, with `on_message`, to subscribe. Does not wait for Redis."""
@@ -155,9 +172,9 @@ class PubSub:
                     async with asyncio.timeout(TIMEOUT_S):
                         connection = self._pub_conn or await self._open_publisher()
                         await connection.send_packed_command(b"".join(map(pack_command, batch)), check_health=False)
-                except REDIS_ERRORS:
+                except REDIS_ERRORS as error:
                     self._pub_conn = None
-                    self._mark_down()
+                    self._mark_down(error)
             if not self._queue:
                 self._idle.set()
 
@@ -181,10 +198,13 @@ class PubSub:
         finally:
             await self._close_connection(self._pub_client, connection)
 
-    def _mark_down(self) -> None:
+    def _mark_down(self, error: BaseException | None = None) -> None:
+        if error is not None:
+            self._failure = explain(error)
         if self._up:
             self.outages += 1
-            log.warning("redis_down")
+            known = self._failure
+            log.warning("redis_down", **({"kind": known.kind, "meaning": known.sentence} if known is not None else {}))
         self._up = False
         self._queue.clear()
 
@@ -252,8 +272,9 @@ class PubSub:
                     else:
                         self._on_push(*push)
                         delay = 0.05
-            except REDIS_ERRORS:
-                log.warning("redis_listener_lost")
+            except REDIS_ERRORS as error:
+                self._failure = explain(error)
+                self._log_lost(self._failure.kind, meaning=self._failure.sentence)
                 self._up = False
             finally:
                 self._sub_conn = None
@@ -297,8 +318,9 @@ class PubSub:
                     await self.redis.execute_command(self._PUBLISH, self._probe_channel, b"")  # type: ignore[no-untyped-call]
                 if self._on_message is None:
                     self._on_probe_reply()
-            except REDIS_ERRORS:
-                self._mark_down()
+                await self._probe_writes()
+            except REDIS_ERRORS as error:
+                self._mark_down(error)
             # More often while Redis is away: until it is back, clients on other instances miss what happens.
             await asyncio.sleep(self._interval if self._up else self._interval / 4)
             silent_s = monotonic() - max(self._received_at, restarted_at)
@@ -310,8 +332,22 @@ class PubSub:
                 await cancel_and_wait(self._listener)
                 self._listener = asyncio.create_task(self._listen())
 
+    async def _probe_writes(self) -> None:
+        """Redis publishes on when it takes no writes any more: out of memory, or of disk."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self.redis.set(self._probe_channel, b"", px=int(5000 * self._interval))
+        except ResponseError as error:
+            self._refusal = explain(error)
+            self._log_refused(self._refusal.kind, meaning=self._refusal.sentence)
+        else:
+            if self._refusal is not None:
+                log.info("redis_takes_writes")
+            self._refusal = None
+
     def _on_probe_reply(self) -> None:
         self._received_at = monotonic()
+        self._heard, self._failure = True, None
         if self._probed_at is not None:
             self._on_round_trip(self._received_at - self._probed_at)
             self._probed_at = None

@@ -30,6 +30,7 @@ from twin_sio.redis_connection import (
     client,
     slot_of,
 )
+from twin_sio.redis_connection.failures import explain
 
 log = structlog.get_logger("pubsub")
 
@@ -140,6 +141,12 @@ class ClusterPubSub:
         return not self._orphaned and bool(self._shards) and all(shard.healthy for shard in self._shards.values())
 
     @property
+    def problem(self) -> str:
+        """Why this instance cannot rely on the cluster, in a sentence; empty: it can."""
+        found = next((shard.problem for shard in self._shards.values() if shard.problem), "")
+        return found or ("" if self.healthy else "Slots of the Redis Cluster are moving, or their master is away.")
+
+    @property
     def probe_failures(self) -> int:
         return self._past_probe_failures + sum(shard.probe_failures for shard in self._shards.values())
 
@@ -154,9 +161,10 @@ class ClusterPubSub:
             has_sharded = (await self._nodes.ask("COMMAND INFO", "SPUBLISH"))[0] is not None
         except REDIS_ERRORS as error:
             await self.stop()
-            if isinstance(error, ResponseError):
+            found = explain(error)
+            if found.kind == "other":
                 raise ConfigError("TWIN_REDIS_URL names no Redis Cluster, or one whose slots nobody holds.") from None
-            raise ConfigError("TWIN_REDIS_URL: no node of the Redis Cluster can be reached.") from None
+            raise ConfigError(f"No node of the Redis Cluster can be used. {found.sentence}") from None
         if not has_sharded:
             await self.stop()
             raise ConfigError("TWIN_REDIS_URL: Redis Cluster has sharded channels from Redis 7 on; this one is older.")

@@ -15,12 +15,13 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Probes:
-    """`/healthz`, `/readyz` and `/metrics`. `checks`: whether each part that a server needs is there."""
+    """`/healthz`, `/readyz` and `/metrics`. `checks`: for each part that a server needs what is wrong with it, in a
+    sentence; empty: nothing."""
 
     def __init__(
         self,
         render_metrics: Callable[[], Awaitable[bytes]],
-        checks: Callable[[], Awaitable[Mapping[str, bool]]] | None = None,
+        checks: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         # Requests that arrive together share one run.
@@ -37,10 +38,16 @@ class Probes:
         return web.json_response({"status": "ok"})
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        checks = dict(await self._checks()) if self._checks is not None else {}
+        wrong = dict(await self._checks()) if self._checks is not None else {}
         draining = self._is_draining()
-        ready = all(checks.values()) and not draining
-        body = {"ready": ready, **checks, "draining": draining}
+        ready = not any(wrong.values()) and not draining
+        body: dict[str, object] = {
+            "ready": ready,
+            **{name: not why for name, why in wrong.items()},
+            "draining": draining,
+        }
+        if any(wrong.values()):
+            body["why"] = {name: why for name, why in wrong.items() if why}
         return web.json_response(body, status=200 if ready else 503)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-import structlog
+from arq.connections import log_redis_info
 
 from twin_sio.jobs.fairness import FairWorker
+from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.redis_connection import REDIS_ERRORS
+from twin_sio.redis_connection.failures import explain
 
-log = structlog.get_logger("worker")
+_log_unavailable = LimitedLog("worker", "redis_unavailable")
 
 _RETRY_S = 0.5
 
@@ -24,17 +26,18 @@ class ReconnectingWorker(FairWorker):
 
     async def _redis_is_up(self) -> bool:
         try:
-            return bool(await self.pool.ping())
+            await log_redis_info(self.pool, lambda _: None)  # arq asks so at the start, and ends where it is refused
         except REDIS_ERRORS as error:
-            log.warning("redis_unavailable", error=type(error).__name__)
+            _say(error)
             return False
+        return True
 
     async def _poll_iteration(self) -> None:
         try:
             await super()._poll_iteration()
         except REDIS_ERRORS as error:
             # A job whose end could not be written runs again, which changes nothing.
-            log.warning("redis_unavailable", error=type(error).__name__)
+            _say(error)
             await asyncio.sleep(_RETRY_S)
             # A job whose start failed halfway keeps its slot in arq's count: release the slots that no task uses.
             for _ in range(self.job_counter - sum(not task.done() for task in self.tasks.values())):
@@ -46,3 +49,8 @@ class ReconnectingWorker(FairWorker):
         except REDIS_ERRORS:  # arq has stopped on its way to `on_shutdown`
             if self.on_shutdown is not None:
                 await self.on_shutdown(self.ctx)
+
+
+def _say(error: BaseException) -> None:
+    failure = explain(error)
+    _log_unavailable(failure.kind, meaning=failure.sentence)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import weakref
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio.connection import parse_url
@@ -26,7 +26,7 @@ HASH_TAG = "{twin:9216}"
 of arq whose name cannot be set."""
 TIMEOUT_S = 1.0
 CLUSTERS = ("redis+cluster://", "rediss+cluster://")
-_SENTINELS = "redis+sentinel://"
+_SENTINELS = ("redis+sentinel://", "rediss+sentinel://")
 _MOVED_MESSAGE = "The node does not answer, or no longer has the slot"
 REDIS_ERRORS = (RedisError, OSError, TimeoutError)
 NodeAddress = tuple[str, int]
@@ -40,30 +40,58 @@ def client(url: str, *, timeout_s: float | None = TIMEOUT_S) -> Redis:
 
 
 def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
-    """A connection pool for `redis://`, `rediss://` (TLS) and `unix://`.
+    """A connection pool for `redis://`, `rediss://` (TLS) and `unix://`. Raises `ValueError` for an unknown option.
 
     `redis+sentinel://[user:password@]host:port,host:port/0?master=mymaster`: each new connection asks a Sentinel for
-    the master. `redis+cluster://[user:password@]host:port,host:port` (`rediss+cluster://` with TLS): each new
-    connection goes to the master that has the slot of `HASH_TAG`."""
+    the master; `sentinel_password` (and `sentinel_username`) in the query are for the Sentinels themselves, with
+    `rediss+sentinel://` all of them speak TLS. `redis+cluster://[user:password@]host:port,host:port`
+    (`rediss+cluster://` with TLS): each new connection goes to the master that has the slot of `HASH_TAG`."""
     timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": TIMEOUT_S, "retry_on_timeout": False}
     if url.startswith(CLUSTERS):
         return _SlotOwnerPool(ClusterTopology(url), **timeouts)
     if not url.startswith(_SENTINELS):
-        return ConnectionPool.from_url(url, **timeouts)
+        made = ConnectionPool.from_url(url, **timeouts)
+        try:
+            made.connection_class(**made.connection_kwargs)
+        except TypeError:
+            raise ValueError("the query holds an option that is none") from None
+        return made
     asked = urlsplit(url)
     login, _, places = asked.netloc.rpartition("@")
     user, _, password = login.partition(":")
-    hosts = [(host, int(port or 26379)) for host, _, port in (address.partition(":") for address in places.split(","))]
-    sentinel_timeouts = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
-    sentinel = Sentinel(hosts, sentinel_kwargs=sentinel_timeouts)  # type: ignore[no-untyped-call]
-    given = parse_qs(asked.query)
+    found = [urlsplit(f"//{address}") for address in places.split(",")]
+    hosts = [(address.hostname or "", address.port or 26379) for address in found]
+    given = {name: values[0] for name, values in parse_qs(asked.query).items()}
+    master = given.pop("master", "mymaster")
+    of_sentinels = {name: given.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    scheme = "rediss" if asked.scheme.startswith("rediss") else "redis"
+    # The options of the query, such as `ssl_ca_certs`, as the library reads them.
+    options: dict[str, Any] = dict(parse_url(f"{scheme}://master?{urlencode(given)}"))
+    tls = options.pop("connection_class", None) is SSLConnection
+    options.pop("host", None)
+    tls_options = (
+        {"ssl": True, **{name: one for name, one in options.items() if name.startswith("ssl_")}} if tls else {}
+    )
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        hosts,
+        sentinel_kwargs={
+            "socket_timeout": TIMEOUT_S,
+            "socket_connect_timeout": TIMEOUT_S,
+            **of_sentinels,
+            **tls_options,
+        },
+    )
     return _SentinelPool(  # type: ignore[no-untyped-call]
-        given.get("master", ["mymaster"])[0],
+        master,
         sentinel,
-        db=int(asked.path.strip("/") or 0),
-        username=unquote(user) or None,
-        password=unquote(password) or None,
-        **timeouts,
+        **{
+            **options,
+            "db": int(asked.path.strip("/") or 0),
+            "username": unquote(user) or None,
+            "password": unquote(password) or None,
+            "ssl": tls,
+            **timeouts,
+        },
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
+import socket
 import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,10 @@ from twin_sio.http.app import Probes, server_app, worker_app
 from twin_sio.http.connections import Connections, Runner, Site, raise_descriptor_limit
 from twin_sio.http.rest import Rest
 from twin_sio.observability import tracing
+from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.observability.logging import configure_logs
 from twin_sio.observability.watchdog import Watchdog
+from twin_sio.redis_connection import TIMEOUT_S
 from twin_sio.runtime.dev_engines import DevEngines
 from twin_sio.runtime.dev_engines.process import Child, EngineError
 from twin_sio.runtime.edges import build_edge_deps, build_gateway, control_messages
@@ -85,6 +89,7 @@ class Service:
         self.rest = rest
         self.connections = connections
         self.metrics = ServerMetrics(services, gateway, (sockets, raw))
+        self._log_mongodb = LimitedLog("app", "mongodb_unavailable")
         # The port that it listens on; 0 before it does.
         self.port = 0
 
@@ -94,13 +99,15 @@ class Service:
         routes = [self.raw.route(), *self.rest.routes()]
         return server_app(self.sockets, self.connections, probes, routes, with_page=with_page)
 
-    async def _check_readiness(self) -> dict[str, bool]:
-        checks = {"mongodb": True, "redis": self.services.delivery.channels.healthy}
+    async def _check_readiness(self) -> dict[str, str]:
+        wrong = {"mongodb": "", "redis": self.services.delivery.channels.problem}
         try:
             await mongo.ping(self.services.db)
-        except StorageUnavailable:
-            checks["mongodb"] = False
-        return checks
+        except StorageUnavailable as error:
+            failure = mongo.explain(error)
+            wrong["mongodb"] = failure.sentence
+            self._log_mongodb(failure.kind, meaning=failure.sentence)
+        return wrong
 
     async def drain(self, timeout_s: float) -> None:
         """Accept nobody new, send clients elsewhere, finish running answers or hand them over."""
@@ -186,11 +193,21 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         await mongo.apply_retention(services.db, retention)
         services.runner.start()
         stack.push_async_callback(services.runner.drain, 0)
+        await _first_probe(services)
         await runner.setup()
         site = Site(runner, settings.server.host, settings.server.port, backlog=1024, ssl_context=_tls(settings))
-        await site.start()
+        async with _listening(settings.server.host, settings.server.port, "PORT"):
+            await site.start()
         instance.port = runner.addresses[0][1]
         yield instance
+
+
+async def _first_probe(services: Services) -> None:
+    """Wait for Redis to return the first probe, a second at most: whoever asks at once is told that it is ready."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(TIMEOUT_S):
+            while services.delivery.channels.problem:  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -202,10 +219,33 @@ async def probe_server(settings: Settings, metrics: CommonMetrics) -> AsyncItera
     runner = Runner(worker_app(connections, Probes(metrics.render)), connections, clock.new_id)
     await runner.setup()
     try:
-        await Site(runner, settings.server.host, settings.server.worker_port).start()
+        async with _listening(settings.server.host, settings.server.worker_port, "TWIN_WORKER_PORT"):
+            await Site(runner, settings.server.host, settings.server.worker_port).start()
         yield
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def _listening(host: str, port: int, variable: str) -> AsyncIterator[None]:
+    """What is wrong with the address, in a sentence of a `ConfigError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            advice = f"a port under 1024 takes rights that this user has not: set {variable} to a higher one"
+        elif isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            advice = "TWIN_HOST must be an address of this machine, as 127.0.0.1, 0.0.0.0 or ::"
+        else:
+            advice = f"set {variable} to a free one"
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else "the name has no address"
+        raise ConfigError(f"Cannot listen on {shown_address(host, port)} ({why}): {advice}.") from None
+
+
+def shown_address(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
+    plain = host.strip("[]")
+    return f"[{plain}]:{port}" if ":" in plain else f"{plain}:{port}"
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -259,7 +299,7 @@ async def serve(settings: Settings, print_line: Print) -> int:
                 exits.append(asyncio.create_task(_exit_summary(worker)))
                 _print_banner(settings, instance, engines, print_line)
             else:
-                print_line(f"listening on http://{settings.server.host}:{instance.port}")
+                print_line(f"listening on http://{shown_address(settings.server.host, instance.port)}")
             if engines is None or "OPENAI_BASE_URL" not in engines.environment:
                 asking = asyncio.create_task(_check_model(instance.services.model))
                 stack.callback(asking.cancel)
@@ -281,11 +321,10 @@ async def serve(settings: Settings, print_line: Print) -> int:
             return 1 if exited is not None and not stop_signal.done() else 0
     except (ConfigError, EngineError) as error:
         print_line(str(error))
-    except StorageUnavailable:
-        print_line("MongoDB cannot be reached: see TWIN_MONGODB_URL.")
+    except StorageUnavailable as error:
+        print_line(mongo.explain(error).sentence)
     except OSError as error:
-        where = f"{settings.server.host}:{settings.server.port}"
-        print_line(f"Cannot listen on {where} ({error.strerror}): set PORT to a free one.")
+        print_line(f"The start failed: {error.strerror or type(error).__name__}.")
     return 1
 
 
@@ -327,7 +366,7 @@ def _print_banner(settings: Settings, instance: Service, engines: DevEngines, pr
     from twin_sio.dev_tokens import create_token  # only a development server signs tokens
 
     token = create_token("ada", settings.auth.jwt_secret.get_secret_value(), ttl_s=86_400)
-    url = f"http://{settings.server.host}:{instance.port}"
+    url = f"http://{shown_address(settings.server.host, instance.port)}"
     print_line("")
     print_line(f"  Chat page   {url}/#token={token}")
     command = Path(sys.executable).with_name("twin-sio")

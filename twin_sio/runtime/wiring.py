@@ -287,7 +287,14 @@ def facts_of(settings: Settings, sealer: FieldCipher, stack: AsyncExitStack) -> 
 def _embedder(settings: Settings, stack: AsyncExitStack, token_counts: Counter[tuple[str, str]]) -> Embedder | None:
     """The model that finds related messages: the endpoint if one is configured, else the local model if installed."""
     if not settings.embeddings.url:
-        return LocalEmbedder() if LocalEmbedder.is_installed() else None
+        if not LocalEmbedder.is_installed():
+            return None
+        try:
+            return LocalEmbedder()
+        except (ImportError, OSError, RuntimeError) as error:  # no home, or nothing that can be written
+            meaning = "earlier messages are found by their words alone: give the process a HOME that it can write"
+            log.warning("local_embeddings_unavailable", error=type(error).__name__, meaning=meaning)
+            return None
     endpoint = EndpointEmbedder(
         base_url=settings.embeddings.url,
         api_key=settings.embeddings.key.get_secret_value() or settings.model.api_key.get_secret_value(),

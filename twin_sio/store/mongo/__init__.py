@@ -20,6 +20,7 @@ from twin_sio.store.mongo.client import (
 )
 from twin_sio.store.mongo.contexts import MongoContexts, MongoStandings
 from twin_sio.store.mongo.events import MongoLog
+from twin_sio.store.mongo.failures import MongoFailure, explain
 from twin_sio.store.mongo.memories import MongoMemories
 from twin_sio.store.mongo.model_dialects import MongoModelDialects
 from twin_sio.store.mongo.model_verdicts import MongoModelVerdicts
@@ -38,6 +39,7 @@ __all__ = [
     "Database",
     "Doc",
     "MongoContexts",
+    "MongoFailure",
     "MongoLog",
     "MongoMemories",
     "MongoModelDialects",
@@ -54,6 +56,7 @@ __all__ = [
     "apply_retention",
     "connect",
     "create_indexes",
+    "explain",
     "ping",
     "reencrypt",
     "stored",
