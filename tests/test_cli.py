@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -179,3 +181,22 @@ def test_a_live_answer_that_begins_anew_says_so() -> None:
     live = LiveAnswer()
     live.grow("one\ntw")
     assert live.finish("other\nend") == [RESTARTED, "other", "end"]
+
+
+def test_setup_says_that_there_is_no_network(tmp_path: Path) -> None:
+    script = "source tools/step.sh; step Installing \"$1\" sh -c 'echo NameResolutionError; exit 1'"
+    command = ["bash", "-c", script, "bash", str(tmp_path / "log")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "PyPI cannot be reached" in done.stderr
+
+
+def test_setup_names_a_python_that_is_too_old(tmp_path: Path) -> None:
+    """An interpreter that PYTHON names and that is too old is told so."""
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.9.1\nexit 1\n')
+    old.chmod(0o755)
+    script = Path(__file__).parents[1] / "tools" / "setup.sh"
+    done = subprocess.run([script, "local"], env={**os.environ, "PYTHON": str(old)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "is no Python 3.11 or newer (Python 3.9.1)" in done.stderr

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import signal
 import stat
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -598,3 +600,39 @@ async def test_a_session_replaced_during_history_ends_the_chat(
     async with a_terminal(url, user, "laptop") as terminal:
         await terminal.shows("The server ended this session")
     assert asked == []
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_any_encoding_of_the_streams_is_taken(
+    encoding: str, as_json: bool, url: str, user: str, model: ScriptedModel
+) -> None:
+    """What an encoding does not have is replaced, or escaped in JSON; never a traceback."""
+    said = f"a → b \N{GRINNING FACE} {user}"
+    model.script(contains=user, tokens=(said,))
+    command = [sys.executable, "-m", "twin_sio.cli"]
+    options = ["--url", url, "--sub", user, *(["--json"] if as_json else [])]
+    for words, given in ((["chat", "--once"], f"caf\xe9 \xff {user}".encode("latin-1")), (["history"], b"")):
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            *words,
+            *options,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        out, err = await process.communicate(given)
+        assert (process.returncode, err) == (0, b"")
+        shown = out.decode(encoding)
+        if as_json:
+            assert orjson.loads(shown.splitlines()[-1])["text"] == said
+        else:
+            assert f"a ? b ? {user}" in shown
+
+
+async def test_a_failed_answer_tells_scripts_whether_to_try_again(url: str, user: str, model: ScriptedModel) -> None:
+    model.script(contains=user, status=503)
+    result = await run("chat", "--once", "--json", "--url", url, "--sub", user, stdin=user)
+    failure = orjson.loads(result.stdout.splitlines()[-1])
+    assert (failure["type"], failure["code"], failure["retryable"]) == ("error", "model_unavailable", True)

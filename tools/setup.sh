@@ -14,6 +14,9 @@ for candidate in python3 python3.13 python3.12 python3.11; do
     [[ -n $python ]] && break
     "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && python=$candidate
 done
+if [[ -n $python ]] && ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    fail "$python is no Python 3.11 or newer ($("$python" -V 2>&1 | head -1)): name another in PYTHON."
+fi
 [[ -n $python ]] || fail "Python 3.11 or newer is needed, and no python3 on PATH is one. PYTHON=/path/to/python3 names it."
 
 wanted="$("$python" -c 'import sys; print(*sys.version_info[:2])') $(cat setup.cfg pyproject.toml constraints.txt tools/setup.sh | cksum)"

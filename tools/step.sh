@@ -28,6 +28,9 @@ step() {
     if ((code != 0)); then
         echo
         tail -n 20 "$log" >&2
+        if grep -qE 'NewConnectionError|NameResolutionError|Temporary failure in name resolution|ProxyError' "$log"; then
+            fail "$what: PyPI cannot be reached: this needs a network, or PIP_INDEX_URL or HTTPS_PROXY for the one you have."
+        fi
         fail "$what: failed after $((SECONDS - began)) s (code $code); the whole log is in $log"
     fi
     [[ -n $ticker ]] && printf '\r%s ...' "$what"

@@ -27,7 +27,12 @@ CUTS = {
 
 
 class Failure(Exception):
-    """The command failed; the text says why and what to do, for a person."""
+    """The command failed; the text says why and what to do, for a person; `code` and `retryable` are for scripts."""
+
+    def __init__(self, text: str, *, code: str = "failed", retryable: bool = False) -> None:
+        super().__init__(text)
+        self.code = code
+        self.retryable = retryable
 
 
 def explain(error: ClientError) -> str:
@@ -224,7 +229,8 @@ async def _ask(client: TwinClient, text: str, conversation_id: str) -> Message:
 def _check(client: TwinClient, answer: Message) -> None:
     if answer.status in ("failed", "interrupted"):
         why = client.failure(answer.in_response_to or "")
-        raise Failure(f"The answer did not end well, it is {answer.status}." + (f" {why}" if why else ""))
+        text = f"The answer did not end well, it is {answer.status}." + (f" {why}" if why else "")
+        raise Failure(text, code=why.code, retryable=why.retryable) if why else Failure(text)
     if note := cut_note(answer):
         print(note, file=sys.stderr, flush=True)
 

@@ -13,7 +13,7 @@ import orjson
 import typer
 
 from twin_sio.cli import batch
-from twin_sio.cli.printable import PrintableStream, printable
+from twin_sio.cli.printable import PrintableStream, printable, take_any_encoding
 from twin_sio.cli.target import Target
 from twin_sio.client import ClientError
 from twin_sio.dev_tokens import DEV_SECRET
@@ -81,6 +81,7 @@ def run(work: Awaitable[None], as_json: bool = False) -> None:
     async def working() -> None:
         await work
 
+    take_any_encoding()
     try:
         asyncio.run(working())
     except (ClientError, batch.Failure) as error:

@@ -157,7 +157,6 @@ class AuthSettings(Group):
     default_scopes: Words = _env(
         "TWIN_DEFAULT_SCOPES", ("twin:chat", "twin:profile"), "scopes of a token that claims none"
     )
-
     scope_map: Words = _env(
         "TWIN_SCOPE_MAP",
         (),

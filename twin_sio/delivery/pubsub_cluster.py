@@ -162,7 +162,7 @@ class ClusterPubSub:
         except REDIS_ERRORS as error:
             await self.stop()
             found = explain(error)
-            if found.kind == "other":
+            if found.kind in ("other", "no_cluster"):
                 raise ConfigError("TWIN_REDIS_URL names no Redis Cluster, or one whose slots nobody holds.") from None
             raise ConfigError(f"No node of the Redis Cluster can be used. {found.sentence}") from None
         if not has_sharded:
