@@ -135,7 +135,14 @@ def test_docker_compose_runs_what_it_says() -> None:
         if one["image"] == "twin-sio":
             assert set(one["environment"]) <= _variables(), name
             assert int(one["stop_grace_period"].removesuffix("s")) > (25 if name.startswith("web") else 10), name
-            assert (DEPLOY / one["build"]["context"] / one["build"]["dockerfile"]).is_file()
+            assert one["pull_policy"] == ("build" if "build" in one else "never"), name
+    builds = [one["build"] for one in services.values() if "build" in one]
+    assert len(builds) == 1, "a tag is built once"
+    assert (DEPLOY / builds[0]["context"] / builds[0]["dockerfile"]).is_file()
+    assert services["redis"]["tmpfs"] == ["/data"]
+    common = services["web1"]["environment"]
+    for name in ("CORS_ORIGINS", "JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_ALGORITHMS", "SCOPE_MAP"):
+        assert common[f"TWIN_{name}"].startswith(f"${{TWIN_{name}:-"), name
     wanted = set(re.findall(r"\$\{(\w+)\}", (DEPLOY / "haproxy.cfg").read_text())) | set(
         re.findall(r"\"\$\{(\w+)\}\"", (DEPLOY / "haproxy.cfg").read_text())
     )
@@ -174,3 +181,48 @@ def test_the_image_holds_what_the_wheel_is_built_of() -> None:
     files = [name for line in copied for name in line.split()]
     assert {"setup.cfg", "pyproject.toml", "constraints.txt", "server.py", "worker.py", "twin_sio"} <= set(files)
     assert [name for name in files if not (DEPLOY.parent / name).exists()] == []
+
+
+def test_the_image_is_given_what_it_copies_and_nothing_else() -> None:
+    """What is not listed stays out of the build: conversations, secrets, other environments."""
+    lines = (DEPLOY.parent / ".dockerignore").read_text().splitlines()
+    given = {line[1:] for line in lines if line.startswith("!")}
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert "*" in lines
+    assert given == {name for line in copied for name in line.split()}
+
+
+def test_the_image_can_recall() -> None:
+    wanted = re.findall(r"\.\[([\w,]+)\]", (DEPLOY / "Dockerfile").read_text())
+    extras = configparser.ConfigParser()
+    extras.read(DEPLOY.parent / "setup.cfg")
+    held = " ".join(extras["options.extras_require"][name] for name in wanted[0].split(","))
+    assert "wordllama" in held
+
+
+async def test_the_ingress_shows_what_is_for_clients(instance: Service) -> None:
+    """Every route of clients, and none of operators."""
+    (rule,) = MANIFESTS["Ingress twin-sio"]["spec"]["rules"]
+    paths = rule["http"]["paths"]
+
+    def is_shown(route: str) -> bool:
+        return any(
+            route == one["path"] or (one["pathType"] == "Prefix" and route.startswith(one["path"] + "/"))
+            for one in paths
+        )
+
+    routes = {resource.canonical.rstrip("/") for resource in instance.app(with_page=False).router.resources()}
+    operators = {"/metrics", "/readyz", "/healthz"}
+    assert operators <= routes
+    assert {route for route in routes if not is_shown(route)} == operators
+    assert all(one["backend"]["service"]["name"] == "twin-sio" for one in paths)
+
+
+def test_only_the_ingress_and_prometheus_reach_the_pods() -> None:
+    policy = MANIFESTS["NetworkPolicy twin-sio"]["spec"]
+    for kind in ("web", "worker"):
+        pods = MANIFESTS[f"Deployment twin-sio-{kind}"]["spec"]["template"]["metadata"]["labels"]
+        assert policy["podSelector"]["matchLabels"].items() <= pods.items()
+    (rule,) = policy["ingress"]
+    assert len(rule["from"]) == 2
+    assert policy["policyTypes"] == ["Ingress"]
