@@ -164,7 +164,7 @@ class ClusterPubSub:
             found = explain(error)
             if found.kind in ("other", "no_cluster"):
                 raise ConfigError("TWIN_REDIS_URL names no Redis Cluster, or one whose slots nobody holds.") from None
-            raise ConfigError(f"No node of the Redis Cluster can be used. {found.sentence}") from None
+            raise ConfigError(f"TWIN_REDIS_URL: no node of the Redis Cluster can be used. {found.sentence}") from None
         if not has_sharded:
             await self.stop()
             raise ConfigError("TWIN_REDIS_URL: Redis Cluster has sharded channels from Redis 7 on; this one is older.")
