@@ -371,8 +371,6 @@ async def test_an_unfit_cluster_is_named_at_start(
         f"redis+cluster://127.0.0.1:{redis_server.port}": "names no Redis Cluster",
         f"redis+cluster://127.0.0.1:{old.port}": "from Redis 7 on",
         f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()}": "no node of the Redis Cluster",
-        "redis+cluster://": "must name the cluster's nodes",
-        "redis+cluster://one:two": "must name the cluster's nodes",
     }
     try:
         for url, received in urls.items():

@@ -56,6 +56,8 @@ def test_what_stands_around_an_address_is_taken_off(
         (REDIS, f"redis://host/{WORD}", "number of a database"),
         (REDIS, f"redis://{WORD}:1,b:2/0", "its port is no number"),
         (REDIS, "unix://", "names no socket"),
+        (REDIS, "redis+cluster://", "it names no host"),
+        (REDIS, f"redis+cluster://one:{WORD}", "its port is no number"),
         (MONGODB, f"{WORD}:27017", "a scheme is missing"),
         (MONGODB, f"mongodb://ada:{WORD}/slash@host/", "percent-encoded"),
         (MONGODB, f"mongodb://ada:{WORD}@at@host/", "percent-encoded"),
