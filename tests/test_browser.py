@@ -231,6 +231,31 @@ async def test_stop_on_one_device_ends_the_answer_on_all(opened: Opened, user: s
     assert await shown(laptop) == await shown(phone)
 
 
+async def test_an_answer_that_was_cut_offers_to_go_on(opened: Opened, user: str, model: ScriptedModel) -> None:
+    """It says what cut it, also after a reload."""
+    model.script(contains=f"a long story {user}", tokens=("Once", " upon"), reason="length", streams=True)
+    page = await opened(user)
+    await say(page, f"a long story {user}")
+    cut = page.locator("[data-role=twin][data-state=complete]").first
+    await expect(cut).to_contain_text("Cut off: it reached its longest length.", timeout=PATIENCE_MS)
+    await page.reload()
+    await expect(cut).to_contain_text("Cut off", timeout=PATIENCE_MS)
+    await cut.get_by_role("button", name="Go on").click()
+    await expect(page.locator("[data-role=user]").last).to_contain_text("Go on.", timeout=PATIENCE_MS)
+    await answered(page, 2)
+    await expect(page.locator(".go-on:visible")).to_have_count(1)
+
+
+async def test_a_failed_answer_says_why_after_a_reload_too(opened: Opened, user: str, model: ScriptedModel) -> None:
+    model.script(contains=f"with a wrong key {user}", status=401, streams=True)
+    page = await opened(user)
+    await say(page, f"with a wrong key {user}")
+    failed = page.locator("[data-role=twin][data-state=failed]")
+    await expect(failed).to_contain_text("has no access to its model", timeout=PATIENCE_MS)
+    await page.reload()
+    await expect(failed).to_contain_text("has no access to its model", timeout=PATIENCE_MS)
+
+
 async def test_a_rating_shows_everywhere(opened: Opened, user: str) -> None:
     """A rating shows on the other device and after a reload."""
     laptop, phone = await opened(user), await opened(user)

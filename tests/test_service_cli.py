@@ -68,7 +68,7 @@ async def test_an_answer_that_failed_fails_the_command_and_says_why(url: str, us
     model.script(contains="no-answer-to-this", status=400)
     result = await run("chat", "--once", "--url", url, "--sub", user, stdin="no-answer-to-this\n")
     assert result.exit_code == 1
-    assert "model_unavailable" in result.stderr
+    assert "model_refused" in result.stderr
 
 
 async def test_the_history_is_printed_as_text_and_as_json_lines(url: str, user: str, connect: Connect) -> None:

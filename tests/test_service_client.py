@@ -322,7 +322,7 @@ async def test_an_answer_that_failed_is_an_answer_and_tells_why(connect: Connect
     failure = client.failure(message_id)
     assert answer.status == "failed"
     assert failure is not None
-    assert failure.code == "model_unavailable"
+    assert failure.code == "model_refused"
 
 
 async def test_waiting_ends_when_its_time_is_up(connect: Connect) -> None:

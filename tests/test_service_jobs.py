@@ -109,7 +109,7 @@ async def test_two_equal_failures_end_a_job(
     """A job that fails twice for the same reason is given up."""
     await _answered(parts, user, "I live in Lisbon")
 
-    async def failing(_: object) -> list[Any]:
+    async def failing(*_: object) -> list[Any]:
         raise Unreadable("too_slow")
 
     monkeypatch.setattr(parts.extractor, "candidates", failing)
@@ -137,7 +137,7 @@ async def test_a_long_job_is_ended(
 ) -> None:
     """A job that takes too long is ended, and reported as a timeout."""
     await _answered(parts, user, "I live in Lisbon")
-    monkeypatch.setattr(parts.extractor, "candidates", lambda _: asyncio.sleep(60))
+    monkeypatch.setattr(parts.extractor, "candidates", lambda *_: asyncio.sleep(60))
     object.__setattr__(parts, "job_timeout_s", 0.2)
     ctx = {"deps": parts.job_deps(), "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     with pytest.raises(TimeoutError):

@@ -65,8 +65,8 @@ def api_key(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = re.sub(r"^bearer\s+", "", value.strip(_AROUND), flags=re.IGNORECASE).strip(_AROUND)
-    if not re.fullmatch(r"[\x21-\x7e]*", text):
-        raise ValueError("it holds blanks or letters that no key has")
+    if not re.fullmatch(r"[\x20-\x7e]*", text):
+        raise ValueError("it holds line breaks or letters that no key has")
     return text
 
 
