@@ -93,11 +93,11 @@ class Service:
         # The port that it listens on; 0 before it does.
         self.port = 0
 
-    def app(self, *, with_page: bool) -> web.Application:
-        """Its HTTP application."""
+    def app(self, *, dev_token: Callable[[], str] | None) -> web.Application:
+        """Its HTTP application; see `server_app`."""
         probes = Probes(self.metrics.render, self._check_readiness, lambda: self.gateway.sessions.draining)
         routes = [self.raw.route(), *self.rest.routes()]
-        return server_app(self.sockets, self.connections, probes, routes, with_page=with_page)
+        return server_app(self.sockets, self.connections, probes, routes, dev_token=dev_token)
 
     async def _check_readiness(self) -> dict[str, str]:
         wrong = {"mongodb": "", "redis": self.services.delivery.channels.problem}
@@ -181,7 +181,8 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         if admin_ui is not None:
             sending = asyncio.create_task(admin_ui.run(sockets))
             stack.callback(sending.cancel)
-        runner = Runner(instance.app(with_page=settings.is_dev), connections, clock.new_id, shutdown_timeout=1.0)
+        app = instance.app(dev_token=_dev_token(settings) if settings.is_dev else None)
+        runner = Runner(app, connections, clock.new_id, shutdown_timeout=1.0)
         stack.push_async_callback(_close, sockets, raw, runner)
         watching = asyncio.create_task(services.load.run())
         stack.callback(watching.cancel)
@@ -362,10 +363,14 @@ async def _check_model(model: OpenAIModel) -> None:
         )
 
 
-def _print_banner(settings: Settings, instance: Service, engines: DevEngines, print_line: Print) -> None:
+def _dev_token(settings: Settings) -> Callable[[], str]:
     from twin_sio.dev_tokens import create_token  # only a development server signs tokens
 
-    token = create_token("ada", settings.auth.jwt_secret.get_secret_value(), ttl_s=86_400)
+    return lambda: create_token("ada", settings.auth.jwt_secret.get_secret_value(), ttl_s=86_400)
+
+
+def _print_banner(settings: Settings, instance: Service, engines: DevEngines, print_line: Print) -> None:
+    token = _dev_token(settings)()
     url = f"http://{shown_address(settings.server.host, instance.port)}"
     print_line("")
     print_line(f"  Chat page   {url}/#token={token}")

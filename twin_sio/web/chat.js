@@ -3,12 +3,15 @@
 import { connect } from "./twin-client.js";
 import { ConversationView, named, shortened, valueOf } from "./conversation.js";
 import { ProfileView } from "./profile.js";
-import { button, make, setText, errorText } from "./view.js";
+import { button, count, directed, make, setText, errorText } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const REFRESH_MS = 400;
 const SEARCH_MS = 300;
 const SIGN_IN = new Set(["auth_missing", "auth_invalid", "auth_expired", "auth_user_mismatch", "auth_forbidden"]);
+const SEARCH_TEXT_MAX = 500;
+const HOME = new URL(".", location.href).href; // the service's address, which may be below a path
+const IS_LOOPBACK = /^(localhost|127(\.\d+){3}|\[::1\]|.+\.localhost)$/.test(location.hostname);
 const THEMES = new Set(["auto", "light", "dark"]);
 
 // The languages' grammars are large and most conversations have no code.
@@ -36,6 +39,9 @@ class Page {
       this.open($("token").value.trim());
       $("token").value = "";
     });
+    $("sign-in-dev").hidden = !IS_LOOPBACK;
+    $("sign-in-dev").addEventListener("click", () => this.signInAsDeveloper());
+    $("sign-out").addEventListener("click", () => this.signOut());
     $("other-account").addEventListener("close", () => this.answerLink($("other-account").returnValue === "switch"));
     addEventListener("hashchange", () => this.takeLink());
     $("theme").addEventListener("change", (event) => wear(event.target.value));
@@ -77,16 +83,43 @@ class Page {
     this.token = token;
     if (!token) return this.askForToken({ code: "auth_missing" });
     keep("token", token);
-    this.client = connect({ url: location.origin, getToken: () => this.token, device: { name: deviceName(), platform: "web" }, page: 0 });
+    if ($("sign-in").open) $("sign-in").close();
+    this.client = connect({ url: HOME, getToken: () => this.token, device: { name: deviceName(), platform: "web" }, page: 0 });
     const conversationId = stored("conversation") ?? "main";
-    this.view = new ConversationView($("conversation"), this.client, { conversationId, highlight });
+    this.view = new ConversationView($("conversation"), this.client, { conversationId, highlight, user: userOf(token) });
     this.state = this.client.state;
     this.stop = this.client.subscribe(() => this.changed());
     this.showConnection(this.client.state);
-    this.view.text.focus();
+    this.view.focus();
+  }
+
+  // This tab forgets who was here; what is not sent yet waits for them.
+  signOut() {
+    this.leave();
+    Object.assign(this, { client: null, token: null });
+    forget("token", "sessionStorage");
+    forget("user", "localStorage");
+    for (const id of ["conversation", "conversations", "devices", "found-messages", "traits"]) $(id).replaceChildren();
+    setText($("device-count"), "");
+    if ($("side").matches(":popover-open")) $("side").hidePopover();
+    $("open-profile").disabled = true;
+    this.askForToken({ code: "signed_out", message: "You are signed out." });
+  }
+
+  // The service gives a token to a browser on its own machine alone, and in development only.
+  async signInAsDeveloper() {
+    try {
+      const response = await fetch(`${HOME}dev/token`, { method: "POST" });
+      const answer = await response.json();
+      if (!response.ok) throw new Error(answer.message);
+      this.open(answer.token);
+    } catch (error) {
+      setText($("sign-in-why"), `That did not work. ${error.message}`);
+    }
   }
 
   leave() {
+    clearTimeout(this.searching);
     this.stop?.();
     this.view?.close();
     this.client?.close();
@@ -102,8 +135,10 @@ class Page {
     $("found").hidden = !isOpen;
     $("talks").hidden = isOpen;
     if (!isOpen) return $("found-messages").replaceChildren();
+    if (!this.client) return this.open();
     let found;
     try {
+      if (count(text) > SEARCH_TEXT_MAX) throw new Error(`Search for less: at most ${SEARCH_TEXT_MAX} characters.`);
       found = await this.client.search(text);
     } catch (error) {
       found = { messages: [], note: errorText(error) };
@@ -116,7 +151,7 @@ class Page {
 
   foundLine({ message_id: id, conversation_id: conversationId, role, excerpt, timestamp }) {
     const when = new Date(timestamp).toLocaleDateString([], { dateStyle: "medium" });
-    const content = [make("span", "when", `${when}, ${role === "twin" ? "your twin" : "you"}`), make("span", "excerpt", excerpt)];
+    const content = [make("span", "when", `${when}, ${role === "twin" ? "your twin" : "you"}`), directed(make("span", "excerpt", excerpt))];
     const made = button("found-line", "", () => this.openConversation(conversationId, id), "");
     made.removeAttribute("title");
     made.removeAttribute("aria-label");
@@ -126,11 +161,12 @@ class Page {
   }
 
   openConversation(id, messageId = null) {
+    if (!this.client) return this.open();
     keep("conversation", id);
     if (messageId === null || id !== this.view.id) this.view.open(id);
     this.showList(this.client.state);
     if ($("side").matches(":popover-open")) $("side").hidePopover();
-    if (messageId === null) this.view.text.focus();
+    if (messageId === null) this.view.focus();
     else this.view.reveal(messageId);
   }
 
@@ -165,18 +201,23 @@ class Page {
       ended: "This session goes on in another tab, or was ended.",
     };
     $("connection").dataset.state = connection;
-    setText($("connection"), texts[connection] ?? errorText(reason));
+    const isTried = connection === "connecting" || connection === "offline";
+    const text = texts[connection] ?? errorText(reason);
+    setText($("connection"), isTried && reason ? `${text} ${errorText(reason)}` : text);
     if (connection === "online") keep("user", userId, "localStorage");
     $("again").hidden = connection !== "ended" && connection !== "refused";
+    setText($("again"), connection === "ended" ? "Use it here" : "Sign in");
     $("offline").hidden = connection !== "offline" && connection !== "draining";
     $("open-profile").disabled = connection !== "online";
     if (connection === "refused" && SIGN_IN.has(reason?.code)) this.askForToken(reason);
   }
 
   askForToken(reason) {
+    $("again").hidden = false;
+    setText($("again"), "Sign in");
     $("connection").dataset.state = "refused";
     setText($("connection"), errorText(reason));
-    setText($("sign-in-why"), `${errorText(reason)} In development you mint one yourself:`);
+    setText($("sign-in-why"), errorText(reason));
     if (!$("sign-in").open) $("sign-in").showModal();
   }
 
@@ -207,7 +248,7 @@ class Page {
     const first = conversations[id]?.messages.find((message) => message.role === "user")?.text;
     const isOpen = id === this.view.id;
     const name = title || shortened(first ?? last?.text ?? "New conversation", 48);
-    const made = button("conversation-line", name, () => this.openConversation(id), make("span", "title", name));
+    const made = button("conversation-line", name, () => this.openConversation(id), directed(make("span", "title", name)));
     made.removeAttribute("title");
     made.dataset.conversationId = id;
     if (isOpen) made.setAttribute("aria-current", "true");
@@ -231,7 +272,7 @@ class Page {
   }
 
   async get(path) {
-    const response = await fetch(path, { headers: { Authorization: `Bearer ${this.token}` } });
+    const response = await fetch(new URL(path.slice(1), HOME), { headers: { Authorization: `Bearer ${this.token}` } });
     if (!response.ok) throw new Error(`${path}: ${response.status}`);
     return await response.json();
   }
@@ -259,6 +300,14 @@ function keep(name, value, storage = "sessionStorage") {
     globalThis[storage].setItem(name, value);
   } catch {
     // No storage: it holds until the page is left.
+  }
+}
+
+function forget(name, storage) {
+  try {
+    globalThis[storage].removeItem(name);
+  } catch {
+    // Nothing was kept.
   }
 }
 

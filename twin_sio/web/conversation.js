@@ -2,24 +2,27 @@
 // It shows the client's state and keeps none of its own but what is only here: a choice among answers, an open form.
 import { conversation } from "./twin-client.js";
 import { showMarkdown } from "./markdown.js";
-import { button, make, setText, sign, toast, errorText } from "./view.js";
+import { Composer } from "./composer.js";
+import { button, copied, count, directed, isTouch, make, setText, sign, toast, errorText } from "./view.js";
 
-const TYPING_MS = 3000;
 const NEAR_END_PX = 80;
 const PAGES_BACK = 250; // of 200 messages: as far back as a search finds anything
 const REASONS = { wrong: "Not true", not_me: "Not like me", too_long: "Too long", off_topic: "Beside the point" };
-const NOTES = { sending: "Sending …", refused: "Not sent", stopped: "Stopped", interrupted: "Cut short", failed: "Failed" };
 const CUTS = { length: "Cut off: it reached its longest length.", content_filter: "Cut off by the rules of the model’s provider." };
+const REASON_MAX = { correction: 8000, comment: 2000 };
+const NOTES = { sending: "Sending …", refused: "Not sent", stopped: "Stopped", interrupted: "Cut short", failed: "" };
 const THINKING = { queued: "Your twin will answer", recalling: "Your twin is remembering", thinking: "Your twin is thinking" };
 
 export class ConversationView {
-  // `root` is emptied and filled; `highlight` as showMarkdown wants it.
-  constructor(root, client, { conversationId = "main", highlight } = {}) {
+  // `root` is emptied and filled; `highlight` as showMarkdown wants it; `user` is who is here, where that is known
+  // before the session is.
+  constructor(root, client, { conversationId = "main", highlight, user = null } = {}) {
     this.client = client;
+    this.user = user;
     this.highlight = highlight;
     this.items = new Map(); // key of an item -> {node, drawn}
     this.chosen = new Map(); // the user's message id -> the id of the answer that is looked at
-    this.drafts = new Map(); // conversation id -> what is written and not sent
+    this.days = new Map(); // a day -> the line that begins it
     this.build(root);
     this.open(conversationId);
     this.unsubscribe = client.subscribe(() => this.draw());
@@ -30,18 +33,17 @@ export class ConversationView {
   // Leave the page as it is, but follow the client no more.
   close() {
     this.unsubscribe();
-    clearTimeout(this.typingTimer);
+    this.composer.close();
     document.removeEventListener("visibilitychange", this.onVisible);
   }
 
   // Show this conversation from now on.
   open(id) {
-    if (this.id !== undefined) this.drafts.set(this.id, this.text.value);
     Object.assign(this, { id, asked: false, newFrom: null, seenSeq: null, unread: null, follow: true });
     this.items.clear();
+    this.days.clear();
     this.list.replaceChildren();
-    this.text.value = this.drafts.get(id) ?? "";
-    this.sendable();
+    this.composer.open();
     this.draw();
   }
 
@@ -69,82 +71,24 @@ export class ConversationView {
     this.announcer.setAttribute("role", "status");
     this.toasts = make("div", "toasts");
     this.toasts.setAttribute("role", "alert");
-    root.replaceChildren(this.scroll, make("div", "over", this.down), this.toasts, this.composer(), this.announcer);
-  }
-
-  composer() {
-    this.text = make("textarea");
-    Object.assign(this.text, { id: "text", rows: 1, maxLength: 8000, placeholder: "Message your twin", enterKeyHint: "send" });
-    this.text.setAttribute("aria-label", "Message to your twin");
-    this.stop = button("stop", "Stop", () => this.client.stop(this.stop.value).catch((error) => this.say(errorText(error), error.code)));
-    Object.assign(this.stop, { id: "stop", hidden: true });
-    this.send = make("button", "send", "Send");
-    Object.assign(this.send, { id: "send", type: "submit" });
-    const form = make("form", "composer", make("div", "column field", this.text, this.stop, this.send));
-    form.autocomplete = "off";
-    form.noValidate = true;
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.submit();
-    });
-    this.text.addEventListener("input", () => this.written());
-    this.text.addEventListener("keydown", (event) => this.key(event));
-    return form;
+    this.composer = new Composer(this);
+    root.replaceChildren(this.scroll, make("div", "over", this.down), this.toasts, this.composer.form, this.announcer);
   }
 
   // -- what the user does ---------------------------------------------------------------------------------------------
 
-  key(event) {
-    if (event.isComposing) return;
-    if (event.key === "Enter" && !event.shiftKey) {
-      event.preventDefault();
-      this.submit();
-    } else if (event.key === "ArrowUp" && this.text.value === "") {
-      const mine = this.here.messages.findLast((message) => message.role === "user");
-      if (mine) this.edit(mine.text, event);
-    }
-  }
-
-  submit() {
-    const text = this.text.value.trim();
-    if (!text) return;
-    this.client.send(text, { conversationId: this.id });
-    this.text.value = "";
-    this.stopTyping();
-    this.sendable();
+  said() {
     this.newFrom = null;
-    this.text.focus();
     this.toEnd();
   }
 
-  written() {
-    this.sendable();
-    if (!this.text.value) return this.stopTyping();
-    clearTimeout(this.typingTimer);
-    this.typingTimer = setTimeout(() => this.stopTyping(), TYPING_MS + 1000);
-    if (Date.now() - (this.typedAt ?? 0) < TYPING_MS) return;
-    this.typedAt = Date.now();
-    this.client.typing(true, this.id);
+  stopAnswer(messageId) {
+    this.client.stop(messageId).catch((error) => this.say(errorText(error), error.code));
   }
 
-  stopTyping() {
-    clearTimeout(this.typingTimer);
-    if (this.typedAt) this.client.typing(false, this.id);
-    this.typedAt = null;
-  }
-
-  sendable() {
-    this.send.disabled = this.text.value.trim() === "";
-    this.send.hidden = this.send.disabled && !this.stop.hidden; // on a phone there is room for one of them
-  }
-
-  // The text of an earlier message comes back into the field, to be sent as a new one.
-  edit(text, event) {
-    event?.preventDefault();
-    this.text.value = text;
-    this.sendable();
-    this.text.focus();
-    this.text.setSelectionRange(text.length, text.length);
+  // Where one writes; on a phone nothing happens.
+  focus() {
+    this.composer.focus();
   }
 
   async older() {
@@ -204,19 +148,21 @@ export class ConversationView {
       Object.assign(box, { type: "checkbox", name: "tag", value: tag });
       return make("label", "tag", box, label);
     });
-    const correction = field("correction", "What would be right?", 8000);
-    const comment = field("comment", "Anything else?", 2000);
+    const correction = field("correction", "What would be right?");
+    const comment = field("comment", "Anything else?");
     const close = () => form.remove();
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const given = new FormData(form);
       const filled = ["correction", "comment"].map((name) => [name, given.get(name).trim()]).filter(([, text]) => text);
+      const long = filled.find(([name, text]) => count(text) > REASON_MAX[name]);
+      if (long) return this.say(`That is too long: at most ${REASON_MAX[long[0]].toLocaleString()} characters.`, "too_large");
       this.rate(message, "down", item, { ...Object.fromEntries(filled), tags: given.getAll("tag") });
       close();
-      this.text.focus();
+      this.focus();
     });
     form.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
+      if (event.key !== "Escape" || event.isComposing || event.keyCode === 229) return;
       event.stopPropagation();
       close();
       item.querySelector("[data-rating=down]").focus();
@@ -225,7 +171,7 @@ export class ConversationView {
     tell.type = "submit";
     form.append(make("div", "tags", ...tags), correction, comment, make("div", "row", tell, button("quiet", "Skip", close)));
     item.append(form);
-    correction.focus({ preventScroll: true });
+    if (!isTouch()) correction.focus({ preventScroll: true });
     form.scrollIntoView({ block: "nearest" });
   }
 
@@ -295,16 +241,32 @@ export class ConversationView {
     const seen = here.messages.findLast((one) => one.role === "twin" && one.seq !== null && one.seq <= Math.max(here.readSeq, this.seenSeq ?? 0));
     let place = this.list.firstElementChild;
     let before = null;
+    const put = (node) => {
+      if (node === place) place = place.nextElementSibling;
+      else this.list.insertBefore(node, place);
+    };
+    let day = new Date().toDateString();
+    const days = new Set();
     for (const { key, about, answers } of items) {
       const message = answers.find((one) => one.id === this.chosen.get(about)) ?? answers.at(-1);
       const item = this.items.get(key) ?? this.newItem(key, message.role);
-      if (item === place) place = place.nextElementSibling;
-      else this.list.insertBefore(item, place);
+      const its = dayOf(answers[0].timestamp);
+      if (its && its !== day && !days.has(its)) {
+        day = its;
+        days.add(its);
+        put(this.dayLine(its));
+      }
+      put(item);
       this.fill(item, message, questions.get(about), before === about);
       this.showAlternatives(item, about, answers, message);
       item.toggleAttribute("data-new", answers.some((one) => one.id === this.newFrom));
       item.toggleAttribute("data-seen", answers.includes(seen));
       before = message.id;
+    }
+    for (const [one, line] of this.days) {
+      if (days.has(one)) continue;
+      line.remove();
+      this.days.delete(one);
     }
     const keys = new Set(items.map((one) => one.key));
     for (const [key, item] of this.items) {
@@ -314,12 +276,21 @@ export class ConversationView {
     }
   }
 
+  dayLine(day) {
+    const line = this.days.get(day) ?? make("li", "day", make("span"));
+    this.days.set(day, line);
+    setText(line.firstChild, dayName(day));
+    return line;
+  }
+
   newItem(key, role) {
     const item = make("li", "message");
     item.dataset.role = role;
     const foot = make("div", "foot", make("span", "who"), make("time"), make("span", "note"));
     foot.firstChild.setAttribute("aria-hidden", "true"); // the heading has said it
-    item.append(make("h2", "unseen"), make("p", "about"), make("div", "text"), foot);
+    const [about, text] = [directed(make("p", "about")), make("div", "text")];
+    if (role === "user") directed(text); // each block of an answer has its own
+    item.append(make("h2", "unseen"), about, text, make("p", "failure"), foot);
     foot.append(...(role === "twin" ? this.answerButtons(item) : this.questionButtons(item)));
     this.items.set(key, item);
     return item;
@@ -334,24 +305,35 @@ export class ConversationView {
       made.dataset.rating = rating;
       return made;
     };
-    const again = button("again", "Answer again", () => {
+    const anew = () => {
       this.chosen.delete(item.message.inResponseTo);
-      this.client.regenerate(item.message.inResponseTo, this.id);
-    }, sign("again"));
-    const copy = button("copy", "Copy", async () => {
-      await navigator.clipboard?.writeText(item.message.text);
-      this.say("Copied.");
-    }, sign("copy"));
+      const { receipt } = this.client.regenerate(item.message.inResponseTo, this.id);
+      receipt.catch((error) => this.say(errorText(error), error.code));
+    };
+    const again = button("again", "Answer again", anew, sign("again"));
+    const copy = button("copy", "Copy", () => this.copy(item.message.text), sign("copy"));
     const which = make("span", "which");
     which.append(button("before", "Earlier answer", () => this.choose(item, -1), sign("before")), make("span", "count"));
     which.append(button("next", "Later answer", () => this.choose(item, 1), sign("next")));
     const on = button("go-on", "Go on", () => this.client.send("Go on.", { conversationId: this.id }));
-    return [on, which, rate("up", "Good answer"), rate("down", "Bad answer"), again, copy];
+    return [on, which, button("retry", "Try again", anew), rate("up", "Good answer"), rate("down", "Bad answer"), again, copy];
+  }
+
+  async copy(text) {
+    this.say((await copied(text, this.list)) ? "Copied." : "The browser does not let it be copied: select it, and copy it by hand.");
+  }
+
+  // Each block of code can be copied alone.
+  codeButtons(text) {
+    for (const box of text.querySelectorAll(".code")) {
+      if (box.querySelector(".copy-code")) continue;
+      box.append(button("copy-code", "Copy the code", () => this.copy(box.querySelector("code").textContent), sign("copy")));
+    }
   }
 
   questionButtons(item) {
     const retry = button("retry", "Try again", () => this.client.retry(item.message.id, this.id));
-    return [retry, button("edit", "Edit", () => this.edit(item.message.text), sign("pencil"))];
+    return [retry, button("edit", "Edit", () => this.composer.edit(item.message.text), sign("pencil"))];
   }
 
   choose(item, by) {
@@ -388,19 +370,25 @@ export class ConversationView {
     if (message.seq !== null) item.dataset.seq = message.seq;
     item.setAttribute("aria-busy", String(message.state === "streaming"));
     const text = item.querySelector(".text");
-    if (message.role === "twin") showMarkdown(text, message.text, this.highlight);
-    else setText(text, message.text);
+    if (message.role === "twin") {
+      showMarkdown(text, message.text, this.highlight);
+      this.codeButtons(text);
+    } else setText(text, message.text);
+    const hasFailed = message.role === "twin" && message.state === "failed";
+    const failure = item.querySelector(".failure");
+    failure.hidden = !hasFailed;
+    setText(failure, hasFailed ? `Your twin could not answer. ${whyOf(message, question)}` : "");
     for (const one of item.querySelectorAll("h2, .who")) setText(one, message.role === "twin" ? "Your twin" : this.speaker(message));
     showTime(item.querySelector("time"), message.timestamp);
-    setText(item.querySelector(".note"), noteOf(message, question));
+    setText(item.querySelector(".note"), noteOf(message));
     const isFinal = message.role === "twin" && message.state !== "streaming";
-    for (const one of item.querySelectorAll(".rate, .again, .copy")) one.hidden = !isFinal;
+    for (const one of item.querySelectorAll(".rate, .again, .copy")) one.hidden = !isFinal || (hasFailed && (!message.text || one.matches(".again")));
     for (const one of item.querySelectorAll(".rate")) {
       one.setAttribute("aria-pressed", String(message.feedback?.rating === one.dataset.rating));
     }
     for (const one of item.querySelectorAll(".go-on")) one.hidden = message.finish !== "length";
-    for (const one of item.querySelectorAll(".retry")) one.hidden = message.state !== "refused";
-    if (wasStreaming && isFinal) setText(this.announcer, `Your twin: ${text.textContent}`);
+    for (const one of item.querySelectorAll(".retry")) one.hidden = message.state !== "refused" && !hasFailed;
+    if (wasStreaming && isFinal) setText(this.announcer, `Your twin: ${text.textContent} ${failure.textContent}`);
   }
 
   speaker({ sessionId }) {
@@ -411,9 +399,7 @@ export class ConversationView {
   showRunning(here) {
     const drafts = here.messages.filter((message) => message.state === "streaming");
     const waiting = Object.entries(here.thinking).filter(([about]) => !drafts.some((one) => one.inResponseTo === about));
-    this.stop.value = drafts[0]?.inResponseTo ?? waiting[0]?.[0] ?? "";
-    this.stop.hidden = this.stop.value === "";
-    this.sendable();
+    this.composer.stoppable(drafts[0]?.inResponseTo ?? waiting[0]?.[0] ?? "");
     const state = waiting.find(([, one]) => one !== "queued")?.[1] ?? "queued";
     this.thinking.hidden = waiting.length === 0 || drafts.length > 0;
     this.thinking.dataset.state = state;
@@ -473,22 +459,38 @@ function arranged(messages) {
   return items;
 }
 
-function noteOf(message, question) {
+// Of an answer that failed: as it is stored, or, while that was not heard of, as the error before it said.
+function whyOf({ failure }, question) {
+  const { error } = question ?? {};
+  return failure || error ? errorText({ ...error, code: failure ?? error.code }) : "";
+}
+
+function noteOf(message) {
   if (message.state === "refused") return `${NOTES.refused}. ${errorText(message.error)}`;
-  if (message.state === "failed" && message.failure) return errorText({ code: message.failure, message: question?.error?.message });
-  if (message.state === "failed" && question?.error) return errorText(question.error);
   if (message.finish) return CUTS[message.finish] ?? "";
   return NOTES[message.state] ?? "";
 }
 
 function showTime(node, timestamp) {
-  setText(node, timestamp ? new Date(timestamp).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
-  if (timestamp) node.dateTime = timestamp;
+  const at = timestamp && new Date(timestamp);
+  setText(node, at ? at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
+  if (at) Object.assign(node, { dateTime: timestamp, title: at.toLocaleString([], { dateStyle: "full", timeStyle: "medium" }) });
 }
 
-function field(name, label, maxLength) {
+const dayOf = (timestamp) => timestamp && new Date(timestamp).toDateString();
+
+function dayName(day) {
+  const at = new Date(day);
+  const back = Math.round((new Date(new Date().toDateString()) - at) / 86_400_000); // a day may have 23 hours
+  if (back === 0) return "Today";
+  if (back === 1) return "Yesterday";
+  const isThisYear = at.getFullYear() === new Date().getFullYear();
+  return at.toLocaleDateString([], { weekday: "long", day: "numeric", month: "long", ...(isThisYear ? {} : { year: "numeric" }) });
+}
+
+function field(name, label) {
   const made = make("input");
-  Object.assign(made, { name, placeholder: label, maxLength });
+  Object.assign(made, { name, placeholder: label, dir: "auto" });
   made.setAttribute("aria-label", label);
   return made;
 }

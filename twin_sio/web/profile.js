@@ -1,6 +1,6 @@
 // What the twin believes of its user, and why; confirmed, rejected and edited here.
 import { named, valueOf } from "./conversation.js";
-import { button, make } from "./view.js";
+import { button, count, directed, make } from "./view.js";
 
 const SAID = {
   confirmed: "You said that it is right",
@@ -10,6 +10,7 @@ const SAID = {
   down: "You disliked an answer that used it",
   ended: "You said that it is over",
 };
+const VALUE_MAX = 500;
 const STANDING = {
   applied: "used in answers",
   tentative: "not sure yet",
@@ -75,7 +76,7 @@ export class ProfileView {
       item.replaceChildren(name, this.editor(trait));
       item.querySelector("input").select();
     }));
-    item.append(name, make("p", "value", value), make("div", "row", meter, sure), this.reasons(id, isOpen), actions);
+    item.append(name, directed(make("p", "value", value)), make("div", "row", meter, sure), this.reasons(id, isOpen), actions);
     return item;
   }
 
@@ -90,7 +91,8 @@ export class ProfileView {
   editor({ trait_id: id, key, value }) {
     const form = make("form", "edit");
     const input = make("input");
-    Object.assign(input, { value, required: true, maxLength: 500 });
+    Object.assign(input, { value, required: true, dir: "auto" });
+    input.addEventListener("input", () => input.setCustomValidity(count(input.value.trim()) > VALUE_MAX ? `At most ${VALUE_MAX} characters.` : ""));
     input.setAttribute("aria-label", `What holds instead: ${named(key)}`);
     const close = () => {
       form.remove();
@@ -103,7 +105,7 @@ export class ProfileView {
       close();
     });
     form.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
+      if (event.key !== "Escape" || event.isComposing || event.keyCode === 229) return;
       event.preventDefault(); // closes the form, not the drawer
       close();
     });
@@ -136,7 +138,7 @@ const day = (at) => new Date(at).toLocaleDateString([], { day: "numeric", month:
 
 function reason({ side, kind, quote, effective, observed_at: at }) {
   const weight = { supports: `+${effective.toFixed(2)}`, opposes: `−${effective.toFixed(2)}`, set_aside: "not counted" };
-  const item = make("li", "", make(quote ? "q" : "span", "quote", quote || (SAID[kind] ?? kind)));
+  const item = make("li", "", directed(make(quote ? "q" : "span", "quote", quote || (SAID[kind] ?? kind))));
   item.dataset.side = side;
   item.append(make("span", "weight", ` ${weight[side]} · ${kind}, ${day(at)}`));
   return item;

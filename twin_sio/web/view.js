@@ -22,6 +22,32 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+// Whether one writes by tapping on the glass, with a keyboard that has no Shift+Enter and covers half of it.
+export const isTouch = () => matchMedia("(hover: none) and (pointer: coarse)").matches;
+
+// Laid out by its first letter, from the left or from the right.
+export const directed = (node) => Object.assign(node, { dir: "auto" });
+
+// Characters as the service counts them: an emoji is one.
+export const count = (text) => text.length - (text.match(/[\ud800-\udbff][\udc00-\udfff]/g)?.length ?? 0);
+
+// Whether the text is in the clipboard now. Over plain HTTP there is no API for it, but what every browser had before.
+export async function copied(text, near) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const [field, focus] = [make("textarea", "unseen"), near.getRootNode().activeElement];
+    field.value = text;
+    near.after(field);
+    field.select();
+    const isCopied = document.execCommand("copy");
+    field.remove();
+    focus?.focus({ preventScroll: true });
+    return isCopied;
+  }
+}
+
 const SIGNS = {
   thumb: "M3 10h3v10H3z M9 20h8.5l3-7v-3H14l.8-5-1.6-1.5L9 10z",
   again: "M20 11a8 8 0 1 0-2.3 6.3 M20 4v7h-7",
@@ -69,7 +95,9 @@ const ERRORS = {
   model_no_answer: "Your twin thought for so long that nothing was left for an answer. Ask for a shorter one.",
   too_large: "That is too long.",
   forbidden: "Your token does not allow this.",
-  auth_expired: "Your token has expired.",
+  auth_expired: "Your sign-in has expired: sign in again.",
+  token_failed: "Your sign-in could not be renewed.",
+  unreachable: "The service does not answer, or does not allow this page.",
   auth_invalid: "This token is not accepted.",
   auth_missing: "A token is needed.",
   auth_forbidden: "This token may not chat.",

@@ -3,7 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
-import { build } from "esbuild";
+import { build, transform } from "esbuild";
 
 const MOST_KB = { client: 15, widget: 48 }; // gzipped
 const here = (path) => new URL(`../${path}`, import.meta.url).pathname;
@@ -23,16 +23,25 @@ const fromSource = {
     onResolve({ filter: /^\.\/markdown\.js$/ }, () => ({ path: here("web/markdown.js") }));
   },
 };
+const styles = {
+  name: "styles",
+  setup: ({ onLoad }) => {
+    onLoad({ filter: /\.css$/ }, async ({ path }) => {
+      const { code } = await transform(readFileSync(path, "utf8"), { loader: "css", minify: true, target: "es2022" });
+      return { contents: code, loader: "text" };
+    });
+  },
+};
 
 const bundles = {
   "twin-client.js": { from: "src/index.ts", what: ["@twin-sio/client", ...holds("socket.io-client")] },
-  "markdown.js": { from: "web/markdown.js", what: holds("marked") },
+  "markdown.js": { from: "web/markdown.js", what: holds("marked", "marked-cjk-friendly") },
   "highlight.js": { from: "web/highlight.js", what: holds("lowlight", "highlight.js") },
-  "widget.js": { from: "web/widget.js", what: ["@twin-sio/client", ...holds("socket.io-client", "marked")], format: "iife", plugins: [fromSource] },
+  "widget.js": { from: "web/widget.js", what: ["@twin-sio/client", ...holds("socket.io-client", "marked", "marked-cjk-friendly")], format: "iife", plugins: [fromSource, styles] },
 };
 for (const [name, { from, what, ...more }] of Object.entries(bundles)) {
   const banner = { js: `/* Made by npm run build of ${what.join(", ")} */` };
-  const made = (await build({ ...options, ...more, entryPoints: [here(from)], banner, loader: { ".css": "text" } })).outputFiles[0].text;
+  const made = (await build({ ...options, ...more, entryPoints: [here(from)], banner })).outputFiles[0].text;
   const at = here(`../../twin_sio/web/${name}`);
   if (!process.argv.includes("--check")) writeFileSync(at, made);
   else if (readFileSync(at, "utf8") !== made) fail(`twin_sio/web/${name} is not what the source gives: npm run build`);

@@ -1,13 +1,16 @@
 // Markdown as elements, never as HTML: the text is read into tokens, and each token becomes an element that is made here.
 // What a text holds in HTML is shown as it was written; a link leads to the web or to a mailbox, or is no link.
 import { Marked } from "marked";
+import cjkFriendly from "marked-cjk-friendly";
 
-const marked = new Marked({ gfm: true, breaks: true });
+const marked = new Marked({ gfm: true, breaks: true }, cjkFriendly());
+marked.use({ tokenizer: { del: (source) => (source.startsWith("~~") ? false : undefined) } }); // one ~ is a range: 3~5
 const SAFE = new Set(["http:", "https:", "mailto:"]);
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
 // More containers within one another, or more stars in a row, than anybody writes: the parser would run out of stack.
 const TOO_DEEP = /^(?:[ \t]*(?:[-*+>]|\d{1,9}[.)])[ \t]?){33}|[*_~]{200}/m;
 const DEPTH_MAX = 32;
+const CELL_SHORT = 24; // characters that stay on one line: a number with its unit, a date, a name
 const shown = new WeakMap(); // an element -> what it shows: the source of each of its blocks
 
 /**
@@ -38,7 +41,11 @@ export function showMarkdown(into, text, highlight = () => null) {
   }
   const top = tokens.find((token) => token.type === "heading")?.depth;
   while (into.children.length > changed) into.lastElementChild.remove();
-  for (const token of tokens.slice(changed)) into.append(block(token, highlight, top));
+  for (const token of tokens.slice(changed)) {
+    const made = block(token, highlight, top);
+    if (token.type !== "code") made.dir = "auto"; // each block runs as its own letters do
+    into.append(made);
+  }
   shown.set(into, tokens.map((token) => token.raw));
 }
 
@@ -85,6 +92,7 @@ function asWritten(token) {
 
 function codeBlock(token, highlight) {
   const pre = make("pre", [make("code", [token.text])]);
+  pre.dir = "ltr";
   pre.tabIndex = 0; // what is wider than its place is scrolled by keyboard, too
   const box = make("div", [pre]);
   box.className = "code";
@@ -120,6 +128,7 @@ function table(token) {
   const row = (cells, tag) => make("tr", cells.map((cell, index) => {
     const made = make(tag, inline(cell.tokens));
     if (token.align[index]) made.dataset.align = token.align[index];
+    if (cell.text.length <= CELL_SHORT) made.className = "short";
     return made;
   }));
   const made = make("table", [

@@ -1,11 +1,11 @@
 // The drop-in widget: one conversation in an element of another app's page, out of reach of its styles.
 import { connect, reportContext } from "../src/index.ts";
 import { ConversationView } from "../../../twin_sio/web/conversation.js";
-import { make, setText, errorText } from "../../../twin_sio/web/view.js";
+import { button, make, setText, errorText } from "../../../twin_sio/web/view.js";
 import shared from "../../../twin_sio/web/conversation.css";
 import own from "./widget.css";
 
-const home = document.currentScript ? new URL(document.currentScript.src).origin : undefined;
+const home = document.currentScript ? new URL(".", document.currentScript.src).href : undefined; // may be below a path
 const TEXTS = { connecting: "Connecting …", online: "", offline: "Offline, trying again …", draining: "The server restarts …", ended: "This session goes on elsewhere." };
 
 /**
@@ -27,7 +27,8 @@ export function mount(element, { url = home, getToken, context, conversationId =
   const state = make("p", "state");
   state.setAttribute("role", "status");
   const body = make("div", "conversation");
-  root.append(make("header", "", name, state), body);
+  const again = button("again", "Try again", () => client.reconnect());
+  root.append(make("header", "", name, state, again), body);
   element.replaceChildren(host);
 
   const client = connect({ url, getToken, device: device ?? { name: location.host, platform: "widget" }, page: 0, ...(typeof context === "object" ? { context } : {}) });
@@ -35,7 +36,10 @@ export function mount(element, { url = home, getToken, context, conversationId =
   const showState = () => {
     const { connection, reason } = client.state;
     state.dataset.state = connection;
-    setText(state, TEXTS[connection] ?? errorText(reason));
+    const isTried = connection === "connecting" || connection === "offline";
+    const text = TEXTS[connection] ?? errorText(reason);
+    setText(state, isTried && reason ? `${text} ${errorText(reason)}` : text);
+    again.hidden = connection !== "refused" && connection !== "ended";
   };
   showState();
   const stops = [client.subscribe(showState), typeof context === "function" ? reportContext(client, { read: context }) : () => undefined];
