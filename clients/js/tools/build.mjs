@@ -23,6 +23,13 @@ const fromSource = {
     onResolve({ filter: /^\.\/markdown\.js$/ }, () => ({ path: here("web/markdown.js") }));
   },
 };
+// The service speaks no WebTransport: the library's transport for it stays out.
+const noWebTransport = {
+  name: "no-webtransport",
+  setup: ({ onLoad }) => {
+    onLoad({ filter: /engine\.io-client\/build\/esm\/transports\/webtransport\.js$/ }, () => ({ contents: "export class WT {}" }));
+  },
+};
 const styles = {
   name: "styles",
   setup: ({ onLoad }) => {
@@ -34,10 +41,10 @@ const styles = {
 };
 
 const bundles = {
-  "twin-client.js": { from: "src/index.ts", what: ["@twin-sio/client", ...holds("socket.io-client")] },
+  "twin-client.js": { from: "src/index.ts", what: ["@twin-sio/client", ...holds("socket.io-client")], plugins: [noWebTransport] },
   "markdown.js": { from: "web/markdown.js", what: holds("marked", "marked-cjk-friendly") },
   "highlight.js": { from: "web/highlight.js", what: holds("lowlight", "highlight.js") },
-  "widget.js": { from: "web/widget.js", what: ["@twin-sio/client", ...holds("socket.io-client", "marked", "marked-cjk-friendly")], format: "iife", plugins: [fromSource, styles] },
+  "widget.js": { from: "web/widget.js", what: ["@twin-sio/client", ...holds("socket.io-client", "marked", "marked-cjk-friendly")], format: "iife", plugins: [noWebTransport, fromSource, styles] },
 };
 for (const [name, { from, what, ...more }] of Object.entries(bundles)) {
   const banner = { js: `/* Made by npm run build of ${what.join(", ")} */` };
