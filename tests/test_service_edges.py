@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.conftest import settings_for
-from tests.processes import Process
+from tests.processes import Process, environment
 from tests.scripted_model import ScriptedModel
 from twin_sio.clock import now
 from twin_sio.config import Settings
@@ -83,6 +84,29 @@ async def test_only_the_widget_is_public(url: str, settings: Settings) -> None:
                 assert response.status == 200
                 assert response.headers["Access-Control-Allow-Origin"] == "*"
                 assert response.content_type.endswith("/javascript")
+
+
+@pytest.mark.parametrize(
+    ("host", "reached", "shown"),
+    [("::1", ("[::1]",), "http://[::1]:"), ("[::1]", ("[::1]",), "http://[::1]:"),
+     ("::", ("[::1]", "127.0.0.1"), "http://[::]:")],
+)  # fmt: skip
+async def test_ipv6_addresses_are_listened_on(
+    host: str, reached: tuple[str, ...], shown: str, mongod: Mongod, redis_server: RedisServer, model: ScriptedModel,
+    folder: Path,
+) -> None:  # fmt: skip
+    """`::` is IPv4, too; what is printed can be opened."""
+    process = Process("server", folder, environment(mongod.url, redis_server.url, model.base_url, TWIN_HOST=host))
+    process.start()
+    try:
+        await process.listening()
+        assert f"listening on {shown}{process.port}" in process.printed()
+        async with aiohttp.ClientSession() as http:
+            for address in reached:
+                async with http.get(f"http://{address}:{process.port}/healthz") as response:
+                    assert response.status == 200
+    finally:
+        await asyncio.to_thread(process.stop)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pymongo
 import pytest
 import redis
@@ -17,8 +22,10 @@ from tests.conftest import eventually, settings_for, url_of
 from tests.processes import Process, environment
 from tests.scripted_model import ScriptedModel
 from tests.test_service_redis import SentinelServer, whole_way
+from twin_sio.redis_connection.failures import SENTENCES as REDIS_SENTENCES
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, find_redis, start_redis
 from twin_sio.runtime.serve import service
+from twin_sio.store.mongo.failures import SENTENCES as MONGODB_SENTENCES
 
 PASSWORD = "kanarienvogel"
 ACL = ("ACL", "SETUSER", "ada", "on", f">{PASSWORD}")
@@ -309,3 +316,41 @@ async def test_a_sentinel_without_its_password_is_named(
     async with service(settings_for(mongod.url, url, model.base_url, storage__mongodb_database=user)) as running:
         channels = running.services.delivery.channels
         await eventually(lambda: "sentinel_password" in channels.problem)
+
+
+async def _doctor(**env: str) -> tuple[int, dict[str, str]]:
+    """The exit code of `twin-sio doctor --server --json`, and what it says of each check that fails."""
+    variables = {**os.environ, "TWIN_ENV": "production", **env}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "twin_sio.cli", "doctor", "--server", "--json"), stdout=subprocess.PIPE, env=variables
+    )
+    out, _ = await process.communicate()
+    lines = [orjson.loads(line) for line in out.splitlines()]
+    assert PASSWORD not in out.decode()
+    return process.returncode or 0, {line["check"]: line["text"] for line in lines if not line["ok"]}
+
+
+async def test_the_doctor_finds_what_is_wrong_with_an_engine(
+    own_redis: RedisServer, mongod: Mongod, model: ScriptedModel
+) -> None:
+    """In the server's environment: settings, MongoDB and Redis, each with its sentence."""
+    good = environment(mongod.url, own_redis.url, model.base_url, TWIN_MONGODB_TIMEOUT_MS=1500)
+    assert await _doctor(**good) == (0, {})
+    code, found = await _doctor(**{**good, "TWIN_REDIS_URL": f"redis://:{PASSWORD}/x@h:1/0"})
+    assert (code, list(found)) == (1, ["settings"])
+    assert "percent-encoded" in found["settings"]
+    code, found = await _doctor(**{**good, "TWIN_MONGODB_URL": "mongodb://127.0.0.1:9/"})
+    assert (code, list(found)) == (1, ["mongodb"])
+    assert "Nobody listens" in found["mongodb"]
+    _asked(own_redis, *ACL, "~*", "+@all", "resetchannels")
+    login = own_redis.url.replace("://", f"://ada:{PASSWORD}@")
+    code, found = await _doctor(**{**good, "TWIN_REDIS_URL": login})
+    assert (code, list(found)) == (1, ["redis"])
+    assert "channels" in found["redis"]
+
+
+def test_the_page_has_every_sentence_of_an_engine() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text()
+    for heading, sentences in (("## Redis", REDIS_SENTENCES), ("## MongoDB", MONGODB_SENTENCES)):
+        section = page.split(f"{heading}\n")[1].split("\n## ")[0]
+        assert dict(re.findall(r"^- `(\w+)`: (.+)$", section, re.MULTILINE)) == sentences

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import eventually, token_of
 from tests.raw import RawSocket
-from twin_sio.protocol import CLIENT_EVENTS
+from twin_sio.protocol import CLIENT_EVENTS, Auth, parse, parse_auth
 from twin_sio.runtime.serve import Service
 
 # What is no JSON at all (NaN, Infinity) is a malformed frame, and has a test of its own.
@@ -127,6 +127,22 @@ async def test_a_wrong_type_is_named_by_its_path(name: str, url: str, user: str)
                     assert answer["payload"].get("field", "").startswith(f"payload.{field}")
                     break
         await _alive_and_empty(raw)
+
+
+@pytest.mark.parametrize("name", CLIENT_EVENTS)
+def test_null_is_absent(name: str) -> None:
+    """Null in every optional field of an event, in all of them at once, and around it."""
+    model = CLIENT_EVENTS[name].payload
+    nulls = {field: None for field, known in model.model_fields.items() if not known.is_required()}
+    ident = {"message_id": "m-1", "session_id": None, "conversation_id": None, "timestamp": None}
+    given = {"type": None, "payload": {**GOOD.get(name, {}), **nulls}, "metadata": ident}
+    read = parse(name, [given])
+    assert read.conversation_id == "main"
+    assert all(getattr(read.payload, field) == model.model_fields[field].get_default() for field in nulls)
+    for optional in ("token", "session_id", "user_id", "last_seq", "context", "device"):
+        assert parse_auth({optional: None}) == Auth()
+    if not GOOD.get(name) and not CLIENT_EVENTS[name].needs_id:
+        assert parse(name, [{"payload": None, "metadata": None}]).message_id is None
 
 
 @pytest.mark.parametrize("text", ["", "x" * 9000, "a\x00b"])

@@ -56,9 +56,10 @@ def _line(check: Check) -> str:
     return head + (f"\n{' ' * 20}{check.advice}" if check.advice else "")
 
 
-async def examine_model(as_json: bool, out: Output) -> bool:
-    """Look at the model that the environment names, in a process of the service's own; whether it is fit."""
-    command = (sys.executable, "-P", "-m", "twin_sio.runtime.model_check")
+async def examine_server(what: str, as_json: bool, out: Output) -> bool:
+    """Look at the `model`, or the settings and each `engine`, of the environment, in a process of the service's own;
+    whether all is well."""
+    command = (sys.executable, "-P", "-m", f"twin_sio.runtime.{what}_check")
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     try:
@@ -133,9 +134,10 @@ async def _ready(target: Target) -> Check:
     if body.get("draining"):
         return Check("ready", False, "it is draining", "Wait for its successor.")
     missing = ", ".join(name for name in ("mongodb", "redis") if body.get(name) is False) or "something"
-    return Check(
-        "ready", False, f"the server does not reach {missing}", "Look at that engine, then at the server's log."
-    )
+    why = body.get("why")
+    told = " ".join(str(one) for one in why.values()) if isinstance(why, dict) else ""
+    advice = told or "Look at that engine, then at the server's log."
+    return Check("ready", False, f"the server does not reach {missing}", advice)
 
 
 def _token(token: str, at: datetime) -> Check:

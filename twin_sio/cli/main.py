@@ -168,7 +168,6 @@ def history(
       twin-sio history --sub ada --search "pasta tuesday"
       twin-sio history --sub ada --limit 10000 --json > ada.jsonl
     """
-
     asked = (conversation, limit, search, as_json, output(as_json))
     run(_with_client(target, "history", lambda client: batch.print_history(client, *asked)), as_json)
 
@@ -231,25 +230,26 @@ def doctor(
     target: Target,
     send: Annotated[bool, typer.Option("--send", help="Send a message, too, in a conversation of its own.")] = False,
     model: Annotated[bool, typer.Option("--model", help="Instead: does the model of TWIN_MODEL read well?")] = False,
+    server: Annotated[bool, typer.Option("--server", help="Instead: the server's settings and engines.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check everything that a client needs, and say how to fix what is wrong. Exit code 1 if a check fails.
 
     Address, readiness, token, both transports, protocol version, clock, round trip; with --send a message and its
-    answer. With --model, in the server's environment: the test of the model that reads what users write.
+    answer. In the server's environment: --server and --model, the model that reads what users write.
 
     \b
     Examples:
       twin-sio doctor --sub ada
       TWIN_TOKEN=eyJ... twin-sio doctor --url https://twin.example.com --send
-      twin-sio doctor --json | jq 'select(.ok | not)'
+      TWIN_ENV=production TWIN_REDIS_URL=... twin-sio doctor --server
       OPENAI_BASE_URL=http://127.0.0.1:11434/v1 TWIN_MODEL=qwen3:8b twin-sio doctor --model
     """
-    from twin_sio.cli.doctor import examine, examine_model
+    from twin_sio.cli.doctor import examine, examine_server
 
     async def examined() -> None:
-        out = output(as_json)
-        if not await (examine_model(as_json, out) if model else examine(target, send, as_json, out)):
+        asked, out = "model" if model else "engine" if server else None, output(as_json)
+        if not await (examine_server(asked, as_json, out) if asked else examine(target, send, as_json, out)):
             raise typer.Exit(1)
 
     run(examined(), as_json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -190,25 +191,27 @@ class Runner(web.AppRunner):
 
 
 class Site(web.TCPSite):
-    """A port; a client that does not finish the TLS handshake is disconnected."""
+    """A port; a client that does not finish the TLS handshake is disconnected. `::` is every address of this machine,
+    those of IPv4, too."""
 
     __slots__ = ()
 
     async def start(self) -> None:
-        if self._ssl_context is None:
-            await super().start()
-            return
         await web.BaseSite.start(self)
         server = self._runner.server
         assert server is not None  # noqa: S101 - the runner has been set up
-        self._server = await asyncio.get_running_loop().create_server(
-            server,
-            self._host,
-            self._port,
-            ssl=self._ssl_context,
-            backlog=self._backlog,
-            ssl_handshake_timeout=_TLS_S,
-        )
+        host, loop = (self._host or "").strip("[]"), asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if self._ssl_context is not None:
+            tls = {"ssl": self._ssl_context, "ssl_handshake_timeout": _TLS_S}
+        if host == "::" and socket.has_dualstack_ipv6():
+            both = socket.create_server(
+                (host, self._port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=self._backlog
+            )
+            both.setblocking(False)
+            self._server = await loop.create_server(server, sock=both, backlog=self._backlog, **tls)
+        else:
+            self._server = await loop.create_server(server, host or None, self._port, backlog=self._backlog, **tls)
 
 
 def guard(connections: Connections, is_known: Callable[[str], bool]) -> Any:

@@ -127,22 +127,22 @@ def parse(event: str, args: Sequence[object]) -> Incoming[Any]:
         _check_values(envelope, "", 1)
     if data is None:
         raise TooLarge(f"An envelope of this event has at most {known.max_bytes} bytes.")
-    if envelope.get("type", event) != event:
+    if envelope.get("type") not in (None, event):
         raise InvalidMessage("The type must equal the event's name.", field="type")
-    metadata = _validated(Metadata, envelope.get("metadata", {}), "metadata")
+    metadata = _validated(Metadata, envelope.get("metadata"), "metadata")
     if known.needs_id and metadata.message_id is None:
         raise InvalidMessage("A message_id is required.", field="metadata.message_id")
     if metadata.message_id is not None and metadata.message_id.startswith(RESERVED_ID_PREFIXES):
         raise InvalidMessage("Ids that begin so are the service's own.", field="metadata.message_id")
     # Events without a payload may leave it out; where one is needed its fields are found missing.
-    payload = _validated(known.payload, envelope.get("payload", {}), "payload")
+    payload = _validated(known.payload, envelope.get("payload"), "payload")
     return Incoming(
         event,
         payload,
         metadata.message_id,
         metadata.conversation_id,
         metadata.session_id,
-        envelope.get("payload", {}),
+        envelope.get("payload") or {},
     )
 
 
@@ -179,6 +179,11 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def _validated(model: type[M], value: object, where: str) -> M:
+    """Null is absent: many clients write every field that they know."""
+    if value is None:
+        value = {}
+    elif isinstance(value, dict) and None in value.values():
+        value = {name: one for name, one in value.items() if one is not None}
     try:
         return model.model_validate(value)
     except ValidationError as error:

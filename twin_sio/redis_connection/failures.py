@@ -29,7 +29,7 @@ class RedisFailure:
     sentence: str
 
 
-_SENTENCES = {
+SENTENCES = {
     "no_password": "Redis asks for a password: put it into TWIN_REDIS_URL, as redis://:password@host:6379/0.",
     "needless_password": "TWIN_REDIS_URL gives a password and Redis has none: take it out, or set requirepass.",
     "wrong_password": "Redis refuses the user or the password of TWIN_REDIS_URL.",
@@ -70,7 +70,7 @@ def explain(error: BaseException) -> RedisFailure:
     if not kind:
         kind = "unreachable" if isinstance(error, RedisConnectionError | OSError) else "other"
     what = next((f"{name}s" for name in ("channel", "key") if f"a {name}" in str(error)), "a command that is needed")
-    return RedisFailure(kind, _SENTENCES[kind].format(what=what))
+    return RedisFailure(kind, SENTENCES[kind].format(what=what))
 
 
 _BY_TEXT = {

@@ -167,6 +167,12 @@ async def ping(db: Database) -> None:
     await db.command("ping")
 
 
+@stored
+async def check_rights(db: Database) -> None:
+    """Raise `StorageUnavailable` unless the user of the URL may read this database."""
+    await db["keys"].find_one({}, {"_id": 1})
+
+
 def _characters(payload: Json) -> int:
     """How long the texts of an event are, about."""
     return sum(len(value) for value in payload.values() if isinstance(value, str))

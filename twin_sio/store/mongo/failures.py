@@ -16,7 +16,7 @@ class MongoFailure:
     sentence: str
 
 
-_SENTENCES = {
+SENTENCES = {
     "wrong_password": "MongoDB refuses the user or the password of TWIN_MONGODB_URL; a user of another database "
     "needs "
     "?authSource=, as ?authSource=admin.",
@@ -94,7 +94,7 @@ def _of_selection(error: PyMongoError) -> str:
 
 
 def _failure(kind: str, code: int | None = None) -> MongoFailure:
-    return MongoFailure(kind, _SENTENCES[kind].format(code=code))
+    return MongoFailure(kind, SENTENCES[kind].format(code=code))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
