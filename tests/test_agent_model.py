@@ -486,6 +486,13 @@ async def test_a_setting_overrides_what_is_learnt(server):
     assert (failure.code, server.refused) == ("model_refused", 1)
 
 
+async def test_a_whole_answer_may_take_longer_than_a_first_token(server):
+    server.script(first_delay_s=0.4)
+    async with opened(server.base_url, first_token_s=0.2, dialect=Dialect(stream=False)) as model:
+        said, _ = await read(model)
+    assert "".join(said) == server.answer_to(TEXT)
+
+
 async def test_what_is_learnt_is_kept_once(server):
     kept: list[dict[str, object]] = []
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import SettingsError
 
-from twin_sio.config.endpoints import Dialect
+from twin_sio.config.endpoints import DEFAULT_MODEL, Dialect
 from twin_sio.config.groups import (
     SECRET_MIN_BYTES,
     SHARED_SECRET_ALGORITHMS,
@@ -38,6 +38,7 @@ from twin_sio.config.groups import (
 from twin_sio.config.removed import REMOVED, first_removed
 
 __all__ = [
+    "DEFAULT_MODEL",
     "GROUPS",
     "REMOVED",
     "AuthSettings",

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+DEFAULT_MODEL: Final = "gpt-4o-mini"  # where an endpoint is set, and no model
+
 _AROUND: Final = " \t\r\n\f\v\"'`\u200b\u2060\ufeff\u00a0\u201c\u201d\u2018\u2019"  # what is copied around a value
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _METHODS: Final = re.compile(r"/+(chat/completions|completions|embeddings|responses|models)/*$", re.IGNORECASE)

@@ -13,12 +13,11 @@ from twin_sio.agent.extraction.fitness import count, examine
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
 from twin_sio.agent.model import Failure, OpenAIModel
-from twin_sio.config import ConfigError, Settings
+from twin_sio.config import DEFAULT_MODEL, ConfigError, Settings
 from twin_sio.domain import Json
 from twin_sio.errors import ModelTimeout, ModelUnavailable
 from twin_sio.observability.logging import configure_logs
-
-DEFAULT_MODEL: Final = "gpt-4o-mini"
+from twin_sio.runtime.wiring import check_http_environment
 
 # By the code of a failure, or the kind of what went wrong: what it is, and what to do.
 _WRONG: Final[dict[str, tuple[str, str]]] = {
@@ -65,6 +64,7 @@ def main() -> int:
     configure_logs("error")
     try:
         settings = Settings.from_environment()
+        check_http_environment()
     except ConfigError as error:
         advice = "Set the variable as docs/configuration.md has it; nothing starts before."
         _print({"check": "settings", "ok": False, "text": str(error), "advice": advice})

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from twin_sio import clock
 from twin_sio.agent.model import OpenAIModel
-from twin_sio.config import ConfigError, Settings
+from twin_sio.config import DEFAULT_MODEL, ConfigError, Settings
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway
 from twin_sio.http.app import Probes, server_app, worker_app
@@ -35,7 +35,7 @@ from twin_sio.runtime.dev_engines import DevEngines
 from twin_sio.runtime.dev_engines.process import Child, EngineError
 from twin_sio.runtime.edges import build_edge_deps, build_gateway, control_messages
 from twin_sio.runtime.metrics import CommonMetrics, ServerMetrics
-from twin_sio.runtime.model_check import DEFAULT_MODEL, what_is_wrong
+from twin_sio.runtime.model_check import what_is_wrong
 from twin_sio.runtime.services import Services
 from twin_sio.runtime.wiring import build_services, log
 from twin_sio.store import mongo

@@ -21,12 +21,11 @@ from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.reading import ProcessReader
 from twin_sio.agent.summarizer import ModelSummarizer
-from twin_sio.config import ConfigError, Settings, refused_as
+from twin_sio.config import DEFAULT_MODEL, ConfigError, Settings, refused_as
 from twin_sio.delivery import Delivery
 from twin_sio.jobs.queue import Queue
 from twin_sio.observability.durations import Durations
 from twin_sio.observability.overload import OverloadMonitor
-from twin_sio.runtime.model_check import DEFAULT_MODEL
 from twin_sio.runtime.services import Services
 from twin_sio.services.answers import TurnStats
 from twin_sio.services.erasure import ErasureService

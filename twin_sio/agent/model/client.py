@@ -242,6 +242,8 @@ class OpenAIModel:
     async def _attempt(self, question: _Question) -> AsyncGenerator[str | Finished, None]:
         """One request: tokens, then `Finished`. `Failed` where it came to nothing or was cut."""
         loop = asyncio.get_running_loop()
+        if not question.dialect.stream:  # its first sign is the whole answer
+            question.deadline = max(question.deadline, loop.time() + self._reasoning_s)
         async with AsyncExitStack() as held:
             async with until(question.deadline):
                 response = await held.enter_async_context(self._endpoint.opened(question.body(question.dialect)))

@@ -34,6 +34,7 @@ _NAMES: Final[Mapping[str, re.Pattern[str]]] = {
     "stream": re.compile(r"\bstream(ing)?\b(?!_)"),
     "system": re.compile(
         r"\bsystem\b[^.]{0,60}(role|message|prompt|instruction)|roles?\b[^.]{0,60}\b(system|developer)\b"
+        r"|(only|be) '?\"?user['\"]?(,| and| or)|(value|role):? ['\"`]?(system|developer)"
         r"|developer (role|message|instruction)|(does not|doesn't) support '?\"?system|roles? must alternate"
         r"|messages[\[.]0\]?\.role"
     ),

@@ -147,11 +147,13 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def refusal_of(status: int, body: object) -> Refusal:
     """What a body says, in whichever of the usual shapes: OpenAI's `error`, FastAPI's `detail`, a list, a text."""
-    if isinstance(body, list):
-        body = body[0] if body else None
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    if isinstance(body, dict) and isinstance(body.get("message"), dict | list):
+        body = body["message"]
     found = body
     if isinstance(body, dict):
-        found = body.get("error", body.get("detail", body))
+        found = next((body[name] for name in ("error", "errors", "detail") if body.get(name)), body)
         if isinstance(found, str):
             found = {"code": body.get("code"), "param": body.get("param"), "message": found}
     if isinstance(found, list):  # FastAPI: one for each field that is wrong
