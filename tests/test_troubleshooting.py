@@ -19,7 +19,7 @@ from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.model_check import what_is_wrong
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs/troubleshooting.md").read_text()
+PAGE = (ROOT / "docs/troubleshooting.md").read_text().partition("## The model")[2].partition("\n## ")[0]
 
 
 def rows(columns: int) -> list[list[str]]:
