@@ -64,6 +64,14 @@ async def test_a_refused_token_is_explained(url: str) -> None:
     assert "--token or TWIN_TOKEN" in result.stderr
 
 
+async def test_an_answer_that_was_cut_is_said_to_be(url: str, user: str, model: ScriptedModel) -> None:
+    """Beside the answer, whose text alone is the output."""
+    model.script(contains=f"cut-this {user}", tokens=("once", " upon"), reason="length")
+    result = await run("chat", "--once", "--url", url, "--sub", user, stdin=f"cut-this {user}\n")
+    assert (result.exit_code, result.stdout) == (0, "once upon\n")
+    assert "cut off: it reached its longest length" in result.stderr
+
+
 async def test_an_answer_that_failed_fails_the_command_and_says_why(url: str, user: str, model: ScriptedModel) -> None:
     model.script(contains="no-answer-to-this", status=400)
     result = await run("chat", "--once", "--url", url, "--sub", user, stdin="no-answer-to-this\n")
