@@ -15,14 +15,14 @@ import type {
   HistoryPagePayload,
   MessageReceivedPayload,
   ProfilePayload,
-  ProfileUpdatePayload,
   Refusal,
   SearchPayload,
 } from "./protocol.js";
-import { bestOutbox, type Entry, type QueuedEvent, type Outbox } from "./outbox.js";
-import { forgotten, initial, DEFAULT_CONVERSATION, rated, receive, refused, said, type State, type Effect } from "./state.js";
+import { bestOutbox, type Entry, type Outbox } from "./outbox.js";
+import { initial, DEFAULT_CONVERSATION, receive, type State, type Effect } from "./state.js";
 import { tabSession, type TabSession } from "./session.js";
-import { asSent, CONTEXT_MAX, endpoint, envelope } from "./wire.js";
+import { Sending, type Sent } from "./sending.js";
+import { asSent, backoff, BACKOFF, CONTEXT_MAX, endpoint, envelope, newId, TwinError } from "./wire.js";
 
 type Json = Record<string, unknown>;
 
@@ -43,26 +43,7 @@ export interface Options {
   readonly transports?: ("websocket" | "polling")[];
 }
 
-/** What a server's `error` becomes where somebody waits for an answer. */
-export class TwinError extends Error {
-  override readonly name = "TwinError";
-  constructor(readonly error: ErrorPayload) {
-    super(`${error.code}: ${error.message}`);
-  }
-  get code(): string {
-    return this.error.code;
-  }
-}
-
-export interface Sent {
-  /** The message's id, on every device. */
-  readonly id: string;
-  /** Settles once the server has stored it (however long that takes), or refuses it (`TwinError`). */
-  readonly receipt: Promise<MessageReceivedPayload | ProfileUpdatePayload>;
-}
-
 const ANSWER_MS = 10_000;
-const BACKOFF = { first: 500, most: 15_000 };
 const TOKEN_AGAIN = new Set(["auth_expired", "auth_missing", "auth_invalid"]);
 // How servers and proxies close over what was sent (RFC 6455, 7.4.1), and the answer to a POST that is too long.
 const NOT_TAKEN = new Set([1003, 1007, 1008, 1009, 413]);
@@ -70,29 +51,23 @@ const NO_TOKEN = { code: "token_failed", message: "getToken gave no token." };
 const UNREACHABLE = { code: "unreachable", message: "The service does not answer, or does not allow this page's origin." };
 const TYPING_MS = 6_000;
 const TRIES_UNEXPLAINED = 3;
-const TIMES_NOT_TAKEN = 2;
 
 export class TwinClient {
   readonly #options: Options;
   readonly #socket: Socket;
   readonly #listeners = new Set<() => void>();
-  readonly #waiting = new Map<string, { resolve: (value: never) => void; reject: (error: Error) => void }>();
   readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #typing = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #opened = new Set<string>();
   #state: State;
   readonly #session: Promise<TabSession>;
-  readonly #outbox: Promise<Outbox>;
-  #queue: Entry[] = [];
-  #sending = false;
+  readonly #sending: Sending;
   #resuming = false;
   #attempts = 0;
   #refusals = 0;
   #token: string | null = null; // that was given last
   #nextToken: string | null = null; // that was asked for already
   readonly #context: Json | undefined;
-  // The entry in whose sending the connection was lost: how often, and how often because it was not taken.
-  #lost = { id: "", times: 0, notTaken: 0 };
   #isNotTaken = false;
   #greeted = false;
   #received = 0;
@@ -102,7 +77,7 @@ export class TwinClient {
     this.#state = initial(options.sessionId ?? newId());
     const { sessionId } = options;
     this.#session = sessionId ? Promise.resolve({ id: sessionId, release: ignore }) : tabSession(this.#state.sessionId);
-    this.#outbox = options.outbox ? Promise.resolve(options.outbox) : this.#session.then(({ id }) => bestOutbox(id));
+    this.#sending = this.#newSending();
     this.#context = options.context && startable(options.context);
     const { origin, path } = endpoint(options.url);
     this.#socket = io(origin, {
@@ -120,7 +95,33 @@ export class TwinClient {
     this.#socket.on("connect_error", (error) => this.#refusedEntry(error as Error & { data?: Refusal }));
     this.#socket.on("disconnect", (reason, details) => this.#gone(reason, details));
     this.#socket.onAny((_name: string, envelope: Envelope) => this.#take(envelope));
-    void this.#restore().then(() => this.#state.connection === "closed" || this.#socket.connect());
+    void this.#begin();
+  }
+
+  #newSending(): Sending {
+    const { outbox } = this.#options;
+    const client = this;
+    const line = {
+      get state() {
+        return client.#state;
+      },
+      get isOpen() {
+        return client.#greeted;
+      },
+      get isNotTaken() {
+        return client.#isNotTaken;
+      },
+      show: (state: State) => this.#show(state),
+      send: (entry: Entry) => this.#emitForAnswer(entry.name, entry.payload, entry.conversationId, entry.id),
+    };
+    return new Sending(line, outbox ? Promise.resolve(outbox) : this.#session.then(({ id }) => bestOutbox(id)));
+  }
+
+  async #begin(): Promise<void> {
+    const { id: sessionId } = await this.#session;
+    this.#show({ ...this.#state, sessionId });
+    await this.#sending.restore();
+    if (this.#state.connection !== "closed") this.#socket.connect();
   }
 
   // -- what is known ------------------------------------------------------------------------------------------------
@@ -157,29 +158,29 @@ export class TwinClient {
   /** Say something. It shows at once as `sending`, and is sent until the server has it. */
   send(text: string, about: { conversationId?: string; context?: Json } = {}): Sent {
     const payload = about.context ? { text, context: about.context } : { text };
-    return this.#lasting("user_message", payload, about.conversationId);
+    return this.#sending.add("user_message", payload, about.conversationId);
   }
 
   /** Say again, under the same id, what the server refused: its reason may be gone. */
   retry(messageId: string, conversationId: string = DEFAULT_CONVERSATION): Sent {
     const message = this.#state.conversations[conversationId]?.messages.find((one) => one.id === messageId);
     if (message?.state !== "refused") throw new TwinError({ code: "not_found", message: "No such message was refused.", retryable: false });
-    return this.#lasting("user_message", { text: message.text }, conversationId, messageId);
+    return this.#sending.add("user_message", { text: message.text }, conversationId, messageId);
   }
 
   /** Answer a user's message anew; the older answers stay as alternatives. */
   regenerate(messageId: string, conversationId?: string): Sent {
-    return this.#lasting("regenerate", { message_id: messageId }, conversationId);
+    return this.#sending.add("regenerate", { message_id: messageId }, conversationId);
   }
 
   /** Rate one of the twin's messages; it shows at once. The newest rating counts, `none` takes it back. */
   feedback(messageId: string, rating: Feedback["rating"], more: Omit<Feedback, "message_id" | "rating"> = {}): Sent {
-    return this.#lasting("feedback", { message_id: messageId, rating, ...more });
+    return this.#sending.add("feedback", { message_id: messageId, rating, ...more });
   }
 
   /** The user's own word on a trait. */
   correct(traitId: string, action: "confirm" | "reject" | "edit", value?: string): Sent {
-    return this.#lasting("profile_correct", { trait_id: traitId, action, ...(value === undefined ? {} : { value }) });
+    return this.#sending.add("profile_correct", { trait_id: traitId, action, ...(value === undefined ? {} : { value }) });
   }
 
   /** End the answer to a user's message, wherever it is made. */
@@ -247,7 +248,7 @@ export class TwinClient {
     this.#socket.disconnect();
     this.#greeted = false;
     this.#show({ ...this.#state, connection: "closed" });
-    this.#fail("The client was closed.");
+    this.#sending.fail("The client was closed.", "closed");
     void this.#session.then(({ release }) => release());
   }
 
@@ -318,7 +319,7 @@ export class TwinClient {
 
   #refused({ code, message }: Refusal): void {
     this.#show({ ...this.#state, connection: "refused", reason: { code, message } });
-    this.#fail(message, code);
+    this.#sending.fail(message, code);
   }
 
   #gone(reason: string, details?: unknown): void {
@@ -331,7 +332,7 @@ export class TwinClient {
     if (this.#state.connection === "closed") return;
     if (reason === "io server disconnect") {
       this.#show({ ...this.#state, connection: "ended", reason: { code: "ended", message: "The server ended this session." } });
-      this.#fail("The server ended this session.", "ended");
+      this.#sending.fail("The server ended this session.", "ended");
       return;
     }
     this.#show({ ...this.#state, connection: "offline" });
@@ -339,11 +340,11 @@ export class TwinClient {
 
   #greetedBy(): void {
     this.#refusals = 0;
-    this.#leaveTo(this.#state.userId);
+    this.#sending.leaveTo(this.#state.userId);
     this.#beat();
     const page = this.#options.page ?? 50;
     if (page > 0 && this.#opened.size === 0) void this.history({ limit: page }).catch(ignore);
-    void this.#flush();
+    void this.#sending.flush();
   }
 
   #beat(): void {
@@ -418,120 +419,6 @@ export class TwinClient {
 
   // -- out ----------------------------------------------------------------------------------------------------------
 
-  #lasting<Name extends QueuedEvent>(name: Name, payload: ClientEvents[Name], where?: string, id = newId()): Sent {
-    const { userId } = this.#state;
-    const entry: Entry<Name> = { id, name, payload, conversationId: where ?? DEFAULT_CONVERSATION, at: nextInstant(), userId };
-    const receipt = new Promise<never>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
-    receipt.catch(ignore); // who does not wait for it sees it in the state
-    const kept = this.#enqueue(entry);
-    if (kept) void this.#outbox.then((outbox) => outbox.add(kept)).catch(ignore).then(() => this.#flush());
-    return { id, receipt };
-  }
-
-  /** Show it, and have it sent; null for what no server would take, which is refused here. */
-  #enqueue(entry: Entry): Entry | null {
-    const { id, name, conversationId, payload } = entry;
-    const checked = asSent(payload);
-    const kept = "error" in checked ? null : { ...entry, payload: checked.payload };
-    if (kept) this.#queue.push(kept);
-    const state = { ...this.#state, unsent: this.#queue.length };
-    if (name === "user_message") this.#show(said(state, id, conversationId, (payload as ClientEvents["user_message"]).text));
-    else this.#show(name === "feedback" && kept ? rated(state, payload as Feedback) : state);
-    if ("error" in checked) this.#tell(entry, checked.error);
-    return kept;
-  }
-
-  async #restore(): Promise<void> {
-    const { id: sessionId } = await this.#session;
-    this.#show({ ...this.#state, sessionId });
-    const outbox = await this.#outbox;
-    for (const entry of await outbox.all().catch(() => [])) {
-      if (this.#queue.some((one) => one.id === entry.id) || this.#enqueue(entry)) continue;
-      void outbox.remove(entry.id).catch(ignore);
-    }
-    this.#queue.sort((a, b) => a.at - b.at);
-  }
-
-  /** What somebody else wrote in this tab is not said in this user's name; it waits in the outbox for them. */
-  #leaveTo(userId: string | null): void {
-    const others = this.#queue.filter((entry) => entry.userId != null && entry.userId !== userId);
-    if (others.length === 0) return;
-    this.#queue = this.#queue.filter((entry) => !others.includes(entry));
-    const state = others.reduce((into, entry) => forgotten(into, entry.id, entry.conversationId), this.#state);
-    this.#show({ ...state, unsent: this.#queue.length });
-  }
-
-  /** One after the other, so that what was said first is stored first. */
-  async #flush(): Promise<void> {
-    if (this.#sending) return;
-    this.#sending = true;
-    try {
-      for (let tries = 0; this.#greeted && this.#queue[0]; ) {
-        const entry = this.#queue[0];
-        const answer = await this.#sendOnce(entry);
-        if (answer === null) {
-          if (this.#greeted) await pause(backoff(tries++)); // no answer, and the connection is there all the same
-          else await this.#lostOver(entry);
-          continue;
-        }
-        if (answer.type === "error" && (answer.payload as ErrorPayload).retryable) {
-          await pause((answer.payload as ErrorPayload).retry_after_ms ?? backoff(tries++));
-          continue;
-        }
-        tries = 0;
-        await this.#settled(entry, answer);
-      }
-    } finally {
-      this.#sending = false;
-    }
-  }
-
-  /** The connection was lost before the answer. By chance it happens once; what closes it every time must not hold up
-   * what is behind it, nor keep the client coming and going. */
-  async #lostOver(entry: Entry): Promise<void> {
-    const before = this.#lost.id === entry.id ? this.#lost : { times: 0, notTaken: 0 };
-    this.#lost = { id: entry.id, times: before.times + 1, notTaken: before.notTaken + Number(this.#isNotTaken) };
-    if (this.#lost.notTaken >= TIMES_NOT_TAKEN) {
-      const message = "The server does not take it: each time it closed the connection.";
-      return await this.#drop(entry, { code: "too_large", message, retryable: false });
-    }
-    if (this.#lost.times > 1) await pause(backoff(this.#lost.times - 2));
-  }
-
-  async #sendOnce(entry: Entry): Promise<Envelope | null> {
-    try {
-      return await this.#emitForAnswer(entry.name, entry.payload, entry.conversationId, entry.id);
-    } catch {
-      return null;
-    }
-  }
-
-  async #settled(entry: Entry, answer: Envelope): Promise<void> {
-    if (answer.type === "error") return await this.#drop(entry, answer.payload as ErrorPayload);
-    await this.#forget(entry);
-    this.#waiting.get(entry.id)?.resolve(answer.payload as never);
-    this.#waiting.delete(entry.id);
-    this.#show({ ...this.#state, unsent: this.#queue.length });
-  }
-
-  async #drop(entry: Entry, error: ErrorPayload): Promise<void> {
-    await this.#forget(entry);
-    this.#tell(entry, error);
-  }
-
-  async #forget(entry: Entry): Promise<void> {
-    this.#queue = this.#queue.filter((one) => one.id !== entry.id);
-    await this.#outbox.then((outbox) => outbox.remove(entry.id)).catch(ignore);
-  }
-
-  /** Refused for good: whoever waits for it hears, and a message shows it. */
-  #tell({ id, name, conversationId }: Entry, error: ErrorPayload): void {
-    this.#waiting.get(id)?.reject(new TwinError(error));
-    this.#waiting.delete(id);
-    const state: State = { ...this.#state, unsent: this.#queue.length };
-    this.#show(name === "user_message" ? refused(state, id, conversationId, error) : state);
-  }
-
   /** A question that is worth nothing later: asked once, over the connection that is there. */
   async #ask<T>(name: keyof ClientEvents, payload: object, where?: string): Promise<T> {
     const checked = asSent(payload);
@@ -580,10 +467,6 @@ export class TwinClient {
     this.#timers.delete(what);
   }
 
-  #fail(message: string, code = "closed"): void {
-    for (const { reject } of this.#waiting.values()) reject(new TwinError({ code, message, retryable: false }));
-    this.#waiting.clear();
-  }
 }
 
 /** Connect as a user; at once usable, whether there is a network or not. */
@@ -597,26 +480,6 @@ function startable(context: Json): Json | undefined {
   if (!("error" in checked)) return checked.payload;
   console.warn(`twin-sio: the context is left out. ${checked.error.message}`);
   return undefined;
-}
-
-/** Milliseconds to wait: doubling, with jitter, so that clients do not come in step. */
-function backoff(attempt: number): number {
-  return Math.min(BACKOFF.most, BACKOFF.first * 2 ** attempt) * (0.5 + Math.random());
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-let lastInstant = 0;
-function nextInstant(): number {
-  lastInstant = Math.max(Date.now(), lastInstant + 0.001);
-  return lastInstant;
-}
-
-export function newId(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function ignore(): void {}

@@ -1,5 +1,6 @@
 /** Sends the twin what the host app shows: at the start, on navigation, and now and then. */
-import { TwinError, type TwinClient } from "./client.js";
+import type { TwinClient } from "./client.js";
+import { TwinError } from "./wire.js";
 
 export interface ContextOptions {
   /** What the app shows now. Called often: cheap, and free of what the twin must not know. */

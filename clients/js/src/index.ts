@@ -1,4 +1,4 @@
-export { connect, TwinClient, TwinError, type Options, type Sent } from "./client.js";
+export { connect, TwinClient, type Options } from "./client.js";
 export { reportContext, type ContextOptions } from "./context.js";
 export { bestOutbox, IndexedDbOutbox, MemoryOutbox, type Entry, type QueuedEvent, type Outbox } from "./outbox.js";
 export {
@@ -11,3 +11,5 @@ export {
   type State,
 } from "./state.js";
 export type * as protocol from "./protocol.js";
+export type { Sent } from "./sending.js";
+export { TwinError } from "./wire.js";

@@ -1,4 +1,4 @@
-/** What goes to a server, and where to: envelopes, the check that they can be taken, and the address of Socket.IO. */
+/** What goes to a server, where to and how often: envelopes, the check that they can be taken, the address, the pauses. */
 import type { ClientEvents, ErrorPayload } from "./protocol.js";
 
 /** Bytes of an envelope (`docs/protocol.md`); a frame that is much longer closes the connection unread. */
@@ -6,7 +6,20 @@ export const ENVELOPE_MAX = 64 * 1024;
 /** Bytes of a session's whole context. */
 export const CONTEXT_MAX = 16 * 1024;
 
+export const BACKOFF = { first: 500, most: 15_000 };
+
 const UNSENDABLE = /\p{Surrogate}|\0/u;
+
+/** What a server's `error` becomes where somebody waits for an answer. */
+export class TwinError extends Error {
+  override readonly name = "TwinError";
+  constructor(readonly error: ErrorPayload) {
+    super(`${error.code}: ${error.message}`);
+  }
+  get code(): string {
+    return this.error.code;
+  }
+}
 
 export function envelope(name: keyof ClientEvents, payload: object, id: string, where?: string): object {
   const metadata = { message_id: id, timestamp: new Date().toISOString(), ...(where ? { conversation_id: where } : {}) };
@@ -45,4 +58,14 @@ export function endpoint(url: string): { origin: string; path: string } {
   else if (!/^[a-z][a-z\d+.-]*:\/\//i.test(full)) full = `${page?.protocol ?? "https:"}//${full.replace(/^\/\//, "")}`;
   const { protocol, host, pathname } = new URL(full);
   return { origin: `${protocol}//${host}`, path: `${pathname.replace(/\/+$/, "")}/socket.io/` };
+}
+
+/** Milliseconds to wait: doubling, with jitter, so that clients do not come in step. */
+export function backoff(attempt: number): number {
+  return Math.min(BACKOFF.most, BACKOFF.first * 2 ** attempt) * (0.5 + Math.random());
+}
+
+export function newId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,0 +1,165 @@
+/** What the server is to store: one thing after the other, each until the server has it, or will never take it. */
+import type { ClientEvents, Envelope, ErrorPayload, Feedback, MessageReceivedPayload, ProfileUpdatePayload } from "./protocol.js";
+import type { Entry, Outbox, QueuedEvent } from "./outbox.js";
+import { DEFAULT_CONVERSATION, forgotten, rated, refused, said, type State } from "./state.js";
+import { asSent, backoff, newId, TwinError } from "./wire.js";
+
+export interface Sent {
+  /** The message's id, on every device. */
+  readonly id: string;
+  /** Settles once the server has stored it (however long that takes), or refuses it (`TwinError`). */
+  readonly receipt: Promise<MessageReceivedPayload | ProfileUpdatePayload>;
+}
+
+/** What it needs of the client whose it is. */
+export interface Line {
+  readonly state: State;
+  show(state: State): void;
+  /** Whether the server has greeted this connection. */
+  readonly isOpen: boolean;
+  /** Whether the last connection was closed because of what was sent. */
+  readonly isNotTaken: boolean;
+  /** Once, over the connection that is there; rejects where no answer came. */
+  send(entry: Entry): Promise<Envelope>;
+}
+
+const TIMES_NOT_TAKEN = 2;
+
+export class Sending {
+  readonly #line: Line;
+  readonly #outbox: Promise<Outbox>;
+  readonly #waiting = new Map<string, { resolve: (value: never) => void; reject: (error: Error) => void }>();
+  #queue: Entry[] = [];
+  #isBusy = false;
+  // The entry in whose sending the connection was lost: how often, and how often because it was not taken.
+  #lost = { id: "", times: 0, notTaken: 0 };
+
+  constructor(line: Line, outbox: Promise<Outbox>) {
+    this.#line = line;
+    this.#outbox = outbox;
+  }
+
+  /** Show it, keep it, and send it until the server has it. */
+  add<Name extends QueuedEvent>(name: Name, payload: ClientEvents[Name], where?: string, id = newId()): Sent {
+    const { userId } = this.#line.state;
+    const entry: Entry<Name> = { id, name, payload, conversationId: where ?? DEFAULT_CONVERSATION, at: nextInstant(), userId };
+    const receipt = new Promise<never>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
+    receipt.catch(ignore); // who does not wait for it sees it in the state
+    const kept = this.#enqueue(entry);
+    if (kept) void this.#outbox.then((outbox) => outbox.add(kept)).catch(ignore).then(() => this.flush());
+    return { id, receipt };
+  }
+
+  /** Show it, and have it sent; null for what no server would take, which is refused here. */
+  #enqueue(entry: Entry): Entry | null {
+    const { id, name, conversationId, payload } = entry;
+    const checked = asSent(payload);
+    const kept = "error" in checked ? null : { ...entry, payload: checked.payload };
+    if (kept) this.#queue.push(kept);
+    const state = { ...this.#line.state, unsent: this.#queue.length };
+    if (name === "user_message") this.#line.show(said(state, id, conversationId, (payload as ClientEvents["user_message"]).text));
+    else this.#line.show(name === "feedback" && kept ? rated(state, payload as Feedback) : state);
+    if ("error" in checked) this.#tell(entry, checked.error);
+    return kept;
+  }
+
+  /** Take up what an earlier page has left. */
+  async restore(): Promise<void> {
+    const outbox = await this.#outbox;
+    for (const entry of await outbox.all().catch(() => [])) {
+      if (this.#queue.some((one) => one.id === entry.id) || this.#enqueue(entry)) continue;
+      void outbox.remove(entry.id).catch(ignore);
+    }
+    this.#queue.sort((a, b) => a.at - b.at);
+  }
+
+  /** What somebody else wrote in this tab is not said in this user's name; it waits in the outbox for them. */
+  leaveTo(userId: string | null): void {
+    const others = this.#queue.filter((entry) => entry.userId != null && entry.userId !== userId);
+    if (others.length === 0) return;
+    this.#queue = this.#queue.filter((entry) => !others.includes(entry));
+    const state = others.reduce((into, entry) => forgotten(into, entry.id, entry.conversationId), this.#line.state);
+    this.#line.show({ ...state, unsent: this.#queue.length });
+  }
+
+  /** One after the other, so that what was said first is stored first. */
+  async flush(): Promise<void> {
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    try {
+      for (let tries = 0; this.#line.isOpen && this.#queue[0]; ) {
+        const entry = this.#queue[0];
+        const answer = await this.#line.send(entry).catch(() => null);
+        if (answer === null) {
+          if (this.#line.isOpen) await pause(backoff(tries++)); // no answer, and the connection is there all the same
+          else await this.#lostOver(entry);
+          continue;
+        }
+        if (answer.type === "error" && (answer.payload as ErrorPayload).retryable) {
+          await pause((answer.payload as ErrorPayload).retry_after_ms ?? backoff(tries++));
+          continue;
+        }
+        tries = 0;
+        await this.#settled(entry, answer);
+      }
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  /** The connection was lost before the answer. By chance it happens once; what closes it every time must not hold up
+   * what is behind it, nor keep the client coming and going. */
+  async #lostOver(entry: Entry): Promise<void> {
+    const before = this.#lost.id === entry.id ? this.#lost : { times: 0, notTaken: 0 };
+    this.#lost = { id: entry.id, times: before.times + 1, notTaken: before.notTaken + Number(this.#line.isNotTaken) };
+    if (this.#lost.notTaken >= TIMES_NOT_TAKEN) {
+      const message = "The server does not take it: each time it closed the connection.";
+      return await this.#drop(entry, { code: "too_large", message, retryable: false });
+    }
+    if (this.#lost.times > 1) await pause(backoff(this.#lost.times - 2));
+  }
+
+  async #settled(entry: Entry, answer: Envelope): Promise<void> {
+    if (answer.type === "error") return await this.#drop(entry, answer.payload as ErrorPayload);
+    await this.#forget(entry);
+    this.#waiting.get(entry.id)?.resolve(answer.payload as never);
+    this.#waiting.delete(entry.id);
+    this.#line.show({ ...this.#line.state, unsent: this.#queue.length });
+  }
+
+  async #drop(entry: Entry, error: ErrorPayload): Promise<void> {
+    await this.#forget(entry);
+    this.#tell(entry, error);
+  }
+
+  async #forget(entry: Entry): Promise<void> {
+    this.#queue = this.#queue.filter((one) => one.id !== entry.id);
+    await this.#outbox.then((outbox) => outbox.remove(entry.id)).catch(ignore);
+  }
+
+  /** Refused for good: whoever waits for it hears, and a message shows it. */
+  #tell({ id, name, conversationId }: Entry, error: ErrorPayload): void {
+    this.#waiting.get(id)?.reject(new TwinError(error));
+    this.#waiting.delete(id);
+    const state: State = { ...this.#line.state, unsent: this.#queue.length };
+    this.#line.show(name === "user_message" ? refused(state, id, conversationId, error) : state);
+  }
+
+  /** Nothing more is sent for now: whoever waits hears. What is not sent stays in the outbox. */
+  fail(message: string, code: string): void {
+    for (const { reject } of this.#waiting.values()) reject(new TwinError({ code, message, retryable: false }));
+    this.#waiting.clear();
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+let lastInstant = 0;
+function nextInstant(): number {
+  lastInstant = Math.max(Date.now(), lastInstant + 0.001);
+  return lastInstant;
+}
+
+function ignore(): void {}
