@@ -240,6 +240,8 @@ class ScriptedModel:
     # -- the API
 
     def _pick(self, text: str, *, is_stream: bool) -> Script:
+        if text.startswith('{"before": '):  # lines that were read for another request already
+            text = text[text.find('"messages": ') :].rpartition('"known": ')[0] or text
         for index, (script, left) in enumerate(self.scripts):
             if (script.contains is not None and script.contains not in text) or (script.streams and not is_stream):
                 continue

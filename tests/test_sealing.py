@@ -68,7 +68,7 @@ async def _read_all(db: mongo.Database, sealer: FieldCipher, user: str) -> list[
         await mongo.MongoContexts(db, now, 60, sealer).get(user, "s"),
         [piece.value for piece in await mongo.MongoProfiles(db, sealer).evidence(user)],
         (await mongo.MongoMemories(db, sealer).thread(user, "main")).summary.points,  # type: ignore[union-attr]
-        [one.vector for one in await mongo.MongoMemories(db, sealer).vectors(user, "bag", 10)],
+        [one.vector for one in await mongo.MongoMemories(db, sealer).lines(user, "bag", 10) if one.vector is not None],
         [trait.value for trait in (await mongo.MongoProfiles(db, sealer).get(user)).profile.traits],
         [sealer.open(doc["traits"])[0]["value"] async for doc in db["outbox"].find({"user_id": user})],
     ]

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from twin_sio.clock import monotonic
+from twin_sio.errors import StorageUnavailable
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store.ports import Migrations, Profiles
 
@@ -47,10 +48,20 @@ class MigrationService:
             traits = self._trait_ids.renamed(user_id, stored.profile.traits)
             await self._migrations.rename_traits(user_id, stored, traits)
         for user_id in await self._migrations.profiles_to_score(_SCORED_AT_ONCE):
-            done += 1
-            await self._rescore(user_id)
+            done += await self._scored(user_id)
         if done:
             log.info("migrated", count=done)
         else:
             self._rests_until = monotonic() + _REST_S
         return done
+
+    async def _scored(self, user_id: str) -> int:
+        """Score a profile anew; 1, and 0 where that cannot be done: then the others go on, and it stays as it was."""
+        try:
+            await self._rescore(user_id)
+        except StorageUnavailable:
+            raise
+        except Exception as error:  # whatever is wrong with one profile stops no other, and no sweep
+            log.exception("rescore_failed", user=user_id, code=type(error).__name__)
+            return 0
+        return 1

@@ -218,5 +218,10 @@ def is_of(language: Language, text: str) -> bool:
     small = sum(word in language.words["small"] for word in words) + (language.dropped.match(text) is not None)
     if 2 * small >= len(words) or (language.subject and small >= _SMALL):
         return True
-    likely = {str(one["lang"]): float(one["score"]) for one in detect(text, model="lite", k=3)}
+    likely = {str(one["lang"]): float(one["score"]) for one in detect(_encodable(text), model="lite", k=3)}
     return max(likely.values(), default=0.0) < _SURE or likely.get(language.code, 0.0) >= _SHARE
+
+
+def _encodable(text: str) -> str:
+    """`text` without halves of characters, which the library cannot take."""
+    return text.encode("utf-8", "replace").decode()
