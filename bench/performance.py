@@ -70,6 +70,7 @@ async def contestants(folder: Path) -> AsyncIterator[dict[str, Contestant]]:
             "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
             "OPENAI_API_KEY": "scripted",
             "TWIN_MODEL": "scripted",
+            "TWIN_EXTRACTION": "model",
             **dict.fromkeys(("TWIN_LIMIT_CONNECTS_PER_ADDRESS", "TWIN_LIMIT_CONNECTS_PER_MINUTE"), "0"),
             **dict.fromkeys(("TWIN_LIMIT_MESSAGES_PER_MINUTE", "TWIN_LIMIT_EVENTS_PER_SECOND"), "1000000"),
         }

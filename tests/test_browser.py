@@ -60,6 +60,7 @@ class Server:
             "OPENAI_BASE_URL": model.base_url,
             "OPENAI_API_KEY": "scripted",
             "TWIN_MODEL": "scripted",
+            "TWIN_EXTRACTION": "model",
             "TWIN_MONGODB_URL": "",
             "TWIN_REDIS_URL": "",
             "TWIN_CORS_ORIGINS": f"{self.url} http://127.0.0.1:{self.host_app_port}",
@@ -208,7 +209,7 @@ async def test_a_reload_keeps_the_conversation_and_the_session(opened: Opened, u
 async def test_joining_in_mid_answer_shows_all(opened: Opened, user: str, model: ScriptedModel) -> None:
     """A device that joins in mid answer sees all of it."""
     first = await opened(user)
-    model.script(contains="a long story", count=70, token_delay_s=0.03)
+    model.script(contains="Tell me a long story", count=70, token_delay_s=0.03)
     await say(first, "Tell me a long story")
     await expect(first.locator("[data-state=streaming]")).to_be_visible(timeout=PATIENCE_MS)
     second = await opened(user)

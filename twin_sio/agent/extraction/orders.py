@@ -52,7 +52,7 @@ def features(words: Sequence[str]) -> list[tuple[int, float]]:
     """What a text is known by: places, and how much each counts; together of length 1."""
     found = {name: 1 + log(count) for name, count in _counted(words).items()}
     length = sqrt(sum(value * value for value in found.values())) or 1.0
-    return [(zlib.crc32(name.encode()) % PLACES, value / length) for name, value in found.items()]
+    return [(zlib.crc32(name.encode("utf-8", "replace")) % PLACES, value / length) for name, value in found.items()]
 
 
 def _counted(words: Sequence[str]) -> Mapping[str, int]:
