@@ -279,7 +279,7 @@ async def learnt(page: Page, model: ScriptedModel, text: str, key: str, value: s
 async def test_the_profile_is_corrected_by_keyboard(opened: Opened, user: str, model: ScriptedModel) -> None:
     """The profile shows why and is put right by keyboard on a phone."""
     phone = await opened(user, viewport={"width": 360, "height": 700})
-    await learnt(phone, model, "I live in Graz <b>now</b>", "location.city", "Graz")
+    await learnt(phone, model, "I live in Graz <3 &amp; more", "location.city", "Graz")
     await phone.locator("#open-profile").click()
     trait = phone.locator("#traits > li[data-status=applied]")
     await expect(trait.locator(".value")).to_have_text("Graz")
@@ -287,7 +287,7 @@ async def test_the_profile_is_corrected_by_keyboard(opened: Opened, user: str, m
     assert await trait.locator("meter").evaluate("meter => meter.value") == 0.9
     await trait.locator("summary").focus()
     await phone.keyboard.press("Enter")
-    await expect(trait.locator("q")).to_have_text("I live in Graz <b>now</b>")
+    await expect(trait.locator("q")).to_have_text("I live in Graz <3 &amp; more")
     await expect(trait.locator(".weight")).to_contain_text("+8.00 · explicit")
     assert await phone.evaluate("document.querySelector('#profile').scrollWidth <= innerWidth")
     await trait.locator("[data-action=edit]").focus()
