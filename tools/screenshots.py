@@ -1,7 +1,8 @@
 """Makes the pictures of the README: the real server and a scripted model, in Chromium.   python tools/screenshots.py
 
-Needs what `make setup-test` and `make browser` set up. Writes docs/chat.png, docs/chat-phone.png, docs/profile.png and
-docs/widget.png.
+Needs what `make setup-test` and `make browser` set up. Writes docs/chat.png (1280 and 390 px),
+docs/chat-phone.png (390 px), docs/chat-scripts.png (768 and 390 px, from right to left), docs/profile.png and
+docs/widget.png (960 and 320 px).
 """
 
 from __future__ import annotations
@@ -42,6 +43,16 @@ def scaled(grams: dict[str, int], people: int) -> dict[str, float]:
 |---|--:|--:|
 | coconut milk | 400 ml | 1000 ml |
 | curry paste | 40 g | 100 g |"""
+DINNER = """**للعشاء** لشخصين، في نصف ساعة:
+
+1. أرز بالزعفران مع الليمون
+2. سلطة خضراء، وخبز طازج
+
+| المكوّن | الكمية |
+|---|--:|
+| أرز | 250 g |
+| زعفران | 0,5 g |"""
+SOUP = "**شوربة عدس**: اغلِ العدس 20~25 دقيقة. In English: *red lentil soup*."
 WINE = "A cold **Vinho Verde** goes well with the heat, and Grace likes it dry. For her there is still the ginger beer."
 
 
@@ -66,6 +77,8 @@ def script(model: ScriptedModel) -> None:
         "for my sister": (CURRY, []),
         "for five": (CODE, []),
         "drink with it": (WINE, []),
+        "ماذا أطبخ": (DINNER, []),
+        "soup": (SOUP, []),
     }  # fmt: skip
     for contains, (answer, found) in said.items():
         held = {"hold_after": 15} if answer is WINE else {}
@@ -80,12 +93,12 @@ class Studio:
         self.browser = browser
         self.server = server
 
-    async def open(self, url: str, scheme: str, width: int, height: int, agent: str = "") -> Page:
+    async def open(self, url: str, scheme: str, width: int, height: int, *, agent: str = "", user: str = "ada") -> Page:
         options: dict[str, Any] = {"user_agent": agent} if agent else {}
         viewport = {"width": width, "height": height}
         context = await self.browser.new_context(viewport=viewport, color_scheme=scheme, locale="en-GB", **options)  # type: ignore[arg-type]
         page = await context.new_page()
-        await page.goto(f"{url}#token={create_token('ada', DEV_SECRET)}")
+        await page.goto(f"{url}#token={create_token(user, DEV_SECRET)}")
         await expect(page.locator("#connection, .state[role=status]")).to_have_attribute("data-state", "online")
         return page
 
@@ -119,7 +132,7 @@ async def shoot(pages: list[Page], to: str) -> None:
 
 async def pictures(studio: Studio, model: ScriptedModel) -> None:
     home = f"{studio.server.url}/"
-    laptop = await studio.open(home, "light", 960, 660)
+    laptop = await studio.open(home, "light", 1280, 760)
     for count, text in enumerate(
         ("I moved to Porto in spring, and I love a red curry.", "My sister Grace is a nurse, she has night shifts."), 1
     ):
@@ -127,7 +140,7 @@ async def pictures(studio: Studio, model: ScriptedModel) -> None:
         await answered(laptop, count)
         await expect(laptop.locator(".toast").first).to_be_visible(timeout=PATIENCE_MS)
     agent = "Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 Chrome/140.0 Mobile Safari/537.36"
-    phone = await studio.open(home, "dark", 360, 660, agent)
+    phone = await studio.open(home, "dark", 390, 760, agent=agent)
     await answered(phone, 2)
     await say(phone, "What could I cook for my sister tonight?")
     await answered(laptop, 3)
@@ -141,11 +154,10 @@ async def pictures(studio: Studio, model: ScriptedModel) -> None:
     await say(phone, "Write me the amounts for five, as a function")
     await answered(phone, 5)
     await expect(phone.locator(".hljs-keyword").first).to_be_visible()
-    small = await studio.open(home, "light", 360, 720)
+    small = await studio.open(home, "light", 390, 760)
     await answered(small, 5)
     await small.locator("#menu").click()
     await expect(small.locator("#conversations button")).to_be_visible()
-    await phone.set_viewport_size({"width": 360, "height": 720})
     await shoot([phone, small], "chat-phone.png")
     await laptop.locator("#open-profile").click()
     await laptop.locator("#traits summary").first.click()
@@ -153,8 +165,22 @@ async def pictures(studio: Studio, model: ScriptedModel) -> None:
     await shoot([laptop], "profile.png")
     async with host_app_of(studio.server) as url:
         app = await studio.open(f"{url}/host.html", "light", 960, 620)
-        await answered(app, 5)
-        await shoot([app], "widget.png")
+        narrow = await studio.open(f"{url}/host.html", "dark", 320, 620)
+        for one in (app, narrow):
+            await answered(one, 5)
+        await shoot([app, narrow], "widget.png")
+    await scripts(studio, home)
+
+
+async def scripts(studio: Studio, home: str) -> None:
+    """A conversation in two scripts, light and dark."""
+    tablet = await studio.open(home, "light", 768, 760, user="amal")
+    phone = await studio.open(home, "dark", 390, 760, user="amal")
+    for count, text in enumerate(("What soup did we have in Amman?", "ماذا أطبخ الليلة لأختي؟"), 1):
+        await say(tablet, text)
+        for one in (tablet, phone):
+            await answered(one, count)
+    await shoot([tablet, phone], "chat-scripts.png")
 
 
 async def main() -> None:
