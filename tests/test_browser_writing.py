@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, WebSocketRoute, expect
 
 from tests.balancers import Nginx
 from tests.scripted_model import ScriptedModel
@@ -31,6 +31,7 @@ from tests.test_browser import (  # noqa: F401 - its fixtures
     user,
 )
 from twin_sio.dev_tokens import DEV_SECRET, create_token
+from twin_sio.runtime.dev_engines.engines import MODEL_NAME
 
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 760}, "is_mobile": True, "has_touch": True}
 
@@ -387,6 +388,30 @@ async def test_one_button_signs_in_and_one_out(browser: Browser, server: Server)
     await expect(page.locator("#sign-in")).to_be_visible()
     assert await page.locator(".message").count() == 0
     await page.close()
+
+
+async def test_a_demo_models_answers_are_called_so(opened: Opened, user: str) -> None:  # noqa: F811
+    """As long as it is the one that answers."""
+    is_demo = True
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+        server_end.on_message(
+            lambda frame: page_end.send(
+                str(frame).replace('"model":"scripted"', f'"model":"{MODEL_NAME}"') if is_demo else frame
+            )
+        )
+
+    page = await opened(user, sockets=wire)
+    await expect(page.locator("#demo")).to_be_hidden()
+    await say(page, "Are you bright?")
+    await answered(page, 1)
+    await expect(page.locator("#demo")).to_be_visible()
+    await accessible(page)
+    is_demo = False
+    await say(page, "And now?")
+    await answered(page, 2)
+    await expect(page.locator("#demo")).to_be_hidden()
 
 
 FOREIGN: list[dict[str, str]] = [

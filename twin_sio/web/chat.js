@@ -12,6 +12,7 @@ const SIGN_IN = new Set(["auth_missing", "auth_invalid", "auth_expired", "auth_u
 const SEARCH_TEXT_MAX = 500;
 const HOME = new URL(".", location.href).href; // the service's address, which may be below a path
 const IS_LOOPBACK = /^(localhost|127(\.\d+){3}|\[::1\]|.+\.localhost)$/.test(location.hostname);
+const DEMO_MODEL = "smollm2-135m-instruct"; // which comes with the service, for a first look
 const THEMES = new Set(["auto", "light", "dark"]);
 
 // The languages' grammars are large and most conversations have no code.
@@ -165,6 +166,7 @@ class Page {
     keep("conversation", id);
     if (messageId === null || id !== this.view.id) this.view.open(id);
     this.showList(this.client.state);
+    this.showModel(this.client.state);
     if ($("side").matches(":popover-open")) $("side").hidePopover();
     if (messageId === null) this.view.focus();
     else this.view.reveal(messageId);
@@ -176,6 +178,7 @@ class Page {
     if (state.connection !== before.connection || state.reason !== before.reason) this.showConnection(state);
     if (state.sessions !== before.sessions || state.sessionId !== before.sessionId) this.showDevices(state);
     if (state.list !== before.list) this.showList(state);
+    if (state.conversations !== before.conversations) this.showModel(state);
     if (state.profile !== before.profile) this.showProfile(before.profile, state.profile);
     const isNew = state.connection === "online" && before.connection !== "online";
     if (isNew && state.profile === null) this.client.profile().catch(() => undefined);
@@ -210,6 +213,12 @@ class Page {
     $("offline").hidden = connection !== "offline" && connection !== "draining";
     $("open-profile").disabled = connection !== "online";
     if (connection === "refused" && SIGN_IN.has(reason?.code)) this.askForToken(reason);
+  }
+
+  // Whoever tries the service out should not take the demo's answers for what it can do.
+  showModel({ conversations }) {
+    const last = conversations[this.view.id]?.messages.findLast((message) => message.model);
+    $("demo").hidden = last?.model !== DEMO_MODEL;
   }
 
   askForToken(reason) {
