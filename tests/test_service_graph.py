@@ -72,8 +72,12 @@ async def says(running: Service, client: TwinClient, model: ScriptedModel, city:
     model.script(contains=f'"message": "{text}', json_answer=candidates(likes(city, quote, kind, "location.city")))
     answer = await client.ask(text)
     await learn({"deps": running.services.job_deps()}, user, answer.in_response_to)
-    traits = (await client.profile())["traits"]
-    return str(next(trait["trait_id"] for trait in traits if trait["value"] == city))
+
+    async def learnt() -> str | None:  # by this, or by the worker, which may have taken the job
+        traits = (await client.profile())["traits"]
+        return next((str(trait["trait_id"]) for trait in traits if trait["value"] == city), None)
+
+    return str(await eventually(learnt))
 
 
 async def moved(running: Service, client: TwinClient, model: ScriptedModel, user: str) -> str:

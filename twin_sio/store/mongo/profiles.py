@@ -93,7 +93,7 @@ class MongoProfiles:
 
     @stored
     async def get(self, user_id: str) -> StoredProfile:
-        found = await self._profiles.find_one({"_id": user_id, "traits": {"$exists": True}})
+        found = await self._profiles.find_one({"_id": user_id})
         if found is None:
             return StoredProfile(Profile(user_id, 0, ()), ())
         size = len(found["traits"]["sealed"]) // _TRAIT_BYTES if is_sealed(found["traits"]) else len(found["traits"])
