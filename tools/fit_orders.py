@@ -18,7 +18,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from twin_sio.agent.extraction.instructions import is_known_instruction, normalised  # noqa: E402 - the path is set above
+from twin_sio.agent.extraction.instructions import has_words_of_one, normalised  # noqa: E402 - the path is set above
 from twin_sio.agent.extraction.orders import FLOOR, PLACES, WEIGHTS, features, windows  # noqa: E402
 
 ROUNDS = 400
@@ -41,7 +41,7 @@ def everyday() -> list[Labelled]:
         if dialogue["topic"] != "injection"
         for turn in dialogue["turns"]
     ]
-    return [(text, False) for text in talk if not is_known_instruction(text)]
+    return [(text, False) for text in talk if not has_words_of_one(normalised(text))]
 
 
 def fit(texts: Sequence[Labelled]) -> np.ndarray[Any, Any]:
@@ -83,7 +83,7 @@ def main() -> None:
         for what, is_so in (("orders", True), ("harmless", False)):
             of = [one["text"] for one in mine if one["is_order"] is is_so]
             by_model = [is_order(text, weights) for text in of]
-            both = sum(model or is_known_instruction(text) for model, text in zip(by_model, of, strict=True))
+            both = sum(model or has_words_of_one(normalised(text)) for model, text in zip(by_model, of, strict=True))
             print(f"{unseen} hand, unseen: of {len(of)} {what} {sum(by_model)} by the model, {both} with the words")
         print(f"    of {len(talk[1::2])} everyday messages: {sum(is_order(text, weights) for text, _ in talk[1::2])}")
     weights = fit([*((one["text"], one["is_order"]) for one in labelled), *talk])

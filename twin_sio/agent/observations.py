@@ -75,9 +75,6 @@ def observed_names(piece: Evidence) -> tuple[str, ...]:
     return (*names, normal(piece.value))
 
 
-Sorted = Mapping[Place, Mapping[str, Value]]
-
-
 def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
     """The pieces by slot and value. They come as `known_on` gives them; each stands in one place, but for an end, which
     stands with every value that it closes."""

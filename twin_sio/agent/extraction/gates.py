@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 from twin_sio.agent.extraction import prompts
 from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
-from twin_sio.agent.traits import EXISTENCE, is_sensitive
+from twin_sio.agent.traits import EXISTENCE, OPPOSITE, is_sensitive
 from twin_sio.domain import Entity, Exchange, Json
 
 Learnt = Literal["explicit", "change", "ended", "inferred"]
@@ -114,11 +114,11 @@ class _Message:
     def __init__(self, exchange: Exchange) -> None:
         self.text = exchange.text[:LONGEST]
         self.plain, self._places = _plain_with_places(self.text)
-        self.before = [
-            _plain(line.text[: prompts.LINE_CHARACTERS]) for line in exchange.before[-prompts.LINES_BEFORE :]
+        self.twin_before = [
+            _plain(line.text[: prompts.LINE_CHARACTERS])
+            for line in exchange.before[-prompts.LINES_BEFORE :]
+            if line.role == "twin"
         ]
-        lines = exchange.before[-prompts.LINES_BEFORE :]
-        self.twin_before = [plain for plain, line in zip(self.before, lines, strict=True) if line.role == "twin"]
         self.words = _by_beginning(self.plain)
         self.is_instruction = is_instruction(self.text)
         self._cited = [found.span() for found in _CITED.finditer(self.text)]
@@ -167,15 +167,14 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
     slot = _slot(candidate, value)
     if slot is None or (kind == "inferred" and is_sensitive(slot.key)):
         return None
-    opposed = candidate.get("polarity", "support") == "oppose"
-    if candidate.get("polarity", "support") not in ("support", "oppose"):
+    polarity = candidate.get("polarity", "support")
+    if polarity not in ("support", "oppose"):
         return None
+    opposed = polarity == "oppose"
     if opposed and kind == "change":  # "I no longer live there"
         kind, opposed = "ended", False
-    if opposed and slot.key == "interests.likes":
-        slot, opposed = Slot("interests.dislikes", slot.value), False
-    elif opposed and slot.key == "interests.dislikes":
-        slot, opposed = Slot("interests.likes", slot.value), False
+    if opposed and slot.key in OPPOSITE:
+        slot, opposed = Slot(OPPOSITE[slot.key], slot.value), False
     return Proposal(
         n,
         slot.key,

@@ -44,12 +44,12 @@ _SPEAKERS: Final = frozenset(_MARKS["speakers"])
 def is_instruction(text: str) -> bool:
     """Whether `text` asks that something be stored, set, changed or ignored, or plays a part in the protocol of a
     model: where it has the words of one, or looks like one (`orders`). It takes as long as the text is."""
-    return is_known_instruction(text) or looks_like_order(normalised(text))
-
-
-def is_known_instruction(text: str) -> bool:
-    """Whether `text` has the words of an instruction."""
     plain = normalised(text)
+    return has_words_of_one(plain) or looks_like_order(plain)
+
+
+def has_words_of_one(plain: str) -> bool:
+    """Whether a text (`normalised`) has the words of an instruction."""
     plain = _SPACED_OUT.sub(lambda found: re.sub(r"[ .*_-]", "", found[0]), plain)  # "r e c o r d"
     if any(mark in plain for mark in _MARKS["anywhere"]) or any(
         pattern.search(plain) for pattern in (_CODE, _KEY, _HEADING)
