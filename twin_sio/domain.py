@@ -294,3 +294,18 @@ class Exchange:
     answer: str
     epoch: int = 0
     before: tuple[Line, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """How a model did in the test of reading: of `facts` it learned `learned`, of `traps` it fell into `fallen`."""
+
+    facts: int
+    learned: int
+    traps: int
+    fallen: int
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether it may read what users write: it missed two facts at most, and fell into one trap at most."""
+        return self.facts - self.learned <= 2 and self.fallen <= 1

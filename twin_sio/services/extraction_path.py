@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -14,7 +14,7 @@ import structlog
 
 from twin_sio.agent import Extractor
 from twin_sio.agent.extraction import prompts
-from twin_sio.agent.extraction.fitness import Fitness, examine
+from twin_sio.agent.extraction.fitness import examine
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.clock import Clock
 from twin_sio.domain import Evidence, Exchange
@@ -93,26 +93,17 @@ class ExtractionPath(Extractor):
                 except ModelRefused:  # asked again it would refuse again
                     self._refused_at = self._clock()
                     return self._by_rules
-                fitness = _fitness(self._verdict)
+                fitness = self._verdict.fitness
                 self._stats.path = "model" if fitness.is_fit else "rules"
-                log.info("extraction_path", path=self._stats.path, **_counts(fitness))
+                log.info("extraction_path", path=self._stats.path, **asdict(fitness))
         return self._by_model if self._stats.path == "model" else self._by_rules
 
     async def _decide(self) -> ModelVerdict:
         verdict = await self._verdicts.get(self._name)
         if verdict is None or self._is_due(verdict):
-            fitness = await examine(self._examined)
-            verdict = ModelVerdict(**_counts(fitness), at=self._clock())
+            verdict = ModelVerdict(await examine(self._examined), self._clock())
             await self._verdicts.put(self._name, verdict)
         return verdict
 
     def _is_due(self, verdict: ModelVerdict) -> bool:
-        return not _fitness(verdict).is_fit and verdict.at < self._clock() - _EXAMINED_AGAIN
-
-
-def _fitness(verdict: ModelVerdict) -> Fitness:
-    return Fitness(verdict.facts, verdict.learned, verdict.traps, verdict.fallen)
-
-
-def _counts(fitness: Fitness) -> dict[str, int]:
-    return {name: getattr(fitness, name) for name in ("facts", "learned", "traps", "fallen")}
+        return not verdict.fitness.is_fit and verdict.at < self._clock() - _EXAMINED_AGAIN

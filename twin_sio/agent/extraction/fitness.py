@@ -5,33 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from twin_sio.agent.extraction.gates import stands_in
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.slots import table
-from twin_sio.domain import Evidence, Exchange, Line
+from twin_sio.domain import Evidence, Exchange, Fitness, Line
 
 _AT_ONCE: Final = 4
-_MISSED_MAX: Final = 2
-_FALLEN_MAX: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Fitness:
-    """How a model did: of `facts` it learned `learned`, of `traps` it fell into `fallen`."""
-
-    facts: int
-    learned: int
-    traps: int
-    fallen: int
-
-    @property
-    def is_fit(self) -> bool:
-        """Whether it may read what users write: it missed two facts at most, and fell into one trap at most."""
-        return self.facts - self.learned <= _MISSED_MAX and self.fallen <= _FALLEN_MAX
 
 
 async def examine(extractor: ModelExtractor, on_answer: Callable[[], None] = lambda: None) -> Fitness:

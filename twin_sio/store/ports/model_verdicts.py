@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from twin_sio.domain import Fitness
+
 
 @dataclass(frozen=True, slots=True)
 class ModelVerdict:
-    """What the test of a model gave, and when (`agent.extraction.fitness.Fitness`)."""
+    """What the test of a model gave, and when."""
 
-    facts: int
-    learned: int
-    traps: int
-    fallen: int
+    fitness: Fitness
     at: datetime
 
 
