@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from twin_sio.agent.extraction.prompts import LINES_BEFORE
 from twin_sio.agent.traits import is_sensitive
 from twin_sio.domain import Event, Exchange, Line, Profile, Turn
 from twin_sio.services.answers import answer_id
+from twin_sio.services.lines import with_answers
 from twin_sio.store.ports import Log, Turns
 
-_LINES_BEFORE = 3
 _EVENTS_BEFORE = 12  # of the log, in which they are looked for
 _CHARACTERS = 8_000  # of the messages that are read together
 
@@ -36,7 +37,7 @@ class ExchangeReader:
                 break
             found.append((one, exchange))
             if exchange is not None:
-                before = (*exchange.before, *_said(exchange))[-_LINES_BEFORE:]
+                before = (*exchange.before, *_said(exchange))[-LINES_BEFORE:]
         return found
 
     async def _of_turn(self, turn: Turn, before: tuple[Line, ...] | None) -> Exchange | None:
@@ -60,15 +61,12 @@ class ExchangeReader:
         page = await self.messages.page(
             asked.user_id, asked.conversation_id, before=asked.seq, after=None, limit=_EVENTS_BEFORE
         )
-        answers = {event.in_response_to: event for event in page.events if event.type == "twin_message"}
         lines: list[Line] = []
-        for event in page.events:
-            if event.type != "user_message":
-                continue
+        for event, answer in with_answers(page.events):
             lines.append(Line("user", event.payload["text"]))
-            if (answer := answers.get(event.message_id)) is not None and answer.payload["text"]:
+            if answer is not None:
                 lines.append(Line("twin", answer.payload["text"]))
-        return tuple(lines[-_LINES_BEFORE:])
+        return tuple(lines[-LINES_BEFORE:])
 
 
 def known_values(profile: Profile) -> Mapping[str, Sequence[str]]:

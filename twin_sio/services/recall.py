@@ -12,6 +12,7 @@ from twin_sio.agent import AgentRequest, ChatMessage, ProfileContext, RecalledMe
 from twin_sio.clock import Clock, now
 from twin_sio.domain import Event, Fact, Json
 from twin_sio.errors import StorageUnavailable
+from twin_sio.services.lines import with_answers
 from twin_sio.services.search import MessageSearch
 from twin_sio.store.cache import CachedProfiles
 from twin_sio.store.ports import Contexts, Facts, GraphUnavailable, Log, Memories
@@ -54,17 +55,12 @@ class Recall:
         self.late: Counter[str] = Counter()  # for the operator
 
     async def history(self, ask: AgentRequest, limit: int) -> Sequence[ChatMessage]:
-        answers: dict[str | None, Event] = {}
-        events = await self._around(ask, limit)
-        for event in events:
-            if event.type == "twin_message" and event.payload["text"]:
-                answers[event.in_response_to] = event
         said: list[ChatMessage] = []
-        for event in events:
-            if event.type != "user_message" or event.seq >= ask.seq:
+        for event, answer in with_answers(await self._around(ask, limit)):
+            if event.seq >= ask.seq:
                 continue
             said.append(ChatMessage("user", event.payload["text"], event.seq))
-            if (answer := answers.get(event.message_id)) is not None:
+            if answer is not None:
                 said.append(ChatMessage("assistant", answer.payload["text"], answer.seq))
         return said[-limit:]
 
