@@ -26,10 +26,14 @@
 
 Any other exception is a defect: the gateway logs it under a fresh `error_id` and sends the client `internal` with that
 id, and nothing else. No text here is ever made from an exception or from a user's text.
+
+`EngineFailure` is what operators are told of an engine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -175,3 +179,18 @@ class HandshakeRefused(ServiceError):
         if self.retry_after_ms is not None:
             data["retry_after_ms"] = self.retry_after_ms
         return data
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailure:
+    """What is wrong with MongoDB or Redis, for operators: a `kind` for logs, of a small fixed set, and a `sentence`."""
+
+    kind: str
+    sentence: str
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what was behind it, the first cause last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import openai
 
 from twin_sio.agent import Embedder
 from twin_sio.agent.metering import count_tokens
 from twin_sio.agent.model import tokens
-from twin_sio.agent.model.connection import Standing, azure_headers, host_of, split_url, translated
+from twin_sio.agent.model.connection import Standing, api_client, host_of, translated
 from twin_sio.agent.model.failures import Failed
 from twin_sio.errors import ModelUnavailable
 
@@ -77,17 +76,8 @@ class EndpointEmbedder(Embedder):
         """`token_counts`: receives the tokens that the endpoint reports, under the purpose `embeddings`."""
         self.model = model
         self.tokens: Counter[tuple[str, str]] = Counter() if token_counts is None else token_counts
-        url, query = split_url(base_url)
-        key = api_key or "none"
         self._standing = Standing(host_of(base_url), model)
-        self._client = openai.AsyncOpenAI(
-            base_url=url,
-            api_key=key,
-            default_query=query,
-            default_headers=azure_headers(query, key),
-            max_retries=0,
-            timeout=_TIMEOUT_S,
-        )
+        self._client = api_client(base_url, api_key, timeout=_TIMEOUT_S)
 
     async def embed(self, texts: Sequence[str]) -> Sequence[bytes]:
         """See the port. An endpoint that refuses everybody is left alone for a while (`Standing`)."""

@@ -21,9 +21,10 @@ from redis.exceptions import ResponseError
 from twin_sio.background import BackgroundTasks, cancel_and_wait
 from twin_sio.clock import monotonic, new_id
 from twin_sio.delivery.messages import CONTROL_CHANNEL
+from twin_sio.errors import EngineFailure
 from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.redis_connection import REDIS_ERRORS, TIMEOUT_S, client
-from twin_sio.redis_connection.failures import RedisFailure, explain
+from twin_sio.redis_connection.failures import explain
 
 log = structlog.get_logger("pubsub")
 
@@ -81,8 +82,8 @@ class PubSub:
         self._up = True
         self._received_at = monotonic()  # the last probe that returned
         self._heard = False  # one has returned
-        self._failure: RedisFailure | None = None  # the last one since then
-        self._refusal: RedisFailure | None = None  # why it takes no writes
+        self._failure: EngineFailure | None = None  # the last one since then
+        self._refusal: EngineFailure | None = None  # why it takes no writes
         self._log_lost = LimitedLog("pubsub", "redis_listener_lost")
         self._log_refused = LimitedLog("pubsub", "redis_takes_no_writes")
         self._probed_at: float | None = None  # when the probe that has not returned was sent

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
@@ -20,14 +18,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-
-@dataclass(frozen=True, slots=True)
-class RedisFailure:
-    """A `kind` for logs, of a small fixed set, and a `sentence` for operators."""
-
-    kind: str
-    sentence: str
-
+from twin_sio.errors import EngineFailure, causes
 
 SENTENCES = {
     "no_password": "Redis asks for a password: put it into TWIN_REDIS_URL, as redis://:password@host:6379/0.",
@@ -35,13 +26,17 @@ SENTENCES = {
     "wrong_password": "Redis refuses the user or the password of TWIN_REDIS_URL.",
     "no_rights": "The user of TWIN_REDIS_URL lacks rights on {what}: Redis' ACL must give it ~* &* +@all -@admin.",
     "loading": "Redis is loading its data: wait.",
-    "out_of_memory": "Redis is out of memory and takes no writes: raise maxmemory, or set a maxmemory-policy "
-    "that evicts.",
-    "no_disk": "Redis cannot write to its disk and takes no writes (MISCONF): make room there, or run it "
-    "without a disk "
-    '(save "", appendonly no).',
+    "out_of_memory": (
+        "Redis is out of memory and takes no writes: raise maxmemory, or set a maxmemory-policy that evicts."
+    ),
+    "no_disk": (
+        "Redis cannot write to its disk and takes no writes (MISCONF): make room there, or run it without a disk "
+        '(save "", appendonly no).'
+    ),
     "read_only": "TWIN_REDIS_URL names a replica, which takes no writes: name the master, or the Sentinels.",
-    "no_master": "No Sentinel of TWIN_REDIS_URL can be reached, or none knows a living master of that name (?master=).",
+    "no_master": (
+        "No Sentinel of TWIN_REDIS_URL can be reached, or none knows a living master of that name (?master=)."
+    ),
     "no_sentinel": "What listens at TWIN_REDIS_URL is no Sentinel: redis:// instead of redis+sentinel://.",
     "no_cluster": "What listens at TWIN_REDIS_URL is no Redis Cluster: redis:// instead of redis+cluster://.",
     "sentinel_password": "The Sentinels ask for a password of their own: add &sentinel_password= to TWIN_REDIS_URL.",
@@ -50,27 +45,30 @@ SENTENCES = {
     "not_redis": "What listens at TWIN_REDIS_URL is no Redis.",
     "unknown_host": "The host of TWIN_REDIS_URL has no address: look at its name.",
     "refused": "Nobody listens at TWIN_REDIS_URL: start Redis there, or set the right address.",
-    "hung_up": "What listens at TWIN_REDIS_URL ends the connection: it is no Redis, or speaks TLS alone "
-    "(rediss:// instead "
-    "of redis://), or is shutting down.",
-    "no_connection": "No connection to TWIN_REDIS_URL within a second: a firewall, or rediss:// where redis:// "
-    "is spoken.",
+    "hung_up": (
+        "What listens at TWIN_REDIS_URL ends the connection: it is no Redis, or speaks TLS alone (rediss:// "
+        "instead of redis://), or is shutting down."
+    ),
+    "no_connection": (
+        "No connection to TWIN_REDIS_URL within a second: a firewall, or rediss:// where redis:// is spoken."
+    ),
     "silent": "Redis does not answer within a second: it hangs, or its machine is busy.",
     "unreachable": "Redis at TWIN_REDIS_URL cannot be reached.",
-    "other": "Redis at TWIN_REDIS_URL refuses what it is asked: it must be Redis 6.2 or newer, with its usual "
-    "commands.",
+    "other": (
+        "Redis at TWIN_REDIS_URL refuses what it is asked: it must be Redis 6.2 or newer, with its usual commands."
+    ),
 }
 
 
-def explain(error: BaseException) -> RedisFailure:
+def explain(error: BaseException) -> EngineFailure:
     """What an error, one of `REDIS_ERRORS`, says."""
-    kind = next((found for one in _chain(error) if (found := _kind(one))), "")
+    kind = next((found for one in causes(error) if (found := _kind(one))), "")
     if not kind:
         kind = next((found for sign, found in _BY_TEXT.items() if sign in str(error)), "")
     if not kind:
         kind = "unreachable" if isinstance(error, RedisConnectionError | OSError) else "other"
     what = next((f"{name}s" for name in ("channel", "key") if f"a {name}" in str(error)), "a command that is needed")
-    return RedisFailure(kind, SENTENCES[kind].format(what=what))
+    return EngineFailure(kind, SENTENCES[kind].format(what=what))
 
 
 _BY_TEXT = {
@@ -80,13 +78,6 @@ _BY_TEXT = {
     "unknown command 'SENTINEL'": "no_sentinel",
     "cluster support disabled": "no_cluster",
 }
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it came of."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (

@@ -22,7 +22,14 @@ import structlog
 
 from twin_sio.agent.model.failures import Failed, of_status
 from twin_sio.clock import now
-from twin_sio.errors import ModelKeyRefused, ModelNotFound, ModelQuotaGone, ModelTimeout, ModelUnavailable
+from twin_sio.errors import (
+    ModelKeyRefused,
+    ModelNotFound,
+    ModelQuotaGone,
+    ModelTimeout,
+    ModelUnavailable,
+    causes,
+)
 
 log = structlog.get_logger("model")
 
@@ -75,15 +82,10 @@ class Endpoint:
     """One model's `chat/completions`."""
 
     def __init__(self, base_url: str, api_key: str, model: str, *, connect_s: float, concurrency: int) -> None:
-        url, query = split_url(base_url)
         self._model = model
-        key = api_key or "none"  # local servers need no key, the client insists on one
-        self._client = openai.AsyncOpenAI(
-            base_url=url,
-            api_key=key,
-            default_query=query,
-            default_headers=azure_headers(query, key),
-            max_retries=0,
+        self._client = api_client(
+            base_url,
+            api_key,
             timeout=httpx2.Timeout(None, connect=connect_s),
             http_client=openai.DefaultAsyncHttpxClient(
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency),
@@ -114,15 +116,17 @@ def host_of(base_url: str) -> str:
     return urlsplit(base_url).hostname or ""
 
 
-def split_url(base_url: str) -> tuple[str, dict[str, object]]:
-    """A base URL without its query, and its query, which goes with every request."""
+def api_client(base_url: str, api_key: str, **options: Any) -> openai.AsyncOpenAI:
+    """The official client of an endpoint, which retries nothing by itself. The query of a base URL goes with every
+    request; where it is the one that only Azure asks for, so does Azure's own header for a key."""
     parts = urlsplit(base_url)
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")), dict(parse_qsl(parts.query))
-
-
-def azure_headers(query: dict[str, object], key: str) -> dict[str, str] | None:
-    """Azure's own header for a key, where a URL has the query that only Azure asks for."""
-    return {"api-key": key} if "api-version" in query else None
+    url = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    query: dict[str, object] = dict(parse_qsl(parts.query))
+    key = api_key or "none"  # local servers need no key, the client insists on one
+    headers = {"api-key": key} if "api-version" in query else None
+    return openai.AsyncOpenAI(
+        base_url=url, api_key=key, default_query=query, default_headers=headers, max_retries=0, **options
+    )
 
 
 async def read(raw: AsyncIterator[bytes], deadline: float) -> bytes | None:
@@ -161,15 +165,8 @@ def translated() -> Iterator[None]:
 
 def _root(error: BaseException) -> str:
     """The name of what was behind an error, which says most to an operator."""
-    shown: BaseException = error.__cause__ or error
-    behind: BaseException | None = error
-    for _ in range(8):
-        if behind is None:
-            break
-        if isinstance(behind, ssl.SSLError | socket.gaierror | ConnectionError):
-            return type(behind).__name__
-        behind = behind.__cause__ or behind.__context__
-    return type(shown).__name__
+    telling = (one for one in causes(error) if isinstance(one, ssl.SSLError | socket.gaierror | ConnectionError))
+    return type(next(telling, error.__cause__ or error)).__name__
 
 
 # What is raised on the way to an endpoint.

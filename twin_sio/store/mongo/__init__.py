@@ -21,7 +21,7 @@ from twin_sio.store.mongo.client import (
 )
 from twin_sio.store.mongo.contexts import MongoContexts, MongoStandings
 from twin_sio.store.mongo.events import MongoLog
-from twin_sio.store.mongo.failures import MongoFailure, explain
+from twin_sio.store.mongo.failures import explain
 from twin_sio.store.mongo.memories import MongoMemories
 from twin_sio.store.mongo.model_dialects import MongoModelDialects
 from twin_sio.store.mongo.model_verdicts import MongoModelVerdicts
@@ -40,7 +40,6 @@ __all__ = [
     "Database",
     "Doc",
     "MongoContexts",
-    "MongoFailure",
     "MongoLog",
     "MongoMemories",
     "MongoModelDialects",

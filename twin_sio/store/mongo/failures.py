@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 from pymongo.errors import OperationFailure, PyMongoError
 
-
-@dataclass(frozen=True, slots=True)
-class MongoFailure:
-    """A `kind` for logs, of a small fixed set, and a `sentence` for operators."""
-
-    kind: str
-    sentence: str
-
+from twin_sio.errors import EngineFailure, causes
 
 SENTENCES = {
-    "wrong_password": "MongoDB refuses the user or the password of TWIN_MONGODB_URL; a user of another database "
-    "needs "
-    "?authSource=, as ?authSource=admin.",
-    "no_rights": "The user of TWIN_MONGODB_URL has no rights on the database that is used: name one where it "
-    "has the role "
-    "readWrite in TWIN_MONGODB_DATABASE, or at the end of TWIN_MONGODB_URL.",
-    "no_login": "MongoDB asks for a user and a password: put them into TWIN_MONGODB_URL, as "
-    "mongodb://user:password@host/.",
-    "not_a_replica_set": "The MongoDB at TWIN_MONGODB_URL is no replica set, or one of another name than "
-    "?replicaSet= "
-    "says: start mongod with --replSet and run rs.initiate() once.",
-    "no_primary": "The replica set at TWIN_MONGODB_URL has no primary that can be reached: look at rs.status(), "
-    "and whether "
-    "the names of its members are known here.",
+    "wrong_password": (
+        "MongoDB refuses the user or the password of TWIN_MONGODB_URL; a user of another database needs "
+        "?authSource=, as ?authSource=admin."
+    ),
+    "no_rights": (
+        "The user of TWIN_MONGODB_URL has no rights on the database that is used: name one where it has the role "
+        "readWrite in TWIN_MONGODB_DATABASE, or at the end of TWIN_MONGODB_URL."
+    ),
+    "no_login": (
+        "MongoDB asks for a user and a password: put them into TWIN_MONGODB_URL, as mongodb://user:password@host/."
+    ),
+    "not_a_replica_set": (
+        "The MongoDB at TWIN_MONGODB_URL is no replica set, or one of another name than ?replicaSet= says: start "
+        "mongod with --replSet and run rs.initiate() once."
+    ),
+    "no_primary": (
+        "The replica set at TWIN_MONGODB_URL has no primary that can be reached: look at rs.status(), and "
+        "whether the names of its members are known here."
+    ),
     "certificate": "The certificate of MongoDB is refused: add tlsCAFile= to TWIN_MONGODB_URL.",
-    "tls": "TWIN_MONGODB_URL and MongoDB do not agree on TLS: tls=true where it speaks TLS alone, none where it "
-    "does not.",
+    "tls": (
+        "TWIN_MONGODB_URL and MongoDB do not agree on TLS: tls=true where it speaks TLS alone, none where it does not."
+    ),
     "unknown_host": "A host of TWIN_MONGODB_URL has no address: look at its name.",
-    "refused": "Nobody listens at TWIN_MONGODB_URL: MongoDB cannot be reached; start it there, or set the right "
-    "address.",
+    "refused": (
+        "Nobody listens at TWIN_MONGODB_URL: MongoDB cannot be reached; start it there, or set the right address."
+    ),
     "unreachable": "MongoDB cannot be reached in time: see TWIN_MONGODB_URL.",
     "full": "MongoDB is out of disk and takes no writes.",
     "refuses": "MongoDB refuses what it is asked; its code is {code}.",
@@ -63,9 +60,9 @@ _SIGNS = (
 )
 
 
-def explain(error: BaseException) -> MongoFailure:
+def explain(error: BaseException) -> EngineFailure:
     """What a `StorageUnavailable`, or an error of the driver, says."""
-    found = next((one for one in _chain(error) if isinstance(one, PyMongoError)), None)
+    found = next((one for one in causes(error) if isinstance(one, PyMongoError)), None)
     if found is None:
         return _failure("sealed" if error.__cause__ is None else "unreachable")
     if isinstance(found, OperationFailure):
@@ -93,11 +90,5 @@ def _of_selection(error: PyMongoError) -> str:
     return "not_a_replica_set" if "No replica set members" in said else "unreachable"
 
 
-def _failure(kind: str, code: int | None = None) -> MongoFailure:
-    return MongoFailure(kind, SENTENCES[kind].format(code=code))
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _failure(kind: str, code: int | None = None) -> EngineFailure:
+    return EngineFailure(kind, SENTENCES[kind].format(code=code))
