@@ -7,12 +7,11 @@ import asyncio
 import importlib.util
 import sys
 
-import orjson
-
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.errors import StorageUnavailable
 from twin_sio.redis_connection import CLUSTERS, HASH_TAG, REDIS_ERRORS, client
 from twin_sio.redis_connection.failures import explain
+from twin_sio.runtime.checks import print_check
 from twin_sio.runtime.wiring import check_http_environment, sealer_of
 from twin_sio.store import mongo
 
@@ -26,9 +25,9 @@ def main() -> int:
         sealer_of(settings)
         check_http_environment()
     except ConfigError as error:
-        _print("settings", False, str(error))
+        print_check("settings", False, str(error))
         return 1
-    _print("settings", True, f"they can be served, in {settings.process.env}")
+    print_check("settings", True, f"they can be served, in {settings.process.env}")
     return 0 if asyncio.run(_all_well(settings)) else 1
 
 
@@ -37,30 +36,30 @@ async def _all_well(settings: Settings) -> bool:
     has_vectors = bool(settings.embeddings.url) or importlib.util.find_spec("wordllama") is not None
     advice = "" if has_vectors else "pip install wordllama, or set TWIN_EMBEDDINGS_URL."
     how = "by their meaning" if has_vectors else "by their words alone"
-    _print("recall", True, f"earlier messages are found {how}", advice)
+    print_check("recall", True, f"earlier messages are found {how}", advice)
     return all(well)
 
 
 async def _mongodb(settings: Settings) -> bool:
     url = settings.storage.mongodb_url
     if not url:
-        return _print("mongodb", True, "the server starts one of its own")
+        return print_check("mongodb", True, "the server starts one of its own")
     with refused_as("TWIN_MONGODB_URL"):
         connection, db = mongo.connect(url, settings.storage.mongodb_database, settings.storage.mongodb_timeout_ms)
     try:
         await mongo.ping(db)
         await mongo.check_rights(db)
     except StorageUnavailable as error:
-        return _print("mongodb", False, mongo.explain(error).sentence)
+        return print_check("mongodb", False, mongo.explain(error).sentence)
     finally:
         connection.close()
-    return _print("mongodb", True, f"it answers, for the database {db.name}")
+    return print_check("mongodb", True, f"it answers, for the database {db.name}")
 
 
 async def _redis(settings: Settings) -> bool:
     url = settings.storage.redis_url
     if not url:
-        return _print("redis", True, "the server starts one of its own")
+        return print_check("redis", True, "the server starts one of its own")
     with refused_as("TWIN_REDIS_URL"):
         redis = client(url)
     try:
@@ -70,17 +69,10 @@ async def _redis(settings: Settings) -> bool:
                 await channel.subscribe(_CHANNEL)
             await redis.publish(_CHANNEL, b"")
     except REDIS_ERRORS as error:
-        return _print("redis", False, explain(error).sentence)
+        return print_check("redis", False, explain(error).sentence)
     finally:
         await redis.aclose()
-    return _print("redis", True, "it takes writes, and delivers")
-
-
-def _print(check: str, ok: bool, text: str, advice: str = "") -> bool:
-    line = {"check": check, "ok": ok, "text": text, "advice": advice}
-    sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
-    sys.stdout.buffer.flush()
-    return ok
+    return print_check("redis", True, "it takes writes, and delivers")
 
 
 if __name__ == "__main__":

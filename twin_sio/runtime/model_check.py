@@ -7,16 +7,14 @@ import asyncio
 import sys
 from typing import Final
 
-import orjson
-
 from twin_sio.agent.extraction.fitness import count, examine
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
 from twin_sio.agent.model import Failure, OpenAIModel
 from twin_sio.config import DEFAULT_MODEL, ConfigError, Settings
-from twin_sio.domain import Json
 from twin_sio.errors import ModelTimeout, ModelUnavailable
 from twin_sio.observability.logging import configure_logs
+from twin_sio.runtime.checks import print_check, print_line
 from twin_sio.runtime.wiring import check_http_environment
 
 # By the code of a failure, or the kind of what went wrong: what it is, and what to do.
@@ -67,7 +65,7 @@ def main() -> int:
         check_http_environment()
     except ConfigError as error:
         advice = "Set the variable as docs/configuration.md has it; nothing starts before."
-        _print({"check": "settings", "ok": False, "text": str(error), "advice": advice})
+        print_check("settings", False, str(error), advice)
         return 1
     return asyncio.run(_checked(settings))
 
@@ -83,7 +81,7 @@ async def _checked(settings: Settings) -> int:
     chosen = settings.model
     if not chosen.base_url and not chosen.api_key.get_secret_value():
         advice = "Set OPENAI_BASE_URL, or OPENAI_API_KEY, as the server has them. The embedded model is never examined."
-        _print({"check": "model", "ok": False, "text": "no endpoint is set", "advice": advice})
+        print_check("model", False, "no endpoint is set", advice)
         return 1
     model = OpenAIModel(
         base_url=chosen.base_url or None,
@@ -97,22 +95,22 @@ async def _checked(settings: Settings) -> int:
     def on_answer() -> None:
         nonlocal done
         done += 1
-        _print({"progress": done, "of": count()})
+        print_line({"progress": done, "of": count()})
 
     try:
         failure = await model.check()
         if failure is not None:
             wrong, advice = what_is_wrong(failure)
-            _print({"check": "model", "ok": False, "text": f"{model.name} at {model.host}: {wrong}", "advice": advice})
+            print_check("model", False, f"{model.name} at {model.host}: {wrong}", advice)
             return 1
         fitness = await examine(ModelExtractor(model, RulesExtractor()), on_answer)
     except ModelTimeout:
         advice = "It answers too slowly to read messages; the rules read them while TWIN_EXTRACTION is auto."
-        _print({"check": "model", "ok": False, "text": f"{model.name} did not answer in time", "advice": advice})
+        print_check("model", False, f"{model.name} did not answer in time", advice)
         return 1
     except ModelUnavailable as error:
         wrong, advice = _WRONG[error.code]
-        _print({"check": "model", "ok": False, "text": f"{model.name} answered, and then {wrong}", "advice": advice})
+        print_check("model", False, f"{model.name} answered, and then {wrong}", advice)
         return 1
     finally:
         await model.close()
@@ -121,13 +119,7 @@ async def _checked(settings: Settings) -> int:
         f"{fitness.traps} traps: it is {'fit' if fitness.is_fit else 'not fit'} to read what users write"
     )
     advice = "" if fitness.is_fit else "The rules read in its place. A larger model learns more."
-    _print({"check": "model", "ok": fitness.is_fit, "text": text, "advice": advice})
-    return 0 if fitness.is_fit else 1
-
-
-def _print(line: Json) -> None:
-    sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
-    sys.stdout.buffer.flush()
+    return 0 if print_check("model", fitness.is_fit, text, advice) else 1
 
 
 if __name__ == "__main__":
