@@ -1,36 +1,12 @@
-import { afterEach, expect, inject, test } from "vitest";
+import { expect, test } from "vitest";
 import "fake-indexeddb/auto";
-import { connect, conversation, IndexedDbOutbox, MemoryOutbox, TwinError, type Options, type TwinClient } from "../src/index.js";
+import { conversation, IndexedDbOutbox, MemoryOutbox, TwinError, type TwinClient } from "../src/index.js";
+import { main, newUser, online, opened, service } from "./clients.js";
 import { control, mint } from "./service.js";
 
-const service = inject("service");
-const clients: TwinClient[] = [];
-let users = 0;
-
-afterEach(() => {
-  for (const client of clients.splice(0)) client.close();
-});
-
-const newUser = (): string => `js-${Date.now().toString(36)}-${(users += 1)}`;
-
-function opened(user: string, more: Partial<Options> = {}): TwinClient {
-  const client = connect({
-    url: service.url,
-    getToken: () => mint(service, user),
-    transports: ["websocket"],
-    sessionId: `s-${(users += 1)}`,
-    outbox: new MemoryOutbox(),
-    ...more,
-  });
-  clients.push(client);
-  return client;
-}
-
-const main = (client: TwinClient) => conversation(client.state, "main");
 const texts = (client: TwinClient): string[] => main(client).messages.map((one) => `${one.role}:${one.state}:${one.text}`);
 const answers = (client: TwinClient, count: number) =>
   client.until((state) => conversation(state, "main").messages.filter((one) => one.role === "twin" && one.seq !== null).length >= count);
-const online = (client: TwinClient) => client.until((state) => state.connection === "online");
 
 test("what is said shows at once, is stored, and its answer streams in", async () => {
   const user = newUser();

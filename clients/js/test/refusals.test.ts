@@ -1,37 +1,16 @@
 /** What is refused for good is not sent again, and holds up nothing; and a client that is not let in says why. */
 import { createServer, connect as dial, type AddressInfo, type Server, type Socket as Wire } from "node:net";
-import { afterEach, expect, inject, test, vi } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import "fake-indexeddb/auto";
-import { connect, conversation, IndexedDbOutbox, MemoryOutbox, reportContext, type Options, type TwinClient } from "../src/index.js";
+import { conversation, IndexedDbOutbox, MemoryOutbox, reportContext, type TwinClient } from "../src/index.js";
+import { main, newUser, online, opened, service } from "./clients.js";
 import { mint } from "./service.js";
 
-const service = inject("service");
-const clients: TwinClient[] = [];
 const servers: Server[] = [];
-let users = 0;
 
 afterEach(() => {
-  for (const client of clients.splice(0)) client.close();
   for (const server of servers.splice(0)) server.close();
 });
-
-const newUser = (): string => `refused-${Date.now().toString(36)}-${(users += 1)}`;
-
-function opened(user: string, more: Partial<Options> = {}): TwinClient {
-  const client = connect({
-    url: service.url,
-    getToken: () => mint(service, user),
-    transports: ["websocket"],
-    sessionId: `s-${(users += 1)}`,
-    outbox: new MemoryOutbox(),
-    ...more,
-  });
-  clients.push(client);
-  return client;
-}
-
-const main = (client: TwinClient) => conversation(client.state, "main");
-const online = (client: TwinClient) => client.until((state) => state.connection === "online");
 
 /** How often the client has left since. */
 function departures(client: TwinClient): () => number {
