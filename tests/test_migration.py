@@ -15,7 +15,7 @@ from tests.test_service_learning import candidates, likes
 from tests.test_store import draft, evidence
 from twin_sio.agent.traits import trait_id
 from twin_sio.clock import now
-from twin_sio.domain import Profile
+from twin_sio.domain import EVIDENCE_VERSION, Profile
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import service
 from twin_sio.services.migration import MigrationService
@@ -122,6 +122,23 @@ async def test_old_trait_ids_are_understood(
         corrected = await client.correct(old, "confirm")
         assert [change["trait_id"] for change in corrected["changes"]] == [trait.trait_id]
         await client.close()
+
+
+async def test_a_broken_profile_stops_no_other(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, db: mongo.Database, user: str
+) -> None:
+    """Those that can be read are renamed, scored and counted, whatever stands before them."""
+    storage = {"storage__encryption_keys": KEY, "storage__mongodb_database": db.name}
+    profiles = db["profiles"]
+    await profiles.insert_many([{"_id": f"0-{user}"}, {"_id": f"1-{user}", "version": 1, "traits": 7, "untold": []}])
+    async with service(settings_for(mongod.url, redis_server.url, model.base_url, **storage)) as after:
+        parts = after.services
+        await parts.profile_service.learn(user, [evidence(user)])
+        await profiles.update_one({"_id": user}, {"$unset": {"keyed": 1, "reading": 1, "counted_at": 1}})
+        await parts.job_deps().migration.step()
+        assert await profiles.count_documents({"_id": user, "keyed": True, "reading": EVIDENCE_VERSION}) == 1
+        await parts.statistics_service.count_due(10)
+        assert await profiles.count_documents({"_id": user, "counted_at": {"$ne": None}}) == 1
 
 
 async def test_a_profile_that_is_written_meanwhile_is_not_put_back(db: mongo.Database, user: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from twin_sio.clock import monotonic
-from twin_sio.errors import StorageUnavailable
+from twin_sio.services.each_user import isolated
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store.ports import Migrations, Profiles
 
@@ -43,25 +43,17 @@ class MigrationService:
         done = await self._migrations.name_users(_AT_ONCE)
         done += await self._migrations.name_evidence(_AT_ONCE)
         for user_id in await self._migrations.profiles_to_rename(_AT_ONCE):
-            done += 1
-            stored = await self._profiles.get(user_id)
-            traits = self._trait_ids.renamed(user_id, stored.profile.traits)
-            await self._migrations.rename_traits(user_id, stored, traits)
+            with isolated(user_id, "rename_traits"):
+                stored = await self._profiles.get(user_id)
+                traits = self._trait_ids.renamed(user_id, stored.profile.traits)
+                await self._migrations.rename_traits(user_id, stored, traits)
+                done += 1
         for user_id in await self._migrations.profiles_to_score(_SCORED_AT_ONCE):
-            done += await self._scored(user_id)
+            with isolated(user_id, "rescore"):
+                await self._rescore(user_id)
+                done += 1
         if done:
             log.info("migrated", count=done)
         else:
             self._rests_until = monotonic() + _REST_S
         return done
-
-    async def _scored(self, user_id: str) -> int:
-        """Score a profile anew; 1, and 0 where that cannot be done: then the others go on, and it stays as it was."""
-        try:
-            await self._rescore(user_id)
-        except StorageUnavailable:
-            raise
-        except Exception as error:  # whatever is wrong with one profile stops no other, and no sweep
-            log.exception("rescore_failed", user=user_id, code=type(error).__name__)
-            return 0
-        return 1

@@ -14,6 +14,7 @@ from twin_sio.clock import Clock, iso
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Json
 from twin_sio.errors import StorageUnavailable, TooLate
+from twin_sio.services.each_user import isolated
 from twin_sio.services.profile import ProfileService, weighing
 from twin_sio.services.shared_results import SharedResults
 from twin_sio.store.ports import Answers, PersonalData, Profiles, Statistics
@@ -58,7 +59,7 @@ class StatisticsService:
         how many there were."""
         due = await self._statistics.due(self._clock() - _COUNTED_FOR, limit)
         for user_id in due:
-            with suppress(StorageUnavailable):  # they stay due
+            with suppress(StorageUnavailable), isolated(user_id, "statistics"):  # they stay due
                 await self._keeper.refresh(user_id, [])
                 await self._count(user_id)
         if due:
