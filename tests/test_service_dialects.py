@@ -171,6 +171,7 @@ async def test_who_refuses_to_read_is_asked_once_a_message(opened):
         async with TwinClient(url, token_of("ada")) as client:
             assert (await client.ask("I live in Lisbon.")).status == "complete"
             await client.until(lambda state: state.profile_version == 1)
+            await eventually(lambda: len([one for one in model.requests if not one.get("stream")]) == 2)  # read, titled
             assert (await client.ask("And my name is Ada.")).status == "complete"
             await client.until(lambda state: state.profile_version == 2)
         bodies = [json.dumps(body) for body in model.requests if not body.get("stream")]

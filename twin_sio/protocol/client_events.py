@@ -56,9 +56,11 @@ def _is_blank(character: str) -> bool:
     return unicodedata.category(character) in _BLANK or character in _FILLERS
 
 
+_WITHOUT_NUL = Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
+
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX), AfterValidator(_said)]
-Short = Annotated[str, StringConstraints(max_length=200), AfterValidator(_clean)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX), AfterValidator(_said), _WITHOUT_NUL]
+Short = Annotated[str, StringConstraints(max_length=200), AfterValidator(_clean), _WITHOUT_NUL]
 # What is in it has been looked at with the whole: by `parse`, and by `parse_auth`.
 Context = dict[str, Any]
 Timestamp = Annotated[AwareDatetime, Field(strict=False)]
@@ -92,9 +94,11 @@ class ContextUpdate(Payload):
 class Feedback(Payload):
     message_id: Id
     rating: Literal["up", "down", "none"]
-    comment: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_clean)] | None = None
+    comment: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_clean), _WITHOUT_NUL] | None = None
     tags: Annotated[list[Short], Field(max_length=20)] | None = None
-    correction: Annotated[str, StringConstraints(max_length=TEXT_MAX), AfterValidator(_clean)] | None = None
+    correction: Annotated[str, StringConstraints(max_length=TEXT_MAX), AfterValidator(_clean), _WITHOUT_NUL] | None = (
+        None
+    )
 
 
 class TypingIndicator(Payload):
@@ -133,7 +137,9 @@ class Conversations(Payload):
 
 
 class Search(Payload):
-    text: Annotated[str, StringConstraints(min_length=1, max_length=SEARCH_TEXT_MAX), AfterValidator(_clean)]
+    text: Annotated[
+        str, StringConstraints(min_length=1, max_length=SEARCH_TEXT_MAX), AfterValidator(_clean), _WITHOUT_NUL
+    ]
     limit: Annotated[int, Field(ge=1, le=SEARCH_MAX)] = SEARCH_DEFAULT
 
 
