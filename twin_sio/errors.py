@@ -6,6 +6,7 @@
     ├── TooLarge                      too_large, with the bound
     ├── Forbidden                     forbidden: the token lacks the scope
     ├── NotFound                      not_found
+    ├── AlreadyDecided                already_decided: an approval counts once
     ├── RateLimited                   rate_limited, with a true retry_after_ms
     ├── Busy                          busy: too many answers are owed
     ├── Overloaded                    overloaded, with retry_after_ms
@@ -76,6 +77,11 @@ class Forbidden(ServiceError):
 class NotFound(ServiceError):
     code = "not_found"
     text = "There is no such message or trait of yours."
+
+
+class AlreadyDecided(ServiceError):
+    code = "already_decided"
+    text = "This was decided before, or its time is over."
 
 
 class RateLimited(ServiceError):

@@ -21,6 +21,7 @@ from twin_sio.protocol.limits import (
     _INT_MAX,
     AUTH_MAX_BYTES,
     ENVELOPE_MAX_BYTES,
+    HOST_TOOLS_MAX,
     ID_PATTERN,
     PAGE_DEFAULT,
     PAGE_MAX,
@@ -29,6 +30,7 @@ from twin_sio.protocol.limits import (
     SEARCH_TEXT_MAX,
     SMALL_MAX_BYTES,
     TEXT_MAX,
+    TOOL_NAME_PATTERN,
 )
 
 
@@ -81,9 +83,14 @@ class Metadata(Payload):
     conversation_id: Id = DEFAULT_CONVERSATION
 
 
+MessageMode = Literal["queue", "interrupt", "steer"]
+"""What a message does to an answer that is being made: wait for it, end it, or be taken in at its next step."""
+
+
 class UserMessage(Payload):
     text: Text
     context: Context | None = None
+    mode: MessageMode = "queue"
 
 
 class ContextUpdate(Payload):
@@ -147,6 +154,34 @@ class AuthRefresh(Payload):
     token: Annotated[str, StringConstraints(min_length=1, max_length=16_384)]
 
 
+class HostTool(Payload):
+    """What the app on this device can do for the twin. `parameters` is the JSON schema of its arguments."""
+
+    name: Annotated[str, StringConstraints(pattern=TOOL_NAME_PATTERN)]
+    description: Annotated[str, StringConstraints(min_length=1, max_length=1_000), AfterValidator(_clean), _WITHOUT_NUL]
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    needs_approval: bool = False
+
+
+class HostTools(Payload):
+    """All that the session offers from now on, until its connection ends."""
+
+    tools: Annotated[list[HostTool], Field(max_length=HOST_TOOLS_MAX)]
+
+
+class ToolResult(Payload):
+    call_id: Id
+    output: Any = None
+    error: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_clean), _WITHOUT_NUL] | None = None
+
+
+class Approval(Payload):
+    approval_id: Id
+    decision: Literal["approve", "reject", "edit"]
+    arguments: dict[str, Any] | None = None
+    comment: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_clean), _WITHOUT_NUL] | None = None
+
+
 class ProfileGet(Payload):
     pass
 
@@ -172,6 +207,10 @@ class Auth(Payload):
     last_seq: Annotated[int, Field(ge=0, le=_INT_MAX)] | None = None
     context: Context | None = None
     device: DeviceInfo = Field(default_factory=DeviceInfo)
+    features: Annotated[
+        list[Short],
+        Field(max_length=16, description="What this client knows beside the first of version 1: `approvals`."),
+    ] = Field(default_factory=list)
 
 
 Scope = Literal["twin:chat", "twin:profile", "twin:data"]
@@ -205,6 +244,9 @@ CLIENT_EVENTS: Mapping[str, ClientEvent] = {
     "history": ClientEvent(History, "history", weight=20),
     "conversations": ClientEvent(Conversations, "conversations", weight=20),
     "search": ClientEvent(Search, "search", weight=100),
+    "host_tools": ClientEvent(HostTools, "message_received", max_bytes=ENVELOPE_MAX_BYTES, weight=10),
+    "tool_result": ClientEvent(ToolResult, "message_received", needs_id=True, max_bytes=ENVELOPE_MAX_BYTES, weight=10),
+    "approval": ClientEvent(Approval, "message_received", needs_id=True, max_bytes=ENVELOPE_MAX_BYTES, weight=10),
     "auth_refresh": ClientEvent(AuthRefresh, "auth_refreshed", scope=None, max_bytes=AUTH_MAX_BYTES, weight=5),
     "profile_get": ClientEvent(ProfileGet, "profile", scope="twin:profile", weight=20),
     "profile_correct": ClientEvent(ProfileCorrect, "profile_update", needs_id=True, scope="twin:profile", weight=20),

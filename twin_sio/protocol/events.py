@@ -31,6 +31,17 @@ SERVER_EVENTS: Mapping[str, ServerEvent] = {
         said.TwinThinkingPayload, "Where the answer stands: queued, recalling, thinking, done."
     ),
     "twin_message_chunk": ServerEvent(said.TwinMessageChunkPayload, "The next piece of an answer."),
+    "twin_reasoning_chunk": ServerEvent(
+        said.TwinReasoningChunkPayload, "The next piece of what the model thinks, where that is shown."
+    ),
+    "twin_activity": ServerEvent(said.TwinActivityPayload, "A step of the answer: a tool begins, goes on, has ended."),
+    "tool_call": ServerEvent(said.ToolCallPayload, "To one session: run a tool that you offer, send `tool_result`."),
+    "approval_requested": ServerEvent(
+        said.ApprovalRequestedPayload, "The answer waits for your `approval` of a tool's call.", is_durable=True
+    ),
+    "approval_resolved": ServerEvent(
+        said.ApprovalResolvedPayload, "How it was decided, by a device, the time or a stop.", is_durable=True
+    ),
     "twin_message": ServerEvent(said.TwinMessagePayload, "A whole answer, and how it ended.", is_durable=True),
     "profile_update": ServerEvent(
         said.ProfileUpdatePayload, "What the twin now believes otherwise, and why.", is_durable=True

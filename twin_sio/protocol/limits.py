@@ -19,3 +19,5 @@ RESERVED_ID_PREFIXES = ("twin-", "profile-")
 """Under which the service stores events of its own."""
 ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 _INT_MAX = 2**53 - 1
+HOST_TOOLS_MAX = 16
+TOOL_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"

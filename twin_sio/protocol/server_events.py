@@ -108,6 +108,59 @@ class TwinMessageChunkPayload(ServerPayload):
     is_last_chunk: bool
 
 
+StepKind = Literal["tool", "node"]
+StepState = Literal["started", "progress", "waiting", "done", "failed", "unknown"]
+
+
+class Step(ServerPayload):
+    """Something that was done for an answer. `unknown`: whether it was done, as its server died meanwhile."""
+
+    step_id: str
+    kind: StepKind
+    name: Annotated[str, Field(description="The tool's, or the node's.")]
+    title: Annotated[str, Field(description="For people.")]
+    state: StepState
+    summary: Annotated[str | None, Field(description="For people: what came of it.")] = None
+
+
+class TwinActivityPayload(Step):
+    pass
+
+
+class TwinReasoningChunkPayload(ServerPayload):
+    text: str
+    generation_id: str
+    chunk_index: Annotated[int, Field(ge=0)]
+
+
+class ToolCallPayload(ServerPayload):
+    call_id: Annotated[str, Field(description="Also the key by which a repeat is known.")]
+    name: str
+    arguments: dict[str, Any]
+    timeout_ms: int
+
+
+class ApprovalRequestedPayload(ServerPayload):
+    approval_id: str
+    call_id: str
+    tool: str
+    title: str
+    arguments: dict[str, Any]
+    expires_at: Time
+
+
+class ApprovalResolvedPayload(ServerPayload):
+    approval_id: str
+    decision: Literal["approve", "reject", "edit", "expired", "cancelled"]
+    arguments: Annotated[dict[str, Any] | None, Field(description="As edited.")] = None
+    comment: str | None = None
+
+
+class PendingApproval(ApprovalRequestedPayload):
+    in_response_to: Annotated[str, Field(description="The user's message whose answer waits.")]
+    seq: Seq
+
+
 class TwinMessagePayload(ServerPayload):
     text: str
     generation_id: str
@@ -117,6 +170,10 @@ class TwinMessagePayload(ServerPayload):
     used_traits: list[str]
     finish: Cut | None = None
     error: ErrorCode | None = None
+    steps: Annotated[list[Step] | None, Field(description="What was done for it.")] = None
+    reasoning: Annotated[str | None, Field(description="What the model thought, where that is shown.")] = None
+    steered_by: Annotated[list[str] | None, Field(description="Messages that it took in while it was made.")] = None
+    stopped_by: Annotated[str | None, Field(description="The message that ended it.")] = None
 
 
 class ProfileUpdatePayload(ServerPayload):
@@ -207,6 +264,10 @@ class HistoryMessage(ServerPayload):
     used_traits: list[str] | None = None
     finish: Cut | None = None
     error: ErrorCode | None = None
+    steps: Annotated[list[Step] | None, Field(description="What was done for it.")] = None
+    reasoning: Annotated[str | None, Field(description="What the model thought, where that is shown.")] = None
+    steered_by: Annotated[list[str] | None, Field(description="Messages that it took in while it was made.")] = None
+    stopped_by: Annotated[str | None, Field(description="The message that ended it.")] = None
     feedback: FeedbackPayload | None = None
 
 
@@ -214,6 +275,9 @@ class HistoryPagePayload(ServerPayload):
     messages: list[HistoryMessage]
     has_more: bool
     conversation_id: str
+    approvals: Annotated[
+        list[PendingApproval] | None, Field(description="What answers of this conversation wait for.")
+    ] = None
 
 
 class ConversationLine(ServerPayload):
