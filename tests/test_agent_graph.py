@@ -14,7 +14,17 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.scripted_model import ScriptedModel
-from twin_sio.agent import AgentRequest, ChatMessage, Delta, Done, ProfileContext, RecalledMemory, Stage, Step, prompts
+from twin_sio.agent import (
+    AgentRequest,
+    AnswerPart,
+    ChatMessage,
+    Delta,
+    Done,
+    ProfileContext,
+    RecalledMemory,
+    Stage,
+    prompts,
+)
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.domain import Json, Profile, Trait
@@ -68,7 +78,7 @@ def twin(model: OpenAIModel, memory: RememberedInPlace | None = None, interval_m
     return TwinAgent(memory or RememberedInPlace(), model, budget_tokens=1000, chunk_interval_ms=interval_ms)
 
 
-async def steps_of(agent: TwinAgent, ask: AgentRequest = ASK) -> list[Step]:
+async def steps_of(agent: TwinAgent, ask: AgentRequest = ASK) -> list[AnswerPart]:
     async with aclosing(agent.answer(ask)) as steps:
         return [step async for step in steps]
 
@@ -163,10 +173,10 @@ class Watched:
     def __init__(self, model: OpenAIModel) -> None:
         self.model, self.name, self.open = model, model.name, 0
 
-    async def stream(self, messages):
+    async def stream(self, messages, tools=()):
         self.open += 1
         try:
-            async with aclosing(self.model.stream(messages)) as pieces:
+            async with aclosing(self.model.stream(messages, tools)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:

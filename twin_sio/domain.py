@@ -94,13 +94,76 @@ Cut = Literal["length", "content_filter"]
 """What cut an answer short: its longest length, or the rules of the model's provider."""
 
 
+StepState = Literal["started", "progress", "waiting", "done", "failed", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that is done for an answer, as its user may see it: a call of a tool, or a node of a graph. `unknown`:
+    the instance died meanwhile, and nobody can tell whether it was done."""
+
+    step_id: str
+    kind: Literal["tool", "node"]
+    name: str
+    title: str
+    state: StepState
+    summary: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """A tool's call that its user is asked to allow. `approval_id` and `call_id` follow from the turn and the call."""
+
+    approval_id: str
+    call_id: str
+    tool: str
+    title: str
+    arguments: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of a request for approval. `arguments`: those to call the tool with, where they were edited."""
+
+    decision: Literal["approve", "reject", "edit", "expired", "cancelled"]
+    arguments: Json | None = None
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostTool:
+    """A tool that an app offers through one of its user's sessions."""
+
+    name: str
+    description: str
+    parameters: Json
+    needs_approval: bool
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRun:
+    """What an answer's earlier attempts have left in the store: the agent's own `state`, the decisions by approval id,
+    the results of host tools by call id, and the messages that were taken in, in their order, as (id, text)."""
+
+    state: Json | None = None
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    results: Mapping[str, Json] = field(default_factory=dict)
+    steered: tuple[tuple[str, str], ...] = ()
+
+
+MessageMode = Literal["queue", "interrupt", "steer"]
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One answer that is owed. `turn_id` is the request's message_id, `message_id` the user's message it answers.
 
     `order` ranks the turns of a conversation; `attempts` counts the generations that were begun, `lost` those of them
-    whose instance died or lost its lease. `trace` is where the request's trace had come to (`tracing.here`), so that
-    the answering instance continues it.
+    whose instance died or lost its lease. A `suspended` turn waits for its user's approval, until `due_at` at most;
+    `awaiting` has the ids. An `absorbed` one was taken in by the answer to another. `has_run`: there is a `SavedRun`.
+    `stopped_by` is the message that ended it; `persona` the name of the twin's persona, where the token has one.
+    `trace` is where the request's trace had come to (`tracing.here`), so that the answering instance continues it.
     """
 
     user_id: str
@@ -109,7 +172,9 @@ class Turn:
     conversation_id: str
     session_id: str | None
     order: float
-    state: Literal["queued", "running", "settled", "complete", "stopped", "interrupted", "failed"]
+    state: Literal[
+        "queued", "running", "suspended", "settled", "complete", "stopped", "interrupted", "failed", "absorbed"
+    ]
     generation_id: str | None
     attempts: int
     stop_requested: bool
@@ -118,6 +183,12 @@ class Turn:
     trace: str = ""
     lost: int = 0
     epoch: int = 0
+    mode: MessageMode = "queue"
+    stopped_by: str | None = None
+    has_run: bool = False
+    awaiting: tuple[str, ...] = ()
+    due_at: datetime | None = None
+    persona: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +205,10 @@ class Outcome:
     error: str | None = None
     retry_after_ms: int | None = None
     cut: Cut | None = None
+    steps: tuple[Step, ...] = ()
+    reasoning: str | None = None
+    steered_by: tuple[str, ...] = ()
+    stopped_by: str | None = None
 
 
 @dataclass(slots=True)
@@ -149,6 +224,7 @@ class Generation:
     session_id: str | None
     started_at: float
     texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
 
 
 EvidenceKind = Literal[

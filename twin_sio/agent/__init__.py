@@ -1,26 +1,29 @@
 """The twin's mind: the ports other packages see, and the values that pass through them.
 
-Adapters: `graph` (LangGraph), `model` (OpenAI API), `extraction`, `summarizer`, `embeddings`. Pure: `prompts` and
-`scoring`.
+`factory` is what a factory of an own agent is given. Adapters: `graph` (LangGraph), `langgraph_agent` (a graph of
+somebody else), `model` (OpenAI API), `tools`, `extraction`, `summarizer`, `embeddings`. Pure: `prompts` and `scoring`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
-from twin_sio.domain import Cut, Evidence, Exchange, Fact, Json
+from twin_sio.domain import ApprovalRequest, Cut, Evidence, Exchange, Fact, HostTool, Json, SavedRun, Step
 
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One line of the conversation as the model will read it; `seq` is its place in the log."""
+    """One line of the conversation as the model will read it; `seq` is its place in the log. An answer that its user
+    has stopped `was_stopped`; `stopped_by` is the id of the message by which, if it was one."""
 
     role: Literal["user", "assistant"]
     text: str
     seq: int = 0
+    was_stopped: bool = False
+    stopped_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +58,72 @@ class ProfileContext:
     former: tuple[Fact, ...] = ()
 
 
+class Run(Protocol):
+    """One attempt at an answer, as the service keeps it: what an agent with several steps saves, asks for and takes
+    in."""
+
+    saved: SavedRun
+    """What earlier attempts at the same answer have left."""
+
+    def begin_loop(self) -> None:
+        """The agent works in steps, and takes in messages between them; without this they end its answer."""
+        ...
+
+    async def save(self, state: Json) -> None:
+        """Store the agent's state for the next attempt, in place of what was saved before; it is stored once this
+        returns. Raises `StorageUnavailable`, also where another attempt has taken over."""
+        ...
+
+    async def steering(self) -> Sequence[tuple[str, str]]:
+        """The id and text of every message that is taken in by this answer, those of `saved.steered` first. Each
+        belongs to this answer alone from then on. Raises `StorageUnavailable`."""
+        ...
+
+    async def host_tools(self) -> Sequence[HostTool]:
+        """What the user's sessions offer now, each name once."""
+        ...
+
+    async def call_host(self, call_id: str, tool: HostTool, arguments: Json, timeout_s: float) -> Json:
+        """Have the session run the tool; `{output}` or `{error}`. Asked for the same `call_id` again, as by a later
+        attempt, it sends nothing again, and gives the result where one came. Raises `TimeoutError`."""
+        ...
+
+
+class DetachedRun(Run):
+    """The run of an answer that nobody keeps: without tools there is nothing to save."""
+
+    def __init__(self) -> None:
+        self.saved = SavedRun()
+
+    def begin_loop(self) -> None:
+        pass
+
+    async def save(self, *_: object) -> None:
+        pass
+
+    async def steering(self) -> Sequence[tuple[str, str]]:
+        return ()
+
+    async def host_tools(self) -> Sequence[HostTool]:
+        return ()
+
+    async def call_host(self, *_: object) -> Json:
+        raise TimeoutError
+
+
 @dataclass(frozen=True, slots=True)
 class AgentRequest:
-    """The user's message that is to be answered."""
+    """The user's message that is to be answered. `turn_id` is the answer's own: of each regeneration another.
+    `persona` is the name of a persona that the user's token has, or empty."""
 
     user_id: str
     conversation_id: str
     message_id: str
     seq: int
     text: str
+    turn_id: str = ""
+    persona: str = ""
+    run: Run = field(default_factory=DetachedRun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +141,28 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Reasoning:
+    """The next piece of what the model thinks, where that is shown; no part of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """A step begins, or has changed. A later one with the same `step_id` takes its place."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The answer cannot go on before its user has decided. The agent's state is saved; the next attempt finds the
+    decisions in `Run.saved`."""
+
+    requests: tuple[ApprovalRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The answer has ended. `used_traits` are the ids of the traits that the prompt held; `cut` says what cut it
     short, if anything did."""
@@ -91,7 +173,7 @@ class Done:
     cut: Cut | None = None
 
 
-Step = Stage | Delta | Done
+AnswerPart = Stage | Delta | Reasoning | Activity | Suspended | Done
 
 
 class Memory(Protocol):
@@ -118,12 +200,13 @@ class Memory(Protocol):
 class Agent(Protocol):
     """Answers a message as the user's twin."""
 
-    def answer(self, ask: AgentRequest) -> AsyncGenerator[Step, None]:
-        """Stages, then deltas, then exactly one `Done`.
+    def answer(self, ask: AgentRequest) -> AsyncGenerator[AnswerPart, None]:
+        """Stages, then deltas, then exactly one `Done`, or one `Suspended`. Activities and reasoning may come between.
 
-        The first delta comes at once, later ones gathered over the chunk interval. Raises `ModelUnavailable` or
-        `ModelTimeout` (also in the middle: what was yielded stands) and `StorageUnavailable`. Closing the generator
-        (or cancelling its reader) ends the model's call at once.
+        An attempt after another begins the text anew, with what the earlier ones have said. The first delta comes at
+        once, later ones gathered over the chunk interval. Raises `ModelUnavailable` or `ModelTimeout` (also in the
+        middle: what was yielded stands) and `StorageUnavailable`. Closing the generator (or cancelling its reader) ends
+        the model's call at once.
         """
         ...
 

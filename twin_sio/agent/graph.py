@@ -1,23 +1,40 @@
-"""The twin as a LangGraph graph: recall -> respond. The messages are its state, so it has no checkpointer.
+"""The twin as a LangGraph graph: recall -> respond, and act -> respond for as long as the model calls tools.
 
-Tokens are gathered before they reach the graph's writer: each item costs on its way through the graph, and a stream
-of items is cheaper than a stream of tokens. `stream_mode="custom"` is the only mode that adds next to nothing.
+What a killed attempt leaves is saved by the run (`agent.loop`), so the graph has no checkpointer. Tokens are gathered
+before they reach the graph's writer: each item costs on its way through the graph, and a stream of items is cheaper
+than a stream of tokens. `stream_mode="custom"` is the only mode that adds next to nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Protocol, TypedDict, cast
+from typing import Any, Final, Literal, Protocol, TypedDict, cast
 
 import langsmith
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import StreamWriter
 
-from twin_sio.agent import Agent, AgentRequest, Delta, Done, Memory, Stage, Step, prompts
-from twin_sio.agent.model import Finished, tokens
-from twin_sio.errors import ModelContextTooLong, ServiceError
+from twin_sio.agent import (
+    Agent,
+    AgentRequest,
+    AnswerPart,
+    Delta,
+    Done,
+    Memory,
+    Reasoning,
+    Stage,
+    prompts,
+)
+from twin_sio.agent.chunk_buffer import ChunkBuffer
+from twin_sio.agent.loop import LOOP_S, STEPS_MAX, STEPS_OVER, Loop
+from twin_sio.agent.model import Finished, Thought, tokens
+from twin_sio.agent.tools import Tool
+from twin_sio.agent.tools.host import tool_of_host
+from twin_sio.clock import monotonic
+from twin_sio.domain import Json
+from twin_sio.errors import ModelContextTooLong, ModelNoAnswer, ServiceError
 from twin_sio.observability.tracing import span
 
 SHARES: Final = (1, 2, 8)  # of the prompt's budget, tried in turn where the prompt is too long for the model
@@ -27,46 +44,82 @@ langsmith.configure(enabled=False)  # whatever the environment says: what users 
 
 
 class ChatModel(Protocol):
-    """What the twin needs of a model."""
+    """What the twin needs of a model: `agent.model.OpenAIModel` is one, and `agent.langchain_model` makes one of any
+    chat model of LangChain."""
 
     @property
     def name(self) -> str: ...
 
-    def stream(self, messages: Sequence[prompts.PromptMessage]) -> AsyncGenerator[str | Finished, None]: ...
+    def stream(
+        self, messages: Sequence[prompts.PromptMessage], tools: Sequence[Json] = ()
+    ) -> AsyncGenerator[str | Thought | Finished, None]:
+        """The answer's tokens, what the model thinks, and one `Finished`; see `OpenAIModel.stream`."""
+        ...
 
 
 # By a budget in tokens: the messages, and the ids of the traits in them.
 _Prompt = Callable[[int], tuple[list[prompts.PromptMessage], tuple[str, ...]]]
+_NO_TOOLS: Final[Mapping[str, Tool]] = {}
 
 
 class _State(TypedDict, total=False):
     ask: AgentRequest
     prompt: _Prompt
+    tools: Mapping[str, Tool]
+    loop: Loop  # missing: there are no tools
+    until: float  # monotonic
+    goes_on: bool
 
 
 class TwinAgent(Agent):
-    """Answers as the user's twin, from their profile, the conversation so far and the host's context."""
+    """Answers as the user's twin, from their profile, the conversation so far and the host's context, with `tools`.
 
-    def __init__(self, memory: Memory, model: ChatModel, *, budget_tokens: int, chunk_interval_ms: int) -> None:
+    `tools` are asked for at each answer, as servers of tools come and go; with `takes_host_tools` what the user's apps
+    offer comes to them. `persona` gives the text of a persona by its name.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        model: ChatModel,
+        *,
+        budget_tokens: int,
+        chunk_interval_ms: int,
+        tools: Callable[[], Sequence[Tool]] | None = None,
+        takes_host_tools: bool = False,
+        persona: Callable[[str], str] = lambda _: prompts.PERSONA,
+    ) -> None:
         self._memory = memory
         self._model = model
         self._budget_tokens = budget_tokens
         self._interval_s = chunk_interval_ms / 1000
+        self._tools = tools
+        self._takes_host_tools = takes_host_tools
+        self._persona = persona
         graph = StateGraph(_State)
         graph.add_node("recall", self._recall)
         graph.add_node("respond", self._respond)
         graph.add_edge(START, "recall")
-        graph.add_edge("recall", "respond")
-        graph.add_edge("respond", END)
+        if tools is None and not takes_host_tools:
+            graph.add_edge("recall", "respond")
+            graph.add_edge("respond", END)
+        else:
+            graph.add_node("act", self._act)
+            graph.add_conditional_edges("recall", _open_calls)
+            graph.add_conditional_edges("respond", _next)
+            graph.add_conditional_edges("act", _next_of_act)
         self._graph: Any = graph.compile()
 
-    async def answer(self, ask: AgentRequest) -> AsyncGenerator[Step, None]:
+    async def answer(self, ask: AgentRequest) -> AsyncGenerator[AnswerPart, None]:
         """See the port. Read it under `contextlib.aclosing`: only closing ends the model's call at once."""
-        async with aclosing(self._graph.astream({"ask": ask}, stream_mode="custom")) as steps:
-            async for step in steps:
-                if isinstance(step, ServiceError):
-                    raise step
-                yield cast(Step, step)
+        limit = {"recursion_limit": 2 * (STEPS_MAX + STEPS_OVER) + 10}
+        async with aclosing(self._graph.astream({"ask": ask}, limit, stream_mode="custom")) as parts:
+            async for part in parts:
+                if isinstance(part, ServiceError):
+                    raise part
+                yield cast(AnswerPart, part)
+
+    # -- nodes -------------------------------------------------------------------------------------------------------
 
     async def _recall(self, state: _State, writer: StreamWriter) -> _State:
         writer(Stage("recalling"))
@@ -78,17 +131,39 @@ class TwinAgent(Agent):
                 self._memory.context(ask.user_id),
                 self._memory.past(ask),
             )
-        return {
-            "prompt": lambda budget: prompts.build(ask.text, history, known, context, budget_tokens=budget, past=past)
+        persona = self._persona(ask.persona)
+        found: _State = {
+            "prompt": lambda budget: prompts.build(
+                ask.text, history, known, context, budget_tokens=budget, past=past, persona=persona
+            )
         }
+        tools = await self._tools_for(ask)
+        if not tools:
+            return found
+        ask.run.begin_loop()
+        loop = Loop.restored(ask.run.saved.state)
+        loop.show_again(writer)
+        return {**found, "tools": tools, "loop": loop, "until": monotonic() + LOOP_S}
+
+    async def _tools_for(self, ask: AgentRequest) -> Mapping[str, Tool]:
+        """What can be called for this answer, by name; an app's tool stands behind one of ours of the same name."""
+        offered = [tool_of_host(ask, one) for one in await ask.run.host_tools()] if self._takes_host_tools else []
+        own = self._tools() if self._tools is not None else ()
+        return {tool.name: tool for tool in (*offered, *own)} if offered or own else _NO_TOOLS
 
     async def _respond(self, state: _State, writer: StreamWriter) -> _State:
         writer(Stage("thinking"))
-        gathered = _ChunkBuffer(lambda text: writer(Delta(text)), self._interval_s)
+        loop = state.get("loop")
+        if loop is not None:
+            loop.take_in(await state["ask"].run.steering())
+        gathered = ChunkBuffer(lambda text: writer(Delta(text)), self._interval_s)
+        if loop is not None and loop.said:
+            gathered.separate(loop.said[-1])
+        goes_on = False
         try:
             for share in SHARES:
                 try:
-                    await self._stream(state["prompt"], self._budget_tokens // share, gathered, writer)
+                    goes_on = await self._stream(state, self._budget_tokens // share, gathered, writer)
                     break
                 except ModelContextTooLong:
                     if gathered.begun or share == SHARES[-1]:
@@ -99,50 +174,64 @@ class TwinAgent(Agent):
             writer(failure)
         finally:
             gathered.drop()
-        return {}
+        return {"goes_on": goes_on}
 
-    async def _stream(self, prompt: _Prompt, budget: int, gathered: _ChunkBuffer, writer: StreamWriter) -> None:
-        messages, used = prompt(budget)
+    async def _stream(self, state: _State, budget: int, gathered: ChunkBuffer, writer: StreamWriter) -> bool:
+        """Stream one answer of the model; whether it calls tools."""
+        loop = state.get("loop")
+        messages, used = state["prompt"](budget)
+        offered: Sequence[Json] = ()
+        if loop is not None:
+            messages = [*messages, *loop.messages]
+            offered = [tool.offered() for tool in state["tools"].values()]
         with span("model answer") as call:
-            async with aclosing(self._model.stream(messages)) as pieces:
+            async with aclosing(self._model.stream(messages, offered)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, str):
                         gathered.add(piece)
-                        continue
-                    gathered.flush()
-                    call.set(**tokens(piece.usage))
-                    cut = None if piece.reason == "stop" else piece.reason
-                    writer(Done(self._model.name, used, piece.usage, cut))
+                    elif isinstance(piece, Thought):
+                        writer(Reasoning(piece.text))
+                    else:
+                        gathered.flush()
+                        call.set(**tokens(piece.usage))
+                        return self._finished(state, piece, used, gathered.text, writer)
+        raise ModelNoAnswer  # never: a stream ends with `Finished`
+
+    def _finished(self, state: _State, piece: Finished, used: tuple[str, ...], text: str, writer: StreamWriter) -> bool:
+        """The model's answer has ended; whether it goes on with tools."""
+        loop, usage = state.get("loop"), piece.usage
+        cut = None if piece.reason == "stop" else piece.reason
+        if loop is not None:
+            loop.asked += 1
+            loop.count_usage(usage)
+            usage = loop.usage or None
+            if piece.calls and loop.asked <= STEPS_MAX + STEPS_OVER and monotonic() < state["until"]:
+                loop.said.append(text)
+                loop.add_answer(state["ask"], text, piece.calls)
+                return True
+            cut = "length" if piece.calls else cut
+        if not text and not (loop is not None and any(loop.said)):
+            raise ModelNoAnswer  # calls of tools that there are not
+        writer(Done(self._model.name, used, usage, cut))
+        return False
+
+    async def _act(self, state: _State, writer: StreamWriter) -> _State:
+        try:
+            goes_on = await state["loop"].act(state["ask"], state["tools"], writer)
+        except ServiceError as failure:
+            writer(failure)
+            goes_on = False
+        return {"goes_on": goes_on}
 
 
-class _ChunkBuffer:
-    """Hands the first piece on at once, and what comes after it at most once per interval."""
+def _open_calls(state: _State) -> Literal["act", "respond"]:
+    loop = state.get("loop")
+    return "act" if loop is not None and loop.is_open else "respond"
 
-    def __init__(self, send: Callable[[str], None], interval_s: float) -> None:
-        self._send = send
-        self._interval_s = interval_s
-        self._pieces: list[str] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self.begun = False
 
-    def add(self, text: str) -> None:
-        self._pieces.append(text)
-        if not self.begun or not self._interval_s:
-            self.begun = True
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self.flush)
+def _next(state: _State) -> str:
+    return "act" if state["goes_on"] else END
 
-    def flush(self) -> None:
-        """Hand on what is held."""
-        text = "".join(self._pieces)
-        self.drop()
-        if text:
-            self._send(text)
 
-    def drop(self) -> None:
-        """Forget what is held, and the timer."""
-        self._pieces.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+def _next_of_act(state: _State) -> str:
+    return "respond" if state["goes_on"] else END

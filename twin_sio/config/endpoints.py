@@ -107,3 +107,4 @@ class Dialect(BaseModel):
     system: Literal["system", "developer", "user"] = Field(
         "system", description="the role of the instructions; user: they begin the first message"
     )
+    tools: bool = Field(True, description="whether the model is offered tools, where there are any")

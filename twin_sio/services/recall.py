@@ -61,7 +61,7 @@ class Recall:
                 continue
             said.append(ChatMessage("user", event.payload["text"], event.seq))
             if answer is not None:
-                said.append(ChatMessage("assistant", answer.payload["text"], answer.seq))
+                said.append(_answer_line(answer))
         return said[-limit:]
 
     async def _around(self, ask: AgentRequest, limit: int) -> Sequence[Event]:
@@ -137,6 +137,12 @@ class Recall:
         ended = [(fact.invalid_at, fact) for fact in facts if fact.invalid_at is not None]
         ended.sort(key=lambda one: one[0], reverse=True)
         return tuple(fact for _, fact in ended[:_FORMER])
+
+
+def _answer_line(answer: Event) -> ChatMessage:
+    payload = answer.payload
+    was_stopped = payload.get("status") == "stopped"
+    return ChatMessage("assistant", payload["text"], answer.seq, was_stopped, payload.get("stopped_by"))
 
 
 def _remembered(event: Event) -> RelatedMessage:

@@ -1,14 +1,15 @@
 """The model behind an OpenAI-compatible endpoint, whichever dialect of the API that speaks.
 
 `client` asks. Pure, in the order in which it uses them: `dialect` puts a question in the form that the endpoint takes,
-and learns from its refusals; `failures` tells what a refusal is; `events` splits a stream, `answer` adds it up, and
-`objects` finds the JSON object in an answer.
+and learns from its refusals; `failures` tells what a refusal is; `events` splits a stream, `answer` adds it up, with
+the `calls` of tools in it, and `objects` finds the JSON object in an answer.
 """
 
 from __future__ import annotations
 
-from twin_sio.agent.model.answer import Finished
+from twin_sio.agent.model.answer import Finished, Thought
+from twin_sio.agent.model.calls import RequestedCall
 from twin_sio.agent.model.client import OpenAIModel, tokens
 from twin_sio.agent.model.failures import Failure
 
-__all__ = ["Failure", "Finished", "OpenAIModel", "tokens"]
+__all__ = ["Failure", "Finished", "OpenAIModel", "RequestedCall", "Thought", "tokens"]

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from twin_sio.agent.model.calls import Calls, RequestedCall
 from twin_sio.agent.model.failures import Failed
 from twin_sio.domain import Cut, Json
 from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelUnavailable
@@ -48,10 +49,18 @@ _HALF: Final = re.compile("[\ud800-\udfff]")
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The answer has ended. `reason`: `stop` where it is whole, else what cut it short; `usage`: the endpoint's token
-    counts where it reports them."""
+    counts where it reports them; `calls`: the tools that it asks to be run before it goes on."""
 
     reason: Literal["stop"] | Cut
     usage: Json | None
+    calls: tuple[RequestedCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of what the model thinks before it answers."""
+
+    text: str
 
 
 def choice_of(event: dict[str, Any]) -> dict[str, Any]:
@@ -71,9 +80,7 @@ def parts_of(said: dict[str, Any]) -> tuple[str, bool]:
         texts: list[str] = []
         for part in content:
             texts.append(_part(part))
-            reasons = reasons or (
-                not texts[-1] and isinstance(part, dict) and part.get("type") in ("thinking", "reasoning")
-            )
+            reasons = reasons or (not texts[-1] and isinstance(part, dict) and _thinks(part))
         content = "".join(texts)
     refusal = said.get("refusal")
     text = (content or "") if isinstance(content or "", str) else None
@@ -82,10 +89,30 @@ def parts_of(said: dict[str, Any]) -> tuple[str, bool]:
     return text or refusal or "", reasons
 
 
+def thought_of(said: object) -> str:
+    """The text of the reasoning in a message or a piece of one, in whichever of their fields servers put it."""
+    if isinstance(said, str):
+        return said
+    if isinstance(said, list):
+        return "".join(map(thought_of, said))
+    if not isinstance(said, dict):
+        return ""
+    for name in (*_REASONING, "text", "summary"):
+        if text := thought_of(said.get(name)):
+            return text
+    content = said.get("content")
+    parts = content if isinstance(content, list) else []
+    return "".join(thought_of(part) for part in parts if isinstance(part, dict) and _thinks(part))
+
+
+def _thinks(part: dict[str, Any]) -> bool:
+    return part.get("type") in ("thinking", "reasoning")
+
+
 def _part(part: object) -> str:
     if isinstance(part, str):
         return part
-    if not isinstance(part, dict) or part.get("type") in ("thinking", "reasoning"):
+    if not isinstance(part, dict) or _thinks(part):
         return ""
     for name in ("text", "refusal", "content"):
         found = part.get(name)
@@ -108,9 +135,9 @@ def end_of(reason: object) -> Literal["stop"] | Cut | None:
 
 
 class Answer:
-    """One answer as it comes."""
+    """One answer as it comes; `shows_thoughts`: what the model thinks is kept for `thought`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shows_thoughts: bool = False) -> None:
         self.begun = False
         """Whether there was text."""
         self.reasoned = False
@@ -120,6 +147,11 @@ class Answer:
         self.counted_last = False
         """Whether the usage came by itself after the text, as at an end."""
         self.characters = 0
+        self.calls: Calls | None = None
+        """The tools' calls, from the first sign of one on."""
+        self.thought = ""
+        """What was thought since it was last emptied."""
+        self._shows_thoughts = shows_thoughts
         self._plain = False  # what comes is text, of whole characters
         self._half = ""
         self._head = Head()
@@ -140,12 +172,24 @@ class Answer:
         elif type(text := said.get("content")) is not str or not text:
             text, reasons = parts_of(said)
             self.reasoned = self.reasoned or reasons
+            if reasons and self._shows_thoughts:
+                self.thought += thought_of(said)
         if not text:
+            if isinstance(said, dict):
+                self._take_calls(said)
             return ""
+        if "message" in choice and isinstance(said, dict):  # a whole one holds all at once
+            self._take_calls(said)
         if not (self._plain and (text.isascii() or text.isprintable())):  # half a character is not printable
             text = self._cleaned(text)
         self.characters += len(text)
         return text
+
+    def _take_calls(self, said: dict[str, Any]) -> None:
+        if said.get("tool_calls") or said.get("function_call"):
+            self.calls = self.calls or Calls()
+            self.reasoned = True  # a sign of life: what it asks for may be long
+            self.calls.take(said)
 
     def end(self) -> str:
         """The text that was held back, for what might have come after it."""
@@ -158,10 +202,11 @@ class Answer:
     def finished(self, *, announced: bool, request_id: str) -> Finished:
         """How it ended, once nothing more comes. Raises `Failed` where it was cut off, or is none: what was paid for
         is not asked for again. `announced`: the end was, if not by a reason."""
-        if self.begun:
+        calls = self.calls.all() if self.calls is not None else ()
+        if self.begun or calls:
             if self.reason is None and not (announced or self.counted_last):
                 raise Failed(again=False, error="CutOff", request_id=request_id)
-            return Finished(self.reason or "stop", self.usage)
+            return Finished(self.reason or "stop", self.usage, calls)
         paid = self.reasoned or self.reason is not None
         kind = ModelFiltered if self.reason == "content_filter" else ModelNoAnswer if paid else ModelUnavailable
         raise Failed(kind, again=not paid, error="NoText", status=200, request_id=request_id)
@@ -178,6 +223,9 @@ class Answer:
         if not self.begun:
             text = self._head.take(text)
             self.reasoned = self.reasoned or self._head.reasoned
+            if self._shows_thoughts:
+                self.thought += self._head.thought
+            self._head.thought = ""
             self.begun = bool(text)
         self._plain = self.begun and not self._half
         return text
@@ -188,6 +236,8 @@ class Head:
 
     def __init__(self) -> None:
         self.reasoned = False
+        self.thought = ""
+        """The reasoning so far; the reader may empty it."""
         self._held = ""
         self._close: re.Pattern[str] | None = None  # the mark that ends the reasoning
 
@@ -197,8 +247,10 @@ class Head:
         while True:
             if self._close is not None:
                 if (place := self._close.search(self._held)) is None:
+                    self.thought += self._held[:-_LONGEST_MARK]
                     self._held = self._held[-_LONGEST_MARK:]
                     return ""
+                self.thought += self._held[: place.start()]
                 self._held, self._close = self._held[place.end() :], None
             head = self._held.lstrip()
             if not head:

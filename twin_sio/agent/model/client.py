@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 
 from twin_sio.agent.metering import count_tokens
-from twin_sio.agent.model.answer import Answer, Finished, choice_of, parts_of
+from twin_sio.agent.model.answer import Answer, Finished, Thought, choice_of, parts_of
 from twin_sio.agent.model.connection import Endpoint, Standing, drained, host_of, read, translated, until
 from twin_sio.agent.model.dialect import Course, Messages, asking_for_json, body_of, learnt, with_learnt
 from twin_sio.agent.model.events import EventParser
@@ -88,8 +88,10 @@ class OpenAIModel:
         dialect: Dialect = Dialect(),  # noqa: B008 - frozen
         learnt: Json | None = None,
         keep: Keep | None = None,
+        shows_thoughts: bool = False,
     ) -> None:
         self.name = model
+        self._shows_thoughts = shows_thoughts
         self.host = host_of(base_url or OPENAI)
         self._first_token_s = first_token_s
         self._reasoning_s = reasoning_s
@@ -114,13 +116,16 @@ class OpenAIModel:
         """Close every connection."""
         await self._endpoint.close()
 
-    async def stream(self, messages: Messages) -> AsyncGenerator[str | Finished, None]:
-        """The answer's tokens as they come, none empty and at least one, then one `Finished`.
+    async def stream(
+        self, messages: Messages, tools: Sequence[Json] = ()
+    ) -> AsyncGenerator[str | Thought | Finished, None]:
+        """The answer's tokens as they come, none empty and at least one, or calls of `tools` (as the API has them);
+        then one `Finished`. With `shows_thoughts` also what the model thinks.
 
         Raises `ModelUnavailable` and what is below it; after the first token too, and then what was yielded stands.
         Closing the generator closes the HTTP stream at once.
         """
-        question = self._question(lambda dialect: self._asking(dialect, messages), self._first_token_s)
+        question = self._question(lambda dialect: self._asking(dialect, messages, tools), self._first_token_s)
         begun = False
         try:
             async with self._slot(question.deadline):
@@ -181,8 +186,10 @@ class OpenAIModel:
     def _question(self, body: Callable[[Dialect], dict[str, Any]], allowed_s: float) -> _Question:
         return _Question(body, self._dialect, asyncio.get_running_loop().time() + allowed_s)
 
-    def _asking(self, dialect: Dialect, messages: Messages) -> dict[str, Any]:
+    def _asking(self, dialect: Dialect, messages: Messages, tools: Sequence[Json]) -> dict[str, Any]:
         body = body_of(dialect, messages, self._max_tokens)
+        if tools and dialect.tools:
+            body["tools"] = list(tools)
         if dialect.stream:
             body["stream"] = True
             if dialect.stream_options:
@@ -239,7 +246,7 @@ class OpenAIModel:
         finally:
             self._slots.release()
 
-    async def _attempt(self, question: _Question) -> AsyncGenerator[str | Finished, None]:
+    async def _attempt(self, question: _Question) -> AsyncGenerator[str | Thought | Finished, None]:
         """One request: tokens, then `Finished`. `Failed` where it came to nothing or was cut."""
         loop = asyncio.get_running_loop()
         if not question.dialect.stream:  # its first sign is the whole answer
@@ -247,7 +254,8 @@ class OpenAIModel:
         async with AsyncExitStack() as held:
             async with until(question.deadline):
                 response = await held.enter_async_context(self._endpoint.opened(question.body(question.dialect)))
-            raw, parser, answer = response.iter_bytes(), EventParser(), Answer()
+            raw, parser = response.iter_bytes(), EventParser()
+            answer = Answer(shows_thoughts=self._shows_thoughts)
             last_sign = began = loop.time()
             deadline: float | None = None  # of the read that is to come
             while True:
@@ -276,6 +284,9 @@ class OpenAIModel:
                     last_sign = loop.time()
                     if answer.begun or (answer.reasoned and not had_reasoned):
                         await self._succeeded(question)
+                    if answer.thought:
+                        yield Thought(answer.thought)
+                        answer.thought = ""
                 if text:
                     yield text
                     if answer.characters > MAX_ANSWER_CHARACTERS:

@@ -11,7 +11,7 @@ from twin_sio.agent.model.failures import Refusal
 from twin_sio.config import Dialect
 from twin_sio.domain import Json
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
 
 # The forms of each field, in the order in which they are tried.
 _FORMS: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -21,6 +21,7 @@ _FORMS: Final[Mapping[str, tuple[Any, ...]]] = {
     "stream_options": (True, False),
     "response_format": ("json_schema", "json_object", "text"),
     "system": ("system", "developer", "user"),
+    "tools": (True, False),
 }
 # How refusals call what a field is about.
 _NAMES: Final[Mapping[str, re.Pattern[str]]] = {
@@ -31,6 +32,7 @@ _NAMES: Final[Mapping[str, re.Pattern[str]]] = {
         r"response_?format|json[ _]?(schema|object|mode)|response_?schema|structured[ _]outputs?|additional_?properties"
         r"|guided|grammar|text\.format|json_validate_failed|failed to generate json"
     ),
+    "tools": re.compile(r"\btools?\b|tool[_ -]?(choice|calls?|use|calling)|function[_ -]?call"),
     "stream": re.compile(r"\bstream(ing)?\b(?!_)"),
     "system": re.compile(
         r"\bsystem\b[^.]{0,60}(role|message|prompt|instruction)|roles?\b[^.]{0,60}\b(system|developer)\b"
@@ -67,7 +69,7 @@ def learnt(
 
 def _asked(body: Mapping[str, Any]) -> list[str]:
     """The fields of a dialect that a request makes use of."""
-    found = [name for name in ("temperature", "stream", "stream_options", "response_format") if name in body]
+    found = [name for name in ("temperature", "stream", "stream_options", "response_format", "tools") if name in body]
     if "max_tokens" in body or "max_completion_tokens" in body:
         found.append("max_tokens")
     if body["messages"] and body["messages"][0]["role"] != "user":
@@ -121,16 +123,18 @@ def asking_for_json(dialect: Dialect, messages: Messages, schema: Json, name: st
     return body
 
 
-def _instructed(messages: Messages, role: str) -> list[dict[str, str]]:
+def _instructed(messages: Messages, role: str) -> list[dict[str, Any]]:
     """The messages as strict chat templates take them: the instructions first, under the role that the endpoint takes,
     then the user, and both sides in turns. What one side said in a row is one message; an answer before the user's
     first words is left out."""
     instructions = "\n\n".join(one["content"] for one in messages if one["role"] == "system")
-    turns: list[dict[str, str]] = []
+    turns: list[dict[str, Any]] = []
     for one in messages:
         if one["role"] == "system" or (not turns and one["role"] != "user"):
             continue
-        if turns and turns[-1]["role"] == one["role"]:
+        if one["role"] == "tool" or "tool_calls" in one:
+            turns.append(dict(one))
+        elif turns and turns[-1]["role"] == one["role"]:
             turns[-1]["content"] += f"\n\n{one['content']}"
         else:
             turns.append(dict(one))

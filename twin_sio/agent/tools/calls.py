@@ -1,0 +1,114 @@
+"""Runs the calls that a model asks for, side by side, each within its time; whatever goes wrong is told to the
+model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import jsonschema
+import structlog
+
+from twin_sio.agent.tools import Tool, ToolContext, within
+from twin_sio.agent.tools.host import HostError
+from twin_sio.domain import Json
+from twin_sio.errors import ServiceError
+
+log = structlog.get_logger("tools")
+
+RESULT_CHARACTERS: Final = 8_000  # of what a tool returns; the model is told where it was cut
+_SUMMARY_CHARACTERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the model is told of a call, and what people see: whether it was done, and a line."""
+
+    text: str
+    is_done: bool = True
+    summary: str | None = None
+
+
+class CallRefused(Exception):
+    """The call cannot be made; the text tells the model why."""
+
+
+def checked(tools: Mapping[str, Tool], name: str, arguments: str | Json) -> tuple[Tool, Json]:
+    """The tool, and its arguments as its schema has them. Raises `CallRefused`."""
+    tool = tools.get(name)
+    if tool is None:
+        raise CallRefused(f"There is no tool of this name. There are: {', '.join(sorted(tools)) or 'none'}.")
+    try:
+        found = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        raise CallRefused("The arguments are no JSON.") from None
+    if not isinstance(found, Mapping):
+        raise CallRefused("The arguments are no JSON object.")
+    if not tool.is_checked:
+        return tool, found
+    try:
+        jsonschema.validate(dict(found), dict(tool.parameters), cls=jsonschema.Draft202012Validator)
+    except jsonschema.ValidationError as error:
+        raise CallRefused(f"The arguments do not fit the schema: {error.message[:_SUMMARY_CHARACTERS]}") from None
+    except (jsonschema.SchemaError, jsonschema.RefResolutionError, RecursionError):
+        raise CallRefused("The tool's schema cannot be used.") from None
+    return tool, found
+
+
+async def run(tool: Tool, arguments: Json, context: ToolContext) -> Result:
+    """Call the tool. Never raises but for the store: every failure is a result."""
+
+    async def call() -> str:
+        within(context)
+        return await _text(await tool.run(arguments))
+
+    # In a task of its own: the context is this call's alone, and what does not end when it is cancelled holds up
+    # nobody.
+    calling = asyncio.create_task(call())
+    try:
+        done, _ = await asyncio.wait([calling], timeout=tool.timeout_s)
+        if not done:
+            raise TimeoutError
+        return Result(calling.result())
+    except TimeoutError:
+        log.warning("tool_timed_out", tool=tool.name)
+        unknown = "Nobody knows whether it was done: do not call it again for this."
+        return Result(f"It took longer than {tool.timeout_s:g} s. {unknown}", is_done=False, summary="took too long")
+    except HostError as error:
+        return Result(f"It failed: {error}"[:RESULT_CHARACTERS], is_done=False, summary="failed")
+    except ServiceError:
+        raise
+    except Exception as error:
+        # The kind and no text: what a tool says may quote its user.
+        log.warning("tool_failed", tool=tool.name, error=type(error).__name__)
+        return Result(f"It failed ({type(error).__name__}).", is_done=False, summary="failed")
+    finally:
+        calling.cancel()
+
+
+async def _text(value: object) -> str:
+    """A tool's result as the model reads it. What is no text is written as JSON in a thread: it may be large."""
+    text = value if isinstance(value, str) else await asyncio.to_thread(_json, value)
+    if len(text) > RESULT_CHARACTERS:
+        return f"{text[:RESULT_CHARACTERS]}\n(The first {RESULT_CHARACTERS} characters of {len(text)}.)"
+    return text
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+Progress = Callable[[str], None]
+
+
+def threadsafe(progress: Progress) -> Progress:
+    """`progress` for a tool that may run in a thread."""
+    loop = asyncio.get_running_loop()
+
+    def tell(text: str) -> None:
+        loop.call_soon_threadsafe(progress, str(text)[:_SUMMARY_CHARACTERS])
+
+    return tell
