@@ -34,6 +34,7 @@ class Identity:
     expires_at: datetime
     issued_at: datetime | None = None
     token_id: str | None = None
+    persona: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +145,10 @@ class HostTool:
 @dataclass(frozen=True, slots=True)
 class SavedRun:
     """What an answer's earlier attempts have left in the store: the agent's own `state`, the decisions by approval id,
-    the results of host tools by call id, and the messages that were taken in, in their order, as (id, text)."""
+    and the messages that were taken in, in their order, as (id, text)."""
 
     state: Json | None = None
     decisions: Mapping[str, Decision] = field(default_factory=dict)
-    results: Mapping[str, Json] = field(default_factory=dict)
     steered: tuple[tuple[str, str], ...] = ()
 
 

@@ -85,7 +85,8 @@ class Run(Protocol):
 
     async def call_host(self, call_id: str, tool: HostTool, arguments: Json, timeout_s: float) -> Json:
         """Have the session run the tool; `{output}` or `{error}`. Asked for the same `call_id` again, as by a later
-        attempt, it sends nothing again, and gives the result where one came. Raises `TimeoutError`."""
+        attempt, it asks the same session, which runs no call twice, or gives the result that has come since. Raises
+        `TimeoutError`."""
         ...
 
 

@@ -163,7 +163,7 @@ class Loop:
             return None
         if not tool.needs_approval:
             return tool, arguments
-        approval_id = f"approval-{call.call_id.removeprefix('call-')}"
+        approval_id = f"twin-approval-{call.call_id.removeprefix('call-')}"
         decision = ask.run.saved.decisions.get(approval_id)
         if decision is None:
             return ApprovalRequest(approval_id, call.call_id, tool.name, tool.title or tool.name, arguments)

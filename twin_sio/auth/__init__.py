@@ -25,6 +25,7 @@ _UNREADABLE = (JOSEError, ValueError, TypeError, AttributeError, KeyError, Overf
 
 _TOKEN_MAX = 16_384
 _USER_MAX = 255
+_PERSONA_MAX = 64
 
 __all__ = ["Authenticator", "JwksKeys", "Keys", "SharedSecrets", "refused"]
 
@@ -140,7 +141,10 @@ class Authenticator:
             issued_at = datetime.fromtimestamp(issued, UTC) if isinstance(issued, int | float) else None
         except (OverflowError, ValueError, OSError):
             raise refused("auth_invalid", "its exp or iat is no time") from None
-        return Identity(sub, self._scopes(claims), expires_at, issued_at, token_id)
+        persona = claims.get("twin_persona")
+        if not isinstance(persona, str) or len(persona) > _PERSONA_MAX:  # it decides nothing but how the twin speaks
+            persona = ""
+        return Identity(sub, self._scopes(claims), expires_at, issued_at, token_id, persona)
 
     def _scopes(self, claims: Mapping[str, Any]) -> frozenset[str]:
         claimed = claims.get("scope", claims.get("scp"))

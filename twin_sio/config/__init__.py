@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import SettingsError
 
+from twin_sio.config.agent import AgentSettings
 from twin_sio.config.endpoints import DEFAULT_MODEL, Dialect
 from twin_sio.config.groups import (
     SECRET_MIN_BYTES,
@@ -41,6 +42,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "GROUPS",
     "REMOVED",
+    "AgentSettings",
     "AuthSettings",
     "ConfigError",
     "Dialect",
@@ -87,6 +89,7 @@ class Settings(BaseModel):
     storage: StorageSettings = Field(default_factory=StorageSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
+    agent: AgentSettings = Field(default_factory=AgentSettings)
     embeddings: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     overload: OverloadSettings = Field(default_factory=OverloadSettings)

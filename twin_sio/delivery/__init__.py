@@ -31,6 +31,7 @@ from twin_sio.delivery.messages import (
     DurableEvent,
     EphemeralEvent,
     Reconcile,
+    SessionEvent,
     UserMessage,
     decode_control,
     decode_user,
@@ -165,6 +166,17 @@ class Delivery:
     def to_session(self, caller: Caller, outgoing: Outgoing) -> None:
         """Send to one connection of this instance; nothing happens where it has gone."""
         self._writer.write(caller.connection_id, event_frame(outgoing.type, outgoing.envelope()))
+
+    def to_session_anywhere(self, user_id: str, session_id: str, outgoing: Outgoing) -> None:
+        """Send something ephemeral to one session, on whichever instance it is."""
+        frame = event_frame(outgoing.type, outgoing.envelope())
+        self._to_session(user_id, session_id, frame)
+        self._notify_instances(user_id, SessionEvent(session_id, frame.raw))
+
+    def _to_session(self, user_id: str, session_id: str, frame: EncodedFrame) -> None:
+        for caller in self.local_sessions(user_id):
+            if caller.session_id == session_id:
+                self._writer.write(caller.connection_id, frame)
 
     def to_session_in_order(self, caller: Caller, outgoing: Outgoing) -> None:
         """Send something about a stored event to one connection, not before the events that come before it."""
@@ -371,6 +383,8 @@ class Delivery:
                 stream.enqueue(event.seq, PendingEvent(frame, event.generation_id, event.in_response_to))
             case EphemeralEvent() as ephemeral:
                 self._ephemeral(stream.user_id, EncodedFrame(ephemeral.frame), ephemeral.skip)
+            case SessionEvent() as event_of_session:
+                self._to_session(stream.user_id, event_of_session.session_id, EncodedFrame(event_of_session.frame))
             case CloseOlderConnections() as replaced:
                 self.on_control(replaced)
 

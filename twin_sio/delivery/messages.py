@@ -67,6 +67,14 @@ class EphemeralEvent:
 
 
 @dataclass(slots=True)
+class SessionEvent:
+    """`s`: an event that is sent once, to one session."""
+
+    session_id: str
+    frame: bytes
+
+
+@dataclass(slots=True)
 class CloseOlderConnections:
     """`r`: the session has a new connection, `keep`; its earlier ones are to be closed. On the user's channel, because
     only instances that have connections of this user need to decode it."""
@@ -76,7 +84,7 @@ class CloseOlderConnections:
     keep: str
 
 
-UserMessage = DurableEvent | AnswerChunk | EphemeralEvent | CloseOlderConnections
+UserMessage = DurableEvent | AnswerChunk | EphemeralEvent | SessionEvent | CloseOlderConnections
 
 # -- on the control channel ------------------------------------------------------------------------------------------
 
@@ -98,6 +106,15 @@ class TurnsPending:
 
 
 @dataclass(slots=True)
+class TurnChanged:
+    """`turn`: something was stored that the answer being made in this conversation asks for: a message that steers it,
+    or the result of an app's tool."""
+
+    user_id: str
+    conversation_id: str
+
+
+@dataclass(slots=True)
 class UserErased:
     """`erased`: everything of this user before `epoch` was erased."""
 
@@ -110,7 +127,7 @@ class Reconcile:
     """`look`: the sender could not publish for a while. Compare every stream with the log."""
 
 
-ControlMessage = StopTurn | TurnsPending | UserErased | Reconcile
+ControlMessage = StopTurn | TurnsPending | TurnChanged | UserErased | Reconcile
 Broadcast = ControlMessage | CloseOlderConnections
 """What an instance acts upon as a whole, the one that sends it included."""
 
@@ -133,6 +150,8 @@ def encode_user(instance: str, message: UserMessage) -> bytes:
             header = [instance, "d", seq, generation_id, in_response_to, VERSION]
         case EphemeralEvent(skip, frame):
             header = [instance, "e", skip, VERSION]
+        case SessionEvent(session_id, frame):
+            header = [instance, "s", session_id, VERSION]
         case CloseOlderConnections(user_id, session_id, keep):
             fields = {"kind": "replace", "user_id": user_id, "session_id": session_id, "keep": keep}
             header = [instance, "r", fields, VERSION]
@@ -166,6 +185,10 @@ def _ephemeral_event(fields: list[Any], frame: bytes) -> EphemeralEvent | None:
     return EphemeralEvent(fields[0], frame) if isinstance(fields[0], _TEXT_OR_NONE) else None
 
 
+def _session_event(fields: list[Any], frame: bytes) -> SessionEvent | None:
+    return SessionEvent(fields[0], frame) if isinstance(fields[0], str) else None
+
+
 def _close_older(fields: list[Any], _frame: bytes) -> CloseOlderConnections | None:
     match fields[0]:
         case {"kind": "replace", "user_id": str(user_id), "session_id": str(session_id), "keep": str(keep)}:
@@ -180,6 +203,7 @@ _USER_KINDS: dict[str, tuple[Callable[[list[Any], bytes], UserMessage | None], i
     "c": (_answer_chunk, 3),
     "d": (_durable_event, 3),
     "e": (_ephemeral_event, 1),
+    "s": (_session_event, 1),
     "r": (_close_older, 1),
 }
 
@@ -192,6 +216,8 @@ def encode_control(instance: str, message: ControlMessage) -> bytes:
             fields = {"kind": "stop", "user_id": user_id, "turn_id": turn_id}
         case TurnsPending(user_id, conversation_id):
             fields = {"kind": "owed", "user_id": user_id, "conversation_id": conversation_id}
+        case TurnChanged(user_id, conversation_id):
+            fields = {"kind": "turn", "user_id": user_id, "conversation_id": conversation_id}
         case UserErased(user_id, epoch):
             fields = {"kind": "erased", "user_id": user_id, "epoch": epoch}
         case Reconcile():
@@ -220,6 +246,8 @@ def _control(fields: dict[str, Any]) -> ControlMessage | None:
         # Builds before there was a version wrote `turns` where they handed over what they had begun.
         case {"kind": "owed" | "turns", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
             return TurnsPending(user_id, conversation_id)
+        case {"kind": "turn", "user_id": str(user_id), "conversation_id": str(conversation_id)}:
+            return TurnChanged(user_id, conversation_id)
         case {"kind": "erased", "user_id": str(user_id), "epoch": int(epoch)}:
             return UserErased(user_id, epoch)
         case {"kind": "look"}:

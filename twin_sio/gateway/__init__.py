@@ -63,7 +63,7 @@ class Gateway:
         self._settings = settings
         self._clock = clock
         self._new_id = new_id
-        missing = CLIENT_EVENTS.keys() - self._handlers.keys() - {"host_tools", "tool_result", "approval"}
+        missing = CLIENT_EVENTS.keys() - self._handlers.keys()
         if missing:
             raise ValueError(f"events without a handler: {sorted(missing)}")
 

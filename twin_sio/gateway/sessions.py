@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -102,7 +102,9 @@ class Sessions:
         instance: str,
         clock: Clock,
         new_id: NewId,
+        on_left: Callable[[Caller], Awaitable[None]],
     ) -> None:
+        """`on_left` is called once a connection has ended."""
         self._delivery = delivery
         self._connections = connections
         self._presence = presence
@@ -113,6 +115,7 @@ class Sessions:
         self._instance = instance
         self._clock = clock
         self._new_id = new_id
+        self._on_left = on_left
         self.draining = False
         self.on_revoked: Callable[[str], None] = lambda _: None  # with the user
         self.background = BackgroundTasks()
@@ -265,6 +268,7 @@ class Sessions:
 
     async def _leave(self, caller: Caller) -> None:
         await self._presence.gone(caller)
+        await self._on_left(caller)
         sessions = self._session_list(caller, await self._presence.sessions(caller.user_id))
         if all(session["session_id"] != caller.session_id for session in sessions):
             self._send_presence(caller, "left", sessions)

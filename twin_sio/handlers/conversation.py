@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from twin_sio.clock import Clock, NewId
-from twin_sio.domain import Caller, Event, Evidence, NewEvent, Turn
+from twin_sio.domain import Caller, Event, Evidence, MessageMode, NewEvent, Turn
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
 from twin_sio.handlers import Reply
 from twin_sio.handlers.context import HostContext
@@ -65,13 +65,14 @@ class Conversation:
             await self._limits.message(caller.user_id)
         draft = self._draft(caller, sent, "user_message", {"text": sent.payload.text})
         if known is not None:
-            return await self._repeat(caller, draft, known)
+            return await self._repeat(caller, draft, known, sent.payload.mode)
         if sent.payload.context is not None:
             await self._context.merge(caller, sent.payload.context)
         stored = await self._messages.append(draft)
         if not stored.is_new:
-            return await self._repeat(caller, draft, stored.event)
-        turn = await self._turns.ensure(self._turn(caller, stored.event))
+            return await self._repeat(caller, draft, stored.event, sent.payload.mode)
+        turn = await self._turns.ensure(self._turn(caller, stored.event, mode=sent.payload.mode))
+        await self._act_on_mode(turn)
         receipt = self._receipt(draft, stored.event.seq, "accepted")
         is_waiting = turn.state == "queued" and isinstance(full, int) and full > 0
         return Reply(receipt, publish=stored.event, then=partial(self._send_queued, turn) if is_waiting else None)
@@ -79,10 +80,20 @@ class Conversation:
     async def _send_queued(self, turn: Turn) -> None:
         self._turns.send_status(turn, "queued")
 
-    async def _repeat(self, caller: Caller, draft: NewEvent, known: Event) -> Reply:
+    async def _act_on_mode(self, turn: Turn) -> None:
+        """Do what the message is to do to the answer that is being made; doing it again changes nothing."""
+        if turn.mode == "queue" or turn.state != "queued":
+            return
+        if turn.mode == "interrupt":
+            await self._turns.interrupt(turn)
+        else:
+            await self._turns.steer(turn)
+
+    async def _repeat(self, caller: Caller, draft: NewEvent, known: Event, mode: MessageMode) -> Reply:
         """The same message again: the same receipt, then its answer, to the caller alone, if there is one."""
         _same(draft, known)
-        turn = await self._turns.ensure(self._turn(caller, known))  # heals a crash between message and turn
+        turn = await self._turns.ensure(self._turn(caller, known, mode=mode))  # heals a crash between message and turn
+        await self._act_on_mode(turn)
         receipt = self._receipt(draft, known.seq, "duplicate")
         answer = await self._messages.get(known.user_id, answer_id(turn))
         return Reply(receipt, then=partial(self._send_again, caller, answer) if answer is not None else None)
@@ -164,7 +175,14 @@ class Conversation:
             epoch=caller.epoch,
         )
 
-    def _turn(self, caller: Caller, asked: Event, turn_id: str | None = None, order: float | None = None) -> Turn:
+    def _turn(
+        self,
+        caller: Caller,
+        asked: Event,
+        turn_id: str | None = None,
+        order: float | None = None,
+        mode: MessageMode = "queue",
+    ) -> Turn:
         return Turn(
             user_id=asked.user_id,
             turn_id=turn_id or asked.message_id,
@@ -180,6 +198,8 @@ class Conversation:
             created_at=self._clock(),
             trace=current_traceparent(),
             epoch=caller.epoch,
+            mode=mode,
+            persona=caller.identity.persona,
         )
 
     def _receipt(self, draft: NewEvent, seq: int | None, status: str, **more: object) -> Outgoing:

@@ -12,6 +12,7 @@ from twin_sio.domain import Caller, Event, Json
 from twin_sio.errors import NotFound
 from twin_sio.handlers import Reply
 from twin_sio.protocol import Conversations, History, Incoming, Outgoing, Search
+from twin_sio.services.approvals import ApprovalService
 from twin_sio.services.limits import Limits
 from twin_sio.services.search import MessageSearch
 from twin_sio.store.ports import ConversationSummary, Log
@@ -20,13 +21,34 @@ PAGE_BYTES = 256 * 1024
 """Of a page as it is sent: a fourth of what a connection may hold before it is cut."""
 
 _BEGINNING = 200
-_TWIN_FIELDS = ("status", "generation_id", "model", "usage", "used_traits", "finish", "error")
+_TWIN_FIELDS = (
+    "status",
+    "generation_id",
+    "model",
+    "usage",
+    "used_traits",
+    "finish",
+    "error",
+    "steps",
+    "reasoning",
+    "steered_by",
+    "stopped_by",
+)
 
 
 class HistoryHandlers:
     """Reads the log as people see it."""
 
-    def __init__(self, messages: Log, searched: MessageSearch, limits: Limits, clock: Clock, new_id: NewId) -> None:
+    def __init__(
+        self,
+        messages: Log,
+        searched: MessageSearch,
+        approvals: ApprovalService,
+        limits: Limits,
+        clock: Clock,
+        new_id: NewId,
+    ) -> None:
+        self._approvals = approvals
         self._messages = messages
         self._searched = searched
         self._limits = limits
@@ -53,6 +75,8 @@ class HistoryHandlers:
             "has_more": page.has_more or len(lines) < len(nearest),
             "conversation_id": sent.conversation_id,
         }
+        if pending := await self._approvals.pending(caller.user_id, sent.conversation_id):
+            payload["approvals"] = pending
         return self._reply(caller, "history", payload, sent.message_id, sent.conversation_id)
 
     async def _seq(self, caller: Caller, message_id: str | None) -> int | None:

@@ -13,6 +13,7 @@ from twin_sio.delivery.messages import (
     CloseOlderConnections,
     Reconcile,
     StopTurn,
+    TurnChanged,
     TurnsPending,
     UserErased,
 )
@@ -25,6 +26,7 @@ from twin_sio.handlers.conversation import Conversation
 from twin_sio.handlers.history import HistoryHandlers
 from twin_sio.handlers.presence import PresenceHandlers
 from twin_sio.handlers.profile import ProfileHandlers
+from twin_sio.handlers.tools import ToolHandlers
 from twin_sio.runtime.services import Services
 from twin_sio.store import mongo
 from twin_sio.store.redis.revocations import RedisRevocations
@@ -75,10 +77,21 @@ def build_gateway(settings: Settings, services: Services, edges: EdgeDeps) -> Ga
         clock=clock.now,
         new_id=clock.new_id,
     )
+    tools = ToolHandlers(
+        offered=services.host_tools,
+        runs=services.runs,
+        approvals=services.approvals,
+        turns=services.runner,
+        limits=services.limits,
+        clock=clock.now,
+        new_id=clock.new_id,
+    )
     presence = PresenceHandlers(
         services.messages, services.presence, services.delivery, services.limits, clock.now, clock.new_id
     )
-    history = HistoryHandlers(services.messages, services.search, services.limits, clock.now, clock.new_id)
+    history = HistoryHandlers(
+        services.messages, services.search, services.approvals, services.limits, clock.now, clock.new_id
+    )
     profile = ProfileHandlers(services.profile_service, services.limits, clock.now, clock.new_id)
     bounds = GatewaySettings(
         limits=settings.limits,
@@ -98,6 +111,7 @@ def build_gateway(settings: Settings, services: Services, edges: EdgeDeps) -> Ga
         instance=services.delivery.channels.instance[:8],
         clock=clock.now,
         new_id=clock.new_id,
+        on_left=tools.left,
     )
     sessions.on_revoked = services.indexes.forget
     admission = Admission(
@@ -126,6 +140,9 @@ def build_gateway(settings: Settings, services: Services, edges: EdgeDeps) -> Ga
             "stop_generation": conversation.stop_generation,
             "regenerate": conversation.regenerate,
             "feedback": conversation.feedback,
+            "host_tools": tools.host_tools,
+            "tool_result": tools.tool_result,
+            "approval": tools.approval,
             "context_update": context.context_update,
             "typing_indicator": presence.typing_indicator,
             "read_receipt": presence.read_receipt,
@@ -158,6 +175,8 @@ def control_messages(gateway: Gateway, services: Services) -> Callable[[Broadcas
         match message:
             case StopTurn(user_id, turn_id):
                 runner.on_stop(user_id, turn_id)
+            case TurnChanged(user_id, conversation_id):
+                runner.on_changed(user_id, conversation_id)
             case TurnsPending(user_id, conversation_id):
                 runner.on_owed(user_id, conversation_id)
             case CloseOlderConnections(user_id, session_id, keep):

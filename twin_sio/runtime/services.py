@@ -12,6 +12,7 @@ from twin_sio.jobs.functions import JobDeps, JobStats
 from twin_sio.jobs.queue import Queue
 from twin_sio.observability.durations import Durations
 from twin_sio.observability.overload import OverloadMonitor
+from twin_sio.services.approvals import ApprovalService
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.extraction_path import ExtractionStats
 from twin_sio.services.graph_projection import GraphProjectionService
@@ -49,6 +50,10 @@ class Services:
     migration: MigrationService
     delivery: Delivery
     runner: TurnService
+    runs: mongo.MongoRuns
+    # None where apps may offer no tools.
+    host_tools: mongo.MongoHostTools | None
+    approvals: ApprovalService
     profile_service: ProfileService
     memory: MemoryService
     statistics: mongo.MongoStatistics

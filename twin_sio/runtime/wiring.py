@@ -17,7 +17,6 @@ from twin_sio.agent import Embedder, Extractor, prompts
 from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
-from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.agent.reading import ProcessReader
 from twin_sio.agent.summarizer import ModelSummarizer
@@ -26,8 +25,10 @@ from twin_sio.delivery import Delivery
 from twin_sio.jobs.queue import Queue
 from twin_sio.observability.durations import Durations
 from twin_sio.observability.overload import OverloadMonitor
+from twin_sio.runtime.agents import build_agent
 from twin_sio.runtime.services import Services
-from twin_sio.services.answers import TurnStats
+from twin_sio.services.approvals import ApprovalService
+from twin_sio.services.attempt import TurnStats
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.extraction_path import ExtractionPath, ExtractionStats, model_id
 from twin_sio.services.graph_projection import GraphProjectionService
@@ -37,6 +38,7 @@ from twin_sio.services.migration import MigrationService
 from twin_sio.services.model_budget import BudgetedEmbedder, BudgetedModel
 from twin_sio.services.profile import ProfileService
 from twin_sio.services.recall import Recall
+from twin_sio.services.runs import RunServices
 from twin_sio.services.search import MessageSearch
 from twin_sio.services.statistics import StatisticsService
 from twin_sio.services.trait_ids import TraitIds
@@ -155,16 +157,24 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             patience_s=settings.tuning.recall_ms / 1000,
             kept_for=kept_for,
         )
+        presence = RedisPresence(channels.redis, clock.now, 3 * settings.tuning.stale_s, lambda: channels.healthy)
+        runs = mongo.MongoRuns(db, clock.now, sealer, fence)
+        host_tools = mongo.MongoHostTools(db, clock.now, sealer, fence) if settings.agent.host_tools else None
+        approvals = ApprovalService(
+            messages=messages,
+            turns=turns,
+            runs=runs,
+            delivery=delivery,
+            clock=clock.now,
+            wait_s=settings.agent.approval_s,
+        )
         runner = TurnService(
             owner=delivery.channels.instance,
             turns=turns,
             messages=messages,
-            agent=TwinAgent(
-                recall,
-                model,
-                budget_tokens=settings.model.prompt_budget_tokens,
-                chunk_interval_ms=settings.tuning.chunk_interval_ms,
-            ),
+            agent=await build_agent(settings, recall, model, stack),
+            runs=RunServices(messages, runs, host_tools, presence, delivery, clock.now, clock.new_id),
+            approvals=approvals,
             delivery=delivery,
             jobs=queue,
             limits=limits,
@@ -178,7 +188,6 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             stats=TurnStats(on_first_token=durations.first_token, on_chunk_gap=durations.chunk_gap),
         )
         personal = mongo.MongoPersonalData(db, sealer, fence, graphed)
-        presence = RedisPresence(channels.redis, clock.now, 3 * settings.tuning.stale_s, lambda: channels.healthy)
         statistics = mongo.MongoStatistics(db, sealer, fence)
         reader, budgeted, extraction = ProcessReader(), BudgetedModel(model, limits), ExtractionStats()
         stack.push_async_callback(reader.close)
@@ -212,6 +221,9 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
             ),
             delivery=delivery,
             runner=runner,
+            runs=runs,
+            host_tools=host_tools,
+            approvals=approvals,
             profile_service=keeper,
             memory=memory,
             statistics=statistics,
@@ -247,6 +259,7 @@ async def _model(settings: Settings, db: mongo.Database) -> OpenAIModel:
         dialect=settings.model.dialect,
         learnt=await dialects.get(dialect_id),
         keep=partial(dialects.put, dialect_id),
+        shows_thoughts=settings.agent.shows_reasoning,
     )
 
 

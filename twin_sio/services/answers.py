@@ -1,4 +1,4 @@
-"""One answer: begun, streamed to the devices, settled once, stored and published.
+"""One answer: begun, streamed to the devices (`services.attempt`), settled once, stored and published.
 
 `settle` decides an answer, once, whichever instances are at it; only then does it enter the log and reach the devices
 as a `twin_message`. A turn that fails for an unforeseen reason ends as `failed`, and the next one is answered.
@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from twin_sio.agent import Agent, AgentRequest, Delta, Done, Stage
-from twin_sio.clock import Clock, NewId, monotonic
+from twin_sio.agent import Agent
+from twin_sio.background import BackgroundTasks
+from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Event, Generation, NewEvent, Outcome, Turn
 from twin_sio.errors import ModelUnavailable, ServiceError, StorageUnavailable
 from twin_sio.observability.tracing import span
 from twin_sio.protocol import Outgoing, error_payload
+from twin_sio.services.approvals import ApprovalService
+from twin_sio.services.attempt import Attempt, TurnStats, ended_steps, generation_of, step_payload
 from twin_sio.services.limits import Limits
 from twin_sio.services.ports import Delivery, Jobs
+from twin_sio.services.runs import RunServices
 from twin_sio.store.ports import Log, Turns
 
 log = structlog.get_logger("turns")
@@ -36,17 +39,6 @@ class LeaseLost(Exception):
     """Another instance may hold the conversation's lease now: this one sends nothing more."""
 
 
-@dataclass(slots=True)
-class TurnStats:
-    """Counts for the operator, and hooks that receive times in seconds."""
-
-    finished: dict[str, int] = field(default_factory=dict)  # answers by their status
-    given_up: int = 0  # turns that cost two instances their lease
-    take_overs: int = 0  # generations begun in place of another instance's
-    on_first_token: Callable[[float], None] = lambda _: None
-    on_chunk_gap: Callable[[float], None] = lambda _: None
-
-
 class AnswerService:
     """Answers one turn at a time for the instance that holds its conversation's lease."""
 
@@ -56,6 +48,8 @@ class AnswerService:
         turns: Turns,
         messages: Log,
         agent: Agent,
+        runs: RunServices,
+        approvals: ApprovalService,
         delivery: Delivery,
         jobs: Jobs,
         limits: Limits,
@@ -65,6 +59,8 @@ class AnswerService:
         stats: TurnStats,
     ) -> None:
         self._turns = turns
+        self._runs = runs
+        self._approvals = approvals
         self._messages = messages
         self._agent = agent
         self._delivery = delivery
@@ -75,9 +71,12 @@ class AnswerService:
         self._checkpoint_s = lease_s / 3
         # By (user id, turn id), for each generation of this instance: set, it ends as `stopped`.
         self._stops: dict[tuple[str, str], asyncio.Event] = {}
+        # By (user id, conversation id): what this instance generates there.
+        self._attempts: dict[tuple[str, str], Attempt] = {}
         # Set while this instance hands its answers over: an answer that is cancelled then says nothing about the turn.
         self.draining = False
         self.stats = stats
+        self._background = BackgroundTasks()
 
     @property
     def generating(self) -> int:
@@ -95,8 +94,14 @@ class AnswerService:
             if owner == user_id:
                 event.set()
 
+    def on_changed(self, user_id: str, conversation_id: str) -> None:
+        """A message wants to steer the answer in this conversation, or the result of an app's tool has come."""
+        if (attempt := self._attempts.get((user_id, conversation_id))) is not None:
+            attempt.on_changed()
+
     async def answer(self, turn: Turn, lost: asyncio.Event) -> None:
-        """Answer the turn, or finish what another attempt has decided. Raises `LeaseLost` once `lost` is set."""
+        """Answer the turn, or finish what another attempt has decided. A turn that waits for its user, and whose time
+        is over, goes on without. Raises `LeaseLost` once `lost` is set."""
         ids = {"user": turn.user_id, "turn": turn.turn_id, "message": turn.message_id}
         with bound_contextvars(**ids), span("turn", parent=turn.trace, **ids) as under_way:
             decided = await self._turns.outcome(turn) if turn.state == "settled" else None
@@ -107,7 +112,11 @@ class AnswerService:
                 await self._publish_answer(turn, decided)
 
     async def _settle(self, turn: Turn, lost: asyncio.Event) -> Outcome | None:
-        """The outcome that this instance has settled; None where another instance's counts."""
+        """The outcome that this instance has settled; None where another instance's counts, or the turn waits for its
+        user."""
+        if turn.state == "suspended":
+            await self._approvals.close(turn, "cancelled" if turn.stop_requested else "expired")
+            turn = await self._turns.get(turn.user_id, turn.turn_id) or turn
         if turn.stop_requested or turn.attempts > _TAKE_OVERS_MAX or turn.lost >= _LOSSES_MAX:
             outcome = await self._ended(turn)
             return outcome if await self._turns.settle(turn, outcome) else None
@@ -124,7 +133,7 @@ class AnswerService:
             log.info("turn_taken_over", attempt=begun.attempts)
         with bound_contextvars(generation=begun.generation_id):
             try:
-                outcome = await self._generate(begun, question, lost)
+                ended = await self._generate(begun, question, lost)
             except asyncio.CancelledError:
                 if self.draining and not lost.is_set():  # handed over: this does not count as a loss
                     with suppress(StorageUnavailable):
@@ -132,10 +141,12 @@ class AnswerService:
                 raise
         while True:
             try:
-                if await self._turns.settle(begun, outcome):
-                    return outcome
+                if isinstance(ended, Attempt):
+                    return await self._suspend(begun, ended)
+                if await self._turns.settle(begun, ended):
+                    return ended
                 self._delivery.drop_generation(
-                    turn.user_id, _generation(begun)
+                    turn.user_id, generation_of(begun)
                 )  # another instance was first, or an erasure
                 return None
             except StorageUnavailable:
@@ -143,8 +154,24 @@ class AnswerService:
                     raise LeaseLost from None
                 await asyncio.sleep(_SETTLE_RETRY_S)
 
+    async def _suspend(self, begun: Turn, attempt: Attempt) -> Outcome | None:
+        """Have the turn wait for its user; where it was stopped meanwhile, its outcome."""
+        if await self._approvals.suspend(begun, attempt.requests, attempt.text) is not None:
+            self.stats.suspended += 1
+            return None
+        current = await self._turns.get(begun.user_id, begun.turn_id)
+        if current is None or not current.stop_requested:
+            return None
+        outcome = attempt.outcome("stopped", stopped_by=current.stopped_by)
+        return outcome if await self._turns.settle(begun, outcome) else None
+
     async def _ended(self, turn: Turn) -> Outcome:
-        """The end of a turn that is not begun again, with the text that its last generation has sent."""
+        """The end of a turn that is not begun again, with the text and the steps that its last generation has sent."""
+        run = await self._runs.begin(turn)
+        outcome = await self._ending(turn)
+        return replace(outcome, steps=ended_steps(run.steps), steered_by=run.steered, stopped_by=turn.stopped_by)
+
+    async def _ending(self, turn: Turn) -> Outcome:
         shown = await self._delivery.partial(turn.user_id, turn.generation_id) if turn.generation_id else ""
         text, generation_id = max(turn.partial, shown, key=len), turn.generation_id or self._new_id()
         if turn.stop_requested:
@@ -155,13 +182,26 @@ class AnswerService:
             return Outcome("failed", text, generation_id, "", error=ServiceError.code)
         return Outcome("interrupted", text, generation_id, "")
 
-    async def _generate(self, turn: Turn, question: Event, lost: asyncio.Event) -> Outcome:
-        """Stream one answer to the devices. Raises `LeaseLost`; every other ending is an outcome."""
-        generation = _generation(turn)
-        attempt = _Attempt(
-            turn, question, generation, self._agent, self._delivery, self.stats, self._new_id, self.send_stage
-        )
+    async def _generate(self, turn: Turn, question: Event, lost: asyncio.Event) -> Outcome | Attempt:
+        """Stream one answer to the devices; an attempt that has to wait for its user comes back itself. Raises
+        `LeaseLost`; every other ending is an outcome."""
+        generation = generation_of(turn)
+        run = await self._runs.begin(turn)
         stop = self._stops[turn.user_id, turn.turn_id] = asyncio.Event()
+        attempt = Attempt(
+            turn,
+            question,
+            generation,
+            run,
+            self._agent,
+            self._delivery,
+            self.stats,
+            self._new_id,
+            self._send,
+            lambda: self._background.start(self._interrupt(turn, stop)),
+        )
+        place = (turn.user_id, turn.conversation_id)
+        self._attempts[place] = attempt
         work = asyncio.create_task(attempt.run())
         keep = asyncio.create_task(self._checkpoint_loop(turn, generation, stop))
         watch = [asyncio.create_task(stop.wait()), asyncio.create_task(lost.wait())]
@@ -173,18 +213,35 @@ class AnswerService:
             if not work.done():
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
-                outcome = attempt.outcome("stopped")
+                outcome: Outcome | Attempt = attempt.outcome("stopped", stopped_by=await self._stopped_by(turn))
+            elif attempt.requests:
+                return attempt
             else:
                 outcome = work.result()
             self._delivery.chunk(turn.user_id, generation, "", is_last=True)
             return outcome
         finally:
             self._stops.pop((turn.user_id, turn.turn_id), None)
+            self._attempts.pop(place, None)
             for task in (work, keep, *watch):
                 task.cancel()
             await asyncio.gather(work, keep, *watch, return_exceptions=True)
             self._delivery.end_generation(generation)
             self.send_stage(turn, "done")
+
+    async def _stopped_by(self, turn: Turn) -> str | None:
+        """The message that has ended the turn, if it was one."""
+        with suppress(StorageUnavailable):
+            current = await self._turns.get(turn.user_id, turn.turn_id)
+            return current.stopped_by if current is not None else None
+        return None
+
+    async def _interrupt(self, turn: Turn, stop: asyncio.Event) -> None:
+        """A message is to steer an answer that has no steps: that ends."""
+        with suppress(StorageUnavailable):
+            by = await self._runs.runs.waiting_to_steer(turn.user_id, turn.conversation_id)
+            if by is not None and await self._runs.runs.interrupt(turn.user_id, turn.conversation_id, by) is not None:
+                stop.set()
 
     async def _checkpoint_loop(self, turn: Turn, generation: Generation, stop: asyncio.Event) -> None:
         """Store the text so far from time to time, and read a stop that the control channel has lost."""
@@ -210,6 +267,7 @@ class AnswerService:
             payload["finish"] = outcome.cut
         if outcome.error is not None:
             payload["error"] = outcome.error
+        payload.update(_more(outcome))
         draft = NewEvent(
             turn.user_id,
             "twin_message",
@@ -243,7 +301,10 @@ class AnswerService:
 
     def send_stage(self, turn: Turn, state: str) -> None:
         """Send the devices the stage that the answer has reached."""
-        self._delivery.to_user(turn.user_id, self._event(turn, "twin_thinking", {"state": state}))
+        self._send(turn, "twin_thinking", {"state": state})
+
+    def _send(self, turn: Turn, type: str, payload: dict[str, object]) -> None:
+        self._delivery.to_user(turn.user_id, self._event(turn, type, payload))
 
     def _event(self, turn: Turn, type: str, payload: dict[str, object]) -> Outgoing:
         return Outgoing(
@@ -257,84 +318,18 @@ class AnswerService:
         )
 
 
-class _Attempt:
-    """One run of the agent, relayed to the devices as it comes."""
-
-    def __init__(
-        self,
-        turn: Turn,
-        question: Event,
-        generation: Generation,
-        agent: Agent,
-        delivery: Delivery,
-        stats: TurnStats,
-        new_id: NewId,
-        send_stage: Callable[[Turn, str], None],
-    ) -> None:
-        self._turn = turn
-        self._question = question
-        self._generation = generation
-        self._agent = agent
-        self._delivery = delivery
-        self._stats = stats
-        self._new_id = new_id
-        self._send_stage = send_stage
-        self._done: Done | None = None  # the agent's last word: model, usage, traits
-
-    async def run(self) -> Outcome:
-        """Stream to the end. Never raises: a failure is an outcome."""
-        try:
-            await self._stream()
-        except (ModelUnavailable, StorageUnavailable) as error:
-            return self.outcome("failed", error.code, error.retry_after_ms)
-        except Exception:
-            error_id = self._new_id()
-            log.exception("turn_failed", error_id=error_id)
-            return self.outcome("failed", "internal")
-        return self.outcome("complete")
-
-    async def _stream(self) -> None:
-        turn, question = self._turn, self._question
-        request = AgentRequest(
-            turn.user_id, turn.conversation_id, turn.message_id, question.seq, str(question.payload["text"])
-        )
-        at = monotonic()
-        async with aclosing(self._agent.answer(request)) as steps:
-            async for step in steps:
-                match step:
-                    case Stage(state):
-                        self._send_stage(turn, state)
-                    case Delta(text):
-                        before, at = at, monotonic()
-                        self._record_time(at - before)
-                        self._delivery.chunk(turn.user_id, self._generation, text)
-                    case Done():
-                        self._done = step
-
-    def _record_time(self, seconds: float) -> None:
-        if self._generation.texts:
-            self._stats.on_chunk_gap(seconds)
-        else:
-            self._stats.on_first_token(seconds)
-
-    def outcome(self, status: str, error: str | None = None, retry_after_ms: int | None = None) -> Outcome:
-        """How it ended, with the text as the devices have seen it."""
-        done = self._done or Done("", ())
-        return Outcome(
-            status,  # type: ignore[arg-type]
-            "".join(self._generation.texts),
-            self._generation.generation_id,
-            done.model,
-            done.usage,
-            done.used_traits,
-            error,
-            retry_after_ms,
-            done.cut,
-        )
-
-
-def _generation(turn: Turn) -> Generation:
-    return Generation(turn.generation_id or "", turn.conversation_id, turn.message_id, turn.session_id, monotonic())
+def _more(outcome: Outcome) -> dict[str, object]:
+    """What only some answers have."""
+    found: dict[str, object] = {}
+    if outcome.steps:
+        found["steps"] = [step_payload(step) for step in outcome.steps]
+    if outcome.reasoning:
+        found["reasoning"] = outcome.reasoning
+    if outcome.steered_by:
+        found["steered_by"] = list(outcome.steered_by)
+    if outcome.stopped_by is not None:
+        found["stopped_by"] = outcome.stopped_by
+    return found
 
 
 def _tokens(outcome: Outcome) -> int:

@@ -24,6 +24,10 @@ class Delivery(Protocol):
         """Send something ephemeral to every session but the caller's."""
         ...
 
+    def to_session_anywhere(self, user_id: str, session_id: str, outgoing: Outgoing) -> None:
+        """Send something ephemeral to one session, on whichever instance it is."""
+        ...
+
     def to_session_in_order(self, caller: Caller, outgoing: Outgoing) -> None:
         """Send the caller alone something with the seq of a stored event: in that event's place where the caller was
         not sent so much yet, at once where it was. A client would take any other order for a gap."""

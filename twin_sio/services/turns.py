@@ -16,12 +16,15 @@ import structlog
 
 from twin_sio.agent import Agent
 from twin_sio.clock import Clock, NewId, monotonic
-from twin_sio.delivery.messages import StopTurn, TurnsPending
+from twin_sio.delivery.messages import StopTurn, TurnChanged, TurnsPending
 from twin_sio.domain import Caller, Turn
 from twin_sio.errors import Busy, StorageUnavailable
-from twin_sio.services.answers import AnswerService, LeaseLost, TurnStats
+from twin_sio.services.answers import AnswerService, LeaseLost
+from twin_sio.services.approvals import ApprovalService
+from twin_sio.services.attempt import TurnStats
 from twin_sio.services.limits import Limits
 from twin_sio.services.ports import Delivery, Jobs
+from twin_sio.services.runs import RunServices
 from twin_sio.services.user_slots import UserSlots
 from twin_sio.store.ports import Log, Turns
 
@@ -30,7 +33,7 @@ log = structlog.get_logger("turns")
 _SWEEP_S = 2.0
 _FRESH_S = 0.1  # a turn that was read longer ago is read again: it may have been stopped meanwhile
 _ELSEWHERE_S = 1.0  # between two looks at how many answers other instances are making for the user
-_TERMINAL_STATES = ("complete", "stopped", "interrupted", "failed")
+_TERMINAL_STATES = ("complete", "stopped", "interrupted", "failed", "absorbed")
 Key = tuple[str, str]
 
 
@@ -44,6 +47,8 @@ class TurnService:
         turns: Turns,
         messages: Log,
         agent: Agent,
+        runs: RunServices,
+        approvals: ApprovalService,
         delivery: Delivery,
         jobs: Jobs,
         limits: Limits,
@@ -58,11 +63,15 @@ class TurnService:
     ) -> None:
         self._owner = owner
         self._turns = turns
+        self._runs = runs.runs
+        self._clock = clock
         self._delivery = delivery
         self._answers = AnswerService(
             turns=turns,
             messages=messages,
             agent=agent,
+            runs=runs,
+            approvals=approvals,
             delivery=delivery,
             jobs=jobs,
             limits=limits,
@@ -141,6 +150,26 @@ class TurnService:
         self.schedule(turn.user_id, turn.conversation_id)
         return True
 
+    async def interrupt(self, turn: Turn) -> None:
+        """End the answer that is being made in the turn's conversation, or that waits for its user, for this turn's
+        message; wherever it runs."""
+        ended = await self._runs.interrupt(turn.user_id, turn.conversation_id, turn.message_id)
+        if ended is not None:
+            self._delivery.broadcast(StopTurn(ended.user_id, ended.turn_id))
+            self.schedule(ended.user_id, ended.conversation_id)
+
+    async def steer(self, turn: Turn) -> None:
+        """Have the answer that is being made in the turn's conversation take in this turn's message, at its next step;
+        an answer without steps ends for it, and one that waits for its user as well."""
+        if await self._runs.suspended(turn.user_id, turn.conversation_id) is not None:
+            await self.interrupt(turn)
+        else:
+            self.changed(turn)
+
+    def changed(self, turn: Turn) -> None:
+        """Something was stored that the answer being made in the turn's conversation asks for."""
+        self._delivery.broadcast(TurnChanged(turn.user_id, turn.conversation_id))
+
     def send_status(self, turn: Turn, state: str) -> None:
         """Send the devices the stage that the answer has reached."""
         self._answers.send_stage(turn, state)
@@ -148,6 +177,10 @@ class TurnService:
     def on_stop(self, user_id: str, turn_id: str) -> None:
         """The control channel: the instance that answers this turn ends it."""
         self._answers.stop(user_id, turn_id)
+
+    def on_changed(self, user_id: str, conversation_id: str) -> None:
+        """The control channel: the answer in this conversation looks at what was stored for it."""
+        self._answers.on_changed(user_id, conversation_id)
 
     def on_owed(self, user_id: str, conversation_id: str) -> None:
         """The control channel: an instance that drains leaves this conversation to the others."""
@@ -214,7 +247,7 @@ class TurnService:
 
     async def _drain(self, key: Key) -> None:
         try:
-            while (turn := await self._turns.next(*key)) is not None and not self._draining:
+            while (turn := await self._next(key)) is not None and not self._draining:
                 read_at = monotonic()
                 if self._user_slots.are_taken(key[0]):
                     self._waiting.add(key)
@@ -226,6 +259,14 @@ class TurnService:
             log.warning("turns_postponed", conversation=key[1])  # the sweep comes back to it
         finally:
             self._waiting.discard(key)
+
+    async def _next(self, key: Key) -> Turn | None:
+        """The oldest turn that is to be answered; None where there is none, or it waits for its user: the ones behind
+        it wait as well."""
+        turn = await self._turns.next(*key)
+        if turn is None or turn.state != "suspended" or turn.stop_requested:
+            return turn
+        return turn if turn.due_at is not None and turn.due_at <= self._clock() else None
 
     async def _take(self, key: Key, epoch: int, given_back: asyncio.Event) -> bool:
         """Take the conversation's lease, once the user's answers on all instances leave room; false where another
@@ -254,11 +295,11 @@ class TurnService:
         lost = asyncio.Event()
         renewing = asyncio.create_task(self._renew(key, lost))
         try:
-            turn = first or await self._turns.next(*key)
+            turn = first or await self._next(key)
             while turn is not None and not lost.is_set() and not self._draining:
                 async with self._slots:
                     await self._answers.answer(turn, lost)
-                turn = await self._turns.next(*key)
+                turn = await self._next(key)
         except LeaseLost:
             log.warning("lease_lost", conversation=key[1])
         finally:

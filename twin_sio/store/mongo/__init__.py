@@ -30,6 +30,7 @@ from twin_sio.store.mongo.personal_data import MongoPersonalData
 from twin_sio.store.mongo.profiles import MongoProfiles
 from twin_sio.store.mongo.reencryption import SEALED_FIELDS, reencrypt
 from twin_sio.store.mongo.revocations import MongoRevocations
+from twin_sio.store.mongo.runs import MongoHostTools, MongoRuns
 from twin_sio.store.mongo.statistics import MongoStatistics
 from twin_sio.store.mongo.turns import MongoTurns
 
@@ -40,6 +41,7 @@ __all__ = [
     "Database",
     "Doc",
     "MongoContexts",
+    "MongoHostTools",
     "MongoLog",
     "MongoMemories",
     "MongoModelDialects",
@@ -48,6 +50,7 @@ __all__ = [
     "MongoPersonalData",
     "MongoProfiles",
     "MongoRevocations",
+    "MongoRuns",
     "MongoStandings",
     "MongoStatistics",
     "MongoTurns",

@@ -103,6 +103,19 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         ),
         IndexModel([("created_at", ASCENDING)], name="waiting", partialFilterExpression={"unfinished": True}),
         IndexModel([("closed_at", ASCENDING)], name="to_learn", partialFilterExpression={"to_learn": True}),
+        IndexModel(
+            [("user_id", ASCENDING), ("absorbed_by", ASCENDING), ("order", ASCENDING)],
+            name="absorbed",
+            partialFilterExpression={"absorbed_by": {"$exists": True}},
+        ),
+    ],
+    "run_entries": [
+        IndexModel([("user_id", ASCENDING), ("kind", ASCENDING), ("key", ASCENDING)], name="entry", unique=True),
+        IndexModel([("user_id", ASCENDING), ("turn_id", ASCENDING)], name="turn"),
+    ],
+    "host_tools": [
+        IndexModel([("user_id", ASCENDING), ("session_id", ASCENDING)], name="session", unique=True),
+        IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0),
     ],
     "conversations": [
         IndexModel([("user_id", ASCENDING), ("conversation_id", ASCENDING)], name="conversation", unique=True),
@@ -154,6 +167,7 @@ async def apply_retention(db: Database, days: Mapping[str, int]) -> None:
 _RETAINED: Sequence[tuple[str, str, str]] = (
     ("messages", "events", "at"),
     ("messages", "turns", "created_at"),  # an answer in the making holds its text
+    ("messages", "run_entries", "at"),
     ("evidence", "evidence", "observed_at"),
     ("evidence", "outbox", "at"),
 )

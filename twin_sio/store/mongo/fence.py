@@ -29,6 +29,8 @@ LOOKS_S = (60, 600)
 
 PERSONAL: Mapping[str, str] = {
     "turn": "turns",
+    "run_entry": "run_entries",
+    "host_tools": "host_tools",
     "event": "events",
     "context": "contexts",
     "evidence": "evidence",

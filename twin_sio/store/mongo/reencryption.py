@@ -19,7 +19,9 @@ from twin_sio.store.mongo.client import (
 SEALED_FIELDS: Mapping[str, Sequence[str]] = {
     "events": ("payload", "vector"),
     "conversations": ("title", "summary"),
-    "turns": ("partial", "outcome"),
+    "turns": ("partial", "outcome", "run"),
+    "run_entries": ("value",),
+    "host_tools": ("tools",),
     "contexts": ("context",),
     "evidence": ("piece",),
     "profiles": ("traits", "untold"),

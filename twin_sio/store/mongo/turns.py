@@ -16,7 +16,7 @@ from pymongo.errors import DuplicateKeyError
 from pymongo.write_concern import WriteConcern
 
 from twin_sio.clock import Clock
-from twin_sio.domain import Outcome, Turn
+from twin_sio.domain import Outcome, Step, Turn
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.mongo.client import (
     EVER,
@@ -30,6 +30,7 @@ from twin_sio.store.mongo.fence import Fence, fenced
 
 _LEARN_WITHIN = timedelta(days=1)
 _NOW = WriteConcern(w=1, j=False)
+_OPEN = ["queued", "running", "suspended"]  # it can be settled, and stopped
 _EXPIRED = {"$lte": [{"$ifNull": ["$lease_until", EVER]}, "$$NOW"]}
 
 
@@ -115,7 +116,7 @@ class MongoTurns:
         if turn.state not in ("queued", "running"):
             return None
         found = await self._turns_now.find_one_and_update(
-            {**_key(turn), "state": turn.state, "generation_id": turn.generation_id},
+            {**turn_key(turn), "state": turn.state, "generation_id": turn.generation_id},
             {
                 "$set": {"state": "running", "generation_id": generation_id},
                 "$inc": {"attempts": 1, "lost": int(turn.state == "running")},
@@ -126,13 +127,13 @@ class MongoTurns:
 
     @stored
     async def hand_over(self, turn: Turn) -> None:
-        running = {**_key(turn), "state": "running", "generation_id": turn.generation_id}
+        running = {**turn_key(turn), "state": "running", "generation_id": turn.generation_id}
         await self._turns.update_one(running, {"$set": {"state": "queued"}})
 
     @stored
     async def checkpoint(self, turn: Turn, partial: str) -> Turn | None:
         found = await self._turns.find_one_and_update(
-            {**_key(turn), "state": "running", "generation_id": turn.generation_id},
+            {**turn_key(turn), "state": "running", "generation_id": turn.generation_id},
             {"$set": {"partial": self._sealer.seal(partial)}},
             return_document=ReturnDocument.AFTER,
         )
@@ -141,21 +142,23 @@ class MongoTurns:
     @stored
     async def settle(self, turn: Turn, outcome: Outcome) -> bool:
         result = await self._turns.update_one(
-            {**_key(turn), "state": {"$in": ["queued", "running"]}, "generation_id": turn.generation_id},
+            {**turn_key(turn), "state": {"$in": _OPEN}, "generation_id": turn.generation_id},
             {"$set": {"state": "settled", "outcome": self._sealer.seal(_told(outcome))}},
         )
         return result.modified_count == 1
 
     @stored
     async def outcome(self, turn: Turn) -> Outcome | None:
-        found = await self._turns.find_one(_key(turn), {"outcome": 1})
+        found = await self._turns.find_one(turn_key(turn), {"outcome": 1})
         if not found or not found.get("outcome"):
             return None
         fields = self._sealer.open(found["outcome"])
         known = {
             name: value for name, value in fields.items() if name in Outcome.__slots__
         }  # a newer one may have more
-        return Outcome(**{**known, "used_traits": tuple(fields["used_traits"])})
+        sequences = {name: tuple(known.get(name, ())) for name in ("used_traits", "steered_by")}
+        steps = tuple(Step(**step) for step in known.get("steps", ()))
+        return Outcome(**{**known, **sequences, "steps": steps})
 
     @stored
     async def close(self, turn: Turn, status: str) -> bool:
@@ -166,16 +169,16 @@ class MongoTurns:
             "closed_at": self._clock(),
             "to_learn": status in ("complete", "stopped") and turn.turn_id == turn.message_id,
         }
-        done = {"$set": change, "$unset": {"outcome": ""}}
-        if (await self._turns.update_one({**_key(turn), "unfinished": True}, done)).matched_count:
+        done = {"$set": change, "$unset": {"outcome": "", "run": ""}}
+        if (await self._turns.update_one({**turn_key(turn), "unfinished": True}, done)).matched_count:
             return True
         # Closed before by somebody else is as good; only a turn that is gone has been erased.
-        return await self._turns.find_one(_key(turn), {"_id": 1}) is not None
+        return await self._turns.find_one(turn_key(turn), {"_id": 1}) is not None
 
     @stored
     async def request_stop(self, user_id: str, message_id: str) -> Turn | None:
         found = await self._turns.find_one_and_update(
-            {"user_id": user_id, "message_id": message_id, "state": {"$in": ["queued", "running"]}},
+            {"user_id": user_id, "message_id": message_id, "state": {"$in": _OPEN}},
             {"$set": {"stop_requested": True}},
             sort=[("order", ASCENDING)],
             return_document=ReturnDocument.AFTER,
@@ -187,8 +190,19 @@ class MongoTurns:
         expired = self._leases.find({"leased": True, "$expr": _EXPIRED}, {"user_id": 1, "conversation_id": 1})
         found = {(doc["user_id"], doc["conversation_id"]) for doc in await expired.limit(limit).to_list(limit)}
         before = self._clock() - timedelta(seconds=older_than_s)
-        waiting = self._turns.find({"unfinished": True, "created_at": {"$lt": before}})
-        found.update((doc["user_id"], doc["conversation_id"]) for doc in await waiting.limit(limit).to_list(limit))
+        # The oldest turn of a conversation decides: where that waits for its user, the ones behind it wait as well.
+        key = {"user_id": "$user_id", "conversation_id": "$conversation_id"}
+        first: Doc = {name: {"$first": f"${name}"} for name in ("state", "due_at", "stop_requested")}
+        held = {"$and": [{"$eq": ["$state", "suspended"]}, {"$gt": ["$due_at", "$$NOW"]}, {"$not": "$stop_requested"}]}
+        pipeline: list[Doc] = [
+            {"$match": {"unfinished": True, "created_at": {"$lt": before}}},
+            {"$sort": {"order": ASCENDING}},
+            {"$group": {"_id": key, **first}},
+            {"$match": {"$expr": {"$not": held}}},
+            {"$limit": limit},
+        ]
+        waiting = [doc["_id"] async for doc in self._turns.aggregate(pipeline)]
+        found.update((one["user_id"], one["conversation_id"]) for one in waiting)
         return sorted(found)
 
     @stored
@@ -215,8 +229,13 @@ class MongoTurns:
         await self._turns.update_one({"user_id": user_id, "turn_id": turn_id}, {"$set": {"to_learn": False}})
 
     def _turn(self, doc: Doc) -> Turn:
-        fields = {name: doc[name] for name in Turn.__slots__ if name in doc}  # older turns have not all of them
-        return Turn(**{**fields, "partial": self._sealer.open(doc["partial"])})
+        return turn_of(doc, self._sealer)
+
+
+def turn_of(doc: Doc, sealer: FieldCipher) -> Turn:
+    """A stored turn; older ones have not all of the fields."""
+    fields = {name: doc[name] for name in Turn.__slots__ if name in doc}
+    return Turn(**{**fields, "partial": sealer.open(doc["partial"]), "awaiting": tuple(doc.get("awaiting", ()))})
 
 
 def _told(outcome: Outcome) -> Doc:
@@ -224,5 +243,5 @@ def _told(outcome: Outcome) -> Doc:
     return {name: value for name, value in asdict(outcome).items() if value is not None}
 
 
-def _key(turn: Turn) -> Doc:
+def turn_key(turn: Turn) -> Doc:
     return {"user_id": turn.user_id, "turn_id": turn.turn_id}

@@ -13,6 +13,7 @@ from twin_sio.store.ports.model_verdicts import ModelVerdict, ModelVerdicts
 from twin_sio.store.ports.personal_data import Erased, Migrations, PersonalData
 from twin_sio.store.ports.profiles import ConnectSnapshot, ConnectSnapshots, Profiles, StoredProfile
 from twin_sio.store.ports.quotas import Quota, Quotas
+from twin_sio.store.ports.runs import HostTools, Runs
 from twin_sio.store.ports.sessions import (
     TICKET_S,
     Contexts,
@@ -36,6 +37,7 @@ __all__ = [
     "Erased",
     "Facts",
     "GraphUnavailable",
+    "HostTools",
     "LiveSession",
     "Log",
     "Memories",
@@ -54,6 +56,7 @@ __all__ = [
     "Quotas",
     "RevocationRecords",
     "Revocations",
+    "Runs",
     "Statistics",
     "StoredLine",
     "StoredProfile",

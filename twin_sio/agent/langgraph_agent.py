@@ -1,0 +1,257 @@
+"""Any compiled LangGraph graph over `MessagesState` as the twin, as it is.
+
+The graph gets what is known of the user as a system message, the conversation, and the user's message; what its models
+say is streamed, its nodes and tools are the answer's steps, and `interrupt()` asks the user. Its checkpoints are saved
+by the run: an attempt after a killed one goes on behind the last step, and calls no tool a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ToolMessage,
+    convert_to_messages,
+)
+from langgraph.types import Command, Interrupt
+
+from twin_sio.agent import (
+    Activity,
+    Agent,
+    AgentRequest,
+    AnswerPart,
+    Delta,
+    Done,
+    Reasoning,
+    Stage,
+    Suspended,
+    prompts,
+)
+from twin_sio.agent.graph import HISTORY_LINES
+from twin_sio.agent.langchain_model import text_of
+from twin_sio.agent.model.answer import thought_of
+from twin_sio.agent.run_saver import RunSaver
+from twin_sio.domain import ApprovalRequest, Decision, Step
+from twin_sio.errors import ModelNoAnswer
+
+if TYPE_CHECKING:
+    from twin_sio.agent.factory import AgentServices
+
+_MODES: Final = ["messages", "updates", "tasks"]
+_UNKNOWN: Final = (
+    "The service was restarted while this was being done, and nobody knows whether it was. "
+    "Do not call it again for this; say so where it matters."
+)
+
+
+class LangGraphAgent(Agent):
+    """Answers with somebody's graph. The graph may have a checkpointer of its own, which is not used."""
+
+    def __init__(self, graph: Any, services: AgentServices) -> None:
+        self._graph = graph
+        self._services = services
+
+    async def answer(self, ask: AgentRequest) -> AsyncGenerator[AnswerPart, None]:
+        """See the port. The pieces of one message come as its model sends them."""
+        yield Stage("recalling")
+        messages, used = await self._prompt(ask)
+        yield Stage("thinking")
+        saver = RunSaver(ask.run)
+        graph = self._graph.copy({"checkpointer": saver})
+        config: Any = {"configurable": {"thread_id": ask.turn_id or ask.message_id}}
+        given: Any = {"messages": messages}
+        if saver.is_restored:
+            given = _resumed(ask)
+            if (given is None or saver.was_resumed) and await _settle_lost_calls(graph, config):
+                given = None
+            elif given is not None:
+                await saver.resume()
+        relay = _Relay(ask, self._services.model.name)
+        async with aclosing(graph.astream(given, config, stream_mode=_MODES, durability="sync")) as events:
+            async for mode, event in events:
+                for part in relay.take(mode, event):
+                    yield part
+        if relay.requests:
+            yield Suspended(tuple(relay.requests))
+            return
+        if not relay.has_text:
+            text = await _last_text(graph, config)
+            if not text:
+                raise ModelNoAnswer
+            yield Delta(text)
+        yield Done(relay.model, used, relay.usage or None)
+
+    async def _prompt(self, ask: AgentRequest) -> tuple[list[BaseMessage], tuple[str, ...]]:
+        memory, services = self._services.memory, self._services
+        history, known, context, past = await asyncio.gather(
+            memory.history(ask, HISTORY_LINES), memory.known(ask.user_id), memory.context(ask.user_id), memory.past(ask)
+        )
+        built, used = prompts.build(
+            ask.text,
+            history,
+            known,
+            context,
+            budget_tokens=services.budget_tokens,
+            past=past,
+            persona=services.personas.text(ask.persona),
+        )
+        return convert_to_messages([dict(one) for one in built]), used
+
+
+class _Relay:
+    """What a graph's events are for the user."""
+
+    def __init__(self, ask: AgentRequest, model: str) -> None:
+        self._ask = ask
+        self.model = model
+        self.has_text = False
+        self.requests: list[ApprovalRequest] = []
+        self.usage: dict[str, int] = {}
+        self._speaking: str | None = None  # the id of the message whose pieces come
+
+    def take(self, mode: str, event: Any) -> Sequence[AnswerPart]:
+        if mode == "messages":
+            return self._message(event[0])
+        if mode == "tasks":
+            return self._task(event)
+        found: list[AnswerPart] = []
+        for node, update in event.items():
+            if node == "__interrupt__":
+                self.requests += [request for one in update for request in requests_of(self._ask, one)]
+                continue
+            said = update.get("messages", ()) if isinstance(update, Mapping) else ()
+            for message in said if isinstance(said, list | tuple) else [said]:
+                found += self._said(message)
+        return found
+
+    def _message(self, message: BaseMessage) -> list[AnswerPart]:
+        if not isinstance(message, AIMessage | AIMessageChunk):
+            return []
+        found: list[AnswerPart] = []
+        if thought := thought_of(message.additional_kwargs):
+            found.append(Reasoning(thought))
+        if text := text_of(message):
+            is_next = self.has_text and message.id != self._speaking
+            self._speaking, self.has_text = message.id, True
+            found.append(Delta(f"\n\n{text}" if is_next else text))
+        return found
+
+    def _said(self, message: object) -> list[AnswerPart]:
+        """A whole message that a node has added: its calls of tools begin, or one has ended."""
+        if isinstance(message, AIMessage):
+            for name, count in (message.usage_metadata or {}).items():
+                if isinstance(count, int):
+                    self.usage[name] = self.usage.get(name, 0) + count
+            return [Activity(_step(str(call["id"]), "tool", call["name"], "started")) for call in message.tool_calls]
+        if isinstance(message, ToolMessage):
+            state = "failed" if message.status == "error" else "done"
+            return [Activity(_step(str(message.tool_call_id), "tool", message.name or "tool", state))]
+        return []
+
+    def _task(self, event: Mapping[str, Any]) -> list[AnswerPart]:
+        if event.get("interrupts"):
+            return [Activity(_step(event["id"], "node", event["name"], "waiting"))]
+        state = "failed" if event.get("error") else "done" if "result" in event else "started"
+        return [Activity(_step(event["id"], "node", event["name"], state))]
+
+
+def _step(step_id: str, kind: Any, name: str, state: Any) -> Step:
+    return Step(step_id[:100], kind, name[:64], name.replace("_", " ")[:100], state)
+
+
+# -- interrupts ------------------------------------------------------------------------------------------------------
+
+
+def _actions(value: object) -> list[Mapping[str, Any]]:
+    """What an interrupt asks for: several actions, as LangChain's middleware has them, or one."""
+    if isinstance(value, Mapping) and isinstance(value.get("action_requests"), list):
+        return [one for one in value["action_requests"] if isinstance(one, Mapping)]
+    return [value if isinstance(value, Mapping) else {"args": {"value": value}}]
+
+
+def requests_of(ask: AgentRequest, interrupt: Interrupt) -> list[ApprovalRequest]:
+    """What the user is asked for an interrupt."""
+    found = []
+    for nth, action in enumerate(_actions(interrupt.value)):
+        arguments = action.get("args", action.get("arguments"))
+        if not isinstance(arguments, Mapping):
+            arguments = {"value": interrupt.value} if not isinstance(interrupt.value, Mapping) else interrupt.value
+        name = str(action.get("name") or action.get("action") or action.get("tool") or "interrupt")[:64]
+        title = str(action.get("description") or action.get("title") or name.replace("_", " "))[:200]
+        digest = _digest(ask, interrupt, nth)
+        found.append(ApprovalRequest(f"twin-approval-{digest}", f"call-{digest}", name, title, arguments))
+    return found
+
+
+def _digest(ask: AgentRequest, interrupt: Interrupt, nth: int) -> str:
+    key = f"{ask.user_id}\x1e{ask.turn_id}\x1e{interrupt.id}\x1e{nth}"
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _resumed(ask: AgentRequest) -> Any:
+    """What the graph goes on with: the decisions on the interrupts that it stands at; None where it stands at none."""
+    answers: dict[str, Any] = {}
+    for interrupt in ask.run.saved.state["interrupts"] if ask.run.saved.state else ():
+        one = Interrupt(value=interrupt["value"], id=interrupt["id"])
+        decisions = [ask.run.saved.decisions.get(request.approval_id) for request in requests_of(ask, one)]
+        if not all(decisions):
+            return None
+        made = [decision for decision in decisions if decision is not None]
+        answers[one.id] = _answer(one.value, made)
+    return Command(resume=answers) if answers else None
+
+
+def _answer(value: object, decisions: Sequence[Decision]) -> object:
+    if isinstance(value, Mapping) and isinstance(value.get("action_requests"), list):
+        pairs = zip(_actions(value), decisions, strict=True)
+        return {"decisions": [_middleware_decision(action, decision) for action, decision in pairs]}
+    decision = decisions[0]
+    found: dict[str, Any] = {"decision": decision.decision}
+    if decision.arguments is not None:
+        found["arguments"] = dict(decision.arguments)
+    if decision.comment is not None:
+        found["comment"] = decision.comment
+    return found
+
+
+def _middleware_decision(action: Mapping[str, Any], decision: Decision) -> dict[str, Any]:
+    if decision.decision == "edit":
+        edited = {"name": action.get("name"), "args": dict(decision.arguments or {})}
+        return {"type": "edit", "edited_action": edited}
+    if decision.decision == "approve":
+        return {"type": "approve"}
+    return {"type": "reject", "message": decision.comment or "The person did not allow this."}
+
+
+# -- after a killed attempt ------------------------------------------------------------------------------------------
+
+
+async def _settle_lost_calls(graph: Any, config: Any) -> bool:
+    """Calls of tools that the killed attempt may have made are not made again: their result is that nobody knows.
+    Whether there were any."""
+    state = await graph.aget_state(config)
+    messages = state.values.get("messages", []) if isinstance(state.values, Mapping) else []
+    last = messages[-1] if messages else None
+    if not (isinstance(last, AIMessage) and last.tool_calls and state.next):
+        return False
+    lost = [
+        ToolMessage(_UNKNOWN, tool_call_id=str(call["id"]), name=call["name"], status="error")
+        for call in last.tool_calls
+    ]
+    await graph.aupdate_state(config, {"messages": lost}, as_node=state.next[0])
+    return True
+
+
+async def _last_text(graph: Any, config: Any) -> str:
+    """The text of the last message, where no model streamed one."""
+    state = await graph.aget_state(config)
+    messages = state.values.get("messages", []) if isinstance(state.values, Mapping) else []
+    last = messages[-1] if messages else None
+    return text_of(last) if isinstance(last, AIMessage) else ""
