@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 Body = dict[str, Any]
@@ -145,7 +145,15 @@ def asked_json(body: Body) -> str:
     return found[1] if found else ""
 
 
-def whole(dialects: Sequence[str], head: Body, said: str, usage: Body, *, is_json: bool) -> Body:
+def whole(
+    dialects: Sequence[str],
+    head: Body,
+    said: str,
+    usage: Body,
+    *,
+    is_json: bool,
+    calls: Sequence[Mapping[str, Any]] = (),
+) -> Body:
     """A whole answer."""
     message: Body = {"role": "assistant", "content": said}
     if is_json:
@@ -164,8 +172,68 @@ def whole(dialects: Sequence[str], head: Body, said: str, usage: Body, *, is_jso
         message["reasoning_content"] = "Well."
     if "parts" in dialects and message["content"]:
         message["content"] = [{"type": "text", "text": message["content"]}]
+    if calls:
+        message |= called([*dialects, "whole_calls"], calls)[0]
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     return {**head, "choices": choices, "usage": usage}
+
+
+def called(dialects: Sequence[str], calls: Sequence[Mapping[str, Any]]) -> list[Body]:
+    """The pieces in which an answer calls tools. Each `calls_*` and `whole_calls` is how some servers do it."""
+    if not calls:
+        return []
+    made = [
+        {
+            "index": nth,
+            "id": f"call_{nth}abcdefg",
+            "type": "function",
+            "function": {
+                "name": call["name"],
+                "arguments": call["arguments"] if isinstance(call["arguments"], str) else json.dumps(call["arguments"]),
+            },
+        }
+        for nth, call in enumerate(calls)
+    ]
+    if "calls_as_objects" in dialects:  # the arguments are no text
+        for one, call in zip(made, calls, strict=True):
+            one["function"] = {"name": call["name"], "arguments": call["arguments"]}
+    if "calls_without_index" in dialects:
+        for one in made:
+            del one["index"]
+    if "calls_of_index_0" in dialects:
+        for one in made:
+            one["index"] = 0
+    if "calls_without_id" in dialects:
+        for one in made:
+            del one["id"]
+    if "calls_as_function" in dialects:
+        return [{"content": None, "function_call": made[0]["function"]}]
+    if set(dialects) & {"whole_calls", "calls_as_objects", "calls_without_index", "calls_of_index_0"}:
+        return (
+            [{"content": None, "tool_calls": made}]
+            if "whole_calls" in dialects
+            else [{"content": "", "tool_calls": [one]} for one in made]
+        )
+    pieces: list[Body] = []
+    for one in made:
+        arguments = one["function"]["arguments"]
+        pieces.append({"tool_calls": [{**one, "function": {"name": one["function"]["name"], "arguments": ""}}]})
+        for piece in re.findall(r"(?s).{1,7}", arguments):
+            name = {"name": one["function"]["name"]} if "calls_named_again" in dialects else {}
+            rest = {key: one[key] for key in ("index",) if key in one}
+            pieces.append({"content": None, "tool_calls": [{**rest, "function": {**name, "arguments": piece}}]})
+    return pieces
+
+
+CALLS = (
+    "whole_calls",
+    "calls_as_objects",
+    "calls_without_index",
+    "calls_of_index_0",
+    "calls_without_id",
+    "calls_named_again",
+)
+"""How tools are called."""
 
 
 def _deltas(dialects: Sequence[str], tokens: Sequence[str]) -> Iterator[Body]:
@@ -189,12 +257,14 @@ def _halves(token: str) -> list[str]:
     return [piece for piece in re.split("(?<=[\ud800-\udbff])", text) if piece]
 
 
-def _events(dialects: Sequence[str], head: Body, tokens: Sequence[str], usage: Body) -> Iterator[Any]:
+def _events(
+    dialects: Sequence[str], head: Body, tokens: Sequence[str], usage: Body, calls: Sequence[Mapping[str, Any]]
+) -> Iterator[Any]:
     if "azure" in dialects:
         yield {**head, "choices": [], "model": "", "prompt_filter_results": [{"prompt_index": 0}]}
     every = {"usage": usage} if "usage_in_every_chunk" in dialects else {"usage": None} if "azure" in dialects else {}
     empty = "" if "empty_finish" in dialects else None
-    for delta in _deltas(dialects, tokens):
+    for delta in (*_deltas(dialects, tokens), *called(dialects, calls)):
         yield {**head, **every, "choices": [{"index": 0, "delta": delta, "finish_reason": empty}]}
     reason = next((name for name in ("eos", "end_turn") if name in dialects), "stop")
     if "no_finish" not in dialects:
@@ -204,9 +274,11 @@ def _events(dialects: Sequence[str], head: Body, tokens: Sequence[str], usage: B
         yield "[DONE]"
 
 
-def stream(dialects: Sequence[str], head: Body, tokens: Sequence[str], usage: Body) -> Iterator[bytes]:
+def stream(
+    dialects: Sequence[str], head: Body, tokens: Sequence[str], usage: Body, calls: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[bytes]:
     """An answer as a stream, piece by piece."""
-    sent = "".join(_framed(dialects, event) for event in _events(dialects, head, tokens, usage))
+    sent = "".join(_framed(dialects, event) for event in _events(dialects, head, tokens, usage, calls))
     raw = (b"\xef\xbb\xbf" if "bom" in dialects else b"") + sent.encode()
     step = 7 if "crumbs" in dialects else 400
     return (raw[at : at + step] for at in range(0, len(raw), step))

@@ -17,7 +17,7 @@ import re
 import signal
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +62,15 @@ class Script:
     finish: bool = True  # say finish_reason
     reason: str = "stop"  # this one
     reasoning: tuple[str, ...] = ()  # what it thinks before, each after `token_delay_s`
+    calls: tuple[Mapping[str, Any], ...] = ()  # tools that it calls behind its tokens: `name`, `arguments`
+    answered: int | None = None  # only for requests with so many results of tools
     done: bool = True  # say [DONE]
     crlf: bool = False
     comments: bool = False  # keep-alive comments between the tokens
 
     @classmethod
     def of(cls, **fields: Any) -> Script:
-        for name in ("tokens", "reasoning"):
+        for name in ("tokens", "reasoning", "calls"):
             if fields.get(name) is not None:
                 fields[name] = tuple(fields[name])
         return cls(**fields)
@@ -239,7 +241,7 @@ class ScriptedModel:
 
     # -- the API
 
-    def _pick(self, text: str, *, is_stream: bool) -> Script:
+    def _pick(self, text: str, *, is_stream: bool, answered: int = 0) -> Script:
         whole = text
         if text.startswith('{"before": '):  # lines that were read for another request already
             text = text[text.find('"messages": ') :].rpartition('"known": ')[0] or text
@@ -248,6 +250,8 @@ class ScriptedModel:
                 script.contains is not None
                 and script.contains not in (whole if '"messages": ' in script.contains else text)
             ) or (script.streams and not is_stream):
+                continue
+            if script.answered not in (None, answered):
                 continue
             if left is not None:
                 self.scripts[index : index + 1] = [(script, left - 1)] if left > 1 else []
@@ -282,7 +286,8 @@ class ScriptedModel:
             self.refused += 1
             return web.json_response(found[1], status=found[0])
         text = last_user_text(body)
-        script = self._pick(text, is_stream=body.get("stream") is True)
+        results = sum(message.get("role") == "tool" for message in body["messages"])
+        script = self._pick(text, is_stream=body.get("stream") is True, answered=results)
         async with self._counted(text):
             await asyncio.sleep(script.first_delay_s)
             if script.hang:
@@ -292,7 +297,7 @@ class ScriptedModel:
                 return web.json_response(error, status=script.status, headers=script.headers)
             tokens = self._tokens(script, body, text)
             if self.dialects:
-                return await self._in_dialect(request, body, tokens)
+                return await self._in_dialect(request, body, tokens, script.calls)
             if body.get("stream"):
                 return await self._stream(request, body, script, tokens)
             return await self._whole(request, script, tokens)
@@ -315,18 +320,21 @@ class ScriptedModel:
             if asked == DOUBT_NAME and (answer is None or '"candidates"' in answer):
                 answer = verdicts(text, script)
             return tuple(re.findall(r"(?s).{1,8}", answer if answer is not None else '{"candidates": []}'))
+        if script.tokens is None and script.calls:
+            return ()
         return script.tokens if script.tokens is not None else made_answer(text, script.count)
 
     async def _in_dialect(
-        self, request: web.Request, body: dict[str, Any], tokens: tuple[str, ...]
+        self, request: web.Request, body: dict[str, Any], tokens: tuple[str, ...], calls: Sequence[Mapping[str, Any]]
     ) -> web.StreamResponse:
         spoken, is_json = self.dialects, bool(dialects.asked_json(body))
         if "streams_always" not in spoken and (not body.get("stream") or "whole" in spoken):
             head = _head("chat.completion")
-            return web.json_response(dialects.whole(spoken, head, "".join(tokens), _usage(tokens), is_json=is_json))
+            said = "".join(tokens)
+            return web.json_response(dialects.whole(spoken, head, said, _usage(tokens), is_json=is_json, calls=calls))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        for piece in dialects.stream(spoken, _head("chat.completion.chunk"), tokens, _usage(tokens)):
+        for piece in dialects.stream(spoken, _head("chat.completion.chunk"), tokens, _usage(tokens), calls):
             await response.write(piece)
         await response.write_eof()
         return response
@@ -336,8 +344,10 @@ class ScriptedModel:
             request.transport.abort()
         if script.rubbish_after is not None:
             return web.Response(text=script.rubbish, content_type="application/json")
-        message = {"role": "assistant", "content": "".join(tokens)}
-        choices = [] if script.empty_choices else [{"index": 0, "message": message, "finish_reason": script.reason}]
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(tokens)}
+        if script.calls:
+            message["tool_calls"] = dialects.called(("whole_calls",), script.calls)[0]["tool_calls"]
+        choices = [] if script.empty_choices else [{"index": 0, "message": message, "finish_reason": _reason(script)}]
         return web.json_response({**_head("chat.completion"), "choices": choices, "usage": _usage(tokens)})
 
     async def _stream(
@@ -353,6 +363,8 @@ class ScriptedModel:
             await self._say(response, script, {"content": token})
         if not await self._still_whole(request, response, script, len(tokens)):
             return response
+        for delta in dialects.called((), script.calls):
+            await self._say(response, script, delta)
         for line in _ending(body, script, tokens):
             await response.write(_framed(line, script))
         await response.write_eof()
@@ -374,7 +386,7 @@ class ScriptedModel:
             await response.write_eof()
         return at not in (script.cut_after, script.end_after)
 
-    async def _say(self, response: web.StreamResponse, script: Script, delta: dict[str, str]) -> None:
+    async def _say(self, response: web.StreamResponse, script: Script, delta: dict[str, Any]) -> None:
         choices = [] if script.empty_choices else [{"index": 0, "delta": delta, "finish_reason": None}]
         if script.comments:
             await response.write(b": keep-alive\n\n")
@@ -401,11 +413,15 @@ def _framed(data: str, script: Script) -> bytes:
 def _ending(body: dict[str, Any], script: Script, tokens: tuple[str, ...]) -> Iterator[str]:
     head = _head("chat.completion.chunk")
     if script.finish and not script.empty_choices:
-        yield json.dumps({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": script.reason}]})
+        yield json.dumps({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": _reason(script)}]})
     if script.usage and (body.get("stream_options") or {}).get("include_usage"):
         yield json.dumps({**head, "choices": [], "usage": _usage(tokens)})
     if script.done:
         yield "[DONE]"
+
+
+def _reason(script: Script) -> str:
+    return "tool_calls" if script.calls else script.reason
 
 
 async def serve(port: int, default: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Messages between instances: this build and the builds before it understand each other in a rolling restart.
 
 `tests/data/instances` holds what each build has published for the same calls, byte for byte: `before-epochs` and
-`before-versions` are of builds that wrote no version, `version-1` is of this one. A file that is there is not edited;
-a new version gets a new file.
+`before-versions` are of builds that wrote no version, `version-1` is of the first that did, `version-1-tools` has the
+kinds that came to it with tools. A file that is there is not edited; a new version, or a new kind, gets a new file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from twin_sio.delivery.messages import (
     DurableEvent,
     EphemeralEvent,
     Reconcile,
+    SessionEvent,
     StopTurn,
+    TurnChanged,
     TurnsPending,
     UserErased,
     decode_control,
@@ -82,8 +84,15 @@ def test_recorded_messages_are_decoded(build: str) -> None:
     assert found == expected
 
 
-def test_encoded_messages_are_the_recorded_bytes() -> None:
-    for channel, payload in recorded("version-1"):
+def test_the_kinds_that_came_with_tools_are_decoded() -> None:
+    """A build before them ignores what it does not know."""
+    found = [without_frame(decoded(channel, payload)) for channel, payload in recorded("version-1-tools")]
+    assert found == [SessionEvent("session-1", b""), TurnChanged(_USER, "main")]
+
+
+@pytest.mark.parametrize("build", ["version-1", "version-1-tools"])
+def test_encoded_messages_are_the_recorded_bytes(build: str) -> None:
+    for channel, payload in recorded(build):
         if channel == messages.CONTROL_CHANNEL:
             control = decode_control(payload)
             assert control is not None
@@ -95,7 +104,8 @@ def test_encoded_messages_are_the_recorded_bytes() -> None:
 
 
 def test_every_kind_of_message_is_recorded() -> None:
-    found = {type(decoded(channel, payload)) for channel, payload in recorded("version-1")}
+    every = [*recorded("version-1"), *recorded("version-1-tools")]
+    found = {type(decoded(channel, payload)) for channel, payload in every}
     assert found == {*messages.UserMessage.__args__, *messages.ControlMessage.__args__}  # type: ignore[attr-defined]
 
 

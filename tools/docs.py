@@ -178,6 +178,7 @@ _GROUP_NOTES = {
     "storage": "The engines, and how long they store what.",
     "auth": "Whose tokens are accepted.",
     "model": "The model that writes the answers.",
+    "agent": "Who the twin is, what it can do, and what stands in its place: [make the twin yours](make-it-yours.md).",
     "embeddings": "The model that finds related earlier messages.",
     "limits": "How much one user, address or connection may ask for.",
     "overload": "When an instance sheds load: ephemeral events first, then connections, then messages.",
