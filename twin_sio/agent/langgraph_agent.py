@@ -74,6 +74,9 @@ class LangGraphAgent(Agent):
             elif given is not None:
                 await saver.resume()
         relay = _Relay(ask, self._services.model.name)
+        if saver.is_restored and (said := await _said_before(graph, config)):
+            relay.has_text = True
+            yield Delta(said)
         async with aclosing(graph.astream(given, config, stream_mode=_MODES, durability="sync")) as events:
             async for mode, event in events:
                 for part in relay.take(mode, event):
@@ -82,7 +85,7 @@ class LangGraphAgent(Agent):
             yield Suspended(tuple(relay.requests))
             return
         if not relay.has_text:
-            text = await _last_text(graph, config)
+            text = await _said_before(graph, config)  # where no model streamed one
             if not text:
                 raise ModelNoAnswer
             yield Delta(text)
@@ -236,22 +239,27 @@ def _middleware_decision(action: Mapping[str, Any], decision: Decision) -> dict[
 async def _settle_lost_calls(graph: Any, config: Any) -> bool:
     """Calls of tools that the killed attempt may have made are not made again: their result is that nobody knows.
     Whether there were any."""
-    state = await graph.aget_state(config)
-    messages = state.values.get("messages", []) if isinstance(state.values, Mapping) else []
+    messages, after = await _messages(graph, config)
     last = messages[-1] if messages else None
-    if not (isinstance(last, AIMessage) and last.tool_calls and state.next):
+    if not (isinstance(last, AIMessage) and last.tool_calls and after):
         return False
     lost = [
         ToolMessage(_UNKNOWN, tool_call_id=str(call["id"]), name=call["name"], status="error")
         for call in last.tool_calls
     ]
-    await graph.aupdate_state(config, {"messages": lost}, as_node=state.next[0])
+    await graph.aupdate_state(config, {"messages": lost}, as_node=after[0])
     return True
 
 
-async def _last_text(graph: Any, config: Any) -> str:
-    """The text of the last message, where no model streamed one."""
+async def _said_before(graph: Any, config: Any) -> str:
+    """What the graph's models have said to the user's message by the last checkpoint."""
+    said: list[str] = []
+    for message in (await _messages(graph, config))[0]:
+        said = [] if message.type == "human" else [*said, text_of(message)] if message.type == "ai" else said
+    return "\n\n".join(filter(None, said))
+
+
+async def _messages(graph: Any, config: Any) -> tuple[Sequence[BaseMessage], Sequence[str]]:
+    """The messages of the last checkpoint, and the nodes that come next."""
     state = await graph.aget_state(config)
-    messages = state.values.get("messages", []) if isinstance(state.values, Mapping) else []
-    last = messages[-1] if messages else None
-    return text_of(last) if isinstance(last, AIMessage) else ""
+    return (state.values.get("messages", []) if isinstance(state.values, Mapping) else []), state.next

@@ -23,7 +23,8 @@ from twin_sio.domain import Json
 log = structlog.get_logger("tools")
 
 START_S: Final = 10.0  # that a process waits for its servers as it starts; then it goes on without them
-PING_S: Final = 20.0
+PING_S: Final = 20.0  # between two pings; a call that failed, or took too long, is followed by one at once
+_PONG_S: Final = 3.0
 _BACKOFF_S: Final = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
@@ -36,7 +37,7 @@ class McpTools:
         self._tools: dict[str, Sequence[Tool]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._ready = {name: asyncio.Event() for name in servers}  # tried once
-        self._broken = {name: asyncio.Event() for name in servers}  # a call has found the session closed
+        self._doubted = {name: asyncio.Event() for name in servers}  # a call did not end well
 
     async def start(self) -> None:
         """Connect to every server; waits `START_S` at most."""
@@ -65,19 +66,18 @@ class McpTools:
         failures = 0
         while True:
             try:
-                self._broken[name].clear()
                 async with self._client.session(name) as session:
                     found = await load_mcp_tools(session)
                     self._tools[name] = [self._tool(name, tool) for tool in found]
                     log.info("mcp_connected", server=name, tools=len(found))
                     failures = 0
                     self._ready[name].set()
-                    while not self._broken[name].is_set():
+                    while True:
                         with suppress(TimeoutError):
                             async with asyncio.timeout(PING_S):
-                                await self._broken[name].wait()
-                                break
-                        await asyncio.wait_for(session.send_ping(), PING_S)
+                                await self._doubted[name].wait()
+                        self._doubted[name].clear()
+                        await asyncio.wait_for(session.send_ping(), _PONG_S)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # anyio gathers what went wrong in groups
@@ -101,9 +101,8 @@ class McpTools:
         async def run(arguments: Json) -> object:
             try:
                 return await made.run(arguments)
-            except Exception as error:
-                if type(error).__module__.partition(".")[0] in ("anyio", "mcp"):
-                    self._broken[server].set()
+            except BaseException:
+                self._doubted[server].set()
                 raise
 
         return replace(made, name=_plain(made.name), run=run)

@@ -1,0 +1,310 @@
+"""Agents of others, set as a user would set them: real processes, LangGraph graphs, real MCP servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jose import jwt
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langgraph.graph import START, MessagesState, StateGraph
+
+from tests.conftest import eventually, settings_for, url_of
+from tests.processes import Process, environment, started
+from tests.processes import token_of as production_token
+from tests.scripted_model import ScriptedModel
+from tests.test_service_tools import Device, calls, device, results, words
+from twin_sio.agent.factory import AgentServices, twin
+from twin_sio.clock import new_id
+from twin_sio.config import ConfigError
+from twin_sio.dev_tokens import DEV_SECRET
+from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
+from twin_sio.runtime.serve import service
+
+OWN = "examples.own_agent:agent"
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def own_model(stack: AsyncExitStack) -> ScriptedModel:
+    return await stack.enter_async_context(ScriptedModel())
+
+
+async def process(stack: AsyncExitStack, module: str, folder: Path, env: dict[str, str]) -> Process:
+    running = Process(module, folder, env)
+    stack.push_async_callback(asyncio.to_thread, running.stop, 3.0)
+    if module == "worker":
+        running.start()
+        return running
+    return await started(running)
+
+
+def phone(server: Process, user: str, **more: Any) -> Device:
+    return Device(server.url, production_token(user), features=["approvals"], **more)
+
+
+async def test_the_example_runs_by_a_setting_and_is_taken_over(
+    stack: AsyncExitStack, own_model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str, folder: Path
+) -> None:
+    """Two servers and a worker as processes; the one that answers is killed, the other goes on with the same graph."""
+    said = words()
+    own_model.script(contains=said, streams=True, answered=0, calls=calls("boil_time", egg_grams=60))
+    own_model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."), hold_after=1, times=1)
+    own_model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."))
+    env = environment(
+        mongod.url,
+        redis_server.url,
+        own_model.base_url,
+        tuning={"turn_lease_s": 1},
+        TWIN_MONGODB_DATABASE=f"own-{new_id()[:12]}",
+        TWIN_AGENT=OWN,
+        TWIN_EXTRACTION="rules",
+    )
+    first, second = [await process(stack, "server", folder, env) for _ in range(2)]
+    await process(stack, "worker", folder, env)
+    async with phone(second, user) as other:
+        async with phone(first, user) as one:
+            message_id = await one.say(said)
+            await one.until(lambda: one.about("twin_message_chunk", message_id))
+            first.kill()
+        answer = await other.answered(message_id)
+    assert (answer["text"], answer["status"]) == ("Five and a half.", "complete")
+    assert [step["state"] for step in answer["steps"] if step["kind"] == "tool"] == ["done"]
+    assert results(own_model, said) == ["5.5 minutes"]
+
+
+async def test_an_interrupt_of_a_graph_is_an_approval(
+    stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str
+) -> None:
+    """Asked for on one instance, edited on another after the first has gone."""
+    said = words()
+    model.script(contains=said, streams=True, answered=0, tokens=("Sure.",), calls=calls("order_eggs", count=12))
+    model.script(contains=said, streams=True, answered=1, tokens=("They come tomorrow.",))
+    settings = settings_for(
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        storage__mongodb_database=f"own-{new_id()[:12]}",
+        agent__factory=OWN,
+        model__extraction="rules",
+    )
+    async with service(settings) as first, device(first, user) as one:
+        message_id = await one.say(said)
+        request = await one.asked(message_id)
+        assert (request["tool"], request["title"], request["arguments"]) == (
+            "order_eggs",
+            "Order 12 eggs",
+            {"count": 12},
+        )
+        await first.drain(1.0)
+    async with service(settings) as second, device(second, user, last_seq=0) as one:
+        await one.decide(request["approval_id"], "edit", arguments={"count": 6})
+        answer = await one.answered(message_id)
+    assert answer["text"] == "Sure.\n\nThey come tomorrow."
+    assert results(model, said) == ["Ordered: 6 eggs"]
+
+
+# A graph as somebody may have it already: not a line of it knows of this service.
+_known = GenericFakeChatModel(messages=iter(AIMessage("Hello from a graph of my own.") for _ in range(100)))
+
+
+def _speak(state: MessagesState) -> MessagesState:
+    assert state["messages"][-1].content
+    return {"messages": [_known.invoke(state["messages"])]}
+
+
+_builder = StateGraph(MessagesState)
+_builder.add_node("speak", _speak)
+_builder.add_edge(START, "speak")
+graph = _builder.compile()
+
+
+async def answer_of(
+    stack: AsyncExitStack, mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str, **agent: Any
+) -> tuple[dict[str, Any], str]:
+    """What such a service says, and what it was asked."""
+    said = words()
+    settings = settings_for(
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        storage__mongodb_database=f"own-{new_id()[:12]}",
+        model__extraction="rules",
+        **agent,
+    )
+    instance = await stack.enter_async_context(service(settings))
+    claims = {"sub": user, "exp": int(time.time()) + 600, "twin_persona": "calm"}
+    async with Device(url_of(instance), jwt.encode(claims, DEV_SECRET), features=["approvals"]) as one:
+        return await one.answered(await one.say(said)), said
+
+
+async def test_a_graph_is_taken_as_it_is(
+    stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str
+) -> None:
+    answer, _ = await answer_of(stack, mongod, redis_server, model, user, agent__graph="tests.test_own_agent:graph")
+    assert (answer["text"], answer["status"]) == ("Hello from a graph of my own.", "complete")
+
+
+def other_model(services: AgentServices) -> Any:
+    return twin(services, model=GenericFakeChatModel(messages=iter([AIMessage("From another model.")] * 100)))
+
+
+async def test_a_chat_model_of_langchain_answers(
+    stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str
+) -> None:
+    answer, _ = await answer_of(
+        stack, mongod, redis_server, model, user, agent__factory="tests.test_own_agent:other_model"
+    )
+    assert (answer["text"], answer["model"]) == ("From another model.", "GenericFakeChatModel")
+
+
+async def test_a_token_chooses_the_persona(
+    stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str, folder: Path
+) -> None:
+    (folder / "calm.md").write_text("You are calm, whatever happens.")
+    _, said = await answer_of(
+        stack, mongod, redis_server, model, user, agent__personas_dir=folder, agent__persona="You are in a hurry."
+    )
+    prompt = next(body for body in model.requests if body.get("stream") and said in json.dumps(body))
+    assert prompt["messages"][0]["content"].startswith("You are calm, whatever happens.")
+
+
+def no_agent(_: AgentServices) -> str:
+    return "no agent"
+
+
+def broken(_: AgentServices) -> Any:
+    raise RuntimeError("a secret")
+
+
+@pytest.mark.parametrize(
+    ("agent", "sentence"),
+    [
+        ({"agent__factory": "no.such:agent"}, "TWIN_AGENT: the module no is not found"),
+        ({"agent__factory": "tests.test_own_agent:nothing"}, "TWIN_AGENT: tests.test_own_agent has no nothing"),
+        ({"agent__factory": "tests.test_own_agent:no_agent"}, "gave no agent"),
+        ({"agent__factory": "tests.test_own_agent:broken"}, "has failed (RuntimeError)"),
+        ({"agent__graph": "tests.test_own_agent:OWN"}, "no compiled LangGraph graph"),
+        ({"agent__graph": "a:b", "agent__factory": "a:b"}, "both set"),
+        ({"agent__persona_file": Path("no/such.md")}, "TWIN_PERSONA_FILE: such.md cannot be read"),
+        ({"agent__personas_dir": Path("no/such")}, "TWIN_PERSONAS_DIR is no folder"),
+        ({"agent__persona": "x" * 16_001}, "more than 16000 characters"),
+    ],
+)
+async def test_what_cannot_be_loaded_ends_the_start_with_a_sentence(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, agent: dict[str, Any], sentence: str
+) -> None:
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, **agent)
+    with pytest.raises(ConfigError) as refused:
+        async with service(settings):
+            pass
+    assert sentence in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+# -- MCP -------------------------------------------------------------------------------------------------------------
+
+TIME = [sys.executable, "-m", "mcp_server_time", "--local-timezone", "Europe/Berlin"]
+
+
+async def mcp_over_http(stack: AsyncExitStack, folder: Path, port: int) -> Process:
+    """The same server behind a maintained proxy."""
+    proxy = Process("mcp_proxy", folder, None, "--port", str(port), "--host", "127.0.0.1", "--", *TIME)
+    proxy.start()
+    stack.push_async_callback(asyncio.to_thread, proxy.stop, 3.0)
+    await eventually(lambda: "Uvicorn running" in proxy.printed(), 30)
+    return proxy
+
+
+@pytest.mark.parametrize("way", ["stdio", "http"])
+async def test_a_real_mcp_server_is_used(
+    stack: AsyncExitStack,
+    model: ScriptedModel,
+    mongod: Mongod,
+    redis_server: RedisServer,
+    user: str,
+    folder: Path,
+    way: str,
+) -> None:
+    """One of its tools at once, the other after an approval."""
+    said, then = words(), words()
+    zone = {"timezone": "Asia/Tokyo"}
+    convert = {"source_timezone": "Asia/Tokyo", "time": "12:00", "target_timezone": "Europe/Berlin"}
+    model.script(contains=said, streams=True, answered=0, calls=calls("get_current_time", **zone))
+    model.script(contains=said, streams=True, answered=1, tokens=("It is late.",))
+    model.script(contains=then, streams=True, answered=0, calls=calls("convert_time", **convert))
+    model.script(contains=then, streams=True, answered=1, tokens=("Eight hours less.",))
+    server: dict[str, Any] = {"command": TIME[0], "args": TIME[1:]}
+    if way == "http":
+        port = free_port()
+        await mcp_over_http(stack, folder, port)
+        server = {"url": f"http://127.0.0.1:{port}/mcp"}
+    settings = settings_for(
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        storage__mongodb_database=f"own-{new_id()[:12]}",
+        model__extraction="rules",
+        agent__mcp_servers={"time": {**server, "approve": ["convert_*"]}},
+    )
+    instance = await stack.enter_async_context(service(settings))
+    async with device(instance, user) as one:
+        answer = await one.answered(await one.say(said))
+        assert (answer["text"], answer["steps"][0]["state"]) == ("It is late.", "done")
+        assert "Asia/Tokyo" in results(model, said)[0]
+        message_id = await one.say(then)
+        request = await one.asked(message_id)
+        assert request["arguments"] == convert
+        await one.decide(request["approval_id"], "approve")
+        assert (await one.answered(message_id))["text"] == "Eight hours less."
+    assert "Europe/Berlin" in results(model, then)[0]
+
+
+async def test_a_dead_mcp_server_is_told_and_comes_back(
+    stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str, folder: Path
+) -> None:
+    """A server that was never there holds up nobody."""
+    port, said, again = free_port(), words(), words()
+    for text in (said, again):
+        model.script(contains=text, streams=True, answered=0, calls=calls("get_current_time", timezone="Asia/Tokyo"))
+        model.script(contains=text, streams=True, answered=1, tokens=("Well.",))
+    proxy = await mcp_over_http(stack, folder, port)
+    servers = {"gone": free_port(), "time": port}
+    settings = settings_for(
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        storage__mongodb_database=f"own-{new_id()[:12]}",
+        model__extraction="rules",
+        agent__mcp_servers={
+            name: {"url": f"http://127.0.0.1:{at}/mcp", "timeout_s": 1} for name, at in servers.items()
+        },
+    )
+    instance = await stack.enter_async_context(service(settings))
+    proxy.kill()
+    async with device(instance, user) as one:
+        answer = await one.answered(await one.say(said))
+        assert (answer["text"], answer["steps"][0]["state"]) == ("Well.", "failed")
+        assert "Nobody knows whether it was done" in results(model, said)[0]
+        await mcp_over_http(stack, folder, port)
+
+        async def is_back() -> bool:
+            text = words()
+            await one.answered(await one.say(text))
+            return any("tools" in body for body in model.requests if body.get("stream") and text in json.dumps(body))
+
+        await eventually(is_back, 20)
+        assert (await one.answered(await one.say(again)))["steps"][0]["state"] == "done"
