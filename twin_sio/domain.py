@@ -46,6 +46,8 @@ class Caller:
     connection_id: str
     identity: Identity
     device: Device = field(default_factory=Device)
+    features: frozenset[str] = frozenset()
+    """What its client says that it knows beside the first of the protocol's version 1."""
     epoch: int = 0
     """How often the user had been erased when it connected; what it writes is of before any later erasure."""
 

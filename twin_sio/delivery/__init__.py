@@ -8,8 +8,8 @@ Chunks are ordered per generation by their index. A connection that missed one g
 merged chunk. All else is ephemeral: sent once, in no promised order, dropped first where a client reads too slowly.
 
 Here: `Delivery`. `user_stream`: the order of one user's events. `generations`, `chunks`: running answers. `messages`:
-what instances send each other. `pubsub`, `pubsub_cluster`: Redis. `bounded_writer`: slow clients. May import
-`transport`, `protocol`, `redis_connection` and what is below them.
+what instances send each other. `pubsub`, `pubsub_cluster`: Redis. `bounded_writer`: slow clients. `newer_events`: what
+older clients get. May import `transport`, `protocol`, `redis_connection` and what is below them.
 """
 
 from __future__ import annotations
@@ -379,8 +379,7 @@ class Delivery:
             case AnswerChunk() as chunk:
                 stream.on_chunk(chunk)
             case DurableEvent() as event:
-                frame = EncodedFrame(event.frame)
-                stream.enqueue(event.seq, PendingEvent(frame, event.generation_id, event.in_response_to))
+                stream.enqueue(event.seq, PendingEvent.received(event))
             case EphemeralEvent() as ephemeral:
                 self._ephemeral(stream.user_id, EncodedFrame(ephemeral.frame), ephemeral.skip)
             case SessionEvent() as event_of_session:

@@ -15,7 +15,8 @@ from twin_sio.clock import monotonic
 from twin_sio.delivery.bounded_writer import BoundedWriter
 from twin_sio.delivery.chunks import GENERATION_TTL_S, generation_of
 from twin_sio.delivery.generations import RunningGenerations
-from twin_sio.delivery.messages import AnswerChunk
+from twin_sio.delivery.messages import AnswerChunk, DurableEvent
+from twin_sio.delivery.newer_events import NewerEvent, newer_event
 from twin_sio.domain import Caller, Event, Generation
 from twin_sio.errors import StorageUnavailable
 from twin_sio.protocol import Outgoing
@@ -48,9 +49,13 @@ class Subscriber:
     chunk_next: dict[str, int] = field(default_factory=dict)
     replies: dict[int, EncodedFrame] = field(default_factory=dict)  # what it gets in the place of the event, by seq
 
-    def replacement_for(self, seq: int, frame: EncodedFrame) -> EncodedFrame:
-        """The reply that this connection gets instead of the event, or the event's frame."""
-        return self.replies.pop(seq, frame) if self.replies else frame
+    def frame_for(self, seq: int, event: PendingEvent) -> EncodedFrame:
+        """What this connection gets at the event's place: its own reply, what it can read, or the event itself."""
+        if self.replies and seq in self.replies:
+            return self.replies.pop(seq)
+        if event.newer is not None and event.newer.feature not in self.caller.features:
+            return event.newer.in_its_place
+        return event.frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +65,24 @@ class PendingEvent:
     frame: EncodedFrame
     generation_id: str | None = None  # of the answer that it is,
     in_response_to: str | None = None  # and the message that it answers
+    newer: NewerEvent | None = None  # where there are clients that do not know its type
 
     @classmethod
     def of(cls, event: Event) -> PendingEvent:
         is_answer = event.type == "twin_message"
+        frame = event_frame(event.type, Outgoing.of(event).envelope())
         return cls(
-            event_frame(event.type, Outgoing.of(event).envelope()),
+            frame,
             generation_id=event.payload.get("generation_id") if is_answer else None,
             in_response_to=event.in_response_to if is_answer else None,
+            newer=newer_event(frame),
         )
+
+    @classmethod
+    def received(cls, event: DurableEvent) -> PendingEvent:
+        """The event as another instance has published it."""
+        frame = EncodedFrame(event.frame)
+        return cls(frame, event.generation_id, event.in_response_to, newer_event(frame))
 
 
 class UserStream:
@@ -152,7 +166,7 @@ class UserStream:
             subscriber.position = seq
             if event.generation_id is not None:
                 subscriber.chunk_next.pop(event.generation_id, None)
-            self._writer.write(sid, subscriber.replacement_for(seq, event.frame))
+            self._writer.write(sid, subscriber.frame_for(seq, event))
 
     def _schedule_gap_fill(self, wait_s: float) -> None:
         if self._gap_filler is None or self._gap_filler.done():
@@ -303,7 +317,7 @@ class UserStream:
             subscriber.complete = subscriber.complete and event.seq == subscriber.position + 1
             subscriber.position = event.seq
             pending = PendingEvent.of(event)
-            buffered = self._writer.write(sid, subscriber.replacement_for(event.seq, pending.frame))
+            buffered = self._writer.write(sid, subscriber.frame_for(event.seq, pending))
             self.enqueue(event.seq, pending)
             if buffered > self._writer.soft_bytes // 2:
                 await self._writer.until_read(sid)

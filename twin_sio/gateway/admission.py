@@ -130,7 +130,7 @@ class Admission:
         if not is_id(session_id):
             raise HandshakeRefused("session_invalid", "A session id has 1 to 128 of A-Z a-z 0-9 . _ : -")
         device = Device(auth.device.name, auth.device.platform, auth.device.app_version)
-        return Caller(identity.user_id, session_id, sid, identity, device), auth
+        return Caller(identity.user_id, session_id, sid, identity, device, frozenset(auth.features)), auth
 
     async def _enter(self, caller: Caller, auth: Auth) -> None:
         user_id, session_id = caller.user_id, caller.session_id

@@ -10,11 +10,13 @@ from twin_sio.protocol import server_events as said
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """What the server says under a name. `is_durable`: it carries a `seq` and can be resumed."""
+    """What the server says under a name. `is_durable`: it carries a `seq` and can be resumed. `feature`: what a client
+    announces to get it; another one gets a `read_receipt` in its place, so that its count of the log stays whole."""
 
     payload: type[said.ServerPayload]
     meaning: str
     is_durable: bool = False
+    feature: str | None = None
 
 
 SERVER_EVENTS: Mapping[str, ServerEvent] = {
@@ -37,10 +39,16 @@ SERVER_EVENTS: Mapping[str, ServerEvent] = {
     "twin_activity": ServerEvent(said.TwinActivityPayload, "A step of the answer: a tool begins, goes on, has ended."),
     "tool_call": ServerEvent(said.ToolCallPayload, "To one session: run a tool that you offer, send `tool_result`."),
     "approval_requested": ServerEvent(
-        said.ApprovalRequestedPayload, "The answer waits for your `approval` of a tool's call.", is_durable=True
+        said.ApprovalRequestedPayload,
+        "The answer waits for your `approval` of a tool's call.",
+        is_durable=True,
+        feature="approvals",
     ),
     "approval_resolved": ServerEvent(
-        said.ApprovalResolvedPayload, "How it was decided, by a device, the time or a stop.", is_durable=True
+        said.ApprovalResolvedPayload,
+        "How it was decided, by a device, the time or a stop.",
+        is_durable=True,
+        feature="approvals",
     ),
     "twin_message": ServerEvent(said.TwinMessagePayload, "A whole answer, and how it ended.", is_durable=True),
     "profile_update": ServerEvent(

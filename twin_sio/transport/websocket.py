@@ -198,6 +198,8 @@ class RawWebSocketEndpoint:
             if name in request.query:
                 given = request.query[name]
                 auth[name] = int(given) if name == "last_seq" and _SEQ.fullmatch(given) else given
+        if features := request.query.get("features"):
+            auth["features"] = features.split(",")
         identity = await self._identity_of(ticket) if ticket else None
         return ConnectRequest(request, auth, token or bearer(request), identity)
 
