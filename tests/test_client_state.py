@@ -10,11 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twin_sio.client import (
+    ApprovalRequested,
+    ApprovalResolved,
     ChunkApplied,
     ClientState,
     Failed,
     MessageChanged,
+    ReasoningApplied,
     Settled,
+    StepChanged,
+    ToolCalled,
     WantsHistory,
     WantsResume,
 )
@@ -75,7 +80,32 @@ def view(state: ClientState) -> dict[str, Any]:
         "traits": state.traits,
         "version": state.profile_version,
         "running": {g.generation_id: g.text for g in state.generations.values()},
+        "waiting": [one.approval_id for one in state.progress.waiting()],
     }
+
+
+def activity(step_id: str, state: str, to: str = "u1", **more: Any) -> Envelope:
+    payload = {"step_id": step_id, "kind": "tool", "name": "book", "title": "Book a table", "state": state, **more}
+    return event("twin_activity", payload, f"s-{step_id}-{state}", in_response_to=to)
+
+
+def thought(index: int, text: str, generation: str = "g1", to: str = "u1") -> Envelope:
+    payload = {"text": text, "generation_id": generation, "chunk_index": index}
+    return event("twin_reasoning_chunk", payload, f"r-{generation}-{index}", in_response_to=to)
+
+
+def asks(approval_id: str) -> dict[str, Any]:
+    fields = {"approval_id": approval_id, "call_id": f"call-{approval_id}", "tool": "book", "title": "Book a table"}
+    return {**fields, "arguments": {"people": 2}, "expires_at": "2026-06-12T14:22:31.123Z"}
+
+
+def requested(seq: int, approval_id: str, to: str = "u1") -> Envelope:
+    return event("approval_requested", asks(approval_id), f"a{seq}", seq=seq, in_response_to=to)
+
+
+def resolved(seq: int, approval_id: str, decision: str = "approve", **more: Any) -> Envelope:
+    payload = {"approval_id": approval_id, "decision": decision, **more}
+    return event("approval_resolved", payload, f"d{seq}", seq=seq, in_response_to="u1")
 
 
 # -- seq ---------------------------------------------------------------------------------------------------------------
@@ -311,6 +341,18 @@ def test_unknown_types_and_fields_are_ignored() -> None:
     assert kinds(state.receive(said(1) | {"more": True})) == [MessageChanged]
 
 
+def test_an_unknown_event_with_a_seq_counts_and_changes_nothing_else() -> None:
+    """The log has it: the next event is no gap, and one behind it is."""
+    state = a_client(0, said(1))
+    before = view(state)
+    assert state.receive(event("hologram", {"x": 1}, seq=2)) == []
+    assert view(state) == {**before, "last_seq": 2}
+    assert state.receive(event("hologram_message", {"x": 1}, seq=2)) == []
+    assert kinds(state.receive(said(3))) == [MessageChanged]
+    assert state.receive(event("hologram", {"x": 1}, seq=5)) == [WantsResume(3)]
+    assert state.last_seq == 3
+
+
 def test_a_device_that_left_no_longer_types() -> None:
     state = a_client(0, event("typing_indicator", {"is_typing": True}, session_id="phone"))
     assert state.typing == {"phone"}
@@ -331,6 +373,107 @@ def test_an_older_profile_never_replaces_a_newer_one() -> None:
     assert (state.profile_version, state.traits) == (4, {"a": trait})
 
 
+# -- what the twin does ------------------------------------------------------------------------------------------------
+
+
+def test_an_approval_waits_until_it_is_decided() -> None:
+    state = a_client(0, said(1))
+    (change,) = state.receive(requested(2, "a"))
+    assert isinstance(change, ApprovalRequested)
+    assert (change.approval.approval_id, change.approval.in_response_to) == ("a", "u1")
+    assert state.receive(requested(2, "a")) == []
+    assert state.progress.waiting() == [change.approval]
+    assert state.progress.waiting("elsewhere") == []
+    (done,) = state.receive(resolved(3, "a", "reject", comment="too late"))
+    assert done == ApprovalResolved("a", "main", "reject", change.approval, "too late")
+    assert (state.progress.waiting(), state.last_seq) == ([], 3)
+
+
+@pytest.mark.parametrize("seq", [3, None])
+def test_an_own_decision_counts_once_with_its_receipt(seq: int | None) -> None:
+    """The receipt may come in the place of the event, or before it; what was decided is said once."""
+    state = a_client(0, said(1), requested(2, "a"))
+    state.sending(event("approval", {"approval_id": "a", "decision": "approve"}, "d"))
+    changes = state.receive(event("message_received", {"message_id": "d", "status": "accepted"}, "r", seq=seq))
+    assert kinds(changes) == [Settled, ApprovalResolved]
+    assert state.outbox == {}
+    assert state.receive(resolved(3, "a")) == []
+    assert (state.progress.waiting(), state.last_seq) == ([], 3)
+
+
+def test_a_device_without_a_past_finds_approvals_in_the_history() -> None:
+    """One that was decided meanwhile does not come back with an older page."""
+    page = {"messages": [], "has_more": False, "conversation_id": "trip"}
+    entries = [{**asks(one), "in_response_to": "u1", "seq": n} for n, one in enumerate("ab", 2)]
+    state = a_client(None, ready(3), event("history", {**page, "approvals": entries}))
+    assert [(one.approval_id, one.in_response_to) for one in state.progress.waiting("trip")] == [
+        ("a", "u1"),
+        ("b", "u1"),
+    ]
+    state.receive(resolved(4, "a"))
+    assert state.receive(event("history", {**page, "approvals": entries}, "another")) == []
+    assert [one.approval_id for one in state.progress.waiting("trip")] == ["b"]
+
+
+@pytest.mark.parametrize("loss", [ready(1), event("resumed", {"through_seq": 9, "complete": False})])
+def test_approvals_of_a_lost_log_are_forgotten(loss: Envelope) -> None:
+    state = a_client(0, said(1), requested(2, "a"), loss)
+    assert state.progress.waiting() == []
+
+
+def test_steps_are_replaced_by_id_and_go_with_the_answer() -> None:
+    """A step's newest state counts; the answer has all of them."""
+    state = a_client(0, said(1), activity("s1", "started"), activity("s2", "started"))
+    (change,) = state.receive(activity("s1", "done", summary="Booked"))
+    assert change == StepChanged("main", "u1", change.step)
+    assert [(one["step_id"], one["state"]) for one in state.progress.steps["u1"].values()] == [
+        ("s1", "done"),
+        ("s2", "started"),
+    ]
+    answer = answered(2, "u1")
+    steps = [{"step_id": "s1", "kind": "tool", "name": "book", "title": "Book a table", "state": "done"}]
+    answer["payload"] |= {"steps": steps, "reasoning": "hm", "stopped_by": "u5"}
+    state.receive(answer)
+    assert state.progress.steps == {}
+    message = state.answers("u1")[0]
+    assert (message.steps, message.reasoning, message.stopped_by) == (tuple(steps), "hm", "u5")
+
+
+def test_reasoning_is_joined_and_a_new_generation_begins_anew() -> None:
+    state = a_client(0, said(1))
+    for index, text in enumerate(("let ", "me ", "think")):
+        assert kinds(state.receive(thought(index, text))) == [ReasoningApplied]
+    assert state.receive(thought(1, "me ")) == []
+    assert state.progress.reasoning["u1"].text == "let me think"
+    (change,) = state.receive(thought(0, "anew", "g2"))
+    assert (change.replaced, state.progress.reasoning["u1"].text) == (True, "anew")
+    assert state.receive(thought(3, "late", "g1")) == []
+    state.receive(answered(2, "u1", generation="g2"))
+    assert state.receive(thought(1, "late", "g2")) == []
+    assert state.progress.reasoning == {}
+
+
+def test_who_joins_late_sees_the_reasoning_from_then_on() -> None:
+    state = a_client(0, thought(7, "so "), thought(8, "it is"))
+    assert state.progress.reasoning["u1"].text == "so it is"
+
+
+def test_an_answer_that_took_a_message_in_answers_it_as_well() -> None:
+    """Live and in a page of the history."""
+    answer = answered(3, "u1")
+    answer["payload"]["steered_by"] = ["u2"]
+    state = a_client(0, said(1), said(2), answer)
+    assert state.answers("u2") == state.answers("u1") != []
+    entry = {"message_id": "t3", "role": "twin", "text": "hi", "seq": 3, "in_response_to": "u1", "steered_by": ["u2"]}
+    later = a_client(None, event("history", {"messages": [entry], "conversation_id": "main"}))
+    assert [one.message_id for one in later.answers("u2")] == ["t3"]
+
+
+def test_a_call_of_a_tool_is_handed_on() -> None:
+    payload = {"call_id": "c", "name": "open", "arguments": {"page": 1}, "timeout_ms": 900}
+    assert a_client(0).receive(event("tool_call", payload)) == [ToolCalled("c", "open", {"page": 1}, 900, "main")]
+
+
 # -- stale state plus events is fresh state ----------------------------------------------------------------------------
 
 
@@ -339,7 +482,7 @@ def a_log(random: Random, length: int) -> list[Envelope]:
     log: list[Envelope] = []
     users, twins = ["u0"], ["t0"]
     for seq in range(1, length + 1):
-        choice = random.randrange(6)
+        choice = random.randrange(9)
         if choice <= 1:
             log.append(said(seq, f"text {seq}"))
             users.append(f"u{seq}")
@@ -351,6 +494,12 @@ def a_log(random: Random, length: int) -> list[Envelope]:
         elif choice == 4:
             rating = {"message_id": random.choice(twins), "rating": random.choice(["up", "down", "none"])}
             log.append(event("feedback", rating, f"f{seq}", seq=seq, session_id="other"))
+        elif choice == 5:
+            log.append(requested(seq, f"a{random.randrange(4)}", random.choice(users)))
+        elif choice == 6:
+            log.append(resolved(seq, f"a{random.randrange(4)}", random.choice(["approve", "expired"])))
+        elif choice == 7:
+            log.append(event("hologram", {"x": seq}, f"h{seq}", seq=seq))
         else:
             change = {"trait_id": f"a{random.randrange(3)}", "key": "k", "value": f"v{seq}", "reason": "explicit"}
             log.append(event("profile_update", {"version": seq, "changes": [change]}, f"p{seq}", seq=seq))

@@ -8,12 +8,15 @@ A message is sent until the server has stored it: over reconnects, to any instan
 are applied in order and once (see `state`). The client reconnects with exponential backoff and full jitter; `close()`
 ends every task that was started.
 
-`client` is the public API, `session` what it works on, `state` the pure core, `requests` sends until there is a reply,
-`supervisor` keeps the session connected, `connection` is one connection, `envelopes` what is written and read. May
-import `protocol` and what is below; nothing of the server.
+`client` is the public API, `session` what it works on, `state` the pure core (`progress`: of what is done for answers),
+`requests` sends until there is a reply, `host_tools` runs what the app offers, `supervisor` keeps the session connected,
+`connection` is one connection, `envelopes` what is written and read. May import `protocol` and what is below; nothing
+of the server.
 """
 
 from twin_sio.client.changes import (
+    ApprovalRequested,
+    ApprovalResolved,
     AuthExpiring,
     ChunkApplied,
     ContextChanged,
@@ -22,14 +25,18 @@ from twin_sio.client.changes import (
     Failed,
     Message,
     MessageChanged,
+    PendingApproval,
     ProfileChanged,
     ReadUpTo,
     Ready,
+    ReasoningApplied,
     Resumed,
     Settled,
     StateChange,
+    StepChanged,
     StreamedAnswer,
     Thinking,
+    ToolCalled,
     Typing,
     WantsHistory,
     WantsResume,
@@ -44,12 +51,15 @@ from twin_sio.client.connection import (
     TokenFailed,
     Unreachable,
 )
+from twin_sio.client.host_tools import RunTool
 from twin_sio.client.session import Hook
 from twin_sio.client.state import ClientState
 from twin_sio.client.subscription import Change, Changes, Disconnected, Ended, Reconnecting
 from twin_sio.client.supervisor import Backoff
 
 __all__ = [
+    "ApprovalRequested",
+    "ApprovalResolved",
     "AuthExpiring",
     "Backoff",
     "Change",
@@ -67,19 +77,24 @@ __all__ = [
     "Hook",
     "Message",
     "MessageChanged",
+    "PendingApproval",
     "ProfileChanged",
     "ReadUpTo",
     "Ready",
+    "ReasoningApplied",
     "Reconnecting",
     "RequestFailed",
     "ResponseTimeout",
     "Resumed",
+    "RunTool",
     "SessionClosed",
     "Settled",
     "StateChange",
+    "StepChanged",
     "StreamedAnswer",
     "Thinking",
     "TokenFailed",
+    "ToolCalled",
     "TwinClient",
     "Typing",
     "Unreachable",

@@ -14,6 +14,7 @@ class Message:
 
     `finish` says what cut a complete answer short (`length`, `content_filter`), `error` is the code of why one failed;
     `joined_matches` says whether the chunks that were seen join to the final text; None where not all were seen.
+    `steps` is what was done for it, `steered_by` the messages that it took in, `stopped_by` the one that ended it.
     """
 
     message_id: str
@@ -32,6 +33,14 @@ class Message:
     finish: str | None = None
     error: str | None = None
     joined_matches: bool | None = None
+    steps: tuple[Json, ...] = ()
+    reasoning: str | None = None
+    steered_by: tuple[str, ...] = ()
+    stopped_by: str | None = None
+
+    def is_answer_to(self, message_id: str) -> bool:
+        """Whether it answers this message of the user, or took it in while it answered another."""
+        return self.role == "twin" and (self.in_response_to == message_id or message_id in self.steered_by)
 
 
 @dataclass(slots=True)
@@ -44,6 +53,20 @@ class StreamedAnswer:
     text: str = ""
     next_index: int = 0
     is_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PendingApproval:
+    """A call of a tool that waits for its user: the answer to `in_response_to` goes on once it is decided."""
+
+    approval_id: str
+    conversation_id: str
+    in_response_to: str | None
+    call_id: str
+    tool: str
+    title: str
+    arguments: Json
+    expires_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +100,53 @@ class Thinking:
     conversation_id: str
     in_response_to: str | None
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepChanged:
+    """Something is done for an answer: a step began, or changed; `step` is as in `twin_activity`."""
+
+    conversation_id: str
+    in_response_to: str
+    step: Json
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningApplied:
+    """More of what the model thinks. Where `replaced` is set, what was shown of it before must go."""
+
+    generation_id: str
+    in_response_to: str
+    conversation_id: str
+    text: str
+    replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequested:
+    approval: PendingApproval
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalResolved:
+    """`decision` is approve, reject, edit, expired or cancelled; `approval` is None where it was not known here."""
+
+    approval_id: str
+    conversation_id: str
+    decision: str
+    approval: PendingApproval | None
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """The twin calls a tool that this session offers; the same `call_id` again is a repeat."""
+
+    call_id: str
+    name: str
+    arguments: Json
+    timeout_ms: int
+    conversation_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +230,11 @@ StateChange = (
     | MessageChanged
     | ChunkApplied
     | Thinking
+    | StepChanged
+    | ReasoningApplied
+    | ApprovalRequested
+    | ApprovalResolved
+    | ToolCalled
     | Typing
     | ReadUpTo
     | DevicesChanged

@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 from twin_sio.client.changes import Message
 from twin_sio.client.envelopes import without_none
+from twin_sio.client.host_tools import RunTool
 from twin_sio.client.session import ClientSession
 from twin_sio.client.state import ClientState
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
-from twin_sio.protocol import PAGE_DEFAULT, PAGE_MAX, SEARCH_DEFAULT
+from twin_sio.protocol import PAGE_DEFAULT, PAGE_MAX, SEARCH_DEFAULT, MessageMode
 
 
 class TwinClient(ClientSession):
@@ -24,11 +25,16 @@ class TwinClient(ClientSession):
         text: str,
         *,
         context: Json | None = None,
+        mode: MessageMode = "queue",
         conversation_id: str = DEFAULT_CONVERSATION,
         message_id: str | None = None,
     ) -> str:
-        """Send a message; returns its id at once. It is sent until it is stored; `receipt` and `answer` wait."""
-        payload = without_none({"text": text, "context": context})
+        """Send a message; returns its id at once. It is sent until it is stored; `receipt` and `answer` wait.
+
+        What `mode` does to an answer that is being made in the conversation: `queue` waits for it, `interrupt` ends it,
+        `steer` is taken in at its next step, and the answer is that one's.
+        """
+        payload = without_none({"text": text, "context": context, "mode": None if mode == "queue" else mode})
         return await self.submit("user_message", payload, conversation_id=conversation_id, message_id=message_id)
 
     async def receipt(self, message_id: str, timeout: float | None = None) -> Message:
@@ -107,6 +113,33 @@ class TwinClient(ClientSession):
     async def read(self, message_id: str) -> None:
         """Mark everything up to this message as read, on all devices."""
         await self.submit("read_receipt", {"message_id": message_id}, conversation_id=self._conversation_of(message_id))
+
+    # -- tools ---------------------------------------------------------------------------------------------------------
+
+    async def approve(
+        self,
+        approval_id: str,
+        decision: Literal["approve", "reject", "edit"] = "approve",
+        *,
+        arguments: Json | None = None,
+        comment: str | None = None,
+    ) -> None:
+        """Decide a call that an answer waits for (`state.progress.waiting`), on whatever device it is shown first; with
+        `edit` it is made with these arguments. Returns when the decision counts. `RequestFailed`: `already_decided`
+        otherwise, or over; `not_found`."""
+        known = self.state.progress.approvals.get(approval_id)
+        fields = {"approval_id": approval_id, "decision": decision, "arguments": arguments, "comment": comment}
+        conversation_id = known.conversation_id if known is not None else DEFAULT_CONVERSATION
+        await self.request("approval", without_none(fields), conversation_id=conversation_id)
+
+    async def offer_tools(self, tools: Sequence[Json], run: RunTool) -> None:
+        """Offer the twin what this app can do, from now on and after every reconnect; these take the place of those
+        before, `[]` takes all back. A tool is `{name, description, parameters?, needs_approval?}`.
+
+        `run(name, arguments)` is called once for each of the twin's calls, and what it returns is sent until the server
+        has it; what it raises is the call's error. Returns when the offer counts; raises `RequestFailed`.
+        """
+        await self._host_tools.offer(tools, run)
 
     # -- requests ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from twin_sio.client.changes import Message
+from twin_sio.client.changes import Message, PendingApproval
 from twin_sio.clock import iso, new_id, now
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
 from twin_sio.errors import InvalidMessage, ServiceError, TooLarge
@@ -18,6 +18,9 @@ REPLIES: Mapping[str, frozenset[str]] = {
     "user_message": frozenset({"message_received"}),
     "context_update": frozenset({"message_received"}),
     "feedback": frozenset({"message_received"}),
+    "host_tools": frozenset({"message_received"}),
+    "tool_result": frozenset({"message_received"}),
+    "approval": frozenset({"message_received"}),
     "history": frozenset({"history"}),
     "conversations": frozenset({"conversations"}),
     "search": frozenset({"search"}),
@@ -121,6 +124,7 @@ def twin_message(head: Head, joined_matches: bool | None) -> Message:
         finish=payload.get("finish"),
         error=payload.get("error"),
         joined_matches=joined_matches,
+        **_work_of(payload),
     )
 
 
@@ -142,6 +146,31 @@ def history_message(entry: Json, conversation_id: str) -> Message:
         rating_of(entry["feedback"]) if entry.get("feedback") else None,
         entry.get("finish"),
         entry.get("error"),
+        **_work_of(entry),
+    )
+
+
+def _work_of(answer: Json) -> dict[str, Any]:
+    """What a `twin_message`, or its line of the history, says of how the answer was made."""
+    return {
+        "steps": tuple(answer.get("steps") or ()),
+        "reasoning": answer.get("reasoning"),
+        "steered_by": tuple(answer.get("steered_by") or ()),
+        "stopped_by": answer.get("stopped_by"),
+    }
+
+
+def pending_approval(fields: Json, conversation_id: str, in_response_to: str | None) -> PendingApproval:
+    """An approval as an `approval_requested`, or a page of the history, has it."""
+    return PendingApproval(
+        fields["approval_id"],
+        conversation_id,
+        in_response_to,
+        fields["call_id"],
+        fields["tool"],
+        fields["title"],
+        fields["arguments"],
+        fields["expires_at"],
     )
 
 

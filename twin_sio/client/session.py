@@ -16,14 +16,17 @@ from twin_sio.client.changes import (
     AuthExpiring,
     Draining,
     Failed,
+    Ready,
     Resumed,
     Settled,
     StateChange,
+    ToolCalled,
     WantsHistory,
     WantsResume,
 )
 from twin_sio.client.connection import RequestFailed, ResponseTimeout, SessionClosed, TokenFailed, Unreachable
 from twin_sio.client.envelopes import NEEDS_ANSWER, new_envelope, refusal, size_of, without_none
+from twin_sio.client.host_tools import HostTools
 from twin_sio.client.requests import Requests
 from twin_sio.client.state import ClientState
 from twin_sio.client.subscription import Change, Changes, Ended
@@ -32,6 +35,9 @@ from twin_sio.clock import new_id
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
 from twin_sio.errors import ServiceError
 from twin_sio.protocol import PAGE_DEFAULT, merge_patch
+
+FEATURES = ("approvals",)
+"""What this client knows beside the first of the protocol's version 1."""
 
 T = TypeVar("T")
 Token = str | Callable[[], Awaitable[str]]
@@ -81,6 +87,7 @@ class ClientSession:
         self._acks = acks
         self._tasks = BackgroundTasks()
         self._requests = Requests(self.state, self._transmit, ack_timeout, heartbeats=heartbeat)
+        self._host_tools = HostTools(self.request)
         self._supervisor = Supervisor(
             lambda: self.url,
             transports=transports,
@@ -165,9 +172,9 @@ class ClientSession:
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
-    async def request(self, type: str, payload: Json, **more: Any) -> Json:
+    async def request(self, type: str, payload: Json, *, message_id: str | None = None, **more: Any) -> Json:
         """Send any request of the protocol and wait for its reply's payload; raises `RequestFailed`."""
-        message_id = new_id()
+        message_id = message_id or new_id()
         with self._requests.expected(message_id) as reply:
             await self.submit(type, payload, message_id=message_id, **more)
             envelope = await self.until(lambda _: reply(), self._ack_timeout * 4)
@@ -270,6 +277,10 @@ class ClientSession:
                 self._requests.on_resumed()
             case WantsHistory():
                 self._start(self._load_newest_page())
+            case Ready():
+                self._start(self._host_tools.offer_again())
+            case ToolCalled():
+                self._start(self._host_tools.on_call(change))
             case Draining(after_ms):
                 self._supervisor.leave_in(after_ms / 1000)
             case AuthExpiring() if callable(self._token):
@@ -310,6 +321,7 @@ class ClientSession:
                 "last_seq": self.state.last_seq,
                 "context": self._context,
                 "device": self.device,
+                "features": FEATURES,
             }
         )
 

@@ -43,6 +43,7 @@ from twin_sio.client.envelopes import (
     twin_message,
     user_message,
 )
+from twin_sio.client.progress import Progress, tool_called
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
 from twin_sio.protocol import DURABLE_EVENTS
 
@@ -67,6 +68,7 @@ class ClientState:
     devices: tuple[Json, ...] = ()
     profile_version: int = 0
     traits: dict[str, Json] = field(default_factory=dict)
+    progress: Progress = field(default_factory=Progress)
     # Generation ids that are over: their late chunks are dropped.
     _ended: set[str] = field(default_factory=set)
     # Message ids of the newest errors, which arrive as event and as acknowledgement.
@@ -82,7 +84,7 @@ class ClientState:
 
     def answers(self, message_id: str) -> list[Message]:
         """The final answers to a user's message, oldest first; more than one after `regenerate`."""
-        found = [m for m in self.messages.values() if m.role == "twin" and m.in_response_to == message_id]
+        found = [message for message in self.messages.values() if message.is_answer_to(message_id)]
         return sorted(found, key=lambda message: message.seq or 0)
 
     def generation_of(self, message_id: str) -> StreamedAnswer | None:
@@ -124,17 +126,17 @@ class ClientState:
         return []
 
     def receive(self, envelope: Json) -> list[StateChange]:
-        """Apply one envelope and say what changed. Unknown types change nothing (forward compatibility)."""
+        """Apply one envelope and say what changed. Unknown types change nothing (forward compatibility), but those with
+        a seq count: the log has them."""
         head = Head.of(envelope)
         request = self._settle(head)
         changes: list[StateChange] = [Settled(request[0], envelope)] if request else []
         if head.type == "message_received":
             changes += self._received(head, request[1] if request else None)
-        elif head.type in DURABLE_EVENTS:
+        elif apply := _EPHEMERAL.get(head.type):
+            changes += apply(self, head)
+        elif head.type in DURABLE_EVENTS or head.seq is not None:
             changes += self._durable(head)
-        else:
-            apply = _EPHEMERAL.get(head.type)
-            changes += apply(self, head) if apply else []
         return changes
 
     def _settle(self, head: Head) -> tuple[str, Json] | None:
@@ -169,6 +171,8 @@ class ClientState:
             changes += self._put(replace(message, seq=head.seq, status=None, timestamp=head.timestamp))
         if request is not None and request["type"] == "feedback":
             changes += self._rate(request["payload"])
+        if request is not None and request["type"] == "approval":
+            changes += self.progress.decided(request["payload"], head.conversation_id)
         if head.seq is not None and self._advance(head.seq) == "gap":
             changes += self._behind()
         return changes
@@ -181,7 +185,8 @@ class ClientState:
         is_news = head.type.endswith("_message") and head.message_id not in self.messages
         if place == "old" and not is_news:
             return []
-        return _DURABLE[head.type](self, head)
+        apply = _DURABLE.get(head.type)
+        return apply(self, head) if apply else []
 
     def _put(self, message: Message) -> list[StateChange]:
         known = self.messages.get(message.message_id)
@@ -207,6 +212,7 @@ class ClientState:
         streamed = self.generations.get(generation_id or "")
         matches = streamed.text == text if streamed is not None and streamed.is_whole else None
         self._end(generation_id, head.in_response_to)
+        self.progress.answered(generation_id, head.in_response_to)
         self.thinking.pop(head.conversation_id, None)
         return self._put(twin_message(head, matches))
 
@@ -286,6 +292,7 @@ class ClientState:
         elif newest < self.last_seq:
             # The log ends before our last seq: it was erased. Otherwise every new event would count as old.
             self.last_seq = newest
+            self.progress.approvals.clear()
             changes.append(WantsHistory("log_restarted"))
         return changes
 
@@ -295,6 +302,7 @@ class ClientState:
         changes: list[StateChange] = [Resumed(through)]
         if not head.payload.get("complete", True):
             self.last_seq = max(last, through)
+            self.progress.approvals.clear()  # what became of them may be among what was removed
             changes.append(WantsHistory("retention"))
         elif through > last:
             changes += self._behind()
@@ -350,7 +358,7 @@ class ClientState:
         changes: list[StateChange] = []
         for entry in head.payload.get("messages", ()):
             changes += self._put(history_message(entry, conversation_id))
-        return changes
+        return changes + self.progress.history(head.payload.get("approvals") or (), conversation_id)
 
     def _profile(self, head: Head) -> list[StateChange]:
         version = head.payload.get("version", 0)
@@ -368,6 +376,8 @@ _DURABLE: Mapping[str, _Rule] = {
     "feedback": ClientState._feedback,
     "read_receipt": ClientState._read_receipt,
     "profile_update": ClientState._profile_update,
+    "approval_requested": lambda state, head: state.progress.approval_requested(head),
+    "approval_resolved": lambda state, head: state.progress.approval_resolved(head),
 }
 _EPHEMERAL: Mapping[str, _Rule] = {
     "twin_message_chunk": ClientState._chunk,
@@ -379,6 +389,9 @@ _EPHEMERAL: Mapping[str, _Rule] = {
     "presence": ClientState._presence,
     "typing_indicator": ClientState._typing_indicator,
     "twin_thinking": ClientState._twin_thinking,
+    "twin_activity": lambda state, head: state.progress.activity(head),
+    "twin_reasoning_chunk": lambda state, head: state.progress.reasoning_chunk(head),
+    "tool_call": lambda _, head: [tool_called(head)],
     "history": ClientState._history,
     "profile": ClientState._profile,
     "context_update": lambda _, head: [ContextChanged(head.payload)],
