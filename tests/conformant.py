@@ -16,16 +16,26 @@ import socketio
 
 from twin_sio.client import Ended, MessageChanged, TwinClient
 from twin_sio.clock import new_id
+from twin_sio.conformance import COUNT_TOOL
+from twin_sio.domain import Json
 
 
 async def ours(url: str, token: str, kind: type[TwinClient] = TwinClient, **options: Any) -> None:
     async def fresh() -> str:
         return token
 
+    runs = 0
+
+    async def run(name: str, _: Json) -> int:
+        nonlocal runs
+        runs += 1
+        return runs
+
     client = kind(url, fresh, **options)
     changes = client.changes()
     await client.connect(timeout=10)
     await client.send("hello")
+    await client.offer_tools([{"name": COUNT_TOOL, "description": "How often it was run."}], run)
     async for change in changes:
         match change:
             case MessageChanged(message, True) if (

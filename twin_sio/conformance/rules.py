@@ -123,6 +123,21 @@ RULES = (
         "Remove it from the outbox on message_received, whether accepted or duplicate.",
     ),
     Rule(
+        "counts_unknown_events",
+        "A durable event of a type that it does not know counts: the next one is no gap.",
+        "Whatever has a metadata.seq moves the last seq; only then look whether the type is known.",
+    ),
+    Rule(
+        "counts_approvals",
+        "approval_requested and approval_resolved count, or the read_receipts in their place.",
+        'auth.features: ["approvals"] is for clients that show approvals; another gets receipts with the same seq.',
+    ),
+    Rule(
+        "runs_a_tool_once",
+        "Where it offers tools: again after it reconnected, and a call_id that comes again is not run again.",
+        "Send host_tools after every session_ready; keep the results by call_id, and send the same one again.",
+    ),
+    Rule(
         "stays_disconnected",
         "After a Socket.IO disconnect (`io server disconnect`) it does not reconnect.",
         "The session was replaced, or its user was removed.",

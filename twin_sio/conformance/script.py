@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from twin_sio.clock import iso, monotonic, now
+from twin_sio.clock import iso, monotonic, new_id, now
 from twin_sio.conformance.rules import RULES, RuleViolation, T, Verdict
 from twin_sio.conformance.server import (
     HEARTBEAT_MS,
@@ -23,6 +23,9 @@ from twin_sio.conformance.server import (
 from twin_sio.protocol import Incoming
 
 REPORT = "report"
+UNKNOWN_EVENT = "hologram"
+COUNT_TOOL = "count"
+_CALL = {"name": COUNT_TOOL, "arguments": {}, "timeout_ms": 5_000}
 _TOLERANCE = 0.9  # clocks and timers are not exact
 _QUIET_S = 2.0
 _REPORT_RETRY_S = 0.3
@@ -224,6 +227,68 @@ class Script:
         if late:
             raise RuleViolation(f"it was sent again {len(late)} times")
 
+    # what was added later
+
+    async def counts_unknown_events(self) -> None:
+        server = self._server
+        await self._wait_connected()
+        since = len(server.received)
+        server.send(server.append(UNKNOWN_EVENT, {"depth": 3}))
+        await self._expect_newest("six", since, f"an event of an unknown type came ({UNKNOWN_EVENT})")
+
+    async def counts_approvals(self) -> None:
+        server, hello = self._server, self._required_message()
+        await self._wait_connected()
+        since = len(server.received)
+        asked = {"approval_id": new_id(), "call_id": new_id(), "tool": "book", "title": "Book a table", "arguments": {}}
+        about = {"in_response_to": hello.message_id, "conversation_id": hello.conversation_id}
+        expires_at = iso(now() + timedelta(hours=1))
+        server.send(server.append("approval_requested", {**asked, "expires_at": expires_at}, **about))
+        resolved = {"approval_id": asked["approval_id"], "decision": "reject"}
+        server.send(server.append("approval_resolved", resolved, **about))
+        await self._expect_newest("seven", since, "an approval was asked for, and decided")
+
+    async def _expect_newest(self, text: str, since: int, why: str) -> None:
+        """A message that comes now is shown, and nothing is taken for a gap."""
+        self._server.send(self._server.append_from_other_device(text))
+        shown = await self._report()
+        if self._server.of("resume", since):
+            raise RuleViolation(f"{why}, and it sent resume though there was no gap")
+        if not isinstance(shown, list) or not shown or shown[-1] != text:
+            raise RuleViolation(f"{why}, and it shows {_short(shown)} without the message after it")
+
+    async def runs_a_tool_once(self) -> None:
+        server = self._server
+        if not server.of("host_tools"):
+            return
+        await self._wait_connected()
+        newest = server.attempts[-1]
+        await self._wait_for(
+            lambda: any(offer.at >= newest.at for offer in server.of("host_tools")),
+            "it had offered tools, and did not offer them again after it reconnected",
+        )
+        first, second = new_id(), new_id()
+        before = await self._call(first)
+        server.send_new("tool_call", {**_CALL, "call_id": first}, **in_main({}))
+        after = await self._call(second)
+        outputs = {
+            sent.event.payload.output for sent in server.of("tool_result") if sent.event.payload.call_id == first
+        }
+        if after != before + 1 or outputs != {before}:
+            raise RuleViolation(f"{COUNT_TOOL} gave {before}, then {after} after the first call_id had come again")
+
+    async def _call(self, call_id: str) -> int:
+        self._server.send_new("tool_call", {**_CALL, "call_id": call_id}, **in_main({}))
+        results = self._server.of
+        result = await self._wait_for(
+            lambda: _first([one for one in results("tool_result") if one.event.payload.call_id == call_id]),
+            f"no tool_result came to a call of {COUNT_TOOL}",
+        )
+        output = result.event.payload.output
+        if type(output) is not int:
+            raise RuleViolation(f"{COUNT_TOOL} gave {_short(output)}, not how often it was run")
+        return output
+
     async def stays_disconnected(self) -> None:
         server = self._server
         await self._wait_connected()
@@ -324,6 +389,9 @@ _STEPS: tuple[Callable[[Script], Awaitable[None]], ...] = (
     Script.leaves_a_draining_server,
     Script.fetches_history_after_a_loss,
     Script.does_not_resend_stored_messages,
+    Script.counts_unknown_events,
+    Script.counts_approvals,
+    Script.runs_a_tool_once,
     Script.stays_disconnected,
     Script.follows_the_protocol,
 )

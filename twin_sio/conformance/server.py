@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from twin_sio.protocol import (
     ENVELOPE_MAX_BYTES,
     PAGE_MAX,
     PROTOCOL_VERSION,
+    SERVER_EVENTS,
     TEXT_MAX,
     Auth,
     Incoming,
@@ -109,8 +110,12 @@ class ScriptedServer:
         return self.append("user_message", {"text": text}, session_id=_OTHER_DEVICE, conversation_id=conversation_id)
 
     def send(self, event: Outgoing) -> None:
-        """Send to the client, if one is connected."""
+        """Send to the client, if one is connected; in the place of what it does not know a receipt."""
         if self.sid is not None:
+            known = SERVER_EVENTS.get(event.type)
+            if known is not None and known.feature not in (None, *self._auth.features):
+                payload = {"message_id": event.in_response_to or event.message_id}
+                event = replace(event, type="read_receipt", payload=payload, in_response_to=None)
             self.connections.write(self.sid, event_frame(event.type, event.envelope()))
 
     def send_new(self, type: str, payload: Json, **meta: Any) -> Outgoing:
@@ -247,7 +252,7 @@ class ScriptedServer:
                 return self.send_new("search", {"messages": [], "complete": True}, **reply_to)
             case "profile_get":
                 return self.send_new("profile", {"version": 0, "as_of": iso(now()), "traits": []}, **reply_to)
-            case "context_update":
+            case "context_update" | "host_tools" | "tool_result" | "approval":
                 received = {"message_id": event.message_id or new_id(), "status": "accepted"}
                 return self.send_new("message_received", received, **reply_to)
             case _:
