@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TextIO
 
@@ -23,10 +23,12 @@ _ARRIVAL_S = 60.0
 
 
 @asynccontextmanager
-async def conformance_server(port: int, limit_s: float, arrival_s: float) -> AsyncIterator[tuple[str, Script]]:
+async def conformance_server(
+    port: int, limit_s: float, arrival_s: float, kind: Callable[[ConnectionRegistry], ScriptedServer] = ScriptedServer
+) -> AsyncIterator[tuple[str, Script]]:
     """The server, on the loopback address (port 0: a free one): its URL, and the script to play."""
     connections = ConnectionRegistry()
-    scripted = ScriptedServer(connections)
+    scripted = kind(connections)
     server = SocketServer(
         socketio.AsyncManager(),
         scripted,

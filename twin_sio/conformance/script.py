@@ -36,7 +36,7 @@ class Script:
     """The rules in their order. `limit_s` is what a client has for each, `arrival_s` for its first connect."""
 
     def __init__(self, server: ScriptedServer, limit_s: float, arrival_s: float) -> None:
-        self._server = server
+        self.server = server
         self._limit_s = limit_s
         self._arrival_s = arrival_s
         # The client's first message.
@@ -58,8 +58,8 @@ class Script:
     # connecting
 
     async def retries_a_refused_handshake(self) -> None:
-        attempts = self._server.attempts
-        refused = await self._server.wait_for(
+        attempts = self.server.attempts
+        refused = await self.server.wait_for(
             lambda: _first([attempt for attempt in attempts if attempt.auth.token]),
             self._arrival_s,
             "no client with a token connected",
@@ -70,19 +70,19 @@ class Script:
             raise RuleViolation(f"it reconnected after {waited_ms:.0f} ms; retry_after_ms was {RETRY_AFTER_MS}")
 
     async def sends_a_message(self) -> None:
-        server = self._server
+        server = self.server
         await self._wait_connected()
         server.send(server.append_from_other_device("one"))
         self._message = (await self._wait_for(lambda: _first(server.of("user_message")), "no user_message came")).event
         self._shown = ["one", self._message.payload.text]
 
     async def reconnects_with_the_same_session(self) -> None:
-        before = len(self._server.attempts)
+        before = len(self.server.attempts)
         await self._wait_connected()
-        self._server.close()
-        self._server.ignores_messages = False
+        self.server.close()
+        self.server.ignores_messages = False
         again = await self._wait_accepted(before, "it did not reconnect")
-        if again.auth.session_id is None or again.auth.session_id != self._server.attempts[before - 1].auth.session_id:
+        if again.auth.session_id is None or again.auth.session_id != self.server.attempts[before - 1].auth.session_id:
             raise RuleViolation("it reconnected as another session: auth.session_id must stay the same")
 
     async def reports_last_seq(self) -> None:
@@ -94,13 +94,13 @@ class Script:
 
     def _reported_seqs(self) -> list[int]:
         """The last_seq values that the client sent: in its newest handshake, or since."""
-        attempt = self._server.attempts[-1]
+        attempt = self.server.attempts[-1]
         in_auth = [attempt.auth.last_seq] if attempt.auth.last_seq is not None else []
-        resumes = [resume for resume in self._server.of("resume") if resume.at >= attempt.at]
+        resumes = [resume for resume in self.server.of("resume") if resume.at >= attempt.at]
         return in_auth + [resume.event.payload.last_seq for resume in resumes]
 
     async def resends_with_the_same_id(self) -> None:
-        server, hello = self._server, self._required_message()
+        server, hello = self.server, self._required_message()
         stored = await self._wait_for(
             lambda: _first([event for event in server.log if event.message_id == hello.message_id]),
             f"message {hello.message_id} was not acknowledged, and was not sent again",
@@ -112,7 +112,7 @@ class Script:
     # what is shown
 
     async def joins_chunks(self) -> None:
-        self._server.send_new("twin_thinking", {"state": "thinking"}, **self._reply_metadata())
+        self.server.send_new("twin_thinking", {"state": "thinking"}, **self._reply_metadata())
         self._chunk("g1", 0, "Hel")
         self._chunk("g1", 1, "lo")
         self._chunk("g1", 1, "lo")
@@ -131,22 +131,22 @@ class Script:
 
     async def finishes_once(self) -> None:
         ending = {"text": "Good morning.", "generation_id": "g2", "status": "complete", "model": "m", "used_traits": []}
-        answer = self._server.append("twin_message", ending, **self._reply_metadata())
-        self._server.send(answer)
-        self._server.send(answer)
+        answer = self.server.append("twin_message", ending, **self._reply_metadata())
+        self.server.send(answer)
+        self.server.send(answer)
         self._chunk("g2", 1, " morning")
         self._shown.append("Good morning.")
         await self._expect_shown()
 
     async def ignores_duplicates(self) -> None:
         await self._wait_connected()
-        self._server.send(self._server.log[0])
+        self.server.send(self.server.log[0])
         await self._expect_shown()
 
     # what was missed
 
     async def resumes_at_a_gap(self) -> None:
-        server = self._server
+        server = self.server
         await self._wait_connected()
         seen, since = server.seq, len(server.received)
         server.append_from_other_device("two")
@@ -158,7 +158,7 @@ class Script:
         await self._expect_shown()
 
     async def resumes_on_resync(self) -> None:
-        server = self._server
+        server = self.server
         await self._wait_connected()
         seen, since = server.seq, len(server.received)
         self._shown.append(server.append_from_other_device("four").payload["text"])
@@ -167,11 +167,11 @@ class Script:
 
     async def sends_heartbeats(self) -> None:
         await self._wait_connected()
-        since = len(self._server.received)
-        await self._wait_for(lambda: _first(self._server.of("heartbeat", since)), f"no heartbeat ({HEARTBEAT_MS} ms)")
+        since = len(self.server.received)
+        await self._wait_for(lambda: _first(self.server.of("heartbeat", since)), f"no heartbeat ({HEARTBEAT_MS} ms)")
 
     async def resumes_when_behind(self) -> None:
-        server = self._server
+        server = self.server
         await self._wait_connected()
         seen, since = server.seq, len(server.received)
         self._shown.append(server.append_from_other_device("five").payload["text"])
@@ -180,7 +180,7 @@ class Script:
         await self._expect_shown()
 
     async def _expect_resume(self, seen: int, since: int, why: str) -> None:
-        asked = await self._wait_for(lambda: _first(self._server.of("resume", since)), f"{why}, and no resume came")
+        asked = await self._wait_for(lambda: _first(self.server.of("resume", since)), f"{why}, and no resume came")
         if asked.event.payload.last_seq > seen:
             raise RuleViolation(
                 f"{why}, and resume had last_seq {asked.event.payload.last_seq}: it has received {seen} only"
@@ -190,12 +190,12 @@ class Script:
 
     async def refreshes_its_token(self) -> None:
         await self._wait_connected()
-        since = len(self._server.received)
-        self._server.send_new("auth_expiring", {"expires_at": iso(now() + timedelta(seconds=60))})
-        await self._wait_for(lambda: _first(self._server.of("auth_refresh", since)), "no auth_refresh came")
+        since = len(self.server.received)
+        self.server.send_new("auth_expiring", {"expires_at": iso(now() + timedelta(seconds=60))})
+        await self._wait_for(lambda: _first(self.server.of("auth_refresh", since)), "no auth_refresh came")
 
     async def leaves_a_draining_server(self) -> None:
-        server = self._server
+        server = self.server
         await self._wait_connected()
         before, began = len(server.attempts), monotonic()
         server.has_lost_log, server.reports_head = True, False
@@ -211,10 +211,10 @@ class Script:
 
     async def fetches_history_after_a_loss(self) -> None:
         await self._wait_connected()
-        newest = self._server.attempts[-1]
+        newest = self.server.attempts[-1]
 
         def asked() -> bool:
-            return any(request.at >= newest.at for request in self._server.of("history"))
+            return any(request.at >= newest.at for request in self.server.of("history"))
 
         await self._wait_for(asked, "missed events could not be resumed, and no history was requested")
 
@@ -222,7 +222,7 @@ class Script:
         hello, stored_at = self._required_message(), self._stored_at
         if stored_at is None:
             raise RuleViolation("not reached: it was never acknowledged")
-        again = [sent for sent in self._server.of("user_message") if sent.event.message_id == hello.message_id]
+        again = [sent for sent in self.server.of("user_message") if sent.event.message_id == hello.message_id]
         late = [sent for sent in again if sent.at > stored_at + _IN_FLIGHT_S]
         if late:
             raise RuleViolation(f"it was sent again {len(late)} times")
@@ -230,14 +230,14 @@ class Script:
     # what was added later
 
     async def counts_unknown_events(self) -> None:
-        server = self._server
+        server = self.server
         await self._wait_connected()
         since = len(server.received)
         server.send(server.append(UNKNOWN_EVENT, {"depth": 3}))
         await self._expect_newest("six", since, f"an event of an unknown type came ({UNKNOWN_EVENT})")
 
     async def counts_approvals(self) -> None:
-        server, hello = self._server, self._required_message()
+        server, hello = self.server, self._required_message()
         await self._wait_connected()
         since = len(server.received)
         asked = {"approval_id": new_id(), "call_id": new_id(), "tool": "book", "title": "Book a table", "arguments": {}}
@@ -250,15 +250,15 @@ class Script:
 
     async def _expect_newest(self, text: str, since: int, why: str) -> None:
         """A message that comes now is shown, and nothing is taken for a gap."""
-        self._server.send(self._server.append_from_other_device(text))
+        self.server.send(self.server.append_from_other_device(text))
         shown = await self._report()
-        if self._server.of("resume", since):
+        if self.server.of("resume", since):
             raise RuleViolation(f"{why}, and it sent resume though there was no gap")
         if not isinstance(shown, list) or not shown or shown[-1] != text:
             raise RuleViolation(f"{why}, and it shows {_short(shown)} without the message after it")
 
     async def runs_a_tool_once(self) -> None:
-        server = self._server
+        server = self.server
         if not server.of("host_tools"):
             return
         await self._wait_connected()
@@ -278,8 +278,8 @@ class Script:
             raise RuleViolation(f"{COUNT_TOOL} gave {before}, then {after} after the first call_id had come again")
 
     async def _call(self, call_id: str) -> int:
-        self._server.send_new("tool_call", {**_CALL, "call_id": call_id}, **in_main({}))
-        results = self._server.of
+        self.server.send_new("tool_call", {**_CALL, "call_id": call_id}, **in_main({}))
+        results = self.server.of
         result = await self._wait_for(
             lambda: _first([one for one in results("tool_result") if one.event.payload.call_id == call_id]),
             f"no tool_result came to a call of {COUNT_TOOL}",
@@ -290,7 +290,7 @@ class Script:
         return output
 
     async def stays_disconnected(self) -> None:
-        server = self._server
+        server = self.server
         await self._wait_connected()
         before = len(server.attempts)
         if server.sid is not None:
@@ -302,8 +302,8 @@ class Script:
         raise RuleViolation("it reconnected after a Socket.IO disconnect")
 
     async def follows_the_protocol(self) -> None:
-        if self._server.violations:
-            raise RuleViolation("; ".join(self._server.violations[:5]))
+        if self.server.violations:
+            raise RuleViolation("; ".join(self.server.violations[:5]))
 
     # helpers
 
@@ -318,16 +318,16 @@ class Script:
 
     def _chunk(self, generation_id: str, index: int, text: str, **more: Any) -> None:
         piece = {"text": text, "generation_id": generation_id, "chunk_index": index, "is_last_chunk": False, **more}
-        self._server.send_new("twin_message_chunk", piece, **self._reply_metadata())
+        self.server.send_new("twin_message_chunk", piece, **self._reply_metadata())
 
     async def _wait_for(self, check: Callable[[], T | None], otherwise: str) -> T:
-        return await self._server.wait_for(check, self._limit_s, otherwise)
+        return await self.server.wait_for(check, self._limit_s, otherwise)
 
     async def _wait_connected(self) -> None:
-        await self._wait_for(lambda: self._server.sid, "not reached: it is not connected, and did not connect")
+        await self._wait_for(lambda: self.server.sid, "not reached: it is not connected, and did not connect")
 
     async def _wait_accepted(self, before: int, otherwise: str, more_s: float = 0.0) -> ConnectAttempt:
-        server = self._server
+        server = self.server
         return await server.wait_for(
             lambda: _first([attempt for attempt in server.attempts[before:] if attempt.accepted]),
             self._limit_s + more_s,
@@ -345,7 +345,7 @@ class Script:
             raise RuleViolation(f"it shows {_short(shown)}, not {_short(expected)}")
 
     async def _report(self) -> object:
-        server = self._server
+        server = self.server
         await self._wait_connected()
         since = len(server.received)
         server.send(server.append_from_other_device("What do you show?", REPORT))
