@@ -5,15 +5,29 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import TextIO
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TextIO
 
 import orjson
 
-from twin_sio.cli.printable import Output
+from twin_sio.cli.printable import Output, printable
+from twin_sio.cli.steps import is_over, step_line
 from twin_sio.cli.traits import line_of
-from twin_sio.client import ClientError, HandshakeRefused, Message, RequestFailed, TwinClient, Unreachable
+from twin_sio.client import (
+    ApprovalRequested,
+    ApprovalResolved,
+    Change,
+    Changes,
+    ClientError,
+    HandshakeRefused,
+    Message,
+    MessageChanged,
+    RequestFailed,
+    StepChanged,
+    TwinClient,
+    Unreachable,
+)
 from twin_sio.clock import new_id
 from twin_sio.domain import Json
 from twin_sio.protocol import PAGE_MAX, SEARCH_TEXT_MAX
@@ -66,8 +80,9 @@ def failure_line(error: Exception) -> Json:
 
 
 async def ask_once(client: TwinClient, text: str, conversation_id: str, as_json: bool, out: Output) -> None:
-    """Ask, and print the answer's text and nothing else. Raises `Failure` where it did not end well."""
-    answer = await _ask(client, text, conversation_id)
+    """Ask, and print the answer's text and nothing else; as JSON what is done for it as well. Raises `Failure` where it
+    did not end well."""
+    answer = await _ask(client, text, conversation_id, _json_events(out) if as_json else _ask_elsewhere)
     print(_answer_line(text, answer) if as_json else answer.text, file=out, flush=True)
     _check(client, answer)
 
@@ -77,7 +92,7 @@ async def ask_lines(client: TwinClient, questions: TextIO, conversation_id: str,
     async for question in _lines(questions):
         if not as_json:
             print(f"you: {question}", file=out, flush=True)
-        answer = await _ask(client, question, conversation_id)
+        answer = await _ask(client, question, conversation_id, _json_events(out) if as_json else _plain_events(out))
         print(_answer_line(question, answer) if as_json else f"twin: {answer.text}", file=out, flush=True)
         _check(client, answer)
 
@@ -97,8 +112,54 @@ def _answer_line(question: str, answer: Message) -> str:
         "used_traits": answer.used_traits,
         **({"finish": answer.finish} if answer.finish else {}),
         **({"error": answer.error} if answer.error else {}),
+        **({"steps": answer.steps} if answer.steps else {}),
+        **({"reasoning": answer.reasoning} if answer.reasoning else {}),
+        **({"steered_by": answer.steered_by} if answer.steered_by else {}),
+        **({"stopped_by": answer.stopped_by} if answer.stopped_by else {}),
     }
     return orjson.dumps(line).decode()
+
+
+# -- what is done for an answer ----------------------------------------------------------------------------------------
+
+OnChange = Callable[[Change], None]
+
+
+def _json_events(out: Output) -> OnChange:
+    """Each as a line of JSON: `{type: "step" | "approval" | "approval_resolved", ...}` with the event's fields."""
+
+    def show(change: Change) -> None:
+        line: dict[str, Any]
+        match change:
+            case StepChanged(_, in_response_to, step):
+                line = {"type": "step", "in_response_to": in_response_to, **step}
+            case ApprovalRequested(approval):
+                line = {"type": "approval", **asdict(approval)}
+            case ApprovalResolved(approval_id, _, decision, _, comment):
+                line = {"type": "approval_resolved", "approval_id": approval_id, "decision": decision}
+                line |= {"comment": comment} if comment else {}
+            case _:
+                return
+        print(orjson.dumps(line).decode(), file=out, flush=True)
+
+    return show
+
+
+def _plain_events(out: Output) -> OnChange:
+    """Steps that are over, each a line of the transcript; who decides is told on stderr."""
+
+    def show(change: Change) -> None:
+        if isinstance(change, StepChanged) and is_over(change.step):
+            print(step_line(change.step), file=out, flush=True)
+        _ask_elsewhere(change)
+
+    return show
+
+
+def _ask_elsewhere(change: Change) -> None:
+    if isinstance(change, ApprovalRequested):
+        text = f"The answer waits for an approval on another of your devices: {change.approval.title}"
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 async def print_history(
@@ -210,20 +271,41 @@ async def _pages(client: TwinClient, conversation_id: str, limit: int) -> AsyncI
 
 
 def _plain(entry: Json) -> str:
-    return f"{entry['timestamp']} {'you' if entry['role'] == 'user' else 'twin'}: {entry['text']}"
+    said = f"{entry['timestamp']} {'you' if entry['role'] == 'user' else 'twin'}: {entry['text']}"
+    return "\n".join([said, *(step_line(step) for step in entry.get("steps") or ())])
 
 
-async def _ask(client: TwinClient, text: str, conversation_id: str) -> Message:
-    """Ask; a refusal that passes is waited out and the same message sent again (its id makes that safe)."""
+async def _ask(client: TwinClient, text: str, conversation_id: str, on_change: OnChange) -> Message:
+    """Ask; a refusal that passes is waited out and the same message sent again (its id makes that safe). What is done
+    for the answer is handed over as it comes."""
     message_id = new_id()
-    for attempt in range(_PATIENCE):
-        try:
-            return await client.ask(text, conversation_id=conversation_id, message_id=message_id)
-        except RequestFailed as refused:
-            if not refused.retryable or attempt == _PATIENCE - 1:
-                raise
-            await asyncio.sleep((refused.retry_after_ms or 1000 * 2**attempt) / 1000)
-    raise AssertionError("unreachable")
+    following = asyncio.create_task(_follow(client.changes(), message_id, conversation_id, on_change))
+    try:
+        for attempt in range(_PATIENCE):
+            try:
+                answer = await client.ask(text, conversation_id=conversation_id, message_id=message_id)
+            except RequestFailed as refused:
+                if not refused.retryable or attempt == _PATIENCE - 1:
+                    raise
+                await asyncio.sleep((refused.retry_after_ms or 1000 * 2**attempt) / 1000)
+            else:
+                await following  # it is there: all that came before it is shown before it
+                return answer
+        raise AssertionError("unreachable")
+    finally:
+        following.cancel()
+
+
+async def _follow(changes: Changes, message_id: str, conversation_id: str, on_change: OnChange) -> None:
+    """Hand over what happens in the conversation, until the message is answered."""
+    async for change in changes:
+        match change:
+            case StepChanged() | ApprovalResolved() if change.conversation_id == conversation_id:
+                on_change(change)
+            case ApprovalRequested(approval) if approval.conversation_id == conversation_id:
+                on_change(change)
+            case MessageChanged(message) if message.is_answer_to(message_id):
+                return
 
 
 def _check(client: TwinClient, answer: Message) -> None:

@@ -15,14 +15,15 @@ from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
-from rich.text import Text
 
+from twin_sio.cli.answer_view import AnswerView, styled
 from twin_sio.cli.batch import cut_note, explain, history
 from twin_sio.cli.completion import Completions
-from twin_sio.cli.live import LiveAnswer
-from twin_sio.cli.printable import printable
+from twin_sio.cli.steps import approval_lines, decision_line, step_line
 from twin_sio.cli.traits import line_of
 from twin_sio.client import (
+    ApprovalRequested,
+    ApprovalResolved,
     Change,
     ChunkApplied,
     ClientError,
@@ -35,10 +36,13 @@ from twin_sio.client import (
     Hook,
     Message,
     MessageChanged,
+    PendingApproval,
     ProfileChanged,
     Ready,
+    ReasoningApplied,
     Reconnecting,
     SessionClosed,
+    StepChanged,
     Thinking,
     TwinClient,
     WantsHistory,
@@ -81,10 +85,8 @@ class Chat:
         self.conversation = conversation_id
         self.clients: dict[str, TwinClient] = {}
         self._follower: asyncio.Task[None] | None = None
-        self._live = LiveAnswer()
         # Shown above the prompt: the state of the connection, and of the answer.
         self._status = "connecting"
-        self._thinking = ""
         # Messages up to this seq are shown by the history, not as new.
         self._first_seq = 0
         self.is_raw = False
@@ -92,6 +94,7 @@ class Chat:
         self._work: set[asyncio.Task[None]] = set()
         self.conversations: list[str] = [conversation_id]
         self.console = console or Console(force_terminal=True, highlight=False)
+        self._answer = AnswerView(self.console)
         self._prompt: PromptSession[str] = PromptSession(
             message=self._region,
             history=typed or InMemoryHistory(),
@@ -155,7 +158,9 @@ class Chat:
         """Show, and send to, another conversation from now on."""
         if name not in self.conversations:
             self.conversations.append(name)
-        self.conversation, self._live, self._thinking = name, LiveAnswer(), ""
+        self.conversation, self._answer = name, AnswerView(self.console)
+        for approval in self.client.state.progress.waiting(name):
+            self._show_approval(approval)
 
     async def _load_names(self) -> None:
         """Load what Tab completes: conversations and traits; nothing if the token lacks the scope."""
@@ -186,7 +191,8 @@ class Chat:
         running = [g.in_response_to for g in state.generations.values() if g.conversation_id == self.conversation]
         if not running and self.conversation in state.thinking:
             running = [self.last_message("user").message_id]
-        for message_id in running:
+        running += [one.in_response_to for one in state.progress.waiting(self.conversation)]
+        for message_id in dict.fromkeys(running):
             if message_id is not None:
                 await self.client.stop(message_id)
         return bool(running)
@@ -239,7 +245,7 @@ class Chat:
         if self._follower is not None:
             self._follower.cancel()
         self._first_seq = self.client.state.last_seq or 0
-        self._status, self._thinking, self._live = "", "", LiveAnswer()
+        self._status, self._answer = "", AnswerView(self.console)
         self._follower = asyncio.get_running_loop().create_task(self._follow(self.client))
 
     async def _follow(self, client: TwinClient) -> None:
@@ -259,10 +265,13 @@ class Chat:
         match change:
             case MessageChanged(message, True) if message.conversation_id == self.conversation:
                 self._show_message(message)
-            case ChunkApplied() if change.conversation_id == self.conversation:
-                self._show_chunk(change)
-            case Thinking() if change.conversation_id == self.conversation:
-                self._thinking = "" if change.state == "done" else change.state
+            case ChunkApplied() | ReasoningApplied() | StepChanged() | Thinking():
+                if change.conversation_id == self.conversation:
+                    self._answer.show(change, self.client.state)
+            case ApprovalRequested(approval):
+                self._show_approval(approval)
+            case ApprovalResolved() if change.conversation_id == self.conversation:
+                self.note(decision_line(change))
             case Ready():
                 self._status = ""
             case Disconnected():
@@ -302,26 +311,20 @@ class Chat:
         elif message.session_id not in (None, self.client.session_id):
             self.console.print(styled(f"{self._device_of(message.session_id)}> ", "cyan") + styled(message.text))
 
-    def _show_chunk(self, chunk: ChunkApplied) -> None:
-        generation = self.client.state.generations.get(chunk.generation_id)
-        if generation is None:
-            return
-        self._print_answer(self._live, self._live.grow, generation.text)
-
     def _show_answer(self, message: Message) -> None:
-        live, self._live = self._live, LiveAnswer()
-        self._thinking = ""
-        self._print_answer(live, live.finish, message.text)
+        view, self._answer = self._answer, AnswerView(self.console)
+        view.finish(message)
         if message.status not in (None, "complete"):
             self.note(f"({message.status})")
         elif note := cut_note(message):
             self.note(note)
 
-    def _print_answer(self, live: LiveAnswer, take: Callable[[str], list[str]], text: str) -> None:
-        had_begun = live.has_begun
-        for index, line in enumerate(take(text)):
-            label = styled("      " if had_begun or index else "twin> ", "green")
-            self.console.print(label + styled(line))
+    def _show_approval(self, approval: PendingApproval) -> None:
+        if approval.conversation_id != self.conversation:
+            self.note(f"{approval.conversation_id} waits for your approval: {approval.title}")
+            return
+        for line in approval_lines(approval):
+            self.print(line, "yellow")
 
     def _show_end(self, error: BaseException | None) -> None:
         if error is not None:
@@ -335,6 +338,8 @@ class Chat:
     def show_entry(self, entry: Json, before: str = "") -> None:
         who = "you> " if entry["role"] == "user" else "twin> "
         self.console.print(styled(before + who, "dim") + styled(entry["text"], "dim"))
+        for step in entry.get("steps") or ():
+            self.note(step_line(step))
 
     def _hook(self, inner: Hook | None) -> Hook:
         def on_envelope(direction: Literal["in", "out"], envelope: Json) -> None:
@@ -353,12 +358,8 @@ class Chat:
 
     def _region(self) -> StyleAndTextTuples:
         """The prompt, and above it the unfinished line of an answer and the status."""
-        shown: StyleAndTextTuples = []
-        if self._live.tail:
-            width = max(20, self.console.width * 6)
-            label = "      " if self._live.has_begun else "twin> "
-            shown += [("fg:ansigreen", label), ("", self._live.tail[-width:] + "\n")]
-        states = [self._status, self._thinking and f"{self._thinking}…", *self._typing_devices()]
+        shown = self._answer.region()
+        states = [self._status, *self._answer.states(), *self._typing_devices()]
         if any(states):
             shown.append(("fg:ansibrightblack", " · ".join(state for state in states if state) + "\n"))
         name = f"you@{self._device}" if len(self.clients) > 1 else "you"
@@ -368,11 +369,6 @@ class Chat:
         if self._device not in self.clients:
             return []
         return [f"{self._device_of(session_id)} is typing…" for session_id in sorted(self.client.state.typing)]
-
-
-def styled(text: str, style: str = "") -> Text:
-    """Text for the console; control characters are replaced by U+FFFD."""
-    return Text(printable(text), style)
 
 
 def _trait_line(trait: Json, version: int) -> str:

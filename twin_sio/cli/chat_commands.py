@@ -10,9 +10,11 @@ import orjson
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from rich.table import Table
 
+from twin_sio.cli.answer_view import styled
 from twin_sio.cli.batch import Failure, find_messages, find_traits, found_line
-from twin_sio.cli.chat import RECENT, Chat, ChatCommand, CommandError, NewClient, styled
+from twin_sio.cli.chat import RECENT, Chat, ChatCommand, CommandError, NewClient
 from twin_sio.cli.traits import line_of, value_of
+from twin_sio.client import PendingApproval
 from twin_sio.domain import Json
 from twin_sio.protocol import is_id
 
@@ -131,6 +133,52 @@ def _show_reasons(chat: Chat, why: Json) -> None:
     chat.print("{formula} = {confidence:.4f}, S = {supporting:.2f}, C = {opposing:.2f}".format(**why), "bold")
 
 
+def _decided(chat: Chat, rest: str) -> tuple[PendingApproval, str]:
+    """The approval that is meant, and the words after its id: the one named, else the oldest that waits here."""
+    waiting = chat.client.state.progress.waiting(chat.conversation)
+    if not waiting:
+        raise CommandError("Nothing in this conversation waits for your approval.")
+    name, _, words = rest.partition(" ")
+    named = [one for one in waiting if one.approval_id == name]
+    return (named[0], words.strip()) if named else (waiting[0], rest)
+
+
+async def _approve(chat: Chat, rest: str) -> None:
+    approval, words = _decided(chat, rest)
+    if words:
+        raise CommandError("No approval of this id waits here: /approve alone approves the oldest.")
+    await chat.client.approve(approval.approval_id)
+
+
+async def _reject(chat: Chat, rest: str) -> None:
+    approval, comment = _decided(chat, rest)
+    await chat.client.approve(approval.approval_id, "reject", comment=comment or None)
+
+
+async def _edit(chat: Chat, rest: str) -> None:
+    approval, text = _decided(chat, rest)
+    try:
+        arguments = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        shown = orjson.dumps(approval.arguments).decode()
+        raise CommandError(f"The arguments are a JSON object: /edit {shown}")
+    await chat.client.approve(approval.approval_id, "edit", arguments=arguments)
+
+
+async def _interrupt(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise CommandError("What instead? /interrupt No, the other one")
+    await chat.client.send(rest, mode="interrupt", conversation_id=chat.conversation)
+
+
+async def _steer(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise CommandError("What should it mind? /steer For three, please")
+    await chat.client.send(rest, mode="steer", conversation_id=chat.conversation)
+
+
 async def _stop(chat: Chat, _: str) -> None:
     if not await chat.stop_running():
         raise CommandError("There is no answer to stop.")
@@ -184,6 +232,11 @@ COMMANDS: Final[dict[str, ChatCommand]] = {
     "/profile": ChatCommand("/profile", "your profile: traits, values and confidence", _profile),
     "/why": ChatCommand("/why TRAIT", "the evidence for a trait", _why),
     "/stop": ChatCommand("/stop", "stop the running answer (or Ctrl-C)", _stop),
+    "/interrupt": ChatCommand("/interrupt TEXT", "end the running answer, and say this instead", _interrupt),
+    "/steer": ChatCommand("/steer TEXT", "tell the running answer something, without ending it", _steer),
+    "/approve": ChatCommand("/approve [id]", "let the twin do what it asks for; without an id the oldest", _approve),
+    "/reject": ChatCommand("/reject [id] [why]", "do not let it", _reject),
+    "/edit": ChatCommand("/edit [id] {…}", "let it, with these arguments", _edit),
     "/regenerate": ChatCommand("/regenerate", "another answer to your last message", _regenerate),
     "/as-device": ChatCommand("/as-device NAME", "use another device, beside this one", _as_device),
     "/raw": ChatCommand("/raw", "show the envelopes; again: hide them", _raw),

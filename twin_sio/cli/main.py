@@ -78,17 +78,17 @@ def chat(
 ) -> None:
     """Chat: live on a terminal, line by line from a batch.
 
-    On a terminal, answers appear as they are generated, and so do the messages of your other devices; /help lists the
-    commands, Tab completes, Ctrl-R searches the input history, Ctrl-C stops a running answer, and then exits. From a
-    pipe, every line that is not empty is sent in turn and a plain transcript is printed; with --once all of stdin is
-    one message, and only the answer is printed. With --json every answer is an object: text, status, message_id, ...
+    On a terminal, answers appear as they are made, step by step, and so do the messages of your other devices; /help
+    lists the commands (/approve what the twin asks for, /steer an answer), Tab completes, Ctrl-C stops an answer, and
+    then exits. From a pipe, every line that is not empty is sent in turn and a plain transcript is printed; with --once
+    all of stdin is one message, and only the answer is printed. With --json each line has a type, such as "answer".
 
     \b
     Examples:
       twin-sio chat --sub ada --device phone
       echo "What should I cook tonight?" | twin-sio chat --sub ada --once
       twin-sio chat --sub ada < questions.txt
-      twin-sio chat --sub ada --json < questions.txt | jq -r .text
+      twin-sio chat --sub ada --json < questions.txt | jq -r 'select(.type == "answer").text'
       TWIN_TOKEN=eyJ... twin-sio chat --url https://twin.example.com
     """
     target = replace(target, session=session)

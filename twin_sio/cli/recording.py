@@ -24,8 +24,10 @@ from twin_sio.domain import DEFAULT_CONVERSATION, Json
 from twin_sio.protocol import CLIENT_EVENTS, PROTOCOL_VERSION
 
 _HOLDS_TOKEN = frozenset({"auth_refresh"})
-_UPKEEP = frozenset({"resume", "heartbeat", "auth_refresh"})  # a client does this by itself, and says nothing with it
-_BY_CHANCE = frozenset({"twin_thinking", "twin_message_chunk"})  # how many of them come is no promise
+# A client does this by itself, and says nothing with it; calls and approvals have other ids when they come again.
+_UPKEEP = frozenset({"resume", "heartbeat", "auth_refresh", "host_tools", "tool_result", "approval"})
+# How many of them come is no promise.
+_BY_CHANCE = frozenset({"twin_thinking", "twin_message_chunk", "twin_reasoning_chunk", "twin_activity"})
 
 
 # -- recording ---------------------------------------------------------------------------------------------------------
