@@ -124,7 +124,14 @@ async def test_a_plain_websocket_names_its_features_in_the_query(instance: Servi
         await older.until(lambda: older.of("read_receipt"))
 
 
-@pytest.mark.parametrize("features", ["approvals", ["x" * 201], ["a"] * 17, [1]])
+async def test_features_may_be_one_text(instance: Service, url: str, user: str) -> None:
+    """For SDKs whose auth holds texts only."""
+    async with RawSocket(url, token_of(user), features="another,approvals") as one:
+        await store(instance, user, *requested("a-1"), "m-1", "older")
+        await one.until(lambda: one.of("approval_requested"))
+
+
+@pytest.mark.parametrize("features", ["x" * 201, ["x" * 201], ["a"] * 17, [1]])
 async def test_features_that_are_no_list_of_short_texts_are_refused(url: str, user: str, features: Any) -> None:
     async with RawSocket(url, token_of(user), features=features) as one:
         assert one.refusal is not None

@@ -11,6 +11,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -192,6 +193,11 @@ class ProfileCorrect(Payload):
     value: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_said)] | None = None
 
 
+def _split(features: object) -> object:
+    """SDKs whose auth holds texts only send one, with commas between the features."""
+    return features.split(",") if isinstance(features, str) else features
+
+
 class DeviceInfo(Payload):
     name: Short | None = None
     platform: Short | None = None
@@ -209,6 +215,7 @@ class Auth(Payload):
     device: DeviceInfo = Field(default_factory=DeviceInfo)
     features: Annotated[
         list[Short],
+        BeforeValidator(_split),
         Field(max_length=16, description="What this client knows beside the first of version 1: `approvals`."),
     ] = Field(default_factory=list)
 

@@ -194,12 +194,10 @@ class RawWebSocketEndpoint:
             "user_id": request.match_info["user_id"],
             "session_id": request.headers.get("X-Session-ID"),
         }
-        for name in ("session_id", "last_seq"):
+        for name in ("session_id", "last_seq", "features"):
             if name in request.query:
                 given = request.query[name]
                 auth[name] = int(given) if name == "last_seq" and _SEQ.fullmatch(given) else given
-        if features := request.query.get("features"):
-            auth["features"] = features.split(",")
         identity = await self._identity_of(ticket) if ticket else None
         return ConnectRequest(request, auth, token or bearer(request), identity)
 
