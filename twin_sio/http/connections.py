@@ -22,7 +22,7 @@ from twin_sio.clock import NewId
 from twin_sio.http.tcp_connection import TcpConnection
 from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.rate_limit import Bucket, BucketCache
-from twin_sio.transport import PACKET_MAX_BYTES
+from twin_sio.transport import PACKET_MAX_BYTES, ag_ui
 from twin_sio.transport.client_address import TrustedProxies
 
 log = structlog.get_logger("connections")
@@ -34,6 +34,7 @@ OTHERS_MAX = 4096
 _PROXY_IDLE_S = 3630.0  # longer than a proxy of ours: it must be the one that closes
 _TLS_S = 10.0
 _BODY_MAX_BYTES = 4096  # of a request that needs none; it is not read
+_LONG_BODIES = {ag_ui.PATH: ag_ui.BODY_MAX_BYTES}  # read once the token is known
 _LINGER_S = 1.0
 _PARSING = 0.05, 0.05
 """CPU that the frames of an address may take to parse: seconds per second, and at once. Messages take a hundredth."""
@@ -253,7 +254,9 @@ def _refused_body(request: web.Request, *, is_socket: bool) -> web.Response | No
         return _refusal(request, 415, "invalid_message", "Bodies are not compressed.")
     if not request.body_exists:
         return None
-    most = PACKET_MAX_BYTES if is_socket and request.method == "POST" else _BODY_MAX_BYTES
+    most = _BODY_MAX_BYTES
+    if request.method == "POST":
+        most = PACKET_MAX_BYTES if is_socket else _LONG_BODIES.get(request.path, most)
     if request.content_length is None or request.content_length > most:
         return _refusal(request, 413, "too_large", f"A body has a length, of at most {most} bytes here.")
     return None

@@ -45,6 +45,7 @@ class TcpConnection(RequestHandler):
         "_unparsed",
         "address",
         "idle_s",
+        "on_lost",
         "unread_bytes",
     )
 
@@ -58,6 +59,7 @@ class TcpConnection(RequestHandler):
         self._going_on: asyncio.TimerHandle | None = None
         self.address = ""
         self.idle_s = HEAD_S
+        self.on_lost: Callable[[], None] | None = None
         self.unread_bytes = 0
         """Bytes received over its WebSocket since the last complete message."""
 
@@ -122,6 +124,8 @@ class TcpConnection(RequestHandler):
             if timer is not None:
                 timer.cancel()
         self._unparsed.clear()
+        if self.on_lost is not None:
+            self.on_lost()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

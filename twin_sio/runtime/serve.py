@@ -11,7 +11,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,9 @@ from twin_sio.runtime.services import Services
 from twin_sio.runtime.wiring import build_services, log
 from twin_sio.store import mongo
 from twin_sio.store.redis.tickets import RedisTickets
+from twin_sio.transport import Transport
 from twin_sio.transport.admin_ui import AdminUi
+from twin_sio.transport.ag_ui import AgUiEndpoint
 from twin_sio.transport.client_address import TrustedProxies
 from twin_sio.transport.origins import Origins
 from twin_sio.transport.socketio import SocketServer
@@ -79,6 +81,7 @@ class Service:
         gateway: Gateway,
         sockets: SocketServer,
         raw: RawWebSocketEndpoint,
+        ag_ui: AgUiEndpoint,
         rest: Rest,
         connections: Connections,
     ) -> None:
@@ -86,9 +89,10 @@ class Service:
         self.gateway = gateway
         self.sockets = sockets
         self.raw = raw
+        self.ag_ui = ag_ui
         self.rest = rest
         self.connections = connections
-        self.metrics = ServerMetrics(services, gateway, (sockets, raw))
+        self.metrics = ServerMetrics(services, gateway, (sockets, raw, ag_ui))
         self._log_mongodb = LimitedLog("app", "mongodb_unavailable")
         # The port that it listens on; 0 before it does.
         self.port = 0
@@ -96,7 +100,7 @@ class Service:
     def app(self, *, dev_token: Callable[[], str] | None) -> web.Application:
         """Its HTTP application; see `server_app`."""
         probes = Probes(self.metrics.render, self._check_readiness, lambda: self.gateway.sessions.draining)
-        routes = [self.raw.route(), *self.rest.routes()]
+        routes = [self.raw.route(), *self.ag_ui.routes(), *self.rest.routes()]
         return server_app(self.sockets, self.connections, probes, routes, dev_token=dev_token)
 
     async def _check_readiness(self) -> dict[str, str]:
@@ -136,7 +140,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
                 secret=settings.server.admin_ui_secret.get_secret_value(),
                 check_attempt=gateway.check_attempt,
                 on_refused=gateway.count_error,
-                sockets=lambda: sum(transport.open_sockets for transport in (sockets, raw)),
+                sockets=lambda: sum(transport.open_sockets for transport in (sockets, raw, ag_ui)),
                 connections=lambda: gateway.connections,
                 events_handled=lambda: gateway.stats.handled.total(),
                 instance=services.delivery.channels.instance,
@@ -165,6 +169,15 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             ping_s=settings.tuning.ping_interval_s,
             on_carries=connections.carries_session,
         )
+        ag_ui = AgUiEndpoint(
+            gateway,
+            services.delivery.connections,
+            services.delivery.rooms,
+            new_id=clock.new_id,
+            origins=origins,
+            ping_s=settings.tuning.ping_interval_s,
+            on_carries=connections.carries_session,
+        )
         rest = Rest(
             authenticator=edges.authenticator,
             tickets=tickets,
@@ -177,13 +190,13 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             searched=services.search,
             new_id=clock.new_id,
         )
-        instance = Service(services, gateway, sockets, raw, rest, connections)
+        instance = Service(services, gateway, sockets, raw, ag_ui, rest, connections)
         if admin_ui is not None:
             sending = asyncio.create_task(admin_ui.run(sockets))
             stack.callback(sending.cancel)
         app = instance.app(dev_token=_dev_token(settings) if settings.is_dev else None)
         runner = Runner(app, connections, clock.new_id, shutdown_timeout=1.0)
-        stack.push_async_callback(_close, sockets, raw, runner)
+        stack.push_async_callback(_close, sockets, (raw, ag_ui), runner)
         watching = asyncio.create_task(services.load.run())
         stack.callback(watching.cancel)
         await mongo.create_indexes(services.db)
@@ -260,8 +273,8 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _close(sockets: SocketServer, raw: RawWebSocketEndpoint, runner: web.AppRunner) -> None:
-    for transport in (sockets, raw):
+async def _close(sockets: SocketServer, others: Iterable[Transport], runner: web.AppRunner) -> None:
+    for transport in (sockets, *others):
         transport.abort_all()
     await sockets.shutdown()
     await runner.cleanup()

@@ -24,6 +24,12 @@ def mark_message_read(request: web.BaseRequest) -> None:
         request.protocol.unread_bytes = 0
 
 
+def when_lost(request: web.BaseRequest, call: Callable[[], None] | None) -> None:
+    """Call this when its TCP connection is lost: what waits for something to send would not notice."""
+    if hasattr(request.protocol, "on_lost"):
+        request.protocol.on_lost = call
+
+
 def read_no_more(request: web.BaseRequest) -> None:
     """Its WebSocket is about to be closed: whatever its client sends on does not hold that up."""
     if hasattr(request.protocol, "read_no_more"):
