@@ -58,7 +58,7 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
     async def on_startup(ctx: dict[str, Any]) -> None:
         stack = ctx["stack"] = AsyncExitStack()
         stack.enter_context(traced_process(settings, "worker"))
-        services = await stack.enter_async_context(_once_available(lambda: build_services(settings, listen=False)))
+        services = await stack.enter_async_context(_once_available(lambda: build_services(settings)))
         durations = JobDurations()
         ctx["deps"] = services.job_deps(JobStats(on_begin=durations.begin, on_end=durations.end))
         if settings.server.worker_port:

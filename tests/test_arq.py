@@ -33,7 +33,7 @@ async def test_the_arq_command_works_off_a_job(
     urls, database = (mongod.url, redis_server.url.removesuffix("0") + "7", model.base_url), f"arq-{new_id()}"
     env = environment(*urls, TWIN_WORKER_PORT=0, TWIN_MONGODB_DATABASE=database)
     process = Process("arq", tmp_path, env | {"PYTHONPATH": _FOLDER}, "worker.WorkerSettings")
-    async with build_services(settings_for(*urls, storage__mongodb_database=database), listen=False) as services:
+    async with build_services(settings_for(*urls, storage__mongodb_database=database)) as services:
         await services.messages.append(draft(user, "t1", "I live in Lisbon"))
         await services.turns.close(await services.turns.ensure(turn(user)), "complete")
         await services.queue.learn(user, "t1")

@@ -42,7 +42,7 @@ EXPRESSIONS = {
 @pytest.fixture(scope="module")
 async def metrics(instance: Service, settings: Settings) -> set[str]:
     """Every name that a server or a worker exports."""
-    async with build_services(settings, listen=False) as parts:
+    async with build_services(settings) as parts:
         worker = await WorkerMetrics(parts, JobDurations()).render()
     text = (await instance.metrics.render() + worker).decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE))

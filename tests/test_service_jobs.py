@@ -90,7 +90,7 @@ def test_job_ids_name_their_users() -> None:
 
 @pytest.fixture
 async def parts(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel) -> AsyncIterator[Services]:
-    async with build_services(settings_for(mongod.url, redis_server.url, model.base_url), listen=False) as made:
+    async with build_services(settings_for(mongod.url, redis_server.url, model.base_url)) as made:
         yield made
 
 
@@ -169,7 +169,7 @@ async def test_jobs_count_against_the_days_tokens(
 ) -> None:
     """What jobs take of the model counts against the tokens of the day."""
     settings = settings_for(mongod.url, redis_server.url, model.base_url, limits__tokens_per_day=1)
-    async with build_services(settings, listen=False) as parts:
+    async with build_services(settings) as parts:
         await _answered(parts, user, f"I live in Lisbon. Do you know {user}?")
         await parts.limits.message(user)
         await learn({"deps": parts.job_deps()}, user, "t1")

@@ -82,7 +82,7 @@ async def rebuild(settings: Settings, user: str | None) -> int:
 
 async def rebuild_profiles(settings: Settings, user: str | None) -> int:
     """Score profiles anew from their evidence, one user's or all; how many. What reads otherwise is published."""
-    async with build_services(settings, listen=False) as services:
+    async with build_services(settings) as services:
         users = [user] if user is not None else await services.profiles.users()
         for done, one in enumerate(users, 1):
             await services.profile_service.rescore(one)
@@ -92,7 +92,7 @@ async def rebuild_profiles(settings: Settings, user: str | None) -> int:
 
 async def statistics(settings: Settings) -> Json:
     """Count everybody whose profile has changed since they were counted; what became of all that was learnt."""
-    async with build_services(settings, listen=False) as services:
+    async with build_services(settings) as services:
         await services.statistics_service.count_due(_EVERYBODY)
         return await services.statistics_service.totals()
 

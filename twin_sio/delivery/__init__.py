@@ -83,7 +83,7 @@ class Delivery:
         self._new_id = new_id
         self._read = read
         self._read_heads = heads
-        self.on_control = on_control
+        self._on_control = on_control
         on_message = self._on_pubsub_message if listen else None
         self.channels = make_pubsub(
             redis_url, on_message=on_message, on_restored=self._restored, on_round_trip=on_round_trip
@@ -242,13 +242,13 @@ class Delivery:
 
     def broadcast(self, message: ControlMessage) -> None:
         """Send a message to all instances, this one included."""
-        self.on_control(message)
+        self._on_control(message)
         self.channels.publish(CONTROL_CHANNEL, encode_control(self.channels.instance, message))
 
     def close_older_connections(self, caller: Caller) -> None:
         """Close this session's earlier connections, on every instance."""
         message = CloseOlderConnections(caller.user_id, caller.session_id, caller.connection_id)
-        self.on_control(message)
+        self._on_control(message)
         self._notify_instances(caller.user_id, message)
 
     async def erase(self, user_id: str) -> int:
@@ -370,7 +370,7 @@ class Delivery:
         if channel == CONTROL_CHANNEL:
             control = decode_control(payload)
             if control is not None:
-                self.on_control(control)
+                self._on_control(control)
             return
         stream = self._streams.get(user_of(channel))
         if stream is None:
@@ -385,7 +385,7 @@ class Delivery:
             case SessionEvent() as event_of_session:
                 self._to_session(stream.user_id, event_of_session.session_id, EncodedFrame(event_of_session.frame))
             case CloseOlderConnections() as replaced:
-                self.on_control(replaced)
+                self._on_control(replaced)
 
     def _restored(self) -> None:
         """Redis is back: put back what it has lost, read from the log what it did not deliver."""

@@ -99,6 +99,7 @@ class Sessions:
         limits: Limits,
         stats: GatewayStats,
         settings: GatewaySettings,
+        on_revoked: Callable[[str], None],
         instance: str,
         clock: Clock,
         new_id: NewId,
@@ -112,12 +113,12 @@ class Sessions:
         self._limits = limits
         self._stats = stats
         self._settings = settings
+        self._on_revoked = on_revoked  # called with the user of each connection that is closed as revoked
         self._instance = instance
         self._clock = clock
         self._new_id = new_id
         self._on_left = on_left
         self.draining = False
-        self.on_revoked: Callable[[str], None] = lambda _: None  # with the user
         self.background = BackgroundTasks()
         self._by_sid: dict[str, ClientConnection] = {}
         # The connections of each (user, session), in the order in which they connected.
@@ -339,7 +340,7 @@ class Sessions:
                         log.info("revoked", user=connection.caller.user_id, connection=sid)
                         self._delivery.to_session(connection.caller, self.error(connection.caller, AuthExpired()))
                         self._connections.close(sid, "gone")
-                        self.on_revoked(connection.caller.user_id)
+                        self._on_revoked(connection.caller.user_id)
 
     # -- errors ------------------------------------------------------------------------------------------------------
 

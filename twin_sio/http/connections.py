@@ -72,7 +72,7 @@ class Connections:
         self.malformed = LimitedLog("connections", "malformed_requests")
 
     def share(self) -> float:
-        """The share of the connections for sessions that is in use; see `OverloadMonitor.also`."""
+        """The share of the connections for sessions that is in use; see `OverloadMonitor`."""
         return (self.open - len(self._others)) / (self._room - self._others_max)
 
     def may_request(self, request: web.BaseRequest, *, count: bool = True) -> bool:

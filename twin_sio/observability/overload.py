@@ -22,14 +22,14 @@ _MB = 1024 * 1024
 class OverloadMonitor:
     """Watches the lag of the event loop, the running generations and the memory of this process."""
 
-    def __init__(self, marks: OverloadSettings, running: Callable[[], int]) -> None:
+    def __init__(self, marks: OverloadSettings, running: Callable[[], int], more: Callable[[], float]) -> None:
+        """`running()` generations are running; `more()` is what else is watched, as a share of its limit."""
         self._marks = marks
         self._running = running
+        self._more = more
         self._worst_s = 0.0  # the largest lag since `take_worst_lag`, in seconds
         self._lag_s = 0.0  # the lag, smoothed over a second
         self._memory = 0  # bytes
-        self.also: list[Callable[[], float]] = []
-        """What else is watched: each returns its load as a share of its limit."""
 
     def take_worst_lag(self) -> float:
         """The largest lag of the event loop since the last call, in seconds."""
@@ -38,15 +38,13 @@ class OverloadMonitor:
 
     def __call__(self) -> float:
         """The nearest of the watermarks, as a share of it: 1.0 is reached."""
-        marks, nearest = self._marks, 0.0
+        marks, nearest = self._marks, self._more()
         if marks.lag_ms:
-            nearest = self._lag_s * 1000 / marks.lag_ms
+            nearest = max(nearest, self._lag_s * 1000 / marks.lag_ms)
         if marks.generations:
             nearest = max(nearest, self._running() / marks.generations)
         if marks.memory_mb:
             nearest = max(nearest, self._memory / _MB / marks.memory_mb)
-        for share in self.also:
-            nearest = max(nearest, share())
         return nearest
 
     async def run(self) -> None:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from twin_sio import clock
 from twin_sio.auth import Authenticator, JwksKeys, Keys, SharedSecrets
 from twin_sio.config import Settings
-from twin_sio.delivery.messages import (
-    Broadcast,
-    CloseOlderConnections,
-    Reconcile,
-    StopTurn,
-    TurnChanged,
-    TurnsPending,
-    UserErased,
-)
 from twin_sio.gateway import Gateway
 from twin_sio.gateway.admission import Admission
 from twin_sio.gateway.budgets import Budgets
@@ -108,12 +98,12 @@ def build_gateway(settings: Settings, services: Services, edges: EdgeDeps) -> Ga
         limits=services.limits,
         stats=stats,
         settings=bounds,
+        on_revoked=services.indexes.forget,
         instance=services.delivery.channels.instance[:8],
         clock=clock.now,
         new_id=clock.new_id,
         on_left=tools.left,
     )
-    sessions.on_revoked = services.indexes.forget
     admission = Admission(
         sessions,
         budgets,
@@ -165,37 +155,3 @@ def _keys(settings: Settings) -> Keys:
     if settings.auth.jwt_jwks_url:
         return JwksKeys(settings.auth.jwt_jwks_url)
     return SharedSecrets(settings.auth.jwt_secret.get_secret_value(), *settings.auth.previous_secrets)
-
-
-def control_messages(gateway: Gateway, services: Services) -> Callable[[Broadcast], None]:
-    """What this instance does with each message of another."""
-    runner = services.runner
-
-    def on_control(message: Broadcast) -> None:
-        match message:
-            case StopTurn(user_id, turn_id):
-                runner.on_stop(user_id, turn_id)
-            case TurnChanged(user_id, conversation_id):
-                runner.on_changed(user_id, conversation_id)
-            case TurnsPending(user_id, conversation_id):
-                runner.on_owed(user_id, conversation_id)
-            case CloseOlderConnections(user_id, session_id, keep):
-                gateway.sessions.on_replace(user_id, session_id, keep)
-            case UserErased(user_id, epoch):
-                services.fence.rise(user_id, epoch)
-            case Reconcile():
-                gateway.reconcile()
-
-    def risen(user_id: str, epoch: int) -> None:
-        """However this instance has come to know that the user was erased."""
-        services.profile_cache.forget(user_id)
-        services.profile_service.forget(user_id)
-        services.statistics_service.forget(user_id)
-        services.indexes.forget(user_id)
-        services.profile_service.forget(user_id)
-        services.delivery.on_erased(user_id)
-        runner.on_erased(user_id)
-        gateway.sessions.on_erased(user_id, epoch)
-
-    services.fence.on_risen = risen
-    return on_control

@@ -33,10 +33,11 @@ from twin_sio.observability.watchdog import Watchdog
 from twin_sio.redis_connection import TIMEOUT_S
 from twin_sio.runtime.dev_engines import DevEngines
 from twin_sio.runtime.dev_engines.process import Child, EngineError
-from twin_sio.runtime.edges import build_edge_deps, build_gateway, control_messages
+from twin_sio.runtime.edges import build_edge_deps, build_gateway
+from twin_sio.runtime.instance_messages import InstanceMessages
 from twin_sio.runtime.metrics import CommonMetrics, ServerMetrics
 from twin_sio.runtime.model_check import what_is_wrong
-from twin_sio.runtime.services import Services
+from twin_sio.runtime.services import ServerHooks, Services
 from twin_sio.runtime.wiring import build_services, log
 from twin_sio.store import mongo
 from twin_sio.store.redis.tickets import RedisTickets
@@ -124,16 +125,21 @@ class Service:
 @asynccontextmanager
 async def service(settings: Settings) -> AsyncIterator[Service]:
     """A listening instance on `settings.server.host` and `.port` (0: a free one, see `Service.port`)."""
-    async with build_services(settings, listen=True) as services, AsyncExitStack() as stack:
+    hooks = ServerHooks(
+        on_control=lambda message: messages.on_control(message),
+        on_erased=lambda user_id, epoch: messages.on_erased(user_id, epoch),
+        load=lambda: connections.share(),
+    )
+    async with build_services(settings, hooks) as services, AsyncExitStack() as stack:
         edges = build_edge_deps(settings, services)
         stack.push_async_callback(edges.revocations.close)
         gateway = build_gateway(settings, services, edges)
         gateway.start()
         stack.push_async_callback(gateway.stop)
-        services.delivery.on_control = control_messages(gateway, services)
+        messages = InstanceMessages(services, gateway)
         tickets = RedisTickets(services.delivery.channels.redis)
         connections = Connections(edges.proxies, per_minute=settings.limits.connects_per_address)
-        services.load.also.append(connections.share)
+        await services.delivery.start()
         admin_ui = None
         if settings.server.admin_ui_secret.get_secret_value():
             admin_ui = AdminUi(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from twin_sio.agent import Extractor, ProfileContext
 from twin_sio.agent.model import OpenAIModel
 from twin_sio.delivery import Delivery
+from twin_sio.delivery.messages import Broadcast
 from twin_sio.jobs.exchanges import ExchangeReader
 from twin_sio.jobs.functions import JobDeps, JobStats
 from twin_sio.jobs.queue import Queue
@@ -29,6 +31,16 @@ from twin_sio.store.cache import CachedProfiles, LineIndexes
 from twin_sio.store.mongo.fence import Fence
 from twin_sio.store.ports import Outbox
 from twin_sio.store.redis.presence import RedisPresence
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHooks:
+    """What a server adds to the services. They are made first, since the gateway needs them, so these are called only
+    once `Delivery.start` was, which the server calls when its own parts are there."""
+
+    on_control: Callable[[Broadcast], None] = lambda _: None  # with each message of another instance
+    on_erased: Callable[[str, int], None] = lambda *_: None  # with a user and the epoch since their erasure
+    load: Callable[[], float] = lambda: 0.0  # how many of its connections are in use, as a share of their limit
 
 
 @dataclass(frozen=True, slots=True)

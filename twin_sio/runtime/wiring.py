@@ -26,7 +26,7 @@ from twin_sio.jobs.queue import Queue
 from twin_sio.observability.durations import Durations
 from twin_sio.observability.overload import OverloadMonitor
 from twin_sio.runtime.agents import build_agent
-from twin_sio.runtime.services import Services
+from twin_sio.runtime.services import ServerHooks, Services
 from twin_sio.services.approvals import ApprovalService
 from twin_sio.services.attempt import TurnStats
 from twin_sio.services.erasure import ErasureService
@@ -83,9 +83,11 @@ def check_http_environment() -> None:
 
 
 @asynccontextmanager
-async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[Services]:
-    """The services, connected; closed at the end. `listen`: serve sessions, too, not only write to them."""
+async def build_services(settings: Settings, server: ServerHooks | None = None) -> AsyncIterator[Services]:
+    """The services, connected; closed at the end. A `server` serves sessions, too, and starts the delivery itself; any
+    other process only writes to them."""
     check_http_environment()
+    hooks = server or ServerHooks()
     async with AsyncExitStack() as stack:
         with refused_as("TWIN_MONGODB_URL"):
             client, db = mongo.connect(
@@ -94,7 +96,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
         stack.callback(client.close)
         sealer = sealer_of(settings)
         ids = await load_ids(db, sealer)
-        fence = Fence(db, ids)
+        fence = Fence(db, ids, hooks.on_erased)
         stack.push_async_callback(fence.close)
         messages = mongo.MongoLog(db, sealer, fence, expires=settings.storage.retention_messages_days > 0)
         turns = mongo.MongoTurns(db, clock.now, sealer, fence)
@@ -117,13 +119,15 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
                 new_id=clock.new_id,
                 read=messages.read,
                 heads=messages.heads,
-                listen=listen,
+                listen=server is not None,
+                on_control=hooks.on_control,
                 soft_bytes=settings.tuning.slow_soft_bytes,
                 hard_bytes=settings.server.slow_hard_bytes,
                 stuck_s=settings.tuning.slow_stuck_s,
                 on_round_trip=durations.publish_lag,
             )
-        await delivery.start()
+        if server is None:
+            await delivery.start()
         stack.push_async_callback(delivery.stop)
         queue = Queue(delivery.channels.redis, clock.now, lambda: delivery.channels.healthy, ids.redis)
         model = await _model(settings, db)
@@ -131,6 +135,7 @@ async def build_services(settings: Settings, *, listen: bool) -> AsyncIterator[S
         load = OverloadMonitor(
             settings.overload,
             lambda: runner.running,
+            hooks.load,
         )
         channels = delivery.channels
         quotas = RedisQuotas(settings.storage.redis_url, channels.redis, clock.now, lambda: channels.healthy, ids.redis)

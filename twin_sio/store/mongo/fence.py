@@ -61,14 +61,17 @@ def owner(collection: str, user_id: str) -> Doc:
 class Fence:
     """Sees to it that nothing outlasts the erasure that it came before."""
 
-    def __init__(self, db: AsyncIOMotorDatabase[Doc], ids: Ids) -> None:
+    def __init__(
+        self, db: AsyncIOMotorDatabase[Doc], ids: Ids, on_risen: Callable[[str, int], None] = lambda *_: None
+    ) -> None:
+        """`on_risen(user_id, epoch)` is called once for each erasure that this process comes to know of."""
         self.ids = ids
+        self._on_risen = on_risen
         self._db = db
         self._users = db["users"]
         self._written: dict[str, int] = {}  # the earliest epoch that was written of each user since the last look
         self._known: OrderedDict[str, int] = OrderedDict()  # epochs above 0, of the users that were erased last
         self._looking: asyncio.Task[None] | None = None
-        self.on_risen: Callable[[str, int], None] = lambda *_: None
 
     def names(self, user_id: str) -> Doc:
         """The user's documents in `users`: the one that is named by its hash, and one of before there were hashes."""
@@ -93,7 +96,7 @@ class Fence:
         self._known.move_to_end(user_id)
         while len(self._known) > _KNOWN_MAX:
             self._known.popitem(last=False)
-        self.on_risen(user_id, epoch)
+        self._on_risen(user_id, epoch)
 
     async def epoch(self, user_id: str) -> int:
         """How often the user was erased."""
