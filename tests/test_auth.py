@@ -66,7 +66,10 @@ async def test_a_good_token_is_its_user_with_the_default_scopes() -> None:
     assert identity.expires_at == datetime(2100, 1, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("claim", [{"scope": "twin:chat other"}, {"scp": ["twin:chat", "other"]}])
+@pytest.mark.parametrize(
+    "claim",
+    [{"scope": "twin:chat other"}, {"scp": ["twin:chat", "other"]}, {"scope": None, "scp": "twin:chat other"}],
+)
 async def test_scopes_are_taken_from_either_claim(claim: dict) -> None:
     assert (await authenticator().authenticate(signed({**GOOD, **claim}))).scopes == {"twin:chat", "other"}
 
@@ -184,6 +187,7 @@ class Issuer:
         self.fetched = 0
         self.down = False
         self.listed: Any = None
+        self.body: str | None = None
 
     def token(self, kid: str = "k1", **claims: Any) -> str:
         return jwt.encode({**GOOD, **claims}, self.key, algorithm="RS256", headers={"kid": kid})
@@ -192,6 +196,8 @@ class Issuer:
         self.fetched += 1
         if self.down:
             raise web.HTTPServiceUnavailable
+        if self.body is not None:
+            return web.Response(text=self.body)
         own = [public(self.key, kid="k1", alg="RS256", use="sig")]
         return web.json_response({"keys": own if self.listed is None else self.listed})
 
@@ -256,6 +262,63 @@ async def test_a_key_that_cannot_be_used_spoils_no_other(issuer: Any, logged: li
     assert (await auth.authenticate(issuer.token())).user_id == "ada"
     assert await refusal_of(auth, issuer.token(kid="d")) == "auth_invalid"
     assert sum(line["event"] == "jwks_key_skipped" for line in logged) == 9
+
+
+@pytest.mark.parametrize(
+    "member", [{"use": None}, {"use": ""}, {"alg": None}, {"alg": ""}, {"key_ops": None}, {"key_ops": []},
+               {"key_ops": ["verify"]}, {"key_ops": ["sign", "verify"]}, {"x5c": None, "ext": True, "exp": "soon"}],
+)  # fmt: skip
+async def test_an_empty_member_of_a_key_is_absent(issuer: Any, member: dict[str, Any]) -> None:
+    issuer.listed = [public(issuer.key, kid="k1", **member)]
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    assert (await auth.authenticate(issuer.token())).user_id == "ada"
+
+
+async def test_a_key_not_for_checking_is_skipped(issuer: Any, logged: list[Any]) -> None:
+    good, members = public(issuer.key), [
+        {"use": "enc"}, {"use": 7}, {"key_ops": ["encrypt"]}, {"key_ops": "verify"}, {"key_ops": 7},
+        {"key_ops": {}, "use": []}, {"kid": ["k1"]}, {"kid": {"a": 1}}, {"kid": True}, {"kid": 1.5},
+    ]  # fmt: skip
+    issuer.listed = [*({**good, **more} for more in members), {**good, "kid": "k1"}]
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    assert (await auth.authenticate(issuer.token())).user_id == "ada"
+    skipped = [line["kid"] for line in logged if line["event"] == "jwks_key_skipped"]
+    assert skipped == [f"number {nth + 1}" for nth in range(len(members)) if nth != 5]
+
+
+async def test_a_key_id_that_is_a_number_is_its_digits(issuer: Any) -> None:
+    issuer.listed = [public(issuer.key, kid=7), public(ec.generate_private_key(ec.SECP256R1()), kid=8)]
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    assert (await auth.authenticate(issuer.token(kid="7"))).user_id == "ada"
+
+
+async def test_keys_that_share_an_id_are_all_tried(issuer: Any) -> None:
+    """The same id, or none at all, in whichever order: of another type, and of the same while keys change."""
+    others = [ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(public_exponent=65537, key_size=2048)]
+    bare = jwt.encode(GOOD, issuer.key, algorithm="RS256")
+    for ids, token in (({"kid": "k1"}, issuer.token()), ({}, bare), ({"kid": ""}, bare), ({"kid": None}, bare)):
+        for keys in ([issuer.key, *others], [*others, issuer.key]):
+            issuer.listed = [*(public(key, **ids) for key in keys), public(others[1], kid="other")]
+            auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+            assert (await auth.authenticate(token)).user_id == "ada"
+
+
+async def test_a_private_key_in_a_set_checks_as_its_public_half(issuer: Any) -> None:
+    whole = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(issuer.key))
+    issuer.listed = [{**whole, "kid": "k1", "key_ops": None}]
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    assert (await auth.authenticate(issuer.token())).user_id == "ada"
+
+
+@pytest.mark.parametrize(
+    "body", ["null", "[]", "7", '"keys"', '{"keys": null}', '{"keys": {"k1": {}}}', "{}", "<html>"]
+)
+async def test_what_is_no_key_set_is_named(issuer: Any, body: str, logged: list[Any]) -> None:
+    issuer.body = body
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    assert await refusal_of(auth, issuer.token()) == "unavailable"
+    (line,) = [line for line in logged if line["event"] == "jwks_unavailable"]
+    assert line["reason"] in ("it is no key set", "none of its keys can be used")
 
 
 async def test_a_token_without_kid_is_of_the_only_key(issuer: Any) -> None:

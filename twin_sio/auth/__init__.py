@@ -65,7 +65,7 @@ class Authenticator:
         if len(token) > _TOKEN_MAX or token.count(".") != 2:
             raise refused("auth_invalid", "it is no JWT")
         try:
-            claims = self._claims(token, await self._key(jwt.get_unverified_header(token)))
+            claims = self._claims(token, await self._keys_for(jwt.get_unverified_header(token)))
         except ExpiredSignatureError:
             raise refused("auth_expired", "it has expired") from None
         except JOSEError as error:
@@ -77,7 +77,7 @@ class Authenticator:
             raise refused("auth_invalid", "it was revoked")
         return identity
 
-    async def _key(self, header: Mapping[str, Any]) -> Any:
+    async def _keys_for(self, header: Mapping[str, Any]) -> tuple[Any, ...]:
         kid, algorithm = header.get("kid"), header.get("alg")
         if algorithm not in self._algorithms:
             raise refused("auth_invalid", "its algorithm is not in TWIN_JWT_ALGORITHMS")
@@ -95,13 +95,12 @@ class Authenticator:
         if any(await self._revocations.revoked([identity])):
             raise refused("auth_invalid", "it was revoked")
 
-    def _claims(self, token: str, keys: Any) -> Mapping[str, Any]:
-        candidates = keys if isinstance(keys, tuple) else (keys,)
-        for key in candidates[:-1]:
+    def _claims(self, token: str, keys: tuple[Any, ...]) -> Mapping[str, Any]:
+        for key in keys[:-1]:
             with suppress(JWSError):
                 jws.verify(token, key, self._algorithms)
                 return self._decoded(token, key)
-        return self._decoded(token, candidates[-1])
+        return self._decoded(token, keys[-1])
 
     def _decoded(self, token: str, key: Any) -> Mapping[str, Any]:
         claims: Mapping[str, Any] = jwt.decode(
@@ -147,7 +146,9 @@ class Authenticator:
         return Identity(sub, self._scopes(claims), expires_at, issued_at, token_id, persona)
 
     def _scopes(self, claims: Mapping[str, Any]) -> frozenset[str]:
-        claimed = claims.get("scope", claims.get("scp"))
+        claimed = claims.get("scope")
+        if claimed is None:
+            claimed = claims.get("scp")
         if claimed is None:
             return self._default_scopes
         if isinstance(claimed, str):

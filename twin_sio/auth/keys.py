@@ -25,14 +25,15 @@ _TIMEOUT_S = 3.0
 _KEYS_MAX = 200
 _OF_CURVE: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _OF_RSA: Final = ("RS256", "RS384", "RS512")
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+"""What only a private key has: with it the library would make a key that signs, and checks nothing."""
 
 
 class Keys:
     """Where the key of a token comes from."""
 
-    async def get(self, kid: str | None, algorithm: str) -> Any:
-        """The key for this `kid` and a pinned algorithm, or a tuple of keys any of which may fit; raises
-        `HandshakeRefused`."""
+    async def get(self, kid: str | None, algorithm: str) -> tuple[Any, ...]:
+        """The keys any of which may fit this `kid` and a pinned algorithm, at least one; raises `HandshakeRefused`."""
         raise NotImplementedError
 
 
@@ -42,7 +43,7 @@ class SharedSecrets(Keys):
     def __init__(self, *secrets: str) -> None:
         self._secrets = secrets
 
-    async def get(self, kid: str | None, algorithm: str) -> Any:  # noqa: ARG002 - a shared secret has no id
+    async def get(self, kid: str | None, algorithm: str) -> tuple[Any, ...]:  # noqa: ARG002 - a shared secret has no id
         return self._secrets
 
 
@@ -53,34 +54,35 @@ class JwksKeys(Keys):
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._keys: dict[str, Mapping[str, Any]] = {}
-        self._constructed: dict[tuple[str, str], Any] = {}
-        self._skipped: set[str] = set()
+        # By `kid`, None for those that have none. Several may share one: keys of another type, or in a change of keys.
+        self._keys: dict[str | None, list[Mapping[str, Any]]] = {}
+        self._constructed: dict[tuple[str | None, str], tuple[Any, ...]] = {}  # for a `kid` and an algorithm
+        self._skipped: set[str] = set()  # keys that the log has named
         self._failure = ""  # why the last fetch failed: logged when it changes
         self._fetched_at = -_REFETCH_AFTER_S
         self._lock = asyncio.Lock()
 
-    async def get(self, kid: str | None, algorithm: str) -> Any:
+    async def get(self, kid: str | None, algorithm: str) -> tuple[Any, ...]:
         age = monotonic() - self._fetched_at
-        if age > _REFETCH_AFTER_S or (self._named(kid) is None and age > _REFETCH_FLOOR_S):
+        if age > _REFETCH_AFTER_S or (not self._meant(kid) and age > _REFETCH_FLOOR_S):
             await self._fetch()
         if not self._keys:
             raise HandshakeRefused("unavailable", "Tokens cannot be checked right now.", retryable=True)
-        name = self._named(kid)
-        if name is None:
+        meant = self._meant(kid)
+        if not meant:
             raise refused("auth_invalid", "no key of the key set has its kid")
-        found = self._keys[name]
-        if algorithm not in _algorithms(found):
+        fitting = [key for key in meant if algorithm in _algorithms(key)]
+        if not fitting:
             raise refused("auth_invalid", "its key is of another algorithm")
-        if (name, algorithm) not in self._constructed:
-            self._constructed[name, algorithm] = jwk.construct(dict(found), algorithm)
-        return self._constructed[name, algorithm]
+        if (kid, algorithm) not in self._constructed:
+            self._constructed[kid, algorithm] = tuple(_constructed(key, algorithm) for key in fitting)
+        return self._constructed[kid, algorithm]
 
-    def _named(self, kid: str | None) -> str | None:
-        """The name of the key that a token means; one without a `kid` means the only key there is."""
-        if kid is None:
-            return next(iter(self._keys)) if len(self._keys) == 1 else None
-        return kid if kid in self._keys else None
+    def _meant(self, kid: str | None) -> Sequence[Mapping[str, Any]]:
+        """The keys that a token may mean; one without a `kid` means those without, or else the only key there is."""
+        if kid is None and None not in self._keys and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(kid, ())
 
     async def _fetch(self) -> None:
         async with self._lock:
@@ -102,14 +104,14 @@ class JwksKeys(Keys):
                 self._take(listed if isinstance(listed, list) else [])
 
     def _take(self, listed: Sequence[Any]) -> None:
-        keys: dict[str, Mapping[str, Any]] = {}
+        keys: dict[str | None, list[Mapping[str, Any]]] = {}
         for nth, key in enumerate(listed[:_KEYS_MAX]):
-            kid = key.get("kid") if isinstance(key, dict) else None
             why = _unusable(key)
+            kid = _kid(key) if isinstance(key, dict) else None
             if why:
-                self._skip(str(kid)[:100] if isinstance(kid, str) else f"number {nth + 1}", why)
+                self._skip(f"number {nth + 1}" if kid is None else kid[:100], why)
             else:
-                keys[kid if isinstance(kid, str) else ""] = key
+                keys.setdefault(kid, []).append(key)
         if not keys:
             self._failed("none of its keys can be used")
             return
@@ -127,9 +129,22 @@ class JwksKeys(Keys):
             log.warning("jwks_unavailable", host=urlsplit(self._url).hostname, reason=why, keys=len(self._keys))
 
 
+def _constructed(key: Mapping[str, Any], algorithm: str) -> Any:
+    public = {name: value for name, value in key.items() if name not in _PRIVATE}
+    return jwk.construct(public, algorithm)
+
+
+def _kid(key: Mapping[str, Any]) -> str | None:
+    """The id of a key: a number counts as its digits; None where it has none."""
+    kid = key.get("kid")
+    if isinstance(kid, int) and not isinstance(kid, bool):
+        return str(kid)
+    return kid if isinstance(kid, str) and kid else None
+
+
 def _algorithms(key: Mapping[str, Any]) -> tuple[str, ...]:
     """The algorithms that a key may be used with: its own, or those of its type."""
-    named = key.get("alg")
+    named = key.get("alg") or None
     if key.get("kty") == "RSA":
         possible: tuple[str, ...] = _OF_RSA
     elif key.get("kty") == "EC":
@@ -143,13 +158,18 @@ def _unusable(key: Any) -> str:
     """Why a key of a set cannot check a token; empty where it can."""
     if not isinstance(key, dict):
         return "it is no object"
-    if key.get("use", "sig") != "sig":
+    if _kid(key) is None and key.get("kid"):
+        return "its kid is no text"
+    if (key.get("use") or "sig") != "sig":
         return "it is not for signatures"
+    operations = key.get("key_ops") or ["verify"]
+    if not isinstance(operations, list) or "verify" not in operations:
+        return "it is not for checking signatures"
     algorithms = _algorithms(key)
     if not algorithms:
         return "its type or algorithm is not supported"
     try:
-        jwk.construct(key, algorithms[0])
+        _constructed(key, algorithms[0])
     except (JOSEError, KeyError, TypeError, ValueError, AttributeError):
         return "it cannot be read"
     return ""
