@@ -20,6 +20,12 @@ from twin_sio.transport.origins import Origins
         (' "https://app.example.com" ', "https://app.example.com"),
         ("https://bücher.example", "https://xn--bcher-kva.example"),
         ("http://[::1]:8000", "http://[::1]:8000"),
+        ("https://app.example.com.", "https://app.example.com"),
+        ("HTTPS://APP.EXAMPLE.COM.:443/", "https://app.example.com"),
+        ("https://[::1]:443", "https://[::1]"),
+        ("HTTPS://[2001:DB8:0:0:0:0:0:1]:8443", "https://[2001:db8::1]:8443"),
+        ("https://*.Example.com.", "https://*.example.com"),
+        ("https://*.example.com:8443", "https://*.example.com:8443"),
         ("https://*.example.com", "https://*.example.com"),
         ("*", "*"),
     ],
@@ -31,7 +37,8 @@ def test_origins_are_brought_into_the_form_that_browsers_send(written, sent):
 @pytest.mark.parametrize(
     "written",
     ["app.example.com", "localhost:3000", "ftp://a.example", "https://", "https://a.example/path", "https://u:p@a.example",
-     "https://a.example:port", "https://*", "https://a.*.com", "https://*.com", "null"],
+     "https://a.example:port", "https://.", "https://[::1", "https://::1", "https://[::1%25eth0]",
+     "https://*", "https://a.*.com", "https://*.com", "null"],
 )  # fmt: skip
 def test_what_is_no_origin_is_refused_at_the_start(written, monkeypatch):
     """In a sentence that names the setting."""
@@ -70,7 +77,32 @@ def test_who_may_connect(named, origin, may):
     assert origins.for_library()(origin, environ) is may
 
 
+@pytest.mark.parametrize(
+    ("origin", "host", "may"),
+    [
+        ("https://twin.example.com", "twin.example.com:443", True),  # a proxy that passes the port on
+        ("http://twin.example.com", "twin.example.com:80", True),
+        ("https://twin.example.com", "Twin.Example.com", True),
+        ("https://twin.example.com.", "twin.example.com.", True),
+        ("https://[::1]", "[::1]:443", True),
+        ("http://[::1]:8000", "[0:0:0:0:0:0:0:1]:8000", True),
+        ("HTTPS://App.example.com:443", "twin.example.com", True),
+        ("https://a.example.org.", "twin.example.com", True),
+        ("https://[::2]", "[::1]:443", False),
+        ("https://twin.example.com", "twin.example.com:80", False),
+        ("https://twin.example.com", "", False),
+        ("https://*.example.org.evil.example", "twin.example.com", False),
+        ("https://", "", False),
+        ("https://[::1", "[::1", False),
+    ],
+)
+def test_origins_and_hosts_are_compared_in_one_form(origin, host, may):
+    origins = Origins(("https://app.example.com", "https://*.example.org"))
+    assert origins.may_connect(origin, host=host, scheme="http", forwarded_proto="") is may
+
+
 def test_an_encrypted_service_takes_no_page_that_is_not():
+    assert not Origins(()).may_connect("http://twin.example.com", **{**HERE, "forwarded_proto": "WSS, http"})
     assert not Origins(()).may_connect("http://twin.example.com", **{**HERE, "forwarded_proto": "https"})
     assert not Origins(()).may_connect("http://twin.example.com", **{**HERE, "scheme": "https"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -10,13 +11,26 @@ ANY = "*"
 
 
 def normal_origin(text: str) -> str:
-    """An origin as browsers send it: scheme and host in lower case, no default port, no path. `*` is any origin,
+    """An origin as an operator writes it in the form that browsers send: see `sent_origin`. `*` is any origin,
     `https://*.example.com` any host below one. Raises `ValueError` with a sentence for what is none."""
     text = text.strip().strip("'\"")
     if text == ANY:
         return text
+    origin = sent_origin(text)
+    host = origin.partition("://")[2].partition(":")[0]
+    if "*" in host and not (host.startswith("*.") and "*" not in host[1:] and host.count(".") > 1):
+        raise ValueError("a wildcard stands for the first part of a host, as https://*.example.com")
+    return origin
+
+
+def sent_origin(text: str) -> str:
+    """Scheme and host in lower case, without a default port, a path, or the dot of the root at the host's end; an IPv6
+    address in its short form. Raises `ValueError` with a sentence for what is no origin."""
     example = "an origin is a scheme and a host, as https://app.example.com"
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError(f"{example}: an IPv6 address stands in brackets") from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise ValueError(example if "://" in text else f"{example}: a scheme is missing")
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
@@ -25,11 +39,17 @@ def normal_origin(text: str) -> str:
         port = parts.port
     except ValueError:
         raise ValueError(f"{example}: its port is no number") from None
-    host = parts.hostname.encode("idna").decode() if not parts.hostname.isascii() else parts.hostname
-    if "*" in host and not (host.startswith("*.") and "*" not in host[1:] and host.count(".") > 1):
-        raise ValueError("a wildcard stands for the first part of a host, as https://*.example.com")
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}" + ("" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}")
+    host = _host(parts.hostname)
+    if not host or "%" in host:
+        raise ValueError(example)
+    return f"{parts.scheme}://{host}" + ("" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}")
+
+
+def _host(name: str) -> str:
+    if ":" in name:
+        return f"[{IPv6Address(name).compressed}]"
+    name = name.removesuffix(".")
+    return name if name.isascii() else name.encode("idna").decode()
 
 
 def normal_origins(texts: Sequence[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from twin_sio.config.origins import ANY
+from twin_sio.config.origins import ANY, sent_origin
 from twin_sio.observability.limited_log import LimitedLog
 
 _LOGGED_CHARACTERS = 100
@@ -23,21 +23,30 @@ class Origins:
     def may_connect(self, origin: str | None, *, host: str, scheme: str, forwarded_proto: str) -> bool:
         """Whether a page of `origin` may connect to the service at `host`; a client that is no browser sends no origin.
         What is refused is logged, once a minute for each origin."""
-        if origin is None or self._any or origin in self._named or self._is_own(origin, host, scheme, forwarded_proto):
+        if origin is None or self._any:
             return True
-        if any(origin.startswith(before) and origin.endswith(after) for before, after in self._below):
+        try:
+            normal = sent_origin(origin)
+        except ValueError:  # as the `null` of a page in a sandbox
+            normal = ""
+        if normal in self._named or self._is_own(normal, host, scheme, forwarded_proto):
+            return True
+        if any(normal.startswith(before) and normal.endswith(after) for before, after in self._below):
             return True
         _refused(origin[:_LOGGED_CHARACTERS], advice="name it in TWIN_CORS_ORIGINS if it is yours")
         return False
 
     def _is_own(self, origin: str, host: str, scheme: str, forwarded_proto: str) -> bool:
-        at, _, named = origin.partition("://")
-        if named != host or at not in ("http", "https"):
+        at = origin.partition("://")[0]
+        try:
+            if sent_origin(f"{at}://{host}") != origin:  # some proxies pass the default port on, as nginx' $server_port
+                return False
+        except ValueError:
             return False
         # An attacker who can change a page on its way must not connect from a page that is not encrypted. A page cannot
         # set this header itself; a proxy without it leaves the question open.
         proxied = forwarded_proto.partition(",")[0].strip().lower()
-        return at == "https" or (proxied or scheme) != "https"
+        return at == "https" or (proxied or scheme) not in ("https", "wss")
 
     def for_library(self) -> Callable[[str | None, Mapping[str, Any]], bool]:
         """The rule as python-engineio asks for it: with the origin and the WSGI-like environment of a request."""
