@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -139,6 +140,70 @@ async def test_a_broken_profile_stops_no_other(
         assert await profiles.count_documents({"_id": user, "keyed": True, "reading": EVIDENCE_VERSION}) == 1
         await parts.statistics_service.count_due(10)
         assert await profiles.count_documents({"_id": user, "counted_at": {"$ne": None}}) == 1
+
+
+async def test_many_broken_documents_starve_nobody(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, db: mongo.Database, user: str, logged: list[Any]
+) -> None:
+    """More than a step looks at, in front of a good one: of no shape, too many, and sealed with a key that is lost."""
+    lost = FieldCipher([Fernet.generate_key().decode()])
+    of_before = {"version": 1, "stamp": "s", "untold": lost.seal([])}
+    await db["profiles"].insert_many([
+        *({"_id": f"0-{user}-{nth}", "version": 1, "traits": 7, "untold": []} for nth in range(250)),
+        *({"_id": f"1-{user}-{nth}", "traits": lost.seal([]), **of_before} for nth in range(250)),
+    ])  # fmt: skip
+    await db["evidence"].insert_many([
+        *({"_id": f"0{nth}", "user_id": f"0-{user}", "piece": {"odd": nth}} for nth in range(250)),
+        *({"_id": f"1{nth}", "user_id": f"1-{user}", "piece": lost.seal({})} for nth in range(250)),
+    ])  # fmt: skip
+    await db["users"].insert_many([{"_id": f"0-{user}-{nth}", "floor": "no number"} for nth in range(250)])
+    await mongo.MongoProfiles(db, FieldCipher([KEY])).add_evidence([evidence(user)])  # as an earlier version named it
+    await db["users"].insert_one({"_id": user, "floor": 7})
+    storage = {"storage__encryption_keys": KEY, "storage__mongodb_database": db.name}
+    async with service(settings_for(mongod.url, redis_server.url, model.base_url, **storage)) as after:
+        parts = after.services
+        await parts.profile_service.refresh(user, [evidence(user)])
+        await db["profiles"].update_one({"_id": user}, {"$unset": {"keyed": 1, "reading": 1, "counted_at": 1}})
+        migration = parts.job_deps().migration
+        while await migration.step():
+            pass
+        assert await db["profiles"].count_documents({"_id": user, "keyed": True, "reading": EVIDENCE_VERSION}) == 1
+        assert await db["users"].count_documents({"_id": user}) == 0
+        assert await db["evidence"].count_documents({"user_id": user, "_id": {"$gt": "k"}}) == 1
+        while await parts.statistics_service.count_due(100):
+            pass
+        assert await db["profiles"].count_documents({"_id": user, "counted_at": {"$ne": None}}) == 1
+    reasons = {line.get("reason", "") for line in logged if line["event"] == "user_skipped"}
+    assert "The store is sealed with a key that is not set." in reasons
+
+
+async def test_what_was_broken_is_tried_again_ever_later(db: mongo.Database, user: str) -> None:
+    sealer = FieldCipher([KEY])
+    await db["profiles"].insert_one({"_id": user, "version": 1, "traits": 7, "untold": [], "reading": EVIDENCE_VERSION})
+    migrator, fence = await _migrator(db, sealer)
+    waits = []
+    for _ in range(3):
+        assert await migrator.step() == 1
+        assert await MongoMigrations(db, sealer, fence).profiles_to_rename(10) == []
+        found = await db["profiles"].find_one({"_id": user})
+        assert found is not None
+        waits.append(round((found["postponed"]["rename_traits"]["until"] - now()).total_seconds() / 60))
+        await db["profiles"].update_one({"_id": user}, {"$set": {"postponed.rename_traits.until": now()}})
+    assert waits == [1, 2, 4]
+    await db["profiles"].update_one({"_id": user}, {"$set": {"traits": []}})  # mended
+    assert await migrator.step() == 1
+    assert await db["profiles"].count_documents({"_id": user, "keyed": True}) == 1
+
+
+async def test_a_profile_without_anything_to_count_is_due_once(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, db: mongo.Database, user: str
+) -> None:
+    """Users of whom all evidence has ended stand in nobody's way."""
+    await mongo.MongoProfiles(db).replace(Profile(user, 0, ()), [])
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, storage__mongodb_database=db.name)
+    async with service(settings) as running:
+        assert await running.services.statistics_service.count_due(10) == 1
+        assert await running.services.statistics_service.count_due(10) == 0
 
 
 async def test_a_profile_that_is_written_meanwhile_is_not_put_back(db: mongo.Database, user: str) -> None:

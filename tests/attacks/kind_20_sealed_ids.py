@@ -15,6 +15,7 @@ from tests.test_store import evidence
 from twin_sio.agent.traits import trait_id
 from twin_sio.clock import now
 from twin_sio.domain import Profile, Trait
+from twin_sio.services.migration import MigrationService
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
@@ -38,18 +39,19 @@ async def check(site: Site) -> list[str]:
         await _stored(mongo.MongoProfiles(db, sealer), TraitIds(), f"{user}-old")  # as the version before named it
         fence = Fence(db, await load_ids(db, sealer))
         profiles, ids = mongo.MongoProfiles(db, sealer, None, fence), TraitIds(fence.ids.subject)
-        migrations = MongoMigrations(db, sealer, fence)
-        while await migrations.name_users(100) + await migrations.name_evidence(100):
+        migration = MigrationService(MongoMigrations(db, sealer, fence), profiles, ids, _no_rescore)
+        while await migration.step():
             pass
-        for user_id in await migrations.profiles_to_rename(100):
-            kept = await profiles.get(user_id)
-            await migrations.rename_traits(user_id, kept, ids.renamed(user_id, kept.profile.traits))
         await _stored(profiles, ids, user)
         guessed = await _guessed(db, user) + await _guessed(db, f"{user}-old")
         return [f"guessed: {', '.join(sorted(guessed))}"] if guessed else []
     finally:
         await client.drop_database(db.name)
         client.close()
+
+
+async def _no_rescore(user_id: str) -> None:
+    raise AssertionError(f"{user_id} is scored as evidence reads today")
 
 
 async def _stored(profiles: mongo.MongoProfiles, ids: TraitIds, user: str) -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 
 import structlog
 
-from twin_sio.errors import StorageUnavailable
+from twin_sio.errors import StorageUnavailable, TooLate
 
 log = structlog.get_logger("each_user")
 
 
-@contextmanager
-def isolated(user_id: str, work: str) -> Iterator[None]:
-    """Log a failure of this user's part of `work`, by its kind, and go on. `StorageUnavailable`, which all of them
-    would meet, is raised."""
+async def succeeded(user_id: str, work: str, part: Awaitable[object]) -> bool:
+    """Whether this user's part of `work` was done. Why not is logged, by its kind. Where it was not, the caller
+    postpones it: that raises `StorageUnavailable` where it is the store that is away, and not one document that cannot
+    be read, written or unsealed."""
     try:
-        yield
-    except StorageUnavailable:
-        raise
+        await part
+    except TooLate:  # erased meanwhile: nothing is left to do
+        return True
+    except StorageUnavailable as error:
+        log.warning("user_skipped", user=user_id, work=work, code=error.code, reason=error.message)
+        return False
     except Exception as error:
         log.exception("user_skipped", user=user_id, work=work, code=type(error).__name__)
+        return False
+    return True

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import structlog
 
 from twin_sio.delivery.messages import UserErased
+from twin_sio.services.each_user import succeeded
 from twin_sio.services.ports import Delivery, Jobs
 from twin_sio.store.ports import PersonalData, Presence
 
@@ -46,12 +47,15 @@ class ErasureService:
         """Carry out once more what is due; how many erasures. Raises `StorageUnavailable`."""
         due = await self._personal.erasures_due(_AT_ONCE)
         for user_id, epoch in due:
-            late = await self._personal.erase_late(user_id, epoch)
-            late += await self._jobs.erase(user_id) + await self._delivery.erase(user_id)
-            if late:
-                log.warning("erased_late", count=late)
-            await self._personal.erased(user_id, epoch)
+            await succeeded(user_id, "erasure", self._again(user_id, epoch))  # what fails is due again in a minute
         return len(due)
+
+    async def _again(self, user_id: str, epoch: int) -> None:
+        late = await self._personal.erase_late(user_id, epoch)
+        late += await self._jobs.erase(user_id) + await self._delivery.erase(user_id)
+        if late:
+            log.warning("erased_late", count=late)
+        await self._personal.erased(user_id, epoch)
 
     async def _forget(self, user_id: str) -> int:
         return await self._delivery.erase(user_id) + await self._presence.erase(user_id)

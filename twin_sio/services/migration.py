@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from twin_sio.clock import monotonic
-from twin_sio.services.each_user import isolated
+from twin_sio.services.each_user import succeeded
 from twin_sio.services.trait_ids import TraitIds
-from twin_sio.store.ports import Migrations, Profiles
+from twin_sio.store.ports import Migrations, MigrationStep, Profiles
 
 log = structlog.get_logger("migration")
 
@@ -37,23 +37,39 @@ class MigrationService:
         self._rests_until = 0.0
 
     async def step(self) -> int:
-        """The next part of it; how much that was, 0 once nothing is left. Raises `StorageUnavailable`."""
+        """The next part of it; how many users and pieces it looked at, 0 once nothing is left. What fails is postponed,
+        and stops nothing else. Raises `StorageUnavailable`."""
         if monotonic() < self._rests_until:
             return 0
-        done = await self._migrations.name_users(_AT_ONCE)
-        done += await self._migrations.name_evidence(_AT_ONCE)
-        for user_id in await self._migrations.profiles_to_rename(_AT_ONCE):
-            with isolated(user_id, "rename_traits"):
-                stored = await self._profiles.get(user_id)
-                traits = self._trait_ids.renamed(user_id, stored.profile.traits)
-                await self._migrations.rename_traits(user_id, stored, traits)
-                done += 1
-        for user_id in await self._migrations.profiles_to_score(_SCORED_AT_ONCE):
-            with isolated(user_id, "rescore"):
-                await self._rescore(user_id)
-                done += 1
+        done = [
+            await self._do("name_user", user_id, user_id, self._migrations.name_user(user_id))
+            for user_id in await self._migrations.users_to_name(_AT_ONCE)
+        ]
+        done += [
+            await self._do("name_evidence", user_id, name, self._migrations.name_evidence(name))
+            for user_id, name in await self._migrations.evidence_to_name(_AT_ONCE)
+        ]
+        done += [
+            await self._do("rename_traits", user_id, user_id, self._rename(user_id))
+            for user_id in await self._migrations.profiles_to_rename(_AT_ONCE)
+        ]
+        done += [
+            await self._do("rescore", user_id, user_id, self._rescore(user_id))
+            for user_id in await self._migrations.profiles_to_score(_SCORED_AT_ONCE)
+        ]
         if done:
-            log.info("migrated", count=done)
+            log.info("migrated", count=sum(done), skipped=len(done) - sum(done))
         else:
             self._rests_until = monotonic() + _REST_S
-        return done
+        return len(done)
+
+    async def _do(self, step: MigrationStep, user_id: str, name: str, work: Awaitable[None]) -> bool:
+        if await succeeded(user_id, step, work):
+            return True
+        await self._migrations.postpone(step, name)
+        return False
+
+    async def _rename(self, user_id: str) -> None:
+        stored = await self._profiles.get(user_id)
+        traits = self._trait_ids.renamed(user_id, stored.profile.traits)
+        await self._migrations.rename_traits(user_id, stored, traits)

@@ -13,8 +13,8 @@ from twin_sio.agent.traits import WEIGHTS
 from twin_sio.clock import Clock, iso
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Json
-from twin_sio.errors import StorageUnavailable, TooLate
-from twin_sio.services.each_user import isolated
+from twin_sio.errors import TooLate
+from twin_sio.services.each_user import succeeded
 from twin_sio.services.profile import ProfileService, weighing
 from twin_sio.services.shared_results import SharedResults
 from twin_sio.store.ports import Answers, PersonalData, Profiles, Statistics
@@ -59,12 +59,15 @@ class StatisticsService:
         how many there were."""
         due = await self._statistics.due(self._clock() - _COUNTED_FOR, limit)
         for user_id in due:
-            with suppress(StorageUnavailable), isolated(user_id, "statistics"):  # they stay due
-                await self._keeper.refresh(user_id, [])
-                await self._count(user_id)
+            if not await succeeded(user_id, "statistics", self._bring_up_to_date(user_id)):
+                await self._statistics.postpone(user_id)
         if due:
             await self._statistics.recompute_total()
         return len(due)
+
+    async def _bring_up_to_date(self, user_id: str) -> None:
+        await self._keeper.refresh(user_id, [])
+        await self._count(user_id, is_due=True)
 
     async def totals(self) -> Json:
         """What all users add up to, as it was counted last; `applied_within_s` counts traits by the time it took."""
@@ -72,14 +75,15 @@ class StatisticsService:
         shares = {name: value for name, value in report(from_stored(total)).items() if name != "time_to_apply_s"}
         return {**shares, "applied_within_s": {f"{row['bound_s']:g}": row["count"] for row in total.get("within", ())}}
 
-    async def _count(self, user_id: str) -> tuple[EvidenceCounts, int]:
-        """The user's counts, which are stored, and how many pieces of evidence there are."""
+    async def _count(self, user_id: str, *, is_due: bool = False) -> tuple[EvidenceCounts, int]:
+        """The user's counts, which are stored, and how many pieces of evidence there are. `is_due`: stored although
+        there may be nothing to count, so that the user is due no longer."""
         began = self._clock()
         epoch = await self._personal.epoch(user_id)
         stamp = await self._profiles.revision(user_id)  # first: what is written from here on makes the user due again
         evidence, answers = await asyncio.gather(self._profiles.evidence(user_id), self._statistics.answers(user_id))
         counts = await weighing(evidence, lambda: self._tallied(user_id, evidence, answers, began))
-        if evidence or answers.count:
+        if is_due or evidence or answers.count:
             with suppress(TooLate):
                 await self._statistics.put(user_id, began, _stored(counts), answers, stamp, epoch)
         return counts, len(evidence)

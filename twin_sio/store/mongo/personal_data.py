@@ -64,7 +64,7 @@ class MongoPersonalData:
 
     def _readable(self, name: str, doc: Doc) -> Doc:
         sealed = SEALED_FIELDS.get(name, ())
-        for unread in ("_id", "epoch"):
+        for unread in ("_id", "epoch", "postponed"):
             doc.pop(unread, None)
         return {field: self._sealer.open(value) if field in sealed else value for field, value in doc.items()}
 

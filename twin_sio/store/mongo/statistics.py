@@ -20,6 +20,7 @@ from twin_sio.store.mongo.client import (
     stored,
 )
 from twin_sio.store.mongo.fence import Fence, fenced
+from twin_sio.store.mongo.postponed import not_postponed, postpone
 from twin_sio.store.ports import (
     Answers,
 )
@@ -58,12 +59,18 @@ class MongoStatistics:
         change = {"$set": {"at": at, "counts": dict(counts), "answers": asdict(answers), "epoch": epoch}}
         with fenced(self._fence, user_id, epoch):
             await _upsert(self._statistics, {"user_id": user_id, "epoch": {"$not": {"$gt": epoch}}}, change)
-        await self._profiles.update_one({"_id": user_id, "stamp": stamp}, {"$set": {"counted_at": at}})
+        await self._profiles.update_one(
+            {"_id": user_id, "stamp": stamp}, {"$set": {"counted_at": at}, "$unset": {"postponed.count": ""}}
+        )
 
     @stored
     async def due(self, before: datetime, limit: int) -> Sequence[str]:
-        query = {"$or": [{"counted_at": None}, {"counted_at": {"$lt": before}}]}
+        query = {"$or": [{"counted_at": None}, {"counted_at": {"$lt": before}}], **not_postponed("count")}
         return [doc["_id"] for doc in await self._profiles.find(query, {"_id": 1}).limit(limit).to_list(limit)]
+
+    @stored
+    async def postpone(self, user_id: str) -> None:
+        await postpone(self._profiles, user_id, "count")
 
     @stored
     async def recompute_total(self) -> None:

@@ -10,7 +10,7 @@ from twin_sio.store.ports.graph import Facts, GraphUnavailable, Outbox, Projecti
 from twin_sio.store.ports.memories import LINE_CHARACTERS, Memories, MessageVector, StoredLine, Summary, Thread
 from twin_sio.store.ports.model_dialects import ModelDialects
 from twin_sio.store.ports.model_verdicts import ModelVerdict, ModelVerdicts
-from twin_sio.store.ports.personal_data import Erased, Migrations, PersonalData
+from twin_sio.store.ports.personal_data import Erased, Migrations, MigrationStep, PersonalData
 from twin_sio.store.ports.profiles import ConnectSnapshot, ConnectSnapshots, Profiles, StoredProfile
 from twin_sio.store.ports.quotas import Quota, Quotas
 from twin_sio.store.ports.runs import HostTools, Runs
@@ -42,6 +42,7 @@ __all__ = [
     "Log",
     "Memories",
     "MessageVector",
+    "MigrationStep",
     "Migrations",
     "ModelDialects",
     "ModelVerdict",

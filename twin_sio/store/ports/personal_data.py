@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from twin_sio.domain import (
     Json,
@@ -59,16 +59,27 @@ class PersonalData(Protocol):
         ...
 
 
+MigrationStep = Literal["name_user", "name_evidence", "rename_traits", "rescore"]
+
+
 class Migrations(Protocol):
     """Finds what an earlier version has stored otherwise: ids that reveal the user or the text, profiles that were
     scored under an earlier reading of their evidence."""
 
-    async def name_users(self, limit: int) -> int:
-        """Give users their hash as id; how many."""
+    async def users_to_name(self, limit: int) -> Sequence[str]:
+        """Users whose id is not a hash yet; like all that is found here, without what is postponed."""
         ...
 
-    async def name_evidence(self, limit: int) -> int:
-        """Give evidence its keyed id, where there is a key; how many pieces."""
+    async def name_user(self, user_id: str) -> None:
+        """Give the user their hash as id."""
+        ...
+
+    async def evidence_to_name(self, limit: int) -> Sequence[tuple[str, str]]:
+        """The user and the id of evidence whose id was made without the key, where there is one."""
+        ...
+
+    async def name_evidence(self, name: str) -> None:
+        """Give a piece of evidence its keyed id in place of `name`."""
         ...
 
     async def profiles_to_rename(self, limit: int) -> Sequence[str]:
@@ -81,4 +92,8 @@ class Migrations(Protocol):
 
     async def profiles_to_score(self, limit: int) -> Sequence[str]:
         """Users whose stored profile was made under an earlier reading of evidence (`EVIDENCE_VERSION`)."""
+        ...
+
+    async def postpone(self, step: MigrationStep, name: str) -> None:
+        """Leave a user, a piece of evidence or a profile out of this step for a while, each time for longer."""
         ...

@@ -38,6 +38,10 @@ class Statistics(Protocol):
         """Users whose profile was written since it was counted, or was counted last before `before`."""
         ...
 
+    async def postpone(self, user_id: str) -> None:
+        """Leave a user who could not be counted out of what is due for a while, each time for longer."""
+        ...
+
     async def recompute_total(self) -> None:
         """Add all users up; for `total`."""
         ...
