@@ -17,7 +17,6 @@ from twin_sio.transport.origins import Origins
         ("https://app.example.com:443", "https://app.example.com"),
         ("http://localhost:80", "http://localhost"),
         ("http://localhost:3000/", "http://localhost:3000"),
-        (' "https://app.example.com" ', "https://app.example.com"),
         ("https://bücher.example", "https://xn--bcher-kva.example"),
         ("http://[::1]:8000", "http://[::1]:8000"),
         ("https://app.example.com.", "https://app.example.com"),

@@ -23,6 +23,7 @@ WORD = "kanarienvogel"
         (MONGODB, "'MongoDB://a:1,b:2/own?replicaSet=rs'\n", "mongodb://a:1,b:2/own?replicaSet=rs"),
         (MONGODB, "mongodb+srv://u:p%40w@cluster.example.com/", "mongodb+srv://u:p%40w@cluster.example.com/"),
         (JWKS, " HTTPS://idp.example.com/keys ", "https://idp.example.com/keys"),
+        (JWKS, "\u201chttps://idp.example.com/keys\u201d\u00a0\ufeff", "https://idp.example.com/keys"),
         (GRAPH, "FALKOR://host:6380 ", "falkor://host:6380"),
     ],
 )
@@ -37,6 +38,39 @@ def test_what_stands_around_an_address_is_taken_off(
         settings.auth.jwt_jwks_url,
         settings.storage.graph_url,
     )
+
+
+@pytest.mark.parametrize(
+    ("variable", "written", "group", "field", "taken"),
+    [
+        ("TWIN_MONGODB_DATABASE", " twins\r\n", "storage", "mongodb_database", "twins"),
+        ("TWIN_JWT_ISSUER", '"https://idp.example.com/" ', "auth", "jwt_issuer", "https://idp.example.com/"),
+        ("TWIN_JWT_AUDIENCE", "'twin'\n", "auth", "jwt_audience", "twin"),
+        ("TWIN_JWT_ALGORITHMS", "'HS256', \"HS384\"", "auth", "jwt_algorithms", ("HS256", "HS384")),
+        ("TWIN_MODEL", "`gpt-5`\u200b", "model", "name", "gpt-5"),
+        ("TWIN_EMBEDDINGS_MODEL", " e5 ", "embeddings", "model", "e5"),
+        ("OPENAI_BASE_URL", '"localhost:11434/v1/"', "model", "base_url", "http://localhost:11434/v1"),
+        ("PORT", "'8001'\n", "server", "port", 8001),
+        ("TWIN_ENV", "dev\r", "process", "env", "dev"),
+        ("TWIN_MODEL_BACKGROUND", '"false"', "model", "background", False),
+        ("TWIN_CORS_ORIGINS", '\'https://A.example\' "https://b.example/"', "server", "cors_origins",
+         ("https://a.example", "https://b.example")),
+    ],
+)  # fmt: skip
+def test_every_kind_of_value_is_cleaned_in_one_way(
+    variable: str, written: str, group: str, field: str, taken: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, written)
+    assert getattr(getattr(Settings.from_environment(), group), field) == taken
+
+
+def test_a_secret_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blanks and quotes may be part of it; an API key's are not, since no header carries them."""
+    monkeypatch.setenv("TWIN_JWT_SECRET", ' "quoted" ' * 9)
+    monkeypatch.setenv("OPENAI_API_KEY", ' "Bearer sk-1"\n')
+    settings = Settings.from_environment()
+    assert settings.auth.jwt_secret.get_secret_value() == ' "quoted" ' * 9
+    assert settings.model.api_key.get_secret_value() == "sk-1"
 
 
 @pytest.mark.parametrize(

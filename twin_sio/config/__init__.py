@@ -18,12 +18,12 @@ from pydantic_settings import SettingsError
 
 from twin_sio.config.agent import AgentSettings
 from twin_sio.config.endpoints import DEFAULT_MODEL, Dialect
+from twin_sio.config.group import Group
 from twin_sio.config.groups import (
     SECRET_MIN_BYTES,
     SHARED_SECRET_ALGORITHMS,
     AuthSettings,
     EmbeddingSettings,
-    Group,
     LimitSettings,
     ModelSettings,
     OverloadSettings,

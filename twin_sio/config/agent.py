@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from twin_sio.config.endpoints import json_object
-from twin_sio.config.groups import Group, _env
+from twin_sio.config.group import Group
+from twin_sio.config.group import env as _env
 
 PERSONA_CHARACTERS: Final = 16_000
 

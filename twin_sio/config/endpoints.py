@@ -1,5 +1,5 @@
-"""Values that name an endpoint of the OpenAI API: cleaned of what is pasted along with them, or refused in a sentence
-that does not hold them."""
+"""Values that name an endpoint of the OpenAI API: in the form that its client takes, or refused in a sentence that does
+not hold them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,23 @@ from ipaddress import ip_address
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from twin_sio.config.values import cleaned
 
 DEFAULT_MODEL: Final = "gpt-4o-mini"  # where an endpoint is set, and no model
 
-_AROUND: Final = " \t\r\n\f\v\"'`\u200b\u2060\ufeff\u00a0\u201c\u201d\u2018\u2019"  # what is copied around a value
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _METHODS: Final = re.compile(r"/+(chat/completions|completions|embeddings|responses|models)/*$", re.IGNORECASE)
 
 
-def cleaned(value: object) -> object:
-    """A text without blanks and quotation marks around it; everything else as it is."""
-    return value.strip(_AROUND) if isinstance(value, str) else value
-
-
-def endpoint_url(value: object) -> object:
+def endpoint_url(text: str) -> str:
     """The base URL that is meant: with a scheme, without the method's path and slashes at its end, its query kept.
 
     Raises `ValueError` for what can be no such URL.
     """
-    if not isinstance(value, str) or not (text := value.strip(_AROUND)):
-        return cleaned(value)
+    if not text:
+        return text
     if re.search(r"[\s\x00-\x1f\x7f]", text):
         raise ValueError("there are blanks within it")
     if not _SCHEME.match(text):
@@ -66,7 +62,7 @@ def api_key(value: object) -> object:
         value = value.get_secret_value()
     if not isinstance(value, str):
         return value
-    text = re.sub(r"^bearer\s+", "", value.strip(_AROUND), flags=re.IGNORECASE).strip(_AROUND)
+    text = str(cleaned(re.sub(r"^bearer\s+", "", str(cleaned(value)), flags=re.IGNORECASE)))
     if not re.fullmatch(r"[\x20-\x7e]*", text):
         raise ValueError("it holds line breaks or letters that no key has")
     return text
@@ -85,9 +81,8 @@ def json_object(value: object) -> object:
     return found
 
 
-EndpointUrl = Annotated[str, BeforeValidator(endpoint_url)]
+EndpointUrl = Annotated[str, AfterValidator(endpoint_url)]
 ApiKey = Annotated[SecretStr, BeforeValidator(api_key)]
-ModelName = Annotated[str, BeforeValidator(cleaned)]
 
 
 class Dialect(BaseModel):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,31 +16,18 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
-from twin_sio.config.endpoints import ApiKey, Dialect, EndpointUrl, ModelName, json_object
+from twin_sio.config.endpoints import ApiKey, Dialect, EndpointUrl, json_object
+from twin_sio.config.group import Group
+from twin_sio.config.group import env as _env
 from twin_sio.config.origins import normal_origins
 from twin_sio.config.urls import GraphUrl, HttpUrl, MongoUrl, RedisUrl
-from twin_sio.config.values import Words, without_login
+from twin_sio.config.values import Words
 from twin_sio.dev_tokens import DEV_SECRET
 
 SECRET_MIN_BYTES = 32
 SHARED_SECRET_ALGORITHMS = frozenset({"HS256", "HS384", "HS512"})
-
-
-def _env(name: str, default: Any, doc: str, *more: str, **bounds: Any) -> Any:
-    return Field(default, validation_alias=AliasChoices(name, *more), description=doc, **bounds)
-
-
-class Group(BaseSettings):
-    """Settings that belong together; a field that is not given is read from the environment."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """The fields, without the passwords of URLs."""
-        for name, value in super().__repr_args__():
-            yield name, without_login(value) if isinstance(value, str) else value
 
 
 class ProcessSettings(Group):
@@ -199,7 +185,7 @@ class ModelSettings(Group):
         "OPENAI_BASE_URL", "", "an OpenAI-compatible endpoint; empty with a key: OpenAI, in dev without: embedded"
     )
     api_key: ApiKey = _env("OPENAI_API_KEY", SecretStr(""), "API key of the endpoint")
-    name: ModelName = _env("TWIN_MODEL", "", "name of the model; empty: `gpt-4o-mini`, or the embedded one")
+    name: str = _env("TWIN_MODEL", "", "name of the model; empty: `gpt-4o-mini`, or the embedded one")
     dialect: Annotated[Dialect, NoDecode, BeforeValidator(json_object)] = _env(
         "TWIN_MODEL_DIALECT",
         Dialect(),
@@ -237,7 +223,7 @@ class EmbeddingSettings(Group):
     url: EndpointUrl = _env(
         "TWIN_EMBEDDINGS_URL", "", "an OpenAI-compatible endpoint for recall; empty: the local model where installed"
     )
-    model: ModelName = _env("TWIN_EMBEDDINGS_MODEL", "text-embedding-3-small", "name of the embedding model")
+    model: str = _env("TWIN_EMBEDDINGS_MODEL", "text-embedding-3-small", "name of the embedding model")
     key: ApiKey = _env("TWIN_EMBEDDINGS_KEY", SecretStr(""), "API key of the endpoint; empty: OPENAI_API_KEY")
 
 

@@ -13,7 +13,6 @@ ANY = "*"
 def normal_origin(text: str) -> str:
     """An origin as an operator writes it in the form that browsers send: see `sent_origin`. `*` is any origin,
     `https://*.example.com` any host below one. Raises `ValueError` with a sentence for what is none."""
-    text = text.strip().strip("'\"")
     if text == ANY:
         return text
     origin = sent_origin(text)

@@ -1,4 +1,5 @@
-"""Addresses of engines and endpoints as operators write them: cleaned, or refused in a sentence that quotes nothing."""
+"""Addresses of engines and endpoints as operators write them: in one form, or refused in a sentence that quotes
+nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def graph_url(text: str) -> str:
 
 def mongodb_url(text: str) -> str:
     """A MongoDB URL. Raises `ValueError` with a sentence for what is none; its options the driver reads."""
-    url = _cleaned(text)
+    url = _scheme_lowered(text)
     if not url:
         return url
     scheme, parts = _split(url, ("mongodb", "mongodb+srv"), "mongodb://host:27017/?replicaSet=rs0")
@@ -46,7 +47,7 @@ def mongodb_url(text: str) -> str:
 
 def http_url(text: str) -> str:
     """The URL of an endpoint. Raises `ValueError` with a sentence for what is none."""
-    url = _cleaned(text)
+    url = _scheme_lowered(text)
     if url:
         _, parts = _split(url, ("http", "https"), "https://host/path")
         _check_login(parts)
@@ -54,9 +55,8 @@ def http_url(text: str) -> str:
     return url
 
 
-def _cleaned(text: str) -> str:
-    """Without blanks and quotes around it, the scheme in small letters."""
-    return _SCHEME.sub(lambda found: found[0].lower(), text.strip().strip("'\"").strip())
+def _scheme_lowered(text: str) -> str:
+    return _SCHEME.sub(lambda found: found[0].lower(), text)
 
 
 def _split(url: str, schemes: Mapping[str, int | None] | tuple[str, ...], example: str) -> tuple[str, SplitResult]:
@@ -74,7 +74,7 @@ def _split(url: str, schemes: Mapping[str, int | None] | tuple[str, ...], exampl
 
 
 def _engine_url(text: str, schemes: Mapping[str, int | None], example: str) -> str:
-    url = _cleaned(text)
+    url = _scheme_lowered(text)
     if not url:
         return url
     scheme, parts = _split(url, schemes, example)
