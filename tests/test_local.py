@@ -201,24 +201,71 @@ def test_a_missing_engine_names_its_variable(
         find(tmp_path)
 
 
-def test_a_platform_without_wheels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.system", lambda: "Darwin")
-    monkeypatch.setattr("platform.machine", lambda: "arm64")
-    with pytest.raises(EngineMissing, match="no wheel with it for Darwin arm64"):
-        engines._missing("mongod", "a MongoDB", "TWIN_MONGODB_URL")
+@pytest.mark.parametrize(
+    ("system", "machine", "said"),
+    [
+        ("Darwin", "arm64", "make run"),
+        ("Linux", "aarch64", "make run"),
+        ("Linux", "x86_64", "make run"),
+        ("Darwin", "x86_64", "no wheel with it for Darwin x86_64"),
+        ("Windows", "AMD64", "no wheel with it for Windows AMD64"),
+    ],
+)
+def test_a_platform_without_wheels_is_named(
+    system: str, machine: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "path_hooks", [])
+    with pytest.raises(EngineMissing, match=said):
+        engines.find_mongod(tmp_path)
 
 
-def test_an_engine_whose_library_is_missing_says_which(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        (
+            "error while loading shared libraries: libcurl.so.4: cannot open shared object file: No such file",
+            r"libcurl\.so\.4 is missing \(Debian's package libcurl4\).*TWIN_MONGODB_URL",
+        ),
+        (
+            "dyld[71]: Library not loaded: /opt/homebrew/opt/openssl@3/lib/libssl.3.dylib\n  Referenced from: ...",
+            r"/opt/homebrew/opt/openssl@3/lib/libssl\.3\.dylib is missing\. Install it, or set TWIN_MONGODB_URL",
+        ),
+    ],
+)
+def test_an_engine_whose_library_is_missing_says_which(printed: str, said: str, tmp_path: Path) -> None:
     program = tmp_path / "mongod"
-    program.write_text(
-        '#!/bin/sh\necho "$0: error while loading shared libraries: libcurl.so.4: cannot open shared object file: No '
-        'such file or directory" >&2\nexit 127\n'
-    )
+    program.write_text(f"#!/bin/sh\necho '{printed}' >&2\nexit 127\n")
     program.chmod(0o755)
-    with pytest.raises(
-        EngineMissing, match=r"libcurl\.so\.4 is missing \(Debian's package libcurl4\).*TWIN_MONGODB_URL"
-    ):
+    with pytest.raises(EngineMissing, match=said):
         engines.Mongod(str(program), tmp_path).start()
+
+
+def test_each_release_of_mongodb_has_a_data_folder_of_its_own(tmp_path: Path) -> None:
+    """No MongoDB opens the data of one that is two releases older or newer."""
+    mongod = engines.start_mongod(tmp_path)
+    try:
+        with mongo(mongod.url) as database:
+            version = database.client.server_info()["version"]
+            database.notes.insert_one({"text": "kept"})
+    finally:
+        mongod.stop()
+    (folder,) = tmp_path.glob("data*")
+    assert version.startswith(folder.name.removeprefix("data-") + ".")
+
+    folder.rename(tmp_path / "data")  # as an earlier build named it
+    (tmp_path / "data-4.4").mkdir()
+    (tmp_path / "data-4.4" / "storage.bson").write_text("of another release")
+    mongod = engines.start_mongod(tmp_path)
+    try:
+        assert mongod.other_data == [tmp_path / "data-4.4"]
+        with mongo(mongod.url) as database:
+            assert database.notes.find_one()["text"] == "kept"
+    finally:
+        mongod.stop()
 
 
 def test_a_program_without_its_run_bit_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,9 +322,12 @@ def test_a_paused_redis_answers_nothing_until_it_is_resumed(tmp_path: Path) -> N
         server.stop()
 
 
-def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_death_signal", [True, False])
+def test_children_die_with_a_parent_that_is_killed(tmp_path: Path, has_death_signal: bool) -> None:
+    """By the kernel's signal (Linux), and without it (macOS)."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom twin_sio.runtime.dev_engines import engines\n"
+        "import sys, time\nfrom pathlib import Path\nfrom twin_sio.runtime.dev_engines import engines, process\n"
+        f"process.HAS_DEATH_SIGNAL = {has_death_signal}\n"
         "server = engines.start_redis(Path(sys.argv[1]))\n"
         "print(server.pid, flush=True)\ntime.sleep(60)\n"
     )
@@ -290,6 +340,33 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         assert not is_gone(child)
         parent.kill()
     until(lambda: is_gone(child), "the engine outlived the process that started it")
+
+
+def test_without_a_death_signal_a_child_is_supervised_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps its id, can be paused, killed and started again, and what watches it leaves with it."""
+    monkeypatch.setattr(process, "HAS_DEATH_SIGNAL", False)
+    server = engines.start_redis(tmp_path)
+    try:
+        watchers = []
+        for end in (server.kill, server.stop, server.stop):
+            with redis.Redis.from_url(server.url, socket_timeout=0.2) as client:
+                assert client.info()["process_id"] == server.pid
+                server.pause()
+                with pytest.raises(redis.TimeoutError):
+                    client.ping()
+                server.resume()
+            watchers += _children(server.pid)
+            end()
+            server.restart()
+        assert len(watchers) == 3
+        until(lambda: all(map(is_gone, watchers)), "what watches a child outlived it")
+        assert server.alive
+    finally:
+        server.stop()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_terminals_interrupt_does_not_reach_children(tmp_path: Path) -> None:

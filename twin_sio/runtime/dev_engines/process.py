@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 _STOP_S = 10.0
@@ -30,16 +30,35 @@ class EngineFailed(EngineError):
     """The engine was started and did not become ready; the text holds the end of its log."""
 
 
-# Runs in the child before its program: PR_SET_PDEATHSIG (1), then a look whether the parent has died meanwhile. It is a
-# program of its own, and not a preexec_fn, because that one can deadlock in a process with threads.
+HAS_DEATH_SIGNAL = sys.platform == "linux"
+"""Whether the kernel can be asked to kill a child when its parent dies (PR_SET_PDEATHSIG)."""
+
+# Runs in the child before its program. It is a program of its own, and not a preexec_fn, because that one can deadlock
+# in a process with threads.
+# On Linux: PR_SET_PDEATHSIG (1), then a look whether the parent has died meanwhile. Elsewhere a second process waits
+# for the end of a pipe that only the parent holds open: it comes when the parent has died, however it died. That
+# process leaves when the program, whose child it is, has ended.
 _LAUNCH = """
-import json, os, signal, sys
-parent, variables, argv = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
-if sys.platform == "linux":
+import json, os, select, signal, sys
+parent, pipe, variables, argv = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4:]
+if pipe < 0:
     import ctypes
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+else:
+    program = os.getpid()
+    if os.fork() == 0:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(nothing, fd)
+        while os.getppid() == program:
+            if select.select([pipe], [], [], 1)[0]:
+                if os.getppid() == program:
+                    os.kill(program, signal.SIGKILL)
+                break
+        os._exit(0)
+    os.close(pipe)
 os.environ.update(variables)
 os.execvp(argv[0], argv)
 """
@@ -67,6 +86,8 @@ class Child:
         self._argv = list(argv)
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
+        # The end of the pipe that closes with this process, where there is no death signal; one for each start.
+        self._lifeline: int | None = None
         self._stopped = False
 
     @property
@@ -162,15 +183,27 @@ class Child:
         self._process = _fork_executor().submit(self._fork).result()
 
     def _fork(self) -> subprocess.Popen[bytes]:
-        launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), json.dumps(self._env), *self._command()]
-        if self.log is None:
-            return subprocess.Popen(launch, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists():
-            self.log.replace(self.log.with_name(f"{self.log.name}.old"))
-        with self.log.open("wb") as out:
+        with ExitStack() as stack:
+            pipe = -1
+            if not HAS_DEATH_SIGNAL:
+                if self._lifeline is not None:
+                    os.close(self._lifeline)
+                pipe, self._lifeline = os.pipe()
+                stack.callback(os.close, pipe)
+            out = None
+            if self.log is not None:
+                self.log.parent.mkdir(parents=True, exist_ok=True)
+                if self.log.exists():
+                    self.log.replace(self.log.with_name(f"{self.log.name}.old"))
+                out = stack.enter_context(self.log.open("wb"))
+            start = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), str(pipe), json.dumps(self._env)]
             return subprocess.Popen(  # noqa: S603
-                launch, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                [*start, *self._command()],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT if out is not None else None,
+                start_new_session=True,
+                pass_fds=() if pipe < 0 else (pipe,),
             )
 
     def send_signal(self, number: signal.Signals) -> None:
