@@ -12,7 +12,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-DURABLE = frozenset({"user_message", "twin_message", "feedback", "read_receipt", "profile_update"})
+DURABLE = frozenset(
+    {
+        "user_message",
+        "twin_message",
+        "feedback",
+        "read_receipt",
+        "profile_update",
+        "approval_requested",
+        "approval_resolved",
+    }
+)
 Json = dict[str, Any]
 
 
