@@ -96,6 +96,13 @@ def _small(body: Body) -> Refused:
 
 SMALL = 4_000  # characters that fit into the context of `small`
 
+
+def _no_tools(body: Body) -> Refused:
+    if "tools" not in body:
+        return None
+    return _error(f"registry.example/{body.get('model')} does not support tools", None, None)
+
+
 REFUSALS: dict[str, Callable[[Body], Refused]] = {
     "max_completion_tokens": _max_completion_tokens,
     "no_length": _no_length,
@@ -108,6 +115,7 @@ REFUSALS: dict[str, Callable[[Body], Refused]] = {
     "json_object": _json_object,
     "no_json": _no_json,
     "small": _small,
+    "no_tools": _no_tools,
 }
 
 # What the object in an answer is wrapped in.
@@ -173,7 +181,7 @@ def whole(
     if "parts" in dialects and message["content"]:
         message["content"] = [{"type": "text", "text": message["content"]}]
     if calls:
-        message |= called([*dialects, "whole_calls"], calls)[0]
+        message["tool_calls"] = called([*dialects, "whole_calls"], calls)[0]["tool_calls"]
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     return {**head, "choices": choices, "usage": usage}
 

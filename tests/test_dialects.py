@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.dialects import MANNERS, REFUSALS, WRAPPINGS
+from tests.dialects import CALLS, MANNERS, REFUSALS, WRAPPINGS
 from tests.scripted_model import ScriptedModel
 from tests.test_agent_model import ASKED, opened
 from twin_sio.agent.model import Finished, OpenAIModel
+from twin_sio.errors import ModelUnavailable
 
 TOKENS = ("Hel", "lo", " 👋🏽 ünd", " 日本語", "\n", "[ok]\u2028")
 SCHEMA = {"type": "object", "required": ["title"], "properties": {"title": {"type": "string"}}}
 OBJECT = '{"title": "Der 👋🏽, \\"so\\", [x], {y}"}'
-LEARNT = [name for name in REFUSALS if name not in ("turns", "small")]  # `turns` is kept from the first
+LEARNT = [name for name in REFUSALS if name not in ("turns", "small", "no_tools")]  # `turns` is kept from the first
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,70 @@ async def test_dialects_are_understood_together(server, first):
     for second in sorted(seconds - {first}):
         if (first in BESIDE or first < second) and speakable(first, second):
             await check(server, first, second)
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("look", "book")
+]
+WANTED = [{"name": "look", "arguments": {"city": "Tromsø 👋🏽"}}, {"name": "book", "arguments": {"nights": 2}}]
+
+
+async def called(model: OpenAIModel) -> tuple[str, list[tuple[str, object]]]:
+    """What was said, and which tools were called with what."""
+    pieces = [piece async for piece in model.stream(ASKED, TOOLS)]
+    assert isinstance(pieces[-1], Finished)
+    said = "".join(piece for piece in pieces if isinstance(piece, str))
+    return said, [(call.name, json.loads(call.arguments)) for call in pieces[-1].calls]
+
+
+@pytest.mark.parametrize("manner", ["", "whole", "think", "reasoning_content", "parts", "crumbs", "no_finish", "azure"])
+@pytest.mark.parametrize("way", ["", *CALLS])
+async def test_calls_of_tools_are_understood(server, way, manner):
+    """However they are numbered and cut up, alone and behind a text."""
+    server.reset()
+    server.dialects = tuple(filter(None, (way, manner))) or ("comments",)
+    wanted = [(call["name"], call["arguments"]) for call in WANTED]
+    async with opened(server.base_url, first_token_s=5, stall_s=2) as model:
+        for said in ("", "Let me look."):
+            server.script(tokens=(said,) if said else (), calls=WANTED)
+            assert await called(model) == (said, wanted)
+
+
+async def test_the_first_api_of_functions_is_understood(server):
+    """It knew one call at a time."""
+    server.reset()
+    server.dialects = ("calls_as_function",)
+    async with opened(server.base_url) as model:
+        server.script(tokens=(), calls=WANTED[:1])
+        assert (await called(model))[1] == [("look", {"city": "Tromsø 👋🏽"})]
+
+
+async def test_an_endpoint_without_tools_answers_without(server):
+    """It is offered none a second time."""
+    server.reset()
+    server.dialects = ("no_tools",)
+    async with opened(server.base_url) as model:
+        for _ in range(2):
+            assert (await called(model)) == ("".join(TOKENS), [])
+    assert server.refused == 1
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        {"tool_calls": "look"},
+        {"tool_calls": [None]},
+        {"tool_calls": [{"function": "look"}]},
+        {"tool_calls": [{"index": n, "id": f"c{n}", "function": {"name": "look"}} for n in range(40)]},
+        {"tool_calls": [{"index": 0, "function": {"name": "look", "arguments": "x" * 70_000}}]},
+    ],
+    ids=["text", "nothing", "no function", "too many", "too long"],
+)
+async def test_what_is_no_call_fails_the_answer(server, piece):
+    server.reset()
+    server.dialects = ()
+    event = json.dumps({"choices": [{"index": 0, "delta": piece}]})
+    async with opened(server.base_url, stall_s=1) as model:
+        server.script(tokens=("a",), rubbish_after=1, rubbish=f"data: {event}\n\n")
+        with pytest.raises(ModelUnavailable):
+            await called(model)

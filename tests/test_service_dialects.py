@@ -86,7 +86,7 @@ async def test_a_twin_lives_whatever_answers_are_like(shared, manner):
     await live_a_little(model, url)
 
 
-@pytest.mark.parametrize("refusal", [name for name in REFUSALS if name != "small"])
+@pytest.mark.parametrize("refusal", [name for name in REFUSALS if name not in ("small", "no_tools")])
 async def test_a_twin_lives_whatever_is_refused(opened, refusal):
     """And each of the two processes learns of each form once."""
     async with opened(refusal) as (model, url):
