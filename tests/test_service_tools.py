@@ -150,11 +150,13 @@ async def test_a_tool_is_called_once_and_shown(opened: Opened, model: ScriptedMo
         (("fly", {"to": "Mars"}), "There is no tool of this name", "failed"),
         (("weather", {"town": "Oslo"}), "do not fit the schema", "failed"),
         (("weather", "{not json"), "no JSON", "failed"),
+        (("weather", '{"city": "a\\u0000b"}'), "cannot be used", "failed"),
+        (("weather", '{"city": ' + "[" * 40 + "]" * 40 + "}"), "cannot be used", "failed"),
         (("weather", {"city": "Atlantis"}), "It failed (LookupError).", "failed"),
         (("weather", {"city": "Hang"}), "longer than 1.5 s", "failed"),
         (("weather", {"city": "Big"}), "(The first 8000 characters of 10000000.)", "done"),
     ],
-    ids=["unknown", "arguments", "rubbish", "raises", "hangs", "10 MB"],
+    ids=["unknown", "arguments", "rubbish", "nul", "deep", "raises", "hangs", "10 MB"],
 )
 async def test_what_goes_wrong_is_told_to_the_model(
     opened: Opened, model: ScriptedModel, user: str, call: tuple[str, Any], told: str, state: str

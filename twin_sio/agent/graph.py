@@ -157,13 +157,14 @@ class TwinAgent(Agent):
         if loop is not None:
             loop.take_in(await state["ask"].run.steering())
         gathered = ChunkBuffer(lambda text: writer(Delta(text)), self._interval_s)
+        thoughts = ChunkBuffer(lambda text: writer(Reasoning(text)), self._interval_s)
         if loop is not None and loop.said:
             gathered.separate(loop.said[-1])
         goes_on = False
         try:
             for share in SHARES:
                 try:
-                    goes_on = await self._stream(state, self._budget_tokens // share, gathered, writer)
+                    goes_on = await self._stream(state, self._budget_tokens // share, gathered, thoughts, writer)
                     break
                 except ModelContextTooLong:
                     if gathered.begun or share == SHARES[-1]:
@@ -174,9 +175,12 @@ class TwinAgent(Agent):
             writer(failure)
         finally:
             gathered.drop()
+            thoughts.drop()
         return {"goes_on": goes_on}
 
-    async def _stream(self, state: _State, budget: int, gathered: ChunkBuffer, writer: StreamWriter) -> bool:
+    async def _stream(
+        self, state: _State, budget: int, gathered: ChunkBuffer, thoughts: ChunkBuffer, writer: StreamWriter
+    ) -> bool:
         """Stream one answer of the model; whether it calls tools."""
         loop = state.get("loop")
         messages, used = state["prompt"](budget)
@@ -190,8 +194,9 @@ class TwinAgent(Agent):
                     if isinstance(piece, str):
                         gathered.add(piece)
                     elif isinstance(piece, Thought):
-                        writer(Reasoning(piece.text))
+                        thoughts.add(piece.text)
                     else:
+                        thoughts.flush()
                         gathered.flush()
                         call.set(**tokens(piece.usage))
                         return self._finished(state, piece, used, gathered.text, writer)

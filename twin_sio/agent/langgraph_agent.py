@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
@@ -38,12 +39,15 @@ from twin_sio.agent.graph import HISTORY_LINES
 from twin_sio.agent.langchain_model import text_of
 from twin_sio.agent.model.answer import thought_of
 from twin_sio.agent.run_saver import RunSaver
+from twin_sio.agent.tools.calls import plain
 from twin_sio.domain import ApprovalRequest, Decision, Step
-from twin_sio.errors import ModelNoAnswer
+from twin_sio.errors import InvalidMessage, ModelNoAnswer
+from twin_sio.protocol import check_storable
 
 if TYPE_CHECKING:
     from twin_sio.agent.factory import AgentServices
 
+_SHOWN_CHARACTERS: Final = 4_000
 _MODES: Final = ["messages", "updates", "tasks"]
 _UNKNOWN: Final = (
     "The service was restarted while this was being done, and nobody knows whether it was. "
@@ -68,7 +72,7 @@ class LangGraphAgent(Agent):
         config: Any = {"configurable": {"thread_id": ask.turn_id or ask.message_id}}
         given: Any = {"messages": messages}
         if saver.is_restored:
-            given = _resumed(ask)
+            given = _resumed(ask, saver.interrupts)
             if (given is None or saver.was_resumed) and await _settle_lost_calls(graph, config):
                 given = None
             elif given is not None:
@@ -166,7 +170,7 @@ class _Relay:
 
 
 def _step(step_id: str, kind: Any, name: str, state: Any) -> Step:
-    return Step(step_id[:100], kind, name[:64], name.replace("_", " ")[:100], state)
+    return Step(step_id[:100], kind, plain(name[:64]), plain(name).replace("_", " ")[:100], state)
 
 
 # -- interrupts ------------------------------------------------------------------------------------------------------
@@ -186,10 +190,21 @@ def requests_of(ask: AgentRequest, interrupt: Interrupt) -> list[ApprovalRequest
         arguments = action.get("args", action.get("arguments"))
         if not isinstance(arguments, Mapping):
             arguments = {"value": interrupt.value} if not isinstance(interrupt.value, Mapping) else interrupt.value
+        arguments = _storable(arguments)
         name = str(action.get("name") or action.get("action") or action.get("tool") or "interrupt")[:64]
-        title = str(action.get("description") or action.get("title") or name.replace("_", " "))[:200]
+        title = plain(str(action.get("description") or action.get("title") or name.replace("_", " "))[:200])
         digest = _digest(ask, interrupt, nth)
         found.append(ApprovalRequest(f"twin-approval-{digest}", f"call-{digest}", name, title, arguments))
+    return found
+
+
+def _storable(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A graph's arguments as a client can be sent them: whatever is no JSON as a text."""
+    found: dict[str, Any] = json.loads(json.dumps(dict(arguments), default=str))
+    try:
+        check_storable(found, "arguments")
+    except InvalidMessage:
+        return {"text": plain(json.dumps(found))[:_SHOWN_CHARACTERS]}
     return found
 
 
@@ -198,11 +213,10 @@ def _digest(ask: AgentRequest, interrupt: Interrupt, nth: int) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _resumed(ask: AgentRequest) -> Any:
+def _resumed(ask: AgentRequest, interrupts: Sequence[Interrupt]) -> Any:
     """What the graph goes on with: the decisions on the interrupts that it stands at; None where it stands at none."""
     answers: dict[str, Any] = {}
-    for interrupt in ask.run.saved.state["interrupts"] if ask.run.saved.state else ():
-        one = Interrupt(value=interrupt["value"], id=interrupt["id"])
+    for one in interrupts:
         decisions = [ask.run.saved.decisions.get(request.approval_id) for request in requests_of(ask, one)]
         if not all(decisions):
             return None

@@ -20,6 +20,7 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     get_checkpoint_id,
 )
+from langgraph.types import Interrupt
 
 from twin_sio.agent import Run
 from twin_sio.domain import Json
@@ -39,6 +40,18 @@ class RunSaver(BaseCheckpointSaver[str]):
         """Whether an earlier attempt has left something."""
         self.was_resumed = bool(run.saved.state and run.saved.state["resumed"])
         """Whether an earlier attempt has gone on with the decisions, and came to no checkpoint after it."""
+
+    @property
+    def interrupts(self) -> Sequence[Interrupt]:
+        """What the graph stands at."""
+        return [
+            one
+            for space in self._spaces.values()
+            for of_task in space["writes"].values()
+            for channel, value, _ in of_task
+            if channel == INTERRUPT
+            for one in self._load(value)
+        ]
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         space = self._spaces.get(_space(config))
@@ -115,15 +128,7 @@ class RunSaver(BaseCheckpointSaver[str]):
         await self._save()
 
     async def _save(self) -> None:
-        interrupts = [
-            {"id": one.id, "value": one.value}
-            for space in self._spaces.values()
-            for of_task in space["writes"].values()
-            for channel, value, _ in of_task
-            if channel == INTERRUPT
-            for one in self._load(value)
-        ]
-        state: Json = {"spaces": self._spaces, "interrupts": interrupts, "resumed": self.was_resumed}
+        state: Json = {"spaces": self._spaces, "resumed": self.was_resumed}
         await self._run.save(state)
 
     def _dump(self, value: Any) -> list[str]:

@@ -210,6 +210,11 @@ def _needs_full_check(data: bytes) -> bool:
     return data.count(b"{") + data.count(b"[") >= DEPTH_MAX or _ODD.search(data) is not None
 
 
+def check_storable(value: dict[str, Any], name: str) -> None:
+    """Raise `InvalidMessage` for what no client may be sent, and no store can hold; `name` is the value's path."""
+    _check_values(value, name, 0)
+
+
 # A dict or list on the way to a value: itself, its depth, the step above it and its key or index there. So the path of
 # a value is written down where the value is refused, and never otherwise.
 _Step = tuple[Any, int, Any, object]

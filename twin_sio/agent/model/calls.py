@@ -72,4 +72,11 @@ class Calls:
 
     def all(self) -> tuple[RequestedCall, ...]:
         """The calls, in the order in which they began."""
-        return tuple(RequestedCall(one.name, "".join(one.arguments) or "{}") for one in self._entries if one.name)
+        return tuple(
+            RequestedCall(_whole(one.name), _whole("".join(one.arguments)) or "{}") for one in self._entries if one.name
+        )
+
+
+def _whole(text: str) -> str:
+    """Without halves of characters: nothing can encode them."""
+    return text.encode("utf-8", "replace").decode()

@@ -15,7 +15,8 @@ import structlog
 from twin_sio.agent.tools import Tool, ToolContext, within
 from twin_sio.agent.tools.host import HostError
 from twin_sio.domain import Json
-from twin_sio.errors import ServiceError
+from twin_sio.errors import InvalidMessage, ServiceError
+from twin_sio.protocol import check_storable
 
 log = structlog.get_logger("tools")
 
@@ -47,6 +48,10 @@ def checked(tools: Mapping[str, Tool], name: str, arguments: str | Json) -> tupl
         raise CallRefused("The arguments are no JSON.") from None
     if not isinstance(found, Mapping):
         raise CallRefused("The arguments are no JSON object.")
+    try:
+        check_storable(dict(found), "arguments")
+    except InvalidMessage as error:
+        raise CallRefused(f"The arguments cannot be used: {error.message}") from None
     if not tool.is_checked:
         return tool, found
     try:
@@ -93,8 +98,13 @@ async def _text(value: object) -> str:
     """A tool's result as the model reads it. What is no text is written as JSON in a thread: it may be large."""
     text = value if isinstance(value, str) else await asyncio.to_thread(_json, value)
     if len(text) > RESULT_CHARACTERS:
-        return f"{text[:RESULT_CHARACTERS]}\n(The first {RESULT_CHARACTERS} characters of {len(text)}.)"
-    return text
+        return f"{plain(text[:RESULT_CHARACTERS])}\n(The first {RESULT_CHARACTERS} characters of {len(text)}.)"
+    return plain(text)
+
+
+def plain(text: str) -> str:
+    """A text of a tool as it can be stored and sent: without NUL and halves of characters."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def _json(value: object) -> str:
@@ -109,6 +119,6 @@ def threadsafe(progress: Progress) -> Progress:
     loop = asyncio.get_running_loop()
 
     def tell(text: str) -> None:
-        loop.call_soon_threadsafe(progress, str(text)[:_SUMMARY_CHARACTERS])
+        loop.call_soon_threadsafe(progress, plain(str(text)[:_SUMMARY_CHARACTERS]))
 
     return tell
