@@ -174,7 +174,7 @@ async def worker(settings: Settings) -> AsyncIterator[None]:
         yield
 
 
-async def eventually(check: Callable[[], Any], timeout: float = 10.0) -> Any:
+async def eventually(check: Callable[[], Any], timeout: float = 20.0) -> Any:
     """The first true result of `check`, sync or async, asked again and again."""
     async with asyncio.timeout(timeout):
         while True:

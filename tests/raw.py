@@ -102,7 +102,7 @@ class RawSocket:
     def of(self, type: str) -> list[dict[str, Any]]:
         return [one for one in self.events if one["type"] == type]
 
-    async def until(self, holds: Any, timeout: float = 10.0) -> Any:
+    async def until(self, holds: Any, timeout: float = 20.0) -> Any:
         async with asyncio.timeout(timeout):
             while not (found := holds()):
                 self._changed.clear()

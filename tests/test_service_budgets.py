@@ -70,10 +70,13 @@ async def test_repeated_refusals_close_the_socket(url: str) -> None:
 # -- one event -------------------------------------------------------------------------------------------------------
 
 
+LONG = {"user_message", "context_update", "feedback", "auth_refresh", "host_tools", "tool_result", "approval"}
+
+
 @pytest.mark.parametrize("name", sorted(CLIENT_EVENTS))
 def test_an_event_that_needs_no_bytes_may_not_have_them(name: str) -> None:
     bound = CLIENT_EVENTS[name].max_bytes
-    assert bound == SMALL_MAX_BYTES or name in {"user_message", "context_update", "feedback", "auth_refresh"}
+    assert bound == SMALL_MAX_BYTES or name in LONG
     with pytest.raises(TooLarge):
         parse(name, [{"metadata": {"message_id": "m"}, "more": "x" * bound}])
 

@@ -35,6 +35,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "history": {"limit": 5},
     "conversations": {},
     "search": {"text": "hello"},
+    "host_tools": {"tools": [{"name": "t", "description": "d"}]},
+    "tool_result": {"call_id": "c"},
+    "approval": {"approval_id": "a", "decision": "approve"},
     "auth_refresh": {"token": "t"},
     "profile_get": {},
     "profile_correct": {"trait_id": "t", "action": "confirm"},
@@ -120,7 +123,8 @@ async def test_a_wrong_type_is_named_by_its_path(name: str, url: str, user: str)
     """Each field of the wrong type is refused by its path."""
     async with RawSocket(url, token_of(user)) as raw:
         for field in GOOD[name]:
-            for wrong in ([], {"a": []} if field != "context" else "text", 1.5, None):
+            nothing = [] if field != "tools" else {}  # which is a list
+            for wrong in (nothing, {"a": []} if field != "context" else "text", 1.5, None):
                 answer = await raw.ask(name, envelope(name, **{field: wrong}))
                 _is_coded(answer)
                 if wrong is not None or name not in ("history",):

@@ -155,7 +155,7 @@ class Admission:
         finally:
             if not is_in:
                 self._sessions.release(user_id, session_id)
-                self._sessions.forget_attempt(caller)
+                await self._presence.gone(caller)  # before the refusal: the next attempt finds the place free
 
     def _too_many_sessions(self) -> HandshakeRefused:
         self._limits.hit["sessions"] += 1

@@ -274,10 +274,6 @@ class Sessions:
         if all(session["session_id"] != caller.session_id for session in sessions):
             self._send_presence(caller, "left", sessions)
 
-    def forget_attempt(self, caller: Caller) -> None:
-        """A client was not let in after its presence was reserved."""
-        self.background.start(self._presence.gone(caller))
-
     async def drain(self, within_s: float, batch: int = 100) -> None:
         """Tell every client when to connect again, then close plainly, spread over `within_s`."""
         self.draining = True
