@@ -22,7 +22,7 @@ from tests.test_delivery import _no_heads, _nothing
 from tests.test_service_learning import candidates, likes
 from tests.test_service_limits import say
 from tests.test_service_raw import plain
-from tests.test_service_redis import TlsRedis, whole_way
+from tests.test_service_redis import TlsRedis, certificate, whole_way
 from twin_sio.admin import revoke
 from twin_sio.client import TwinClient
 from twin_sio.clock import monotonic, new_id, now
@@ -414,7 +414,7 @@ class TlsNode(TlsRedis):
 async def test_a_cluster_is_reached_by_tls_with_a_password(
     mongod: Mongod, model: ScriptedModel, folder: Path, user: str
 ) -> None:
-    node = TlsNode(find_redis(folder), folder / "tls")
+    node = TlsNode(folder / "tls", certificate(folder / "certificate"))
     node.bus = free_port()
     await asyncio.to_thread(node.start)
     try:

@@ -27,35 +27,50 @@ from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, find_redis
 from twin_sio.runtime.serve import service
 
 PASSWORD = "of-the-tests"
+SENTINEL_PASSWORD = "of-the-sentinel"
 
 
 class TlsRedis(RedisServer):
-    """Speaks TLS alone, and to those who know the password."""
+    """Speaks TLS alone, and to those who know the password; with `of` it follows the one at that port."""
 
-    def __init__(self, program: str, folder: Path) -> None:
-        super().__init__(program, folder)
-        self.ca = folder / "ca.pem"
+    def __init__(self, folder: Path, ca: Path, of: int | None = None) -> None:
+        super().__init__(find_redis(folder), folder)
+        self.ca = ca
+        self._of = of
 
     @property
     def url(self) -> str:
         return f"rediss://:{PASSWORD}@127.0.0.1:{self.port}/0?ssl_ca_certs={self.ca}"
 
     def _command(self) -> list[str]:
-        key = _certificate(self.ca)
-        tls = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no", "--requirepass", PASSWORD]
-        files = ["--tls-cert-file", str(self.ca), "--tls-key-file", str(key), "--tls-ca-cert-file", str(self.ca)]
-        return [*program("redis-server"), *super()._command()[1:], *tls, *files]  # the wheel's knows no TLS
+        options = [word for name, value in _tls_options(self.ca, self.port).items() for word in (f"--{name}", value)]
+        options += ["--requirepass", PASSWORD, "--masterauth", PASSWORD]
+        if self._of is not None:
+            options += ["--replicaof", f"127.0.0.1 {self._of}"]
+        return [*program("redis-server"), *super()._command()[1:], *options]  # the wheel's knows no TLS
 
     def _is_ready(self) -> bool:
-        with redis.Redis.from_url(self.url, socket_timeout=1) as one:
-            try:
-                return bool(one.ping())
-            except redis.RedisError:
-                return False
+        return _answers(self.url)
 
 
-def _certificate(path: Path) -> Path:
-    """A certificate of 127.0.0.1 that is its own authority, at `path`; where its key is."""
+def _tls_options(ca: Path, port: int) -> dict[str, str]:
+    files = {"tls-cert-file": ca, "tls-ca-cert-file": ca, "tls-key-file": ca.with_name("key.pem")}
+    switches = {"port": "0", "tls-port": str(port), "tls-auth-clients": "no", "tls-replication": "yes"}
+    return {**switches, **{name: str(path) for name, path in files.items()}}
+
+
+def _answers(url: str) -> bool:
+    with redis.Redis.from_url(url, socket_timeout=1) as one:
+        try:
+            return bool(one.ping())
+        except redis.RedisError:
+            return False
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate of 127.0.0.1 that is its own authority; its key lies beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "ca.pem"
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     made = (
@@ -75,12 +90,12 @@ def _certificate(path: Path) -> Path:
     secret.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    return secret
+    return path
 
 
 @pytest.fixture
 def tls_redis(folder: Path) -> Iterator[TlsRedis]:
-    engine = TlsRedis(find_redis(folder), folder / "tls")
+    engine = TlsRedis(folder / "tls", certificate(folder / "certificate"))
     engine.start()
     yield engine
     engine.stop()
@@ -108,6 +123,11 @@ class SentinelServer(RedisServer):
     def url(self) -> str:
         return f"redis+sentinel://127.0.0.1:{self.port}/0?master=twin"
 
+    @property
+    def own_url(self) -> str:
+        """Where it answers itself."""
+        return f"redis://127.0.0.1:{self.port}"
+
     def _command(self) -> list[str]:
         written = self.folder / "sentinel.conf"
         written.write_text(
@@ -118,17 +138,48 @@ class SentinelServer(RedisServer):
         return [*self._argv, str(written), "--sentinel"]
 
 
-@pytest.fixture
-async def sentinel(folder: Path) -> AsyncIterator[tuple[SentinelServer, RedisServer]]:
-    """A Sentinel that knows a master and its replica; and the master."""
-    program = find_redis(folder)
-    master = RedisServer(program, folder / "master")
+class TlsSentinel(SentinelServer):
+    """Speaks TLS alone, with the master too, and has a password of its own."""
+
+    def __init__(self, folder: Path, master: int, ca: Path) -> None:
+        super().__init__(find_redis(folder), folder, master)
+        self._ca = ca
+
+    @property
+    def url(self) -> str:
+        asked = f"master=twin&sentinel_password={SENTINEL_PASSWORD}&ssl_ca_certs={self._ca}"
+        return f"rediss+sentinel://:{PASSWORD}@127.0.0.1:{self.port}/0?{asked}"
+
+    @property
+    def own_url(self) -> str:
+        return f"rediss://:{SENTINEL_PASSWORD}@127.0.0.1:{self.port}?ssl_ca_certs={self._ca}"
+
+    def _command(self) -> list[str]:
+        *_, path, mode = super()._command()
+        written = Path(path).read_text().partition("\n")[2]  # after the port, which is given with the rest
+        options = {**_tls_options(self._ca, self.port), "requirepass": SENTINEL_PASSWORD}
+        written += "".join(f"{name} {value}\n" for name, value in options.items())
+        Path(path).write_text(f"{written}sentinel auth-pass twin {PASSWORD}\n")
+        return [*program("redis-server"), path, mode]
+
+    def _is_ready(self) -> bool:
+        return _answers(self.own_url)
+
+
+@pytest.fixture(params=["plain", "tls"])
+async def sentinel(folder: Path, request: pytest.FixtureRequest) -> AsyncIterator[tuple[SentinelServer, RedisServer]]:
+    """A Sentinel that knows a master and its replica; and the master. Either way: plain, and all of it by TLS."""
+    found, ca = find_redis(folder), certificate(folder / "certificate")
+    tls = request.param == "tls"
+    master = TlsRedis(folder / "master", ca) if tls else RedisServer(found, folder / "master")
     await asyncio.to_thread(master.start)
-    replica = Replica(program, folder / "replica", master.port)
+    place = folder / "replica"
+    replica = TlsRedis(place, ca, master.port) if tls else Replica(found, place, master.port)
     await asyncio.to_thread(replica.start)
-    watching = SentinelServer(program, folder / "sentinel", master.port)
+    place = folder / "sentinel"
+    watching = TlsSentinel(place, master.port, ca) if tls else SentinelServer(found, place, master.port)
     await asyncio.to_thread(watching.start)
-    with redis.Redis(port=watching.port) as asked:
+    with redis.Redis.from_url(watching.own_url) as asked:
         await eventually(lambda: any(_is_good(one) for one in asked.sentinel_slaves("twin")), timeout=20)
     yield watching, master
     for engine in (watching, replica, master):
@@ -174,6 +225,22 @@ async def test_redis_is_found_by_its_sentinels(
     mongod: Mongod, sentinel: tuple[SentinelServer, RedisServer], model: ScriptedModel, user: str
 ) -> None:
     await whole_way(mongod, sentinel[0].url, model, user)
+
+
+@pytest.mark.parametrize("sentinel", ["tls"], indirect=True)
+async def test_a_sentinel_of_an_unknown_authority_is_not_believed(
+    sentinel: tuple[SentinelServer, RedisServer], folder: Path
+) -> None:
+    """Nor is one asked without its password."""
+    other = certificate(folder / "other")
+    for wrong in (
+        sentinel[0].url.replace(str(folder / "certificate" / "ca.pem"), str(other)),
+        sentinel[0].url.replace(SENTINEL_PASSWORD, "another"),
+    ):
+        asked = client(wrong)
+        with pytest.raises(redis.ConnectionError):
+            await asked.ping()
+        await asked.aclose()
 
 
 async def test_a_sentinel_failover_is_followed(
