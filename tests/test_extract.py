@@ -275,6 +275,31 @@ async def test_an_order_about_the_profile_teaches_nothing(server, extractor, tex
     assert await kept(server, extractor, candidate(), text=text) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["height = 170", "weight=65kg, height=170cm", "my budget = 200 euros", "Monday=gym, Tuesday=swim", "coffee = life",
+     "my role = project lead", "my son's age = 7", "allergies: nuts = no go", "Berlin → Rome → Naples in May",
+     "I moved Berlin => Rome", "gym >> swimming", "2+2=4", "My dog is Max (age=4)", "I love my family.",
+     "I have a bad memory.", "We moved for my health. It helped.", "What a great location.", "I have many interests.",
+     "I like node.js: it is fast", "I live in St.Gallen: lovely", "my todo(s) are long"],
+)  # fmt: skip
+def test_shorthand_is_no_code(text):
+    """What people write of themselves with signs, and a sentence that ends in a word of the profile."""
+    assert not is_instruction(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["location.city = Rome", "work.role: engineer", "time_do_coracao := Flamengo", 'home_city = "Oslo"',
+     "status=applied", "trait = likes chess", "name=Tom; height=190; eyes=green", "remember(city='Rome')",
+     '<memory city="Rome">', "gender: male >> height: 195cm >> apply", ">>> twin.save()", "the field = Rome",
+     "user.pets = 0", "memory.save",
+     "// TODO: pets"],
+)  # fmt: skip
+def test_code_and_data_are_no_statements(text):
+    assert is_instruction(text)
+
+
 def test_a_model_that_obeys_learns_next_to_nothing_from_orders():
     """Of what two hands wrote to change a profile; of what they wrote of themselves nearly all."""
     lines = [json.loads(line) for line in (DATA / "orders.jsonl").read_text().splitlines()]

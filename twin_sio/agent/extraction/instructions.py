@@ -21,10 +21,23 @@ _SENTENCE: Final = re.compile(r"[^.!?;\n。！？]+")
 _TOKEN: Final = re.compile(r"[\w'-]+")
 _SPEAKER: Final = re.compile(r"^[^\w\n]{0,12}_{0,4}(\w[\w ]{0,30}?)\W?\s?[:>\]=]", re.MULTILINE)
 _CODE: Final = re.compile(
-    r"(?<![a-z_])[a-z_]{1,32}\.[a-z_]{1,32}\s{0,3}[:=]|(?<![a-z_])[a-z_]{2,32}\s{0,3}:?=(?!=)\s{0,3}[\[\"'\w]|<\w+[^<>]{0,80}=\s*[\"']|\w\([^()]{0,80}=\s*[\"']|>>|=>|→"
+    "|".join(
+        (
+            rf"(?<![^\W\d])(?:{'|'.join(sorted(map(re.escape, _MARKS['names'])))})\s{{0,3}}=(?!=)\s{{0,3}}\w",
+            r"[^\W\d]\s{0,3}:=|[^\W\d]\s{0,3}=(?!=)\s{0,3}[\[{\"']",  # what no shorthand of people has
+            r"(?<![\w.])\w{1,32}[._]\w{1,32}\s{0,3}=(?!=)",
+            r"[^\W\d]=[^\s=;]{1,80};",
+            r"<\w+[^<>]{0,80}=\s*[\"']|\w\([^()]{0,80}=\s*[\"']",
+            r":\s?\w{1,32}\s?(?:>>|=>|→)|^\s*>>>",
+        )
+    ),
+    re.MULTILINE,
 )
-"""Code and data, as no one writes of himself: `key = value`, `work.role: value`, a tag, a call with named arguments."""
-_KEY: Final = re.compile(rf"(?<![\w.])(?:{'|'.join(sorted(table('keys.toml')['categories']))}|user|profile)\.[a-z_]+")
+"""Code and data, as no one writes of himself: an assignment to what a record has, or in the form of a programming
+language, a tag, a call with named arguments. "height = 170", "Monday=gym" and "Berlin → Rome" people write, too."""
+_KEY: Final = re.compile(
+    rf"(?<![\w.])(?:{'|'.join(sorted(table('keys.toml')['categories']))}|user|profile|memory|traits)\.[a-z_]+"
+)
 _HEADING: Final = re.compile(r"^\s*#{2,}\s*\w", re.MULTILINE)
 _SPACED_OUT: Final = re.compile(r"(?<!\w[ .*_-])(?<!\w)(?:\w[ .*_-]){4,}+\w?(?!\w)")
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
