@@ -10,12 +10,12 @@ from typing import Final
 from twin_sio.agent.extraction.fitness import count, examine
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
-from twin_sio.agent.model import Failure, OpenAIModel
-from twin_sio.config import DEFAULT_MODEL, ConfigError, Settings
+from twin_sio.agent.model import Failure
+from twin_sio.config import ConfigError, Settings
 from twin_sio.errors import ModelTimeout, ModelUnavailable
 from twin_sio.observability.logging import configure_logs
 from twin_sio.runtime.checks import print_check, print_line
-from twin_sio.runtime.wiring import check_http_environment
+from twin_sio.runtime.wiring import check_http_environment, model_of
 
 # By the code of a failure, or the kind of what went wrong: what it is, and what to do.
 _WRONG: Final[dict[str, tuple[str, str]]] = {
@@ -83,13 +83,7 @@ async def _checked(settings: Settings) -> int:
         advice = "Set OPENAI_BASE_URL, or OPENAI_API_KEY, as the server has them. The embedded model is never examined."
         print_check("model", False, "no endpoint is set", advice)
         return 1
-    model = OpenAIModel(
-        base_url=chosen.base_url or None,
-        api_key=chosen.api_key.get_secret_value() or "none",
-        model=chosen.name or DEFAULT_MODEL,
-        first_token_s=chosen.first_token_s,
-        dialect=chosen.dialect,
-    )
+    model = model_of(settings)
     done = 0
 
     def on_answer() -> None:

@@ -17,11 +17,12 @@ from twin_sio.agent import Embedder, Extractor, prompts
 from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
-from twin_sio.agent.model import OpenAIModel
+from twin_sio.agent.model import Keep, OpenAIModel
 from twin_sio.agent.reading import ProcessReader
 from twin_sio.agent.summarizer import ModelSummarizer
 from twin_sio.config import DEFAULT_MODEL, ConfigError, Settings, refused_as
 from twin_sio.delivery import Delivery
+from twin_sio.domain import Json
 from twin_sio.jobs.queue import Queue
 from twin_sio.observability.durations import Durations
 from twin_sio.observability.overload import OverloadMonitor
@@ -249,12 +250,18 @@ async def build_services(settings: Settings, server: ServerHooks | None = None) 
 
 async def _model(settings: Settings, db: mongo.Database) -> OpenAIModel:
     """The model, with what is known of its endpoint."""
-    dialects, name = mongo.MongoModelDialects(db, clock.now), settings.model.name or DEFAULT_MODEL
-    dialect_id = model_id(settings.model.base_url, name, "dialect")
+    dialects = mongo.MongoModelDialects(db, clock.now)
+    dialect_id = model_id(settings.model.base_url, settings.model.name or DEFAULT_MODEL, "dialect")
+    return model_of(settings, await dialects.get(dialect_id), partial(dialects.put, dialect_id))
+
+
+def model_of(settings: Settings, learnt: Json | None = None, keep: Keep | None = None) -> OpenAIModel:
+    """The model that the settings name; `learnt` is known of its endpoint, `keep` stores what is learnt. The caller
+    closes it."""
     return OpenAIModel(
         base_url=settings.model.base_url or None,
         api_key=settings.model.api_key.get_secret_value() or "none",
-        model=name,
+        model=settings.model.name or DEFAULT_MODEL,
         first_token_s=settings.model.first_token_s,
         reasoning_s=settings.model.reasoning_s,
         stall_s=settings.tuning.model_stall_s,
@@ -262,8 +269,8 @@ async def _model(settings: Settings, db: mongo.Database) -> OpenAIModel:
         concurrency=settings.model.concurrency,
         max_tokens=settings.model.max_tokens,
         dialect=settings.model.dialect,
-        learnt=await dialects.get(dialect_id),
-        keep=partial(dialects.put, dialect_id),
+        learnt=learnt,
+        keep=keep,
         shows_thoughts=settings.agent.shows_reasoning,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from twin_sio.agent.model.answer import Finished, Thought
 from twin_sio.agent.model.calls import RequestedCall
-from twin_sio.agent.model.client import OpenAIModel, tokens
+from twin_sio.agent.model.client import Keep, OpenAIModel, tokens
 from twin_sio.agent.model.failures import Failure
 
-__all__ = ["Failure", "Finished", "OpenAIModel", "RequestedCall", "Thought", "tokens"]
+__all__ = ["Failure", "Finished", "Keep", "OpenAIModel", "RequestedCall", "Thought", "tokens"]
