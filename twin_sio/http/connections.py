@@ -66,15 +66,19 @@ class Connections:
         self._peers = peers
         self._per_minute = per_minute
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # Connections that this process can hold; the rest of its descriptors is for the stores, the model and files.
         self._room = max(64, soft - SPARE_DESCRIPTORS)
+        # Of those without a session: they must not take the room of those that have one.
         self._others_max = min(OTHERS_MAX, self._room // 4)
+        # By address: connections opened, requests refused or without a session, CPU for parsing.
         self._arrivals = BucketCache()
         self._requests = BucketCache()
         self._parsing = BucketCache()
         self._others: dict[TcpConnection, None] = {}  # oldest first
+        # The same by address, so that one address closes its own oldest and nobody else's.
         self._others_of: dict[str, dict[TcpConnection, None]] = {}
-        self.open = 0
-        self.cut = 0
+        self.open = 0  # all of them
+        self.cut = 0  # closed by us for the sake of others; for /metrics
         self._near = LimitedLog("connections", "descriptors_near_limit")
         self.malformed = LimitedLog("connections", "malformed_requests")
 
@@ -108,12 +112,14 @@ class Connections:
         is_proxy = self._peers.is_proxy(peer)
         connection.address = "" if is_proxy or not self._per_minute else self._peers.address(peer, "")
         if connection.address:
+            # A connect may take a second one, when it is upgraded from polling.
             most = 2 * self._per_minute
             if self._arrivals.of(connection.address, most / 60, most).take() is not None:
                 return False
         if is_proxy:
             connection.idle_s = _PROXY_IDLE_S
         self.is_other(connection)
+        # In time for an operator to raise the limit: at the limit nothing can be accepted any more.
         if self.open > 0.8 * self._room:
             self._near(open=self.open, limit=self._room + SPARE_DESCRIPTORS)
         return True
@@ -166,6 +172,7 @@ class _Server(web.Server):
 
     def __init__(self, connections: Connections, new_id: NewId, made: web.Server) -> None:
         """`made`: the library's own protocol."""
+        # Of the server that the library has made: its settings are private, and are taken over whole.
         self._handle = made.request_handler
         super().__init__(self._unless_odd, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
         self._of = connections
@@ -190,6 +197,7 @@ class Runner(web.AppRunner):
     __slots__ = ("_connections", "_new_id")
 
     def __init__(self, app: web.Application, connections: Connections, new_id: NewId, **named: Any) -> None:
+        # No access log: paths hold ids of users. No decompression: a small body could become a large one.
         super().__init__(app, access_log=None, auto_decompress=False, lingering_time=_LINGER_S, **named)
         self._connections = connections
         self._new_id = new_id

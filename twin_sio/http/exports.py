@@ -30,6 +30,7 @@ class Exports:
     """One export at a time per user of this instance, and a limit in all."""
 
     def __init__(self) -> None:
+        # Users whose export is under way.
         self._running: set[str] = set()
 
     @contextmanager
@@ -53,6 +54,7 @@ async def stream(request: web.Request, response: web.StreamResponse, lines: Asyn
 
     async def send() -> None:
         nonlocal sent
+        # A client that reads a byte now and then would hold its place for ever.
         late_s = monotonic() - began - _PATIENCE_S
         if late_s > 0 and sent < late_s * _SLOWEST:
             raise TimeoutError
@@ -70,5 +72,6 @@ async def stream(request: web.Request, response: web.StreamResponse, lines: Asyn
             await send()
     except (TimeoutError, ConnectionError):
         if request.transport is not None:
+            # The length is not known beforehand: only a broken connection says that the rest is missing.
             request.transport.abort()
         raise NotRead from None

@@ -33,6 +33,7 @@ STATUS: Mapping[str, int] = {
     "forbidden": 403,
     "not_found": 404,
     "too_large": 413,
+    # Of a body; a query that is refused is answered with 400 by its route.
     "invalid_message": 415,
     "rate_limited": 429,
     "overloaded": 503,
@@ -68,6 +69,7 @@ class Route:
 
     def operation(self) -> dict[str, Any]:
         """Its place in the OpenAPI document."""
+        # Those that every route may answer with, and of the rest what this one can.
         statuses = [s for s in ERRORS if (s != "404" or self.may_be_missing) and (s != "400" or self.query is not None)]
         media_type = JSON_LINES if self.streams else "application/json"
         names = [part[1:-1] for part in self.path.split("/") if part.startswith("{")]

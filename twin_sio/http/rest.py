@@ -66,6 +66,7 @@ class Rest:
         self._proxies = proxies
         self._personal = personal
         self._erasure = erasure
+        # One at a time for each user: each reads everything that there is of them.
         self._exports = Exports()
         self._tickets = tickets
         self._profile_service = profile
@@ -117,6 +118,7 @@ class Rest:
         return handle
 
     async def _authenticate(self, request: web.Request, scope: Scope) -> Identity:
+        # Before the token is looked at: to try tokens is what this bound is for.
         await self._limits.connection_attempt(self._proxies.of(request))
         identity = await self._authenticator.authenticate(bearer(request))
         bind_contextvars(user=identity.user_id)
@@ -138,6 +140,7 @@ class Rest:
         try:
             asked = Search.model_validate(dict(request.query), strict=False)
         except ValidationError as error:
+            # The path and the kind only: pydantic's own text quotes what was asked.
             field = ".".join(("query", *map(str, error.errors(include_url=False, include_input=False)[0]["loc"])))
             return _json(error_payload(InvalidMessage("The query is not accepted.", field=field)), 400)
         return _json(await self._searched.read(identity.user_id, asked.text, asked.limit), 200)
@@ -168,6 +171,7 @@ class Rest:
                 lines += 1
                 first = await anext(values, None)
         except StorageUnavailable as error:
+            # The status was sent long ago: only a last line can still say that it is not whole.
             yield _line({"kind": "error", **error_payload(error)})
             return
         yield _line({"kind": "end", "lines": lines})

@@ -7,6 +7,7 @@ from pathlib import Path
 from aiohttp import web
 
 WEB = Path(__file__).parents[1] / "web"
+# No script and no style within the page, and nothing from elsewhere: what a twin writes can only be shown.
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -20,6 +21,7 @@ async def page(request: web.Request) -> web.StreamResponse:
         "Content-Security-Policy": _CSP,
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
+        # Asked for again each time, and answered with 304: a new version counts at the next load.
         "Cache-Control": "no-cache",
     }
     return web.FileResponse(WEB / (request.path[1:] or "index.html"), headers=headers)
@@ -28,6 +30,7 @@ async def page(request: web.Request) -> web.StreamResponse:
 async def widget(_: web.Request) -> web.StreamResponse:
     """The drop-in widget: public, for pages of any origin; TWIN_CORS_ORIGINS lists those that may connect."""
     headers = {
+        # A file without secrets; who may connect is decided at the socket.
         "Access-Control-Allow-Origin": "*",
         "Cross-Origin-Resource-Policy": "cross-origin",
         "X-Content-Type-Options": "nosniff",

@@ -31,7 +31,7 @@ _LAST_BYTES = 4 * 1024
 """Of a WebSocket that is being closed: the rest is not read."""
 _SLICE_BYTES = 8 * 1024
 """Of what a WebSocket received, parsed at a time: at worst a thousand frames with nothing in them."""
-_MEASURED_BYTES = 1024
+_MEASURED_BYTES = 1024  # less is parsed at once: to measure it would cost more than it does
 
 
 class TcpConnection(RequestHandler):
@@ -53,13 +53,14 @@ class TcpConnection(RequestHandler):
         super().__init__(*args, keepalive_timeout=HEAD_S, **named)
         self._connections = connections
         self._new_id = new_id
-        self._stuck: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None  # aborts it; runs while the network takes nothing
         self._unparsed = bytearray()
         """Received over its WebSocket, and not parsed yet: until `_going_on`, nothing more is received."""
         self._going_on: asyncio.TimerHandle | None = None
-        self.address = ""
+        self.address = ""  # whose limits count for it; empty for a trusted proxy, which has many clients
+        # How long it may wait for its next request; longer behind a proxy, which keeps connections
         self.idle_s = HEAD_S
-        self.on_lost: Callable[[], None] | None = None
+        self.on_lost: Callable[[], None] | None = None  # of the socket that it carries, where it carries one
         self.unread_bytes = 0
         """Bytes received over its WebSocket since the last complete message."""
 
@@ -70,6 +71,7 @@ class TcpConnection(RequestHandler):
         self.unread_bytes += len(data)
         if self.unread_bytes > _UNREAD_MAX_BYTES:
             self.abort()
+        # In its order behind what waits already; the transport is paused, but what it had read comes all the same.
         elif self._going_on is not None:
             self._unparsed += data
         elif len(data) < _MEASURED_BYTES:
@@ -80,6 +82,7 @@ class TcpConnection(RequestHandler):
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """The library's hook: it is a WebSocket from now on. What came with the request is parsed as all else."""
+        # The library would hand it to the parser whole, past `data_received` and its bounds.
         came, self._message_tail = self._message_tail, b""
         super().set_parser(parser, data_received_cb)
         if came:
@@ -93,6 +96,7 @@ class TcpConnection(RequestHandler):
             del self._unparsed[:_SLICE_BYTES]
             began = thread_time()
             super().data_received(data)
+            # CPU of this thread, not time: what others did meanwhile is not the client's to pay for.
             owed_s = self._connections.parsed(self, thread_time() - began)
             if self.transport is None or self.transport.is_closing():
                 self._unparsed.clear()
@@ -106,6 +110,7 @@ class TcpConnection(RequestHandler):
 
     def read_no_more(self) -> None:
         """Its WebSocket is being closed: read what its client still has to say if that is little, else abort it now."""
+        # What waits would have to be parsed before the closing frame of the client is seen.
         if self._unparsed or self._reading_paused:
             self.abort()
         self.unread_bytes = max(self.unread_bytes, _UNREAD_MAX_BYTES - _LAST_BYTES)
@@ -129,6 +134,7 @@ class TcpConnection(RequestHandler):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
+        # The network takes no more: from here on the client has so long to read.
         super().pause_writing()
         self._stuck = self._loop.call_later(STUCK_S, self.abort)
 
@@ -154,6 +160,7 @@ class TcpConnection(RequestHandler):
 
     def end_without_reading(self) -> None:
         """Do not read the rest of the request; close the connection after the response."""
+        # The library would read a refused body to its end, for as long as the client likes to send.
         self._lingering_time = 0.0
 
     def handle_error(

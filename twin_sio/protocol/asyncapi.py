@@ -49,6 +49,7 @@ def document() -> Json:
 
 
 def _messages() -> Json:
+    # Both sides have a `user_message`: the prefix keeps them apart.
     sent = {f"client_{name}": _client_message(name) for name in CLIENT_EVENTS}
     return {**sent, **{f"server_{name}": _server_message(name) for name in SERVER_EVENTS}}
 
@@ -58,6 +59,7 @@ def _client_message(name: str) -> Json:
     metadata: Json = {"$ref": _SCHEMAS + Metadata.__name__}
     if event.needs_id:
         metadata = {"allOf": [metadata, {"type": "object", "required": ["message_id"]}]}
+    # As `parse` has it: what has no required field may be left out.
     required = [*(["payload"] if _needs_payload(event.payload) else []), *(["metadata"] if event.needs_id else [])]
     return _message(name, event.payload, metadata, required)
 
@@ -100,6 +102,7 @@ def _receive(name: str) -> Json:
     operation = _operation("receive", f"client_{name}")
     if event.scope is not None:
         operation["description"] = f"Takes the scope `{event.scope}`."
+    # Any event may be refused.
     answers = [f"server_{one}" for one in (event.answer, "error") if one is not None]
     references = [{"$ref": f"{_CHANNEL}/messages/{one}"} for one in answers]
     return {**operation, "reply": {"channel": {"$ref": _CHANNEL}, "messages": references}}
@@ -125,6 +128,7 @@ def _schemas() -> Json:
 def lenient(schema: Any) -> Any:
     """The schema for readers: unknown fields are allowed (readers ignore them), and there are no generated titles."""
     if isinstance(schema, Mapping):
+        # A property may itself be called `title`: names are kept, whatever they are.
         names = schema.get("properties")
         kept = {
             key: lenient(value)

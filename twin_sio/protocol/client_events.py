@@ -39,6 +39,7 @@ def _clean(value: str) -> str:
     """Text that every store and every encoder can hold: no NUL, no lone surrogate."""
     if "\x00" in value:
         raise ValueError("NUL")
+    # Raises for a lone surrogate: half of an emoji, as a cut text has it.
     value.encode("utf-8")
     return value
 
@@ -52,6 +53,7 @@ def _said(value: str) -> str:
 
 # Letters by their category that are drawn as nothing: Hangul's fillers, and Braille's empty cell.
 _FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+# Controls, formats and every kind of blank.
 _BLANK = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 
 
@@ -59,6 +61,7 @@ def _is_blank(character: str) -> bool:
     return unicodedata.category(character) in _BLANK or character in _FILLERS
 
 
+# Said in the schema, too, since a validator is not to be seen there.
 _WITHOUT_NUL = Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
@@ -78,6 +81,7 @@ class Payload(BaseModel):
 class Metadata(Payload):
     """What a client may say around its payload; the server stamps its own time."""
 
+    # Only looked at, never used: clocks of devices are wrong.
     timestamp: Timestamp | None = None
     session_id: Id | None = None
     message_id: Id | None = None

@@ -45,7 +45,7 @@ class Incoming(Generic[P]):
     message_id: str | None
     conversation_id: str
     session_id: str | None
-    raw: Mapping[str, Any]
+    raw: Mapping[str, Any]  # the payload as it was sent, with fields that this version does not know
 
     @property
     def required_id(self) -> str:
@@ -119,6 +119,7 @@ def parse(event: str, args: Sequence[object]) -> Incoming[Any]:
         raise UnknownType()
     if len(args) != 1 or not isinstance(args[0], dict):
         raise InvalidMessage("An event carries exactly one argument: the envelope, an object.", field="envelope")
+    # Encoded once more: the length on the wire is not known here, and JSON of other clients has blanks in it.
     envelope = args[0]
     data = _encoded(envelope)
     if data is not None and len(data) > known.max_bytes:  # before the values are looked at: that takes ten times longer
@@ -127,11 +128,13 @@ def parse(event: str, args: Sequence[object]) -> Incoming[Any]:
         _check_values(envelope, "", 1)
     if data is None:
         raise TooLarge(f"An envelope of this event has at most {known.max_bytes} bytes.")
+    # Clients may leave it out: Socket.IO says the name already.
     if envelope.get("type") not in (None, event):
         raise InvalidMessage("The type must equal the event's name.", field="type")
     metadata = _validated(Metadata, envelope.get("metadata"), "metadata")
     if known.needs_id and metadata.message_id is None:
         raise InvalidMessage("A message_id is required.", field="metadata.message_id")
+    # An answer's id follows from its message's: a client that could choose it would stand in its way.
     if metadata.message_id is not None and metadata.message_id.startswith(RESERVED_ID_PREFIXES):
         raise InvalidMessage("Ids that begin so are the service's own.", field="metadata.message_id")
     # Events without a payload may leave it out; where one is needed its fields are found missing.
@@ -164,6 +167,7 @@ def token_of(auth: object) -> str | None:
     """The token of a handshake's `auth`, before anything else in it is looked at. Raises `InvalidMessage`."""
     if auth is None:
         return None
+    # 0: neither a token nor none, so that it is refused like any other value that is no text.
     token = auth.get("token") if isinstance(auth, dict) else 0
     if token is not None and not isinstance(token, str):
         raise InvalidMessage("The auth payload must be an object, its token a text.", field="auth")
@@ -172,7 +176,7 @@ def token_of(auth: object) -> str | None:
 
 def is_id(text: str) -> bool:
     """Whether the text fits an id field."""
-    return re.fullmatch(ID_PATTERN, text) is not None and not text.endswith("\n")
+    return re.fullmatch(ID_PATTERN, text) is not None
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -183,6 +187,7 @@ def _validated(model: type[M], value: object, where: str) -> M:
     if value is None:
         value = {}
     elif isinstance(value, dict) and None in value.values():
+        # Of the first level only: within a context null has a meaning, that of a merge patch.
         value = {name: one for name, one in value.items() if one is not None}
     try:
         return model.model_validate(value)
@@ -193,6 +198,7 @@ def _validated(model: type[M], value: object, where: str) -> M:
         raise InvalidMessage(f"The field is refused: {first['type']}.", field=path[:200]) from None
 
 
+# NUL, numbers of sixteen digits and more, and large exponents, as they stand in JSON.
 _ODD = re.compile(rb"\\u0000|[0-9]{16}|[eE][+-]?[0-9]{3}")
 
 
@@ -229,6 +235,7 @@ def _check_values(value: dict[str, Any], name: str, depth: int) -> None:
     while todo:
         step = todo.pop()
         found, level = step[0], step[1]
+        # `found` is what is refused, so its first key is named; an empty one nests no deeper.
         if level >= DEPTH_MAX and found:
             first = next(iter(found)) if type(found) is dict else 0
             raise _refused_value(f"Values nest at most {DEPTH_MAX} deep.", step, first)
@@ -241,6 +248,7 @@ def _check_values(value: dict[str, Any], name: str, depth: int) -> None:
             if kind is str:
                 if "\x00" in child or not (child.isascii() or _is_storable(child)):
                     raise _refused_value("Text holds a character that cannot be stored.", step, key)
+            # `type is`, not `isinstance`: a bool is an int, and this runs for each value.
             elif kind is int:
                 if not -_INT_MAX <= child <= _INT_MAX:
                     raise _refused_value("A number is out of range.", step, key)

@@ -73,5 +73,6 @@ SERVER_EVENTS: Mapping[str, ServerEvent] = {
     ),
     "error": ServerEvent(said.ErrorPayload, "What failed, by code."),
 }
+# Sent by clients, relayed, and answered by nothing.
 EPHEMERAL_EVENTS = frozenset({"typing_indicator"})
 DURABLE_EVENTS = frozenset(name for name, event in SERVER_EVENTS.items() if event.is_durable)

@@ -19,7 +19,7 @@ from twin_sio.store.ports import Memories, Profiles, StoredLine, StoredProfile
 T = TypeVar("T")
 _ON_THE_LOOP = 200  # traits of which something is made on the event loop; of more in a thread
 _PAGE = 500  # messages that are read and indexed at once: some 30 ms in a thread
-_BUILDS_AT_ONCE = 2
+_BUILDS_AT_ONCE = 2  # more would only share the cores
 
 
 async def _nothing(_: str) -> None:
@@ -51,6 +51,7 @@ class CachedProfiles(Generic[T]):
         self._refresh = refresh or _nothing
         self._profiles = profiles
         self._make = make
+        # By user. Its size is in traits, which differ a thousandfold between users.
         self._entries: LRUCache[str, _Entry[T]] = LRUCache(traits_max, getsizeof=lambda entry: entry.size)
         self.hits = 0
         self.misses = 0
@@ -64,9 +65,11 @@ class CachedProfiles(Generic[T]):
             return entry.made
         self.misses += 1
         stored = await self._profiles.get(user_id)
+        # Evidence has grown too old since the profile was scored: it no longer says what is true today.
         if self._is_outdated(stored.good_until):
             await self._refresh(user_id)
             stored = await self._profiles.get(user_id)
+        # A large one takes too long for the loop, which streams answers; a small one is made before a thread starts.
         many = len(stored.profile.traits) > _ON_THE_LOOP
         made = await asyncio.to_thread(self._make, stored.profile) if many else self._make(stored.profile)
         self._keep(user_id, stored, made)
@@ -116,12 +119,15 @@ class LineIndexes:
         """`model` is the embedder's, None without one; `floor` the cosine from which on a message is related."""
         self._memories = memories
         self._model = model
+        # Without an embedder nothing is near anything: words alone are looked for.
         self._floor = floor if model is not None else None
         self._lines_max = lines_max
         self._user_bytes_max = user_bytes_max
+        # By user, those that nobody waits for any more. Its size is in bytes.
         self._entries: LRUCache[str, _Indexed] = LRUCache(bytes_max, getsizeof=lambda entry: entry.size)
         # Updates under way, by user, and what they fill: later callers share them.
         self._updating: dict[str, tuple[LineIndex, asyncio.Task[None]]] = {}
+        # Of indexes that are made from nothing: each holds a thread, and pages of messages, for a while.
         self._building = asyncio.Semaphore(_BUILDS_AT_ONCE)
 
     @property
@@ -150,6 +156,7 @@ class LineIndexes:
         oldest, lines = await asyncio.gather(self._memories.oldest(user_id), self._page(user_id, index.complete_to))
         if index.count and (not oldest or index.oldest < oldest):  # erased, or kept no longer
             await asyncio.to_thread(index.remove_before, oldest or index.newest + 1)
+        # As a rule a few messages have been added since: they do not wait for those that are being built.
         if len(lines) < _PAGE:
             await self._add(index, lines)
             return
@@ -160,6 +167,7 @@ class LineIndexes:
                 added += len(lines)
                 if added >= self._lines_max or index.bytes > self._user_bytes_max:
                     return
+                # From the newest backwards: who asks meanwhile finds what was said last.
                 lines = await self._page(user_id, after, before=lines[-1].seq) if len(lines) == _PAGE else ()
 
     async def _page(self, user_id: str, after: int, before: int | None = None) -> Sequence[StoredLine]:

@@ -28,8 +28,9 @@ from twin_sio.domain import Fact
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ports import GraphUnavailable
 
-_TIMEOUT_S = 1.0
-_MOST = 1000
+_TIMEOUT_S = 1.0  # an answer waits for 150 ms; the projection may wait longer
+_MOST = 1000  # facts that are read of a user
+# The one node that every fact leads from. No name and no id of the user's: the graph is theirs alone.
 _PERSON = "person"
 
 
@@ -79,12 +80,14 @@ class GraphitiFacts:
         name = _name(user_id)
         with _failures_named():
             driver = library.Driver(falkor_db=_Client(self._redis), database=name)
+            # Saved again each time: an edge to a node that is missing would be dropped without a word.
             person = library.EntityNode(uuid=_PERSON, name=_PERSON, group_id=name, labels=["Person"])
             if facts:
                 await person.save(driver)
             for fact in facts:
                 await self._node(library, name, fact).save(driver)
                 records, *_ = await self._edge(library, name, fact).save(driver)
+                # The library says nothing of an edge that was not written; FalkorDB's reply does.
                 if not records:
                     raise GraphUnavailable
             if gone:
@@ -158,6 +161,7 @@ class _Client:
     def select_graph(self, name: str) -> Any:
         graph = _library().AsyncGraph(self, name)
         if self._read_only:
+            # A plain query makes a graph that is missing: a read after an erasure would bring it back.
             graph.query = graph.ro_query
         return graph
 

@@ -9,7 +9,7 @@ import secrets
 
 from cryptography.fernet import Fernet, InvalidToken
 
-_LENGTH = 32
+_LENGTH = 32  # bytes of a key, as long as the hash
 KEYED = "k"
 """How the name of evidence begins that is made with the key; every name of before is smaller."""
 
@@ -29,6 +29,8 @@ class Ids:
     def __init__(self, users: bytes = bytes(_LENGTH), names: bytes | None = None) -> None:
         self._users = users
         self._names = names
+        # Hashes do not lead back to the user, and an erasure that is carried out again has to name them: so the id is
+        # encrypted until then, under a key of its own.
         self._hidden = Fernet(base64.urlsafe_b64encode(_hash(users, b"hidden", "")))
 
     @property
@@ -42,6 +44,7 @@ class Ids:
 
     def redis(self, text: str) -> str:
         """A part of a Redis key."""
+        # 128 bits: no two users meet, and the keys stay short.
         return _hash(self._users, b"redis", text).hex()[:32]
 
     def subject(self, user_id: str) -> str:
@@ -72,4 +75,5 @@ def legacy_evidence(user_id: str, evidence_id: str) -> str:
 
 
 def _hash(key: bytes, purpose: bytes, text: str) -> bytes:
+    # The purpose keeps hashes of one text for two uses apart: nobody who sees both can join them.
     return hmac.digest(key, purpose + b"\x1f" + text.encode("utf-8", "surrogatepass"), "sha256")

@@ -30,7 +30,9 @@ from twin_sio.store.ids import Ids
 Doc = dict[str, Any]
 Database = AsyncIOMotorDatabase[Doc]
 _DATABASE = "twin_sio"  # where neither a setting nor the URL names one
+# The events that people read: history, recall and search are made of these.
 MESSAGES = ("user_message", "twin_message")
+# Before all that is stored, in the place of a time that is missing.
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
 RESERVED_FOR = timedelta(minutes=1)  # a version is reserved for one worker: longer than any takes
 WITHOUT_VECTOR = {"vector": 0, "vector_of": 0}  # a message's vector is in its document, and only recall reads it

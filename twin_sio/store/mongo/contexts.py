@@ -28,7 +28,7 @@ from twin_sio.store.ports import (
     ConnectSnapshot,
 )
 
-_CONTEXTS_MAX = 50
+_CONTEXTS_MAX = 50  # of a user
 
 
 class MongoContexts:
@@ -41,10 +41,11 @@ class MongoContexts:
         self._sealer = sealer or FieldCipher()
         self._contexts: AsyncIOMotorCollection[Doc] = db["contexts"]
         self._clock = clock
-        self._ttl = timedelta(seconds=ttl_s)
+        self._ttl = timedelta(seconds=ttl_s)  # since it was written last
 
     @stored
     async def get(self, user_id: str, session_id: str) -> Json:
+        # The database removes what has expired within a minute, not at once: it is asked for, too.
         query = {"user_id": user_id, "session_id": session_id, "expires_at": {"$gt": self._clock()}}
         found = await self._contexts.find_one(query)
         return self._loaded(found["context"]) if found else {}
@@ -61,6 +62,7 @@ class MongoContexts:
                 "epoch": epoch,
             }
         }
+        # What was written after an erasure is never replaced by what comes late from before it.
         mine = {"user_id": user_id, "session_id": session_id, "epoch": {"$not": {"$gt": epoch}}}
         with fenced(self._fence, user_id, epoch):
             if await _upsert(self._contexts, mine, change):
@@ -88,6 +90,7 @@ class MongoStandings:
     """`Standings` by one aggregation: a trip through the driver costs a connection more than all that it reads."""
 
     def __init__(self, db: Database, fence: Fence | None = None) -> None:
+        # What a client is told that it has missed must not be rolled back after a failover.
         self._events = db["events"].with_options(read_concern=ReadConcern("majority"))
         self._ids = fence.ids if fence is not None else Ids()
 
@@ -109,5 +112,6 @@ class MongoStandings:
         found: dict[str, Any] = {}
         for doc in await self._events.aggregate(pipeline).to_list(None):
             found.update(doc)
+        # Retention or an erasure may have removed all events: the floor tells how far they went.
         head = found["seq"] if "seq" in found else found.get("floor") or 0
         return ConnectSnapshot(head, found.get("version", 0), "unfinished" in found, found.get("epoch") or 0)

@@ -39,11 +39,12 @@ from twin_sio.store.ports import (
     Page,
 )
 
+# Each is lost to another instance's append: so many in a row take more writers than a user has.
 _APPEND_TRIES = 200
-_TITLE_CHARACTERS = 60
+_TITLE_CHARACTERS = 60  # of the first message, until there is a title
 _HEAD_S = 3600.0  # that a head is believed: shorter than the shortest retention, which may take what came after it
 _READ_AT_ONCE = 25  # documents of a batch: one may hold 50 KB
-_READ_CHARACTERS = 128 * 1024
+_READ_CHARACTERS = 128 * 1024  # of texts in one answer of `read`
 
 
 class MongoLog:
@@ -58,10 +59,14 @@ class MongoLog:
         self._ids = fence.ids if fence is not None else Ids()
         self._sealer = sealer or FieldCipher()
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
+        # For whatever a client is told: what only a primary has may be rolled back with it.
         self._majority = self._events.with_options(read_concern=ReadConcern("majority"))
         self._marks: AsyncIOMotorCollection[Doc] = db["conversations"]
         self._users: AsyncIOMotorCollection[Doc] = db["users"]
+        # By user, where this instance believes the log to end: a guess that saves a read. The index has the last word,
+        # and a wrong guess is forgotten.
         self._heads: dict[str, _Head] = {}
+        # By user, for as long as somebody appends.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @stored
@@ -102,6 +107,7 @@ class MongoLog:
             self._heads.pop(draft.user_id, None)
             raise
         if len(self._heads) > 50_000:
+            # All at once: a head costs one read to find again.
             self._heads.clear()
         self._heads[draft.user_id] = _Head(head + 1, draft.epoch, monotonic())
         if self._expires:
@@ -124,6 +130,7 @@ class MongoLog:
 
     async def _majority_has(self, user_id: str, seq: int) -> None:
         for _ in range(100):
+            # As a rule at the first look: replication takes a few milliseconds.
             if await self._majority.find_one({"user_id": user_id, "seq": seq}, {"_id": 1}):
                 return
             await asyncio.sleep(0.01)
@@ -137,6 +144,7 @@ class MongoLog:
         async for doc in cursor.batch_size(_READ_AT_ONCE):
             events.append(self._event(doc))
             size += _characters(events[-1].payload)
+            # A client far behind gets its events page by page; none of them may hold the loop or the memory.
             if size > _READ_CHARACTERS:
                 await cursor.close()
                 break
@@ -151,6 +159,7 @@ class MongoLog:
         await self._remove(event.user_id, event.seq)
 
     async def _remove(self, user_id: str, seq: int) -> None:
+        # Before the event goes: a seq that is free again could be given to another one.
         await self._raise_floor(user_id, seq)
         await self._events.delete_one({"user_id": user_id, "seq": seq})
 
@@ -183,6 +192,7 @@ class MongoLog:
         bounds = {"$lt": before, "$gt": after}
         if chosen := {op: seq for op, seq in bounds.items() if seq is not None}:
             query["seq"] = chosen
+        # From `after` on the oldest come first; towards `before`, or the end, the newest.
         forward = after is not None and before is None
         order = ASCENDING if forward else DESCENDING
         cursor = self._majority.find(query, WITHOUT_VECTOR).sort("seq", order).limit(limit + 1)
@@ -197,6 +207,7 @@ class MongoLog:
         """The first of them that are not too much together, and whether there are more."""
         events: list[Event] = []
         async for doc in cursor:
+            # One more than fits was asked for: it says that there are more.
             if len(events) == limit or characters < 0:
                 await cursor.close()
                 return events, True
@@ -284,6 +295,7 @@ class MongoLog:
     @stored
     async def mark_read(self, user_id: str, conversation_id: str, seq: int, epoch: int = 0) -> bool:
         key = {"user_id": user_id, "conversation_id": conversation_id}
+        # Only where it moves forward: receipts of two devices may overtake each other.
         unread = {**key, "read_seq": {"$not": {"$gte": seq}}}
         change = {"$max": {"read_seq": seq, "epoch": epoch}}
         with fenced(self._fence, user_id, epoch):

@@ -58,6 +58,7 @@ class MongoMemories:
     @stored
     async def set_title(self, thread: Thread, title: str, since: datetime) -> bool:
         change = {"$set": {"title": self._sealer.seal(title)}, "$min": {"since": since}}
+        # By the document's own id: after an erasure the same conversation has another, and a late title goes nowhere.
         untitled = {"_id": ObjectId(thread.key), "title": {"$exists": False}}
         return (await self._conversations.update_one(untitled, change)).modified_count == 1
 
@@ -79,6 +80,7 @@ class MongoMemories:
         cursor = self._events.find({"user_id": user_id}, {"vector": 0}).sort("seq", DESCENDING).limit(newest)
         return [
             _event(doc, self._sealer)
+            # The newest so many, and of these the oldest first.
             for doc in reversed(await cursor.to_list(newest))
             if doc["type"] in MESSAGES and doc.get("vector_of") != model
         ]
@@ -95,6 +97,7 @@ class MongoMemories:
     ) -> Sequence[StoredLine]:
         between = {"$gt": after} if before is None else {"$gt": after, "$lt": before}
         query = {"user_id": user_id, "seq": between, "type": {"$in": list(MESSAGES)}}
+        # Without the rest: an index of 50,000 lines is made of this.
         fields = {"seq": 1, "conversation_id": 1, "type": 1, "payload": 1, "vector": 1, "vector_of": 1}
         cursor = self._events.find(query, fields, batch_size=_LINES_AT_ONCE).sort("seq", DESCENDING).limit(limit)
         found = await cursor.to_list(limit)
@@ -104,6 +107,7 @@ class MongoMemories:
     def _line(self, doc: Doc, model: str | None) -> StoredLine:
         text = str(self._sealer.open(doc["payload"])["text"])[:LINE_CHARACTERS]
         fits = model is not None and doc.get("vector_of") == model
+        # A vector of another model says nothing beside those of this one.
         vector = self._sealer.open(doc["vector"]) if fits else None
         return StoredLine(doc["seq"], doc["conversation_id"], doc["type"] == "user_message", text, vector)
 

@@ -40,7 +40,7 @@ class RedisPresence:
         self._redis = redis
         self._healthy = healthy
         self._clock = clock
-        self._ttl_s = ttl_s
+        self._ttl_s = ttl_s  # three times the silence after which a connection is closed
 
     async def seen(self, caller: Caller) -> None:
         await self._refresh(caller, and_list=False)
@@ -48,6 +48,7 @@ class RedisPresence:
     async def reserve(self, caller: Caller, most: int) -> bool:
         if not self._healthy():
             return True
+        # ISO times of one zone and one precision sort as text: the script compares them so.
         oldest = iso(self._clock() - timedelta(seconds=self._ttl_s))
         arguments: Any = [caller.session_id, self._value(caller), most, oldest, self._ttl_s]
         try:
@@ -82,6 +83,7 @@ class RedisPresence:
             return
         try:
             found = await self._redis.hget(_key(caller.user_id), caller.session_id)  # type: ignore[misc]
+            # A newer connection of the same session may have taken the field: then it is not this one's to remove.
             if found is not None and orjson.loads(found)[0] == caller.connection_id:
                 await self._redis.hdel(_key(caller.user_id), caller.session_id)  # type: ignore[misc]
         except REDIS_ERRORS:
@@ -104,6 +106,7 @@ class RedisPresence:
 
     def _live(self, found: Mapping[bytes, bytes]) -> Sequence[LiveSession]:
         oldest = self._clock() - timedelta(seconds=self._ttl_s)
+        # Redis removes whole hashes only: a field whose session has died stays until then.
         live = [_session(name, value) for name, value in found.items()]
         return sorted((one for one in live if one.at >= oldest), key=lambda one: one.session_id)
 

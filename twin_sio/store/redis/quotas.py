@@ -19,7 +19,7 @@ from twin_sio.store.ports import Quota
 
 T = TypeVar("T")
 _PREFIX = f"{HASH_TAG}:quota"
-_TIMEOUT_S = 0.5
+_TIMEOUT_S = 0.5  # then this instance counts for itself; a message must not wait for its quota
 
 
 class RedisQuotas:
@@ -32,11 +32,13 @@ class RedisQuotas:
         self._name = name
         pool: Any = redis.connection_pool
         storage = RedisStorage(f"async+{url}", implementation="redispy", key_prefix=_PREFIX, connection_pool=pool)
+        # Exact, but with an entry for each hit: for events.
         self._moving = MovingWindowRateLimiter(storage)
+        # One counter: for tokens, which are spent by the thousand.
         self._fixed = FixedWindowRateLimiter(storage)
         self._clock = clock
         self._healthy = healthy
-        self._local = BucketCache()
+        self._local = BucketCache()  # for the time that Redis is away; each instance then counts alone
 
     async def take(self, quota: Quota, of: str) -> int | None:
         if not quota.amount:
@@ -64,6 +66,7 @@ class RedisQuotas:
 
     async def _asked(self, question: Callable[[], Awaitable[T]]) -> T:
         """The reply of Redis; raises one of `REDIS_ERRORS` soon where there is none."""
+        # Known to be away: without asking, so that nobody waits for the timeout at each message.
         if not self._healthy():
             raise TimeoutError
         async with asyncio.timeout(_TIMEOUT_S):

@@ -38,7 +38,7 @@ class RedisRevocations:
         self._ids = ids
         self._clock = clock
         self._healthy = healthy
-        self._tasks = BackgroundTasks()
+        self._tasks = BackgroundTasks()  # the copying, at most one at a time
 
     async def revoke_user(self, user_id: str, at: datetime, for_s: int) -> None:
         await self._revoke(self._user(user_id), at.timestamp(), for_s)
@@ -47,6 +47,7 @@ class RedisRevocations:
         await self._revoke(self._token(token_id), 0.0, for_s)
 
     async def _revoke(self, name: str, upto: float, for_s: int) -> None:
+        # MongoDB first: what Redis alone knew would be lost with it.
         await self._records.put(name, upto, for_s)
         await self._redis.set(_key(name), upto, ex=for_s)
 
@@ -118,12 +119,14 @@ class RedisRevocations:
                     await self._write(batch, now)
                     batch = []
             await self._write(batch, now)
+            # Last, so that nobody believes a copy that was cut short.
             await self._redis.set(_COMPLETE, 1, ex=_COMPLETE_S)
             await self._redis.delete(_COPYING)
         except (*REDIS_ERRORS, StorageUnavailable) as error:
             log.warning("revocations_not_copied", error=type(error).__name__)
 
     async def _write(self, batch: Sequence[tuple[str, float, datetime]], now: datetime) -> None:
+        # No transaction: each key stands for itself, and the mark of a whole copy comes after them.
         pipe = self._redis.pipeline(transaction=False)
         for name, upto, ends_at in batch:
             pipe.set(_key(name), upto, ex=max(1, int((ends_at - now).total_seconds())))

@@ -15,7 +15,7 @@ from twin_sio.errors import StorageUnavailable
 from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 from twin_sio.store.ports import TICKET_S
 
-_TICKET_MAX = 128
+_TICKET_MAX = 128  # characters that are looked at: whoever sends more is not worth hashing it
 
 
 class RedisTickets:
@@ -34,6 +34,7 @@ class RedisTickets:
 
     async def redeem(self, ticket: str) -> Identity | None:
         try:
+            # Read and removed in one step: of two that show the same ticket one gets in.
             found = await self._redis.getdel(_ticket(ticket[:_TICKET_MAX]))
         except REDIS_ERRORS:
             raise StorageUnavailable from None
