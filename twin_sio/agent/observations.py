@@ -79,7 +79,9 @@ def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
     """The pieces by slot and value. They come as `known_on` gives them; each stands in one place, but for an end, which
     stands with every value that it closes."""
     people, entities = resolved(pieces)
+    # By slot, then by the value's name.
     places: dict[Place, dict[str, Value]] = defaultdict(dict)
+    # Closed last: what they are about must be known whole, with all its names.
     ends: list[tuple[Place, Evidence]] = []
     for piece, someone in zip(pieces, people, strict=True):
         place, name = Place(piece.key), ""
@@ -100,6 +102,7 @@ def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
     for place, values in places.items():
         if len(values) > 1 and place.key not in EXISTENCE and merges(place.key):
             _merge(place.key, values)
+    # As a rule nobody but the user is spoken of: then none of this is looked at.
     for place, values in places.items() if entities else ():
         for value in values.values() if place.key in EXISTENCE else ():
             value.title = _title(value)
@@ -136,6 +139,7 @@ def _name(places: Mapping[Place, Mapping[str, Value]]) -> None:
 
     listed = [(place, name, value) for place, values in places.items() for name, value in values.items()]
     for place, name, value in sorted(listed, key=rank):
+        # Ids follow from names: two values with one name would be one trait.
         free = (each for each in value.names if each not in taken[place.key])
         value.anchor = next(free, f"{name}{OF}{place.who}")
         taken[place.key].add(value.anchor)

@@ -28,11 +28,14 @@ class Periods:
     ) -> None:
         """`values`: what counts of each value that is not rejected, in the order of time; so are the `ends`."""
         self._is_functional = is_functional(key)
+        # By value, when it was stated: what is only inferred neither begins nor ends anything.
         self._stated = {
             name: [piece.observed_at for piece in pieces if piece.kind in EXPLICIT and supports(piece)]
             for name, pieces in values.items()
         }
         self._ends = dict(ends)
+        # What takes the place of other values: when, how much it weighs, and which value. Of one instant the weightiest
+        # is the last, so the newest.
         self._displacing: list[tuple[datetime, float, str]] = []
         if self._is_functional or key in REPLACED:
             self._displacing = sorted(
@@ -82,6 +85,7 @@ class Periods:
         others = self._displacing
         at = bisect_left(others, last, key=lambda one: one[0])
         before, after = at - 1, at
+        # Statements of the value itself displace nothing.
         while before >= 0 and others[before][2] == name:
             before -= 1
         while after < len(others) and self._leaves(others[after], name, last):

@@ -135,6 +135,7 @@ def surplus(
             counted |= {part.piece.evidence_id: contribution(part) for part in parts}
             standing |= {piece.evidence_id for piece in pieces if piece.kind == "rejected"}
             most = max(map(contribution, parts), default=0.0)
+            # An end that went before what it ended would bring the value back.
             for end in slot.told[name].ends:
                 counted[end.evidence_id] = max(most, counted.get(end.evidence_id, 0.0))
     gone: list[Evidence] = []
@@ -148,6 +149,7 @@ def surplus(
         else:
             gone.append(piece)
     held.sort(key=lambda one: one[:2])
+    # Some more than needed: otherwise the next piece would have everything weighed again.
     most_kept = capacity.PER_USER * 9 // 10
     return (*gone, *(piece for *_, piece in held[: max(0, len(evidence) - len(gone) - most_kept)]))
 
@@ -160,12 +162,14 @@ class _Slot:
     ) -> None:
         self.user_id, self.place, self.key = user_id, place, place.key
         self.as_of, self.weights = as_of, weights
-        self.values = _counted(self.key, told, as_of, weights)
-        self.told = told
+        self.values = _counted(self.key, told, as_of, weights)  # by name, the pieces that count
+        self.told = told  # by name, all that was said, with the ends
         self.is_functional = is_functional(self.key)
         self.withheld: set[str] = set()  # inferred against what is stated elsewhere
         self.doubtful: set[str] = set()  # inferred both ways
+        # By name, since when it is rejected; None: it is not.
         self.rejected = {name: rejected_at(pieces) for name, pieces in self.values.items()}
+        # A rejected value takes nobody's place: its own statements count for nothing.
         standing = {name: pieces for name, pieces in self.values.items() if self.rejected[name] is None}
         ends = {name: [end.observed_at for end in told[name].ends] for name in self.values if told[name].ends}
         self.periods = Periods(self.key, standing, ends, weights)
@@ -273,9 +277,11 @@ class _Slot:
         p is looked at just before and just after every piece of evidence and on `as_of`, from the newest backwards.
         """
         apply, demote = self.weights.apply - _SLACK, self.weights.demote - _SLACK
+        # Outside the middle the past does not matter.
         if now >= apply or now < demote:
             return now >= apply
         start = 0
+        # As a rule one of the newest instants decides: a whole life is looked at only where none of them does.
         while start < 2 * len(self._instants(name)):
             for p in self._course(name, start, start + _LOOKS):
                 if p >= apply or p < demote:
@@ -324,7 +330,7 @@ class _Slot:
 
 
 _LOOKS: Final = 128  # instants that are looked at together, from the newest back
-_SCALE: Final = 1 << 1100
+_SCALE: Final = 1 << 1100  # finer than the smallest float: sums of integers do not depend on their order
 
 
 def _exact(parts: Iterable[Part]) -> int:

@@ -28,11 +28,13 @@ class ExchangeReader:
         exchange (None: erased since, or kept no longer). Empty where it has been learnt from."""
         waiting = await self.turns.to_learn(turn, most)
         found: list[tuple[Turn, Exchange | None]] = []
+        # Of the second and later ones the lines before are the exchanges before them.
         before: tuple[Line, ...] = ()
         left = _CHARACTERS
         for nth, one in enumerate(waiting):
             exchange = await self._of_turn(one, before if nth else None)
             left -= len(exchange.text) if exchange is not None else 0
+            # The first one is always read, however long it is.
             if left < 0 and found:
                 break
             found.append((one, exchange))
@@ -59,7 +61,12 @@ class ExchangeReader:
     async def _before(self, asked: Event) -> tuple[Line, ...]:
         """The last lines before a message, the oldest first; of several answers to one message the newest."""
         page = await self.messages.page(
-            asked.user_id, asked.conversation_id, before=asked.seq, after=None, limit=_EVENTS_BEFORE
+            # More events than lines: several answers to one message count as one.
+            asked.user_id,
+            asked.conversation_id,
+            before=asked.seq,
+            after=None,
+            limit=_EVENTS_BEFORE,
         )
         lines: list[Line] = []
         for event, answer in with_answers(page.events):

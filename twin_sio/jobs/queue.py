@@ -34,6 +34,7 @@ def unpacked(data: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         raise ValueError("No job.") from None
     match job:
+        # As arq writes it: tries, function, arguments, named arguments, time of enqueueing.
         case {"t": int() | None, "f": str(), "a": [*args], "k": {**named}, "et": int()} if all(
             isinstance(one, str) for one in (*args, *named.values())
         ):
@@ -49,7 +50,7 @@ class Queue:
 
     def __init__(self, redis: Redis, clock: Clock, healthy: Callable[[], bool], name: Callable[[str], str]) -> None:
         """`name` replaces a user's id in Redis (`store.ids.Ids.redis`)."""
-        self._name = name
+        self._name = name  # of a user, in the ids of their jobs
         self._redis = ArqRedis(redis.connection_pool, default_queue_name=QUEUE, **SERIALIZERS)
         self._clock = clock
         self._healthy = healthy
@@ -74,6 +75,7 @@ class Queue:
         if not self._healthy():  # a hung Redis must not hold up the next answer
             return
         with suppress(*REDIS_ERRORS):
+            # By what it is about: while one waits or runs, arq takes no second one.
             job_id = ":".join((f"{self._prefix(user_id)}{job}", *about))
             trace: dict[str, Any] = {"trace": parent} if (parent := current_traceparent()) else {}
             with span(f"enqueue {job}"):

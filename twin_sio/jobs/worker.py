@@ -20,6 +20,7 @@ class ReconnectingWorker(FairWorker):
     """An arq worker that survives an outage of Redis; arq's own ends with the first command that fails."""
 
     async def main(self) -> None:
+        # arq asks once and ends: the worker would have to be started after Redis, each time.
         while not await self._redis_is_up():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(_RETRY_S)
         await super().main()

@@ -8,8 +8,8 @@ import structlog
 
 from twin_sio.clock import monotonic
 
-_EVERY_S = 60.0
-_KINDS_MAX = 50
+_EVERY_S = 60.0  # between two lines of one kind
+_KINDS_MAX = 50  # a stranger may be able to make up kinds
 
 
 class LimitedLog:
@@ -18,8 +18,8 @@ class LimitedLog:
     def __init__(self, logger: str, event: str) -> None:
         self._log = structlog.get_logger(logger)
         self._event = event
-        self._next: dict[str, float] = {}
-        self._times: dict[str, int] = {}
+        self._next: dict[str, float] = {}  # by kind, from when on it is logged again (monotonic)
+        self._times: dict[str, int] = {}  # by kind, how often since it was logged last
 
     def __call__(self, kind: str = "", **about: Any) -> None:
         """`kind` is of a small fixed set; more than fifty are counted as one."""

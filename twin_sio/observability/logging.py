@@ -40,6 +40,7 @@ def _format_traceback(error: BaseException) -> str:
     """The traceback as Python prints it, without messages."""
     kind = type(error)
     here = "".join(traceback.format_tb(error.__traceback__)) + f"{kind.__module__}.{kind.__qualname__}"
+    # As Python chooses what to print before it.
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return here if before is None else f"{_format_traceback(before)}\n\n{here}"
 
@@ -82,7 +83,8 @@ class LibraryLogHandler(logging.Handler):
 
 
 _LINES, _LINES_OVER_S = 10, 60.0
-_PLACES_MAX = 1000
+_PLACES_MAX = 1000  # of which the lines are counted
+# How the texts begin that asyncio puts together: these are constants, what follows them is not.
 _ASYNCIO = (
     "Task exception was never retrieved",
     "Future exception was never retrieved",

@@ -15,6 +15,7 @@ from twin_sio.runtime.checks import print_check
 from twin_sio.runtime.wiring import check_http_environment, sealer_of
 from twin_sio.store import mongo
 
+# Begins as the service's own channels do: rights may be given by this pattern.
 _CHANNEL = "twin:instance:doctor"
 
 
@@ -63,6 +64,7 @@ async def _redis(settings: Settings) -> bool:
     with refused_as("TWIN_REDIS_URL"):
         redis = client(url)
     try:
+        # What the service does: a user may have the right to write and none to publish, or Redis may be full.
         await redis.set(f"{HASH_TAG}:doctor", b"", px=1000)
         if not url.startswith(CLUSTERS):
             async with redis.pubsub() as channel:

@@ -27,6 +27,7 @@ class CommonMetrics:
         self._services = services
         self.registry = CollectorRegistry()
         self.registry.register(self)
+        # Asked for before the registry is read, since that cannot wait; kept while a store is away.
         self._lag_s = 0.0
         self._outbox_length: int | None = None
 
@@ -130,6 +131,7 @@ class ServerMetrics(CommonMetrics):
         )
         yield _counter("twin_slow_consumers_closed", "Connections closed for reading too slowly.", delivery.slow_aborts)
         yield _counters("twin_resumes", "Resumes served, complete or not.", ["complete"], delivery.resumes)
+        # Since the last scrape: between two of them the worst would otherwise be gone.
         worst = self._services.load.take_worst_lag()
         yield _gauge("twin_loop_lag_seconds", "Longest delay of the event loop since the last scrape.", worst)
         yield _gauge("twin_load", "Load as a share of the nearest overload watermark.", self._services.load())
@@ -187,6 +189,7 @@ class _ProfileMetrics:
 
     def show(self, total: Json) -> None:
         counts = from_stored(total)
+        # What is no longer counted, as an extractor that was replaced, must not stay at its last value.
         self._traits.clear()
         for (kind, extractor, status), count in counts.traits.items():
             self._traits.labels(status, kind, extractor).set(count)
@@ -195,6 +198,7 @@ class _ProfileMetrics:
             self._rejected.labels(bound).set(rejected[bound] or 0.0)
         self._contradicted.set(rate(counts.contradicted, counts.total)["rate"] or 0.0)
         for row in total.get("within", ()):
+            # As Prometheus writes the last bucket of a histogram.
             self._within.labels(f"{row['bound_s']:g}".replace("inf", "+Inf")).set(row["count"])
         self._answers.labels("yes").set(counts.answers_using)
         self._answers.labels("no").set(counts.answers - counts.answers_using)

@@ -31,14 +31,14 @@ from twin_sio.transport.aiohttp_socket import (
 from twin_sio.transport.send_queue import SendQueue
 
 POLL_PACKETS = 512  # an offline queue being flushed over polling sends many at once
-CLOSE_TIMEOUT_S = 2.0
-_INVALID_PACKET = "49"
-_YIELD_EVERY = 16
-_UPGRADE_S = 10.0
-_BODY_S = 20.0
-_REQUESTS_AT_ONCE = 8
-_PAUSE_MAX_S = 1.0
-_UNAUTHENTICATED_SHARE = 1 / 50
+CLOSE_TIMEOUT_S = 2.0  # that a client has to answer a close frame
+_INVALID_PACKET = "49"  # a message whose Socket.IO type there is not: it becomes one coded error
+_YIELD_EVERY = 16  # messages read in a row
+_UPGRADE_S = 10.0  # for each of the two packets of an upgrade
+_BODY_S = 20.0  # for the body of a poll to arrive
+_REQUESTS_AT_ONCE = 8  # of one socket; a client has a poll and a post
+_PAUSE_MAX_S = 1.0  # so that a ping is still answered in time
+_UNAUTHENTICATED_SHARE = 1 / 50  # of the frames that an authenticated client may send
 
 
 class EngineServer(engineio.AsyncServer):  # type: ignore[misc]
@@ -75,7 +75,9 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]
         self._on_carries = on_carries
         self._frames_per_second = frames_per_second
         self._closing: set[asyncio.Future[None]] = set()  # sockets being forgotten: asyncio holds tasks weakly
+        # A copy: the library's table is one for all servers of the process.
         self._async: dict[str, Any] = {**self._async, "websocket": WebSocket}
+        # A class attribute of the library's: there is no other way to set it.
         Payload.max_decode_packets = POLL_PACKETS
 
     def create_queue(self, *_: Any, **__: Any) -> SendQueue:
@@ -152,6 +154,7 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]
             length = int(environ.get("CONTENT_LENGTH", "0"))
             if length <= PACKET_MAX_BYTES:  # whole: the library would take what has arrived so far for all of it
                 async with asyncio.timeout(_BODY_S):
+                    # From here on the library reads what is there already.
                     environ["wsgi.input"] = _Body(await environ["wsgi.input"].readexactly(length))
             await type(socket).handle_post_request(socket, environ)
         except (EngineIOError, ValueError, TypeError, IndexError, RecursionError, TimeoutError, EOFError):
@@ -192,7 +195,7 @@ class WebSocket:
     def __init__(self, handler: Callable[[WebSocket], Awaitable[None]], server: Any) -> None:
         self._handler = handler
         self._socket: Any = handler.__self__  # type: ignore[attr-defined]
-        self._max = server.max_http_buffer_size
+        self._max = server.max_http_buffer_size  # bytes of a message
 
     async def __call__(self, environ: dict[str, Any]) -> web.WebSocketResponse:
         request: web.Request = environ["aiohttp.request"]

@@ -16,7 +16,7 @@ log = structlog.get_logger("room_manager")
 
 STOCK_CHANNEL = "socketio"
 """The channel on which every manager of the library publishes, where it is given no other."""
-_STOCK_MAX_BYTES = 256 * 1024
+_STOCK_MAX_BYTES = 256 * 1024  # of a message of another program's; what is longer is dropped
 _USER_ROOM = "user:"
 
 
@@ -105,6 +105,7 @@ class RoomManager(socketio.AsyncRedisManager):  # type: ignore[misc]
     def basic_disconnect(self, sid: str, namespace: str, **_: Any) -> None:
         for name in self._rooms_of.pop(sid, ()):
             self.basic_leave_room(sid, namespace, name)
+        # The rest of what the library holds of a connection; it would look for it in all rooms.
         self.callbacks.pop(sid, None)
         for pending in (self.pending_connect, self.pending_disconnect):
             waiting = pending.get(namespace)

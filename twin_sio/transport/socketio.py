@@ -36,10 +36,10 @@ from twin_sio.transport.packets import MalformedFrame, decode
 from twin_sio.transport.send_queue import STRAIGHT_MAX_BYTES
 
 ADMIN_NAMESPACE = "/admin"
-_REFUSALS_MAX = 16
-_AUTH_RECHECK_S = 1.0
-_ADMIN_BUFFER_MAX_BYTES = 64 * 1024
-_MANY_FRAMES = 40_000
+_REFUSALS_MAX = 16  # CONNECTs that are refused on one socket before it is closed
+_AUTH_RECHECK_S = 1.0  # where a token is being checked just when the time is up
+_ADMIN_BUFFER_MAX_BYTES = 64 * 1024  # over which a client of /admin misses what is sent
+_MANY_FRAMES = 40_000  # no bound that anybody reaches: for a server without settings
 
 # The library logs what clients sent. This service logs itself, and never that.
 _silent = logging.getLogger("twin_sio.silent")
@@ -102,6 +102,7 @@ class SocketIOConnection:
     def abort(self) -> None:
         if self._socket.closed or self._socket.closing:
             return
+        # The library would first write all that waits, to a client that does not read.
         while not self.queue.empty():
             self.queue.get_nowait()
         self._server.eio.abort_socket(self._socket)
@@ -136,6 +137,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             async_mode="aiohttp",
             client_manager=manager,
             serializer=SocketIOPacket,
+            # Events of a connection in the order of arrival: the library would start a task for each.
             async_handlers=False,
             cors_allowed_origins=origins.for_library(),
             ping_interval=ping_interval_s,
@@ -239,6 +241,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         try:
             await self._hooks.admit(sid, ConnectRequest(request, auth, bearer(request)))
         except HandshakeRefused as refused:
+            # With data: all SDKs can read that, and a text alone tells them nothing of when to come back.
             raise SocketRefused(refused.message, refused.as_data()) from None
 
     async def _ended(self, sid: str, reason: object) -> None:
@@ -248,6 +251,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
             self._connections.pop(sid, None)
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
+        # A second CONNECT would run the admission again, with another identity, for a connection that has one.
         if self._is_connected(eio_sid) or (namespace or NAMESPACE) not in (NAMESPACE, ADMIN_NAMESPACE):
             await self._refuse_connect(eio_sid, (namespace or NAMESPACE)[:64])
             return
