@@ -91,6 +91,7 @@ def mention(piece: Evidence) -> Mention | None:
         return _read(piece.key, piece.value)
     if entity is None or not (entity.name or entity.relation):
         return None
+    # As the model put it: the last word of "my younger sister" is what somebody is.
     called = normal(entity.relation)
     slot = piece.key if piece.key in EXISTENCE else ""
     found = relation(called, slot) or relation(called.rpartition(" ")[2], slot)
@@ -195,6 +196,7 @@ def is_former(one: Mention) -> bool:
 def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Someone, Entity]]:
     """Whom each piece is about (None: the user), and who they are. The pieces come in the order of time."""
     mentions = [mention(piece) if piece.entity is not None or piece.key in EXISTENCE else None for piece in pieces]
+    # As a rule nobody but the user is spoken of.
     if not any(mentions):
         return [None] * len(pieces), {}
     names = _names(pieces, mentions)
@@ -205,6 +207,7 @@ def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Som
             someone = _by_name(one, names)
             if one.sort and one.sort != EX:
                 slots.setdefault(someone.slot, _Slot()).sorts.setdefault(someone.cluster, one.sort)
+    # Places of pieces about somebody who has no name yet: who they are may be said later.
     unnamed: set[int] = set()
     for at, one in enumerate(mentions):
         if one is None:
@@ -240,6 +243,7 @@ def _look_ahead(
     slots: Mapping[str, _Slot],
 ) -> None:
     """Those who had no name yet are whoever of the sort is named next, unless it was over, or denied, before that."""
+    # By slot and sort, who is named next, seen from the end: "*" is whoever it is.
     coming: dict[tuple[str, str], str] = {}
     for at in range(len(mentions) - 1, -1, -1):
         one, someone, piece = mentions[at], found[at], pieces[at]
@@ -282,6 +286,7 @@ def _names(pieces: Sequence[Evidence], mentions: Sequence[Mention | None]) -> di
     found: dict[tuple[str, str], Someone] = {}
     anywhere: dict[str, Someone] = {}
     for slot in sorted(told, key=lambda slot: (slot not in EXISTENCE, slot)):
+        # "Anna" is "Anna Berg".
         longer = merged("people.name", told[slot])
         for name in sorted(told[slot]):
             known = anywhere.get(name) if slot not in EXISTENCE else None
@@ -296,6 +301,7 @@ def _entities(mentions: Sequence[Mention | None], found: Sequence[Someone | None
     """Who everybody is: the fullest name, what they were called last (by its own word before a general one), the
     newest count."""
     held: dict[Someone, Entity] = {}
+    # Those who were called by a word of their own ("sister"): a general one ("family") does not replace it.
     specific: set[Someone] = set()
     for one, someone in zip(mentions, found, strict=True):
         if one is None or someone is None:

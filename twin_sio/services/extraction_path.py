@@ -64,8 +64,11 @@ class ExtractionPath(Extractor):
         self._verdicts = verdicts
         self._name = name
         self._clock = clock
+        # One examination at a time: each costs the endpoint two calls for each of its messages.
         self._deciding = asyncio.Lock()
+        # As this process knows it; another one may have stored a newer.
         self._verdict: ModelVerdict | None = None
+        # When the model last refused the test: until it is asked again the rules read.
         self._refused_at: datetime | None = None
         self._stats = stats
 

@@ -17,7 +17,7 @@ from twin_sio.store.ports import Facts, GraphUnavailable, Outbox, Profiles, Proj
 
 _AWAY_S = 5.0  # that a graph is left alone after it has failed
 _INSTANTS = 1_000  # of a user's past, the newest, at which a graph that is made anew looks at the profile
-_BACKOFF_S = 5.0
+_BACKOFF_S = 5.0  # after a first failure, then twice as long each time
 _BACKOFF_MOST_S = 600.0
 
 

@@ -12,11 +12,11 @@ from twin_sio.store.ports import Quota, Quotas
 
 _MINUTE_S = 60
 _DAY_S = 86_400
-_DATA_PER_MINUTE = 10
+_DATA_PER_MINUTE = 10  # each reads, or removes, everything that there is of a user
 SHED_AT, CONNECTS_AT, MESSAGES_AT = 0.75, 0.9, 1.0
 """The order in which work is refused as the load grows: ephemera, then connections, then messages."""
 
-_COME_BACK_MS = 3_000
+_COME_BACK_MS = 3_000  # what is too much now is usually over by then
 _BACKGROUND = Quota("background", 600, 3_600)  # calls of the model by a user's jobs: a title, extraction and folds each
 _CORRECTIONS = Quota("corrections", 60, _MINUTE_S)  # a person clicks no faster; each has the whole profile computed
 
@@ -27,7 +27,7 @@ class Limits:
     def __init__(self, bounds: LimitSettings, quotas: Quotas, load: Callable[[], float]) -> None:
         """`load()`: the load of this instance; 1.0 is the watermark."""
         self._quotas = quotas
-        self._load = load
+        self._load = load  # of this instance, as a share of what it can bear
         self.hit: Counter[str] = Counter()  # refusals by the bound, for the operator
         self._messages = Quota("messages", bounds.messages_per_minute, _MINUTE_S)
         self._connects = Quota("connects", bounds.connects_per_minute, _MINUTE_S)

@@ -14,10 +14,10 @@ from twin_sio.errors import ModelContextTooLong, ModelUnavailable
 from twin_sio.store.ports import Log, Memories, MessageVector, Summary, Thread
 
 _EMBEDDED_BEHIND = 200  # events, newest first, in which what has no vector yet is found
-_PAGE = 200
+_PAGE = 200  # events that are read at once
 _FOLDS = 4  # of a backlog at a time; the rest with the next exchange
 _LINES = 40  # that stay unfolded at most: fewer than are fetched for a prompt
-_TITLE_LINES = 4
+_TITLE_LINES = 4  # the first ones: what a conversation is about is said at its beginning
 
 
 class MemoryService:
@@ -41,7 +41,7 @@ class MemoryService:
         self._summarizer = summarizer
         self._embedder = embedder
         self._clock = clock
-        self._budget = budget_tokens
+        self._budget = budget_tokens  # of a prompt, in tokens
         self._retention_days = retention_days
 
     async def expire(self) -> None:
@@ -77,6 +77,7 @@ class MemoryService:
             thread.user_id, thread.conversation_id, before=None, after=0, limit=_TITLE_LINES
         )
         lines = _current_messages(page.events)
+        # One that the model has nothing for stays without: its first words are shown in its place.
         if lines and (title := await summarizer.title([_said(event) for event in lines])):
             await self._memories.set_title(thread, title, lines[0].at)
 
@@ -95,12 +96,15 @@ class MemoryService:
             except ModelContextTooLong:
                 if len(lines) == 1:
                     raise
+                # The rest comes with the next fold: the summary says up to which line it reaches.
                 lines = lines[: len(lines) // 2]
                 points = await summarizer.summary(before.points, [_said(event) for event in lines], self._budget // 8)
             if not points:  # the model is not up to it: rather no summary than a hole in one
                 return
+            # When it expires: with the oldest line that it was made of.
             since = min(filter(None, (before.since, *(event.at for event in lines))))
             fresh = Summary(tuple(points), lines[-1].seq, since)
+            # Another job has folded the same lines, or the user was erased.
             if not await self._memories.set_summary(thread, fresh):
                 return
             thread = replace(thread, summary=fresh)
@@ -111,6 +115,7 @@ class MemoryService:
         An eighth stays, and never less than the newest two lines.
         """
         lines = _current_messages(events)
+        # Where there is more to come, all of it is old: nothing of this page is in the prompt's history.
         keep = 0
         if not has_more:
             if sum(map(_cost, lines)) <= self._budget // 4 and len(lines) <= _LINES:

@@ -25,7 +25,7 @@ from twin_sio.services.shared_results import SharedResults
 from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store.ports import Log, Profiles, StoredProfile
 
-_TRIES = 20
+_TRIES = 20  # of an update against others of the same user; each loses to one that got through
 _NOTICEABLE = 0.005
 ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
 _CHANGES = 400  # of a version, so that its event can be read; what is over stands in the next version
@@ -160,6 +160,7 @@ class ProfileService:
                     return last
                 if stored.epoch < began:  # of before an erasure, and about to be removed
                     stored = StoredProfile(Profile(user_id, stored.profile.version, ()), (), None, began)
+                # The process that made this version died before it told the devices.
                 elif stored.unpublished:
                     self._delivery.publish(await self._log_update(stored, None, None))
                 everything = await self._kept(user_id, began)
@@ -177,6 +178,7 @@ class ProfileService:
                     last = await self._log_update(
                         StoredProfile(after, tuple(changes), None, began), in_response_to, caller
                     )
+                    # Otherwise there may be more: another version, until all of them are told.
                     if len(changes) < _CHANGES:
                         return last
             raise StorageUnavailable
@@ -192,6 +194,7 @@ class ProfileService:
         if not gone:
             return everything
         await self._profiles.remove_evidence(gone)
+        # Read again it would cost as much as the first time.
         ids = {piece.evidence_id for piece in gone}
         return [piece for piece in everything if piece.evidence_id not in ids]
 

@@ -17,10 +17,10 @@ from twin_sio.services.search import MessageSearch
 from twin_sio.store.cache import CachedProfiles
 from twin_sio.store.ports import Contexts, Facts, GraphUnavailable, Log, Memories
 
-_ANSWERS_AFTER = 50
+_ANSWERS_AFTER = 50  # events, in which the answers stand that came after later messages
 _SEARCHED = 60  # lines, of which those that say the same again are left out
 _RELATED = 20  # lines: those that the history holds are left out, and the prompt takes what fits
-_FORMER = 10
+_FORMER = 10  # facts that have ended, the newest
 T = TypeVar("T")
 
 
@@ -51,6 +51,7 @@ class Recall:
         self._memories = memories
         self._search = search
         self._patience_s = patience_s
+        # Searches that were cancelled and have not ended yet: asyncio holds tasks weakly.
         self._ending: set[asyncio.Task[Any]] = set()
         self.late: Counter[str] = Counter()  # for the operator
 
@@ -114,6 +115,7 @@ class Recall:
 
     async def _summary(self, ask: AgentRequest) -> tuple[str, ...]:
         thread = await self._memories.thread(ask.user_id, ask.conversation_id)
+        # An older message is asked again: a summary of what came after it would answer from the future.
         return thread.summary.points if thread is not None and thread.summary.upto < ask.seq else ()
 
     async def _related(self, ask: AgentRequest) -> tuple[RelatedMessage, ...]:

@@ -17,7 +17,7 @@ from twin_sio.store.line_index import LineIndex
 from twin_sio.store.ports import Memories
 
 _PATIENCE_S: Final = 2.0  # that a user waits for their own search
-_EXCERPT: Final = 240
+_EXCERPT: Final = 240  # characters
 _BEFORE: Final = 60  # characters of an excerpt that stand before what was found
 _WORD: Final = re.compile(r"\w+")
 
@@ -49,6 +49,7 @@ class MessageSearch:
         vector = await self._vector(index, text, patience_s / 2)
         seqs = await asyncio.to_thread(index.search, text, vector, most, without=asked, beside=beside)
         events = {event.seq: event for event in await self._memories.messages(user_id, seqs)} if seqs else {}
+        # Erased, or kept no longer, since they were indexed.
         if gone := [seq for seq in seqs if seq not in events]:
             await asyncio.to_thread(index.remove, gone)
         return Found([events[seq] for seq in seqs if seq in events], is_complete)
@@ -82,6 +83,7 @@ def _line(event: Event, text: str) -> dict[str, Any]:
 
 def _excerpt(text: str, wanted: str) -> str:
     """What is around the first of the wanted words, or the beginning."""
+    # The longest first: an alternation takes the first that fits, and a longer word says more.
     words = sorted({re.escape(word) for word in _WORD.findall(wanted)[:50]}, key=len, reverse=True)
     found = re.search("|".join(rf"\b{word}" for word in words), text, re.IGNORECASE) if words else None
     begin = max(0, min(found.start() - _BEFORE, len(text) - _EXCERPT)) if found is not None else 0

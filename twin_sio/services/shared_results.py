@@ -15,8 +15,8 @@ from twin_sio.clock import monotonic
 T = TypeVar("T")
 _SMALL = 500  # a result of this size or less is computed for each call
 _REUSE_FACTOR = 20  # a result is reused for 20 times as long as it took: a user takes a twentieth of a core at most
-_REUSE_MAX_S = 30.0
-_CONCURRENCY = 2
+_REUSE_MAX_S = 30.0  # however long it took
+_CONCURRENCY = 2  # computed at once: they share the cores with the event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,10 @@ class SharedResults(Generic[T]):
         """`most`: the sum of the sizes of the results in memory."""
         self._make = make
         self._size = size
+        # By user, the last result. Its size is what `size` says of it.
         self._entries: LRUCache[str, _Entry[T]] = LRUCache(most, getsizeof=lambda entry: entry.size)
         # Computations under way, by user: later callers share it.
+        # By user, what is being computed: later callers wait for the same.
         self._making: dict[str, asyncio.Task[T]] = {}
         self._slots = asyncio.Semaphore(_CONCURRENCY)
 

@@ -17,12 +17,12 @@ LONGEST: Final = 4000
 """Characters of a message that are looked at: who writes more has pasted something."""
 
 _WORDS_MAX: Final = 40  # of a clause; what goes on for longer is no plain statement
-_CHARACTERS_MAX: Final = 300
-_OPENERS_MAX: Final = 12
+_CHARACTERS_MAX: Final = 300  # of a clause
+_OPENERS_MAX: Final = 12  # "well, so, you know", one after the other
 _SMALL: Final = 2  # small words from which on a sentence may be of two languages
 _BESIDE_WORDS: Final = 4
-_SENTENCES_MAX: Final = 150
-_SENTENCE_WORDS_MAX: Final = 200
+_SENTENCES_MAX: Final = 150  # of a message
+_SENTENCE_WORDS_MAX: Final = 200  # more is a list, or no prose
 
 Stance = Literal["plain", "wish", "reported"]
 
@@ -36,6 +36,7 @@ _QUOTED: Final = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _IRONIC: Final = re.compile(r"(?<!\w)/s(?!\w)|[🙄😏🙃😜🤡]")
+# Signs around a word that say nothing of it.
 _SILENT: Final = frozenset("\"'“”„«»‘’*_`´")
 
 
@@ -105,21 +106,25 @@ class Clause:
 def clauses(text: str) -> tuple[Clause, ...]:
     """The clauses of a message in their order, but for those in no language that is covered."""
     text = text[:LONGEST]
+    # Before the sentences are split: a quotation may hold several.
     quoted = [found.span() for found in _QUOTED.finditer(text)]
     sentences = [
         words
         for begin, end in _sentences(text)
         if 0 < len(words := [_word(found) for found in _TOKEN.finditer(text, begin, end)]) <= _SENTENCE_WORDS_MAX
     ][:_SENTENCES_MAX]
+    # Of the whole message: a short sentence alone does not show its language.
     likely = spoken([word.text for words in sentences for word in words])
     found: list[Clause] = []
     is_greeted = False
     for number, words in enumerate(sentences):
         stop = sentences[number + 1][0].start if number + 1 < len(sentences) else len(text)
         sentence = _Sentence(text, words, text[words[0].start : stop], likely, quoted, number)
+        # Whatever follows is part of the game.
         if sentence.is_play:
             break
         if sentence.takes_back:
+            # "Just kidding" is about the sentence before, and about no other.
             found = [one for one in found if one.sentence != number - 1]
             continue
         pieces = list(sentence.clauses(is_greeted=is_greeted))
@@ -200,6 +205,7 @@ class _Sentence:
                 is_own = False
                 continue
             spelled, places, sources = _spelled(language, words)
+            # "Well, you know, I ...": what begins a sentence and says nothing.
             opened = language.openers.match(spelled, 0, 80 * _OPENERS_MAX)
             cut = opened.end() if opened is not None else 0
             begins = spelled[cut:]

@@ -30,8 +30,8 @@ LONGEST: Final = 4_000
 
 _LEARNT: Final[dict[str, Learnt]] = {one: one for one in ("explicit", "change", "ended", "inferred")}
 _FIELDS: Final = 16  # that a candidate may have
-_FIELD_CHARACTERS: Final = 1_000
-_COUNT_MAX: Final = 100
+_FIELD_CHARACTERS: Final = 1_000  # of one of them: a quote is shorter
+_COUNT_MAX: Final = 100  # children, cats; more is no count of them
 _STEM: Final = 3  # letters that forms of one word share at least
 _WORD: Final = re.compile(r"[\w+#]+")
 _PLACES_MAX: Final = 20  # of a quote that are looked at
@@ -79,6 +79,7 @@ def passed(exchanges: Sequence[Exchange], listed: Sequence[Any]) -> list[Proposa
     """The candidates of a model that pass, `MAX_CANDIDATES` of each exchange at most, none twice; what is malformed
     is dropped alone."""
     messages = [_Message(exchange) for exchange in exchanges]
+    # By what it says: a model may list one thing twice.
     found: dict[tuple[int, str, str, int, str], Proposal] = {}
     counts = [0] * len(exchanges)
     for candidate in listed[: prompts.MAX_CANDIDATES * len(exchanges)]:
@@ -119,8 +120,10 @@ class _Message:
             for line in exchange.before[-prompts.LINES_BEFORE :]
             if line.role == "twin"
         ]
+        # By their first letters, since only words that share these can be forms of one.
         self.words = _by_beginning(self.plain)
         self.is_instruction = is_instruction(self.text)
+        # Where others' words stand, in the order of the text.
         self._cited = [found.span() for found in _CITED.finditer(self.text)]
 
     def is_quotation(self, quote: str) -> bool:
@@ -147,6 +150,7 @@ class _Message:
 
 def _where(candidate: dict[str, Any], messages: Sequence[_Message]) -> int:
     """Which message a candidate is of: the one it names if that holds its quote, else the last that does."""
+    # A model counts from 1, and miscounts: the quote decides.
     named = candidate.get("n", 0) - 1
     order = [named, *reversed(range(len(messages)))] if 0 <= named < len(messages) else reversed(range(len(messages)))
     return next((n for n in order if messages[n].quoted(candidate.get("quote", "")) is not None), 0)
@@ -173,6 +177,7 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
     opposed = polarity == "oppose"
     if opposed and kind == "change":  # "I no longer live there"
         kind, opposed = "ended", False
+    # "I do not like it" is a dislike, and so on: one way to store it.
     if opposed and slot.key in OPPOSITE:
         slot, opposed = Slot(OPPOSITE[slot.key], slot.value), False
     return Proposal(
@@ -249,6 +254,7 @@ def _words_stand_in(value: str, words: Mapping[str, Collection[str]]) -> bool:
         count += 1
         parts = _WORD.findall(_plain(word))
         if not any(_is_same_stem(part, other) for part in parts for other in words.get(part[:_STEM], ())):
+            # A name, or a number, is right or wrong: no form of it stands for another.
             if word[0].isupper() or not word.isalpha():
                 return False
             missing += 1

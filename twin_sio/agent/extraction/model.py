@@ -37,6 +37,7 @@ class ModelExtractor(Extractor):
         cost none."""
         self._model = model
         self._rules = rules
+        # Stands with each piece: what an earlier prompt has found can be told apart, and counted apart.
         self._signature = f"model/{model.name}@{prompts.VERSION}"
         self.calls: Counter[str] = Counter() if calls is None else calls
 
@@ -62,10 +63,12 @@ class ModelExtractor(Extractor):
             name=prompts.PROPOSE_NAME,
             max_tokens=prompts.PROPOSE_TOKENS,
         )
+        # An empty list is an answer; anything else than a list of objects is none.
         listed = (found or {}).get("candidates")
         if not isinstance(listed, list) or (listed and not any(isinstance(one, dict) for one in listed)):
             return None
         chosen = [one for one in listed[:_LISTED_MAX] if not is_set_aside(one)]
+        # A long list over a long message takes milliseconds, and the loop has other users' jobs.
         proposals = await asyncio.to_thread(passed, exchanges, chosen)
         held = await self._doubted(exchanges, proposals) if proposals else ()
         return [_evidence(exchanges[one.n], one, self._signature) for one in held]
@@ -80,7 +83,9 @@ class ModelExtractor(Extractor):
         )
         verdicts = _verdicts((found or {}).get("verdicts"))
         held = (
-            doubted(one, *verdicts.get(number, ("unclear", "none"))) for number, one in enumerate(proposals, start=1)
+            # What the model does not speak of is in doubt.
+            doubted(one, *verdicts.get(number, ("unclear", "none")))
+            for number, one in enumerate(proposals, start=1)
         )
         return [one for one in held if one is not None]
 
@@ -111,6 +116,7 @@ def _verdicts(listed: Any) -> dict[int, tuple[str, str]]:
         if isinstance(one, dict) and isinstance(number := one.get("n"), int) and one.get("holds") in prompts.VERDICTS:
             nature = one.get("nature")
             verdict = one["holds"], nature if isinstance(nature, str) else "none"
+            # A later "yes" does not take back a "no".
             if found.get(number, ("yes", ""))[0] == "yes":
                 found[number] = verdict
     return found
