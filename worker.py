@@ -22,7 +22,8 @@ from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.observability.logging import configure_logs, print_crashes_without_messages
 from twin_sio.redis_connection import HASH_TAG, pool
 from twin_sio.runtime.metrics import WorkerMetrics
-from twin_sio.runtime.serve import probe_server, traced_process
+from twin_sio.runtime.ports import probe_server
+from twin_sio.runtime.serve import traced_process
 from twin_sio.runtime.services import Services
 from twin_sio.runtime.wiring import build_services
 from twin_sio.store import mongo

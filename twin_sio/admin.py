@@ -24,7 +24,7 @@ from twin_sio.store.mongo.keys import load_ids
 from twin_sio.store.ports import GraphUnavailable
 from twin_sio.store.redis.revocations import RedisRevocations
 
-_EVERYBODY = 10_000_000
+_EVERYBODY = 10_000_000  # users at once
 
 
 async def reseal(settings: Settings) -> int:
@@ -46,6 +46,7 @@ async def revoke(settings: Settings, user: str | None, token: str | None, for_s:
     )
     try:
         ids = await load_ids(db, sealer_of(settings))
+        # Healthy without a look: here a Redis that is away has to be an error, and not a detour.
         revocations = RedisRevocations(redis, mongo.MongoRevocations(db, now), ids, now, lambda: True)
         if user is not None:
             await revocations.revoke_user(user, now(), for_s)
@@ -139,6 +140,7 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         settings = Settings.from_environment()
+        # These tell running instances, or devices, what has changed.
         if asked.command in ("revoke", "statistics", "profile-rebuild") and not settings.storage.redis_url:
             raise ConfigError("TWIN_REDIS_URL is not set: say which Redis.")
         if not settings.storage.mongodb_url:

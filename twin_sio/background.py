@@ -13,7 +13,7 @@ class BackgroundTasks:
     """Keeps a reference to each task until it ends; `stop` cancels those that are left."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()  # until each ends; the loop alone would let go of them
 
     def __len__(self) -> int:
         return len(self._tasks)

@@ -16,6 +16,7 @@ def create_token(sub: str, secret: str, *, ttl_s: int = 3600, scope: str = "", c
     """An HS256 token for `sub` that ends in `ttl_s` seconds; without a `scope` the server's default applies."""
     issued = clock()
     claims: dict[str, object] = {"sub": sub, "iat": issued, "exp": issued + timedelta(seconds=ttl_s)}
+    # Left out, not empty: an empty scope is one that allows nothing.
     if scope:
         claims["scope"] = scope
     return str(jwt.encode(claims, secret, algorithm="HS256"))

@@ -15,8 +15,8 @@ class Bucket:
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
     def __init__(self, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = burst
+        self._rate = rate  # tokens a second
+        self._burst = burst  # tokens at most, and the most that can be owed
         self._tokens = burst  # negative: spent without being there, see `owed_s`
         self._at = monotonic()  # when `_tokens` was counted last
 
@@ -49,6 +49,7 @@ class BucketCache:
     """A bucket for each key, of the `most` keys that were used last."""
 
     def __init__(self, most: int = 50_000) -> None:
+        # A key that is forgotten begins with a full bucket: with so many keys none of them matters.
         self._buckets: LRUCache[str, Bucket] = LRUCache(most)
 
     def of(self, key: str, rate: float, burst: float) -> Bucket:

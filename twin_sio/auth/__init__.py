@@ -23,8 +23,8 @@ from twin_sio.store.ports import Revocations
 _UNREADABLE = (JOSEError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError)
 """What the library raises over tokens that somebody has made up: numbers without an end, claims nested too deep."""
 
-_TOKEN_MAX = 16_384
-_USER_MAX = 255
+_TOKEN_MAX = 16_384  # characters; with groups of a company in it a token may be long
+_USER_MAX = 255  # characters, as OpenID Connect has it for `sub`
 _PERSONA_MAX = 64
 
 __all__ = ["Authenticator", "JwksKeys", "Keys", "SharedSecrets", "refused"]
@@ -62,6 +62,7 @@ class Authenticator:
         unavailable."""
         if not token:
             raise refused("auth_missing")
+        # Before anything is decoded: five parts are an encrypted token, which the library would take apart.
         if len(token) > _TOKEN_MAX or token.count(".") != 2:
             raise refused("auth_invalid", "it is no JWT")
         try:
@@ -96,6 +97,7 @@ class Authenticator:
             raise refused("auth_invalid", "it was revoked")
 
     def _claims(self, token: str, keys: tuple[Any, ...]) -> Mapping[str, Any]:
+        # The last one's failure is the one that is told.
         for key in keys[:-1]:
             with suppress(JWSError):
                 jws.verify(token, key, self._algorithms)

@@ -19,7 +19,9 @@ from twin_sio.errors import HandshakeRefused
 
 log = structlog.get_logger("auth")
 
+# Between two fetches: anybody can make up key ids, and none of them may cost the issuer a request.
 _REFETCH_FLOOR_S = 10.0
+# A key that the issuer has withdrawn counts no longer than this.
 _REFETCH_AFTER_S = 600.0
 _TIMEOUT_S = 3.0
 _KEYS_MAX = 200
@@ -60,12 +62,14 @@ class JwksKeys(Keys):
         self._skipped: set[str] = set()  # keys that the log has named
         self._failure = ""  # why the last fetch failed: logged when it changes
         self._fetched_at = -_REFETCH_AFTER_S
+        # One fetch for all tokens that come at once.
         self._lock = asyncio.Lock()
 
     async def get(self, kid: str | None, algorithm: str) -> tuple[Any, ...]:
         age = monotonic() - self._fetched_at
         if age > _REFETCH_AFTER_S or (not self._meant(kid) and age > _REFETCH_FLOOR_S):
             await self._fetch()
+        # Never had any: whether the token is good cannot be told, which passes by itself.
         if not self._keys:
             raise HandshakeRefused("unavailable", "Tokens cannot be checked right now.", retryable=True)
         meant = self._meant(kid)

@@ -109,6 +109,7 @@ class Settings(BaseModel):
     @classmethod
     def from_environment(cls) -> Settings:
         """The environment's settings; raises `ConfigError` naming the variable, never its value."""
+        # Before the settings are read: who sets one that is gone would wait for its effect in vain.
         removed = first_removed(sorted(os.environ))  # noqa: TID251 - this package is its one reader
         if removed is not None:
             raise ConfigError(removed)
@@ -119,6 +120,7 @@ class Settings(BaseModel):
                 groups[name] = group()
             except ValidationError as error:
                 first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+                # By the variable's name, which is the field's alias, and never with the value: it may be a secret.
                 variable = ".".join(str(part) for part in first["loc"])
                 raise ConfigError(f"{variable} is refused ({_reason(first)}); {_DOCS}.") from None
             except SettingsError:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from twin_sio.config.groups import ScoreWeights
 
+# What no operator had to change, by the field of `Tuning` that it is now.
 _CONSTANTS = {
     "TWIN_AUTH_EXPIRING_S": "auth_expiring_s",
     "TWIN_CHUNK_INTERVAL_MS": "chunk_interval_ms",

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+# Why an address cannot be read, as a rule; the address itself is never quoted, since the password is in it.
 _ESCAPES = "a password with / ? # % [ ] or @ in it is percent-encoded (%2F %3F %23 %25 %5B %5D %40)"
 _REDIS: Mapping[str, int | None] = {
     "redis": 6379,
@@ -92,6 +93,7 @@ def _engine_url(text: str, schemes: Mapping[str, int | None], example: str) -> s
 def _check_login(parts: SplitResult) -> None:
     """A `/`, `?` or `#` in a password ends the host part too early: then the `@` stands after it."""
     login, at, _ = parts.netloc.rpartition("@")
+    # What the parser took for the host is the login then, and the password would end up in a log.
     late = "@" in parts.path or (not at and "@" in parts.query + parts.fragment)
     if late or parts.fragment or "@" in login or re.search(r"%(?![0-9A-Fa-f]{2})", login):
         raise ValueError(f"it cannot be read: {_ESCAPES}")

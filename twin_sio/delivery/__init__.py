@@ -7,20 +7,21 @@ over which way an event came, whether it came twice, or whether Redis lost it: R
 Chunks are ordered per generation by their index. A connection that missed one gets the whole text so far as one
 merged chunk. All else is ephemeral: sent once, in no promised order, dropped first where a client reads too slowly.
 
-Here: `Delivery`. `user_stream`: the order of one user's events. `generations`, `chunks`: running answers. `messages`:
-what instances send each other. `pubsub`, `pubsub_cluster`: Redis. `bounded_writer`: slow clients. `newer_events`: what
-older clients get. May import `transport`, `protocol`, `redis_connection` and what is below them.
+Here: `Delivery`. `user_stream`: the order of one user's events. `catching_up`: all of them, after an outage.
+`generations`, `chunks`: running answers. `messages`: what instances send each other. `pubsub`, `pubsub_cluster`: Redis.
+`bounded_writer`: slow clients. `newer_events`: what older clients get. May import `transport`, `protocol` and below.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from twin_sio.background import BackgroundTasks
 from twin_sio.clock import Clock, NewId, monotonic
 from twin_sio.delivery.bounded_writer import BoundedWriter
+from twin_sio.delivery.catching_up import ReadHeads, catch_up_all
 from twin_sio.delivery.generations import RunningGenerations
 from twin_sio.delivery.messages import (
     CONTROL_CHANNEL,
@@ -42,7 +43,7 @@ from twin_sio.delivery.messages import (
     user_of,
 )
 from twin_sio.delivery.pubsub_cluster import make_pubsub
-from twin_sio.delivery.user_stream import PendingEvent, ReadLog, Subscriber, UserStream, storage_retry_s
+from twin_sio.delivery.user_stream import PendingEvent, ReadLog, Subscriber, UserStream
 from twin_sio.domain import Caller, Event, Generation
 from twin_sio.errors import StorageUnavailable
 from twin_sio.protocol import Outgoing
@@ -50,11 +51,7 @@ from twin_sio.transport import NAMESPACE, ConnectionRegistry
 from twin_sio.transport.frames import EncodedFrame, ack_frame, acknowledging, event_frame
 from twin_sio.transport.room_manager import STOCK_CHANNEL, RoomManager, user_room
 
-_HEADS_AT_ONCE = 500
 _LINGER_S = 30.0
-
-ReadHeads = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
-"""The head of the log for each of these users."""
 
 
 class Delivery:
@@ -396,17 +393,7 @@ class Delivery:
 
     async def reconcile(self) -> None:
         """Compare every stream with the log and send what was missed; then ask the clients to resume."""
-        while True:
-            users = list(self._streams)
-            try:
-                for start in range(0, len(users), _HEADS_AT_ONCE):
-                    heads = await self._read_heads(users[start : start + _HEADS_AT_ONCE])
-                    for user_id, head in heads.items():
-                        if user_id in self._streams:
-                            self._streams[user_id].catch_up_to(head)
-                break
-            except StorageUnavailable:
-                await asyncio.sleep(storage_retry_s())
+        await catch_up_all(self._streams, self._read_heads)
         for stream in list(self._streams.values()):
             for subscriber in list(stream.subscribers.values()):
                 resync = Outgoing("resync", {"reason": "redis_restored"}, self._new_id(), self._clock())

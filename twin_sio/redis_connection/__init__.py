@@ -52,6 +52,7 @@ def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
     if not url.startswith(_SENTINELS):
         made = ConnectionPool.from_url(url, **timeouts)
         try:
+            # The library reads the options of the query when it connects: tried here, a wrong one stops the start.
             made.connection_class(**made.connection_kwargs)
         except TypeError:
             raise ValueError("the query holds an option that is none") from None
@@ -61,6 +62,7 @@ def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
     user, _, password = login.partition(":")
     found = [urlsplit(f"//{address}") for address in places.split(",")]
     hosts = [(address.hostname or "", address.port or 26379) for address in found]
+    # Those of ours are taken out, the rest is the library's.
     given = {name: values[0] for name, values in parse_qs(asked.query).items()}
     master = given.pop("master", "mymaster")
     of_sentinels = {name: given.pop(f"sentinel_{name}", None) for name in ("username", "password")}
@@ -147,12 +149,14 @@ class ClusterTopology:
             elif first is not None and first != self._places[0]:
                 await self._prefer([first])
             failure: Exception = RedisError("No node was asked")
+            # Each node that is known once: the list changes its order meanwhile.
             for _ in self._places[:]:
                 try:
                     found = tuple(sorted(self._range(entry) for entry in await self.ask("CLUSTER SLOTS")))
                 except REDIS_ERRORS as error:
                     failure = error
                 else:
+                    # A node that is being left out, or has just come, may know only a part.
                     if sum(last - first + 1 for first, last, _ in found) == REDIS_CLUSTER_HASH_SLOTS:
                         self._places = list(dict.fromkeys([*self._places, *(place for *_, place in found)]))
                         return found

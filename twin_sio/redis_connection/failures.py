@@ -62,6 +62,7 @@ SENTENCES = {
 
 def explain(error: BaseException) -> EngineFailure:
     """What an error, one of `REDIS_ERRORS`, says."""
+    # From the outside in: what the library made of it may say less than what it was made of.
     kind = next((found for one in causes(error) if (found := _kind(one))), "")
     if not kind:
         kind = next((found for sign, found in _BY_TEXT.items() if sign in str(error)), "")
@@ -71,6 +72,7 @@ def explain(error: BaseException) -> EngineFailure:
     return EngineFailure(kind, SENTENCES[kind].format(what=what))
 
 
+# Where only the library's own words tell; looked at last, since they change with its versions.
 _BY_TEXT = {
     "Connection closed by server": "hung_up",
     "reset by peer": "hung_up",
@@ -80,6 +82,7 @@ _BY_TEXT = {
 }
 
 
+# In this order: the first that an error is an instance of.
 _BY_CLASS: tuple[tuple[type[BaseException], str], ...] = (
     (NoPermissionError, "no_rights"),
     (BusyLoadingError, "loading"),
@@ -104,6 +107,7 @@ def _kind(error: BaseException) -> str:
         if text.startswith(("AUTH <password> called without", "Client sent AUTH, but no")):
             return "needless_password"
         return "no_password" if text.startswith("Authentication required") else "wrong_password"
+    # The Sentinels were asked one by one; why each had no answer stands in its text only.
     if isinstance(error, MasterNotFoundError):
         return "sentinel_password" if "AuthenticationError" in text else "no_master"
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLCertVerificationError):

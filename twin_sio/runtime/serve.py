@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import os
 import signal
-import socket
-import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -23,7 +20,7 @@ from twin_sio.agent.model import OpenAIModel
 from twin_sio.config import DEFAULT_MODEL, ConfigError, Settings
 from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway
-from twin_sio.http.app import Probes, server_app, worker_app
+from twin_sio.http.app import Probes, server_app
 from twin_sio.http.connections import Connections, Runner, Site, raise_descriptor_limit
 from twin_sio.http.rest import Rest
 from twin_sio.observability import tracing
@@ -35,8 +32,9 @@ from twin_sio.runtime.dev_engines import DevEngines
 from twin_sio.runtime.dev_engines.process import Child, EngineError
 from twin_sio.runtime.edges import build_edge_deps, build_gateway
 from twin_sio.runtime.instance_messages import InstanceMessages
-from twin_sio.runtime.metrics import CommonMetrics, ServerMetrics
+from twin_sio.runtime.metrics import ServerMetrics
 from twin_sio.runtime.model_check import what_is_wrong
+from twin_sio.runtime.ports import listening, shown_address, tls_context
 from twin_sio.runtime.services import ServerHooks, Services
 from twin_sio.runtime.wiring import build_services, log
 from twin_sio.store import mongo
@@ -44,14 +42,13 @@ from twin_sio.store.redis.tickets import RedisTickets
 from twin_sio.transport import Transport
 from twin_sio.transport.admin_ui import AdminUi
 from twin_sio.transport.ag_ui import AgUiEndpoint
-from twin_sio.transport.client_address import TrustedProxies
 from twin_sio.transport.origins import Origins
 from twin_sio.transport.socketio import SocketServer
 from twin_sio.transport.websocket import RawWebSocketEndpoint
 
 Print = Callable[[str], None]
-_INTERRUPT_TIMEOUT_S = 1.0
-_STOP_S = 4.5
+_INTERRUPT_TIMEOUT_S = 1.0  # for running answers after Ctrl-C: who presses it waits for the prompt
+_STOP_S = 4.5  # for the rest of the stop; orchestrators kill after some seconds more
 
 
 @contextmanager
@@ -116,6 +113,7 @@ class Service:
 
     async def drain(self, timeout_s: float) -> None:
         """Accept nobody new, send clients elsewhere, finish running answers or hand them over."""
+        # First, so that readiness fails and load balancers send nobody new while the rest is told.
         self.gateway.sessions.draining = True
         answers = asyncio.create_task(self.services.runner.drain(timeout_s))
         await self.gateway.sessions.drain(min(2.0, timeout_s))
@@ -125,6 +123,7 @@ class Service:
 @asynccontextmanager
 async def service(settings: Settings) -> AsyncIterator[Service]:
     """A listening instance on `settings.server.host` and `.port` (0: a free one, see `Service.port`)."""
+    # The services are made before what they call here: the names are looked up when something comes.
     hooks = ServerHooks(
         on_control=lambda message: messages.on_control(message),
         on_erased=lambda user_id, epoch: messages.on_erased(user_id, epoch),
@@ -139,6 +138,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         messages = InstanceMessages(services, gateway)
         tickets = RedisTickets(services.delivery.channels.redis)
         connections = Connections(edges.proxies, per_minute=settings.limits.connects_per_address)
+        # Only now, since messages of other instances may come from here on.
         await services.delivery.start()
         admin_ui = None
         if settings.server.admin_ui_secret.get_secret_value():
@@ -205,6 +205,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(_close, sockets, (raw, ag_ui), runner)
         watching = asyncio.create_task(services.load.run())
         stack.callback(watching.cancel)
+        # Before anybody is served: the order of the log and the harmlessness of repeats are the indexes'.
         await mongo.create_indexes(services.db)
         retention = {
             "messages": settings.storage.retention_messages_days,
@@ -213,10 +214,11 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         await mongo.apply_retention(services.db, retention)
         services.runner.start()
         stack.push_async_callback(services.runner.drain, 0)
+        # The port opens last: what connects is served.
         await _first_probe(services)
         await runner.setup()
-        site = Site(runner, settings.server.host, settings.server.port, backlog=1024, ssl_context=_tls(settings))
-        async with _listening(settings.server.host, settings.server.port, "PORT"):
+        site = Site(runner, settings.server.host, settings.server.port, backlog=1024, ssl_context=tls_context(settings))
+        async with listening(settings.server.host, settings.server.port, "PORT"):
             await site.start()
         instance.port = runner.addresses[0][1]
         yield instance
@@ -228,55 +230,6 @@ async def _first_probe(services: Services) -> None:
         async with asyncio.timeout(TIMEOUT_S):
             while services.delivery.channels.problem:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def probe_server(settings: Settings, metrics: CommonMetrics) -> AsyncIterator[None]:
-    """A worker's `/healthz` and `/metrics`, on `settings.server.worker_port`."""
-    connections = Connections(
-        TrustedProxies(settings.server.trusted_proxies), per_minute=settings.limits.connects_per_address
-    )
-    runner = Runner(worker_app(connections, Probes(metrics.render)), connections, clock.new_id)
-    await runner.setup()
-    try:
-        async with _listening(settings.server.host, settings.server.worker_port, "TWIN_WORKER_PORT"):
-            await Site(runner, settings.server.host, settings.server.worker_port).start()
-        yield
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def _listening(host: str, port: int, variable: str) -> AsyncIterator[None]:
-    """What is wrong with the address, in a sentence of a `ConfigError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EACCES:
-            advice = f"a port under 1024 takes rights that this user has not: set {variable} to a higher one"
-        elif isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-            advice = "TWIN_HOST must be an address of this machine, as 127.0.0.1, 0.0.0.0 or ::"
-        else:
-            advice = f"set {variable} to a free one"
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else "the name has no address"
-        raise ConfigError(f"Cannot listen on {shown_address(host, port)} ({why}): {advice}.") from None
-
-
-def shown_address(host: str, port: int) -> str:
-    """`host:port`, an IPv6 address in brackets."""
-    plain = host.strip("[]")
-    return f"[{plain}]:{port}" if ":" in plain else f"{plain}:{port}"
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.server.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(settings.server.tls_cert, settings.server.tls_key)
-    except (OSError, ssl.SSLError):
-        raise ConfigError("TWIN_TLS_CERT and TWIN_TLS_KEY cannot be read, or do not fit each other.") from None
-    return context
 
 
 async def _close(sockets: SocketServer, others: Iterable[Transport], runner: web.AppRunner) -> None:
@@ -295,6 +248,7 @@ async def serve(settings: Settings, print_line: Print) -> int:
     loop = asyncio.get_running_loop()
     stop_signal: asyncio.Future[signal.Signals] = loop.create_future()
     for number in (signal.SIGINT, signal.SIGTERM):
+        # Before the start, which may take long: Ctrl-C ends it, too.
         loop.add_signal_handler(number, _on_signal, stop_signal, number)
     try:
         async with AsyncExitStack() as stack:
@@ -313,6 +267,7 @@ async def serve(settings: Settings, print_line: Print) -> int:
                 stack.callback(watchdog.stop)
             exits = [asyncio.create_task(engines.wait_for_exit())] if engines else []
             if engines is not None:
+                # -P: a worker.py in the user's folder is not ours.
                 worker = Child("worker", [sys.executable, "-P", "-m", "worker"], env=engines.environment)
                 worker.start()
                 stack.push_async_callback(asyncio.to_thread, worker.stop)

@@ -97,6 +97,7 @@ async def build_services(settings: Settings, server: ServerHooks | None = None) 
         stack.callback(client.close)
         sealer = sealer_of(settings)
         ids = await load_ids(db, sealer)
+        # Before the stores: each of them writes behind it.
         fence = Fence(db, ids, hooks.on_erased)
         stack.push_async_callback(fence.close)
         messages = mongo.MongoLog(db, sealer, fence, expires=settings.storage.retention_messages_days > 0)
@@ -104,6 +105,7 @@ async def build_services(settings: Settings, server: ServerHooks | None = None) 
         contexts = mongo.MongoContexts(db, clock.now, settings.storage.context_ttl_s, sealer, fence)
         facts = facts_of(settings, sealer, stack)
         outbox = mongo.MongoOutbox(db, clock.now, sealer, fence)
+        # Without a graph nobody would ever empty the outbox.
         graphed = outbox if facts is not None else None
         kept_for = (
             timedelta(days=settings.storage.retention_evidence_days)
@@ -112,6 +114,7 @@ async def build_services(settings: Settings, server: ServerHooks | None = None) 
         )
         profiles = mongo.MongoProfiles(db, sealer, graphed, fence, kept_for=kept_for)
         memories = mongo.MongoMemories(db, sealer)
+        # A URL that the library refuses is the operator's mistake, and is named by its variable.
         with refused_as("TWIN_REDIS_URL"):
             durations = Durations()
             delivery = Delivery(
@@ -288,6 +291,7 @@ def _extractor(
     if chosen == "rules" or not settings.model.background:
         stats.path = "rules"
         return rules
+    # What a user's messages cost is on their account; the test of the model below is on nobody's.
     by_model = ModelExtractor(budgeted, rules, stats.calls)
     if chosen == "model":
         stats.path = "model"
