@@ -29,6 +29,8 @@ Brought = Callable[[Sequence[Evidence]], Sequence[tuple[float, Evidence]]]
 
 def lasting(pieces: Sequence[Evidence], is_support: Callable[[Evidence], bool], stated: frozenset[str]) -> set[str]:
     """The ids of what stays of one value, whose pieces come in the order of their instants."""
+    # By what it stays for: the first support and statement say since when a value holds, the last correction and
+    # rejection decide whether it does.
     kept: dict[str, str] = {}
     for piece in pieces:
         if piece.kind == "rejected":
@@ -44,6 +46,7 @@ def lasting(pieces: Sequence[Evidence], is_support: Callable[[Evidence], bool], 
 
 def of_value(pieces: list[Evidence], always: set[str], brought: Brought) -> list[Evidence]:
     """The pieces of one value that count, in their order."""
+    # As nearly always.
     if len(pieces) <= PER_VALUE:
         return pieces
     ranked = sorted(brought(pieces), key=lambda one: (-one[0], -one[1].observed_at.timestamp()))
@@ -60,6 +63,7 @@ def of_slot(values: Mapping[str, list[Evidence]], always: Mapping[str, set[str]]
     newest = {piece.evidence_id for piece in everything[-PER_SLOT:]}
     counted: dict[str, list[Evidence]] = {}
     for name, pieces in values.items():
+        # Of a value that nobody speaks of any more only its rejection matters.
         is_current = any(piece.evidence_id in newest for piece in pieces)
         left = [
             piece

@@ -48,12 +48,14 @@ def sums(pieces: Sequence[Timed], looks: Looks, repeat: float) -> Any:
     age = np.array([piece.age_us for piece in pieces], dtype=np.int64)[None, :]
     weight = np.array([piece.weight for piece in pieces])
     half_life = np.array([piece.half_life for piece in pieces])
+    # Looks down, pieces across: what each brings at each look, in one step.
     at = looks.ages_us[:, None]
     seen = (age > at) | (looks.inclusive[:, None] & (age == at))
     brought = np.where(seen, weight * 0.5 ** (np.maximum(age - at, 0) / DAY_US / half_life), 0.0)
     sources: dict[object, list[int]] = defaultdict(list)
     for column, piece in enumerate(pieces):
         sources[piece.source].append(column)
+    # Most sources have one piece: they need no sorting.
     total = brought[:, [columns[0] for columns in sources.values() if len(columns) == 1]].sum(axis=1)
     for columns in sources.values():
         if len(columns) > 1:

@@ -28,6 +28,7 @@ from twin_sio.domain import EVIDENCE_VERSION, Evidence
 _ALWAYS_OPPOSING: Final = frozenset({"down", "rejected"})
 _ALWAYS_COUNTING: Final = STATED | _ALWAYS_OPPOSING | {ENDED}
 _NOT_SUPPORTING: Final = _ALWAYS_OPPOSING | {ENDED}
+# What is taken from a user's words, and so may have been read otherwise by an earlier version.
 _OBSERVED: Final = frozenset({"change", "explicit", "host", "inferred"})
 
 
@@ -46,6 +47,7 @@ def known_on(evidence: Iterable[Evidence], as_of: datetime) -> list[Evidence]:
     slot refuses, and of the ratings of one answer the newest."""
     usable = [upgraded(piece) for piece in evidence if piece.observed_at <= as_of and _counts(piece)]
     usable.sort(
+        # More than the time and the id: the order must not depend on how the pieces came, to the last bit.
         key=lambda piece: (piece.observed_at, piece.evidence_id, piece.session_id, piece.quote, piece.extractor)
     )
     first: dict[str, Evidence] = {}
@@ -81,6 +83,7 @@ def rejected_at(pieces: Sequence[Evidence]) -> datetime | None:
     rejections = [piece.observed_at for piece in pieces if piece.kind == "rejected"]
     if not rejections:
         return None
+    # A later confirmation lifts it; of the same instant the rejection holds.
     last = max(rejections)
     lifted = any(piece.kind in CORRECTIONS and supports(piece) and piece.observed_at > last for piece in pieces)
     return None if lifted else last
@@ -139,6 +142,7 @@ def parts_of(pieces: Iterable[tuple[Evidence, float]], as_of: datetime, weights:
 
     Strongest first, so that one more piece can never take from the others more than it brings.
     """
+    # Said ten times in one sitting is hardly more than once.
     sessions: dict[tuple[str, bool], list[Part]] = defaultdict(list)
     for piece, half_life in pieces:
         decay = 0.5 ** (days_between(piece, as_of) / half_life)

@@ -53,7 +53,9 @@ DISLIKES: Final = "interests.dislikes"
 OPPOSITE: Final = {LIKES: DISLIKES, DISLIKES: LIKES}
 """Slots of which a value is in one at a time: who dislikes a thing likes it no more."""
 
+# Categories in which a narrower value leaves the wider one standing (`is_taste`).
 _TASTES: Final = frozenset({"interest", "preference", "food", "music", "film", "book", "hobby", "sport", "language"})
+# Categories of what somebody is, or has, in more words or fewer (`merges`).
 _DESCRIBED: Final = frozenset(
     {
         "identity",
@@ -71,6 +73,7 @@ _DESCRIBED: Final = frozenset(
         "pet",
     }
 )
+# Categories whose values are names (`holds_names`).
 _NAMED: Final = frozenset({"identity", "location", "possession", "vehicle", "family", "people", "pet"})
 
 _COMPARISON: Final = re.compile(r"preferences\.\w+_vs_\w+")
@@ -80,6 +83,7 @@ SENSITIVE: Final = frozenset(
 )
 """Words of a key that make its slot sensitive: health, faith, politics, sexuality and their usual other names."""
 
+# Kinds of evidence: the user's own word on a trait; what they state; that, and what an app has verified.
 CORRECTIONS: Final = frozenset({"confirmed", "edited"})
 STATED: Final = frozenset({"explicit", "change"}) | CORRECTIONS
 EXPLICIT: Final = STATED | {"host"}

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from twin_sio.delivery.user_stream import UserStream, storage_retry_s
 from twin_sio.errors import StorageUnavailable
 
-_HEADS_AT_ONCE = 500
+_HEADS_AT_ONCE = 500  # users in one query
 
 ReadHeads = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
 """The head of the log for each of these users."""

@@ -29,7 +29,7 @@ _GAP_WAIT_S = 0.05
 _GAP_TRIES = 40
 _PENDING_MAX = 1_000
 _FINISHED_MAX = 32
-_PAGE = 200
+_PAGE = 200  # events that are read of the log at once
 
 
 def storage_retry_s() -> float:

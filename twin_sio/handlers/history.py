@@ -20,7 +20,8 @@ from twin_sio.store.ports import ConversationSummary, Log
 PAGE_BYTES = 256 * 1024
 """Of a page as it is sent: a fourth of what a connection may hold before it is cut."""
 
-_BEGINNING = 200
+_BEGINNING = 200  # characters of the last message, in the list of conversations
+# Of a stored answer, as far as it has them: older ones have fewer.
 _TWIN_FIELDS = (
     "status",
     "generation_id",
@@ -68,6 +69,7 @@ class HistoryHandlers:
             characters=PAGE_BYTES,
         )
         rated = await self._messages.feedback(caller.user_id, [event.message_id for event in page.events])
+        # Where not all fit into the frame, those next to the message that was asked about stay.
         nearest = page.events if forward else page.events[::-1]
         lines = _fitting(_line(event, rated.get(event.message_id)) for event in nearest)
         payload = {

@@ -34,6 +34,7 @@ class ProfileHandlers:
     async def profile_get(self, caller: Caller, sent: Incoming[ProfileGet]) -> Reply:
         """The profile, scored as of now."""
         payload = await self._profile.read(caller.user_id)
+        # To compute it is shared and kept; to send so much is what costs.
         if len(payload["traits"]) > ON_THE_LOOP:
             bucket = self._large_reads.of(caller.user_id, _LARGE_READS_PER_S, _LARGE_READS_AT_ONCE)
             if (wait_ms := bucket.take()) is not None:
@@ -53,6 +54,7 @@ class ProfileHandlers:
             if correction.value is None:
                 raise InvalidMessage("An edit needs the value to hold instead.", field="payload.value")
             value = correction.value
+        # Rejections are kept for ever, so there is an end to them; a confirmation adds none.
         if correction.action != "confirm" and sum(one.status == "rejected" for one in profile.traits) >= REJECTED:
             raise TooLarge("Your profile holds as many rejected values as it can.")
         statement = Evidence(
@@ -72,6 +74,7 @@ class ProfileHandlers:
         update = await self._profile.correct(caller, evidence, sent.message_id)
         if update is not None:
             return Reply(Outgoing.of(update), publish=update)
+        # Nothing reads otherwise: nothing is stored, and only the one who asked is told.
         payload = {"version": profile.version, "changes": []}
         return Reply(
             Outgoing("profile_update", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)

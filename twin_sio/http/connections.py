@@ -33,7 +33,7 @@ OTHERS_OF_ADDRESS = 256
 OTHERS_MAX = 4096
 """Limits of connections without a session, for one address and for all."""
 _PROXY_IDLE_S = 3630.0  # longer than a proxy of ours: it must be the one that closes
-_TLS_S = 10.0
+_TLS_S = 10.0  # for the handshake
 _BODY_MAX_BYTES = 4096  # of a request that needs none; it is not read
 _LONG_BODIES = {ag_ui.PATH: ag_ui.BODY_MAX_BYTES}  # read once the token is known
 _LINGER_S = 1.0
@@ -41,7 +41,7 @@ _PARSING = 0.05, 0.05
 """CPU that the frames of an address may take to parse: seconds per second, and at once. Messages take a hundredth."""
 _SOCKETS = "/socket.io/"
 _CONTINUE = "100-continue"
-_OPEN_MAX = 10_240
+_OPEN_MAX = 10_240  # the descriptors that macOS gives a process at most
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

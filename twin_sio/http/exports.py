@@ -17,8 +17,8 @@ AT_ONCE = 16
 WRITE_S = 10.0
 """Seconds that the client has to read a piece."""
 
-_PIECE = 64 * 1024
-_PATIENCE_S = 30.0
+_PIECE = 64 * 1024  # bytes that are gathered before they are sent
+_PATIENCE_S = 30.0  # in which a client may be as slow as it likes
 _SLOWEST = 16 * 1024  # bytes a second, after the first seconds
 
 

@@ -39,8 +39,8 @@ TRIES = 5
 T = TypeVar("T")
 _SWEEP_AFTER_S = 60.0
 _WAIT_S = 3600  # that an endpoint may ask for at most
-_COUNTED_AT_ONCE = 500
-_PROJECTED_AT_ONCE = 200
+_COUNTED_AT_ONCE = 500  # users, once a minute
+_PROJECTED_AT_ONCE = 200  # users, every five seconds
 
 
 @dataclass(slots=True)

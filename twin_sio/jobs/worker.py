@@ -13,7 +13,7 @@ from twin_sio.redis_connection.failures import explain
 
 _log_unavailable = LimitedLog("worker", "redis_unavailable")
 
-_RETRY_S = 0.5
+_RETRY_S = 0.5  # between two looks for a Redis that is away
 
 
 class ReconnectingWorker(FairWorker):

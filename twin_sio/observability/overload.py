@@ -12,8 +12,8 @@ from pathlib import Path
 from twin_sio.clock import monotonic
 from twin_sio.config import OverloadSettings
 
-_STEP_S = 0.01
-_MEMORY_EVERY_S = 1.0
+_STEP_S = 0.01  # that the loop is asked to sleep: what it takes longer is its lag
+_MEMORY_EVERY_S = 1.0  # a read of a file, which blocks
 _SMOOTHED_OVER_S = 1.0
 _STATM = Path("/proc/self/statm")
 _MB = 1024 * 1024

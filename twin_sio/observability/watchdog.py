@@ -24,8 +24,8 @@ import structlog
 log = structlog.get_logger("watchdog")
 
 STEP_MS = 20
-_LOOK_S = 0.004
-_KEPT = 1000
+_LOOK_S = 0.004  # between two looks
+_KEPT = 1000  # steps, the newest
 _SCHEDULED = Path("/proc/thread-self/schedstat")
 _OURS = str(Path(__file__).parent.parent)
 

@@ -15,8 +15,8 @@ from twin_sio.store.ports import PersonalData, Presence
 log = structlog.get_logger("erasure")
 
 _LATE_S = 0.2  # after which writers on other instances have usually received the erasure
-_LATE_LOOKS = 4
-_AT_ONCE = 100
+_LATE_LOOKS = 4  # at most; as a rule the first finds nothing
+_AT_ONCE = 100  # erasures that are due
 
 
 class ErasureService:

@@ -13,8 +13,8 @@ from twin_sio.store.ports import Migrations, MigrationStep, Profiles
 
 log = structlog.get_logger("migration")
 
-_AT_ONCE = 200
-_SCORED_AT_ONCE = 50
+_AT_ONCE = 200  # of each kind in a step, which a sweep waits for
+_SCORED_AT_ONCE = 50  # profiles, which take longer
 _REST_S = 3600.0  # before it is looked again: an instance of the earlier version may still have been writing
 
 

@@ -26,7 +26,7 @@ from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store.ports import Log, Profiles, StoredProfile
 
 _TRIES = 20  # of an update against others of the same user; each loses to one that got through
-_NOTICEABLE = 0.005
+_NOTICEABLE = 0.005  # of a confidence: less is no change to anybody
 ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
 _CHANGES = 400  # of a version, so that its event can be read; what is over stands in the next version
 T = TypeVar("T")

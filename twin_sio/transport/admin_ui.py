@@ -24,7 +24,7 @@ from twin_sio.transport.socketio import ADMIN_NAMESPACE, SocketServer
 
 log = structlog.get_logger("admin_ui")
 
-_EVERY_S = 2.0
+_EVERY_S = 2.0  # between two counts that are sent
 _INVALID = "invalid credentials"  # by this text the UI knows to ask for others
 
 

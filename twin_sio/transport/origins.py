@@ -8,7 +8,7 @@ from typing import Any
 from twin_sio.config.origins import ANY, sent_origin
 from twin_sio.observability.limited_log import LimitedLog
 
-_LOGGED_CHARACTERS = 100
+_LOGGED_CHARACTERS = 100  # of an origin, which a stranger chooses
 _refused = LimitedLog("transport", "origin_refused")
 
 

@@ -37,7 +37,7 @@ PATH = "/ws/chat/{user_id}"
 PROTOCOL = "twin.v1"
 _BEARER = "bearer."
 _SEQ = re.compile("[0-9]{1,16}")
-_CLOSE_TIMEOUT_S = 1.0
+_CLOSE_TIMEOUT_S = 1.0  # that a client has to answer a close frame
 _YIELD_EVERY = 16
 CLOSE_CODES: dict[CloseReason, int] = {"expired": 4001, "slow": 4008, "draining": 1012, "gone": 4010}
 """The WebSocket close code for each reason; see `CloseReason` for when a client connects again."""

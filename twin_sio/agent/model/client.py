@@ -42,7 +42,7 @@ MAX_JSON_BYTES = 256 * 1024  # of what the background is answered
 TRAILER_S = 1.0  # what a finished answer still waits for its usage
 _LARGE: Final = 16 * 1024  # characters of an answer that are searched for an object in a thread
 _THINKING_TOKENS: Final = 4_000  # of an object's length beside its own, for a model that thinks first
-_CHECKED_TOKENS: Final = 16
+_CHECKED_TOKENS: Final = 16  # for the one word that `check` asks for
 
 
 Keep = Callable[[Json], Awaitable[None]]
@@ -100,13 +100,17 @@ class OpenAIModel:
         self._max_tokens = max_tokens
         self._retries = retries
         self._backoff_s = backoff_s
+        # What the operator has set: no refusal changes it.
         self._fixed = frozenset(dialect.model_fields_set)
+        # The form that the next question is asked in; grows with what endpoints refuse.
         self._dialect = with_learnt(dialect, learnt or {})
         self._keep = keep
         self._thinks = False  # an object's length was used up before the object began
+        # Requests under way: more would wait in the endpoint, where nobody sees for how long.
         self._slots = asyncio.Semaphore(concurrency)
         self.tokens: Counter[tuple[str, str]] = Counter()
         """What the endpoint reported, by purpose (`answer`, `background`) and kind (`read`, `written`)."""
+        # Whether it answers at present: logs once what is wrong, and keeps the background from asking in vain.
         self._standing = Standing(self.host, model)
         self._endpoint = Endpoint(
             base_url or OPENAI, api_key, model, connect_s=min(5.0, first_token_s), concurrency=concurrency
@@ -137,6 +141,7 @@ class OpenAIModel:
                                 yield piece
                         return
                     except Failed as failed:
+                        # What was shown cannot be taken back: the rest of an answer is never made twice.
                         if begun or not await self._may_go_on(question, failed):
                             raise
         except Failed as failed:
@@ -201,6 +206,7 @@ class OpenAIModel:
         loop = asyncio.get_running_loop()
         if failed.refusal is not None and failed.kind in (ModelUnavailable, ModelRefused, ModelNotFound):
             body = question.body(question.dialect)
+            # No try is counted for it: the endpoint has not failed, it was asked in the wrong form.
             adapted = learnt(question.dialect, failed.refusal, body, question.tried, self._fixed)
             if adapted is not None:
                 question.dialect = adapted
@@ -209,7 +215,9 @@ class OpenAIModel:
             return False
         wait_s = failed.wait_s
         if wait_s is None:
+            # Ever longer, and not in step with the other instances.
             wait_s = self._backoff_s * 3**question.retries * random.uniform(0.5, 1.5)
+        # It would come too late: the user is told now.
         if loop.time() + wait_s >= question.deadline:
             return False
         question.retries += 1
@@ -222,6 +230,7 @@ class OpenAIModel:
         new = {
             name: value for name, value in question.dialect if (name, getattr(self._dialect, name)) in question.tried
         }
+        # As a rule nothing was refused. Or another question has learnt the same meanwhile.
         if not new or all(getattr(self._dialect, name) == value for name, value in new.items()):
             return
         self._dialect = self._dialect.model_copy(update=new)
@@ -250,6 +259,7 @@ class OpenAIModel:
         """One request: tokens, then `Finished`. `Failed` where it came to nothing or was cut."""
         loop = asyncio.get_running_loop()
         if not question.dialect.stream:  # its first sign is the whole answer
+            # So the limit of the first token cannot hold: nothing is seen before the end.
             question.deadline = max(question.deadline, loop.time() + self._reasoning_s)
         async with AsyncExitStack() as held:
             async with until(question.deadline):
@@ -336,6 +346,7 @@ class OpenAIModel:
         return {**message, "finish_reason": answer.reason}, answer.usage, len(read)
 
     async def _complete(self, question: _Question, schema: Json, call: Span) -> Json | None:
+        # What is not reported is estimated by its length: a user's share counts either way.
         asked = sum(len(one["content"]) for one in question.body(question.dialect)["messages"])
         try:
             message, usage, size = await self._answered(question)
@@ -348,6 +359,7 @@ class OpenAIModel:
         found = await _searched(message, schema, size)
         if found is None and message["finish_reason"] == "length" and not self._thinks and not parts_of(message)[0]:
             self._thinks = True
+            # Once: from now on there is room for it to think.
             raise Failed(ModelNoAnswer, again=True, wait_s=0.0)
         return found
 

@@ -60,6 +60,7 @@ def learnt(
     for name in _named(refusal, [name for name in _asked(body) if name not in fixed]):
         tried.add((name, getattr(dialect, name)))
         forms = [form for form in _FORMS[name] if (name, form) not in tried]
+        # It wants both sides in turns: any role of its own for the instructions would be refused as well.
         if name == "system" and _IN_TURNS.search(refusal.message):
             forms = [form for form in forms if form == "user"]
         if forms:
@@ -79,6 +80,7 @@ def _asked(body: Mapping[str, Any]) -> list[str]:
 
 def _named(refusal: Refusal, fields: Sequence[str]) -> list[str]:
     """The fields that a refusal is about, the likeliest first."""
+    # Some endpoints name the parameter; else the first one that their text speaks of is meant.
     if found := [name for name in fields if refusal.param and _NAMES[name].match(refusal.param)]:
         return found
     said = f"{refusal.code} {refusal.message}"
@@ -132,6 +134,7 @@ def _instructed(messages: Messages, role: str) -> list[dict[str, Any]]:
     for one in messages:
         if one["role"] == "system" or (not turns and one["role"] != "user"):
             continue
+        # Each result stands by its call: these are never put together.
         if one["role"] == "tool" or "tool_calls" in one:
             turns.append(dict(one))
         elif turns and turns[-1]["role"] == one["role"]:

@@ -25,9 +25,12 @@ from twin_sio.errors import (
 )
 
 READ_CHARACTERS: Final = 4_000  # of what the far side says
+# Of the statuses under 500 those that pass by themselves.
 _PASSING: Final = frozenset({408, 409, 425, 429})
+# The headers that have it, looked at in this order.
 _REQUEST_IDS: Final = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")
 
+# What the texts of some forty endpoints have in common, by what it means; in lower case.
 _TOO_LONG: Final = re.compile(
     r"context[ _-]?(length|window|size)|maximum context|max(imum)?[ _]model[ _]len|too many (input )?tokens"
     r"|(prompt|input|messages?)( is| are)? too (long|large)|reduce (the length|your prompt|the number of messages)"
@@ -147,6 +150,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def refusal_of(status: int, body: object) -> Refusal:
     """What a body says, in whichever of the usual shapes: OpenAI's `error`, FastAPI's `detail`, a list, a text."""
+    # Google's has a list around it.
     if isinstance(body, list) and len(body) == 1:
         body = body[0]
     if isinstance(body, dict) and isinstance(body.get("message"), dict | list):
@@ -164,6 +168,7 @@ def refusal_of(status: int, body: object) -> Refusal:
     if not isinstance(found, dict):
         return Refusal(status, message=_lower(found))
     code, inner = found.get("code"), found.get("innererror", found.get("metadata"))
+    # Within an answer of 200 the code may be the status that it should have had.
     if not status and isinstance(code, int) and 400 <= code < 600:
         status = code
     about = " ".join(_lower(one) for one in (code, found.get("type"), found.get("status")) if one is not None)
@@ -187,9 +192,11 @@ def _kind(refusal: Refusal, *, has_wait: bool) -> type[ModelUnavailable]:
         return ModelQuotaGone
     if status == 413 or _TOO_LONG.search(said):
         return ModelContextTooLong
+    # Before the words below: a gateway that fails may quote anything.
     if status >= 500 or status in _PASSING:
         return ModelUnavailable
     for kind, words in ((ModelKeyRefused, _KEY), (ModelFiltered, _FILTERED), (ModelQuotaGone, _QUOTA)):
+        # A 401 that speaks of billing is about the key.
         if words.search(said) and not (kind is ModelQuotaGone and status == 401):
             return kind
     if status in (401, 403, 407):

@@ -38,8 +38,8 @@ MODEL_SLOT_TOKENS = 4096
 # its first token waiting for twenty seconds.
 MODEL_PROMPT_TOKENS = 1000
 
-_READY_S = 60.0
-_ATTEMPTS = 5
+_READY_S = 60.0  # that an engine has to serve: a MongoDB that was killed looks through its journal
+_ATTEMPTS = 5  # at a port that another program was quicker to take
 
 
 class Engine(Child, ABC):

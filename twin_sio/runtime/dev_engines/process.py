@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-_STOP_S = 10.0
+_STOP_S = 10.0  # after SIGTERM, then SIGKILL
 
 
 class EngineError(Exception):

@@ -42,10 +42,10 @@ PERSONAL: Mapping[str, str] = {
 """The collections with personal data, by the kind in an export. Turns first, so that a running answer can no longer be
 settled."""
 
-_LOOK_S = 0.05
-_AWAY_S = 0.5
-_LAST_LOOK_S = 1.0
-_KNOWN_MAX = 10_000
+_LOOK_S = 0.05  # between a write and the look after it
+_AWAY_S = 0.5  # before another try, where the store is away
+_LAST_LOOK_S = 1.0  # at the end of the process
+_KNOWN_MAX = 10_000  # users that were erased last
 
 
 def earlier(epoch: int) -> Doc:

@@ -12,8 +12,8 @@ from motor.motor_asyncio import AsyncIOMotorCollection
 
 from twin_sio.store.mongo.fence import Doc
 
-_FIRST_MS = 60_000
-_MOST_MS = 6 * 3_600_000
+_FIRST_MS = 60_000  # a store that was away is back by then
+_MOST_MS = 6 * 3_600_000  # what was mended by hand is looked at within a working day
 _DOUBLINGS = 9  # from the first to the most
 
 

@@ -23,8 +23,8 @@ _COMPLETE = f"{HASH_TAG}:revoked:whole"
 at most."""
 _COMPLETE_S = 300
 _COPYING = f"{HASH_TAG}:revoked:telling"  # one instance copies at a time; the others find this key
-_COPYING_S = 10
-_BATCH = 500
+_COPYING_S = 10  # after which another instance may try, where this one has died
+_BATCH = 500  # revocations in a write
 
 
 class RedisRevocations:
