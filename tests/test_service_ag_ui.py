@@ -261,15 +261,16 @@ async def test_a_steering_message_ends_with_the_answer_that_took_it_in(
     said, more = words(), words()
     HOLD[town] = asyncio.Event()
     model.script(contains=said, streams=True, answered=0, calls=calls("weather", city=town))
-    model.script(contains=more, streams=True, tokens=("Both.",))
-    url = url_of(await opened())
-    async with running(url, user, asked(said, "m-1")) as one:
+    model.script(contains=more, streams=True, answered=1, tokens=("As you wish.",))
+    instance = await opened()
+    url, steering = url_of(instance), asked(more, "m-2", forwardedProps={"mode": "steer"})
+    async with device(instance, user) as phone, running(url, user, asked(said, "m-1")) as one:
         await one.read("TOOL_CALL_START")
-        async with running(url, user, asked(more, "m-2", forwardedProps={"mode": "steer"})) as other:
-            await other.read("RUN_STARTED")
-            await eventually(lambda: made(town))
+        async with running(url, user, steering) as other:
+            await phone.until(lambda: len(phone.of("user_message")) == 2)
             HOLD[town].set()
             await asyncio.gather(one.read(), other.read())
+    assert one.text == other.text == "As you wish."
     assert one.of("RUN_FINISHED")[0]["result"] == other.of("RUN_FINISHED")[0]["result"]
 
 

@@ -12,6 +12,16 @@ if [[ ! -f node_modules/.set-up || $(<node_modules/.set-up) != "$wanted" ]]; the
     step "Installing what the TypeScript client is built with" ../../.venv/npm.log npm ci --no-audit --no-fund
     echo "$wanted" >node_modules/.set-up
 fi
+# The AG-UI client is tested from Python: the agents of those tests are.
+cd ../../tests/ag_ui
+wanted=$(cksum package-lock.json)
+if [[ ! -f node_modules/.set-up || $(<node_modules/.set-up) != "$wanted" ]]; then
+    step "Installing the AG-UI client" ../../.venv/npm.log npm ci --no-audit --no-fund
+    echo "$wanted" >node_modules/.set-up
+fi
+cd ../..
+.venv/bin/python -m pytest -q tests/ag_ui
+cd clients/js
 npm run --silent generate -- --check
 npm run --silent check
 npm run --silent build -- --check

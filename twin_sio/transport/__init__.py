@@ -1,8 +1,8 @@
 """Everything that knows python-socketio, engineio or WebSocket frames; a client connects over one of its transports.
 
-`socketio` (on `engineio`) serves Socket.IO clients, `websocket` serves plain WebSockets. Each puts one `Connection` for
-every client into the `ConnectionRegistry` and calls the `TransportHooks` that it was given. No other package asks which
-transport a connection came over: a third one is one more file here. May import the protocol and what lies below it.
+`socketio` (on `engineio`) serves Socket.IO clients, `websocket` plain WebSockets, `ag_ui` the runs of AG-UI clients. Each
+puts one `Connection` for every client into the `ConnectionRegistry` and calls the `TransportHooks` that it was given. No
+other package asks which transport a connection came over. May import the protocol and what lies below it.
 """
 
 from __future__ import annotations
