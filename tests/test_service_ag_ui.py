@@ -112,6 +112,15 @@ async def test_a_run_that_is_sent_again_tells_the_stored_answer(url: str, user: 
     assert sum(user in json.dumps(one["messages"][-1]) for one in model.requests if one.get("stream")) == 1
 
 
+async def test_a_long_conversation_is_taken(url: str, user: str, model: ScriptedModel) -> None:
+    """A client sends all of it; only its last message is used."""
+    model.script(contains=user, tokens=("Yes.",))
+    body = asked(f"hello {user}")
+    before = [{"id": f"b-{n}", "role": ("user", "assistant")[n % 2], "content": "x" * 10_000} for n in range(90)]
+    body["messages"] = [*before, *body["messages"]]
+    assert (await run_of(url, user, body)).text == "Yes."
+
+
 async def test_a_client_that_leaves_does_not_stop_the_answer(
     instance: Service, url: str, user: str, connect: Connect, model: ScriptedModel
 ) -> None:

@@ -1,8 +1,8 @@
-"""Everything that knows python-socketio, engineio or WebSocket frames; a client connects over one of its transports.
+"""Everything that knows python-socketio, engineio, WebSocket frames or AG-UI; a client connects over one transport.
 
-`socketio` (on `engineio`) serves Socket.IO clients, `websocket` plain WebSockets, `ag_ui` the runs of AG-UI clients. Each
-puts one `Connection` for every client into the `ConnectionRegistry` and calls the `TransportHooks` that it was given. No
-other package asks which transport a connection came over. May import the protocol and what lies below it.
+`socketio` (on `engineio`) serves Socket.IO clients, `websocket` plain WebSockets, `ag_ui` the runs of AG-UI clients.
+Each puts one `Connection` for every client into the `ConnectionRegistry` and calls the `TransportHooks` that it was
+given. No other package asks which transport a connection came over. May import the protocol and what lies below it.
 """
 
 from __future__ import annotations

@@ -171,28 +171,27 @@ class AgUiEndpoint:
             return _error(refused.as_data(), status, headers)
         self._on_carries(request, True)
         try:
-            run, size = await self._read(request)
+            run = await self._read(request, sid)
         except ServiceError as error:
             return _error(error_payload(error), 400, headers)
         else:
-            return await self._run(sid, request, run, size, headers)
+            return await self._run(sid, request, run, headers)
         finally:
             await self._hooks.on_disconnect(sid, "transport close")
             self._rooms.remove(sid)
             self._connections.pop(sid, None)
             self._on_carries(request, False)
 
-    async def _read(self, request: web.Request) -> tuple[AgUiRun, int]:
+    async def _read(self, request: web.Request, sid: str) -> AgUiRun:
         try:
             async with asyncio.timeout(_BODY_S):
-                body = await request.read()
+                body = await request.content.read()  # not kept with the request, which lives as long as the run
         except TimeoutError:
             raise InvalidMessage("The body did not come in time.", field="body") from None
-        return AgUiRun(RunInput.read(body), self._new_id), len(body)
+        await asyncio.sleep(self._hooks.on_poll(sid, len(body)))  # reading it costs, whatever it says
+        return AgUiRun(RunInput.read(body), self._new_id)
 
-    async def _run(
-        self, sid: str, request: web.Request, run: AgUiRun, size: int, headers: dict[str, str]
-    ) -> web.StreamResponse:
+    async def _run(self, sid: str, request: web.Request, run: AgUiRun, headers: dict[str, str]) -> web.StreamResponse:
         content = {"Content-Type": self._encoder.get_content_type(), "Cache-Control": "no-store"}
         response = web.StreamResponse(headers={**headers, **content, "X-Accel-Buffering": "no"})
         await response.prepare(request)
@@ -204,15 +203,13 @@ class AgUiEndpoint:
         when_lost(request, lambda: connection.close("gone"))
         try:
             self._hooks.on_connected(sid)
-            await self._tell(sid, connection, response, run, size)
+            await self._tell(sid, connection, response, run)
         finally:
             when_lost(request, None)
             self._open.discard(connection)
         return response
 
-    async def _tell(
-        self, sid: str, connection: AgUiConnection, response: web.StreamResponse, run: AgUiRun, size: int
-    ) -> None:
+    async def _tell(self, sid: str, connection: AgUiConnection, response: web.StreamResponse, run: AgUiRun) -> None:
         """Write the run's events until it is over, or its client has gone."""
         with suppress(ConnectionError):
             while not run.is_over:
@@ -231,7 +228,7 @@ class AgUiEndpoint:
                 connection.told()
                 while run.requests:
                     asked = run.requests.popleft()
-                    self._hooks.on_event(sid, asked["type"], [asked], None, size)
+                    self._hooks.on_event(sid, asked["type"], [asked], None, len(orjson.dumps(asked)))
             await response.write_eof()
 
 

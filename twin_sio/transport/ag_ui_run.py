@@ -92,7 +92,7 @@ class AgUiRun:
         self._new_id = new_id
         self.is_over = False
         self.requests: deque[Json] = deque()
-        self._asked = asked
+        self._asked = asked.model_copy(update={"messages": []})  # the whole conversation is not kept
         after = max((n for n, one in enumerate(asked.messages) if one.get("role") == "user"), default=-1)
         self.message_id, self._text = _said(asked.messages[after] if after >= 0 else {})
         self._is_stored = False  # the message was received
