@@ -129,7 +129,8 @@ async def test_a_client_that_leaves_does_not_stop_the_answer(
     model.script(contains=text, tokens=("one ", "two ", "three"), hold_after=2)
     other = await connect()
     async with running(url, user, asked(text, "m-1")) as one:
-        await one.read("TEXT_MESSAGE_CONTENT")
+        while one.text != "one two ":  # then nothing is written to it that would fail
+            await one.read("TEXT_MESSAGE_CONTENT")
     await eventually(lambda: len(other.state.devices) == 1 and other.state.devices)
     async with running(url, user, asked(text, "m-1")) as again:
         await again.read("TEXT_MESSAGE_CONTENT")
@@ -403,3 +404,55 @@ async def test_a_draining_server_sends_the_run_elsewhere(opened: Opened, model: 
             await again.read()
         await draining
     assert again.text == "one two"
+
+
+def raw_request(user: str, body: bytes, length: int) -> bytes:
+    head = (
+        f"POST /ag-ui HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token_of(user)}\r\nContent-Length: {length}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def test_a_client_that_leaves_in_its_body_leaves_nothing(
+    instance: Service, user: str, connect: Connect, logged: list[Any]
+) -> None:
+    other = await connect()
+    _, writer = await asyncio.open_connection("127.0.0.1", instance.port)
+    writer.write(raw_request(user, b'{"threadId": ', 1_000))
+    connected = lambda: [one for one in instance.gateway.sessions.all() if one.caller.user_id == user]  # noqa: E731
+    await eventually(lambda: len(connected()) == 2)
+    writer.close()
+    await eventually(lambda: len(connected()) == 1)
+    assert (await other.ask("still here")).status == "complete"
+    assert not [line for line in logged if line["log_level"] == "error"]
+
+
+async def test_a_client_that_does_not_read_is_cut(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
+) -> None:
+    """What waits for it is bounded, and the answer is stored all the same."""
+    model.script(contains=user, tokens=("x" * 10_000,) * 600)
+    settings = settings_for(
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        tuning__slow_soft_bytes=16_384,
+        server__slow_hard_bytes=65_536,
+        tuning__slow_stuck_s=0.5,
+    )
+    async with service(settings) as running_one:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running_one.port, limit=1024)
+        body = json.dumps(asked(f"at length {user}", "m-1")).encode()
+        writer.write(raw_request(user, body, len(body)))
+        await reader.readuntil(b"RUN_STARTED")
+        await eventually(lambda: running_one.services.delivery.slow_aborts, 30)
+        await eventually(lambda: not running_one.ag_ui.open_sockets)
+        writer.close()
+        answer = await eventually(lambda: answer_of(running_one, user), 30)
+        assert len(answer.payload["text"]) > 4 * 65_536 - 10_000
+
+
+async def answer_of(instance: Service, user: str) -> Any:
+    """The user's first answer, as it is stored."""
+    events = await instance.services.messages.read(user, 0, 10)
+    return next((event for event in events if event.type == "twin_message"), None)

@@ -45,10 +45,11 @@ _CLOSED: dict[CloseReason, tuple[str, str]] = {
 class AgUiConnection:
     """The connection of one run. What is written to it is told by `next`, in order."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, transport: Any) -> None:
+        """`transport` is the TCP connection."""
         self.queue = SendQueue()
         self.queue.writer_attached = True
-        self._transport: Any = request.transport  # the TCP connection
+        self._transport = transport
         self._is_closing = False
 
     def write(self, frame: EncodedFrame, *, unless_over: int | None = None) -> int:
@@ -172,10 +173,11 @@ class AgUiEndpoint:
         self._on_carries(request, True)
         try:
             run = await self._read(request, sid)
+            return await self._run(sid, request, run, headers)
         except ServiceError as error:
             return _error(error_payload(error), 400, headers)
-        else:
-            return await self._run(sid, request, run, headers)
+        except ConnectionError:  # the client has gone before the run began
+            return web.Response(status=400)
         finally:
             await self._hooks.on_disconnect(sid, "transport close")
             self._rooms.remove(sid)
@@ -195,8 +197,10 @@ class AgUiEndpoint:
         content = {"Content-Type": self._encoder.get_content_type(), "Cache-Control": "no-store"}
         response = web.StreamResponse(headers={**headers, **content, "X-Accel-Buffering": "no"})
         await response.prepare(request)
+        if request.transport is None:
+            raise ConnectionResetError
         limit_send_buffer(request.transport)
-        connection = AgUiConnection(request)
+        connection = AgUiConnection(request.transport)
         self._open.add(connection)
         self._connections[sid] = connection
         self._rooms.add(sid)
