@@ -365,6 +365,20 @@ async def test_limits_are_those_of_sockets(
         assert [event["code"] for event in limited.of("RUN_ERROR")] == ["rate_limited"]
 
 
+async def test_an_address_can_begin_so_many_runs(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
+) -> None:
+    """Also without a token: as many as it can open sockets."""
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, limits__connects_per_address=3)
+    async with service(settings) as running_one, aiohttp.ClientSession() as http:
+        statuses = []
+        for _ in range(6):
+            async with http.post(f"{url_of(running_one)}/ag-ui", json=asked("x")) as got:
+                statuses.append(got.status)
+        assert statuses[0] == 401
+        assert statuses[-1] == 429
+
+
 async def test_pages_of_other_origins_are_let_in_by_the_rule_of_sockets(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, user: str
 ) -> None:
