@@ -121,9 +121,11 @@ NAIVE_KEEPS = {
 
 async def test_each_fault_breaks_its_own_rule() -> None:
     """Our client keeps every rule each fault breaks its own and a naive client most."""
-    *found, by_naive = await asyncio.gather(
-        *(broken_by(client) for client, _ in FAULTS.values()), broken_by(naive, 0.7)
-    )
+    clients = [client for client, _ in FAULTS.values()]
+    found: list[list[str]] = []
+    for start in range(0, len(clients), 6):  # more at once would hold each other up, and some rules are about times
+        found += await asyncio.gather(*map(broken_by, clients[start : start + 6]))
+    by_naive = await broken_by(naive, 0.7)
     assert dict(zip(FAULTS, found, strict=True)) == {name: broken for name, (_, broken) in FAULTS.items()}
     assert set(ALL) - set(by_naive) == NAIVE_KEEPS
     for envelope in [envelope for way, envelope in SAID if way == "in"]:

@@ -34,7 +34,7 @@ async def test_an_approval_is_given_on_another_device(
     async with client(instance, user) as laptop:
         changes = laptop.changes()
         message_id = await laptop.send(said)
-        await laptop.until(lambda state: state.progress.waiting())
+        await laptop.until(lambda state: state.progress.waiting() or None)
         async with client(await opened(), user) as phone:
             await phone.history()
             (approval,) = phone.state.progress.waiting()
