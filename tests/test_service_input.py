@@ -143,7 +143,7 @@ def test_null_is_absent(name: str) -> None:
     read = parse(name, [given])
     assert read.conversation_id == "main"
     assert all(getattr(read.payload, field) == model.model_fields[field].get_default() for field in nulls)
-    for optional in ("token", "session_id", "user_id", "last_seq", "context", "device"):
+    for optional in ("token", "session_id", "user_id", "last_seq", "context", "device", "features"):
         assert parse_auth({optional: None}) == Auth()
     if not GOOD.get(name) and not CLIENT_EVENTS[name].needs_id:
         assert parse(name, [{"payload": None, "metadata": None}]).message_id is None
