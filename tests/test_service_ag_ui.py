@@ -166,6 +166,7 @@ async def test_tools_and_reasoning_are_told_in_their_place(
         streams=True,
         answered=0,
         reasoning=("let me ", "look"),
+        token_delay_s=0.2,  # longer than the agent gathers what it thinks
         tokens=("Let me look.",),
         calls=calls("weather", city=town),
     )
