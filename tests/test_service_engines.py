@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -328,6 +329,22 @@ async def _doctor(**env: str) -> tuple[int, dict[str, str]]:
     lines = [orjson.loads(line) for line in out.splitlines()]
     assert PASSWORD not in out.decode()
     return process.returncode or 0, {line["check"]: line["text"] for line in lines if not line["ok"]}
+
+
+async def test_the_doctor_finds_what_is_wrong_with_the_agent(
+    own_redis: RedisServer, mongod: Mongod, model: ScriptedModel
+) -> None:
+    """A module that is not there, and a server of tools that cannot be reached."""
+    servers = {
+        "time": {"command": sys.executable, "args": ["-m", "mcp_server_time"]},
+        "gone": {"url": "http://127.0.0.1:9"},
+    }
+    good = environment(mongod.url, own_redis.url, model.base_url, TWIN_AGENT="examples.own_agent:agent")
+    assert await _doctor(**good) == (0, {})
+    code, found = await _doctor(**{**good, "TWIN_AGENT": "no.such:agent", "TWIN_MCP_SERVERS": json.dumps(servers)})
+    assert (code, list(found)) == (1, ["agent", "mcp"])
+    assert "the module no is not found" in found["agent"]
+    assert found["mcp"] == "gone: it cannot be reached, or has no tools"
 
 
 async def test_the_doctor_finds_what_is_wrong_with_an_engine(

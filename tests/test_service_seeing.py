@@ -239,7 +239,7 @@ async def test_every_metric_moves_with_what_it_counts(watched: Watched, model: S
     learned = await eventually(lambda: _learned(watched, jobs))
     assert learned['twin_job_seconds_count{name="learn"}'] > 0
     assert learned['twin_job_wait_seconds_count{name="learn"}'] > 0
-    assert learned['twin_model_tokens_total{kind="written",purpose="background"}'] > 0
+    assert learned['twin_model_tokens_total{kind="written",purpose="profile_candidates"}'] > 0
 
 
 async def _learned(watched: Watched, before: dict[str, float]) -> dict[str, float] | None:

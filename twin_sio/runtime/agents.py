@@ -39,13 +39,13 @@ async def build_agent(settings: Settings, memory: Memory, model: ChatModel, stac
         chunk_interval_ms=settings.tuning.chunk_interval_ms,
     )
     if chosen.graph:
-        graph = _loaded(chosen.graph, "TWIN_GRAPH")
+        graph = loaded(chosen.graph, "TWIN_GRAPH")
         if not hasattr(graph, "astream") or not hasattr(graph, "copy"):
             raise ConfigError(f"TWIN_GRAPH: {chosen.graph} is no compiled LangGraph graph (call .compile()).")
         return services.graph_agent(graph)
     if not chosen.factory:
         return twin(services)
-    factory = _loaded(chosen.factory, "TWIN_AGENT")
+    factory = loaded(chosen.factory, "TWIN_AGENT")
     if not callable(factory):
         raise ConfigError(f"TWIN_AGENT: {chosen.factory} is no function.")
     try:
@@ -58,7 +58,7 @@ async def build_agent(settings: Settings, memory: Memory, model: ChatModel, stac
     return made
 
 
-def _loaded(place: str, variable: str) -> Any:
+def loaded(place: str, variable: str) -> Any:
     """What stands at `package.module:name`; modules of the current folder are found, too."""
     module, _, name = place.partition(":")
     if "" not in sys.path:

@@ -1,5 +1,5 @@
-"""Looks at the settings and engines that the environment names: `python -m twin_sio.runtime.engine_check` prints a
-JSON object a line, `{check, ok, text, advice}`, as `twin-sio doctor --server` shows them."""
+"""Looks at the settings, engines and agent that the environment names: `python -m twin_sio.runtime.engine_check` prints
+a JSON object a line, `{check, ok, text, advice}`, as `twin-sio doctor --server` shows them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import asyncio
 import importlib.util
 import sys
 
+from twin_sio.agent.personas import Personas
 from twin_sio.config import ConfigError, Settings, refused_as
 from twin_sio.errors import StorageUnavailable
+from twin_sio.observability.logging import configure_logs
 from twin_sio.redis_connection import CLUSTERS, HASH_TAG, REDIS_ERRORS, client
 from twin_sio.redis_connection.failures import explain
+from twin_sio.runtime.agents import loaded
 from twin_sio.runtime.checks import print_check
 from twin_sio.runtime.wiring import check_http_environment, sealer_of
 from twin_sio.store import mongo
@@ -21,6 +24,7 @@ _CHANNEL = "twin:instance:doctor"
 
 def main() -> int:
     """Exit code 0 where a server could start here, else 1."""
+    configure_logs("error")  # what is wrong is a line of ours
     try:
         settings = Settings.from_environment()
         sealer_of(settings)
@@ -33,7 +37,7 @@ def main() -> int:
 
 
 async def _all_well(settings: Settings) -> bool:
-    well = [await _mongodb(settings), await _redis(settings)]
+    well = [await _mongodb(settings), await _redis(settings), _agent(settings), *await _mcp(settings)]
     has_vectors = bool(settings.embeddings.url) or importlib.util.find_spec("wordllama") is not None
     advice = "" if has_vectors else "pip install wordllama, or set TWIN_EMBEDDINGS_URL."
     how = "by their meaning" if has_vectors else "by their words alone"
@@ -75,6 +79,40 @@ async def _redis(settings: Settings) -> bool:
     finally:
         await redis.aclose()
     return print_check("redis", True, "it takes writes, and delivers")
+
+
+def _agent(settings: Settings) -> bool:
+    chosen = settings.agent
+    try:
+        Personas.of(chosen)
+        if chosen.graph or chosen.factory:
+            loaded(chosen.graph or chosen.factory, "TWIN_GRAPH" if chosen.graph else "TWIN_AGENT")
+    except ConfigError as error:
+        return print_check("agent", False, str(error))
+    return print_check("agent", True, f"{chosen.graph or chosen.factory or 'our own'} can be loaded")
+
+
+async def _mcp(settings: Settings) -> list[bool]:
+    """A line for each server of tools."""
+    servers = settings.agent.mcp_servers
+    if not servers:
+        return []
+    try:
+        from twin_sio.agent.tools.mcp import McpTools  # an optional extra
+    except ImportError:
+        return [print_check("mcp", False, "TWIN_MCP_SERVERS needs the extra `mcp`", "pip install 'twin-sio[mcp]'")]
+    found = []
+    for name, server in servers.items():
+        tools = McpTools({name: server})
+        try:
+            await tools.start()
+            count = len(tools.tools())
+        finally:
+            await tools.close()
+        advice = "" if count else "Look at its command or its url, and at what it prints when you start it by hand."
+        text = f"{name}: {count} tools" if count else f"{name}: it cannot be reached, or has no tools"
+        found.append(print_check("mcp", bool(count), text, advice))
+    return found
 
 
 if __name__ == "__main__":

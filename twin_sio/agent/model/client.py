@@ -109,7 +109,7 @@ class OpenAIModel:
         # Requests under way: more would wait in the endpoint, where nobody sees for how long.
         self._slots = asyncio.Semaphore(concurrency)
         self.tokens: Counter[tuple[str, str]] = Counter()
-        """What the endpoint reported, by purpose (`answer`, `background`) and kind (`read`, `written`)."""
+        """What the endpoint reported, by purpose (`answer`, or the name of an object) and kind (`read`, `written`)."""
         # Whether it answers at present: logs once what is wrong, and keeps the background from asking in vain.
         self._standing = Standing(self.host, model)
         self._endpoint = Endpoint(
@@ -167,7 +167,7 @@ class OpenAIModel:
                     try:
                         async with until(question.deadline):
                             with span(f"model {name}") as call:
-                                return await self._complete(question, schema, call)
+                                return await self._complete(question, schema, name, call)
                     except Failed as failed:
                         if not await self._may_go_on(question, failed):
                             raise
@@ -345,7 +345,7 @@ class OpenAIModel:
         await self._succeeded(question)
         return {**message, "finish_reason": answer.reason}, answer.usage, len(read)
 
-    async def _complete(self, question: _Question, schema: Json, call: Span) -> Json | None:
+    async def _complete(self, question: _Question, schema: Json, name: str, call: Span) -> Json | None:
         # What is not reported is estimated by its length: a user's share counts either way.
         asked = sum(len(one["content"]) for one in question.body(question.dialect)["messages"])
         try:
@@ -353,7 +353,7 @@ class OpenAIModel:
         except BaseException:
             count_tokens({}, asked)
             raise
-        reported = self._record_usage("background", usage)
+        reported = self._record_usage(name, usage)
         count_tokens(reported, asked + size)
         call.set(**reported)
         found = await _searched(message, schema, size)
