@@ -192,6 +192,8 @@ class TwinAgent(Agent):
             async with aclosing(self._model.stream(messages, offered)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, str):
+                        if not gathered.begun:
+                            thoughts.flush()
                         gathered.add(piece)
                     elif isinstance(piece, Thought):
                         thoughts.add(piece.text)
