@@ -4,7 +4,8 @@
  * What was sent is sent again, under the same id, until the server has it: over lost acknowledgements, reconnects,
  * reloads. After a reconnect all that was missed comes first, then what is live, with neither a gap nor a repeat.
  */
-import { io, type Socket } from "socket.io-client";
+import { Connection } from "./connection.js";
+import type { Decision } from "./conversation.js";
 import type {
   ClientEvents,
   ConversationListPayload,
@@ -13,16 +14,19 @@ import type {
   ErrorPayload,
   Feedback,
   HistoryPagePayload,
+  HostTool,
   MessageReceivedPayload,
   ProfilePayload,
-  Refusal,
   SearchPayload,
+  ToolCallPayload,
+  UserMessage,
 } from "./protocol.js";
 import { bestOutbox, type Entry, type Outbox } from "./outbox.js";
 import { initial, DEFAULT_CONVERSATION, receive, type State, type Effect } from "./state.js";
 import { tabSession, type TabSession } from "./session.js";
 import { Sending, type Sent } from "./sending.js";
-import { asSent, backoff, BACKOFF, CONTEXT_MAX, endpoint, envelope, newId, TwinError } from "./wire.js";
+import { HostTools, type RunTool } from "./tools.js";
+import { asSent, newId, TwinError } from "./wire.js";
 
 type Json = Record<string, unknown>;
 
@@ -43,59 +47,54 @@ export interface Options {
   readonly transports?: ("websocket" | "polling")[];
 }
 
-const ANSWER_MS = 10_000;
-const TOKEN_AGAIN = new Set(["auth_expired", "auth_missing", "auth_invalid"]);
-// How servers and proxies close over what was sent (RFC 6455, 7.4.1), and the answer to a POST that is too long.
-const NOT_TAKEN = new Set([1003, 1007, 1008, 1009, 413]);
-const NO_TOKEN = { code: "token_failed", message: "getToken gave no token." };
-const UNREACHABLE = { code: "unreachable", message: "The service does not answer, or does not allow this page's origin." };
+export interface SendOptions {
+  readonly conversationId?: string | undefined;
+  readonly context?: Json | undefined;
+  /** What it does to an answer that is being made: wait for it (`queue`), end it (`interrupt`), or be taken in at its
+   * next step (`steer`), where it then has no answer of its own: see `answerTo`. */
+  readonly mode?: NonNullable<UserMessage["mode"]> | undefined;
+  /** An id of your own for it, unique for the user. */
+  readonly id?: string | undefined;
+}
+
 const TYPING_MS = 6_000;
-const TRIES_UNEXPLAINED = 3;
 
 export class TwinClient {
   readonly #options: Options;
-  readonly #socket: Socket;
+  readonly #connection: Connection;
+  readonly #sending: Sending;
+  readonly #tools: HostTools;
+  readonly #session: Promise<TabSession>;
   readonly #listeners = new Set<() => void>();
-  readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #typing = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #opened = new Set<string>();
   #state: State;
-  readonly #session: Promise<TabSession>;
-  readonly #sending: Sending;
   #resuming = false;
-  #attempts = 0;
-  #refusals = 0;
-  #token: string | null = null; // that was given last
-  #nextToken: string | null = null; // that was asked for already
-  readonly #context: Json | undefined;
-  #isNotTaken = false;
-  #greeted = false;
-  #received = 0;
 
   constructor(options: Options) {
     this.#options = options;
     this.#state = initial(options.sessionId ?? newId());
     const { sessionId } = options;
     this.#session = sessionId ? Promise.resolve({ id: sessionId, release: ignore }) : tabSession(this.#state.sessionId);
+    this.#connection = this.#newConnection();
     this.#sending = this.#newSending();
-    this.#context = options.context && startable(options.context);
-    const { origin, path } = endpoint(options.url);
-    this.#socket = io(origin, {
-      path,
-      autoConnect: false,
-      forceNew: true,
-      timeout: ANSWER_MS,
-      transports: options.transports ?? ["websocket", "polling"],
-      reconnectionDelay: BACKOFF.first,
-      reconnectionDelayMax: BACKOFF.most,
-      randomizationFactor: 0.5,
-      auth: (give) => void this.#auth(give),
+    this.#tools = new HostTools({
+      send: (result, id) => void this.#sending.add("tool_result", result, undefined, id),
+      has: (callId) => this.#sending.hasResult(callId),
     });
-    this.#socket.on("connect", () => (this.#attempts = 0));
-    this.#socket.on("connect_error", (error) => this.#refusedEntry(error as Error & { data?: Refusal }));
-    this.#socket.on("disconnect", (reason, details) => this.#gone(reason, details));
-    this.#socket.onAny((_name: string, envelope: Envelope) => this.#take(envelope));
     void this.#begin();
+  }
+
+  #newConnection(): Connection {
+    const client = this;
+    return new Connection(this.#options, {
+      get state() {
+        return client.#state;
+      },
+      show: (state) => this.#show(state),
+      take: (envelope) => this.#take(envelope),
+      fail: (message, code) => this.#sending.fail(message, code),
+    });
   }
 
   #newSending(): Sending {
@@ -106,13 +105,13 @@ export class TwinClient {
         return client.#state;
       },
       get isOpen() {
-        return client.#greeted;
+        return client.#connection.isOpen;
       },
       get isNotTaken() {
-        return client.#isNotTaken;
+        return client.#connection.isNotTaken;
       },
       show: (state: State) => this.#show(state),
-      send: (entry: Entry) => this.#emitForAnswer(entry.name, entry.payload, entry.conversationId, entry.id),
+      send: (entry: Entry) => this.#connection.ask(entry.name, entry.payload, entry.conversationId, entry.id),
     };
     return new Sending(line, outbox ? Promise.resolve(outbox) : this.#session.then(({ id }) => bestOutbox(id)));
   }
@@ -121,7 +120,7 @@ export class TwinClient {
     const { id: sessionId } = await this.#session;
     this.#show({ ...this.#state, sessionId });
     await this.#sending.restore();
-    if (this.#state.connection !== "closed") this.#socket.connect();
+    if (this.#state.connection !== "closed") this.#connection.open();
   }
 
   // -- what is known ------------------------------------------------------------------------------------------------
@@ -156,9 +155,9 @@ export class TwinClient {
   // -- what can be asked --------------------------------------------------------------------------------------------
 
   /** Say something. It shows at once as `sending`, and is sent until the server has it. */
-  send(text: string, about: { conversationId?: string; context?: Json } = {}): Sent {
-    const payload = about.context ? { text, context: about.context } : { text };
-    return this.#sending.add("user_message", payload, about.conversationId);
+  send(text: string, { conversationId, context, mode, id }: SendOptions = {}): Sent {
+    const payload = { text, ...(context ? { context } : {}), ...(mode && mode !== "queue" ? { mode } : {}) };
+    return this.#sending.add("user_message", payload, conversationId, id);
   }
 
   /** Say again, under the same id, what the server refused: its reason may be gone. */
@@ -176,6 +175,36 @@ export class TwinClient {
   /** Rate one of the twin's messages; it shows at once. The newest rating counts, `none` takes it back. */
   feedback(messageId: string, rating: Feedback["rating"], more: Omit<Feedback, "message_id" | "rating"> = {}): Sent {
     return this.#sending.add("feedback", { message_id: messageId, rating, ...more });
+  }
+
+  /** Decide on a tool's call that an answer waits for; it shows at once. The first decision of all devices counts:
+   * `already_decided` where that was another. `arguments` are those of an `edit`. */
+  approve(
+    approvalId: string,
+    decision: Decision = "approve",
+    { arguments: edited, comment }: { arguments?: Json | undefined; comment?: string | undefined } = {},
+  ): Sent {
+    const of = Object.values(this.#state.conversations).find((one) => one.approvals.some(({ id }) => id === approvalId));
+    const more = { ...(edited ? { arguments: edited } : {}), ...(comment ? { comment } : {}) };
+    return this.#sending.add("approval", { approval_id: approvalId, decision, ...more }, of?.id);
+  }
+
+  /** Let the twin use what this app can do, until the returned function is called. `run` gets each call once; what it
+   * gives is the tool's output, what it throws is told the twin as text. */
+  offerTools(tools: readonly HostTool[], run: RunTool): () => void {
+    const remove = this.#tools.add(tools, run);
+    this.#tellTools();
+    return () => {
+      remove();
+      this.#tellTools();
+    };
+  }
+
+  #tellTools(): void {
+    if (!this.#tools.isUsed || !this.#connection.isOpen) return;
+    this.#ask("host_tools", { tools: this.#tools.offered }).catch((error: unknown) => {
+      if (error instanceof TwinError) console.warn(`twin-sio: the tools are not offered. ${error.message}`);
+    });
   }
 
   /** The user's own word on a trait. */
@@ -225,141 +254,35 @@ export class TwinClient {
 
   /** Show the other devices that somebody is typing here; may be lost. */
   typing(isTyping: boolean, conversationId?: string): void {
-    if (this.#greeted) this.#emit("typing_indicator", { is_typing: isTyping }, conversationId);
+    if (this.#connection.isOpen) this.#connection.emit("typing_indicator", { is_typing: isTyping }, conversationId);
   }
 
   /** Everything up to and with this message is read. */
   read(messageId: string): void {
-    if (this.#greeted) this.#emit("read_receipt", { message_id: messageId });
+    if (this.#connection.isOpen) this.#connection.emit("read_receipt", { message_id: messageId });
   }
 
   /** Come back after `refused` (with another token) or `ended`; in any other state nothing happens. */
   reconnect(): void {
     const { connection } = this.#state;
     if (connection !== "refused" && connection !== "ended") return;
-    this.#refusals = 0;
     this.#show({ ...this.#state, connection: "connecting", reason: null });
-    this.#socket.connect();
+    this.#connection.open();
   }
 
   /** Leave. What is not sent stays in the outbox; nothing else is kept. */
   close(): void {
-    for (const timer of [...this.#timers.values(), ...this.#typing.values()]) clearTimeout(timer);
-    this.#socket.disconnect();
-    this.#greeted = false;
+    for (const timer of this.#typing.values()) clearTimeout(timer);
+    this.#connection.close();
     this.#show({ ...this.#state, connection: "closed" });
     this.#sending.fail("The client was closed.", "closed");
     void this.#session.then(({ release }) => release());
   }
 
-  // -- coming and going ---------------------------------------------------------------------------------------------
-
-  async #auth(give: (auth: object) => void): Promise<void> {
-    const { sessionId, lastSeq } = this.#state;
-    try {
-      const token = this.#nextToken ?? (await this.#askForToken());
-      this.#nextToken = null;
-      this.#token = token;
-      const context = this.#context;
-      const { device } = this.#options;
-      give({
-        token,
-        session_id: sessionId,
-        ...(lastSeq === null ? {} : { last_seq: lastSeq }),
-        ...(device ? { device } : {}),
-        // Once: what the host app has said since is newer, and kept by the server.
-        ...(context && lastSeq === null ? { context } : {}),
-      });
-    } catch {
-      if (this.#state.connection === "closed") return;
-      this.#show({ ...this.#state, connection: "offline", reason: NO_TOKEN });
-      this.#again("token", backoff(this.#refusals++), () => this.#socket.disconnect().connect());
-    }
-  }
-
-  /** A token; rejects where the app throws, or gives none in all that time. */
-  async #askForToken(): Promise<string> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<never>((_, reject) => (timer = setTimeout(() => reject(new TwinError({ ...NO_TOKEN, retryable: true })), ANSWER_MS)));
-    try {
-      return await Promise.race([this.#options.getToken(), late]);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  #refusedEntry(error: Error & { data?: Refusal }): void {
-    const refusal = error.data;
-    if (!refusal?.code) {
-      // The network, or no server: the library tries again by itself.
-      if (this.#state.connection === "draining") return;
-      this.#attempts += 1;
-      const reason = this.#attempts < TRIES_UNEXPLAINED ? this.#state.reason : UNREACHABLE;
-      this.#show({ ...this.#state, connection: this.#attempts > 1 ? "offline" : "connecting", reason });
-      return;
-    }
-    // A refused handshake: the library would not try again. A token may have been cached for too long: ask for another.
-    const isToken = TOKEN_AGAIN.has(refusal.code);
-    const again = isToken ? this.#refusals < 2 : refusal.retryable;
-    if (!again) return this.#refused(refusal);
-    this.#show({ ...this.#state, connection: "offline", reason: { code: refusal.code, message: refusal.message } });
-    const retry = isToken ? () => void this.#withAnotherToken(refusal) : () => void this.#socket.connect();
-    this.#again("refused", refusal.retry_after_ms ?? backoff(this.#refusals), retry);
-    this.#refusals += 1;
-  }
-
-  /** The same token once more would be refused once more. */
-  async #withAnotherToken(refusal: Refusal): Promise<void> {
-    const token = await this.#askForToken().catch(() => null); // where there is none, the connect says so
-    if (this.#state.connection === "closed") return;
-    if (token !== null && token === this.#token) return this.#refused(refusal);
-    this.#nextToken = token;
-    this.#socket.connect();
-  }
-
-  #refused({ code, message }: Refusal): void {
-    this.#show({ ...this.#state, connection: "refused", reason: { code, message } });
-    this.#sending.fail(message, code);
-  }
-
-  #gone(reason: string, details?: unknown): void {
-    this.#greeted = false;
-    const { context, description } = (details ?? {}) as { context?: { code?: number }; description?: unknown };
-    this.#isNotTaken = NOT_TAKEN.has(context?.code ?? Number(description));
-    this.#resuming = false;
-    this.#stop("heartbeat");
-    this.#stop("draining");
-    if (this.#state.connection === "closed") return;
-    if (reason === "io server disconnect") {
-      this.#show({ ...this.#state, connection: "ended", reason: { code: "ended", message: "The server ended this session." } });
-      this.#sending.fail("The server ended this session.", "ended");
-      return;
-    }
-    this.#show({ ...this.#state, connection: "offline" });
-  }
-
-  #greetedBy(): void {
-    this.#refusals = 0;
-    this.#sending.leaveTo(this.#state.userId);
-    this.#beat();
-    const page = this.#options.page ?? 50;
-    if (page > 0 && this.#opened.size === 0) void this.history({ limit: page }).catch(ignore);
-    void this.#sending.flush();
-  }
-
-  #beat(): void {
-    this.#again("heartbeat", this.#state.heartbeatMs, () => {
-      if (this.#greeted) void this.#emitForAnswer("heartbeat", {}).catch(ignore);
-      this.#beat();
-    });
-  }
-
   // -- in -----------------------------------------------------------------------------------------------------------
 
   #take(envelope: Envelope): void {
-    this.#received += 1;
     const [next, wish] = receive(this.#state, envelope);
-    if (envelope.type === "session_ready") this.#greeted = true;
     this.#show(next);
     this.#follow(envelope);
     this.#grant(wish);
@@ -368,17 +291,12 @@ export class TwinClient {
   #follow(envelope: Envelope): void {
     switch (envelope.type) {
       case "session_ready":
-        return this.#greetedBy();
+        return this.#greeted();
       case "resumed":
         this.#resuming = false;
         return;
-      case "auth_expiring":
-        return void this.#refresh();
-      case "server_draining": {
-        const { reconnect_after_ms } = (envelope as Envelope<"server_draining">).payload;
-        // The close comes anyway; leaving at the time that was given spreads everybody's return.
-        return this.#again("draining", reconnect_after_ms, () => this.#socket.io.engine?.close());
-      }
+      case "tool_call":
+        return this.#tools.take(envelope.payload as ToolCallPayload);
       case "typing_indicator": {
         const { session_id: who, conversation_id: where } = envelope.metadata;
         return this.#forgetTyping(who ?? "", where ?? DEFAULT_CONVERSATION);
@@ -388,10 +306,19 @@ export class TwinClient {
     }
   }
 
+  #greeted(): void {
+    this.#resuming = false;
+    this.#sending.leaveTo(this.#state.userId);
+    this.#tellTools();
+    const page = this.#options.page ?? 50;
+    if (page > 0 && this.#opened.size === 0) void this.history({ limit: page }).catch(ignore);
+    void this.#sending.flush();
+  }
+
   #grant(wish: Effect): void {
-    if (wish === "resume" && !this.#resuming && this.#greeted) {
+    if (wish === "resume" && !this.#resuming && this.#connection.isOpen) {
       this.#resuming = true;
-      this.#emit("resume", { last_seq: this.#state.lastSeq ?? 0 });
+      this.#connection.emit("resume", { last_seq: this.#state.lastSeq ?? 0 });
     }
     if (wish === "history") for (const id of this.#opened) void this.history({ conversationId: id }).catch(ignore);
     if (wish === "profile") void this.profile().catch(ignore);
@@ -409,40 +336,16 @@ export class TwinClient {
     this.#typing.set(key, setTimeout(over, TYPING_MS));
   }
 
-  async #refresh(): Promise<void> {
-    try {
-      await this.#ask("auth_refresh", { token: await this.#askForToken() });
-    } catch {
-      // The server closes when the old token ends; the next connect asks for a token again.
-    }
-  }
-
   // -- out ----------------------------------------------------------------------------------------------------------
 
   /** A question that is worth nothing later: asked once, over the connection that is there. */
   async #ask<T>(name: keyof ClientEvents, payload: object, where?: string): Promise<T> {
     const checked = asSent(payload);
     if ("error" in checked) throw new TwinError(checked.error);
-    await this.until(() => this.#greeted);
-    const answer = await this.#emitForAnswer(name, checked.payload, where);
+    await this.until(() => this.#connection.isOpen);
+    const answer = await this.#connection.ask(name, checked.payload, where);
     if (answer?.type === "error") throw new TwinError(answer.payload as ErrorPayload);
     return (answer?.payload ?? {}) as T;
-  }
-
-  async #emitForAnswer(name: keyof ClientEvents, payload: object, where?: string, id = newId()): Promise<Envelope> {
-    const [socket, received] = [this.#socket.id, this.#received];
-    try {
-      return (await this.#socket.timeout(ANSWER_MS).emitWithAck(name, envelope(name, payload, id, where))) as Envelope;
-    } catch (error) {
-      // Not a word in all that time: the server hangs, or the network lets nothing through. The library would wait for
-      // the ping, most of a minute; another server may be well.
-      if (this.#greeted && this.#socket.id === socket && this.#received === received) this.#socket.disconnect().connect();
-      throw error;
-    }
-  }
-
-  #emit(name: keyof ClientEvents, payload: object, where?: string): void {
-    this.#socket.emit(name, envelope(name, payload, newId(), where));
   }
 
   // -- small things -------------------------------------------------------------------------------------------------
@@ -452,34 +355,11 @@ export class TwinClient {
     this.#state = state;
     for (const listener of [...this.#listeners]) listener();
   }
-
-  #again(what: string, afterMs: number, run: () => void): void {
-    this.#stop(what);
-    const timer = setTimeout(() => {
-      this.#timers.delete(what);
-      run();
-    }, afterMs);
-    this.#timers.set(what, timer);
-  }
-
-  #stop(what: string): void {
-    clearTimeout(this.#timers.get(what));
-    this.#timers.delete(what);
-  }
-
 }
 
 /** Connect as a user; at once usable, whether there is a network or not. */
 export function connect(options: Options): TwinClient {
   return new TwinClient(options);
-}
-
-/** A context that a server takes at the start; of another the app's author is told, and the session begins without. */
-function startable(context: Json): Json | undefined {
-  const checked = asSent(context, CONTEXT_MAX);
-  if (!("error" in checked)) return checked.payload;
-  console.warn(`twin-sio: the context is left out. ${checked.error.message}`);
-  return undefined;
 }
 
 function ignore(): void {}

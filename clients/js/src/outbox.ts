@@ -2,7 +2,7 @@
 import type { ClientEvents } from "./protocol.js";
 
 /** The events that carry an id of their own, so that sending them again has no second effect. */
-export type QueuedEvent = "user_message" | "feedback" | "regenerate" | "profile_correct";
+export type QueuedEvent = "user_message" | "feedback" | "regenerate" | "profile_correct" | "approval" | "tool_result";
 
 export interface Entry<Name extends QueuedEvent = QueuedEvent> {
   /** The `message_id`: the same for every time it is sent. */

@@ -1,5 +1,37 @@
 // Made from the service's AsyncAPI document by `npm run generate`: do not edit.
 
+export interface Approval {
+  approval_id: string;
+  decision: "approve" | "reject" | "edit";
+  arguments?: {
+    [k: string]: unknown;
+  } | null;
+  comment?: string | null;
+}
+export interface ApprovalRequestedPayload {
+  approval_id: string;
+  call_id: string;
+  tool: string;
+  title: string;
+  arguments: {
+    [k: string]: unknown;
+  };
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  expires_at: string;
+}
+export interface ApprovalResolvedPayload {
+  approval_id: string;
+  decision: "approve" | "reject" | "edit" | "expired" | "cancelled";
+  /**
+   * As edited.
+   */
+  arguments?: {
+    [k: string]: unknown;
+  } | null;
+  comment?: string | null;
+}
 /**
  * The Socket.IO `auth` payload of a connect.
  */
@@ -12,6 +44,12 @@ export interface Auth {
     [k: string]: unknown;
   } | null;
   device?: DeviceInfo;
+  /**
+   * What this client knows beside the first of version 1: `approvals`.
+   *
+   * @maxItems 16
+   */
+  features?: string[];
 }
 export interface DeviceInfo {
   name?: string | null;
@@ -74,7 +112,43 @@ export interface HistoryMessage {
   used_traits?: string[] | null;
   finish?: ("length" | "content_filter") | null;
   error?: string | null;
+  /**
+   * What was done for it.
+   */
+  steps?: Step[] | null;
+  /**
+   * What the model thought, where that is shown.
+   */
+  reasoning?: string | null;
+  /**
+   * Messages that it took in while it was made.
+   */
+  steered_by?: string[] | null;
+  /**
+   * The message that ended it.
+   */
+  stopped_by?: string | null;
   feedback?: FeedbackPayload | null;
+}
+/**
+ * Something that was done for an answer. `unknown`: whether it was done, as its server died meanwhile.
+ */
+export interface Step {
+  step_id: string;
+  kind: "tool" | "node";
+  /**
+   * The tool's, or the node's.
+   */
+  name: string;
+  /**
+   * For people.
+   */
+  title: string;
+  state: "started" | "progress" | "waiting" | "done" | "failed" | "unknown";
+  /**
+   * For people: what came of it.
+   */
+  summary?: string | null;
 }
 export interface FeedbackPayload {
   message_id: string;
@@ -110,140 +184,7 @@ export interface Feedback {
   message_id: string;
   rating: "up" | "down" | "none";
   comment?: string | null;
-  tags?:
-    | []
-    | [string]
-    | [string, string]
-    | [string, string, string]
-    | [string, string, string, string]
-    | [string, string, string, string, string]
-    | [string, string, string, string, string, string]
-    | [string, string, string, string, string, string, string]
-    | [string, string, string, string, string, string, string, string]
-    | [string, string, string, string, string, string, string, string, string]
-    | [string, string, string, string, string, string, string, string, string, string]
-    | [string, string, string, string, string, string, string, string, string, string, string]
-    | [string, string, string, string, string, string, string, string, string, string, string, string]
-    | [string, string, string, string, string, string, string, string, string, string, string, string, string]
-    | [string, string, string, string, string, string, string, string, string, string, string, string, string, string]
-    | [
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string
-      ]
-    | [
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string
-      ]
-    | [
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string
-      ]
-    | [
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string
-      ]
-    | [
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string
-      ]
-    | [
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string,
-        string
-      ]
-    | null;
+  tags?: string[] | null;
   correction?: string | null;
 }
 export interface FoundMessage {
@@ -283,6 +224,51 @@ export interface HistoryPagePayload {
   messages: HistoryMessage[];
   has_more: boolean;
   conversation_id: string;
+  /**
+   * What answers of this conversation wait for.
+   */
+  approvals?: PendingApproval[] | null;
+}
+export interface PendingApproval {
+  approval_id: string;
+  call_id: string;
+  tool: string;
+  title: string;
+  arguments: {
+    [k: string]: unknown;
+  };
+  /**
+   * UTC, milliseconds, `2026-06-12T14:22:31.123Z`.
+   */
+  expires_at: string;
+  /**
+   * The user's message whose answer waits.
+   */
+  in_response_to: string;
+  /**
+   * A place in the user's log, dense from 1; 0: before the first.
+   */
+  seq: number;
+}
+/**
+ * What the app on this device can do for the twin. `parameters` is the JSON schema of its arguments.
+ */
+export interface HostTool {
+  name: string;
+  description: string;
+  parameters?: {
+    [k: string]: unknown;
+  };
+  needs_approval?: boolean;
+}
+/**
+ * All that the session offers from now on, until its connection ends.
+ */
+export interface HostTools {
+  /**
+   * @maxItems 16
+   */
+  tools: HostTool[];
 }
 export interface MessageReceivedPayload {
   message_id: string;
@@ -502,6 +488,41 @@ export interface SessionReadyPayload {
 export interface StopGeneration {
   message_id: string;
 }
+export interface ToolCallPayload {
+  /**
+   * Also the key by which a repeat is known.
+   */
+  call_id: string;
+  name: string;
+  arguments: {
+    [k: string]: unknown;
+  };
+  timeout_ms: number;
+}
+export interface ToolResult {
+  call_id: string;
+  output?: {
+    [k: string]: unknown;
+  };
+  error?: string | null;
+}
+export interface TwinActivityPayload {
+  step_id: string;
+  kind: "tool" | "node";
+  /**
+   * The tool's, or the node's.
+   */
+  name: string;
+  /**
+   * For people.
+   */
+  title: string;
+  state: "started" | "progress" | "waiting" | "done" | "failed" | "unknown";
+  /**
+   * For people: what came of it.
+   */
+  summary?: string | null;
+}
 export interface TwinMessageChunkPayload {
   text: string;
   generation_id: string;
@@ -523,6 +544,27 @@ export interface TwinMessagePayload {
   used_traits: string[];
   finish?: ("length" | "content_filter") | null;
   error?: string | null;
+  /**
+   * What was done for it.
+   */
+  steps?: Step[] | null;
+  /**
+   * What the model thought, where that is shown.
+   */
+  reasoning?: string | null;
+  /**
+   * Messages that it took in while it was made.
+   */
+  steered_by?: string[] | null;
+  /**
+   * The message that ended it.
+   */
+  stopped_by?: string | null;
+}
+export interface TwinReasoningChunkPayload {
+  text: string;
+  generation_id: string;
+  chunk_index: number;
 }
 export interface TwinThinkingPayload {
   state: "queued" | "recalling" | "thinking" | "done";
@@ -538,6 +580,7 @@ export interface UserMessage {
   context?: {
     [k: string]: unknown;
   } | null;
+  mode?: "queue" | "interrupt" | "steer";
 }
 export interface UserMessagePayload {
   text: string;
@@ -557,6 +600,9 @@ export interface ClientEvents {
   history: History;
   conversations: Conversations;
   search: Search;
+  host_tools: HostTools;
+  tool_result: ToolResult;
+  approval: Approval;
   auth_refresh: AuthRefresh;
   profile_get: ProfileGet;
   profile_correct: ProfileCorrect;
@@ -569,6 +615,11 @@ export interface ServerEvents {
   user_message: UserMessagePayload;
   twin_thinking: TwinThinkingPayload;
   twin_message_chunk: TwinMessageChunkPayload;
+  twin_reasoning_chunk: TwinReasoningChunkPayload;
+  twin_activity: TwinActivityPayload;
+  tool_call: ToolCallPayload;
+  approval_requested: ApprovalRequestedPayload;
+  approval_resolved: ApprovalResolvedPayload;
   twin_message: TwinMessagePayload;
   profile_update: ProfileUpdatePayload;
   profile: ProfilePayload;

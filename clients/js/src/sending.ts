@@ -1,7 +1,17 @@
 /** What the server is to store: one thing after the other, each until the server has it, or will never take it. */
-import type { ClientEvents, Envelope, ErrorPayload, Feedback, MessageReceivedPayload, ProfileUpdatePayload } from "./protocol.js";
+import type { Approval, ClientEvents, Envelope, ErrorPayload, Feedback, MessageReceivedPayload, ProfileUpdatePayload } from "./protocol.js";
 import type { Entry, Outbox, QueuedEvent } from "./outbox.js";
-import { DEFAULT_CONVERSATION, forgotten, rated, refused, said, type State } from "./state.js";
+import {
+  decided,
+  decisionRefused,
+  decisionStored,
+  DEFAULT_CONVERSATION,
+  forgotten,
+  rated,
+  refused,
+  said,
+  type State,
+} from "./state.js";
 import { asSent, backoff, newId, TwinError } from "./wire.js";
 
 export interface Sent {
@@ -24,6 +34,8 @@ export interface Line {
 }
 
 const TIMES_NOT_TAKEN = 2;
+// What an answer waits for passes by what waits for an answer: a message that is refused as `busy` until then.
+const FIRST = new Set<QueuedEvent>(["approval", "tool_result"]);
 
 export class Sending {
   readonly #line: Line;
@@ -31,6 +43,8 @@ export class Sending {
   readonly #waiting = new Map<string, { resolve: (value: never) => void; reject: (error: Error) => void }>();
   #queue: Entry[] = [];
   #isBusy = false;
+  #wake: () => void = ignore;
+  #heldUntil = 0; // the server wants no more messages before
   // The entry in whose sending the connection was lost: how often, and how often because it was not taken.
   #lost = { id: "", times: 0, notTaken: 0 };
 
@@ -58,7 +72,8 @@ export class Sending {
     if (kept) this.#queue.push(kept);
     const state = { ...this.#line.state, unsent: this.#queue.length };
     if (name === "user_message") this.#line.show(said(state, id, conversationId, (payload as ClientEvents["user_message"]).text));
-    else this.#line.show(name === "feedback" && kept ? rated(state, payload as Feedback) : state);
+    else if (name === "feedback" && kept) this.#line.show(rated(state, payload as Feedback));
+    else this.#line.show(name === "approval" && kept ? decided(state, payload as Approval) : state);
     if ("error" in checked) this.#tell(entry, checked.error);
     return kept;
   }
@@ -82,13 +97,22 @@ export class Sending {
     this.#line.show({ ...state, unsent: this.#queue.length });
   }
 
+  /** Whether the result of this call is kept, to be sent. */
+  hasResult(callId: string): boolean {
+    return this.#queue.some(({ name, payload }) => name === "tool_result" && (payload as ClientEvents["tool_result"]).call_id === callId);
+  }
+
   /** One after the other, so that what was said first is stored first. */
   async flush(): Promise<void> {
-    if (this.#isBusy) return;
+    if (this.#isBusy) return this.#wake();
     this.#isBusy = true;
     try {
       for (let tries = 0; this.#line.isOpen && this.#queue[0]; ) {
-        const entry = this.#queue[0];
+        const entry = this.#next();
+        if (entry === null) {
+          await this.#pause(this.#heldUntil - Date.now());
+          continue;
+        }
         const answer = await this.#line.send(entry).catch(() => null);
         if (answer === null) {
           if (this.#line.isOpen) await pause(backoff(tries++)); // no answer, and the connection is there all the same
@@ -96,7 +120,9 @@ export class Sending {
           continue;
         }
         if (answer.type === "error" && (answer.payload as ErrorPayload).retryable) {
-          await pause((answer.payload as ErrorPayload).retry_after_ms ?? backoff(tries++));
+          const wait = (answer.payload as ErrorPayload).retry_after_ms ?? backoff(tries++);
+          if (FIRST.has(entry.name)) await pause(wait);
+          else this.#heldUntil = Date.now() + wait;
           continue;
         }
         tries = 0;
@@ -105,6 +131,23 @@ export class Sending {
     } finally {
       this.#isBusy = false;
     }
+  }
+
+  /** What is to be sent now; null where that has to wait. */
+  #next(): Entry | null {
+    const first = this.#queue.find(({ name }) => FIRST.has(name));
+    return first ?? (Date.now() < this.#heldUntil ? null : (this.#queue[0] ?? null));
+  }
+
+  /** A while, or until there is something else to send. */
+  async #pause(ms: number): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      timer = setTimeout(resolve, ms);
+    });
+    clearTimeout(timer);
+    this.#wake = ignore;
   }
 
   /** The connection was lost before the answer. By chance it happens once; what closes it every time must not hold up
@@ -124,7 +167,8 @@ export class Sending {
     await this.#forget(entry);
     this.#waiting.get(entry.id)?.resolve(answer.payload as never);
     this.#waiting.delete(entry.id);
-    this.#line.show({ ...this.#line.state, unsent: this.#queue.length });
+    const state: State = { ...this.#line.state, unsent: this.#queue.length };
+    this.#line.show(entry.name === "approval" ? decisionStored(state, entry.payload as Approval) : state);
   }
 
   async #drop(entry: Entry, error: ErrorPayload): Promise<void> {
@@ -138,11 +182,12 @@ export class Sending {
   }
 
   /** Refused for good: whoever waits for it hears, and a message shows it. */
-  #tell({ id, name, conversationId }: Entry, error: ErrorPayload): void {
+  #tell({ id, name, conversationId, payload }: Entry, error: ErrorPayload): void {
     this.#waiting.get(id)?.reject(new TwinError(error));
     this.#waiting.delete(id);
     const state: State = { ...this.#line.state, unsent: this.#queue.length };
-    this.#line.show(name === "user_message" ? refused(state, id, conversationId, error) : state);
+    if (name === "user_message") this.#line.show(refused(state, id, conversationId, error));
+    else this.#line.show(name === "approval" ? decisionRefused(state, (payload as Approval).approval_id, error) : state);
   }
 
   /** Nothing more is sent for now: whoever waits hears. What is not sent stays in the outbox. */

@@ -7,58 +7,25 @@
  * - chunks are joined by their index within a generation; the text of `twin_message` has the last word;
  * - what the user says is shown at once and is `sending` until the server says that it is stored.
  */
-import type {
-  ConversationLine,
-  Envelope,
-  ErrorPayload,
-  FeedbackPayload,
-  HistoryMessage,
-  HistoryPagePayload,
-  SessionEntry,
-  SessionLimits,
-  Trait,
-} from "./protocol.js";
-
-export type MessageState = "sending" | "stored" | "refused" | "streaming" | "complete" | "stopped" | "interrupted" | "failed";
-
-export interface Message {
-  readonly id: string;
-  readonly role: "user" | "twin";
-  readonly text: string;
-  readonly state: MessageState;
-  /** Its place in the log; null while it is not stored, or is being written. */
-  readonly seq: number | null;
-  readonly timestamp: string | null;
-  /** Of the twin's messages: the user's message that it answers. Answers that share it are alternatives. */
-  readonly inResponseTo: string | null;
-  /** The session that said it, or caused it. */
-  readonly sessionId: string | null;
-  readonly generationId: string | null;
-  readonly model: string | null;
-  /** The traits that the prompt of the answer held. */
-  readonly usedTraits: readonly string[];
-  readonly feedback: FeedbackPayload | null;
-  /** What cut a complete answer short: its longest length, or the rules of the model's provider. */
-  readonly finish: "length" | "content_filter" | null;
-  /** The code of why an answer failed. */
-  readonly failure: string | null;
-  /** Why it was refused, or failed. */
-  readonly error: ErrorPayload | null;
-}
-
-export interface Conversation {
-  readonly id: string;
-  /** As every device shows them: what is stored by seq, then what is being written, then what is not stored yet. */
-  readonly messages: readonly Message[];
-  /** Where the answer to a user's message stands, by that message's id; `done` is left out. */
-  readonly thinking: Readonly<Record<string, "queued" | "recalling" | "thinking">>;
-  /** The other sessions that are typing at this moment. */
-  readonly typing: readonly string[];
-  /** The newest seq that any device has read. */
-  readonly readSeq: number;
-  /** Whether there is more before the oldest message here; null while no page was asked for. */
-  readonly hasMore: boolean | null;
-}
+import {
+  acted,
+  answered,
+  blank,
+  blankConversation,
+  change,
+  paged,
+  put,
+  quiet,
+  requested,
+  resolved,
+  streamed,
+  thought,
+  withApproval,
+  type Approval,
+  type Conversation,
+  type Message,
+} from "./conversation.js";
+import type { Approval as Decided, ConversationLine, Envelope, ErrorPayload, FeedbackPayload, SessionEntry, SessionLimits, Trait } from "./protocol.js";
 
 export type Connection = "connecting" | "online" | "offline" | "draining" | "refused" | "ended" | "closed";
 
@@ -85,6 +52,8 @@ export interface State {
   readonly unsent: number;
 }
 
+const DURABLE = new Set<string>(["user_message", "twin_message", "feedback", "read_receipt", "profile_update"]);
+
 /** What an envelope asks its reader to do beside showing the new state. */
 export type Effect = "resume" | "history" | "profile" | null;
 
@@ -109,7 +78,7 @@ export function initial(sessionId: string): State {
 }
 
 export function conversation(state: State, id: string): Conversation {
-  return state.conversations[id] ?? { id, messages: [], thinking: {}, typing: [], readSeq: 0, hasMore: null };
+  return state.conversations[id] ?? blankConversation(id);
 }
 
 /** A message of one's own, before the server has it. Saying it again changes nothing, but where it was refused. */
@@ -128,6 +97,30 @@ export function rated(state: State, feedback: FeedbackPayload): State {
   return where ? within(state, where.id, (here) => change(here, feedback.message_id, { feedback })) : state;
 }
 
+/** A decision of one's own, before the server has it. */
+export function decided(state: State, { approval_id: id, decision }: Decided): State {
+  return withinApproval(state, id, (one) => (one.decision === null ? { ...one, sending: decision } : one));
+}
+
+/** The server has a decision of one's own; how it was decided comes to every device, here it is known already. */
+export function decisionStored(state: State, { approval_id: id, decision, arguments: edited, comment }: Decided): State {
+  return withinApproval(state, id, (one) => {
+    if (one.decision !== null) return one;
+    return { ...one, decision, sending: null, arguments: edited ?? one.arguments, comment: comment ?? null };
+  });
+}
+
+/** The server does not take a decision of one's own: it was decided before, or there is nothing to decide any more. */
+export function decisionRefused(state: State, id: string, { code }: ErrorPayload): State {
+  const isOver = code === "already_decided" || code === "not_found";
+  return withinApproval(state, id, (one) => (one.decision !== null ? one : isOver ? null : { ...one, sending: null }));
+}
+
+function withinApproval(state: State, id: string, change: (one: Approval) => Approval | null): State {
+  const where = Object.values(state.conversations).find((one) => one.approvals.some((known) => known.id === id));
+  return where ? within(state, where.id, (here) => withApproval(here, id, change)) : state;
+}
+
 /** A message that is not this user's to say. */
 export function forgotten(state: State, id: string, conversationId: string): State {
   return within(state, conversationId, (here) => ({ ...here, messages: here.messages.filter((one) => one.id !== id) }));
@@ -144,12 +137,6 @@ export function receive(state: State, envelope: Envelope): [State, Effect] {
   switch (envelope.type) {
     case "session_ready":
       return [ready(state, envelope as Envelope<"session_ready">), null];
-    case "user_message":
-    case "twin_message":
-    case "feedback":
-    case "read_receipt":
-    case "profile_update":
-      return durable(state, envelope, seq ?? null);
     case "message_received":
       return receipt(state, envelope as Envelope<"message_received">, seq ?? null);
     case "resumed": {
@@ -164,7 +151,8 @@ export function receive(state: State, envelope: Envelope): [State, Effect] {
       return [state, state.lastSeq !== null && head_seq > state.lastSeq ? "resume" : null];
     }
     default:
-      return [ephemeral(state, envelope), null];
+      // Whatever has a seq counts, also where its type is newer than this client.
+      return seq != null || DURABLE.has(envelope.type) ? durable(state, envelope, seq ?? null) : [ephemeral(state, envelope), null];
   }
 }
 
@@ -189,10 +177,8 @@ function ready(state: State, { payload, metadata }: Envelope<"session_ready">): 
 
 function unsentOnly(all: State["conversations"]): State["conversations"] {
   const left = Object.values(all).map((one) => ({
-    ...one,
+    ...blankConversation(one.id),
     messages: one.messages.filter((message) => message.state === "sending"),
-    readSeq: 0,
-    hasMore: null,
   }));
   return Object.fromEntries(left.map((one) => [one.id, one]));
 }
@@ -247,29 +233,20 @@ function applied(state: State, envelope: Envelope): State {
         return seq > here.readSeq ? { ...here, readSeq: seq } : here;
       });
     }
-    default: {
+    case "approval_requested": {
+      const { payload } = envelope as Envelope<"approval_requested">;
+      const { in_response_to: about, seq } = metadata;
+      return within(state, id, (here) => requested(here, payload, { in_response_to: about ?? "", seq: seq ?? 0 }));
+    }
+    case "approval_resolved":
+      return within(state, id, (here) => resolved(here, (envelope as Envelope<"approval_resolved">).payload));
+    case "profile_update": {
       const { version } = (envelope as Envelope<"profile_update">).payload;
       return { ...state, profileVersion: Math.max(version, state.profileVersion) };
     }
+    default:
+      return state;
   }
-}
-
-function answered(here: Conversation, { payload, metadata }: Envelope<"twin_message">, stamp: Partial<Message>): Conversation {
-  const inResponseTo = metadata.in_response_to ?? null;
-  const answer: Message = {
-    ...blank(metadata.message_id, "twin"),
-    ...stamp,
-    inResponseTo,
-    text: payload.text,
-    state: payload.status,
-    generationId: payload.generation_id,
-    model: payload.model,
-    usedTraits: payload.used_traits,
-    finish: payload.finish ?? null,
-    failure: payload.error ?? null,
-  };
-  const drafts = here.messages.filter((message) => !(message.state === "streaming" && message.inResponseTo === inResponseTo));
-  return quiet(put({ ...here, messages: drafts }, answer), inResponseTo);
 }
 
 function receipt(state: State, { payload, metadata }: Envelope<"message_received">, seq: number | null): [State, Effect] {
@@ -288,6 +265,10 @@ function ephemeral(state: State, envelope: Envelope): State {
   switch (envelope.type) {
     case "twin_message_chunk":
       return within(state, id, (here) => streamed(here, envelope as Envelope<"twin_message_chunk">));
+    case "twin_reasoning_chunk":
+      return within(state, id, (here) => thought(here, envelope as Envelope<"twin_reasoning_chunk">));
+    case "twin_activity":
+      return within(state, id, (here) => acted(here, envelope as Envelope<"twin_activity">));
     case "twin_thinking": {
       const { payload } = envelope as Envelope<"twin_thinking">;
       const about = metadata.in_response_to ?? "";
@@ -307,7 +288,7 @@ function ephemeral(state: State, envelope: Envelope): State {
     case "presence":
       return { ...state, sessions: (envelope as Envelope<"presence">).payload.sessions };
     case "history":
-      return paged(state, (envelope as Envelope<"history">).payload);
+      return within(state, (envelope as Envelope<"history">).payload.conversation_id, (here) => paged(here, (envelope as Envelope<"history">).payload));
     case "conversations":
       return { ...state, list: (envelope as Envelope<"conversations">).payload.conversations };
     case "profile": {
@@ -327,116 +308,8 @@ function ephemeral(state: State, envelope: Envelope): State {
   }
 }
 
-function streamed(here: Conversation, { payload, metadata }: Envelope<"twin_message_chunk">): Conversation {
-  const inResponseTo = metadata.in_response_to ?? null;
-  const { generation_id: generation, chunk_index: index, first_chunk_index: first, text } = payload;
-  if (here.messages.some((one) => one.generationId === generation && one.state !== "streaming")) return here; // it is over
-  const draft = here.messages.find((one) => one.state === "streaming" && one.inResponseTo === inResponseTo);
-  const isMerged = first === 0 || (index === 0 && first == null);
-  if (draft !== undefined && draft.generationId === generation) {
-    const next = (draft as Draft).next;
-    if (isMerged && index + 1 >= next && index > 0) return put(here, { ...draft, text, next: index + 1 } as Draft);
-    return index === next ? put(here, { ...draft, text: draft.text + text, next: index + 1 } as Draft) : here;
-  }
-  // Another generation takes the place of an earlier one; into the middle of one nobody can come.
-  if (!isMerged) return here;
-  const others = here.messages.filter((one) => one !== draft);
-  const begun: Draft = {
-    ...blank(`generation-${generation}`, "twin"),
-    text,
-    state: "streaming",
-    inResponseTo,
-    generationId: generation,
-    sessionId: metadata.session_id ?? null,
-    next: index + 1,
-  };
-  return put({ ...here, messages: others }, begun);
-}
-
-/** A message that is being written; `next` is the index of the chunk that it waits for. */
-interface Draft extends Message {
-  readonly next: number;
-}
-
-function paged(state: State, page: HistoryPagePayload): State {
-  return within(state, page.conversation_id, (here) => {
-    const first = here.messages.find((message) => message.seq !== null)?.seq ?? Infinity;
-    const isOlder = page.messages.length === 0 || (page.messages[0]?.seq ?? 0) <= first;
-    const filled = page.messages.reduce((into, line) => put(into, fromLine(line)), here);
-    return { ...filled, hasMore: isOlder || here.hasMore === null ? page.has_more : here.hasMore };
-  });
-}
-
-function fromLine(line: HistoryMessage): Message {
-  return {
-    ...blank(line.message_id, line.role),
-    text: line.text,
-    state: line.role === "twin" ? (line.status ?? "complete") : "stored",
-    seq: line.seq,
-    timestamp: line.timestamp,
-    inResponseTo: line.in_response_to ?? null,
-    sessionId: line.session_id ?? null,
-    generationId: line.generation_id ?? null,
-    model: line.model ?? null,
-    usedTraits: line.used_traits ?? [],
-    feedback: line.feedback ?? null,
-    finish: line.finish ?? null,
-    failure: line.error ?? null,
-  };
-}
-
-// -- small changes ----------------------------------------------------------------------------------------------------
-
-function blank(id: string, role: Message["role"]): Message {
-  return {
-    id,
-    role,
-    text: "",
-    state: "stored",
-    seq: null,
-    timestamp: null,
-    inResponseTo: null,
-    sessionId: null,
-    generationId: null,
-    model: null,
-    usedTraits: [],
-    feedback: null,
-    finish: null,
-    failure: null,
-    error: null,
-  };
-}
-
 function within(state: State, id: string, change: (here: Conversation) => Conversation): State {
   const here = conversation(state, id);
   const changed = change(here);
   return changed === here ? state : { ...state, conversations: { ...state.conversations, [id]: changed } };
-}
-
-function change(here: Conversation, id: string, fields: Partial<Message>): Conversation {
-  const known = here.messages.find((message) => message.id === id);
-  return known === undefined ? here : put(here, { ...known, ...fields });
-}
-
-/** The message in its place: by seq, then what is being written, then what is not stored yet; both as they came. */
-function put(here: Conversation, message: Message): Conversation {
-  const at = here.messages.findIndex((one) => one.id === message.id);
-  const known = here.messages[at];
-  if (known !== undefined && rank(known) === rank(message)) {
-    return { ...here, messages: here.messages.map((one, index) => (index === at ? message : one)) };
-  }
-  const others = at < 0 ? here.messages : here.messages.filter((one) => one.id !== message.id);
-  let index = others.length;
-  while (index > 0 && rank(others[index - 1] as Message) > rank(message)) index -= 1;
-  return { ...here, messages: [...others.slice(0, index), message, ...others.slice(index)] };
-}
-
-function rank(message: Message): number {
-  return message.seq ?? (message.state === "streaming" ? Number.MAX_SAFE_INTEGER - 1 : Number.MAX_SAFE_INTEGER);
-}
-
-function quiet(here: Conversation, about: string | null): Conversation {
-  if (about === null || !(about in here.thinking)) return here;
-  const { [about]: _, ...left } = here.thinking;
-  return { ...here, thinking: left };
 }

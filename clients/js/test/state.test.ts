@@ -1,42 +1,6 @@
 import { expect, test } from "vitest";
-import type { Envelope, ServerEventName, ServerEvents } from "../src/protocol.js";
-import { conversation, initial, receive, said, type State } from "../src/state.js";
-
-let ids = 0;
-function event<Name extends ServerEventName>(type: Name, payload: ServerEvents[Name], metadata: object = {}): Envelope<Name> {
-  return { type, payload, metadata: { timestamp: "2026-01-01T00:00:00.000Z", message_id: `e-${(ids += 1)}`, conversation_id: "main", ...metadata } };
-}
-const ready = (seq: number) =>
-  event("session_ready", {
-    user_id: "ada",
-    session_id: "s",
-    expires_at: "2027-01-01T00:00:00.000Z",
-    seq,
-    sessions: [],
-    heartbeat_interval_ms: 1000,
-    limits: { text_characters: 1, envelope_bytes: 1, history_page: 1, messages_per_minute: 1, events_per_second: 1, sessions: 1 },
-    profile_version: 0,
-    server: { instance: "i", protocol: 1, time: "2026-01-01T00:00:00.000Z" },
-  });
-const user = (text: string, seq: number, id = `u-${seq}`) => event("user_message", { text }, { seq, message_id: id });
-const answer = (text: string, seq: number, to: string, generation = "g") =>
-  event("twin_message", { text, generation_id: generation, status: "complete", model: "m", used_traits: [] }, { seq, in_response_to: to, message_id: `t-${seq}` });
-const chunk = (text: string, index: number, generation = "g", to = "u-1", first?: number) =>
-  event(
-    "twin_message_chunk",
-    { text, generation_id: generation, chunk_index: index, is_last_chunk: false, ...(first === undefined ? {} : { first_chunk_index: first }) },
-    { in_response_to: to },
-  );
-const after = (...envelopes: Envelope[]): [State, (string | null)[]] => {
-  const wishes: (string | null)[] = [];
-  const state = envelopes.reduce((at, envelope) => {
-    const [next, wish] = receive(at, envelope);
-    wishes.push(wish);
-    return next;
-  }, initial("s"));
-  return [state, wishes];
-};
-const shown = (state: State) => conversation(state, "main").messages.map((one) => one.text);
+import { conversation, receive, said } from "../src/state.js";
+import { after, answer, chunk, event, ready, shown, user } from "./events.js";
 
 test("durable events are applied once and in order, and a hole asks to resume", () => {
   const [state, wishes] = after(ready(0), user("a", 1), user("a", 1), user("c", 3), user("b", 2), user("c", 3));
