@@ -19,7 +19,7 @@ test: setup-test browser programs lint types contracts ## lint, types, import co
 dist: setup-test ## wheel and sdist in dist/, each installed into an empty environment and run there
 	@tools/dist.sh
 
-js: setup-test ## the TypeScript client alone: types, size, tests against the real service
+js: setup-test browser ## the TypeScript client alone: types, size, tests against the real service
 	@tools/js.sh
 
 faults: setup-test programs ## break the service in every way it must survive, with figures; takes some minutes

@@ -26,3 +26,4 @@ npm run --silent generate -- --check
 npm run --silent check
 npm run --silent build -- --check
 npm run --silent test
+cd ../.. && .venv/bin/python -m pytest -q tests/test_ai_sdk.py

@@ -5,7 +5,7 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { build, transform } from "esbuild";
 
-const MOST_KB = { client: 15, widget: 48 }; // gzipped
+const MOST_KB = { client: 15, widget: 56 }; // gzipped
 const here = (path) => new URL(`../${path}`, import.meta.url).pathname;
 const options = { bundle: true, format: "esm", target: "es2022", minify: true, write: false, legalComments: "none" };
 const holds = (...names) =>
