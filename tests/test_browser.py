@@ -309,7 +309,7 @@ async def test_a_trait_says_whose_it_is(opened: Opened, user: str) -> None:
     mia = {"kind": "person", "relation": "daughter", "name": "Mia"}
     shown = await page.evaluate(
         """async (traits) => {
-            const { valueOf } = await import("/conversation.js");
+            const { valueOf } = await import("/words.js");
             return traits.map(valueOf);
         }""",
         [

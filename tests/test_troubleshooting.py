@@ -88,7 +88,7 @@ def shown(code: str, sees: str) -> None:
 def test_what_the_page_shows_is_what_it_shows(row):
     """Of what only an answer can run into; `tests/test_agent_model.py` has the codes."""
     if row[1].startswith("`finish"):
-        assert row[0] in (ROOT / "twin_sio/web/conversation.js").read_text()
+        assert row[0] in (ROOT / "twin_sio/web/message.js").read_text()
     else:
         shown(row[1].strip("`"), row[0])
 

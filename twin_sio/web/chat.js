@@ -1,9 +1,10 @@
 // The chat page: one user's session over the client, and around the conversation what belongs to the page: who is here,
 // which conversations there are, what the twin believes, how it looks.
 import { connect } from "./twin-client.js";
-import { ConversationView, named, shortened, valueOf } from "./conversation.js";
+import { ConversationView } from "./conversation.js";
 import { ProfileView } from "./profile.js";
 import { button, count, directed, make, setText, errorText } from "./view.js";
+import { named, shortened, valueOf } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const REFRESH_MS = 400;

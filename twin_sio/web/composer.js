@@ -26,7 +26,12 @@ export class Composer {
     this.editing = make("p", "column editing", "An earlier message, to be sent anew. ", button("quiet", "Cancel", () => this.cancel()));
     this.limit = make("p", "column limit");
     Object.assign(this.limit, { id: "limit", role: "status", hidden: true });
-    this.form = make("form", "composer", this.editing, make("div", "column field", this.text, this.stop, this.send), this.limit);
+    const now = button("quiet", "Answer this now", () => this.submit("interrupt"));
+    now.title = "The answer that is being made ends (Ctrl+Enter)";
+    const also = button("quiet", "Add it to the answer", () => this.submit("steer"));
+    also.title = "Your twin takes it in at its next step; where there is none, it answers this now";
+    this.modes = make("p", "column modes", "Sent, it waits for the answer. ", now, also);
+    this.form = make("form", "composer", this.editing, this.modes, make("div", "column field", this.text, this.stop, this.send), this.limit);
     this.form.autocomplete = "off";
     this.form.noValidate = true;
     this.form.addEventListener("submit", (event) => {
@@ -45,7 +50,7 @@ export class Composer {
     const isPlain = !event.shiftKey && !event.altKey;
     if (event.key === "Enter" && isPlain && (!isTouch() || event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      this.submit();
+      this.submit(event.ctrlKey || event.metaKey ? "interrupt" : "queue");
     } else if (event.key === "Escape" && this.before !== null) {
       event.preventDefault();
       this.cancel();
@@ -57,10 +62,11 @@ export class Composer {
     }
   }
 
-  submit() {
+  // `mode` is what it does to an answer that is being made; where none is, it is a message as any other.
+  submit(mode = "queue") {
     const text = this.text.value.trim();
     if (!text || this.over() > 0) return;
-    this.view.client.send(text, { conversationId: this.view.id });
+    this.view.client.send(text, { conversationId: this.view.id, mode: this.stop.value ? mode : "queue" });
     this.stopTyping();
     this.put(this.before ?? "");
     this.text.focus();
@@ -164,12 +170,13 @@ export class Composer {
     this.send.disabled = over > 0 || this.text.value.trim() === "";
     this.send.hidden = this.send.disabled && !this.stop.hidden; // on a phone there is room for one of them
     this.editing.hidden = this.before === null;
+    this.modes.hidden = this.send.disabled || this.stop.hidden;
     this.limit.hidden = over <= 0;
     if (over > 0) setText(this.limit, `That is ${over.toLocaleString()} characters too long: at most ${this.most.toLocaleString()} are sent at once.`);
   }
 
-  // An answer to this message can be stopped; none where it is empty.
-  stoppable(messageId) {
+  // An answer to this message is being made; none where it is empty.
+  answering(messageId) {
     this.stop.value = messageId;
     this.stop.hidden = messageId === "";
     this.take();

@@ -1,17 +1,14 @@
 // One conversation, as the chat page and the widget show it: its messages, and the field in which one writes.
 // It shows the client's state and keeps none of its own but what is only here: a choice among answers, an open form.
 import { conversation } from "./twin-client.js";
-import { showMarkdown } from "./markdown.js";
 import { Composer } from "./composer.js";
-import { button, copied, count, directed, isTouch, make, setText, sign, toast, errorText } from "./view.js";
+import { MessageItem } from "./message.js";
+import { button, make, setText, sign, toast, errorText } from "./view.js";
+import { nameOf } from "./words.js";
 
 const NEAR_END_PX = 80;
 const PAGES_BACK = 250; // of 200 messages: as far back as a search finds anything
-const REASONS = { wrong: "Not true", not_me: "Not like me", too_long: "Too long", off_topic: "Beside the point" };
-const CUTS = { length: "Cut off: it reached its longest length.", content_filter: "Cut off by the rules of the model’s provider." };
-const REASON_MAX = { correction: 8000, comment: 2000 };
-const NOTES = { sending: "Sending …", refused: "Not sent", stopped: "Stopped", interrupted: "Cut short", failed: "" };
-const THINKING = { queued: "Your twin will answer", recalling: "Your twin is remembering", thinking: "Your twin is thinking" };
+const THINKING = { queued: "Your twin will answer", recalling: "Your twin is remembering", thinking: "Your twin is thinking", waiting: "Your twin waits for you" };
 
 export class ConversationView {
   // `root` is emptied and filled; `highlight` as showMarkdown wants it; `user` is who is here, where that is known
@@ -20,7 +17,7 @@ export class ConversationView {
     this.client = client;
     this.user = user;
     this.highlight = highlight;
-    this.items = new Map(); // key of an item -> {node, drawn}
+    this.items = new Map(); // key of an item -> the item
     this.chosen = new Map(); // the user's message id -> the id of the answer that is looked at
     this.days = new Map(); // a day -> the line that begins it
     this.build(root);
@@ -120,59 +117,27 @@ export class ConversationView {
     if (about) this.chosen.set(about, messageId);
     this.follow = false;
     this.drawNow();
-    const item = this.items.get(about ? `answer-${about}` : messageId);
+    const item = this.items.get(about ? `answer-${about}` : messageId).node;
     item.tabIndex = -1;
     item.scrollIntoView({ block: "center" });
     item.focus({ preventScroll: true });
   }
 
-  async rate(message, rating, item, reasons) {
-    const { receipt } = this.client.feedback(message.id, rating, reasons);
-    item.querySelector(".reasons")?.remove();
-    if (rating === "down" && !reasons) this.askWhy(message, item);
-    try {
-      for (const trait of ((await receipt).traits ?? []).slice(0, 3)) {
-        this.say(`${named(trait.key)}, ${valueOf(trait)}: now ${Math.round(trait.confidence * 100)} % sure`);
-      }
-    } catch (error) {
-      this.say(errorText(error), error.code);
-    }
+  // `by` one forward or back from this answer.
+  choose(message, by) {
+    const { inResponseTo: about } = message;
+    const { answers } = arranged(this.here).find((one) => one.about === about);
+    const at = answers.findIndex((one) => one.id === message.id) + by;
+    if (!answers[at]) return;
+    if (at === answers.length - 1) this.chosen.delete(about); // the newest, whichever that will be
+    else this.chosen.set(about, answers[at].id);
+    this.follow = false;
+    this.draw();
   }
 
-  // After a thumb down: what was wrong, and what would have been right, in the user's own words, if they like.
-  askWhy(message, item) {
-    const form = make("form", "reasons");
-    form.setAttribute("aria-label", "What was wrong with it?");
-    const tags = Object.entries(REASONS).map(([tag, label]) => {
-      const box = make("input");
-      Object.assign(box, { type: "checkbox", name: "tag", value: tag });
-      return make("label", "tag", box, label);
-    });
-    const correction = field("correction", "What would be right?");
-    const comment = field("comment", "Anything else?");
-    const close = () => form.remove();
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      const given = new FormData(form);
-      const filled = ["correction", "comment"].map((name) => [name, given.get(name).trim()]).filter(([, text]) => text);
-      const long = filled.find(([name, text]) => count(text) > REASON_MAX[name]);
-      if (long) return this.say(`That is too long: at most ${REASON_MAX[long[0]].toLocaleString()} characters.`, "too_large");
-      this.rate(message, "down", item, { ...Object.fromEntries(filled), tags: given.getAll("tag") });
-      close();
-      this.focus();
-    });
-    form.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || event.isComposing || event.keyCode === 229) return;
-      event.stopPropagation();
-      close();
-      item.querySelector("[data-rating=down]").focus();
-    });
-    const tell = make("button", "", "Tell it");
-    tell.type = "submit";
-    form.append(make("div", "tags", ...tags), correction, comment, make("div", "row", tell, button("quiet", "Skip", close)));
-    item.append(form);
-    if (!isTouch()) correction.focus({ preventScroll: true });
-    form.scrollIntoView({ block: "nearest" });
+  // To who cannot see it.
+  announce(text) {
+    setText(this.announcer, text);
   }
 
   say(text, code) {
@@ -197,7 +162,7 @@ export class ConversationView {
     const { here } = this;
     this.load(here);
     const height = this.scroll.scrollHeight;
-    const items = arranged(here.messages);
+    const items = arranged(here);
     const hadEarlier = this.items.size > 0 && items.length > 0 && !this.items.has(items[0].key);
     const follow = this.follow;
     this.marks(here);
@@ -238,6 +203,7 @@ export class ConversationView {
 
   showItems(items, here) {
     const questions = new Map(here.messages.map((message) => [message.id, message]));
+    const taken = new Set(here.messages.flatMap((message) => message.steeredBy));
     const seen = here.messages.findLast((one) => one.role === "twin" && one.seq !== null && one.seq <= Math.max(here.readSeq, this.seenSeq ?? 0));
     let place = this.list.firstElementChild;
     let before = null;
@@ -249,18 +215,21 @@ export class ConversationView {
     const days = new Set();
     for (const { key, about, answers } of items) {
       const message = answers.find((one) => one.id === this.chosen.get(about)) ?? answers.at(-1);
-      const item = this.items.get(key) ?? this.newItem(key, message.role);
+      const item = this.items.get(key) ?? new MessageItem(this, message.role);
+      this.items.set(key, item);
       const its = dayOf(answers[0].timestamp);
       if (its && its !== day && !days.has(its)) {
         day = its;
         days.add(its);
         put(this.dayLine(its));
       }
-      put(item);
-      this.fill(item, message, questions.get(about), before === about);
-      this.showAlternatives(item, about, answers, message);
-      item.toggleAttribute("data-new", answers.some((one) => one.id === this.newFrom));
-      item.toggleAttribute("data-seen", answers.includes(seen));
+      put(item.node);
+      const work = isMade(message) ? workOn(here, about) : null;
+      item.show(message, { question: questions.get(about), isBelow: before === about, isTaken: taken.has(message.id), work });
+      item.showAlternatives(answers);
+      item.node.toggleAttribute("data-new", answers.some((one) => one.id === this.newFrom));
+      item.node.toggleAttribute("data-seen", answers.includes(seen));
+      item.node.toggleAttribute("data-waiting", work !== null && isWaiting(work));
       before = message.id;
     }
     for (const [one, line] of this.days) {
@@ -271,7 +240,7 @@ export class ConversationView {
     const keys = new Set(items.map((one) => one.key));
     for (const [key, item] of this.items) {
       if (keys.has(key)) continue;
-      item.remove();
+      item.node.remove();
       this.items.delete(key);
     }
   }
@@ -283,125 +252,13 @@ export class ConversationView {
     return line;
   }
 
-  newItem(key, role) {
-    const item = make("li", "message");
-    item.dataset.role = role;
-    const foot = make("div", "foot", make("span", "who"), make("time"), make("span", "note"));
-    foot.firstChild.setAttribute("aria-hidden", "true"); // the heading has said it
-    const [about, text] = [directed(make("p", "about")), make("div", "text")];
-    if (role === "user") directed(text); // each block of an answer has its own
-    item.append(make("h2", "unseen"), about, text, make("p", "failure"), foot);
-    foot.append(...(role === "twin" ? this.answerButtons(item) : this.questionButtons(item)));
-    this.items.set(key, item);
-    return item;
-  }
-
-  answerButtons(item) {
-    const rate = (rating, label) => {
-      const made = button("rate", label, () => {
-        const wanted = item.message.feedback?.rating === rating ? "none" : rating;
-        this.rate(item.message, wanted, item);
-      }, sign("thumb"));
-      made.dataset.rating = rating;
-      return made;
-    };
-    const anew = () => {
-      this.chosen.delete(item.message.inResponseTo);
-      const { receipt } = this.client.regenerate(item.message.inResponseTo, this.id);
-      receipt.catch((error) => this.say(errorText(error), error.code));
-    };
-    const again = button("again", "Answer again", anew, sign("again"));
-    const copy = button("copy", "Copy", () => this.copy(item.message.text), sign("copy"));
-    const which = make("span", "which");
-    which.append(button("before", "Earlier answer", () => this.choose(item, -1), sign("before")), make("span", "count"));
-    which.append(button("next", "Later answer", () => this.choose(item, 1), sign("next")));
-    const on = button("go-on", "Go on", () => this.client.send("Go on.", { conversationId: this.id }));
-    return [on, which, button("retry", "Try again", anew), rate("up", "Good answer"), rate("down", "Bad answer"), again, copy];
-  }
-
-  async copy(text) {
-    this.say((await copied(text, this.list)) ? "Copied." : "The browser does not let it be copied: select it, and copy it by hand.");
-  }
-
-  // Each block of code can be copied alone.
-  codeButtons(text) {
-    for (const box of text.querySelectorAll(".code")) {
-      if (box.querySelector(".copy-code")) continue;
-      box.append(button("copy-code", "Copy the code", () => this.copy(box.querySelector("code").textContent), sign("copy")));
-    }
-  }
-
-  questionButtons(item) {
-    const retry = button("retry", "Try again", () => this.client.retry(item.message.id, this.id));
-    return [retry, button("edit", "Edit", () => this.composer.edit(item.message.text), sign("pencil"))];
-  }
-
-  choose(item, by) {
-    const { inResponseTo: about } = item.message;
-    const answers = this.here.messages.filter((one) => one.inResponseTo === about);
-    const at = answers.findIndex((one) => one.id === item.message.id) + by;
-    if (!answers[at]) return;
-    if (at === answers.length - 1) this.chosen.delete(about); // the newest, whichever that will be
-    else this.chosen.set(about, answers[at].id);
-    this.follow = false;
-    this.draw();
-  }
-
-  showAlternatives(item, about, answers, message) {
-    const which = item.querySelector(".which");
-    if (!which) return;
-    const at = answers.indexOf(message);
-    which.hidden = answers.length < 2;
-    setText(which.querySelector(".count"), `${at + 1} of ${answers.length}`);
-    // Not `disabled`, which would take the focus away from who steps through them.
-    which.querySelector(".before").setAttribute("aria-disabled", String(at === 0));
-    which.querySelector(".next").setAttribute("aria-disabled", String(at === answers.length - 1));
-  }
-
-  fill(item, message, question, isBelow) {
-    const { sessions } = this.client.state;
-    const wasStreaming = item.dataset.state === "streaming";
-    const about = item.querySelector(".about");
-    about.hidden = !question || isBelow;
-    if (!about.hidden) setText(about, `On “${shortened(question.text, 60)}”`);
-    if (item.message === message && item.question === question && item.sessions === sessions) return;
-    Object.assign(item, { message, question, sessions });
-    Object.assign(item.dataset, { messageId: message.id, state: message.state });
-    if (message.seq !== null) item.dataset.seq = message.seq;
-    item.setAttribute("aria-busy", String(message.state === "streaming"));
-    const text = item.querySelector(".text");
-    if (message.role === "twin") {
-      showMarkdown(text, message.text, this.highlight);
-      this.codeButtons(text);
-    } else setText(text, message.text);
-    const hasFailed = message.role === "twin" && message.state === "failed";
-    const failure = item.querySelector(".failure");
-    failure.hidden = !hasFailed;
-    setText(failure, hasFailed ? `Your twin could not answer. ${whyOf(message, question)}` : "");
-    for (const one of item.querySelectorAll("h2, .who")) setText(one, message.role === "twin" ? "Your twin" : this.speaker(message));
-    showTime(item.querySelector("time"), message.timestamp);
-    setText(item.querySelector(".note"), noteOf(message));
-    const isFinal = message.role === "twin" && message.state !== "streaming";
-    for (const one of item.querySelectorAll(".rate, .again, .copy")) one.hidden = !isFinal || (hasFailed && (!message.text || one.matches(".again")));
-    for (const one of item.querySelectorAll(".rate")) {
-      one.setAttribute("aria-pressed", String(message.feedback?.rating === one.dataset.rating));
-    }
-    for (const one of item.querySelectorAll(".go-on")) one.hidden = message.finish !== "length";
-    for (const one of item.querySelectorAll(".retry")) one.hidden = message.state !== "refused" && !hasFailed;
-    if (wasStreaming && isFinal) setText(this.announcer, `Your twin: ${text.textContent} ${failure.textContent}`);
-  }
-
-  speaker({ sessionId }) {
-    if (!sessionId || sessionId === this.client.state.sessionId) return "You";
-    return `You, ${nameOf(this.client.state, sessionId)}`;
-  }
-
   showRunning(here) {
-    const drafts = here.messages.filter((message) => message.state === "streaming");
-    const waiting = Object.entries(here.thinking).filter(([about]) => !drafts.some((one) => one.inResponseTo === about));
-    this.composer.stoppable(drafts[0]?.inResponseTo ?? waiting[0]?.[0] ?? "");
-    const state = waiting.find(([, one]) => one !== "queued")?.[1] ?? "queued";
-    this.thinking.hidden = waiting.length === 0 || drafts.length > 0;
+    const made = arranged(here).flatMap(({ answers }) => answers.filter(isMade));
+    const thought = Object.entries(here.thinking).filter(([about]) => !made.some((one) => one.inResponseTo === about));
+    this.composer.answering(made[0]?.inResponseTo ?? thought[0]?.[0] ?? "");
+    const isAsking = made.some((one) => isWaiting(workOn(here, one.inResponseTo)));
+    const state = isAsking ? "waiting" : (thought.find(([, one]) => one !== "queued")?.[1] ?? "queued");
+    this.thinking.hidden = !isAsking && (thought.length === 0 || made.length > 0);
     this.thinking.dataset.state = state;
     setText(this.thinkingText, THINKING[state]);
     this.typing.hidden = here.typing.length === 0;
@@ -427,55 +284,45 @@ export class ConversationView {
   }
 }
 
-export function nameOf(state, sessionId) {
-  return state.sessions.find((one) => one.session_id === sessionId)?.device?.name ?? "another device";
-}
-
-// The value, and whose it is: "football (of Mia, daughter)"; somebody as "Mia (daughter)".
-export function valueOf({ value, entity }) {
-  const { name = "", relation = "" } = entity ?? {};
-  const low = value.toLowerCase();
-  if (name && low === name.toLowerCase()) return relation ? `${value} (${relation})` : value;
-  const of = [name, relation].filter(Boolean);
-  const isTheirs = of.length > 0 && !of.some((part) => low.includes(part.toLowerCase()));
-  return isTheirs ? `${value} (of ${of.join(", ")})` : value;
-}
-
-export const named = (key) => key.replaceAll("_", " ").replaceAll(".", ", ");
-
-export const shortened = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
-
-// Answers to one message are one item, in the place of the first: the others are alternatives.
-function arranged(messages) {
+// Answers to one message are one item, in the place of the first: the others are alternatives. One of which only is known
+// how it is made is among them, too.
+function arranged(here) {
   const items = [];
   const byQuestion = new Map();
-  for (const message of messages) {
-    const about = message.role === "twin" ? message.inResponseTo : null;
+  const add = (message, about) => {
     const known = about && byQuestion.get(about);
     if (known) known.answers.push(message);
     else items.push({ key: about ? `answer-${about}` : message.id, about, answers: [message] });
     if (about && !known) byQuestion.set(about, items.at(-1));
-  }
+  };
+  const drafts = new Set(here.messages.filter((one) => one.state === "streaming").map((one) => one.inResponseTo));
+  const sent = here.messages.findLastIndex((one) => one.seq !== null || one.state === "streaming") + 1;
+  for (const message of here.messages.slice(0, sent)) add(message, message.role === "twin" ? message.inResponseTo : null);
+  const begun = [...here.approvals.map((one) => one.inResponseTo), ...Object.keys(here.activity), ...Object.keys(here.reasoning)];
+  for (const about of new Set(begun)) if (!drafts.has(about)) add(beginning(about), about);
+  for (const message of here.messages.slice(sent)) add(message, null);
   return items;
 }
 
-// Of an answer that failed: as it is stored, or, while that was not heard of, as the error before it said.
-function whyOf({ failure }, question) {
-  const { error } = question ?? {};
-  return failure || error ? errorText({ ...error, code: failure ?? error.code }) : "";
+const beginnings = new Map(); // one object for each, so that what has not changed is not drawn again
+
+// An answer of which there is no text yet.
+function beginning(about) {
+  const made = beginnings.get(about) ?? { id: `working-${about}`, role: "twin", text: "", state: "working", seq: null, timestamp: null, inResponseTo: about, sessionId: null, steeredBy: [], steps: [], reasoning: null };
+  beginnings.set(about, made);
+  return made;
 }
 
-function noteOf(message) {
-  if (message.state === "refused") return `${NOTES.refused}. ${errorText(message.error)}`;
-  if (message.finish) return CUTS[message.finish] ?? "";
-  return NOTES[message.state] ?? "";
+const isMade = ({ state }) => state === "streaming" || state === "working";
+
+function workOn(here, about) {
+  const approvals = here.approvals.filter((one) => one.inResponseTo === about);
+  return { steps: here.activity[about] ?? NONE, reasoning: here.reasoning[about]?.text ?? null, approvals };
 }
 
-function showTime(node, timestamp) {
-  const at = timestamp && new Date(timestamp);
-  setText(node, at ? at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
-  if (at) Object.assign(node, { dateTime: timestamp, title: at.toLocaleString([], { dateStyle: "full", timeStyle: "medium" }) });
-}
+const NONE = [];
+
+const isWaiting = ({ approvals }) => approvals.some((one) => one.decision === null && one.sending === null);
 
 const dayOf = (timestamp) => timestamp && new Date(timestamp).toDateString();
 
@@ -486,11 +333,4 @@ function dayName(day) {
   if (back === 1) return "Yesterday";
   const isThisYear = at.getFullYear() === new Date().getFullYear();
   return at.toLocaleDateString([], { weekday: "long", day: "numeric", month: "long", ...(isThisYear ? {} : { year: "numeric" }) });
-}
-
-function field(name, label) {
-  const made = make("input");
-  Object.assign(made, { name, placeholder: label, dir: "auto" });
-  made.setAttribute("aria-label", label);
-  return made;
 }

@@ -1,5 +1,5 @@
 // What the twin believes of its user, and why; confirmed, rejected and edited here.
-import { named, valueOf } from "./conversation.js";
+import { named, valueOf } from "./words.js";
 import { button, count, directed, make } from "./view.js";
 
 const SAID = {

@@ -104,6 +104,7 @@ const ERRORS = {
   auth_user_mismatch: "This token belongs to somebody else.",
   session_invalid: "The session’s id is not accepted.",
   too_many_sessions: "Too many of your devices are here already.",
+  already_decided: "This was decided before.",
   not_found: "It is not there any more.",
   unavailable: "The service is not available right now.",
 };

@@ -78,10 +78,7 @@ export class TwinClient {
     this.#session = sessionId ? Promise.resolve({ id: sessionId, release: ignore }) : tabSession(this.#state.sessionId);
     this.#connection = this.#newConnection();
     this.#sending = this.#newSending();
-    this.#tools = new HostTools({
-      send: (result, id) => void this.#sending.add("tool_result", result, undefined, id),
-      has: (callId) => this.#sending.hasResult(callId),
-    });
+    this.#tools = this.#newTools();
     void this.#begin();
   }
 
@@ -114,6 +111,17 @@ export class TwinClient {
       send: (entry: Entry) => this.#connection.ask(entry.name, entry.payload, entry.conversationId, entry.id),
     };
     return new Sending(line, outbox ? Promise.resolve(outbox) : this.#session.then(({ id }) => bestOutbox(id)));
+  }
+
+  #newTools(): HostTools {
+    const client = this;
+    return new HostTools({
+      send: (result, id) => void this.#sending.add("tool_result", result, undefined, id),
+      has: (callId) => this.#sending.hasResult(callId),
+      get sessionId() {
+        return client.#state.sessionId;
+      },
+    });
   }
 
   async #begin(): Promise<void> {
@@ -309,6 +317,7 @@ export class TwinClient {
   #greeted(): void {
     this.#resuming = false;
     this.#sending.leaveTo(this.#state.userId);
+    this.#tools.giveUp();
     this.#tellTools();
     const page = this.#options.page ?? 50;
     if (page > 0 && this.#opened.size === 0) void this.history({ limit: page }).catch(ignore);

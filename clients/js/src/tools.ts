@@ -20,6 +20,8 @@ export interface Results {
   send(result: ToolResult, id: string): void;
   /** Whether the result of this call is kept, to be sent. */
   has(callId: string): boolean;
+  /** The session that the calls are of. */
+  readonly sessionId: string;
 }
 
 const KEY = "twin-sio-calls";
@@ -58,10 +60,17 @@ export class HostTools {
     const known = this.#calls.get(callId);
     if (known?.result) return this.#results.send(known.result, known.id);
     if (known || this.#results.has(callId)) return;
-    if (begun().includes(callId)) return this.#end(callId, { call_id: callId, error: UNKNOWN });
+    if (callId in this.#begun) return this.#end(callId, { call_id: callId, error: UNKNOWN });
     this.#calls.set(callId, { id: newId(), result: null });
-    remember(callId);
+    this.#begun = { ...this.#begun, [callId]: false };
     void this.#run(call);
+  }
+
+  /** What an earlier page of this session has begun, and not ended, the twin need not wait for. */
+  giveUp(): void {
+    for (const [callId, isEnded] of Object.entries(this.#begun)) {
+      if (!isEnded && !this.#calls.has(callId)) this.#end(callId, { call_id: callId, error: UNKNOWN });
+    }
   }
 
   async #run({ call_id: callId, name, arguments: given, timeout_ms }: ToolCallPayload): Promise<void> {
@@ -81,30 +90,32 @@ export class HostTools {
     const { id } = this.#calls.get(callId) ?? { id: newId() };
     this.#calls.delete(callId);
     this.#calls.set(callId, { id, result });
+    this.#begun = { ...this.#begun, [callId]: true };
     const [oldest] = this.#calls.keys();
     if (this.#calls.size > CALLS_KEPT && oldest !== undefined) this.#calls.delete(oldest);
     this.#results.send(result, id);
+  }
+
+  /** The calls that this session has begun, also before the page was reloaded, and whether they have ended. */
+  get #begun(): Readonly<Record<string, boolean>> {
+    try {
+      return JSON.parse(sessionStorage.getItem(`${KEY}:${this.#results.sessionId}`) ?? "{}") as Record<string, boolean>;
+    } catch {
+      return {};
+    }
+  }
+
+  set #begun(calls: Readonly<Record<string, boolean>>) {
+    try {
+      const newest = Object.entries(calls).slice(-CALLS_KEPT);
+      sessionStorage.setItem(`${KEY}:${this.#results.sessionId}`, JSON.stringify(Object.fromEntries(newest)));
+    } catch {
+      // No storage: a page that is reloaded does not know.
+    }
   }
 }
 
 function textOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.replace(/\p{Surrogate}|\0/gu, "").slice(0, ERROR_MAX) || "It failed.";
-}
-
-/** The calls that were begun in this tab, also before it was reloaded. */
-function begun(): string[] {
-  try {
-    return JSON.parse(sessionStorage.getItem(KEY) ?? "[]") as string[];
-  } catch {
-    return [];
-  }
-}
-
-function remember(callId: string): void {
-  try {
-    sessionStorage.setItem(KEY, JSON.stringify([...begun(), callId].slice(-CALLS_KEPT)));
-  } catch {
-    // No storage: a page that is reloaded does not know.
-  }
 }

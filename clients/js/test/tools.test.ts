@@ -1,3 +1,4 @@
+// @vitest-environment jsdom
 import { expect, test } from "vitest";
 import type { Envelope, ToolResult } from "../src/protocol.js";
 import { MemoryOutbox, type Entry } from "../src/index.js";
@@ -10,9 +11,9 @@ const tool = (name: string) => ({ name, description: `It does ${name}`, paramete
 const call = (id: string, name = "open") => ({ call_id: id, name, arguments: { board: 7 }, timeout_ms: 1_000 });
 
 /** The tools of an app, and the results that were sent. */
-function offered() {
+function offered(sessionId = `s-${Math.random()}`) {
   const sent: { result: ToolResult; id: string }[] = [];
-  const tools = new HostTools({ send: (result, id) => sent.push({ result, id }), has: () => false });
+  const tools = new HostTools({ send: (result, id) => sent.push({ result, id }), has: () => false, sessionId });
   return { tools, sent };
 }
 
@@ -38,6 +39,22 @@ test("what a tool throws, and what cannot be sent, is told as text", async () =>
   const told = Object.fromEntries(sent.map(({ result }) => [result.call_id, result.error]));
   expect(told).toMatchObject({ "c-1": "The board is gone.", "c-3": "This app offers no such tool." });
   expect(told["c-2"]).toContain("too long");
+});
+
+test("a call that a reload has cut off is not run again, and nobody waits for it", () => {
+  const first = offered("tab-1");
+  first.tools.add([tool("open")], () => new Promise(() => undefined));
+  first.tools.take(call("c-1"));
+  const reloaded = offered("tab-1");
+  let runs = 0;
+  reloaded.tools.add([tool("open")], () => (runs += 1));
+  reloaded.tools.giveUp();
+  expect(reloaded.sent.map(({ result }) => [result.call_id, result.error])).toEqual([["c-1", expect.stringContaining("not known")]]);
+  reloaded.tools.take(call("c-1"));
+  expect(runs).toBe(0);
+  const another = offered("tab-2");
+  another.tools.giveUp();
+  expect(another.sent).toEqual([]);
 });
 
 test("all that is offered is offered together, and what is taken back is gone", () => {
