@@ -48,7 +48,7 @@ MESSAGES = """list => list.map(item => ({
 class Server:
     """`python server.py` on a port of its own, with MongoDB and Redis embedded."""
 
-    def __init__(self, folder: Path, model: ScriptedModel) -> None:
+    def __init__(self, folder: Path, model: ScriptedModel, **more: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.host_app_port = free_port()
@@ -64,6 +64,7 @@ class Server:
             "TWIN_MONGODB_URL": "",
             "TWIN_REDIS_URL": "",
             "TWIN_CORS_ORIGINS": f"{self.url} http://127.0.0.1:{self.host_app_port}",
+            **more,
         }
         self.child = Child("server", [sys.executable, str(ROOT / "server.py")], log=folder / "server.log", env=env)
 

@@ -28,9 +28,9 @@ export class Composer {
     Object.assign(this.limit, { id: "limit", role: "status", hidden: true });
     const now = button("quiet", "Answer this now", () => this.submit("interrupt"));
     now.title = "The answer that is being made ends (Ctrl+Enter)";
-    const also = button("quiet", "Add it to the answer", () => this.submit("steer"));
-    also.title = "Your twin takes it in at its next step; where there is none, it answers this now";
-    this.modes = make("p", "column modes", "Sent, it waits for the answer. ", now, also);
+    this.also = button("quiet", "Add it to the answer", () => this.submit("steer"));
+    this.also.title = "Your twin takes it in at its next step; where there is none, it answers this now";
+    this.modes = make("p", "column modes", "Sent, it waits for the answer. ", now, this.also);
     this.form = make("form", "composer", this.editing, this.modes, make("div", "column field", this.text, this.stop, this.send), this.limit);
     this.form.autocomplete = "off";
     this.form.noValidate = true;
@@ -175,9 +175,10 @@ export class Composer {
     if (over > 0) setText(this.limit, `That is ${over.toLocaleString()} characters too long: at most ${this.most.toLocaleString()} are sent at once.`);
   }
 
-  // An answer to this message is being made; none where it is empty.
-  answering(messageId) {
+  // An answer to this message is being made, none where it is empty; or it waits for the user, and takes nothing in.
+  answering(messageId, isWaiting) {
     this.stop.value = messageId;
+    this.also.hidden = isWaiting;
     this.stop.hidden = messageId === "";
     this.take();
     this.sendable();

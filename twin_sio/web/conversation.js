@@ -255,8 +255,8 @@ export class ConversationView {
   showRunning(here) {
     const made = arranged(here).flatMap(({ answers }) => answers.filter(isMade));
     const thought = Object.entries(here.thinking).filter(([about]) => !made.some((one) => one.inResponseTo === about));
-    this.composer.answering(made[0]?.inResponseTo ?? thought[0]?.[0] ?? "");
     const isAsking = made.some((one) => isWaiting(workOn(here, one.inResponseTo)));
+    this.composer.answering(made[0]?.inResponseTo ?? thought[0]?.[0] ?? "", isAsking);
     const state = isAsking ? "waiting" : (thought.find(([, one]) => one !== "queued")?.[1] ?? "queued");
     this.thinking.hidden = !isAsking && (thought.length === 0 || made.length > 0);
     this.thinking.dataset.state = state;
