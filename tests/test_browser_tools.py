@@ -219,10 +219,11 @@ async def test_a_message_ends_the_answer_or_waits_or_is_taken_in(
     await expect(page.locator("[data-state=streaming]")).to_be_visible(timeout=PATIENCE_MS)
     await page.locator("#text").fill(f"to Rome, {user}")
     await page.get_by_role("button", name="Add it to the answer").click()
-    await expect(page.locator("[data-role=user]").last).to_have_attribute("data-state", "stored", timeout=PATIENCE_MS)
+    added = page.locator("[data-role=user]", has_text="to Rome")
+    await expect(added).to_have_attribute("data-state", "stored", timeout=PATIENCE_MS)
     model.release(said)
     await done(page)
-    await expect(page.locator("[data-role=user]").last).to_contain_text("Taken into the answer", timeout=PATIENCE_MS)
+    await expect(added).to_contain_text("Taken into the answer", timeout=PATIENCE_MS)
     assert (await shown(page))[-1]["text"].endswith("To Rome it is.")
 
 

@@ -143,7 +143,7 @@ class ArgumentField {
   }
 }
 
-const written = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+const written = (value) => (typeof value === "string" ? value : typeof value === "boolean" ? (value ? "yes" : "no") : JSON.stringify(value));
 
 function timeOf(timestamp) {
   const at = new Date(timestamp);
