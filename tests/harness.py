@@ -23,6 +23,7 @@ from tests.faults.cluster import Cluster, cluster
 from tests.faults.group_clients import writer
 from tests.processes import SECRET
 
+_AGENT = {"TWIN_AGENT": "tests.page_agent:agent", "TWIN_HOST_TOOLS": "1", "TWIN_SHOW_REASONING": "1"}
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
@@ -80,7 +81,7 @@ def _control(running: Cluster) -> web.Application:
 async def main() -> None:
     """Serve until standard input ends."""
     with tempfile.TemporaryDirectory() as folder:
-        async with cluster(Path(folder), servers=2, TWIN_DRAIN_S=2) as running:
+        async with cluster(Path(folder), servers=2, TWIN_DRAIN_S=2, **_AGENT) as running:
             runner = web.AppRunner(_control(running), access_log=None)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -12,7 +12,8 @@ from aiohttp import web
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.scripted_model import ScriptedModel
-from tests.test_browser import PATIENCE_MS, ROOT, Server, browser, model, server, user  # noqa: F401 - its fixtures
+from tests.test_browser import PATIENCE_MS, ROOT, browser, model, user  # noqa: F401 - its fixtures
+from tests.test_browser_tools import MAIL, Server, results, script_mail, server  # noqa: F401
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 
 _PACKAGE = ROOT / "clients" / "js"
@@ -165,3 +166,71 @@ async def test_a_failure_has_its_code(opened: Opened, user: str, model: Scripted
     await expect(page.locator("main")).to_have_attribute("data-error", "model_key_refused", timeout=PATIENCE_MS)
     await say(page, "x" * 70_000)
     await expect(page.locator("main")).to_have_attribute("data-error", "too_large", timeout=PATIENCE_MS)
+
+
+def tool(page: Page, state: str) -> Any:
+    return page.locator(f".tool[data-state={state}]")
+
+
+async def test_a_call_is_allowed_in_the_chat(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
+    """The answer goes on in the same message; another tab that only looks sees all of it."""
+    page = await opened(user)
+    other = await opened(user, beside=page)
+    said = f"mail {user}"
+    script_mail(model, said)
+    await say(page, said)
+    for tab in (page, other):
+        await expect(tool(tab, "approval-requested")).to_contain_text("Send the mail", timeout=PATIENCE_MS)
+        await expect(tool(tab, "approval-requested")).to_contain_text(str(MAIL["to"]))
+        await expect(tab.locator("main")).to_have_attribute("data-status", "ready")
+    await page.get_by_role("button", name="Allow").click()
+    for tab in (page, other):
+        await expect(tool(tab, "output-available")).to_be_visible(timeout=PATIENCE_MS)
+        await settled(tab, 1)
+        await expect(tab.locator("li[data-role=assistant]")).to_contain_text("That is done.")
+        assert [role for role, *_ in await shown(tab)] == ["user", "assistant"]
+    assert results(model, said) == ["Sent to bob@example.com: See you at eight (2, False, ['dinner'])"]
+    conversation = await shown(page)
+    await page.reload()
+    await settled(page, 1)
+    assert await shown(page) == conversation == await shown(other)
+
+
+async def test_a_call_is_refused_after_a_reload(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
+    page = await opened(user)
+    said = f"mail {user}"
+    script_mail(model, said)
+    await say(page, said)
+    await expect(tool(page, "approval-requested")).to_be_visible(timeout=PATIENCE_MS)
+    await page.reload()
+    await expect(tool(page, "approval-requested")).to_be_visible(timeout=PATIENCE_MS)
+    await page.get_by_role("button", name="Refuse").click()
+    await settled(page, 1)
+    await expect(page.locator("li[data-role=assistant]")).to_contain_text("That is done.", timeout=PATIENCE_MS)
+    assert "Sent to" not in results(model, said)[0]
+
+
+async def test_steps_and_thoughts_are_parts(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
+    page = await opened(user)
+    said = f"fly {user}"
+    call = {"name": "find_flights", "arguments": {"city": "Oslo"}}
+    model.script(contains=said, streams=True, answered=0, reasoning=("Where to?",), calls=[call])
+    model.script(contains=said, streams=True, answered=1, tokens=("Take ", "the first."), hold_after=1)
+    await say(page, said)
+    await expect(tool(page, "output-available")).to_contain_text("Find flights", timeout=PATIENCE_MS)
+    await expect(page.locator("main")).to_have_attribute("data-status", "streaming")
+    model.release(said)
+    await settled(page, 1)
+    await expect(page.locator("i")).to_have_text("Where to?")
+    await expect(page.locator(".text").last).to_have_text("Take the first.")
+
+
+async def test_a_message_interrupts_an_answer(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
+    page = await opened(user)
+    model.script(contains=f"without end {user}", count=2000, token_delay_s=0.03)
+    await say(page, f"without end {user}")
+    await expect(streaming(page)).to_be_visible(timeout=PATIENCE_MS)
+    await say(page, "This instead", button="Interrupt")
+    await expect(page.locator("li[data-state=stopped]")).to_be_visible(timeout=PATIENCE_MS)
+    await settled(page, 2)
+    await expect(page.locator("li[data-role=assistant]").last).to_contain_text("This instead")
