@@ -4,8 +4,9 @@ The line is `{url, control, secret}`: a load balancer before two servers, the co
 `POST /kill|restart|stop|pause|resume {"server": n}` (`stop`: SIGTERM, and the end of the process), `POST /redis` and
 `POST /mongod {"do": "kill" | "restart" | "pause" | "resume"}`, `POST /write {"user", "count", "bytes"}` (so many
 events, as the worker would write them), `POST /script` with the fields of `tests.scripted_model.Script`, `GET /seen`
-(what the model saw), `GET /log?user=` (their events, read past the service), `GET /cut` (how many devices that did not
-read were cut). It ends with its standard input, and everything with it.
+(what the model saw), `GET /server` (the address of the first server, as it is now), `GET /log?user=` (their events,
+read past the service), `GET /cut` (how many devices that did not read were cut). It ends with its standard input, and
+everything with it.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ def _control(running: Cluster) -> web.Application:
     async def seen(_: web.Request) -> web.Response:
         return web.json_response(await running.model_seen())
 
+    async def server(_: web.Request) -> web.Response:
+        return web.json_response(running.servers[0].url)
+
     async def cut(_: web.Request) -> web.Response:
         living = [index for index, one in enumerate(running.servers) if one.alive]
         metrics = [await running.metrics(index) for index in living]
@@ -73,6 +77,7 @@ def _control(running: Cluster) -> web.Application:
     app.router.add_post("/write", write)
     app.router.add_post("/script", script)
     app.router.add_get("/seen", seen)
+    app.router.add_get("/server", server)
     app.router.add_get("/log", log)
     app.router.add_get("/cut", cut)
     return app

@@ -53,7 +53,9 @@ export class Connection {
       autoConnect: false,
       forceNew: true,
       timeout: ANSWER_MS,
-      transports: options.transports ?? ["websocket", "polling"],
+      transports: [...(options.transports ?? ["websocket", "polling"])],
+      tryAllTransports: true, // by long-polling where a proxy refuses WebSockets
+      withCredentials: typeof document === "undefined", // for the balancer's cookie, which browsers keep by themselves
       reconnectionDelay: BACKOFF.first,
       reconnectionDelayMax: BACKOFF.most,
       randomizationFactor: 0.5,
@@ -133,6 +135,8 @@ export class Connection {
   #refusedEntry(error: Error & { data?: Refusal }): void {
     const refusal = error.data;
     if (!refusal?.code) {
+      // A proxy may take a WebSocket's handshake and answer nothing: the other way first, from now on.
+      if (error.message === "timeout") this.#transports().reverse();
       // The network, or no server: the library tries again by itself.
       if (this.#owner.state.connection === "draining") return;
       this.#attempts += 1;
@@ -148,6 +152,11 @@ export class Connection {
     const retry = isToken ? () => void this.#withAnotherToken(refusal) : () => void this.#socket.connect();
     this.#again("refused", refusal.retry_after_ms ?? backoff(this.#refusals), retry);
     this.#refusals += 1;
+  }
+
+  #transports(): unknown[] {
+    const { transports } = this.#socket.io.opts;
+    return Array.isArray(transports) ? transports : [];
   }
 
   /** The same token once more would be refused once more. */

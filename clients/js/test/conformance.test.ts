@@ -28,6 +28,8 @@ test("this client keeps every rule of `twin-sio conformance`", async () => {
 function reporting(url: string, token: string): () => void {
   const client = connect({ url, getToken: () => token, sessionId: "conformance-js", outbox: new MemoryOutbox() });
   client.send("hello");
+  let runs = 0;
+  client.offerTools([{ name: "count", description: "How often it was run.", parameters: {}, needs_approval: false }], () => (runs += 1));
   const answered = new Set<string>();
   client.subscribe(() => {
     for (const asked of conversation(client.state, "report").messages) {
