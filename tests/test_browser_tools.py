@@ -227,6 +227,28 @@ async def test_a_message_ends_the_answer_or_waits_or_is_taken_in(
     assert (await shown(page))[-1]["text"].endswith("To Rome it is.")
 
 
+async def test_another_conversation_says_that_it_waits(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
+    page = await opened(user)
+    said = f"mail {user}"
+    script_mail(model, said)
+    await page.locator("#new").click()
+    await say(page, said)
+    await asked(page)
+    other = await opened(user)
+    line = other.locator(".conversation-line:not([aria-current])")
+    await expect(line).to_have_count(1, timeout=PATIENCE_MS)
+    await line.click()
+    card = await asked(other)
+    await other.locator("#new").click()
+    await expect(line.locator(".asks")).to_have_text("waits for you", timeout=PATIENCE_MS)
+    await accessible(other)
+    await line.click()
+    await card.get_by_role("button", name="Allow").click()
+    await done(other)
+    await other.locator("#new").click()
+    await expect(other.locator(".asks")).to_have_count(0, timeout=PATIENCE_MS)
+
+
 async def test_the_keyboard_alone_decides(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
     page = await opened(user)
     said = f"mail {user}"

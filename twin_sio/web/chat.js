@@ -266,6 +266,10 @@ class Page {
       made.append(make("span", "unread", String(unread)));
       made.setAttribute("aria-label", `${name}, ${unread} unread`);
     }
+    if (!isOpen && conversations[id]?.approvals.some((one) => one.decision === null && one.sending === null)) {
+      made.append(make("span", "asks", "waits for you"));
+      made.removeAttribute("aria-label");
+    }
     return make("li", "", made);
   }
 
