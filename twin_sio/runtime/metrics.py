@@ -57,6 +57,7 @@ class CommonMetrics:
             "twin_turns_generating", "Conversations whose answer the model is generating.", services.runner.generating
         )
         yield _counters("twin_turns", "Turns ended by this process.", ["status"], stats.finished)
+        yield _counter("twin_turns_suspended", "Times that an answer began to wait for its user.", stats.suspended)
         yield _counter("twin_turn_take_overs", "Turns taken over from elsewhere.", stats.take_overs)
         yield _counter("twin_turns_given_up", "Turns given up after two instances lost their lease.", stats.given_up)
         yield _gauge("twin_queue_lag_seconds", "Age of the oldest job that is due.", self._lag_s)

@@ -291,6 +291,8 @@ class AnswerService:
         log.info("answered", status=outcome.status, generation=outcome.generation_id, attempt=turn.attempts, **more)
         if outcome.status in ("complete", "stopped") and turn.turn_id == turn.message_id:
             await self._jobs.learn(turn.user_id, turn.turn_id)
+        for message_id in outcome.steered_by:
+            await self._jobs.learn(turn.user_id, message_id)
         await self._limits.record_tokens(turn.user_id, _tokens(outcome))
         if outcome.text:
             await self._jobs.remember(turn.user_id, turn.turn_id)
