@@ -15,9 +15,12 @@ import pytest
 from jose import jwt
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
 
 from tests.conftest import eventually, settings_for, url_of
+from tests.faults.tool_agent import CALLED, called
 from tests.processes import Process, environment, started
 from tests.processes import token_of as production_token
 from tests.scripted_model import ScriptedModel
@@ -115,6 +118,60 @@ async def test_an_interrupt_of_a_graph_is_an_approval(
         answer = await one.answered(message_id)
     assert answer["text"] == "Sure.\n\nThey come tomorrow."
     assert results(model, said) == ["Ordered: 6 eggs"]
+
+
+@tool
+async def pay(what: str) -> str:
+    """Pays; a line in a file for each time."""
+    called(what)
+    await asyncio.sleep(30)
+    return "Paid."
+
+
+def paying(services: AgentServices) -> Any:
+    model = services.chat_model().bind_tools([pay])
+
+    async def think(state: MessagesState) -> MessagesState:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("think", think)
+    builder.add_node("tools", ToolNode([pay]))
+    builder.add_edge(START, "think")
+    builder.add_conditional_edges("think", tools_condition)
+    builder.add_edge("tools", "think")
+    return services.graph_agent(builder.compile())
+
+
+async def test_a_tool_of_a_killed_graph_is_not_called_again(
+    stack: AsyncExitStack, own_model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str, folder: Path
+) -> None:
+    """Nobody knows whether it was done, and the model is told so."""
+    said, lines = words(), folder / "called"
+    lines.touch()
+    own_model.script(contains=said, streams=True, answered=0, tokens=("I pay.",), calls=calls("pay", what=user))
+    own_model.script(contains=said, streams=True, answered=1, tokens=("Look yourself.",))
+    env = environment(
+        mongod.url,
+        redis_server.url,
+        own_model.base_url,
+        tuning={"turn_lease_s": 1},
+        TWIN_MONGODB_DATABASE=f"own-{new_id()[:12]}",
+        TWIN_AGENT="tests.test_own_agent:paying",
+        TWIN_EXTRACTION="rules",
+        **{CALLED: str(lines)},
+    )
+    first, second = [await process(stack, "server", folder, env) for _ in range(2)]
+    async with phone(second, user) as other:
+        async with phone(first, user) as one:
+            message_id = await one.say(said)
+            await eventually(lambda: user in lines.read_text())
+            first.kill()
+        answer = await other.answered(message_id)
+    assert answer["text"] == "I pay.\n\nLook yourself."
+    assert [step["state"] for step in answer["steps"] if step["name"] == "pay"] == ["failed"]
+    assert "nobody knows whether it was" in results(own_model, said)[0]
+    assert len(lines.read_text().splitlines()) == 1
 
 
 # A graph as somebody may have it already: not a line of it knows of this service.

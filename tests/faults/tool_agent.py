@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from twin_sio.agent.factory import AgentServices, tool_of, twin
-from twin_sio.agent.tools import tool_context
 
 CALLED = "FAULTS_CALLED"
 """The variable that names the file."""
@@ -18,7 +17,7 @@ SLOW_S = 0.7
 def called(what: str) -> None:
     """Note a call: one write of a line, whichever process does it."""
     with Path(os.environ[CALLED]).open("a") as file:
-        file.write(f"{what} {tool_context().call_id}\n")
+        file.write(f"{what}\n")
 
 
 async def pay(what: str) -> str:
