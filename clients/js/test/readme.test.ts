@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync, rmSync } from "node:fs";
 import { expect, inject, test } from "vitest";
 import { mint } from "./service.js";
@@ -25,3 +26,26 @@ test("the example of the README runs as it stands", async () => {
     rmSync(path);
   }
 });
+
+test("the components of the README compile as they stand", () => {
+  const here = new URL("./", import.meta.url);
+  const examples = [...readFileSync(new URL("../README.md", here), "utf8").matchAll(/```tsx\n([\s\S]*?)```/g)].map(([, code]) => code ?? "");
+  expect(examples.length).toBeGreaterThan(1);
+  const sources = { "@twin-sio/client/ai-sdk/react": "ai-sdk-react", "@twin-sio/client/ai-sdk": "ai-sdk", "@twin-sio/client/react": "react", "@twin-sio/client": "index" };
+  const files = examples.map((code, index) => {
+    const name = new URL(`./readme.example-${index}.tsx`, here).pathname;
+    const local = Object.entries(sources).reduce((text, [from, to]) => text.replaceAll(`"${from}"`, `"../src/${to}.js"`), code);
+    const given = /function Chat\(\{ client \}\)/.test(local) ? local.replace("({ client })", "({ client }: { client: TwinClient })") : `declare const client: TwinClient;\n${local}`;
+    writeFileSync(name, `import type { TwinClient } from "../src/index.js";\n${given}\nvoid Chat;\n`);
+    return name;
+  });
+  const config = new URL("./readme.tsconfig.json", here).pathname;
+  writeFileSync(config, JSON.stringify({ extends: "../tsconfig.json", compilerOptions: { noEmit: true }, include: [], files }));
+  try {
+    execFileSync("npx", ["tsc", "--project", config], { cwd: new URL("..", here).pathname, encoding: "utf8", stdio: "pipe" });
+  } catch (error) {
+    expect.fail((error as { stdout: string }).stdout);
+  } finally {
+    for (const file of [...files, config]) rmSync(file);
+  }
+}, 60_000);
