@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from bench.evaluation import report
+from bench.evaluation.claims import evaluate_claims
 from bench.evaluation.datasets import DatasetError, first_person, months
 from bench.evaluation.datasets import load as load_dataset
 from bench.evaluation.dialogues import DATA, HANDS, Dialogue, Label, Turn, load
 from bench.evaluation.learning import Learnt, Share, evaluate
 from bench.evaluation.readers import reader_of
 from bench.evaluation.retrieval import evaluate_retrieval
-from bench.evaluation.told import evaluate_told
 from twin_sio.agent.embeddings import LocalEmbedder
 from twin_sio.domain import Evidence, Exchange
 
@@ -240,7 +240,7 @@ def test_a_public_format_is_known_by_its_content(name: str, tmp_path: Path) -> N
     path.write_text(FILES[name])
     dataset = load_dataset(path)
     assert dataset.name == name.partition(" ")[0]
-    assert dataset.talks or dataset.told
+    assert dataset.talks or dataset.claims
 
 
 @pytest.mark.parametrize(
@@ -304,10 +304,12 @@ def test_a_question_is_put_in_the_first_person(question: str, mine: str) -> None
 async def test_what_is_true_of_people_is_counted_by_words(name: str, people: int, tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_text(FILES[name])
-    told = load_dataset(path).told
-    assert len(told) == people
-    result = await evaluate_told(Says(("pets.has", "Cats", "explicit"), ("pets.has", "kittens", "inferred")), told, 60)
-    assert result.messages == sum(len(one.turns) for one in told)
+    claims = load_dataset(path).claims
+    assert len(claims) == people
+    result = await evaluate_claims(
+        Says(("pets.has", "Cats", "explicit"), ("pets.has", "kittens", "inferred")), claims, 60
+    )
+    assert result.messages == sum(len(one.turns) for one in claims)
     assert result.met.count == (2 if name == "HaluMem" else 1)
     assert result.supported.of == 2 * people
 

@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.evaluation import report
+from bench.evaluation.claims import ClaimResult, evaluate_claims
 from bench.evaluation.datasets import Dataset, DatasetError, months
 from bench.evaluation.datasets import load as load_dataset
 from bench.evaluation.dialogues import DATA, HANDS, languages, load
 from bench.evaluation.learning import Learnt, evaluate
 from bench.evaluation.readers import READERS, reader_of
 from bench.evaluation.retrieval import evaluate_retrieval
-from bench.evaluation.told import ToldResult, evaluate_told
 from twin_sio.agent.embeddings import LocalEmbedder
 from twin_sio.runtime.dev_engines.process import EngineError
 
@@ -67,15 +67,15 @@ async def found_again() -> str:
 async def public(dataset: Dataset, readers: Sequence[str], seconds: float, console: Console) -> str:
     """What is found again and learnt of a public set, as tables."""
     embedder = LocalEmbedder() if LocalEmbedder.is_installed() else None
-    told = dataset.told[:: max(1, len(dataset.told) // _TOLD_MOST)]
-    learnt: dict[str, ToldResult] = {}
+    claims = dataset.claims[:: max(1, len(dataset.claims) // _TOLD_MOST)]
+    learnt: dict[str, ClaimResult] = {}
     with Progress(*_COLUMNS, console=console) as progress:
         bar = progress.add_task("found again", total=len(dataset.talks))
         retrieved = await evaluate_retrieval(dataset, embedder, partial(progress.advance, bar))
-        for name in readers if told else ():
-            bar = progress.add_task(name, total=len(told))
+        for name in readers if claims else ():
+            bar = progress.add_task(name, total=len(claims))
             async with reader_of(name, ()) as reader:
-                learnt[name] = await evaluate_told(reader, told, seconds, partial(progress.advance, bar))
+                learnt[name] = await evaluate_claims(reader, claims, seconds, partial(progress.advance, bar))
     return report.dataset_tables(dataset.name, retrieved, learnt)
 
 

@@ -45,7 +45,7 @@ class Talk:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Claim:
     """Lines of a user (with what the other side had said just before), and sentences that are true of them."""
 
     turns: tuple[tuple[str, str], ...]
@@ -58,7 +58,7 @@ class Dataset:
 
     name: str
     talks: tuple[Talk, ...] = ()
-    told: tuple[Told, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
 
 def load(path: Path) -> Dataset:
@@ -77,7 +77,7 @@ def load(path: Path) -> Dataset:
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 name = read.__name__.removeprefix("_")
                 raise DatasetError(f"{path} looks like {name}, and is not: {type(error).__name__} {error}") from None
-            if not (found.talks or found.told):
+            if not (found.talks or found.claims):
                 break
             return found
     raise DatasetError(
@@ -203,32 +203,32 @@ _PARLAI = re.compile(r"1 (?:your|partner's) persona: ")
 
 def _personachat(content: Any) -> Dataset:
     """The one whose persona is told is the user; the sentences of the persona are what is true of them."""
-    told = []
+    claims = []
     for dialogue in (one for part in content.values() if isinstance(part, list) for one in part):
         last = dialogue["utterances"][-1]
         said = [*last["history"], last["candidates"][-1]]
         turns = tuple(zip(said[::2], said[1::2], strict=False))
-        told.append(Told(turns, tuple(dialogue["personality"])))
-    return Dataset("PersonaChat", told=tuple(told))
+        claims.append(Claim(turns, tuple(dialogue["personality"])))
+    return Dataset("PersonaChat", claims=tuple(claims))
 
 
 def _parlai(text: str) -> Dataset:
     """The same as text: lines numbered anew in each dialogue, first the persona, then what is said and the reply."""
-    told: list[Told] = []
+    claims: list[Claim] = []
     facts: list[str] = []
     turns: list[tuple[str, str]] = []
     for line in text.splitlines():
         number, _, rest = line.partition(" ")
         if number == "1" and (facts or turns):
-            told.append(Told(tuple(turns), tuple(facts)))
+            claims.append(Claim(tuple(turns), tuple(facts)))
             facts, turns = [], []
         if rest.startswith("your persona: "):
             facts.append(rest.removeprefix("your persona: "))
         elif "\t" in rest:
             before, reply = rest.split("\t")[:2]
             turns.append((before, reply))
-    told.append(Told(tuple(turns), tuple(facts)))
-    return Dataset("PersonaChat", told=tuple(one for one in told if one.turns))
+    claims.append(Claim(tuple(turns), tuple(facts)))
+    return Dataset("PersonaChat", claims=tuple(one for one in claims if one.turns))
 
 
 # -- PrefEval
@@ -236,16 +236,16 @@ def _parlai(text: str) -> Dataset:
 
 def _prefeval(content: Any) -> Dataset:
     """What people prefer, stated or shown in a conversation, and a question whose answer has to know of it."""
-    told, lines, questions = [], [], []
+    claims, lines, questions = [], [], []
     for number, one in enumerate(_listed(content)):
         spoken = one.get("conversation")
         turns = [turn.get("user", "") for turn in spoken.values()] if isinstance(spoken, Mapping) else []
         said = [text for text in turns if text] or [one["preference"]]
-        told.append(Told(tuple(("", text) for text in said), (one["preference"],)))
+        claims.append(Claim(tuple(("", text) for text in said), (one["preference"],)))
         ids = [f"{number}:{at}" for at in range(len(said))]
         lines += [TalkLine(name, str(number), True, text) for name, text in zip(ids, said, strict=True)]
         questions.append(Question(one["question"], "preference", (frozenset(ids),)))
-    return Dataset("PrefEval", (Talk(tuple(lines), tuple(questions)),), tuple(told))
+    return Dataset("PrefEval", (Talk(tuple(lines), tuple(questions)),), tuple(claims))
 
 
 # -- HaluMem
@@ -253,7 +253,7 @@ def _prefeval(content: Any) -> Dataset:
 
 def _halumem(content: Any) -> Dataset:
     """Sessions with what is to be remembered of each; evidence is any line of the session that tells it."""
-    talks, told = [], []
+    talks, claims = [], []
     for user in _listed(content):
         lines: list[TalkLine] = []
         questions: list[tuple[Any, int]] = []
@@ -268,10 +268,10 @@ def _halumem(content: Any) -> Dataset:
             tells |= dict.fromkeys(points, frozenset(line.id for line in spoken))
             before = ["", *(line.text for line in spoken)]
             turns = tuple((before[at], line.text) for at, line in enumerate(spoken) if line.is_user)
-            told.append(Told(turns, tuple(points)))
+            claims.append(Claim(turns, tuple(points)))
             questions += [(one, number) for one in session.get("questions") or ()]
         talks.append(Talk(tuple(lines), tuple(_halumem_questions(questions, tells))))
-    return Dataset("HaluMem", tuple(talks), tuple(told))
+    return Dataset("HaluMem", tuple(talks), tuple(claims))
 
 
 def _halumem_questions(asked: Iterable[tuple[Any, int]], tells: Mapping[str, frozenset[str]]) -> Iterator[Question]:

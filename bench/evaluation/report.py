@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench.evaluation.claims import ClaimResult
 from bench.evaluation.dialogues import Hand
 from bench.evaluation.learning import AT_ONCE, Learnt, Share
 from bench.evaluation.retrieval import CUTS, Retrieved
-from bench.evaluation.told import ToldResult
 from twin_sio.agent.statistics import wilson
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
@@ -91,14 +91,14 @@ def _retrieved(found: Mapping[str, Retrieved]) -> str:
     return _table(rows)
 
 
-def dataset_tables(name: str, retrieved: Mapping[str, Retrieved], told: Mapping[str, ToldResult]) -> str:
+def dataset_tables(name: str, retrieved: Mapping[str, Retrieved], claims: Mapping[str, ClaimResult]) -> str:
     """What was found again and learnt of a public set."""
     parts = [f"### {name}, written by its authors, strangers to this project\n\n"]
     if retrieved:
         parts.append(_retrieved(retrieved))
-    if told:
+    if claims:
         rows = [["", "sentences that are true of somebody, met", "learnt values that stand in one", "messages"]]
-        for reader, result in told.items():
+        for reader, result in claims.items():
             rows.append([reader, shown(result.met), shown(result.supported), str(result.messages)])
         parts.append(_table(rows))
     return "".join(parts)

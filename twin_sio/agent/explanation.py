@@ -54,13 +54,18 @@ def explain(
     """Why the trait of the id `wanted` has its number on `as_of`, by the very parts it was computed from; None where
     the evidence gives no such trait. The id may be any that the trait had before it was found to be one with others."""
     slots = _slots(user_id, evidence, as_of, weights)
-    called = ((slot, name, each) for slot in slots for name in slot.values for each in slot.told[name].names)
+    called = ((slot, name, each) for slot in slots for name in slot.values for each in slot.claims[name].names)
     matching = [(slot, name, each) for slot, name, each in called if trait_id(user_id, slot.key, each) == wanted]
     if not matching:
         return None
-    slot, name, _ = min(matching, key=lambda one: one[0].told[one[1]].names[0] != one[2])  # its own before a former one
+    slot, name, _ = min(
+        matching, key=lambda one: one[0].claims[one[1]].names[0] != one[2]
+    )  # its own before a former one
     placed = {
-        piece.evidence_id for slot in slots for told in slot.told.values() for piece in (*told.pieces, *told.ends)
+        piece.evidence_id
+        for slot in slots
+        for claims in slot.claims.values()
+        for piece in (*claims.pieces, *claims.ends)
     }
     refused = [piece for piece in map(upgraded, evidence) if piece.evidence_id not in placed]
     return _explained(slot, name, refused)
@@ -71,12 +76,12 @@ def _explained(slot: _Slot, name: str, refused: Sequence[Evidence]) -> Explanati
     reasons = [_reason(part, "supports", slot.as_of) for part in supporting]
     reasons += [_reason(part, "opposes", slot.as_of) for part in opposing]
     counted = {reason.piece.evidence_id for reason in reasons}
-    told = slot.told[name]
-    names = set(told.names)
+    claims = slot.claims[name]
+    names = set(claims.names)
     about = [piece for piece in refused if piece.key == slot.key and not names.isdisjoint(observed_names(piece))]
     ignored = {
         piece.evidence_id: piece
-        for piece in (*told.pieces, *told.ends, *about)
+        for piece in (*claims.pieces, *claims.ends, *about)
         if piece.evidence_id not in counted and piece.observed_at <= slot.as_of
     }
     aside = [Part(piece, slot.weights.of(piece.kind), 1.0, 0.0) for piece in ignored.values()]

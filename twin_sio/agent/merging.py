@@ -18,7 +18,7 @@ _WORD: Final = re.compile(r"[^\s,;()/]+")
 Words = tuple[str, ...]
 
 
-class Told(NamedTuple):
+class Claim(NamedTuple):
     """How a value came up: when first, whether it was stated, and whether by a change."""
 
     at: datetime
@@ -35,7 +35,7 @@ def words(value: str) -> Words:
     return tuple(found[start:])
 
 
-def merged(key: str, values: Mapping[str, Told]) -> dict[str, str]:
+def merged(key: str, values: Mapping[str, Claim]) -> dict[str, str]:
     """The values of a slot that are part of another, or the same but for small words, each with the one that it is
     part of in the end. The rest stand for themselves.
 
@@ -50,14 +50,14 @@ def merged(key: str, values: Mapping[str, Told]) -> dict[str, str]:
     nodes: dict[Words, list[str]] = defaultdict(list)
     for value in sorted(values, key=lambda one: (values[one], one)):
         nodes[words(value)].append(value)
-    told = {node: _together([values[value] for value in held]) for node, held in nodes.items()}
+    claims = {node: _together([values[value] for value in held]) for node, held in nodes.items()}
     parents: dict[Words, Words] = {}
     names, slot_word = holds_names(key), _slot_word(key)
     for whole in nodes:
         for part in (*_parts(whole, names=names), slot_word):
-            if part != whole and part in nodes and _may_join(told[part], told[whole]):
+            if part != whole and part in nodes and _may_join(claims[part], claims[whole]):
                 known = parents.get(part)
-                if known is None or (told[whole], whole) < (told[known], known):
+                if known is None or (claims[whole], whole) < (claims[known], known):
                     parents[part] = whole
     found: dict[str, str] = {}
     for node, held in nodes.items():
@@ -73,12 +73,12 @@ def _slot_word(key: str) -> Words:
     return tuple(key.partition(".")[2].split("_"))
 
 
-def _together(told: Sequence[Told]) -> Told:
-    first = min(told)
-    return Told(first.at, any(one.is_stated for one in told), first.is_change)
+def _together(claims: Sequence[Claim]) -> Claim:
+    first = min(claims)
+    return Claim(first.at, any(one.is_stated for one in claims), first.is_change)
 
 
-def _may_join(part: Told, whole: Told) -> bool:
+def _may_join(part: Claim, whole: Claim) -> bool:
     later = max(part, whole, key=lambda one: one.at)
     return not (part.is_stated and not whole.is_stated) and not later.is_change
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from twin_sio.agent.contributions import rejected_at, supports
-from twin_sio.agent.merging import Ends, Open, Told, merged, words
+from twin_sio.agent.merging import Claim, Ends, Open, merged, words
 from twin_sio.agent.people import Someone, is_former, mention, resolved
 from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, merges, normal, own_name
 from twin_sio.domain import Entity, Evidence
@@ -155,14 +155,14 @@ def _is_over(piece: Evidence) -> bool:
 
 def _merge(key: str, values: dict[str, Value]) -> None:
     """Put what is one value together; what the user has rejected stands for itself."""
-    told: dict[str, Told] = {}
+    claims: dict[str, Claim] = {}
     for name, value in values.items():
         first = next((piece for piece in value.pieces if supports(piece)), None)
         if first is not None and rejected_at(value.pieces) is None:
             stated = any(piece.kind in EXPLICIT and supports(piece) for piece in value.pieces)
-            told[name] = Told(first.observed_at, stated, first.kind == "change")
+            claims[name] = Claim(first.observed_at, stated, first.kind == "change")
     into: dict[str, list[str]] = defaultdict(list)
-    for part, whole in merged(key, told).items():
+    for part, whole in merged(key, claims).items():
         into[whole].append(part)
     for whole, parts in into.items():
         together = [values[whole], *(values.pop(part) for part in parts)]

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from twin_sio.agent.merging import Told, merged
+from twin_sio.agent.merging import Claim, merged
 from twin_sio.agent.relations import AND, EX, GENERAL, LINKS, NAMING, NUMBERS, SMALL, Relation, relation
 from twin_sio.agent.traits import ENDED, EXISTENCE, OF, normal
 from twin_sio.domain import Entity, Evidence
@@ -279,16 +279,16 @@ def _by_name(one: Mention, names: dict[tuple[str, str], Someone]) -> Someone:
 def _names(pieces: Sequence[Evidence], mentions: Sequence[Mention | None]) -> dict[tuple[str, str], Someone]:
     """Who each name is in each slot: a shorter name is the longer one that it begins or ends; one that is mentioned
     without saying what they are is the one of that name in any slot."""
-    told: dict[str, dict[str, Told]] = {}
+    claims: dict[str, dict[str, Claim]] = {}
     for piece, one in zip(pieces, mentions, strict=True):
         if one is not None and one.name:
-            told.setdefault(_slot(one), {}).setdefault(normal(one.name), Told(piece.observed_at, True, False))
+            claims.setdefault(_slot(one), {}).setdefault(normal(one.name), Claim(piece.observed_at, True, False))
     found: dict[tuple[str, str], Someone] = {}
     anywhere: dict[str, Someone] = {}
-    for slot in sorted(told, key=lambda slot: (slot not in EXISTENCE, slot)):
+    for slot in sorted(claims, key=lambda slot: (slot not in EXISTENCE, slot)):
         # "Anna" is "Anna Berg".
-        longer = merged("people.name", told[slot])
-        for name in sorted(told[slot]):
+        longer = merged("people.name", claims[slot])
+        for name in sorted(claims[slot]):
             known = anywhere.get(name) if slot not in EXISTENCE else None
             someone = known or Someone(slot, longer.get(name, name))
             found[slot, name] = someone

@@ -136,7 +136,7 @@ def surplus(
             standing |= {piece.evidence_id for piece in pieces if piece.kind == "rejected"}
             most = max(map(contribution, parts), default=0.0)
             # An end that went before what it ended would bring the value back.
-            for end in slot.told[name].ends:
+            for end in slot.claims[name].ends:
                 counted[end.evidence_id] = max(most, counted.get(end.evidence_id, 0.0))
     gone: list[Evidence] = []
     held: list[tuple[float, datetime, Evidence]] = []
@@ -158,12 +158,12 @@ class _Slot:
     """All values of one slot of one user's profile, on one date."""
 
     def __init__(
-        self, user_id: str, place: Place, told: Mapping[str, Value], as_of: datetime, weights: ScoreWeights
+        self, user_id: str, place: Place, claims: Mapping[str, Value], as_of: datetime, weights: ScoreWeights
     ) -> None:
         self.user_id, self.place, self.key = user_id, place, place.key
         self.as_of, self.weights = as_of, weights
-        self.values = _counted(self.key, told, as_of, weights)  # by name, the pieces that count
-        self.told = told  # by name, all that was said, with the ends
+        self.values = _counted(self.key, claims, as_of, weights)  # by name, the pieces that count
+        self.claims = claims  # by name, all that was said, with the ends
         self.is_functional = is_functional(self.key)
         self.withheld: set[str] = set()  # inferred against what is stated elsewhere
         self.doubtful: set[str] = set()  # inferred both ways
@@ -171,7 +171,7 @@ class _Slot:
         self.rejected = {name: rejected_at(pieces) for name, pieces in self.values.items()}
         # A rejected value takes nobody's place: its own statements count for nothing.
         standing = {name: pieces for name, pieces in self.values.items() if self.rejected[name] is None}
-        ends = {name: [end.observed_at for end in told[name].ends] for name in self.values if told[name].ends}
+        ends = {name: [end.observed_at for end in claims[name].ends] for name in self.values if claims[name].ends}
         self.periods = Periods(self.key, standing, ends, weights)
 
     def is_supported(self, name: str) -> bool:
@@ -181,15 +181,15 @@ class _Slot:
         return [self.trait(name) for name in sorted(self.values)]
 
     def trait(self, name: str) -> Trait:
-        pieces, told, rejected_at = self.values[name], self.told[name], self.rejected[name]
+        pieces, claims, rejected_at = self.values[name], self.claims[name], self.rejected[name]
         valid_from, ended_at = self.periods.of(name, pieces, is_stated_elsewhere=name in self.withheld)
         supporting, opposing = self._numbers(name)
         confidence = (1 + supporting) / (2 + supporting + opposing)
-        names = told.names
+        names = claims.names
         return Trait(
             trait_id=trait_id(self.user_id, self.key, names[0]),
             key=self.key,
-            value=told.shown,
+            value=claims.shown,
             status=self._status(name, confidence, ended_at),
             confidence=confidence,
             supporting=supporting,
@@ -198,8 +198,8 @@ class _Slot:
             valid_to=rejected_at or ended_at,
             as_of=self.as_of,
             pinned=rejected_at is None and is_pinned(pieces),
-            entity=told.entity,
-            names=names if len(names) > 1 or self.place.who or told.entity is not None else (),
+            entity=claims.entity,
+            names=names if len(names) > 1 or self.place.who or claims.entity is not None else (),
         )
 
     def sides(self, name: str) -> tuple[list[Part], list[Part]]:

@@ -58,11 +58,11 @@ def tally(
     evidence: Sequence[Evidence], traits: Sequence[Trait], *, answers: int, using: int, weights: ScoreWeights = WEIGHTS
 ) -> EvidenceCounts:
     """What a user's evidence has become: `traits` is its score; `using` of the `answers` had a trait in the prompt."""
-    told = _told(evidence, max((trait.as_of for trait in traits), default=None))
+    claims = _claims(evidence, max((trait.as_of for trait in traits), default=None))
     counts: Counter[Source] = Counter()
     contradicted, waits = 0, []
     for trait in traits:
-        value = told[trait.key, names_of(trait)[0]]
+        value = claims[trait.key, names_of(trait)[0]]
         about = value.pieces or value.ends
         first = next((piece for piece in about if supports(piece)), about[0])
         counts[first.kind, first.extractor, trait.status] += 1
@@ -74,7 +74,7 @@ def tally(
     return EvidenceCounts(dict(counts), contradicted, tuple(waits), answers, using)
 
 
-def _told(evidence: Sequence[Evidence], as_of: datetime | None) -> dict[tuple[str, str], Value]:
+def _claims(evidence: Sequence[Evidence], as_of: datetime | None) -> dict[tuple[str, str], Value]:
     """All that is said of each trait, by its key and its first name."""
     places = sorted_out(known_on(evidence, as_of)) if as_of is not None else {}
     return {(place.key, value.names[0]): value for place, values in places.items() for value in values.values()}

@@ -26,7 +26,7 @@ async def conform(command: Sequence[str], port: int, limit_s: float, as_json: bo
     or the program cannot be started.
     """
 
-    told: set[str] = set()  # what was observed of broken rules: one cause is told once
+    reported: set[str] = set()  # what was observed of broken rules: one cause is told once
 
     def write(line: Json, text: str) -> None:
         print(orjson.dumps(line).decode() if as_json else text, file=out, flush=True)
@@ -44,7 +44,7 @@ async def conform(command: Sequence[str], port: int, limit_s: float, as_json: bo
         async with _running(client, stdout=_STDERR) if client else _nothing():
             async for line in lines:
                 if line["type"] == "rule":
-                    write(line, _verdict_text(line, told))
+                    write(line, _verdict_text(line, reported))
                 else:
                     kept, failed = line["passed"], line["failed"]
                     write(line, f"\n{kept} of {kept + failed} rules kept")
@@ -57,12 +57,12 @@ async def _lines(server: Process) -> AsyncIterator[Json]:
         yield orjson.loads(line)
 
 
-def _verdict_text(line: Json, told: set[str]) -> str:
+def _verdict_text(line: Json, reported: set[str]) -> str:
     if line["passed"]:
         return f"ok      {line['rule']}"
-    if line["observed"] in told:
+    if line["observed"] in reported:
         return f"FAILED  {line['rule']}: for the same reason"
-    told.add(line["observed"])
+    reported.add(line["observed"])
     return f"FAILED  {line['rule']}: {line['observed']}\n        {line['must']}\n        {line['fix']}"
 
 

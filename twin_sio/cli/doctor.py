@@ -135,8 +135,8 @@ async def _ready(target: Target) -> Check:
         return Check("ready", False, "it is draining", "Wait for its successor.")
     missing = ", ".join(name for name in ("mongodb", "redis") if body.get(name) is False) or "something"
     why = body.get("why")
-    told = " ".join(str(one) for one in why.values()) if isinstance(why, dict) else ""
-    advice = told or "Look at that engine, then at the server's log."
+    reasons = " ".join(str(one) for one in why.values()) if isinstance(why, dict) else ""
+    advice = reasons or "Look at that engine, then at the server's log."
     return Check("ready", False, f"the server does not reach {missing}", advice)
 
 

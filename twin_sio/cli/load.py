@@ -124,11 +124,14 @@ class _User:
         if not self._devices:
             return
         for number in range(self._plan.messages):
-            await self._say(self._devices[number % len(self._devices)], f"load message {number}, {self._sub}")
+            await self._send_text(self._devices[number % len(self._devices)], f"load message {number}, {self._sub}")
 
     async def _connect(self, name: str) -> None:
         client = TwinClient(
-            self._plan.url, token_provider(self._sub, self._plan.secret), device={"name": name}, on_envelope=self._hear
+            self._plan.url,
+            token_provider(self._sub, self._plan.secret),
+            device={"name": name},
+            on_envelope=self._receive,
         )
         began = monotonic()
         try:
@@ -140,7 +143,7 @@ class _User:
         self._tally.connects.append((monotonic() - began) * 1000)
         self._devices.append(client)
 
-    async def _say(self, client: TwinClient, text: str) -> None:
+    async def _send_text(self, client: TwinClient, text: str) -> None:
         message_id = new_id()
         self._began[message_id] = monotonic()
         self._tally.sent += 1
@@ -160,7 +163,7 @@ class _User:
         code = fault if isinstance(fault, str) else getattr(fault, "code", type(fault).__name__)
         self._tally.errors[str(code)] += 1
 
-    def _hear(self, direction: Literal["in", "out"], envelope: Json) -> None:
+    def _receive(self, direction: Literal["in", "out"], envelope: Json) -> None:
         if direction == "out":
             return
         kind, about = envelope["type"], envelope["metadata"].get("in_response_to")

@@ -144,9 +144,9 @@ class Replay:
             for step in steps
         }
         self._by_new_id = {step.message_id: step for step in self._again.values()}
-        client.on_envelope = self._hear
+        client.on_envelope = self._receive
 
-    def _hear(self, direction: Literal["in", "out"], envelope: Json) -> None:
+    def _receive(self, direction: Literal["in", "out"], envelope: Json) -> None:
         if direction == "in":
             _note(envelope, self._by_new_id)
 

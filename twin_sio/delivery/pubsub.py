@@ -81,7 +81,7 @@ class PubSub:
         # compare with the log in any case.
         self._up = True
         self._received_at = monotonic()  # the last probe that returned
-        self._heard = False  # one has returned
+        self._has_returned = False  # one has returned
         self._failure: EngineFailure | None = None  # the last one since then
         self._refusal: EngineFailure | None = None  # why it takes no writes
         self._log_lost = LimitedLog("pubsub", "redis_listener_lost")
@@ -100,7 +100,7 @@ class PubSub:
     @property
     def problem(self) -> str:
         """Why this instance cannot rely on Redis, in a sentence; empty: it can, and has heard its own probe."""
-        if self.healthy and self._heard:
+        if self.healthy and self._has_returned:
             return ""
         failure = self._refusal or self._failure
         return failure.sentence if failure is not None else "Redis has not returned a probe yet."
@@ -348,7 +348,7 @@ class PubSub:
 
     def _on_probe_reply(self) -> None:
         self._received_at = monotonic()
-        self._heard, self._failure = True, None
+        self._has_returned, self._failure = True, None
         if self._probed_at is not None:
             self._on_round_trip(self._received_at - self._probed_at)
             self._probed_at = None

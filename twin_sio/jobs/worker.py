@@ -29,7 +29,7 @@ class ReconnectingWorker(FairWorker):
         try:
             await log_redis_info(self.pool, lambda _: None)  # arq asks so at the start, and ends where it is refused
         except REDIS_ERRORS as error:
-            _say(error)
+            _log_lost(error)
             return False
         return True
 
@@ -38,7 +38,7 @@ class ReconnectingWorker(FairWorker):
             await super()._poll_iteration()
         except REDIS_ERRORS as error:
             # A job whose end could not be written runs again, which changes nothing.
-            _say(error)
+            _log_lost(error)
             await asyncio.sleep(_RETRY_S)
             # A job whose start failed halfway keeps its slot in arq's count: release the slots that no task uses.
             for _ in range(self.job_counter - sum(not task.done() for task in self.tasks.values())):
@@ -52,6 +52,6 @@ class ReconnectingWorker(FairWorker):
                 await self.on_shutdown(self.ctx)
 
 
-def _say(error: BaseException) -> None:
+def _log_lost(error: BaseException) -> None:
     failure = explain(error)
     _log_unavailable(failure.kind, meaning=failure.sentence)

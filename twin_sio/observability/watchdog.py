@@ -99,15 +99,15 @@ class Watchdog:
             was_delayed_s, delayed_s = delayed_s, _delayed_s()
             # The same step: the loop has not come round, and the same callback or coroutine is still being run.
             if rounds != seen.round or root is not seen.root:
-                self._tell(seen)
+                self._finish(seen)
                 # This thread had a core and could not look: so nobody else could do anything either.
                 was_held = used_s - before_s - (delayed_s - was_delayed_s) > self._step_s
                 seen = _Seen(rounds, root, before_s if was_held else used_s)
             seen.look(places, used_s)
             del frame, root
-        self._tell(seen)
+        self._finish(seen)
 
-    def _tell(self, seen: _Seen) -> None:
+    def _finish(self, seen: _Seen) -> None:
         if seen.root is not None and seen.used_s - seen.since_s > self._step_s:
             self._record(seen.step())
 

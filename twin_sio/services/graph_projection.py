@@ -53,7 +53,7 @@ class GraphProjectionService:
                 await self.rebuild(user_id)
                 await self._outbox.erased(user_id, erased_at)
             while (entry := await self._outbox.take(user_id)) is not None:
-                await self._tell(entry)
+                await self._send(entry)
                 projected += 1
                 if not await self._outbox.done(entry):  # erased meanwhile: what was written has to go again
                     await self._outbox.erase(user_id, self._clock())
@@ -81,7 +81,7 @@ class GraphProjectionService:
             facts = advance(facts, score(subject, evidence, at, self._weights), at)
         return facts
 
-    async def _tell(self, entry: Projection) -> None:
+    async def _send(self, entry: Projection) -> None:
         before = {fact.fact_id: fact for fact in await self._facts.read(entry.user_id)}
         after = advance(before, entry.traits, entry.at)
         left = {fact.trait_id for fact in after.values()}

@@ -58,10 +58,10 @@ class SharedResults(Generic[T]):
             made = await self._make(user_id)
             cost = monotonic() - began
         if self._making.get(user_id) is asyncio.current_task():
-            self._keep(user_id, stamp, made, cost)
+            self._store(user_id, stamp, made, cost)
         return made
 
-    def _keep(self, user_id: str, stamp: str | None, made: T, cost_s: float) -> None:
+    def _store(self, user_id: str, stamp: str | None, made: T, cost_s: float) -> None:
         self._entries.pop(user_id, None)
         size = self._size(made)
         if size <= _SMALL:

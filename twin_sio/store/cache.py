@@ -72,13 +72,13 @@ class CachedProfiles(Generic[T]):
         # A large one takes too long for the loop, which streams answers; a small one is made before a thread starts.
         many = len(stored.profile.traits) > _ON_THE_LOOP
         made = await asyncio.to_thread(self._make, stored.profile) if many else self._make(stored.profile)
-        self._keep(user_id, stored, made)
+        self._store(user_id, stored, made)
         return made
 
     def _is_outdated(self, good_until: datetime | None) -> bool:
         return good_until is not None and self._clock() >= good_until
 
-    def _keep(self, user_id: str, stored: StoredProfile, made: T) -> None:
+    def _store(self, user_id: str, stored: StoredProfile, made: T) -> None:
         self.forget(user_id)
         if stored.revision is None:
             return

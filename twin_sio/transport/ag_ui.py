@@ -82,7 +82,7 @@ class AgUiConnection:
         item: EncodedFrame | CloseReason = await self.queue.get()
         return item
 
-    def told(self) -> None:
+    def sent(self) -> None:
         """What `next` gave was sent."""
         self.queue.sent()
         self.queue.task_done()
@@ -207,13 +207,15 @@ class AgUiEndpoint:
         when_lost(request, lambda: connection.close("gone"))
         try:
             self._hooks.on_connected(sid)
-            await self._tell(sid, connection, response, run)
+            await self._send_events(sid, connection, response, run)
         finally:
             when_lost(request, None)
             self._open.discard(connection)
         return response
 
-    async def _tell(self, sid: str, connection: AgUiConnection, response: web.StreamResponse, run: AgUiRun) -> None:
+    async def _send_events(
+        self, sid: str, connection: AgUiConnection, response: web.StreamResponse, run: AgUiRun
+    ) -> None:
         """Write the run's events until it is over, or its client has gone."""
         with suppress(ConnectionError):
             while not run.is_over:
@@ -229,7 +231,7 @@ class AgUiEndpoint:
                     events = run.fail(*_CLOSED[item])
                 if encoded := "".join(self._encoder.encode(event) for event in events):
                     await response.write(encoded.encode())
-                connection.told()
+                connection.sent()
                 while run.requests:
                     asked = run.requests.popleft()
                     self._hooks.on_event(sid, asked["type"], [asked], None, len(orjson.dumps(asked)))

@@ -116,7 +116,7 @@ class AgUiRun:
         metadata = {"message_id": message_id, "conversation_id": self._asked.thread_id}
         self.requests.append({"type": type, "payload": payload, "metadata": metadata})
 
-    def _say(self) -> None:
+    def _answer_text(self) -> None:
         payload: dict[str, Any] = {"text": self._text}
         if self._asked.context:
             payload["context"] = {one.description: one.value for one in self._asked.context}
@@ -148,7 +148,7 @@ class AgUiRun:
                 yield RunStartedEvent(thread_id=self._asked.thread_id, run_id=self._asked.run_id)
                 self._decide()
                 if not self._undecided:
-                    self._say()
+                    self._answer_text()
             case "message_received":
                 self._received(payload["message_id"], payload["status"])
             case "error":
@@ -185,7 +185,7 @@ class AgUiRun:
         """Once all decisions are in, the message again: if the answer is there already, it comes."""
         self._undecided.discard(message_id)
         if not self._undecided:
-            self._say()
+            self._answer_text()
 
     def _refused(self, error: Json, in_response_to: str | None) -> Iterator[BaseEvent]:
         if in_response_to in self._undecided and error["code"] == "already_decided":

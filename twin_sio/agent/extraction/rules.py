@@ -61,13 +61,13 @@ def _entity(one: Reading) -> Entity | None:
 
 def _without_implied(found: list[Reading]) -> list[Reading]:
     """Without those who are only mentioned ("my dog") where the text says more of them: a name, how many, an end."""
-    told = {
+    claims = {
         (one.key, one.relation) for one in found if one.name or one.how_many or one.kind == "ended" or one.polarity < 0
     }
     return [
         one
         for one in found
-        if one.name or one.how_many or one.kind == "ended" or not one.relation or (one.key, one.relation) not in told
+        if one.name or one.how_many or one.kind == "ended" or not one.relation or (one.key, one.relation) not in claims
     ]
 
 

@@ -118,7 +118,7 @@ def threadsafe(progress: Progress) -> Progress:
     """`progress` for a tool that may run in a thread."""
     loop = asyncio.get_running_loop()
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         loop.call_soon_threadsafe(progress, plain(str(text)[:_SUMMARY_CHARACTERS]))
 
-    return tell
+    return report

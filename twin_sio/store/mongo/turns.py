@@ -143,7 +143,7 @@ class MongoTurns:
     async def settle(self, turn: Turn, outcome: Outcome) -> bool:
         result = await self._turns.update_one(
             {**turn_key(turn), "state": {"$in": _OPEN}, "generation_id": turn.generation_id},
-            {"$set": {"state": "settled", "outcome": self._sealer.seal(_told(outcome))}},
+            {"$set": {"state": "settled", "outcome": self._sealer.seal(_stored_fields(outcome))}},
         )
         return result.modified_count == 1
 
@@ -238,7 +238,7 @@ def turn_of(doc: Doc, sealer: FieldCipher) -> Turn:
     return Turn(**{**fields, "partial": sealer.open(doc["partial"]), "awaiting": tuple(doc.get("awaiting", ()))})
 
 
-def _told(outcome: Outcome) -> Doc:
+def _stored_fields(outcome: Outcome) -> Doc:
     """Without what it does not tell: an instance of an older version knows less, and may finish the turn."""
     return {name: value for name, value in asdict(outcome).items() if value is not None}
 

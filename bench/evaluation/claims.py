@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from bench.evaluation.datasets import Told
+from bench.evaluation.datasets import Claim
 from bench.evaluation.dialogues import START
 from bench.evaluation.learning import Reader, Share
 from twin_sio.domain import Evidence, Exchange, Line
@@ -16,7 +16,7 @@ from twin_sio.store.words import Words
 
 
 @dataclass(slots=True)
-class ToldResult:
+class ClaimResult:
     """A sentence is `met` where a learnt value stands in it, all of its words in whatever form; a value is `supported`
     where it stands in a sentence. Who states more than the sentences say lowers `supported` without being wrong."""
 
@@ -26,12 +26,12 @@ class ToldResult:
     wrong: list[str] = field(default_factory=list)
 
 
-async def evaluate_told(
-    reader: Reader, told: Sequence[Told], seconds: float, tick: Callable[[], None] = lambda: None
-) -> ToldResult:
+async def evaluate_claims(
+    reader: Reader, claims: Sequence[Claim], seconds: float, tick: Callable[[], None] = lambda: None
+) -> ClaimResult:
     """Have `reader` read what each of them says; what `seconds` do not suffice for is left out."""
-    result, began, words = ToldResult(), time.monotonic(), Words()
-    for number, one in enumerate(told):
+    result, began, words = ClaimResult(), time.monotonic(), Words()
+    for number, one in enumerate(claims):
         if time.monotonic() - began > seconds:
             break
         pieces: list[Evidence] = []
@@ -46,18 +46,18 @@ async def evaluate_told(
     return result
 
 
-def _exchanges(number: int, told: Told) -> list[Exchange]:
+def _exchanges(number: int, claims: Claim) -> list[Exchange]:
     return [
         Exchange(
             "user", f"{number}-{at}", "main", "s", START + timedelta(minutes=at), text, "I see.",
             before=(Line("twin", before),) if before else (),
         )
-        for at, (before, text) in enumerate(told.turns)
+        for at, (before, text) in enumerate(claims.turns)
     ]  # fmt: skip
 
 
-def _judge(result: ToldResult, told: Told, pieces: Sequence[Evidence], words: Words) -> None:
-    sentences = [{stem for stems in words.of([fact]) for stem in stems} for fact in told.facts]
+def _judge(result: ClaimResult, claims: Claim, pieces: Sequence[Evidence], words: Words) -> None:
+    sentences = [{stem for stems in words.of([fact]) for stem in stems} for fact in claims.facts]
     values = list(dict.fromkeys(piece.value for piece in pieces))
     stands = [[_stands_in(value, sentence, words) for sentence in sentences] for value in values]
     for at in range(len(sentences)):
