@@ -371,7 +371,8 @@ async def test_an_address_can_begin_so_many_runs(
 ) -> None:
     """Also without a token: as many as it can open sockets."""
     settings = settings_for(mongod.url, redis_server.url, model.base_url, limits__connects_per_address=3)
-    async with service(settings) as running_one, aiohttp.ClientSession() as http:
+    of_its_own = aiohttp.TCPConnector(local_addr=("127.0.0.83", 0))  # other tests come from the usual address
+    async with service(settings) as running_one, aiohttp.ClientSession(connector=of_its_own) as http:
         statuses = []
         for _ in range(6):
             async with http.post(f"{url_of(running_one)}/ag-ui", json=asked("x")) as got:

@@ -12,17 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-DURABLE = frozenset(
-    {
-        "user_message",
-        "twin_message",
-        "feedback",
-        "read_receipt",
-        "profile_update",
-        "approval_requested",
-        "approval_resolved",
-    }
-)
+WITHOUT_TOOLS = frozenset({"user_message", "twin_message", "feedback", "read_receipt", "profile_update"})
+DURABLE = WITHOUT_TOOLS | {"approval_requested", "approval_resolved"}
 Json = dict[str, Any]
 
 

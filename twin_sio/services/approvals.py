@@ -71,8 +71,9 @@ class ApprovalService:
         request = await self._messages.get(user_id, approval_id)
         if request is None or request.type != "approval_requested":
             raise NotFound("There is no request of your twin with this id.")
-        resolved = await self._messages.get(user_id, _resolved_id(approval_id))
+        # In this order: a decision is in the log before its turn waits no more.
         turn = await self._runs.waiting_for(user_id, approval_id)
+        resolved = await self._messages.get(user_id, _resolved_id(approval_id))
         if turn is None:
             if resolved is None:  # it is being asked for, or being stopped, at this moment
                 raise StorageUnavailable("It cannot be decided just now: send it again.")
