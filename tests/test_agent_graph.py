@@ -215,6 +215,13 @@ async def test_answers_run_beside_each_other_and_do_not_mix(server, model):
     assert server.peak > 1
 
 
+async def test_answers_in_a_row_share_a_connection(server, model):
+    """Each is read to its end: a connection costs more than an answer's prompt."""
+    for _ in range(3):
+        await steps_of(twin(model))
+    assert server.connections == 1
+
+
 def test_nothing_is_traced_whatever_the_environment_says():
     """LangSmith would be sent every prompt if the environment asked for it."""
     received = (

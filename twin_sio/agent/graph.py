@@ -62,9 +62,14 @@ _Prompt = Callable[[int], tuple[list[prompts.PromptMessage], tuple[str, ...]]]
 _NO_TOOLS: Final[Mapping[str, Tool]] = {}
 
 
-class _State(TypedDict, total=False):
+class _PlainState(TypedDict, total=False):
     ask: AgentRequest
     prompt: _Prompt
+
+
+class _State(_PlainState, total=False):
+    """Of an answer that may have tools: each field costs every answer, so the plain one has fewer."""
+
     tools: Mapping[str, Tool]
     loop: Loop  # missing: there are no tools
     until: float  # monotonic
@@ -96,11 +101,12 @@ class TwinAgent(Agent):
         self._tools = tools
         self._takes_host_tools = takes_host_tools
         self._persona = persona
-        graph = StateGraph(_State)
+        is_plain = tools is None and not takes_host_tools
+        graph: StateGraph[Any] = StateGraph(_PlainState if is_plain else _State)
         graph.add_node("recall", self._recall)
         graph.add_node("respond", self._respond)
         graph.add_edge(START, "recall")
-        if tools is None and not takes_host_tools:
+        if is_plain:
             graph.add_edge("recall", "respond")
             graph.add_edge("respond", END)
         else:
@@ -109,11 +115,12 @@ class TwinAgent(Agent):
             graph.add_conditional_edges("respond", _next)
             graph.add_conditional_edges("act", _next_of_act)
         self._graph: Any = graph.compile()
+        if not is_plain:
+            self._graph = self._graph.with_config(recursion_limit=2 * (STEPS_MAX + STEPS_OVER) + 10)
 
     async def answer(self, ask: AgentRequest) -> AsyncGenerator[AnswerPart, None]:
         """See the port. Read it under `contextlib.aclosing`: only closing ends the model's call at once."""
-        limit = {"recursion_limit": 2 * (STEPS_MAX + STEPS_OVER) + 10}
-        async with aclosing(self._graph.astream({"ask": ask}, limit, stream_mode="custom")) as parts:
+        async with aclosing(self._graph.astream({"ask": ask}, stream_mode="custom")) as parts:
             async for part in parts:
                 if isinstance(part, ServiceError):
                     raise part
@@ -176,7 +183,7 @@ class TwinAgent(Agent):
         finally:
             gathered.drop()
             thoughts.drop()
-        return {"goes_on": goes_on}
+        return {"goes_on": goes_on} if loop is not None else {}
 
     async def _stream(
         self, state: _State, budget: int, gathered: ChunkBuffer, thoughts: ChunkBuffer, writer: StreamWriter
@@ -188,6 +195,7 @@ class TwinAgent(Agent):
         if loop is not None:
             messages = [*messages, *loop.messages]
             offered = [tool.offered() for tool in state["tools"].values()]
+        goes_on = False
         with span("model answer") as call:
             async with aclosing(self._model.stream(messages, offered)) as pieces:
                 async for piece in pieces:
@@ -201,8 +209,9 @@ class TwinAgent(Agent):
                         thoughts.flush()
                         gathered.flush()
                         call.set(**tokens(piece.usage))
-                        return self._finished(state, piece, used, gathered.text, writer)
-        raise ModelNoAnswer  # never: a stream ends with `Finished`
+                        # Read on to the end: only then is its connection good for another answer.
+                        goes_on = self._finished(state, piece, used, gathered.text, writer)
+        return goes_on
 
     def _finished(self, state: _State, piece: Finished, used: tuple[str, ...], text: str, writer: StreamWriter) -> bool:
         """The model's answer has ended; whether it goes on with tools."""
@@ -237,7 +246,7 @@ def _open_calls(state: _State) -> Literal["act", "respond"]:
 
 
 def _next(state: _State) -> str:
-    return "act" if state["goes_on"] else END
+    return "act" if state.get("goes_on") else END
 
 
 def _next_of_act(state: _State) -> str:
