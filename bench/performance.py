@@ -22,7 +22,7 @@ from pathlib import Path
 
 import aiohttp
 import uvloop
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
 from bench.fleet import NODE, Contestant, devices, python
 from twin_sio.runtime.dev_engines.engines import start_mongod, start_redis
@@ -68,9 +68,7 @@ async def contestants(folder: Path) -> AsyncIterator[dict[str, Contestant]]:
             "TWIN_MONGODB_URL": mongod.url,
             "TWIN_REDIS_URL": redis.url,
             "OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
-            "OPENAI_API_KEY": "scripted",
-            "TWIN_MODEL": "scripted",
-            "TWIN_EXTRACTION": "model",
+            **{"OPENAI_API_KEY": "scripted", "TWIN_MODEL": "scripted", "TWIN_EXTRACTION": "model"},
             **dict.fromkeys(("TWIN_LIMIT_CONNECTS_PER_ADDRESS", "TWIN_LIMIT_CONNECTS_PER_MINUTE"), "0"),
             **dict.fromkeys(("TWIN_LIMIT_MESSAGES_PER_MINUTE", "TWIN_LIMIT_EVENTS_PER_SECOND"), "1000000"),
         }
@@ -103,7 +101,7 @@ class Run:
 
     async def interleaved(self, what: str, measure: Callable[[Contestant, int], Awaitable[float]]) -> Measured:
         found: Measured = defaultdict(list)
-        task: TaskID = self.progress.add_task(what, total=self.scale.repeats * len(self.servers))
+        task = self.progress.add_task(what, total=self.scale.repeats * len(self.servers))
         for turn in range(self.scale.repeats):
             for name, server in self.servers.items():
                 found[name].append(await measure(server, turn))

@@ -145,7 +145,7 @@ export class MessageItem {
     setText(this.find(".note"), isTaken ? "Taken into the answer that was being made" : noteOf(message));
     this.showButtons(hasFailed);
     const isFinal = message.role === "twin" && message.seq !== null;
-    if (wasStreaming && isFinal) this.view.announce(`Your twin: ${this.text.textContent} ${failure.textContent}`);
+    if (wasStreaming && isFinal) this.view.announce(`Your twin: ${spoken(this.text)} ${failure.textContent}`);
   }
 
   showButtons(hasFailed) {
@@ -202,6 +202,11 @@ function showTime(node, timestamp) {
   const at = timestamp && new Date(timestamp);
   setText(node, at ? at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
   if (at) Object.assign(node, { dateTime: timestamp, title: at.toLocaleString([], { dateStyle: "full", timeStyle: "medium" }) });
+}
+
+/** What stands in paragraphs, with a pause between them. */
+function spoken(text) {
+  return Array.from(text.children, (one) => one.textContent).join(" ");
 }
 
 function field(name, label) {
