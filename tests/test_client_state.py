@@ -241,6 +241,17 @@ def test_a_repeats_answer_is_shown() -> None:
     assert state.last_seq == 8
 
 
+def test_a_late_receipt_undoes_no_newer_feedback() -> None:
+    """The receipt was lost, another device rated since, and both came by a resume before the repeat's receipt."""
+    state = a_client(0, said(1), answered(2, "u1"))
+    state.sending(event("feedback", {"message_id": "t2", "rating": "down"}, "f"))
+    state.receive(event("feedback", {"message_id": "t2", "rating": "down"}, "f", seq=3))
+    state.receive(event("feedback", {"message_id": "t2", "rating": "up"}, "other", seq=4))
+    state.receive(receipt("f", 3, "duplicate"))
+    assert state.messages["t2"].feedback == {"rating": "up"}
+    assert "f" not in state.outbox
+
+
 def test_own_feedback_is_on_the_message_once_it_is_received() -> None:
     state = a_client(0, said(1), answered(2, "u1"))
     state.sending(event("feedback", {"message_id": "t2", "rating": "up"}, "f"))

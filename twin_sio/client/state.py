@@ -169,7 +169,9 @@ class ClientState:
         message = self.messages.get(head.payload.get("message_id", ""))
         if message is not None and message.role == "user" and message.seq is None:
             changes += self._put(replace(message, seq=head.seq, status=None, timestamp=head.timestamp))
-        if request is not None and request["type"] == "feedback":
+        # The receipt of a repeat may come after what was stored behind it, which counts.
+        is_news = head.seq is None or self.last_seq is None or head.seq > self.last_seq
+        if request is not None and request["type"] == "feedback" and is_news:
             changes += self._rate(request["payload"])
         if request is not None and request["type"] == "approval":
             changes += self.progress.decided(request["payload"], head.conversation_id)
