@@ -336,8 +336,8 @@ def picture(sizes: Mapping[int, Mapping[str, tuple[float, float]]]) -> str:
     )
 
 
-async def measured(run: Run) -> str:
-    """All scenes; the generated part of the page."""
+async def measured(run: Run) -> tuple[str, str]:
+    """All scenes; the generated part of the page, and the picture."""
     raw = "raw aiohttp WebSocket"
     sizes = {size: against(await run.chunks(size), raw) for size in SIZES}
     acks, connects = against(await run.acks(), raw), against(await run.connects(), raw)
@@ -345,7 +345,6 @@ async def measured(run: Run) -> str:
     streams = {rate: await run.streams(rate) for rate in (20, 50)}
     together = await run.instances()
     bare, whole = await run.first_token()
-    PICTURE.write_text(picture(sizes))
     rows: Table = [["CPU us (x raw)", *(f"a chunk, per device, of {size}" for size in SIZES), "an acknowledged event"]]
     rows[0] += ["a connection", "KiB idle"]
     for name in run.servers:
@@ -368,12 +367,12 @@ async def measured(run: Run) -> str:
         f"First token, median of {run.scale.asks}: bare model call {bare:.1f} ms, through the service {whole:.1f} ms"
     )
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
-    return (
-        f"{machine}.\n\n{markdown(rows)}\n{markdown(paced)}\n{markdown(several)}\n{first} (+{whole - bare:.1f} ms).\n\n"
-    )
+    tables = f"{markdown(rows)}\n{markdown(paced)}\n{markdown(several)}"
+    return f"{machine}.\n\n{tables}\n{first} (+{whole - bare:.1f} ms).\n\n", picture(sizes)
 
 
-def write(generated: str) -> None:
+def write(generated: str, drawn: str) -> None:
+    PICTURE.write_text(drawn)
     text = PAGE.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -384,10 +383,10 @@ async def main(scale: Scale, *, keep: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with contestants(Path(folder)) as servers:
             with Progress() as progress:
-                generated = await measured(Run(servers, scale, progress))
+                generated, drawn = await measured(Run(servers, scale, progress))
     print(generated)
     if keep:
-        write(generated)
+        write(generated, drawn)
 
 
 if __name__ == "__main__":
