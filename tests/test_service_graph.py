@@ -71,9 +71,10 @@ async def says(running: Service, client: TwinClient, model: ScriptedModel, city:
     text = f"{quote}, {user}"
     model.script(contains=f'"message": "{text}', json_answer=candidates(likes(city, quote, kind, "location.city")))
     answer = await client.ask(text)
-    await learn({"deps": running.services.job_deps()}, user, answer.in_response_to)
 
-    async def learnt() -> str | None:  # by this, or by the worker, which may have taken the job
+    async def learnt() -> str | None:
+        """By this, once the turn is closed, which is after its answer is sent; or by the worker."""
+        await learn({"deps": running.services.job_deps()}, user, answer.in_response_to)
         traits = (await client.profile())["traits"]
         return next((str(trait["trait_id"]) for trait in traits if trait["value"] == city), None)
 

@@ -124,6 +124,7 @@ async def test_job_order_does_not_matter(
         model.script(contains=f'"n": 1, "message": "{text}', json_answer=answer)
     async with TwinClient(url_of(unworked), dev_token_of(user)) as client:
         said = [(await client.ask(text)).in_response_to for text in texts]
+        await is_closed(unworked, user, said[-1])
         deps = {"deps": unworked.services.job_deps()}
         assert sum([await learn(deps, user, said[which]) for which in order]) == 2
         held = {trait["value"]: trait for trait in (await client.profile())["traits"]}
@@ -181,6 +182,16 @@ async def test_an_answer_to_the_twin_teaches(connect: Connect, model: ScriptedMo
     assert [(one["key"], one["value"]) for one in (await client.profile())["traits"]] == [("location.city", "Faro")]
 
 
+async def is_closed(running: Service, user: str, turn_id: str | None) -> None:
+    """Wait until a turn is over, which it is after its answer is sent: only then is it learnt from."""
+
+    async def closed() -> bool:
+        turn = await running.services.turns.get(user, turn_id or "")
+        return turn is not None and turn.state == "complete"
+
+    await eventually(closed)
+
+
 @pytest.fixture
 async def unworked(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel) -> AsyncIterator[Service]:
     """A server whose queue no worker works off."""
@@ -196,6 +207,7 @@ async def test_waiting_messages_are_read_together(unworked: Service, model: Scri
     model.script(contains=f'"n": 1, "message": "{texts[0]}', json_answer=candidates(*found))
     async with TwinClient(url_of(unworked), dev_token_of(user)) as client:
         said = [(await client.ask(text)).in_response_to for text in texts]
+        await is_closed(unworked, user, said[-1])
         deps = {"deps": unworked.services.job_deps()}
         assert [await learn(deps, user, turn) for turn in said] == [5, 0, 0, 0, 0]
         assert {one["value"] for one in (await client.profile())["traits"]} == {f"thing{n}" for n in range(5)}
@@ -209,6 +221,7 @@ async def test_after_a_failure_each_message_is_read_alone(unworked: Service, mod
         model.script(contains=f'"n": 1, "message": "{text}', json_answer=answer)
     async with TwinClient(url_of(unworked), dev_token_of(user)) as client:
         said = [(await client.ask(text)).in_response_to for text in texts]
+        await is_closed(unworked, user, said[-1])
         deps = {"deps": unworked.services.job_deps(), "job_try": 2}
         assert [await learn(deps, user, turn) for turn in said] == [1, 1, 1]
 
