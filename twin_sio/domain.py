@@ -115,13 +115,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """A tool's call that its user is asked to allow. `approval_id` and `call_id` follow from the turn and the call."""
+    """A tool's call that its user is asked to allow. `call_id` follows from the turn and the call."""
 
-    approval_id: str
     call_id: str
     tool: str
     title: str
     arguments: Json
+
+    @property
+    def approval_id(self) -> str:
+        """Also the id of the request's event, under a prefix that no client may use."""
+        return f"twin-approval-{self.call_id.removeprefix('call-')}"
 
 
 @dataclass(frozen=True, slots=True)

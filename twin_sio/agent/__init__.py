@@ -6,6 +6,7 @@ somebody else), `model` (OpenAI API), `tools`, `extraction`, `summarizer`, `embe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -125,6 +126,10 @@ class AgentRequest:
     turn_id: str = ""
     persona: str = ""
     run: Run = field(default_factory=DetachedRun)
+
+    def digest(self, *parts: object) -> str:
+        """Names something of this answer, the same in every attempt at it: 32 hexadecimal digits."""
+        return hashlib.sha256("\x1e".join(map(str, (self.user_id, self.turn_id, *parts))).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

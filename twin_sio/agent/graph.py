@@ -7,7 +7,6 @@ than a stream of tokens. `stream_mode="custom"` is the only mode that adds next 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Literal, Protocol, TypedDict, cast
@@ -30,6 +29,7 @@ from twin_sio.agent import (
 from twin_sio.agent.chunk_buffer import ChunkBuffer
 from twin_sio.agent.loop import LOOP_S, STEPS_MAX, STEPS_OVER, Loop
 from twin_sio.agent.model import Finished, Thought, tokens
+from twin_sio.agent.recalled import Prompt, recalled
 from twin_sio.agent.tools import Tool
 from twin_sio.agent.tools.host import tool_of_host
 from twin_sio.clock import monotonic
@@ -38,7 +38,6 @@ from twin_sio.errors import ModelContextTooLong, ModelNoAnswer, ServiceError
 from twin_sio.observability.tracing import span
 
 SHARES: Final = (1, 2, 8)  # of the prompt's budget, tried in turn where the prompt is too long for the model
-HISTORY_LINES: Final = 60  # what is fetched at most; the token budget decides what is used
 
 langsmith.configure(enabled=False)  # whatever the environment says: what users say is sent to the model alone
 
@@ -57,14 +56,12 @@ class ChatModel(Protocol):
         ...
 
 
-# By a budget in tokens: the messages, and the ids of the traits in them.
-_Prompt = Callable[[int], tuple[list[prompts.PromptMessage], tuple[str, ...]]]
 _NO_TOOLS: Final[Mapping[str, Tool]] = {}
 
 
 class _PlainState(TypedDict, total=False):
     ask: AgentRequest
-    prompt: _Prompt
+    prompt: Prompt
 
 
 class _State(_PlainState, total=False):
@@ -132,18 +129,7 @@ class TwinAgent(Agent):
         writer(Stage("recalling"))
         ask = state["ask"]
         with span("recall"):
-            history, known, context, past = await asyncio.gather(
-                self._memory.history(ask, HISTORY_LINES),
-                self._memory.known(ask.user_id),
-                self._memory.context(ask.user_id),
-                self._memory.past(ask),
-            )
-        persona = self._persona(ask.persona)
-        found: _State = {
-            "prompt": lambda budget: prompts.build(
-                ask.text, history, known, context, budget_tokens=budget, past=past, persona=persona
-            )
-        }
+            found: _State = {"prompt": await recalled(self._memory, ask, self._persona(ask.persona))}
         tools = await self._tools_for(ask)
         if not tools:
             return found

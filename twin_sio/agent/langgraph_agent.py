@@ -7,8 +7,6 @@ by the run: an attempt after a killed one goes on behind the last step, and call
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -33,13 +31,12 @@ from twin_sio.agent import (
     Reasoning,
     Stage,
     Suspended,
-    prompts,
 )
-from twin_sio.agent.graph import HISTORY_LINES
 from twin_sio.agent.langchain_model import text_of
 from twin_sio.agent.model.answer import thought_of
+from twin_sio.agent.recalled import recalled
 from twin_sio.agent.run_saver import RunSaver
-from twin_sio.agent.tools.calls import plain
+from twin_sio.agent.tools.calls import UNKNOWN, plain
 from twin_sio.domain import ApprovalRequest, Decision, Step
 from twin_sio.errors import InvalidMessage, ModelNoAnswer
 from twin_sio.protocol import check_storable
@@ -49,10 +46,6 @@ if TYPE_CHECKING:
 
 _SHOWN_CHARACTERS: Final = 4_000
 _MODES: Final = ["messages", "updates", "tasks"]
-_UNKNOWN: Final = (
-    "The service was restarted while this was being done, and nobody knows whether it was. "
-    "Do not call it again for this; say so where it matters."
-)
 
 
 class LangGraphAgent(Agent):
@@ -65,12 +58,13 @@ class LangGraphAgent(Agent):
     async def answer(self, ask: AgentRequest) -> AsyncGenerator[AnswerPart, None]:
         """See the port. The pieces of one message come as its model sends them."""
         yield Stage("recalling")
-        messages, used = await self._prompt(ask)
+        prompt = await recalled(self._services.memory, ask, self._services.personas.text(ask.persona))
+        built, used = prompt(self._services.budget_tokens)
         yield Stage("thinking")
         saver = RunSaver(ask.run)
         graph = self._graph.copy({"checkpointer": saver})
         config: Any = {"configurable": {"thread_id": ask.turn_id or ask.message_id}}
-        given: Any = {"messages": messages}
+        given: Any = {"messages": convert_to_messages([dict(one) for one in built])}
         if saver.is_restored:
             given = _resumed(ask, saver.interrupts)
             if (given is None or saver.was_resumed) and await _settle_lost_calls(graph, config):
@@ -94,22 +88,6 @@ class LangGraphAgent(Agent):
                 raise ModelNoAnswer
             yield Delta(text)
         yield Done(relay.model, used, relay.usage or None)
-
-    async def _prompt(self, ask: AgentRequest) -> tuple[list[BaseMessage], tuple[str, ...]]:
-        memory, services = self._services.memory, self._services
-        history, known, context, past = await asyncio.gather(
-            memory.history(ask, HISTORY_LINES), memory.known(ask.user_id), memory.context(ask.user_id), memory.past(ask)
-        )
-        built, used = prompts.build(
-            ask.text,
-            history,
-            known,
-            context,
-            budget_tokens=services.budget_tokens,
-            past=past,
-            persona=services.personas.text(ask.persona),
-        )
-        return convert_to_messages([dict(one) for one in built]), used
 
 
 class _Relay:
@@ -193,8 +171,8 @@ def requests_of(ask: AgentRequest, interrupt: Interrupt) -> list[ApprovalRequest
         arguments = _storable(arguments)
         name = str(action.get("name") or action.get("action") or action.get("tool") or "interrupt")[:64]
         title = plain(str(action.get("description") or action.get("title") or name.replace("_", " "))[:200])
-        digest = _digest(ask, interrupt, nth)
-        found.append(ApprovalRequest(f"twin-approval-{digest}", f"call-{digest}", name, title, arguments))
+        call_id = f"call-{ask.digest(interrupt.id, nth)}"
+        found.append(ApprovalRequest(call_id, name, title, arguments))
     return found
 
 
@@ -206,11 +184,6 @@ def _storable(arguments: Mapping[str, Any]) -> dict[str, Any]:
     except InvalidMessage:
         return {"text": plain(json.dumps(found))[:_SHOWN_CHARACTERS]}
     return found
-
-
-def _digest(ask: AgentRequest, interrupt: Interrupt, nth: int) -> str:
-    key = f"{ask.user_id}\x1e{ask.turn_id}\x1e{interrupt.id}\x1e{nth}"
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _resumed(ask: AgentRequest, interrupts: Sequence[Interrupt]) -> Any:
@@ -258,7 +231,7 @@ async def _settle_lost_calls(graph: Any, config: Any) -> bool:
     if not (isinstance(last, AIMessage) and last.tool_calls and after):
         return False
     lost = [
-        ToolMessage(_UNKNOWN, tool_call_id=str(call["id"]), name=call["name"], status="error")
+        ToolMessage(UNKNOWN, tool_call_id=str(call["id"]), name=call["name"], status="error")
         for call in last.tool_calls
     ]
     await graph.aupdate_state(config, {"messages": lost}, as_node=after[0])

@@ -7,7 +7,6 @@ call a second time, but for tools that may be repeated; of the others it tells t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -15,7 +14,7 @@ from typing import Any, Final
 from twin_sio.agent import Activity, AgentRequest, Delta, Suspended
 from twin_sio.agent.model import RequestedCall
 from twin_sio.agent.tools import Tool, ToolContext
-from twin_sio.agent.tools.calls import CallRefused, Result, checked, run, threadsafe
+from twin_sio.agent.tools.calls import UNKNOWN, CallRefused, Result, checked, run, threadsafe
 from twin_sio.domain import ApprovalRequest, Decision, Json, Step, StepState
 
 STEPS_MAX: Final = 12  # times that the model is asked; then it is told to answer without tools
@@ -23,10 +22,6 @@ STEPS_OVER: Final = 2  # times that it may call tools all the same
 LOOP_S: Final = 600.0
 """How long an attempt may take in all its steps, without the time in which it waits for an approval."""
 
-_UNKNOWN: Final = (
-    "The service was restarted while this was being done, and nobody knows whether it was. "
-    "Do not call it again for this; say so where it matters."
-)
 _NO_MORE: Final = "No more tools can be called for this answer: answer now with what you have."
 _NOT_ALLOWED: Final[Mapping[str, str]] = {
     "reject": "The person did not allow this call. It was not made.",
@@ -102,9 +97,8 @@ class Loop:
         """The model has answered a step, with calls."""
         named = []
         for nth, call in enumerate(calls):
-            key = f"{ask.user_id}\x1e{ask.turn_id}\x1e{self.asked}\x1e{nth}"
-            digest = hashlib.sha256(key.encode()).hexdigest()
-            named.append(_Call(f"call-{digest[:32]}", digest[:9], call.name, call.arguments))
+            digest = ask.digest(self.asked, nth)
+            named.append(_Call(f"call-{digest}", digest[:9], call.name, call.arguments))
         self.calls = named
         asked = [
             {"id": one.wire_id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
@@ -159,14 +153,14 @@ class Loop:
         """What the call is made with; or the approval that it takes; None: it is settled. Raises `CallRefused`."""
         tool, arguments = checked(tools, call.name, call.arguments)
         if call.begun and not tool.is_repeatable:
-            self._settle(call, Result(_UNKNOWN, is_done=False, summary="nobody knows whether it was done"), write)
+            self._settle(call, Result(UNKNOWN, is_done=False, summary="nobody knows whether it was done"), write)
             return None
         if not tool.needs_approval:
             return tool, arguments
-        approval_id = f"twin-approval-{call.call_id.removeprefix('call-')}"
-        decision = ask.run.saved.decisions.get(approval_id)
+        request = ApprovalRequest(call.call_id, tool.name, tool.title or tool.name, arguments)
+        decision = ask.run.saved.decisions.get(request.approval_id)
         if decision is None:
-            return ApprovalRequest(approval_id, call.call_id, tool.name, tool.title or tool.name, arguments)
+            return request
         if decision.decision in _NOT_ALLOWED:
             self._settle(call, _not_allowed(decision), write)
             return None
@@ -189,7 +183,7 @@ class Loop:
         """The call has its result, in its place behind the model's message."""
         call.settled = True
         self.messages.append({"role": "tool", "tool_call_id": call.wire_id, "content": result.text})
-        state: StepState = "done" if result.is_done else "unknown" if result.text == _UNKNOWN else "failed"
+        state: StepState = "done" if result.is_done else "unknown" if result.text == UNKNOWN else "failed"
         known = self.steps.get(call.call_id)
         title = known.title if known is not None else call.name.replace("_", " ")
         summary = result.summary or (known.summary if known is not None else None)

@@ -20,6 +20,11 @@ from twin_sio.protocol import check_storable
 
 log = structlog.get_logger("tools")
 
+UNKNOWN: Final = (
+    "The service was restarted while this was being done, and nobody knows whether it was. "
+    "Do not call it again for this; say so where it matters."
+)
+"""The result of a call that a killed attempt may have made."""
 RESULT_CHARACTERS: Final = 8_000  # of what a tool returns; the model is told where it was cut
 _SUMMARY_CHARACTERS: Final = 200
 
