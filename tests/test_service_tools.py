@@ -176,6 +176,25 @@ async def test_what_goes_wrong_is_told_to_the_model(
     assert "secret of the deep" not in json.dumps(model.requests[-1]) + seen
 
 
+async def test_what_is_said_in_steps_stands_in_paragraphs(
+    opened: Opened, model: ScriptedModel, user: str, town: str
+) -> None:
+    """Also behind a step that says nothing."""
+    said = words()
+    for answered, tokens in enumerate((("Let me look.",), (), ("Once more.",))):
+        model.script(
+            contains=said,
+            streams=True,
+            answered=answered,
+            tokens=tokens,
+            calls=calls("weather", city=f"{town}{answered}"),
+        )
+    model.script(contains=said, streams=True, answered=3, tokens=("It rains.",))
+    async with device(await opened(), user) as one:
+        answer = await one.answered(await one.say(said))
+    assert answer["text"] == "Let me look.\n\nOnce more.\n\nIt rains."
+
+
 async def test_calls_of_one_step_run_side_by_side(opened: Opened, model: ScriptedModel, user: str, town: str) -> None:
     said, first, second = words(), f"{town}a", f"{town}b"
     HOLD[first], HOLD[second] = asyncio.Event(), asyncio.Event()
@@ -338,6 +357,9 @@ async def test_a_stop_ends_what_waits_for_an_approval(
         assert [event["payload"]["decision"] for event in one.about("approval_resolved", message_id)] == ["cancelled"]
         assert (await one.decide(request["approval_id"], "approve"))["payload"]["code"] == "already_decided"
     assert (answer["status"], answer["text"]) == ("stopped", "I book.")
+    assert [(step["title"], step["state"], step["summary"]) for step in answer["steps"]] == [
+        ("Book a hotel", "failed", "stopped")
+    ]
     assert made(f"{town} 2") == 0
 
 

@@ -1,20 +1,34 @@
-"""Gathers the tokens of an answer into chunks."""
+"""Gathers the tokens of an answer into chunks, and what is said in several steps into paragraphs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+
+def separator(before: str) -> str:
+    """What stands between `before` and what is said in the next step."""
+    return "" if not before or before.endswith("\n\n") else "\n\n"
+
+
+def paragraphs(texts: Iterable[str]) -> str:
+    """What was said in several steps, some of which may have said nothing."""
+    whole = ""
+    for text in filter(None, texts):
+        whole += separator(whole) + text
+    return whole
 
 
 class ChunkBuffer:
     """Hands the first piece on at once, and what comes after it at most once per interval."""
 
-    def __init__(self, send: Callable[[str], None], interval_s: float) -> None:
+    def __init__(self, send: Callable[[str], None], interval_s: float, before: str = "") -> None:
+        """What comes stands in a paragraph of its own behind `before`."""
         self._send = send
         self._interval_s = interval_s
         self._pieces: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._separator = ""
+        self._separator = separator(before)
         self._said: list[str] = []
         self.begun = False
 
@@ -22,10 +36,6 @@ class ChunkBuffer:
     def text(self) -> str:
         """All that was handed on."""
         return "".join(self._said)
-
-    def separate(self, before: str) -> None:
-        """What comes stands in a paragraph of its own behind `before`."""
-        self._separator = "" if not before or before.endswith("\n\n") else "\n\n"
 
     def add(self, text: str) -> None:
         self._pieces.append(text)

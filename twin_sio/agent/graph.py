@@ -149,10 +149,9 @@ class TwinAgent(Agent):
         loop = state.get("loop")
         if loop is not None:
             loop.take_in(await state["ask"].run.steering())
-        gathered = ChunkBuffer(lambda text: writer(Delta(text)), self._interval_s)
+        before = loop.text if loop is not None else ""
+        gathered = ChunkBuffer(lambda text: writer(Delta(text)), self._interval_s, before)
         thoughts = ChunkBuffer(lambda text: writer(Reasoning(text)), self._interval_s)
-        if loop is not None and loop.said:
-            gathered.separate(loop.said[-1])
         goes_on = False
         try:
             for share in SHARES:
@@ -212,7 +211,7 @@ class TwinAgent(Agent):
                 loop.add_answer(state["ask"], text, piece.calls)
                 return True
             cut = "length" if piece.calls else cut
-        if not text and not (loop is not None and any(loop.said)):
+        if not text and not (loop is not None and loop.text):
             raise ModelNoAnswer  # calls of tools that there are not
         writer(Done(self._model.name, used, usage, cut))
         return False

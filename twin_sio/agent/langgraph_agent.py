@@ -32,6 +32,7 @@ from twin_sio.agent import (
     Stage,
     Suspended,
 )
+from twin_sio.agent.chunk_buffer import paragraphs, separator
 from twin_sio.agent.langchain_model import text_of
 from twin_sio.agent.model.answer import thought_of
 from twin_sio.agent.recalled import recalled
@@ -72,9 +73,9 @@ class LangGraphAgent(Agent):
             elif given is not None:
                 await saver.resume()
         relay = _Relay(ask, self._services.model.name)
-        if saver.is_restored and (said := await _said_before(graph, config)):
-            relay.has_text = True
-            yield Delta(said)
+        if saver.is_restored:
+            for part in relay.restore(_since_asked((await _messages(graph, config))[0])):
+                yield part
         async with aclosing(graph.astream(given, config, stream_mode=_MODES, durability="sync")) as events:
             async for mode, event in events:
                 for part in relay.take(mode, event):
@@ -82,8 +83,8 @@ class LangGraphAgent(Agent):
         if relay.requests:
             yield Suspended(tuple(relay.requests))
             return
-        if not relay.has_text:
-            text = await _said_before(graph, config)  # where no model streamed one
+        if not relay.said:  # no model streamed one
+            text = _text_of_all(_since_asked((await _messages(graph, config))[0]))
             if not text:
                 raise ModelNoAnswer
             yield Delta(text)
@@ -96,10 +97,17 @@ class _Relay:
     def __init__(self, ask: AgentRequest, model: str) -> None:
         self._ask = ask
         self.model = model
-        self.has_text = False
+        self.said = ""
         self.requests: list[ApprovalRequest] = []
         self.usage: dict[str, int] = {}
         self._speaking: str | None = None  # the id of the message whose pieces come
+
+    def restore(self, messages: Sequence[BaseMessage]) -> list[AnswerPart]:
+        """What earlier attempts have said and done, by the messages of the last checkpoint: what was shown of it may
+        have been lost with them."""
+        self.said = _text_of_all(messages)
+        found: list[AnswerPart] = [Delta(self.said)] if self.said else []
+        return [*found, *(part for message in messages for part in self._calls(message))]
 
     def take(self, mode: str, event: Any) -> Sequence[AnswerPart]:
         if mode == "messages":
@@ -113,7 +121,8 @@ class _Relay:
                 continue
             said = update.get("messages", ()) if isinstance(update, Mapping) else ()
             for message in said if isinstance(said, list | tuple) else [said]:
-                found += self._said(message)
+                self._count(message)
+                found += self._calls(message)
         return found
 
     def _message(self, message: BaseMessage) -> list[AnswerPart]:
@@ -123,17 +132,21 @@ class _Relay:
         if thought := thought_of(message.additional_kwargs):
             found.append(Reasoning(thought))
         if text := text_of(message):
-            is_next = self.has_text and message.id != self._speaking
-            self._speaking, self.has_text = message.id, True
-            found.append(Delta(f"\n\n{text}" if is_next else text))
+            if message.id != self._speaking:
+                text = separator(self.said) + text
+            self._speaking = message.id
+            self.said += text
+            found.append(Delta(text))
         return found
 
-    def _said(self, message: object) -> list[AnswerPart]:
+    def _count(self, message: object) -> None:
+        for name, count in (message.usage_metadata or {}).items() if isinstance(message, AIMessage) else ():
+            if isinstance(count, int):
+                self.usage[name] = self.usage.get(name, 0) + count
+
+    def _calls(self, message: object) -> list[AnswerPart]:
         """A whole message that a node has added: its calls of tools begin, or one has ended."""
         if isinstance(message, AIMessage):
-            for name, count in (message.usage_metadata or {}).items():
-                if isinstance(count, int):
-                    self.usage[name] = self.usage.get(name, 0) + count
             return [Activity(_step(str(call["id"]), "tool", call["name"], "started")) for call in message.tool_calls]
         if isinstance(message, ToolMessage):
             state = "failed" if message.status == "error" else "done"
@@ -238,12 +251,15 @@ async def _settle_lost_calls(graph: Any, config: Any) -> bool:
     return True
 
 
-async def _said_before(graph: Any, config: Any) -> str:
-    """What the graph's models have said to the user's message by the last checkpoint."""
-    said: list[str] = []
-    for message in (await _messages(graph, config))[0]:
-        said = [] if message.type == "human" else [*said, text_of(message)] if message.type == "ai" else said
-    return "\n\n".join(filter(None, said))
+def _since_asked(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """The messages behind the last one of the user."""
+    asked = max((n for n, message in enumerate(messages) if message.type == "human"), default=-1)
+    return messages[asked + 1 :]
+
+
+def _text_of_all(messages: Sequence[BaseMessage]) -> str:
+    """What the graph's models have said in these messages."""
+    return paragraphs(text_of(message) for message in messages if message.type == "ai")
 
 
 async def _messages(graph: Any, config: Any) -> tuple[Sequence[BaseMessage], Sequence[str]]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from twin_sio.agent import Activity, AgentRequest, Delta, Suspended
+from twin_sio.agent.chunk_buffer import paragraphs
 from twin_sio.agent.model import RequestedCall
 from twin_sio.agent.tools import Tool, ToolContext
 from twin_sio.agent.tools.calls import UNKNOWN, CallRefused, Result, checked, run, threadsafe
@@ -72,17 +73,19 @@ class Loop:
         return {**asdict(self), "steps": [asdict(step) for step in self.steps.values()]}
 
     @property
+    def text(self) -> str:
+        """What was said in all steps so far."""
+        return paragraphs(self.said)
+
+    @property
     def is_open(self) -> bool:
         """Whether calls wait to be made."""
         return any(not call.settled for call in self.calls)
 
     def show_again(self, write: Callable[[Delta | Activity], None]) -> None:
         """Show what earlier attempts have said and done."""
-        said = ""
-        for text in filter(None, self.said):
-            said += text if not said or said.endswith("\n\n") else f"\n\n{text}"
-        if said:
-            write(Delta(said))
+        if self.text:
+            write(Delta(self.text))
         for step in self.steps.values():
             write(Activity(step))
 

@@ -215,6 +215,7 @@ class AnswerService:
                 await asyncio.gather(work, return_exceptions=True)
                 outcome: Outcome | Attempt = attempt.outcome("stopped", stopped_by=await self._stopped_by(turn))
             elif attempt.requests:
+                await run.save_steps()  # a stop finds them, while the turn waits
                 return attempt
             else:
                 outcome = work.result()

@@ -44,6 +44,7 @@ class StoredRun(Run):
     def __init__(self, turn: Turn, saved: SavedRun, services: RunServices) -> None:
         stored = saved.state or {}
         self.saved = replace(saved, state=stored.get("agent"))
+        self._state = self.saved.state  # what the agent has saved last, in this attempt or an earlier one
         self.steps: dict[str, Step] = {one["step_id"]: Step(**one) for one in stored.get("steps", ())}
         """The steps of all attempts, by id; the service records them here."""
         self.loops = False
@@ -63,7 +64,12 @@ class StoredRun(Run):
         self.loops = True
 
     async def save(self, state: Json) -> None:
-        whole = {"agent": state, "steps": [asdict(step) for step in self.steps.values()]}
+        self._state = state
+        await self.save_steps()
+
+    async def save_steps(self) -> None:
+        """Store the steps as they are now: an agent may save before what it has shown has come here."""
+        whole = {"agent": self._state, "steps": [asdict(step) for step in self.steps.values()]}
         if not await _persistently(lambda: self._services.runs.save(self._turn, whole)):
             raise StorageUnavailable
 
