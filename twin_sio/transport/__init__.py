@@ -161,3 +161,22 @@ class Transport(Protocol):
     def abort_all(self) -> None:
         """Close every socket that is left, now."""
         ...
+
+
+class RequestTransport(Transport):
+    """A transport each of whose connections is one HTTP request: the base of plain WebSockets and of AG-UI."""
+
+    def __init__(self) -> None:
+        self._open: set[Connection] = set()  # those of the registry that are this transport's
+
+    @property
+    def open_sockets(self) -> int:
+        return len(self._open)
+
+    @property
+    def total_buffered_bytes(self) -> int:
+        return sum(connection.buffered_bytes() for connection in self._open)
+
+    def abort_all(self) -> None:
+        for connection in list(self._open):
+            connection.abort()

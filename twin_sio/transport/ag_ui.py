@@ -19,7 +19,7 @@ from aiohttp import web
 from twin_sio.clock import NewId
 from twin_sio.errors import HandshakeRefused, InvalidMessage, ServiceError
 from twin_sio.protocol import error_payload
-from twin_sio.transport import CloseReason, ConnectionRegistry, ConnectRequest, TransportHooks
+from twin_sio.transport import CloseReason, ConnectionRegistry, ConnectRequest, RequestTransport, TransportHooks
 from twin_sio.transport.ag_ui_run import AgUiRun, RunInput
 from twin_sio.transport.aiohttp_socket import bearer, limit_send_buffer, when_lost
 from twin_sio.transport.frames import EncodedFrame
@@ -88,7 +88,7 @@ class AgUiConnection:
         self.queue.task_done()
 
 
-class AgUiEndpoint:
+class AgUiEndpoint(RequestTransport):
     """Authenticates runs, hands what they ask for to the hooks, and keeps their connections in the registry."""
 
     def __init__(
@@ -104,6 +104,7 @@ class AgUiEndpoint:
     ) -> None:
         """`on_carries(request, True)` is called when the TCP connection of this request begins to carry a run, with
         False when that is over."""
+        super().__init__()
         self._hooks = hooks
         self._connections = connections
         self._rooms = rooms
@@ -112,23 +113,10 @@ class AgUiEndpoint:
         self._ping_s = ping_s
         self._on_carries = on_carries
         self._encoder = EventEncoder()
-        self._open: set[AgUiConnection] = set()
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of the HTTP application."""
         return [web.post(PATH, self._with_origin(self._serve)), web.options(PATH, self._with_origin(self._preflight))]
-
-    @property
-    def open_sockets(self) -> int:
-        return len(self._open)
-
-    @property
-    def total_buffered_bytes(self) -> int:
-        return sum(connection.buffered_bytes() for connection in self._open)
-
-    def abort_all(self) -> None:
-        for connection in list(self._open):
-            connection.abort()
 
     # -- pages of other origins ----------------------------------------------------------------------------------------
 
@@ -136,14 +124,9 @@ class AgUiEndpoint:
         self, handler: Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def serve(request: web.Request) -> web.StreamResponse:
-            origin = request.headers.get("Origin")
-            if not self._origins.may_connect(
-                origin,
-                host=request.host,
-                scheme=request.scheme,
-                forwarded_proto=request.headers.get("X-Forwarded-Proto", ""),
-            ):
+            if not self._origins.allows(request):
                 return web.Response(status=403)
+            origin = request.headers.get("Origin")
             headers = {"Vary": "Origin"} | ({"Access-Control-Allow-Origin": origin} if origin is not None else {})
             return await handler(request, headers)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from aiohttp import web
+
 from twin_sio.config.origins import ANY, sent_origin
 from twin_sio.observability.limited_log import LimitedLog
 
@@ -47,6 +49,15 @@ class Origins:
         # set this header itself; a proxy without it leaves the question open.
         proxied = forwarded_proto.partition(",")[0].strip().lower()
         return at == "https" or (proxied or scheme) not in ("https", "wss")
+
+    def allows(self, request: web.Request) -> bool:
+        """The same of a request."""
+        return self.may_connect(
+            request.headers.get("Origin"),
+            host=request.host,
+            scheme=request.scheme,
+            forwarded_proto=request.headers.get("X-Forwarded-Proto", ""),
+        )
 
     def for_library(self) -> Callable[[str | None, Mapping[str, Any]], bool]:
         """The rule as python-engineio asks for it: with the origin and the WSGI-like environment of a request."""

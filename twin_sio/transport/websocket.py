@@ -19,7 +19,14 @@ from twin_sio.clock import NewId
 from twin_sio.domain import Identity
 from twin_sio.errors import HandshakeRefused, StorageUnavailable
 from twin_sio.protocol.json_codec import loads_leniently
-from twin_sio.transport import PACKET_MAX_BYTES, CloseReason, ConnectionRegistry, ConnectRequest, TransportHooks
+from twin_sio.transport import (
+    PACKET_MAX_BYTES,
+    CloseReason,
+    ConnectionRegistry,
+    ConnectRequest,
+    RequestTransport,
+    TransportHooks,
+)
 from twin_sio.transport.aiohttp_socket import (
     BoundedWebSocket,
     bearer,
@@ -110,7 +117,7 @@ class RawWebSocketConnection:
             await asyncio.gather(self._closing, return_exceptions=True)
 
 
-class RawWebSocketEndpoint:
+class RawWebSocketEndpoint(RequestTransport):
     """Authenticates clients, hands their envelopes to the hooks, and keeps their connections in the registry."""
 
     def __init__(
@@ -127,6 +134,7 @@ class RawWebSocketEndpoint:
     ) -> None:
         """`redeem(ticket)` is the identity that a ticket was made for; `on_carries(request, True)` is called
         when the TCP connection of this request begins to carry an authenticated client."""
+        super().__init__()
         self._hooks = hooks
         self._connections = connections
         self._rooms = rooms  # the library knows its own connections only: these have to be added
@@ -135,28 +143,15 @@ class RawWebSocketEndpoint:
         self._new_id = new_id
         self._ping_s = ping_s
         self._on_carries = on_carries
-        self._open: set[RawWebSocketConnection] = set()  # those of the registry that are this transport's
 
     def route(self) -> web.RouteDef:
         """The route of the HTTP application."""
         return web.get(PATH, self._serve)
 
-    @property
-    def open_sockets(self) -> int:
-        return len(self._open)
-
-    @property
-    def total_buffered_bytes(self) -> int:
-        return sum(connection.buffered_bytes() for connection in self._open)
-
-    def abort_all(self) -> None:
-        for connection in list(self._open):
-            connection.abort()
-
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if not self._hooks.allow_connection(request):
             return web.Response(status=429)
-        if not self._is_allowed_origin(request):
+        if not self._origins.allows(request):
             return web.Response(status=403)
         sid = self._new_id()
         socket = BoundedWebSocket(
@@ -209,14 +204,6 @@ class RawWebSocketEndpoint:
         if identity is None:
             raise HandshakeRefused("auth_invalid", "The ticket is not accepted.")
         return identity
-
-    def _is_allowed_origin(self, request: web.Request) -> bool:
-        return self._origins.may_connect(
-            request.headers.get("Origin"),
-            host=request.host,
-            scheme=request.scheme,
-            forwarded_proto=request.headers.get("X-Forwarded-Proto", ""),
-        )
 
     async def _run(self, sid: str, socket: web.WebSocketResponse, request: web.Request) -> None:
         connection = RawWebSocketConnection(socket, request)
