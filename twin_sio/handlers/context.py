@@ -9,7 +9,7 @@ import orjson
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, Json
 from twin_sio.errors import TooLarge
-from twin_sio.handlers import Reply
+from twin_sio.handlers import Receipts, Reply
 from twin_sio.protocol import ContextUpdate, Incoming, Outgoing, merge_patch
 from twin_sio.services.limits import Limits
 from twin_sio.services.ports import Delivery
@@ -27,6 +27,7 @@ class HostContext:
         self._delivery = delivery
         self._clock = clock
         self._new_id = new_id
+        self._receipts = Receipts(clock, new_id)
 
     async def context_update(self, caller: Caller, sent: Incoming[ContextUpdate]) -> Reply:
         """Merge (RFC 7386) or replace the session's context, and show the other devices what was sent.
@@ -37,12 +38,7 @@ class HostContext:
         put = self._put if sent.payload.mode == "replace" else self.merge
         expires_at = await put(caller, sent.payload.context)  # first: other devices get no context that was refused
         self._delivery.to_others(caller, self._relayed(caller, sent))
-        message_id = sent.message_id or self._new_id()
-        payload = {"message_id": message_id, "status": "accepted", "expires_at": iso(expires_at)}
-        receipt = Outgoing(
-            "message_received", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id
-        )
-        return Reply(receipt)
+        return Reply(self._receipts.of(caller.session_id, sent.message_id, "accepted", expires_at=iso(expires_at)))
 
     async def merge(self, caller: Caller, patch: Json) -> datetime:
         """Merge into the session's context; returns when it ends. Raises `TooLarge` where it would be over 16 KiB."""

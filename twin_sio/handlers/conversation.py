@@ -10,7 +10,7 @@ from functools import partial
 from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Caller, Event, Evidence, MessageMode, NewEvent, Turn
 from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
-from twin_sio.handlers import Reply
+from twin_sio.handlers import Receipts, Reply
 from twin_sio.handlers.context import HostContext
 from twin_sio.observability.tracing import current_traceparent
 from twin_sio.protocol import Feedback, Incoming, Outgoing, Regenerate, StopGeneration, UserMessage
@@ -46,7 +46,7 @@ class Conversation:
         self._jobs = jobs
         self._limits = limits
         self._clock = clock
-        self._new_id = new_id
+        self._receipts = Receipts(clock, new_id)
 
     async def user_message(self, caller: Caller, sent: Incoming[UserMessage]) -> Reply:
         """Store, publish to every device, answer in the background. A repeat is stored and answered once."""
@@ -203,15 +203,8 @@ class Conversation:
         )
 
     def _receipt(self, draft: NewEvent, seq: int | None, status: str, **more: object) -> Outgoing:
-        return Outgoing(
-            "message_received",
-            {"message_id": draft.message_id, "status": status, **more},
-            self._new_id(),
-            self._clock(),
-            draft.session_id,
-            draft.message_id,
-            draft.conversation_id,
-            seq,
+        return self._receipts.of(
+            draft.session_id, draft.message_id, status, conversation_id=draft.conversation_id, seq=seq, **more
         )
 
 

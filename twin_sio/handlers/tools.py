@@ -7,8 +7,8 @@ import structlog
 from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Caller, HostTool
 from twin_sio.errors import Forbidden, InvalidMessage, NotFound, StorageUnavailable, TooLarge
-from twin_sio.handlers import Reply
-from twin_sio.protocol import Approval, HostTools, Incoming, Outgoing, ToolResult
+from twin_sio.handlers import Receipts, Reply
+from twin_sio.protocol import Approval, HostTools, Incoming, ToolResult
 from twin_sio.services.approvals import ApprovalService
 from twin_sio.services.limits import Limits
 from twin_sio.services.turns import TurnService
@@ -40,8 +40,7 @@ class ToolHandlers:
         self._approvals = approvals
         self._turns = turns
         self._limits = limits
-        self._clock = clock
-        self._new_id = new_id
+        self._receipts = Receipts(clock, new_id)
         self._offering: set[str] = set()  # ids of the connections that offer something
 
     async def host_tools(self, caller: Caller, sent: Incoming[HostTools]) -> Reply:
@@ -91,16 +90,5 @@ class ToolHandlers:
     def _receipt(
         self, caller: Caller, sent: Incoming[HostTools] | Incoming[ToolResult] | Incoming[Approval], status: str
     ) -> Reply:
-        message_id = sent.message_id or self._new_id()
-        payload = {"message_id": message_id, "status": status}
-        return Reply(
-            Outgoing(
-                "message_received",
-                payload,
-                self._new_id(),
-                self._clock(),
-                caller.session_id,
-                sent.message_id,
-                sent.conversation_id,
-            )
-        )
+        receipt = self._receipts.of(caller.session_id, sent.message_id, status, conversation_id=sent.conversation_id)
+        return Reply(receipt)
