@@ -182,7 +182,7 @@ def requests_of(ask: AgentRequest, interrupt: Interrupt) -> list[ApprovalRequest
         if not isinstance(arguments, Mapping):
             arguments = {"value": interrupt.value} if not isinstance(interrupt.value, Mapping) else interrupt.value
         arguments = _storable(arguments)
-        name = str(action.get("name") or action.get("action") or action.get("tool") or "interrupt")[:64]
+        name = plain(str(action.get("name") or action.get("action") or action.get("tool") or "interrupt")[:64])
         title = plain(str(action.get("description") or action.get("title") or name.replace("_", " "))[:200])
         call_id = f"call-{ask.digest(interrupt.id, nth)}"
         found.append(ApprovalRequest(call_id, name, title, arguments))

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any, Final, Literal
 
 from twin_sio.agent.extraction.slots import table
+from twin_sio.agent.text import encodable
 
 CODES: Final = ("en", "de", "es", "fr")
 _SURE: Final = 0.5  # identification of another language is believed from here on,
@@ -218,10 +219,5 @@ def is_of(language: Language, text: str) -> bool:
     small = sum(word in language.words["small"] for word in words) + (language.dropped.match(text) is not None)
     if 2 * small >= len(words) or (language.subject and small >= _SMALL):
         return True
-    likely = {str(one["lang"]): float(one["score"]) for one in detect(_encodable(text), model="lite", k=3)}
+    likely = {str(one["lang"]): float(one["score"]) for one in detect(encodable(text), model="lite", k=3)}
     return max(likely.values(), default=0.0) < _SURE or likely.get(language.code, 0.0) >= _SHARE
-
-
-def _encodable(text: str) -> str:
-    """`text` without halves of characters, which the library cannot take."""
-    return text.encode("utf-8", "replace").decode()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twin_sio.agent.model.failures import Failed
+from twin_sio.agent.text import encodable
 
 MAX_CALLS: Final = 32  # of one answer
 MAX_ARGUMENTS_CHARACTERS: Final = 64 * 1024  # of all of them
@@ -73,10 +74,7 @@ class Calls:
     def all(self) -> tuple[RequestedCall, ...]:
         """The calls, in the order in which they began."""
         return tuple(
-            RequestedCall(_whole(one.name), _whole("".join(one.arguments)) or "{}") for one in self._entries if one.name
+            RequestedCall(encodable(one.name), encodable("".join(one.arguments)) or "{}")
+            for one in self._entries
+            if one.name
         )
-
-
-def _whole(text: str) -> str:
-    """Without halves of characters: nothing can encode them."""
-    return text.encode("utf-8", "replace").decode()

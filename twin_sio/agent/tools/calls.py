@@ -12,6 +12,7 @@ from typing import Final
 import jsonschema
 import structlog
 
+from twin_sio.agent.text import encodable
 from twin_sio.agent.tools import Tool, ToolContext, within
 from twin_sio.agent.tools.host import HostError
 from twin_sio.domain import Json
@@ -109,7 +110,7 @@ async def _text(value: object) -> str:
 
 def plain(text: str) -> str:
     """A text of a tool as it can be stored and sent: without NUL and halves of characters."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+    return encodable(text.replace("\x00", ""))
 
 
 def _json(value: object) -> str:
