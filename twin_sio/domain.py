@@ -159,6 +159,7 @@ class SavedRun:
 
 
 MessageMode = Literal["queue", "interrupt", "steer"]
+"""What a message does to an answer that is being made: wait for it, end it, or be taken in at its next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,6 @@ class Generation:
     session_id: str | None
     started_at: float
     texts: list[str] = field(default_factory=list)
-    thoughts: list[str] = field(default_factory=list)
 
 
 EvidenceKind = Literal[

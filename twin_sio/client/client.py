@@ -11,8 +11,8 @@ from twin_sio.client.envelopes import without_none
 from twin_sio.client.host_tools import RunTool
 from twin_sio.client.session import ClientSession
 from twin_sio.client.state import ClientState
-from twin_sio.domain import DEFAULT_CONVERSATION, Json
-from twin_sio.protocol import PAGE_DEFAULT, PAGE_MAX, SEARCH_DEFAULT, MessageMode
+from twin_sio.domain import DEFAULT_CONVERSATION, Json, MessageMode
+from twin_sio.protocol import PAGE_DEFAULT, PAGE_MAX, SEARCH_DEFAULT
 
 
 class TwinClient(ClientSession):

@@ -17,7 +17,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from twin_sio.domain import DEFAULT_CONVERSATION
+from twin_sio.domain import DEFAULT_CONVERSATION, MessageMode
 from twin_sio.protocol.limits import (
     _INT_MAX,
     AUTH_MAX_BYTES,
@@ -86,10 +86,6 @@ class Metadata(Payload):
     session_id: Id | None = None
     message_id: Id | None = None
     conversation_id: Id = DEFAULT_CONVERSATION
-
-
-MessageMode = Literal["queue", "interrupt", "steer"]
-"""What a message does to an answer that is being made: wait for it, end it, or be taken in at its next step."""
 
 
 class UserMessage(Payload):

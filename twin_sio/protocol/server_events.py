@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from twin_sio.domain import StepState
+
 Seq = Annotated[int, Field(ge=0, description="A place in the user's log, dense from 1; 0: before the first.")]
 Time = Annotated[
     str, Field(json_schema_extra={"format": "date-time"}, description="UTC, milliseconds, `2026-06-12T14:22:31.123Z`.")
@@ -108,15 +110,11 @@ class TwinMessageChunkPayload(ServerPayload):
     is_last_chunk: bool
 
 
-StepKind = Literal["tool", "node"]
-StepState = Literal["started", "progress", "waiting", "done", "failed", "unknown"]
-
-
 class Step(ServerPayload):
     """Something that was done for an answer. `unknown`: whether it was done, as its server died meanwhile."""
 
     step_id: str
-    kind: StepKind
+    kind: Literal["tool", "node"]
     name: Annotated[str, Field(description="The tool's, or the node's.")]
     title: Annotated[str, Field(description="For people.")]
     state: StepState

@@ -156,11 +156,11 @@ class AnswerService:
 
     async def _suspend(self, begun: Turn, attempt: Attempt) -> Outcome | None:
         """Have the turn wait for its user; where it was stopped meanwhile, its outcome."""
-        if await self._approvals.suspend(begun, attempt.requests, attempt.text) is not None:
-            self.stats.suspended += 1
+        current = await self._approvals.suspend(begun, attempt.requests, attempt.text)
+        if current is None:
             return None
-        current = await self._turns.get(begun.user_id, begun.turn_id)
-        if current is None or not current.stop_requested:
+        if not current.stop_requested:
+            self.stats.suspended += 1
             return None
         outcome = attempt.outcome("stopped", stopped_by=current.stopped_by)
         return outcome if await self._turns.settle(begun, outcome) else None

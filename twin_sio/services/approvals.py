@@ -37,8 +37,9 @@ class ApprovalService:
         self._wait_s = wait_s
 
     async def suspend(self, turn: Turn, requests: Sequence[ApprovalRequest], partial: str) -> Turn | None:
-        """Ask for decisions, and have the running turn wait for them; the turn as it stands. None: it was stopped, or
-        another attempt has taken over. Raises `StorageUnavailable`; then all of it may be done again."""
+        """Ask for decisions, and have the running turn wait for them; the turn as it stands. It waits for none where it
+        was stopped meanwhile; None: another attempt has taken over. Raises `StorageUnavailable`; then all of it may be
+        done again."""
         expires_at = self._clock() + timedelta(seconds=self._wait_s)
         asked = [await self._append(turn, one.approval_id, _request(one, iso(expires_at))) for one in requests]
         waiting = await self._runs.suspend(turn, [one.approval_id for one in requests], self._wait_s, partial)
@@ -46,9 +47,10 @@ class ApprovalService:
             self._delivery.publish(event)
         if waiting is None:
             current = await self._turns.get(turn.user_id, turn.turn_id)
-            if current is not None and current.stop_requested:
-                await self._resolve(current, [one.approval_id for one in requests], Decision("cancelled"))
-            return None
+            if current is None or not current.stop_requested:
+                return None
+            await self._resolve(current, [one.approval_id for one in requests], Decision("cancelled"))
+            return current
         log.info("turn_suspended", approvals=len(requests))
         return waiting
 

@@ -63,7 +63,7 @@ class Attempt:
         self._send = send
         self._on_plain_steered = on_plain_steered
         self._done: Done | None = None  # the agent's last word: model, usage, traits
-        self._thoughts = 0  # chunks of reasoning
+        self._thoughts: list[str] = []  # chunks of reasoning
         self._is_steered = False  # a message waits to be taken in
         self.requests: tuple[ApprovalRequest, ...] = ()
         """What the user is asked before it can go on."""
@@ -125,14 +125,12 @@ class Attempt:
                 self._end_if_plain()
 
     def _think(self, text: str) -> None:
-        generation = self._generation
         payload: dict[str, object] = {
             "text": text,
-            "generation_id": generation.generation_id,
-            "chunk_index": self._thoughts,
+            "generation_id": self._generation.generation_id,
+            "chunk_index": len(self._thoughts),
         }
-        self._thoughts += 1
-        generation.thoughts.append(text)
+        self._thoughts.append(text)
         self._send(self._turn, "twin_reasoning_chunk", payload)
 
     def _show(self, step: Step) -> None:
@@ -179,7 +177,7 @@ class Attempt:
             retry_after_ms,
             done.cut,
             ended_steps(self._run.steps),
-            "".join(self._generation.thoughts)[:REASONING_CHARACTERS] or None,
+            "".join(self._thoughts)[:REASONING_CHARACTERS] or None,
             self._run.steered,
             stopped_by,
         )
