@@ -27,7 +27,7 @@ from tests.scripted_model import ScriptedModel
 from tests.test_service_tools import Device, calls, device, results, words
 from twin_sio.agent.factory import AgentServices, twin
 from twin_sio.clock import new_id
-from twin_sio.config import ConfigError
+from twin_sio.config import ConfigError, Settings
 from twin_sio.dev_tokens import DEV_SECRET
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
 from twin_sio.runtime.serve import service
@@ -55,6 +55,29 @@ async def process(stack: AsyncExitStack, module: str, folder: Path, env: dict[st
     return await started(running)
 
 
+def environment_of(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, agent: str, **more: Any
+) -> dict[str, str]:
+    """Of processes over a database of their own, with this agent."""
+    return environment(
+        mongod.url,
+        redis_server.url,
+        model.base_url,
+        tuning={"turn_lease_s": 1},
+        TWIN_MONGODB_DATABASE=f"own-{new_id()[:12]}",
+        TWIN_AGENT=agent,
+        TWIN_EXTRACTION="rules",
+        **more,
+    )
+
+
+def settings_of(mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, **more: Any) -> Settings:
+    """Of an instance here over a database of its own."""
+    database = f"own-{new_id()[:12]}"
+    fields = {"storage__mongodb_database": database, "model__extraction": "rules", **more}
+    return settings_for(mongod.url, redis_server.url, model.base_url, **fields)
+
+
 def phone(server: Process, user: str, **more: Any) -> Device:
     return Device(server.url, production_token(user), features=["approvals"], **more)
 
@@ -67,15 +90,7 @@ async def test_the_example_runs_by_a_setting_and_is_taken_over(
     own_model.script(contains=said, streams=True, answered=0, calls=calls("boil_time", egg_grams=60))
     own_model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."), hold_after=1, times=1)
     own_model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."))
-    env = environment(
-        mongod.url,
-        redis_server.url,
-        own_model.base_url,
-        tuning={"turn_lease_s": 1},
-        TWIN_MONGODB_DATABASE=f"own-{new_id()[:12]}",
-        TWIN_AGENT=OWN,
-        TWIN_EXTRACTION="rules",
-    )
+    env = environment_of(mongod, redis_server, own_model, OWN)
     first, second = [await process(stack, "server", folder, env) for _ in range(2)]
     await process(stack, "worker", folder, env)
     async with phone(second, user) as other:
@@ -96,13 +111,11 @@ async def test_an_interrupt_of_a_graph_is_an_approval(
     said = words()
     model.script(contains=said, streams=True, answered=0, tokens=("Sure.",), calls=calls("order_eggs", count=12))
     model.script(contains=said, streams=True, answered=1, tokens=("They come tomorrow.",))
-    settings = settings_for(
-        mongod.url,
-        redis_server.url,
-        model.base_url,
-        storage__mongodb_database=f"own-{new_id()[:12]}",
+    settings = settings_of(
+        mongod,
+        redis_server,
+        model,
         agent__factory=OWN,
-        model__extraction="rules",
     )
     async with service(settings) as first, device(first, user) as one:
         message_id = await one.say(said)
@@ -151,16 +164,7 @@ async def test_a_tool_of_a_killed_graph_is_not_called_again(
     lines.touch()
     own_model.script(contains=said, streams=True, answered=0, tokens=("I pay.",), calls=calls("pay", what=user))
     own_model.script(contains=said, streams=True, answered=1, tokens=("Look yourself.",))
-    env = environment(
-        mongod.url,
-        redis_server.url,
-        own_model.base_url,
-        tuning={"turn_lease_s": 1},
-        TWIN_MONGODB_DATABASE=f"own-{new_id()[:12]}",
-        TWIN_AGENT="tests.test_own_agent:paying",
-        TWIN_EXTRACTION="rules",
-        **{CALLED: str(lines)},
-    )
+    env = environment_of(mongod, redis_server, own_model, "tests.test_own_agent:paying", **{CALLED: lines})
     first, second = [await process(stack, "server", folder, env) for _ in range(2)]
     async with phone(second, user) as other:
         async with phone(first, user) as one:
@@ -194,12 +198,10 @@ async def answer_of(
 ) -> tuple[dict[str, Any], str]:
     """What such a service says, and what it was asked."""
     said = words()
-    settings = settings_for(
-        mongod.url,
-        redis_server.url,
-        model.base_url,
-        storage__mongodb_database=f"own-{new_id()[:12]}",
-        model__extraction="rules",
+    settings = settings_of(
+        mongod,
+        redis_server,
+        model,
         **agent,
     )
     instance = await stack.enter_async_context(service(settings))
@@ -309,12 +311,10 @@ async def test_a_real_mcp_server_is_used(
         port = free_port()
         await mcp_over_http(stack, folder, port)
         server = {"url": f"http://127.0.0.1:{port}/mcp"}
-    settings = settings_for(
-        mongod.url,
-        redis_server.url,
-        model.base_url,
-        storage__mongodb_database=f"own-{new_id()[:12]}",
-        model__extraction="rules",
+    settings = settings_of(
+        mongod,
+        redis_server,
+        model,
         agent__mcp_servers={"time": {**server, "approve": ["convert_*"]}},
     )
     instance = await stack.enter_async_context(service(settings))
@@ -340,12 +340,10 @@ async def test_a_dead_mcp_server_is_told_and_comes_back(
         model.script(contains=text, streams=True, answered=1, tokens=("Well.",))
     proxy = await mcp_over_http(stack, folder, port)
     servers = {"gone": free_port(), "time": port}
-    settings = settings_for(
-        mongod.url,
-        redis_server.url,
-        model.base_url,
-        storage__mongodb_database=f"own-{new_id()[:12]}",
-        model__extraction="rules",
+    settings = settings_of(
+        mongod,
+        redis_server,
+        model,
         agent__mcp_servers={
             name: {"url": f"http://127.0.0.1:{at}/mcp", "timeout_s": 1} for name, at in servers.items()
         },
