@@ -168,7 +168,9 @@ export class Sending {
     this.#waiting.get(entry.id)?.resolve(answer.payload as never);
     this.#waiting.delete(entry.id);
     const state: State = { ...this.#line.state, unsent: this.#queue.length };
-    this.#line.show(entry.name === "approval" ? decisionStored(state, entry.payload as Approval) : state);
+    if (entry.name === "approval") this.#line.show(decisionStored(state, entry.payload as Approval));
+    else if (entry.name === "feedback" && isNewest(state, answer)) this.#line.show(rated(state, entry.payload as Feedback));
+    else this.#line.show(state);
   }
 
   async #drop(entry: Entry, error: ErrorPayload): Promise<void> {
@@ -195,6 +197,11 @@ export class Sending {
     for (const { reject } of this.#waiting.values()) reject(new TwinError({ code, message, retryable: false }));
     this.#waiting.clear();
   }
+}
+
+/** Whether nothing stands behind what was stored: the receipt of a repeat may come after what another device did since. */
+function isNewest(state: State, { metadata }: Envelope): boolean {
+  return metadata.seq == null || metadata.seq >= (state.lastSeq ?? 0);
 }
 
 function pause(ms: number): Promise<void> {
