@@ -190,7 +190,9 @@ class ProfileGet(Payload):
 class ProfileCorrect(Payload):
     trait_id: Id
     action: Literal["confirm", "reject", "edit"]
-    value: Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_said)] | None = None
+    value: (
+        Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_said), _WITHOUT_NUL] | None
+    ) = None
 
 
 def _split(features: object) -> object:
