@@ -18,6 +18,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
+from langgraph.types import interrupt
 
 from tests.conftest import eventually, settings_for, url_of
 from tests.faults.tool_agent import CALLED, called
@@ -178,6 +179,39 @@ async def test_a_tool_of_a_killed_graph_is_not_called_again(
     assert len(lines.read_text().splitlines()) == 1
 
 
+def _post(state: MessagesState) -> MessagesState:
+    """Asks as the middleware of LangChain does, for two actions at once."""
+    actions = [{"name": name, "args": {"to": name}, "description": f"Write to {name}"} for name in ("ada", "bob")]
+    decided = interrupt({"action_requests": actions, "review_configs": []})["decisions"]
+    return {"messages": [AIMessage(json.dumps(decided))]}
+
+
+_asking = StateGraph(MessagesState)
+_asking.add_node("post", _post)
+_asking.add_edge(START, "post")
+asking = _asking.compile()
+
+
+async def test_the_approvals_of_langchains_middleware_are_answered(
+    stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str
+) -> None:
+    """Each action is a request of its own; the graph goes on once both are decided."""
+    settings = settings_of(mongod, redis_server, model, agent__graph="tests.test_own_agent:asking")
+    instance = await stack.enter_async_context(service(settings))
+    async with device(instance, user) as one:
+        message_id = await one.say(words())
+        await one.until(lambda: len(one.about("approval_requested", message_id)) == 2)
+        first, second = [event["payload"] for event in one.about("approval_requested", message_id)]
+        assert (first["title"], second["title"]) == ("Write to ada", "Write to bob")
+        await one.decide(second["approval_id"], "reject", comment="Not Bob.")
+        await one.decide(first["approval_id"], "edit", arguments={"to": "eve"})
+        answer = await one.answered(message_id)
+    assert json.loads(answer["text"]) == [
+        {"type": "edit", "edited_action": {"name": "ada", "args": {"to": "eve"}}},
+        {"type": "reject", "message": "Not Bob."},
+    ]
+
+
 # A graph as somebody may have it already: not a line of it knows of this service.
 _known = GenericFakeChatModel(messages=iter(AIMessage("Hello from a graph of my own.") for _ in range(100)))
 
@@ -239,6 +273,17 @@ async def test_a_token_chooses_the_persona(
     )
     prompt = next(body for body in model.requests if body.get("stream") and said in json.dumps(body))
     assert prompt["messages"][0]["content"].startswith("You are calm, whatever happens.")
+
+
+async def test_everybody_has_the_persona_of_the_file(
+    stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str, folder: Path
+) -> None:
+    (folder / "ours.md").write_text("\ufeffYou are a sailor.\n")
+    _, said = await answer_of(
+        stack, mongod, redis_server, model, user, agent__persona_file=folder / "ours.md", agent__personas_dir=folder
+    )
+    prompt = next(body for body in model.requests if body.get("stream") and said in json.dumps(body))
+    assert prompt["messages"][0]["content"].startswith("You are a sailor.")
 
 
 def no_agent(_: AgentServices) -> str:

@@ -492,6 +492,26 @@ async def test_an_app_runs_its_tool_once(opened: Opened, model: ScriptedModel, u
     assert results(model, said) == ['{"opened": true}']
 
 
+async def test_an_apps_tool_may_need_an_approval(opened: Opened, model: ScriptedModel, user: str) -> None:
+    """It is given on one device, and the tool runs on the other."""
+    said = words()
+    model.script(contains=said, streams=True, answered=0, calls=calls("open_board", board="sprint"))
+    model.script(contains=said, streams=True, answered=1, tokens=("It is open.",))
+    instance = await opened(agent__host_tools=True, agent__factory="")
+    async with device(instance, user) as phone, device(instance, user) as app:
+        await offer(app, {**OPEN_BOARD, "needs_approval": True})
+        message_id = await phone.say(said)
+        request = await phone.asked(message_id)
+        assert (request["tool"], request["arguments"]) == ("open_board", {"board": "sprint"})
+        assert not app.of("tool_call")
+        await phone.decide(request["approval_id"], "approve")
+        call = (await app.until(lambda: app.of("tool_call")))[0]["payload"]
+        result = {"call_id": call["call_id"], "error": "no such board"}
+        await app.ask("tool_result", {"payload": result, "metadata": {"message_id": new_id()}})
+        assert (await phone.answered(message_id))["text"] == "It is open."
+    assert results(model, said) == ["It failed: no such board"]
+
+
 async def test_what_an_app_offers_goes_with_its_connection(opened: Opened, model: ScriptedModel, user: str) -> None:
     instance = await opened(agent__host_tools=True, agent__factory="")
     async with device(instance, user) as laptop:

@@ -54,7 +54,7 @@ class Personas:
 
 def _read(file: Path, variable: str) -> str:
     try:
-        text = file.read_text(encoding="utf-8").strip()
+        text = file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         raise ConfigError(f"{variable}: {file.name} cannot be read as UTF-8 text.") from None
     if not text or "\x00" in text:

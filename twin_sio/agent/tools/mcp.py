@@ -81,7 +81,8 @@ class McpTools:
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # anyio gathers what went wrong in groups
-                log.warning("mcp_unavailable", server=name, error=_kind(error))
+                meaning = "the twin is without its tools; `twin-sio doctor --server` looks at it"
+                log.warning("mcp_unavailable", server=name, error=_kind(error), meaning=meaning)
             finally:
                 self._tools.pop(name, None)
                 self._ready[name].set()
