@@ -240,8 +240,8 @@ class AnswerService:
     async def _interrupt(self, turn: Turn, stop: asyncio.Event) -> None:
         """A message is to steer an answer that has no steps: that ends."""
         with suppress(StorageUnavailable):
-            by = await self._runs.runs.waiting_to_steer(turn.user_id, turn.conversation_id)
-            if by is not None and await self._runs.runs.interrupt(turn.user_id, turn.conversation_id, by) is not None:
+            by = await self._runs.store.waiting_to_steer(turn.user_id, turn.conversation_id)
+            if by is not None and await self._runs.store.interrupt(turn.user_id, turn.conversation_id, by) is not None:
                 stop.set()
 
     async def _checkpoint_loop(self, turn: Turn, generation: Generation, stop: asyncio.Event) -> None:

@@ -49,9 +49,9 @@ class Attempt:
         stats: TurnStats,
         new_id: NewId,
         send: Send,
-        on_plain_steered: Callable[[], object],
+        interrupt: Callable[[], object],
     ) -> None:
-        """`on_plain_steered` is called where a message is to steer it, and it takes in none."""
+        """`interrupt` is called where a message is to steer it, and it takes in none: to end it."""
         self._turn = turn
         self._question = question
         self._generation = generation
@@ -61,7 +61,7 @@ class Attempt:
         self._stats = stats
         self._new_id = new_id
         self._send = send
-        self._on_plain_steered = on_plain_steered
+        self._interrupt = interrupt
         self._done: Done | None = None  # the agent's last word: model, usage, traits
         self._thoughts: list[str] = []  # chunks of reasoning
         self._is_steered = False  # a message waits to be taken in
@@ -154,7 +154,7 @@ class Attempt:
     def _end_if_plain(self) -> None:
         """What has begun to speak without having steps will have none."""
         if not self._run.loops:
-            self._on_plain_steered()
+            self._interrupt()
 
     def outcome(
         self,

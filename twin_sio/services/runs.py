@@ -26,7 +26,7 @@ class RunServices:
     """What every run needs. `host_tools` is None where apps may offer none."""
 
     messages: Log
-    runs: Runs
+    store: Runs
     host_tools: HostTools | None
     presence: Presence
     delivery: Delivery
@@ -35,7 +35,7 @@ class RunServices:
 
     async def begin(self, turn: Turn) -> StoredRun:
         """The run of an attempt that has begun. Raises `StorageUnavailable`."""
-        return StoredRun(turn, await self.runs.load(turn) if turn.has_run else SavedRun(), self)
+        return StoredRun(turn, await self.store.load(turn) if turn.has_run else SavedRun(), self)
 
 
 class StoredRun(Run):
@@ -70,11 +70,11 @@ class StoredRun(Run):
     async def save_steps(self) -> None:
         """Store the steps as they are now: an agent may save before what it has shown has come here."""
         whole = {"agent": self._state, "steps": [asdict(step) for step in self.steps.values()]}
-        if not await _persistently(lambda: self._services.runs.save(self._turn, whole)):
+        if not await _persistently(lambda: self._services.store.save(self._turn, whole)):
             raise StorageUnavailable
 
     async def steering(self) -> Sequence[tuple[str, str]]:
-        ids = await _persistently(lambda: self._services.runs.absorb(self._turn))
+        ids = await _persistently(lambda: self._services.store.absorb(self._turn))
         for message_id in ids:
             if message_id not in self._texts:
                 asked = await self._services.messages.get(self._turn.user_id, message_id)
@@ -97,7 +97,7 @@ class StoredRun(Run):
         return tuple(first.values())
 
     async def call_host(self, call_id: str, tool: HostTool, arguments: Json, timeout_s: float) -> Json:
-        turn, runs, until = self._turn, self._services.runs, monotonic() + timeout_s
+        turn, runs, until = self._turn, self._services.store, monotonic() + timeout_s
         session_id = await _persistently(lambda: runs.lease_call(turn, call_id, tool.session_id))
         is_sent = False
         while True:

@@ -63,7 +63,7 @@ class TurnService:
     ) -> None:
         self._owner = owner
         self._turns = turns
-        self._runs = runs.runs
+        self._runs = runs.store
         self._clock = clock
         self._delivery = delivery
         self._answers = AnswerService(

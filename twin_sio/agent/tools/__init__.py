@@ -70,8 +70,8 @@ def tool_context() -> ToolContext:
     return _current.get()
 
 
-def within(context: ToolContext) -> None:
-    """What runs from now on in this task runs for this call."""
+def set_tool_context(context: ToolContext) -> None:
+    """From now on, in this task, `tool_context` gives this one."""
     _current.set(context)
 
 

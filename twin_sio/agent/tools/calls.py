@@ -13,7 +13,7 @@ import jsonschema
 import structlog
 
 from twin_sio.agent.text import encodable
-from twin_sio.agent.tools import Tool, ToolContext, within
+from twin_sio.agent.tools import Tool, ToolContext, set_tool_context
 from twin_sio.agent.tools.host import HostError
 from twin_sio.domain import Json
 from twin_sio.errors import InvalidMessage, ServiceError
@@ -73,7 +73,7 @@ async def run(tool: Tool, arguments: Json, context: ToolContext) -> Result:
     """Call the tool. Never raises but for the store: every failure is a result."""
 
     async def call() -> str:
-        within(context)
+        set_tool_context(context)
         return await _text(await tool.run(arguments))
 
     # In a task of its own: the context is this call's alone, and what does not end when it is cancelled holds up
