@@ -13,16 +13,15 @@ import os
 import re
 import sys
 import tempfile
-from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
 
-from tests.attacks.site import FULL_S, Outcome, Site, kinds, production, run, title, under_attack
+from tests.attacks.attacker import Attacker
+from tests.attacks.site import FULL_S, NICE, Outcome, Site, kinds, production, run, run_kind, under_attack
 from tests.faults.cluster import Cluster
 
 DOCS = Path(__file__).parents[2] / "docs" / "security.md"
 SIX_AT_ONCE = (6, 7, 8, 9, 11, 13)
-_NICE = 10
 _HEAD = """\
 | attack | before | what the attacker did | others: median / p95 / worst | memory, MB | verdict |
 |---|---|---|---|---|---|
@@ -30,30 +29,24 @@ _HEAD = """\
 
 
 async def one(running: Cluster, number: int, kind: ModuleType, seconds: float) -> Outcome:
-    checks = [kind.check] if hasattr(kind, "check") else []
     async with under_attack(running, number, seconds) as site:
-        return await run(site, title(kind), kind.BEFORE, kind.attack, checks)
+        return await run_kind(site, kind)
 
 
 async def six(running: Cluster, seconds: float) -> Outcome:
-    """Six accounts at once, each with an attack and an address of its own; all go on to the end."""
-    chosen = {number: kinds()[number] for number in SIX_AT_ONCE}
+    """Six accounts at once, each with an attack, an address and a process of its own; all go on to the end."""
+    attackers = [Attacker(running, number, 100 + number, seconds) for number in SIX_AT_ONCE]
 
     async def together(site: Site, until: float) -> str:
-        async with AsyncExitStack() as stack:
-            sites = {n: await stack.enter_async_context(under_attack(running, 100 + n, seconds)) for n in chosen}
-            ends = await asyncio.gather(
-                *(kind.attack(sites[number], until) for number, kind in chosen.items()), return_exceptions=True
-            )
-        failed = [
-            f"{n} ended by {type(end).__name__}"
-            for n, end in zip(chosen, ends, strict=True)
-            if not isinstance(end, str)
-        ]
-        return ", ".join(["kinds " + " ".join(str(number) for number in chosen), *failed])
+        await asyncio.gather(*(attacker.attack() for attacker in attackers))
+        return "kinds " + " ".join(map(str, SIX_AT_ONCE))
 
-    async with under_attack(running, 100, seconds) as site:
-        return await run(site, "six accounts at once", "–", together)
+    try:
+        await asyncio.gather(*(attacker.start() for attacker in attackers))
+        async with under_attack(running, 100, seconds) as site:
+            return await run(site, "six accounts at once", "–", together)
+    finally:
+        await asyncio.gather(*(attacker.stop() for attacker in attackers))
 
 
 async def main(numbers: list[int], seconds: float, write: bool, with_six: bool) -> int:
@@ -66,7 +59,7 @@ async def main(numbers: list[int], seconds: float, write: bool, with_six: bool) 
     with tempfile.TemporaryDirectory(prefix="attacks-", ignore_cleanup_errors=True) as folder:
         print("a server, a worker, MongoDB, Redis and a scripted model start, in production mode", flush=True)
         async with production(Path(folder)) as running:
-            os.nice(_NICE)  # of this process and what it starts from here on, but not of the service
+            os.nice(NICE)  # of this process and what it starts from here on, but not of the service
             for number, kind in chosen.items():
                 outcomes.append(await one(running, number, kind, seconds))
                 print(outcomes[-1], flush=True)

@@ -15,12 +15,17 @@ from tests.attacks.site import Site
 from twin_sio.clock import new_id
 
 BEFORE = "400 edits, then one message blocked everybody 17 s; 500 outlived the lease and the next instance's"
+_users: dict[str, str] = {}
+
+
+async def prepare(site: Site) -> None:
+    user = _users[site.mark] = site.user()
+    await profiled(site, user, 2_000, lambda n, at: said(user, "interests.likes", "a " * 99 + f"b{n}", "rejected", at))
 
 
 async def attack(site: Site, until: float) -> str:
-    user, received = site.user(), Counter[str]()
-    await profiled(site, user, 2_000, lambda n, at: said(user, "interests.likes", "a " * 99 + f"b{n}", "rejected", at))
-    async with site.socket(user) as device:
+    received = Counter[str]()
+    async with site.socket(_users[site.mark]) as device:
         while time.monotonic() < until:
             metadata = {"message_id": new_id(), "conversation_id": f"c{received.total() % 8}"}
             answer = await device.ask("user_message", {"payload": {"text": "a " * 1_900}, "metadata": metadata})

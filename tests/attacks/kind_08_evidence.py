@@ -20,11 +20,15 @@ _PIECES = 5_000
 _users: dict[str, str] = {}
 
 
-async def attack(site: Site, until: float) -> str:
+async def prepare(site: Site) -> None:
     user = _users[site.mark] = site.user()
     await profiled(
         site, user, _PIECES, lambda n, at: said(user, f"preferences.a_vs_b{n // 50}", f"v{n}", "inferred", at)
     )
+
+
+async def attack(site: Site, until: float) -> str:
+    user = _users[site.mark]
     headers = {"Authorization": f"Bearer {site.token(user)}"}
     async with AsyncExitStack() as stack:
         devices = [await stack.enter_async_context(site.socket(user)) for _ in range(5)]

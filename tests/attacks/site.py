@@ -34,6 +34,8 @@ LONG_STEP_MS = 100.0
 
 SHORT_S = 2.0
 FULL_S = 30.0
+NICE = 10
+"""An attacker's priority: all share one machine, and what is measured is the service, not the race for its cores."""
 _MEMORY_BACK_S = 30.0
 _WARM_UP_S = 2.0
 _MB = 1024 * 1024
@@ -166,6 +168,12 @@ def title(kind: ModuleType) -> str:
     return kind.__name__.rpartition("kind_")[2].replace("_", " ")
 
 
+async def prepared(site: Site, kind: ModuleType) -> None:
+    """Store what an attacker of this kind would have brought together in days, past the service."""
+    if hasattr(kind, "prepare"):
+        await kind.prepare(site)
+
+
 @asynccontextmanager
 async def watched(site: Site) -> AsyncIterator[Seen]:
     """Measure what other users see within; complete once the block has ended."""
@@ -180,6 +188,13 @@ async def watched(site: Site) -> AsyncIterator[Seen]:
         vars(seen).update(json.loads(process.printed().splitlines()[-1]))
     finally:
         await asyncio.to_thread(process.stop, 1.0)
+
+
+async def run_kind(site: Site, kind: ModuleType) -> Outcome:
+    """One kind of attack, prepared, measured and judged."""
+    await prepared(site, kind)
+    checks = [kind.check] if hasattr(kind, "check") else []
+    return await run(site, title(kind), kind.BEFORE, kind.attack, checks)
 
 
 async def run(site: Site, name: str, before: str, attack: Attack, checks: Sequence[Any] = ()) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attacks.site import SHORT_S, kinds, run, title, under_attack
+from tests.attacks.site import SHORT_S, kinds, run_kind, title, under_attack
 from tests.faults.cluster import Cluster
 
 pytestmark = pytest.mark.xdist_group("attacks")  # one service is enough
@@ -13,8 +13,6 @@ KINDS = kinds()
 
 @pytest.mark.parametrize("number", KINDS, ids=[title(kind) for kind in KINDS.values()])
 async def test_an_attack_reaches_nobody_else(running: Cluster, number: int) -> None:
-    kind = KINDS[number]
-    checks = [kind.check] if hasattr(kind, "check") else []
     async with under_attack(running, number, SHORT_S) as site:
-        outcome = await run(site, title(kind), kind.BEFORE, kind.attack, checks)
+        outcome = await run_kind(site, KINDS[number])
     assert not outcome.broken, outcome

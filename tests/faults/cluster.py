@@ -106,6 +106,15 @@ class Cluster:
             TcpProxy(lambda: [one.port for one in self.servers if one.alive])
         )
 
+    async def attach(self, mongodb_port: int, model_port: int, server_ports: Sequence[int]) -> None:
+        """Use what another process has started, instead of `start`."""
+        self._http = await self._stack.enter_async_context(aiohttp.ClientSession())
+        self.mongod = Mongod("", self.folder)
+        self.mongod.port = mongodb_port
+        self.model, *self.servers = (Process("", self.folder) for _ in range(1 + len(server_ports)))
+        for process, port in zip([self.model, *self.servers], [model_port, *server_ports], strict=True):
+            process.port = port
+
     async def process(self, module: str, *args: str, **variables: Any) -> Process:
         """One more process, listening; stopped with the cluster. `variables` override the environment."""
         env = {**getattr(self, "environment", {}), **{name: str(value) for name, value in variables.items()}}
