@@ -68,9 +68,9 @@ async def test_a_foolish_model_that_doubts_honestly_teaches_little_that_is_wrong
         async with reader_of("trap", dialogues) as trap:
             result = await evaluate(trap, dialogues, 60)
         assert result.traps.count / result.traps.of <= 0.05
-        assert result.passed.count / result.passed.of <= 0.1
+        assert result.passed.count / result.passed.of <= 0.05
         assert result.kept.count / result.kept.of >= 0.85
-        assert all("(inferred)" in one for one in result.wrong)  # what the doubt has left unclear
+        assert result.wrong == []
 
 
 class Says:

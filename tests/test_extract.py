@@ -123,12 +123,12 @@ async def test_nothing_proposed_costs_one_call(server, extractor):
 
 
 async def test_a_doubt_decides(server, extractor):
-    """No drops, unclear makes an inference, and so does silence."""
+    """No drops, unclear drops what was called plain, silence makes an inference of it."""
     jazz = candidate(key="interests.likes", value="jazz", kind="explicit", quote="I love jazz")
     for doubt, kinds in [
         (verdicts("yes", "yes"), ["change", "explicit"]),
         (verdicts("no", "yes"), ["explicit"]),
-        (verdicts("unclear", "no"), ["inferred"]),
+        (verdicts("unclear", "yes"), ["explicit"]),
         (verdicts("yes"), ["change", "inferred"]),
         ("no idea", ["inferred", "inferred"]),
         ('{"verdicts": [7, null, {"n": 1, "holds": "certainly"}, {"n": true}]}', ["inferred", "inferred"]),
@@ -137,10 +137,18 @@ async def test_a_doubt_decides(server, extractor):
         assert [p.kind for p in await kept(server, extractor, candidate(), jazz, doubt=doubt)] == kinds, doubt
 
 
+async def test_an_unclear_inference_stays_one(server, extractor):
+    guess = candidate(kind="inferred", quote="I moved to Munich")
+    for holds in ("unclear", "yes"):
+        assert [p.kind for p in await kept(server, extractor, guess, doubt=verdicts(holds))] == ["inferred"]
+    assert await kept(server, extractor, guess, doubt=verdicts("no")) == []
+
+
 async def test_an_unsure_end_is_none(server, extractor):
     gone = candidate(kind="ended", quote="I moved to Munich")
     assert len(await kept(server, extractor, gone, doubt=verdicts("yes"))) == 1
     assert await kept(server, extractor, gone, doubt=verdicts("unclear")) == []
+    assert await kept(server, extractor, gone, doubt="no idea") == []
 
 
 async def test_doubted_notes_say_what_was_proposed(server, extractor):
@@ -566,7 +574,7 @@ def test_prompts_and_schemas_do_not_change_without_their_version():
     received = json.dumps(
         [prompts.PROPOSE, prompts.PROPOSE_SCHEMA, prompts.DOUBT, prompts.DOUBT_SCHEMA], sort_keys=True
     )
-    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("3", "fc29e0bc77e5c196")
+    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("4", "fc29e0bc77e5c196")
 
 
 def test_the_questions_hold_the_exchange_as_data():

@@ -79,22 +79,49 @@ def failure_line(error: Exception) -> Json:
     return {"type": "error", "code": code, "message": getattr(error, "message", str(error)), "retryable": retryable}
 
 
-async def ask_once(client: TwinClient, text: str, conversation_id: str, as_json: bool, out: Output) -> None:
+PrintAnswer = Callable[[str, str], None]
+"""Prints a label and an answer's text for a person at a terminal."""
+
+
+async def ask_once(
+    client: TwinClient,
+    text: str,
+    conversation_id: str,
+    as_json: bool,
+    out: Output,
+    print_answer: PrintAnswer | None = None,
+) -> None:
     """Ask, and print the answer's text and nothing else; as JSON what is done for it as well. Raises `Failure` where it
     did not end well."""
     answer = await _ask(client, text, conversation_id, _json_events(out) if as_json else _ask_elsewhere)
-    print(_answer_line(text, answer) if as_json else answer.text, file=out, flush=True)
+    _print(text, answer, "", as_json, out, print_answer)
     _check(client, answer)
 
 
-async def ask_lines(client: TwinClient, questions: TextIO, conversation_id: str, as_json: bool, out: Output) -> None:
+async def ask_lines(
+    client: TwinClient,
+    questions: TextIO,
+    conversation_id: str,
+    as_json: bool,
+    out: Output,
+    print_answer: PrintAnswer | None = None,
+) -> None:
     """Ask each line that is not empty, one after the other, and print a plain transcript as it grows."""
     async for question in _lines(questions):
         if not as_json:
             print(f"you: {question}", file=out, flush=True)
         answer = await _ask(client, question, conversation_id, _json_events(out) if as_json else _plain_events(out))
-        print(_answer_line(question, answer) if as_json else f"twin: {answer.text}", file=out, flush=True)
+        _print(question, answer, "twin: ", as_json, out, print_answer)
         _check(client, answer)
+
+
+def _print(
+    question: str, answer: Message, label: str, as_json: bool, out: Output, print_answer: PrintAnswer | None
+) -> None:
+    if print_answer is not None and not as_json:
+        print_answer(label, answer.text)
+    else:
+        print(_answer_line(question, answer) if as_json else label + answer.text, file=out, flush=True)
 
 
 def _answer_line(question: str, answer: Message) -> str:

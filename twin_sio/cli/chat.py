@@ -78,6 +78,7 @@ class Chat:
         commands: Mapping[str, ChatCommand],
         console: Console | None = None,
         typed: History | None = None,
+        markdown: bool = False,
     ) -> None:
         self.commands = commands
         self._new_client = new_client
@@ -94,7 +95,8 @@ class Chat:
         self._work: set[asyncio.Task[None]] = set()
         self.conversations: list[str] = [conversation_id]
         self.console = console or Console(force_terminal=True, highlight=False)
-        self._answer = AnswerView(self.console)
+        self._markdown = markdown
+        self._answer = self._new_answer()
         self._prompt: PromptSession[str] = PromptSession(
             message=self._region,
             history=typed or InMemoryHistory(),
@@ -158,7 +160,7 @@ class Chat:
         """Show, and send to, another conversation from now on."""
         if name not in self.conversations:
             self.conversations.append(name)
-        self.conversation, self._answer = name, AnswerView(self.console)
+        self.conversation, self._answer = name, self._new_answer()
         for approval in self.client.state.progress.waiting(name):
             self._show_approval(approval)
 
@@ -245,7 +247,7 @@ class Chat:
         if self._follower is not None:
             self._follower.cancel()
         self._first_seq = self.client.state.last_seq or 0
-        self._status, self._answer = "", AnswerView(self.console)
+        self._status, self._answer = "", self._new_answer()
         self._follower = asyncio.get_running_loop().create_task(self._follow(self.client))
 
     async def _follow(self, client: TwinClient) -> None:
@@ -312,12 +314,15 @@ class Chat:
             self.console.print(styled(f"{self._device_of(message.session_id)}> ", "cyan") + styled(message.text))
 
     def _show_answer(self, message: Message) -> None:
-        view, self._answer = self._answer, AnswerView(self.console)
+        view, self._answer = self._answer, self._new_answer()
         view.finish(message)
         if message.status not in (None, "complete"):
             self.note(f"({message.status})")
         elif note := cut_note(message):
             self.note(note)
+
+    def _new_answer(self) -> AnswerView:
+        return AnswerView(self.console, self._markdown)
 
     def _show_approval(self, approval: PendingApproval) -> None:
         if approval.conversation_id != self.conversation:
@@ -336,8 +341,10 @@ class Chat:
             self.show_entry(entry)
 
     def show_entry(self, entry: Json, before: str = "") -> None:
-        who = "you> " if entry["role"] == "user" else "twin> "
-        self.console.print(styled(before + who, "dim") + styled(entry["text"], "dim"))
+        if entry["role"] == "user":
+            self.console.print(styled(f"{before}you> ", "dim") + styled(entry["text"], "dim"))
+        else:
+            self._new_answer().print_answer(entry["text"], "dim", f"{before}twin> ", "dim")
         for step in entry.get("steps") or ():
             self.note(step_line(step))
 

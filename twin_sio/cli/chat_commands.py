@@ -21,9 +21,11 @@ from twin_sio.protocol import is_id
 _FOUND_MAX = 20
 
 
-async def run_chat(new_client: NewClient, device: str, conversation_id: str, state_folder: Path) -> None:
+async def run_chat(
+    new_client: NewClient, device: str, conversation_id: str, state_folder: Path, markdown: bool
+) -> None:
     """Chat until the user quits or the server ends the session; raises `ClientError` if it cannot connect."""
-    chat = Chat(new_client, device, conversation_id, COMMANDS, typed=input_history(state_folder))
+    chat = Chat(new_client, device, conversation_id, COMMANDS, typed=input_history(state_folder), markdown=markdown)
     try:
         await chat.run()
     finally:

@@ -1,22 +1,38 @@
-"""An answer on a terminal while it is being written. Pure: text in, lines out.
+"""An answer on a terminal while it is being written. Pure: text in, what to print out.
 
-Lines that are complete are printed once and scroll away; the last, unfinished one stays in the live region above the
-prompt. An answer that begins anew (after a take-over) cannot be unprinted: what differs is printed again, and said so.
+What is complete (lines, or blocks of Markdown) is printed once and scrolls away; the rest, unfinished, stays in the
+live region above the prompt. An answer that begins anew (after a take-over) cannot be unprinted: what differs is
+printed again, and said so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 RESTARTED = "(the answer begins anew)"
 
+_SMALL = 2_000
+"""Characters of unfinished text that are looked at again with every chunk."""
+
+
+def complete_lines(text: str) -> list[str]:
+    """The lines at the beginning of the text that have their end, each with it."""
+    return [f"{line}\n" for line in text.split("\n")[:-1]]
+
 
 @dataclass(slots=True)
 class LiveAnswer:
-    """`grow` takes the whole text so far and returns the lines to print; `tail` is what stays in the live region."""
+    """`grow` takes the whole text so far and returns the pieces to print; `tail` is what stays in the live region.
 
+    `complete`: the pieces at the beginning of an unfinished text that nothing that follows can change; together they
+    are a beginning of that text.
+    """
+
+    complete: Callable[[str], list[str]] = complete_lines
     text: str = ""
     printed: int = 0
+    looked_at: int = 0  # characters of the tail when nothing in it was complete
 
     @property
     def tail(self) -> str:
@@ -27,21 +43,24 @@ class LiveAnswer:
         return self.printed > 0
 
     def grow(self, text: str) -> list[str]:
-        lines = self._restart_where_needed(text)
-        end = text.rfind("\n") + 1
-        if end > self.printed:
-            lines += text[self.printed : end - 1].split("\n")
-            self.printed = end
+        pieces = self._restart_where_needed(text)
         self.text = text
-        return lines
+        tail = self.tail
+        # A long piece is looked at again when it is an eighth longer: else its cost would grow with its square.
+        if len(tail) > max(_SMALL, self.looked_at + self.looked_at // 8) or len(tail) <= _SMALL:
+            found = self.complete(tail)
+            self.printed += sum(map(len, found))
+            self.looked_at = 0 if found else len(tail)
+            pieces += [piece.removesuffix("\n") for piece in found]
+        return pieces
 
     def finish(self, text: str) -> list[str]:
-        """The lines that are left once the final text is known."""
-        lines = self.grow(text)
-        return [*lines, self.tail] if self.tail else lines
+        """The pieces that are left once the final text is known."""
+        pieces = self.grow(text)
+        return [*pieces, self.tail] if self.tail else pieces
 
     def _restart_where_needed(self, text: str) -> list[str]:
         if text.startswith(self.text[: self.printed]):
             return []
-        self.printed = 0
+        self.printed = self.looked_at = 0
         return [RESTARTED]

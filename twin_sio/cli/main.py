@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from twin_sio.cli.options import (
     AsJson,
     Conversation,
     DeviceName,
+    Plain,
     Secret,
     Session,
     StateFolder,
@@ -27,11 +27,11 @@ from twin_sio.cli.options import (
     run,
     takes_target,
 )
+from twin_sio.cli.talk import ask_once, talk, with_client
 from twin_sio.cli.target import THIS_DEVICE, Target, version
-from twin_sio.client import TwinClient
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.domain import DEFAULT_CONVERSATION
-from twin_sio.protocol import SEARCH_DEFAULT, SEARCH_MAX, TEXT_MAX
+from twin_sio.protocol import SEARCH_DEFAULT, SEARCH_MAX
 
 app = typer.Typer(
     name="twin-sio",
@@ -74,6 +74,7 @@ def chat(
         bool, typer.Option("--once", help="Send all of stdin as one message, print the answer, exit.")
     ] = False,
     as_json: AsJson = False,
+    plain: Plain = False,
     state: StateFolder = DEFAULT_STATE,
 ) -> None:
     """Chat: live on a terminal, line by line from a batch.
@@ -82,6 +83,7 @@ def chat(
     lists the commands (/approve what the twin asks for, /steer an answer), Tab completes, Ctrl-C stops an answer, and
     then exits. From a pipe, every line that is not empty is sent in turn and a plain transcript is printed; with --once
     all of stdin is one message, and only the answer is printed. With --json each line has a type, such as "answer".
+    Answers are shown as Markdown where stdout is a terminal, and as they were written with --plain and everywhere else.
 
     \b
     Examples:
@@ -93,37 +95,9 @@ def chat(
     """
     target = replace(target, session=session)
     if once:
-        run(_once(target, device, conversation, as_json), as_json)
+        run(ask_once(target, device, conversation, as_json, plain), as_json)
     else:
-        run(_talk(target, device, conversation, as_json, state), as_json)
-
-
-async def _talk(target: Target, device: str, conversation: str, as_json: bool, state: Path) -> None:
-    if sys.stdin.isatty() and not as_json:
-        # Here, because the terminal's libraries take longer to import than a pipe takes to answer.
-        from twin_sio.cli.chat_commands import run_chat
-
-        await run_chat(target.client, device, conversation, state)
-    else:
-        await _with_client(
-            target, device, lambda client: batch.ask_lines(client, sys.stdin, conversation, as_json, output(as_json))
-        )
-
-
-async def _once(target: Target, device: str, conversation: str, as_json: bool) -> None:
-    text = sys.stdin.read().strip()
-    if not text:
-        raise batch.Failure('There is nothing to ask on stdin. Try: echo "Hello" | twin-sio chat --once')
-    if len(text) > TEXT_MAX:
-        raise batch.Failure(f"A message has at most {TEXT_MAX} characters; this one has {len(text)}.")
-    await _with_client(
-        target, device, lambda client: batch.ask_once(client, text, conversation, as_json, output(as_json))
-    )
-
-
-async def _with_client(target: Target, device: str, use: Callable[[TwinClient], Awaitable[None]]) -> None:
-    async with target.client(device) as client:
-        await use(client)
+        run(talk(target, device, conversation, as_json, state, plain), as_json)
 
 
 @app.command()
@@ -169,7 +143,7 @@ def history(
       twin-sio history --sub ada --limit 10000 --json > ada.jsonl
     """
     asked = (conversation, limit, search, as_json, output(as_json))
-    run(_with_client(target, "history", lambda client: batch.print_history(client, *asked)), as_json)
+    run(with_client(target, "history", lambda client: batch.print_history(client, *asked)), as_json)
 
 
 @app.command()
@@ -188,7 +162,7 @@ def search(
       twin-sio search --sub ada --limit 3 --json "when did I move?" | jq -r .conversation_id
     """
     shown = partial(batch.print_found, text=" ".join(words), limit=limit, as_json=as_json, out=output(as_json))
-    run(_with_client(target, "search", shown), as_json)
+    run(with_client(target, "search", shown), as_json)
 
 
 @app.command()
@@ -201,7 +175,7 @@ def profile(target: Target, as_json: AsJson = False) -> None:
       twin-sio profile --sub ada
       twin-sio profile --sub ada --json | jq 'select(.status == "applied") | .value'
     """
-    run(_with_client(target, "profile", lambda client: batch.print_profile(client, as_json, output(as_json))), as_json)
+    run(with_client(target, "profile", lambda client: batch.print_profile(client, as_json, output(as_json))), as_json)
 
 
 @app.command()
@@ -219,7 +193,7 @@ def why(
       twin-sio why Lisbon --sub ada --json | jq .evidence
     """
     run(
-        _with_client(target, "why", lambda client: batch.print_reasons(client, trait, as_json, output(as_json))),
+        with_client(target, "why", lambda client: batch.print_reasons(client, trait, as_json, output(as_json))),
         as_json,
     )
 
@@ -275,7 +249,7 @@ def record(
 
     async def recorded() -> None:
         with recording(file) as write:
-            await _talk(replace(target, on_envelope=write), device, conversation, False, state)
+            await talk(replace(target, on_envelope=write), device, conversation, False, state)
 
     run(recorded())
 

@@ -33,6 +33,7 @@ Session = Annotated[str, typer.Option(help="Session id; a new one if left out.",
 DeviceName = Annotated[str, typer.Option(help="Device name that the user's other devices see.")]
 Conversation = Annotated[str, typer.Option(help="Conversation to use.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, for scripts.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Show answers as they were written, not as Markdown.")]
 StateFolder = Annotated[
     Path,
     typer.Option(

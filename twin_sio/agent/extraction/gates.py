@@ -97,10 +97,16 @@ def passed(exchanges: Sequence[Exchange], listed: Sequence[Any]) -> list[Proposa
     return list(found.values())
 
 
-def doubted(proposal: Proposal, holds: str, nature: str) -> Proposal | None:
-    """What is left of a proposal after the second question: `no` drops it, `unclear` makes an inference of it; an end
-    is none, and a sensitive thing is not inferred, whatever it is called."""
-    if holds == "no" or (holds != "yes" and proposal.kind == "ended"):
+def doubted(proposal: Proposal, holds: str | None, nature: str) -> Proposal | None:
+    """What is left of a proposal after the second question (`holds` is None where it was not answered).
+
+    `no` drops it. `unclear` leaves an inference what was proposed as one, and drops what was proposed as plainly said:
+    one of the two answers is wrong then. Without an answer it is an inference; an end is none, and a sensitive thing
+    is not inferred, whatever it is called.
+    """
+    if holds == "no" or (holds == "unclear" and proposal.kind != "inferred"):
+        return None
+    if holds is None and proposal.kind == "ended":
         return None
     if nature in prompts.SENSITIVE_SLOTS and not is_sensitive(proposal.key):
         proposal = replace(proposal, key=prompts.SENSITIVE_SLOTS[nature])

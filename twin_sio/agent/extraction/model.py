@@ -83,8 +83,7 @@ class ModelExtractor(Extractor):
         )
         verdicts = _verdicts((found or {}).get("verdicts"))
         held = (
-            # What the model does not speak of is in doubt.
-            doubted(one, *verdicts.get(number, ("unclear", "none")))
+            doubted(one, *verdicts.get(number, (None, "none")))
             for number, one in enumerate(proposals, start=1)
         )
         return [one for one in held if one is not None]

@@ -12,7 +12,7 @@ from typing import Any, Final
 from twin_sio.agent.prompts import PromptMessage, json_line
 from twin_sio.domain import Exchange, Json
 
-VERSION: Final = "3"
+VERSION: Final = "4"
 """Of the prompts, the schemas and the gates together: what another version read can differ."""
 
 PROPOSE_NAME: Final = "profile_candidates"
