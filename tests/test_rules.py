@@ -70,6 +70,11 @@ STATED = lines(
     I'm married with 3 kids | family.status: married; family.children: 3 kids
     i have a wife and two kids | family.partner: wife; family.children: two kids
     my daughter Emma just turned 5 | family.children: Emma
+    I’m a football player | work.role: football player
+    my husbands name is derek | family.partner: derek
+    sry i love cricket | interests.likes: cricket
+    i love dogs what about you | interests.likes: dogs
+    i detest small talk, no offence | interests.dislikes: small talk
     I don't have any kids | family.children: not children
     I have an older brother and a younger sister | family.siblings: brother; family.siblings: sister
     i'm an only child | family.siblings: not siblings
@@ -250,6 +255,11 @@ def test_only_plain_statements_are_learnt(text: str) -> None:
     ("text", "found"),
     [
         ("lol i live in oslo", [("location.city", "oslo")]),
+        (
+            "What do you eat?I live in Oslo.I love jazz. And you?",
+            [("location.city", "Oslo"), ("interests.likes", "jazz")],
+        ),
+        ("my site is oslo.Org and node.Js is fine", []),
         ("I live in Oslo. Imagine that! I love jazz.", [("location.city", "Oslo")]),
         ("I live in Oslo. If I were rich I would sail.", [("location.city", "Oslo")]),
         ("I can't imagine life without tea. I live in Oslo.", [("location.city", "Oslo")]),

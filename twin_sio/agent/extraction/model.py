@@ -82,10 +82,7 @@ class ModelExtractor(Extractor):
             max_tokens=prompts.DOUBT_TOKENS,
         )
         verdicts = _verdicts((found or {}).get("verdicts"))
-        held = (
-            doubted(one, *verdicts.get(number, (None, "none")))
-            for number, one in enumerate(proposals, start=1)
-        )
+        held = (doubted(one, *verdicts.get(number, (None, "none"))) for number, one in enumerate(proposals, start=1))
         return [one for one in held if one is not None]
 
     async def extract_by_rules(self, exchange: Exchange) -> Sequence[Evidence]:

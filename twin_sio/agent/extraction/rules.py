@@ -19,7 +19,7 @@ from twin_sio.agent.reading import Reading
 from twin_sio.agent.traits import normal
 from twin_sio.domain import Entity, Evidence, Exchange
 
-SIGNATURE: Final = "rules@2"
+SIGNATURE: Final = "rules@3"
 MAX_READINGS: Final = 20
 
 
