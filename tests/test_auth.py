@@ -84,11 +84,10 @@ async def test_an_expired_token_is_expired() -> None:
     assert await refusal(signed({"sub": "ada", "exp": 1})) == "auth_expired"
 
 
-def signed_text(claims: str, secret: str = SECRET) -> str:
+def signed_text(claims: str, secret: str = SECRET, **headers: Any) -> str:
     """A token over this very text, by the secret."""
-    parts = ".".join(
-        base64.urlsafe_b64encode(one).rstrip(b"=").decode() for one in (b'{"alg":"HS256"}', claims.encode())
-    )
+    header = json.dumps({"alg": "HS256", **headers})
+    parts = ".".join(base64.urlsafe_b64encode(one.encode()).rstrip(b"=").decode() for one in (header, claims))
     digest = hmac.digest(secret.encode(), parts.encode(), "sha256")
     return f"{parts}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
@@ -156,6 +155,33 @@ def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
 )
 async def test_a_bad_token_is_invalid_and_no_more_is_said(token: str) -> None:
     assert await refusal(token) == "auth_invalid"
+
+
+@pytest.mark.parametrize(
+    "claim", ["nbf", "iat", "jti", "iss", "aud", "scope", "scp", "twin_persona", "at_hash", "azp", "groups"]
+)
+async def test_an_optional_claim_of_null_is_absent(claim: str) -> None:
+    bare = await authenticator().authenticate(signed_text(json.dumps(GOOD)))
+    assert await authenticator().authenticate(signed_text(json.dumps({**GOOD, claim: None}))) == bare
+
+
+async def test_every_optional_claim_may_be_null() -> None:
+    claims = dict.fromkeys(("nbf", "iat", "jti", "iss", "aud", "scope", "scp", "twin_persona"))
+    assert (await authenticator().authenticate(signed_text(json.dumps({**GOOD, **claims})))).user_id == "ada"
+
+
+@pytest.mark.parametrize("name", ["kid", "typ", "cty", "crit", "x5t"])
+async def test_a_header_of_null_is_absent(name: str) -> None:
+    assert (await authenticator().authenticate(signed_text(json.dumps(GOOD), **{name: None}))).user_id == "ada"
+
+
+async def test_a_required_claim_of_null_is_missing() -> None:
+    wanted = {"issuer": "main-app", "audience": "twin"}
+    whole = {**GOOD, "iss": "main-app", "aud": "twin"}
+    assert (await authenticator(**wanted).authenticate(signed_text(json.dumps(whole)))).user_id == "ada"
+    for claim in whole:
+        token = signed_text(json.dumps({**whole, claim: None}))
+        assert await refusal(token, **wanted) == "auth_invalid"
 
 
 async def test_issuer_and_audience_are_checked_where_set() -> None:
@@ -368,6 +394,7 @@ async def test_foreign_scopes_are_mapped() -> None:
     [
         (signed({"sub": " ", "exp": LATER}), "its sub is missing or blank"),
         (signed({"sub": "ada"}), "it has no exp"),
+        (signed_text('{"sub": "ada", "exp": null}'), "it has no exp"),
         (signed({**GOOD, "nbf": LATER}), "its nbf is in the future"),
         (signed(GOOD, algorithm="HS384"), "its algorithm is not in TWIN_JWT_ALGORITHMS"),
         (signed({"sub": "ada", "exp": 1}), "it has expired"),

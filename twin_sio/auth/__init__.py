@@ -82,7 +82,7 @@ class Authenticator:
         kid, algorithm = header.get("kid"), header.get("alg")
         if algorithm not in self._algorithms:
             raise refused("auth_invalid", "its algorithm is not in TWIN_JWT_ALGORITHMS")
-        if "crit" in header:  # what has to be understood, or the token refused: we understand none of it
+        if header.get("crit") is not None:  # what has to be understood, or the token refused: we understand none of it
             raise refused("auth_invalid", "its header has crit")
         if not isinstance(kid, str | None):
             raise refused("auth_invalid", "its kid is no text")
@@ -105,6 +105,7 @@ class Authenticator:
         return self._decoded(token, keys[-1])
 
     def _decoded(self, token: str, key: Any) -> Mapping[str, Any]:
+        named = jwt.get_unverified_claims(token)
         claims: Mapping[str, Any] = jwt.decode(
             token,
             key,
@@ -113,7 +114,10 @@ class Authenticator:
             issuer=self._issuer,
             options={
                 "leeway": self._leeway_s,
-                "require_exp": True,
+                # Serializers write claims that are not set as null: absent. The library would read them as numbers.
+                "verify_exp": named.get("exp") is not None,  # without it the token is refused in `_identity`
+                "verify_iat": named.get("iat") is not None,
+                "verify_nbf": named.get("nbf") is not None,
                 "verify_sub": False,  # see `_identity`
                 "verify_jti": False,
                 "require_aud": self._audience is not None,
@@ -132,6 +136,8 @@ class Authenticator:
             raise refused("auth_invalid", "its sub is missing or blank")
         if len(sub) > _USER_MAX or not sub.isprintable():
             raise refused("auth_invalid", f"its sub has control characters, or more than {_USER_MAX} characters")
+        if exp is None:
+            raise refused("auth_invalid", "it has no exp")
         if not isinstance(exp, int | float) or isinstance(exp, bool):
             raise refused("auth_invalid", "its exp is no number")
         issued, token_id = claims.get("iat"), claims.get("jti")
@@ -166,7 +172,6 @@ def _reason(text: str) -> str:
         ("audience", "its aud is not TWIN_JWT_AUDIENCE"),
         ("issuer", "its iss is not TWIN_JWT_ISSUER"),
         ("not yet valid", "its nbf is in the future"),
-        ('"exp"', "it has no exp"),
         ("signature", "its signature is not of the key"),
     ):
         if word in text.lower():
