@@ -80,10 +80,11 @@ async def test_only_the_widget_is_public(url: str, settings: Settings) -> None:
             url = f"http://127.0.0.1:{running.port}"
             async with http.get(f"{url}/") as response:
                 assert response.status == 404
-            async with http.get(f"{url}/widget.js") as response:  # for the pages of other apps
-                assert response.status == 200
-                assert response.headers["Access-Control-Allow-Origin"] == "*"
-                assert response.content_type.endswith("/javascript")
+            for path in ("/widget.js", "/math.js"):  # for the pages of other apps
+                async with http.get(url + path) as response:
+                    assert response.status == 200
+                    assert response.headers["Access-Control-Allow-Origin"] == "*"
+                    assert response.content_type.endswith("/javascript")
 
 
 @pytest.mark.parametrize(

@@ -68,12 +68,12 @@ def server_app(
     app = web.Application(middlewares=[guard(connections, sockets.is_open)])
     sockets.attach(app, socketio_path="socket.io")
     app.router.add_routes([*probes.routes(), *routes])
-    app.router.add_get(WIDGET, widget)
+    app.router.add_routes(web.get(path, widget) for path in WIDGET)
     if dev_token is not None:
         app.router.add_routes([dev_sign_in(dev_token)])
         app.router.add_get("/", page)
         for file in WEB.iterdir():
-            if f"/{file.name}" != WIDGET:
+            if f"/{file.name}" not in WIDGET:
                 app.router.add_get(f"/{file.name}", page)
     return app
 

@@ -12,7 +12,8 @@ _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-WIDGET = "/widget.js"
+WIDGET = ("/widget.js", "/math.js")
+"""What pages of other origins load: the widget, and what it fetches where a message holds a formula."""
 
 
 async def page(request: web.Request) -> web.StreamResponse:
@@ -27,8 +28,8 @@ async def page(request: web.Request) -> web.StreamResponse:
     return web.FileResponse(WEB / (request.path[1:] or "index.html"), headers=headers)
 
 
-async def widget(_: web.Request) -> web.StreamResponse:
-    """The drop-in widget: public, for pages of any origin; TWIN_CORS_ORIGINS lists those that may connect."""
+async def widget(request: web.Request) -> web.StreamResponse:
+    """A file of the drop-in widget: public, for pages of any origin; TWIN_CORS_ORIGINS lists those that may connect."""
     headers = {
         # A file without secrets; who may connect is decided at the socket.
         "Access-Control-Allow-Origin": "*",
@@ -36,4 +37,4 @@ async def widget(_: web.Request) -> web.StreamResponse:
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "public, max-age=300",
     }
-    return web.FileResponse(WEB / WIDGET[1:], headers=headers)
+    return web.FileResponse(WEB / request.path[1:], headers=headers)

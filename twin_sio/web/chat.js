@@ -19,6 +19,8 @@ const THEMES = new Set(["auto", "light", "dark"]);
 // The languages' grammars are large and most conversations have no code.
 let grammars;
 const highlight = (code, language) => language && (grammars ??= import("./highlight.js")).then((it) => it.highlight(code, language));
+// So is what typesets formulas.
+const math = () => import("./math.js");
 
 class Page {
   constructor() {
@@ -88,7 +90,7 @@ class Page {
     if ($("sign-in").open) $("sign-in").close();
     this.client = connect({ url: HOME, getToken: () => this.token, device: { name: deviceName(), platform: "web" }, page: 0 });
     const conversationId = stored("conversation") ?? "main";
-    this.view = new ConversationView($("conversation"), this.client, { conversationId, highlight, user: userOf(token) });
+    this.view = new ConversationView($("conversation"), this.client, { conversationId, highlight, math, user: userOf(token) });
     this.state = this.client.state;
     this.stop = this.client.subscribe(() => this.changed());
     this.showConnection(this.client.state);

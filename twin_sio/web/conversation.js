@@ -3,7 +3,7 @@
 import { conversation } from "./twin-client.js";
 import { Composer } from "./composer.js";
 import { MessageItem } from "./message.js";
-import { button, make, setText, sign, toast, errorText } from "./view.js";
+import { button, make, setText, sign, toast, typesetter, errorText } from "./view.js";
 import { nameOf } from "./words.js";
 
 const NEAR_END_PX = 80;
@@ -11,12 +11,13 @@ const PAGES_BACK = 250; // of 200 messages: as far back as a search finds anythi
 const THINKING = { queued: "Your twin will answer", recalling: "Your twin is remembering", thinking: "Your twin is thinking", waiting: "Your twin waits for you" };
 
 export class ConversationView {
-  // `root` is emptied and filled; `highlight` as showMarkdown wants it; `user` is who is here, where that is known
-  // before the session is.
-  constructor(root, client, { conversationId = "main", highlight, user = null } = {}) {
+  // `root` is emptied and filled; `highlight` as showMarkdown wants it; `math` loads what typesets formulas; `user` is who is
+  // here, where that is known before the session is.
+  constructor(root, client, { conversationId = "main", highlight, math, user = null } = {}) {
     this.client = client;
     this.user = user;
     this.highlight = highlight;
+    this.typeset = math && typesetter(math);
     this.items = new Map(); // key of an item -> the item
     this.chosen = new Map(); // the user's message id -> the id of the answer that is looked at
     this.days = new Map(); // a day -> the line that begins it

@@ -133,7 +133,7 @@ export class MessageItem {
     if (message.seq !== null) node.dataset.seq = message.seq;
     node.setAttribute("aria-busy", String(message.state === "streaming"));
     if (message.role === "twin") {
-      showMarkdown(this.text, message.text, this.view.highlight);
+      showMarkdown(this.text, message.text, this.view.highlight, this.view.typeset);
       this.codeButtons();
     } else setText(this.text, message.text);
     const hasFailed = message.role === "twin" && message.state === "failed";

@@ -70,6 +70,17 @@ export function sign(name) {
   return made;
 }
 
+// What typesets formulas, from a module that `load` fetches at the first one; where that fails, the next one tries again.
+export function typesetter(load) {
+  let module;
+  let loading;
+  return (source, display) => {
+    if (module) return module.typeset(source, display);
+    loading ??= load().catch(() => (loading = undefined));
+    return loading.then((it) => (module = it)?.typeset(source, display) ?? null);
+  };
+}
+
 // What happened, for a moment, in a corner.
 export function toast(into, text, code) {
   const made = make("p", "toast", text);

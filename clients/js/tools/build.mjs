@@ -43,6 +43,7 @@ const styles = {
 const bundles = {
   "twin-client.js": { from: "src/index.ts", what: ["@twin-sio/client", ...holds("socket.io-client")], plugins: [noWebTransport] },
   "markdown.js": { from: "web/markdown.js", what: holds("marked", "marked-cjk-friendly") },
+  "math.js": { from: "web/math.js", what: holds("temml") },
   "highlight.js": { from: "web/highlight.js", what: holds("lowlight", "highlight.js") },
   "widget.js": { from: "web/widget.js", what: ["@twin-sio/client", ...holds("socket.io-client", "marked", "marked-cjk-friendly")], format: "iife", plugins: [noWebTransport, fromSource, styles] },
 };

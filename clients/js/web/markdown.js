@@ -2,15 +2,20 @@
 // What a text holds in HTML is shown as it was written; a link leads to the web or to a mailbox, or is no link.
 import { Marked } from "marked";
 import cjkFriendly from "marked-cjk-friendly";
+import { formulas, mayHoldFormulas } from "./formulas.js";
 
-const marked = new Marked({ gfm: true, breaks: true }, cjkFriendly());
-marked.use({ tokenizer: { del: (source) => (source.startsWith("~~") ? false : undefined) } }); // one ~ is a range: 3~5
+const options = { gfm: true, breaks: true };
+const oneTilde = { tokenizer: { del: (source) => (source.startsWith("~~") ? false : undefined) } }; // a range: 3~5
+const marked = new Marked(options, cjkFriendly(), oneTilde);
+const withFormulas = new Marked(options, cjkFriendly(), oneTilde, formulas);
 const SAFE = new Set(["http:", "https:", "mailto:"]);
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };
 // More containers within one another, or more stars in a row, than anybody writes: the parser would run out of stack.
 const TOO_DEEP = /^(?:[ \t]*(?:[-*+>]|\d{1,9}[.)])[ \t]?){33}|[*_~]{200}/m;
 const DEPTH_MAX = 32;
 const CELL_SHORT = 24; // characters that stay on one line: a number with its unit, a date, a name
+const FORMULAS_MOST = 300; // that are typeset in a block
+const tokenOf = new WeakMap(); // a formula's element -> its token
 const shown = new WeakMap(); // an element -> what it shows: the source of each of its blocks
 
 /**
@@ -18,7 +23,8 @@ const shown = new WeakMap(); // an element -> what it shows: the source of each 
  */
 function blocksOf(text) {
   try {
-    if (!TOO_DEEP.test(text)) return marked.lexer(text).filter((token) => token.type !== "space" && token.type !== "def");
+    const parser = mayHoldFormulas(text) ? withFormulas : marked;
+    if (!TOO_DEEP.test(text)) return parser.lexer(text).filter((token) => token.type !== "space" && token.type !== "def");
   } catch {
     // Whatever the parser makes of it, an answer is never shown empty.
   }
@@ -27,9 +33,10 @@ function blocksOf(text) {
 
 /**
  * Show `text` in `into`. Called again with a longer text it touches only the blocks that have changed, so that what was
- * selected or scrolled stays. `highlight(code, language)` may give a promise of nodes for a block of code, or null.
+ * selected or scrolled stays. `highlight(code, language)` may give a promise of nodes for a block of code, or null;
+ * `typeset(source, display)` an element for a formula, or a promise of it, or null.
  */
-export function showMarkdown(into, text, highlight = () => null) {
+export function showMarkdown(into, text, highlight = () => null, typeset = () => null) {
   const tokens = blocksOf(text);
   const before = shown.get(into) ?? [];
   let same = 0;
@@ -45,6 +52,7 @@ export function showMarkdown(into, text, highlight = () => null) {
     const made = block(token, highlight, top);
     if (token.type !== "code") made.dir = "auto"; // each block runs as its own letters do
     into.append(made);
+    for (const box of [...made.querySelectorAll(".math")].slice(0, FORMULAS_MOST)) fill(box, typeset);
   }
   shown.set(into, tokens.map((token) => token.raw));
 }
@@ -75,6 +83,8 @@ function block(token, highlight, top = token.depth, depth = 0) {
       return table(token);
     case "hr":
       return make("hr");
+    case "formulaBlock":
+      return make("p", [formula(token)]);
     case "paragraph":
       return make("p", inline(token.tokens));
     case "text":
@@ -93,12 +103,10 @@ function asWritten(token) {
 function codeBlock(token, highlight) {
   const pre = make("pre", [make("code", [token.text])]);
   pre.dir = "ltr";
-  pre.tabIndex = 0; // what is wider than its place is scrolled by keyboard, too
   const box = make("div", [pre]);
   box.className = "code";
   box.dataset.language = languageOf(token);
-  pre.setAttribute("role", "region");
-  pre.setAttribute("aria-label", box.dataset.language ? `Code, ${box.dataset.language}` : "Code");
+  scrollable(pre, box.dataset.language ? `Code, ${box.dataset.language}` : "Code");
   colour(box, token, highlight);
   return box;
 }
@@ -137,9 +145,14 @@ function table(token) {
   ]);
   const box = make("div", [made]);
   box.className = "table";
+  return scrollable(box, "Table");
+}
+
+// What is wider than its place is scrolled by keyboard, too.
+function scrollable(box, label) {
   box.tabIndex = 0;
-  box.setAttribute("role", "region");
-  box.setAttribute("aria-label", "Table");
+  box.setAttribute("role", "group"); // not a region: several of a name would be landmarks that cannot be told apart
+  box.setAttribute("aria-label", label);
   return box;
 }
 
@@ -154,6 +167,8 @@ function inline(tokens) {
         return make("code", [token.text]);
       case "br":
         return make("br");
+      case "formula":
+        return formula(token);
       case "escape":
         return token.text;
       case "link":
@@ -166,6 +181,24 @@ function inline(tokens) {
         return token.raw;
     }
   });
+}
+
+// As it was written, until it is typeset.
+function formula(token) {
+  const box = make("span", [token.raw.trim()]);
+  box.className = "math";
+  if (token.display) box.dataset.display = "";
+  tokenOf.set(box, token);
+  return box;
+}
+
+async function fill(box, typeset) {
+  const { text, display } = tokenOf.get(box);
+  const made = typeset(text, display);
+  const node = made instanceof Promise ? await made : made; // at once where it can be: nothing is to jump
+  if (!node) return;
+  box.replaceChildren(node);
+  if (display) scrollable(box, "Formula");
 }
 
 function link(href, nodes) {

@@ -32,7 +32,7 @@ export function mount(element, { url = home, getToken, context, conversationId =
   element.replaceChildren(host);
 
   const client = connect({ url, getToken, device: device ?? { name: location.host, platform: "widget" }, page: 0, ...(typeof context === "object" ? { context } : {}) });
-  const view = new ConversationView(body, client, { conversationId });
+  const view = new ConversationView(body, client, { conversationId, math: () => import(new URL(`${url.replace(/\/+$/, "")}/math.js`, location.href).href) });
   const showState = () => {
     const { connection, reason } = client.state;
     state.dataset.state = connection;
