@@ -211,7 +211,7 @@ async def test_the_ingress_shows_what_is_for_clients(instance: Service) -> None:
             for one in paths
         )
 
-    routes = {resource.canonical.rstrip("/") for resource in instance.app(dev_token=None).router.resources()}
+    routes = {resource.canonical.rstrip("/") for resource in instance.app(None).router.resources()}
     operators = {"/metrics", "/readyz", "/healthz"}
     assert operators <= routes
     assert {route for route in routes if not is_shown(route)} == operators

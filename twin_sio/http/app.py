@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from aiohttp import web
 
 from twin_sio.http.connections import Connections, guard
-from twin_sio.http.dev_sign_in import dev_sign_in
+from twin_sio.http.dev_page import DevPage
 from twin_sio.http.shared_work import SharedWork
 from twin_sio.http.static import WEB, WIDGET, page, widget
 from twin_sio.transport.socketio import SocketServer
@@ -61,16 +61,15 @@ def server_app(
     probes: Probes,
     routes: Iterable[web.RouteDef],
     *,
-    dev_token: Callable[[], str] | None,
+    dev: DevPage | None,
 ) -> web.Application:
-    """The server: Socket.IO, `routes`, probes, the widget, and where there is a `dev_token` the chat page, on which one
-    button signs in with it."""
+    """The server: Socket.IO, `routes`, probes, the widget, and where there is a `dev` page the chat page."""
     app = web.Application(middlewares=[guard(connections, sockets.is_open)])
     sockets.attach(app, socketio_path="socket.io")
     app.router.add_routes([*probes.routes(), *routes])
     app.router.add_routes(web.get(path, widget) for path in WIDGET)
-    if dev_token is not None:
-        app.router.add_routes([dev_sign_in(dev_token)])
+    if dev is not None:
+        app.router.add_routes(dev.routes())
         app.router.add_get("/", page)
         for file in WEB.iterdir():
             if f"/{file.name}" not in WIDGET:

@@ -22,6 +22,7 @@ from twin_sio.errors import StorageUnavailable
 from twin_sio.gateway import Gateway
 from twin_sio.http.app import Probes, server_app
 from twin_sio.http.connections import Connections, Runner, Site, raise_descriptor_limit
+from twin_sio.http.dev_page import DevPage
 from twin_sio.http.rest import Rest
 from twin_sio.observability import tracing
 from twin_sio.observability.limited_log import LimitedLog
@@ -32,6 +33,7 @@ from twin_sio.runtime.dev_engines import DevEngines
 from twin_sio.runtime.dev_engines.process import Child, EngineError
 from twin_sio.runtime.edges import build_edge_deps, build_gateway
 from twin_sio.runtime.instance_messages import InstanceMessages
+from twin_sio.runtime.local_models import LocalModels
 from twin_sio.runtime.metrics import ServerMetrics
 from twin_sio.runtime.model_check import what_is_wrong
 from twin_sio.runtime.ports import listening, shown_address, tls_context
@@ -95,11 +97,11 @@ class Service:
         # The port that it listens on; 0 before it does.
         self.port = 0
 
-    def app(self, *, dev_token: Callable[[], str] | None) -> web.Application:
+    def app(self, dev: DevPage | None) -> web.Application:
         """Its HTTP application; see `server_app`."""
         probes = Probes(self.metrics.render, self._check_readiness, lambda: self.gateway.sessions.draining)
         routes = [self.raw.route(), *self.ag_ui.routes(), *self.rest.routes()]
-        return server_app(self.sockets, self.connections, probes, routes, dev_token=dev_token)
+        return server_app(self.sockets, self.connections, probes, routes, dev=dev)
 
     async def _check_readiness(self) -> dict[str, str]:
         wrong = {"mongodb": "", "redis": self.services.delivery.channels.problem}
@@ -121,7 +123,7 @@ class Service:
 
 
 @asynccontextmanager
-async def service(settings: Settings) -> AsyncIterator[Service]:
+async def service(settings: Settings, local_models: LocalModels | None = None) -> AsyncIterator[Service]:
     """A listening instance on `settings.server.host` and `.port` (0: a free one, see `Service.port`)."""
     # The services are made before what they call here: the names are looked up when something comes.
     hooks = ServerHooks(
@@ -200,7 +202,7 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         if admin_ui is not None:
             sending = asyncio.create_task(admin_ui.run(sockets))
             stack.callback(sending.cancel)
-        app = instance.app(dev_token=_dev_token(settings) if settings.is_dev else None)
+        app = instance.app(_dev_page(settings, local_models) if settings.is_dev else None)
         runner = Runner(app, connections, clock.new_id, shutdown_timeout=1.0)
         stack.push_async_callback(_close, sockets, (raw, ag_ui), runner)
         watching = asyncio.create_task(services.load.run())
@@ -239,8 +241,10 @@ async def _close(sockets: SocketServer, others: Iterable[Transport], runner: web
     await runner.cleanup()
 
 
-async def serve(settings: Settings, print_line: Print) -> int:
-    """Run until a signal; in dev with embedded engines for those without a URL, and a worker. Returns the exit code."""
+async def serve(settings: Settings, print_line: Print, local_models: LocalModels | None = None) -> int:
+    """Run until a signal; in dev with embedded engines for those without a URL, and a worker. Returns the exit code.
+
+    `local_models`: what is looked for where a development server would answer with the tiny model."""
     configure_logs(settings.process.log_level, for_people=settings.is_dev)
     if settings.auth.has_weak_secret and (settings.storage.mongodb_url or settings.storage.redis_url):
         log.warning("development_secret_counts", meaning="anybody can sign a token for any user: set TWIN_JWT_SECRET")
@@ -253,11 +257,16 @@ async def serve(settings: Settings, print_line: Print) -> int:
     try:
         async with AsyncExitStack() as stack:
             engines: DevEngines | None = None
+            local_models = local_models or LocalModels()
             if settings.is_dev:
+                if not settings.model.base_url and not settings.model.api_key.get_secret_value():
+                    # Beside the start, which takes longer.
+                    looking = asyncio.create_task(local_models.look())
+                    stack.callback(looking.cancel)
                 engines = await stack.enter_async_context(DevEngines(settings, print_line))
                 settings = engines.settings
             stack.enter_context(traced_process(settings, "server"))
-            instance = await stack.enter_async_context(service(settings))
+            instance = await stack.enter_async_context(service(settings, local_models))
             # These objects live as long as the process: without them a full collection takes 0.1 s less.
             gc.collect()
             gc.freeze()
@@ -272,7 +281,7 @@ async def serve(settings: Settings, print_line: Print) -> int:
                 worker.start()
                 stack.push_async_callback(asyncio.to_thread, worker.stop)
                 exits.append(asyncio.create_task(_exit_summary(worker)))
-                _print_banner(settings, instance, engines, print_line)
+                _print_banner(settings, instance, engines, local_models, print_line)
             else:
                 print_line(f"listening on http://{shown_address(settings.server.host, instance.port)}")
             if engines is None or "OPENAI_BASE_URL" not in engines.environment:
@@ -343,7 +352,17 @@ def _dev_token(settings: Settings) -> Callable[[], str]:
     return lambda: create_token("ada", settings.auth.jwt_secret.get_secret_value(), ttl_s=86_400)
 
 
-def _print_banner(settings: Settings, instance: Service, engines: DevEngines, print_line: Print) -> None:
+def _dev_page(settings: Settings, local_models: LocalModels | None) -> DevPage:
+    return DevPage(_dev_token(settings), lambda: local_models.offers(_start_command()) if local_models else ())
+
+
+def _start_command() -> str:
+    return "make run" if Path("Makefile").is_file() else "twin-sio up"
+
+
+def _print_banner(
+    settings: Settings, instance: Service, engines: DevEngines, local_models: LocalModels, print_line: Print
+) -> None:
     token = _dev_token(settings)()
     url = f"http://{shown_address(settings.server.host, instance.port)}"
     print_line("")
@@ -354,8 +373,10 @@ def _print_banner(settings: Settings, instance: Service, engines: DevEngines, pr
     print_line("")
     if "OPENAI_BASE_URL" in engines.environment:
         print_line("  The answers come from a tiny local model: real, and not bright. For a bright one:")
-        print_line("    OpenAI                   OPENAI_API_KEY=sk-... make run")
-        print_line("    an endpoint like it      OPENAI_BASE_URL=... OPENAI_API_KEY=... TWIN_MODEL=... make run")
+        for line in local_models.lines(start := _start_command()):
+            print_line(f"    {line}")
+        print_line(f"    OpenAI                   OPENAI_API_KEY=sk-... {start}")
+        print_line(f"    an endpoint like it      OPENAI_BASE_URL=... OPENAI_API_KEY=... TWIN_MODEL=... {start}")
     else:
         print_line(f"  The answers come from {settings.model.name or DEFAULT_MODEL}.")
     print_line("  Ctrl-C stops everything that was started here; the conversation is kept.")

@@ -222,6 +222,18 @@ class Page {
   showModel({ conversations }) {
     const last = conversations[this.view.id]?.messages.findLast((message) => message.model);
     $("demo").hidden = last?.model !== DEMO_MODEL;
+    if (!$("demo").hidden && !this.lookedForModels) this.offerModels();
+  }
+
+  // Model servers that run on the developer's machine already, each with the line that starts the service with it.
+  async offerModels() {
+    this.lookedForModels = true;
+    const response = await fetch(new URL("dev/models", HOME)).catch(() => null);
+    const { found } = response?.ok ? await response.json() : { found: [] };
+    for (const { server, models, command } of found) {
+      const others = models.length > 1 ? ` (it has ${models.join(", ")})` : "";
+      $("local-models").append(`. ${server} runs on this machine${others}: `, make("code", "", command));
+    }
   }
 
   askForToken(reason) {
