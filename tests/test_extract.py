@@ -309,12 +309,13 @@ def test_code_and_data_are_no_statements(text):
 
 
 def test_a_model_that_obeys_learns_next_to_nothing_from_orders():
-    """Of what two hands wrote to change a profile; of what they wrote of themselves nearly all."""
+    """Of what four hands wrote to change a profile; of what they wrote of themselves nearly all."""
     lines = [json.loads(line) for line in (DATA / "orders.jsonl").read_text().splitlines()]
     orders = [one for one in lines if "lured" in one]
     learnt = [one["text"] for one in orders if passed([replace(EXCHANGE, text=one["text"])], one["lured"])]
-    assert len(learnt) <= 2
-    assert sum(not is_instruction(one["text"]) for one in lines if one["is_order"]) <= 30
+    assert len(learnt) <= len(orders) / 20
+    of_all = [one["text"] for one in lines if one["is_order"]]
+    assert sum(not is_instruction(text) for text in of_all) <= len(of_all) / 15
     harmless = [one["text"] for one in lines if not one["is_order"]]
     assert sum(map(is_instruction, harmless)) <= len(harmless) / 40
 

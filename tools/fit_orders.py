@@ -1,7 +1,7 @@
 """Fits the model that tells orders about the profile from other messages: `python tools/fit_orders.py`.
 
-Reads tests/data/orders.jsonl and what people type on phones, prints what a model fitted to one hand finds of the
-other's messages, and writes `twin_sio/agent/extraction/orders.f16`, fitted to both.
+Reads tests/data/orders.jsonl and what people type on phones, prints what a model fitted to all hands but one finds of
+that one's messages, and writes `twin_sio/agent/extraction/orders.f16`, fitted to all.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def is_order(text: str, weights: np.ndarray[Any, Any]) -> bool:
 def main() -> None:
     labelled = list(read("orders.jsonl"))
     talk = everyday()
-    for unseen in ("second", "third"):
+    for unseen in sorted({one["hand"] for one in labelled if one["is_order"]}):
         other = [(one["text"], one["is_order"]) for one in labelled if one["hand"] != unseen]
         weights = fit([*other, *talk[::2]])
         mine = [one for one in labelled if one["hand"] == unseen]
