@@ -139,6 +139,62 @@ async def test_a_call_is_changed_before_it_is_allowed(opened: Opened, user: str,
     assert results(model, said) == ["Sent to eve@example.com: See you at eight (3, True, ['work'])"]
 
 
+KEPT = "Object.keys(sessionStorage).filter(key => key.startsWith('twin-approval')).length"
+
+
+async def test_what_is_changed_of_a_call_survives_a_reload(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
+    """Until it is given up, or decided; nothing of it is sent before, and the field for messages keeps the focus."""
+    page = await opened(user)
+    said = f"mail {user}"
+    script_mail(model, said)
+    await say(page, said)
+    card = await asked(page)
+    await card.get_by_role("button", name="Change").click()
+    await card.get_by_label("to", exact=True).fill("eve@example.com")
+    await card.get_by_label("copies").fill("three")
+    await card.get_by_label("urgent").check()
+    await page.reload()
+    card = await asked(page)
+    await expect(card.get_by_label("to", exact=True)).to_have_value("eve@example.com")
+    await expect(card.get_by_label("to", exact=True)).not_to_be_focused()
+    await expect(card.get_by_label("copies")).to_have_value("three")
+    await expect(card.get_by_label("urgent")).to_be_checked()
+    await expect(card.get_by_label("tags")).to_have_value('[\n  "dinner"\n]')
+    await card.get_by_role("button", name="Back").click()
+    assert await page.evaluate(KEPT) == 0
+    await page.reload()
+    card = await asked(page)
+    await card.get_by_role("button", name="Change").click()
+    await expect(card.get_by_label("to", exact=True)).to_have_value("bob@example.com")
+    await card.get_by_label("to", exact=True).fill("ann@example.com")
+    await page.reload()
+    card = await asked(page)
+    await card.get_by_role("button", name="Allow it so").click()
+    await done(page)
+    assert results(model, said) == ["Sent to ann@example.com: See you at eight (2, False, ['dinner'])"]
+    assert await page.evaluate(KEPT) == 0
+
+
+async def test_what_was_to_be_changed_is_gone_once_another_device_decides(
+    opened: Opened,  # noqa: F811
+    user: str,  # noqa: F811
+    model: ScriptedModel,  # noqa: F811
+) -> None:
+    laptop, phone = await opened(user), await opened(user)
+    said = f"mail {user}"
+    script_mail(model, said)
+    await say(laptop, said)
+    card = await asked(laptop)
+    await card.get_by_role("button", name="Refuse").click()
+    await card.get_by_label("Why not?").fill("Not to B")
+    await laptop.reload()
+    card = await asked(laptop)
+    await expect(card.get_by_label("Why not?")).to_have_value("Not to B")
+    await (await asked(phone)).get_by_role("button", name="Allow").click()
+    await done(laptop)
+    assert await laptop.evaluate(KEPT) == 0
+
+
 async def test_a_call_is_refused_with_a_word_of_why(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
     page = await opened(user)
     said = f"mail {user}"

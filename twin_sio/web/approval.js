@@ -1,7 +1,9 @@
 // What the twin asks before it uses a tool: allow it, change what it is used with, or refuse it with a word of why.
+import { draft, draftsOf, keepDraft } from "./drafts.js";
 import { button, count, directed, errorText, make, setText } from "./view.js";
 
 const COMMENT_MAX = 2000;
+const DRAFT = "twin-approval";
 const DECIDED = { approve: "Allowed", edit: "Allowed, as you changed it", reject: "Refused", expired: "Nobody decided in time", cancelled: "Called off" };
 
 export class ApprovalCard {
@@ -26,7 +28,9 @@ export class ApprovalCard {
     setText(this.title, title || tool);
     this.showArguments(approval.arguments);
     const hadFocus = this.node.contains(this.node.getRootNode().activeElement);
+    if (decision !== null) this.forget();
     if (!isOpen) this.closeForm();
+    else if (this.form === undefined) this.takeUp();
     this.buttons.hidden = !isOpen || this.form !== undefined;
     this.arguments.hidden = this.form?.dataset.kind === "change";
     this.until.hidden = !isOpen;
@@ -56,11 +60,12 @@ export class ApprovalCard {
     }
   }
 
-  refuse() {
+  refuse(kept) {
     const why = make("input");
     Object.assign(why, { name: "comment", placeholder: "Why not? (if you like)", dir: "auto" });
     why.setAttribute("aria-label", "Why not?");
-    this.openForm("refuse", "Refuse", [why], () => {
+    why.value = kept?.fields.comment ?? "";
+    this.openForm("refuse", "Refuse", [why], kept, () => {
       const comment = why.value.trim();
       if (count(comment) > COMMENT_MAX) return `That is too long: at most ${COMMENT_MAX.toLocaleString()} characters.`;
       this.decide("reject", { comment });
@@ -68,9 +73,9 @@ export class ApprovalCard {
     });
   }
 
-  change() {
-    const fields = Object.entries(this.approval.arguments).map(([name, value]) => new ArgumentField(name, value));
-    this.openForm("change", "Allow it so", fields.map(({ node }) => node), () => {
+  change(kept) {
+    const fields = Object.entries(this.approval.arguments).map(([name, value]) => new ArgumentField(name, value, kept?.fields));
+    this.openForm("change", "Allow it so", fields.map(({ node }) => node), kept, () => {
       const wrong = fields.find((one) => one.value === undefined);
       if (wrong) return `“${wrong.label}” cannot be read: it is written as JSON.`;
       this.decide("edit", { arguments: Object.fromEntries(fields.map(({ name, value }) => [name, value])) });
@@ -78,8 +83,8 @@ export class ApprovalCard {
     });
   }
 
-  // `submit` gives what is wrong, or null.
-  openForm(kind, label, fields, submit) {
+  // `submit` gives what is wrong, or null. `kept`: it was open before a reload, and takes no focus away.
+  openForm(kind, label, fields, kept, submit) {
     const ok = make("button", "", label);
     ok.type = "submit";
     const why = make("p", "wrong");
@@ -96,12 +101,41 @@ export class ApprovalCard {
       event.stopPropagation();
       this.back();
     });
+    this.form.addEventListener("input", () => this.keep());
     this.buttons.after(this.form);
     this.show(this.approval);
-    this.form.querySelector("input, textarea")?.focus();
+    if (!kept) this.form.querySelector("input, textarea")?.focus();
+  }
+
+  // -- what is kept ---------------------------------------------------------------------------------------------------
+
+  // What is typed into the form: over reloads, until it is decided here or elsewhere, or nobody can decide it any more.
+  get place() {
+    const user = this.view.user ?? this.view.client.state.userId;
+    return user === null ? null : `${DRAFT} ${user} ${this.approval.id}`;
+  }
+
+  keep() {
+    const inputs = [...this.form.querySelectorAll("input, textarea")];
+    const fields = Object.fromEntries(inputs.map((one) => [one.name, one.type === "checkbox" ? one.checked : one.value]));
+    const { expiresAt } = this.approval;
+    if (this.place !== null) keepDraft(this.place, JSON.stringify({ kind: this.form.dataset.kind, fields, expiresAt }));
+  }
+
+  takeUp() {
+    const kept = this.place && draft(this.place);
+    if (!kept) return;
+    const { kind, ...more } = JSON.parse(kept);
+    if (kind === "change") this.change(more);
+    else this.refuse(more);
+  }
+
+  forget() {
+    if (this.place !== null) keepDraft(this.place, null);
   }
 
   back() {
+    this.forget();
     this.closeForm();
     this.show(this.approval);
     this.buttons.firstChild.focus();
@@ -115,7 +149,8 @@ export class ApprovalCard {
 
 // A field for one argument, after the kind of its value. What is neither a text, a number nor a yes or no is JSON.
 class ArgumentField {
-  constructor(name, given) {
+  // `kept`: what is in the fields, by name.
+  constructor(name, given, kept = {}) {
     this.name = name;
     this.label = name.replaceAll("_", " ");
     this.kind = given === null || typeof given === "object" ? "json" : typeof given;
@@ -125,6 +160,7 @@ class ArgumentField {
     if (this.kind === "boolean") Object.assign(this.input, { type: "checkbox", checked: given });
     else this.input.value = this.kind === "json" ? JSON.stringify(given, null, 2) : String(given);
     if (this.kind === "number") this.input.inputMode = "decimal";
+    if (Object.hasOwn(kept, name)) this.input[this.kind === "boolean" ? "checked" : "value"] = kept[name];
     if (!isLine) this.input.rows = Math.min(6, this.input.value.split("\n").length);
     this.node = make("label", this.kind, make("span", "", this.label), this.input);
   }
@@ -149,4 +185,9 @@ function timeOf(timestamp) {
   const at = new Date(timestamp);
   const isToday = at.toDateString() === new Date().toDateString();
   return at.toLocaleString([], isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+}
+
+// Of approvals that ended while nobody looked.
+for (const key of draftsOf(DRAFT)) {
+  if (!(Date.parse(JSON.parse(draft(key))?.expiresAt) > Date.now())) keepDraft(key, null);
 }

@@ -1,10 +1,10 @@
 // The field in which one writes. What is in it is kept per conversation: another conversation, an edit and a reload take
 // nothing from it, and what is too long to be sent is said and not cut.
+import { draft, keepDraft } from "./drafts.js";
 import { button, count, isTouch, make, setText } from "./view.js";
 
 const TYPING_MS = 3000;
 const TEXT_MAX = 8000;
-const drafts = new Map(); // where there is no storage
 
 export class Composer {
   // `view` is the conversation's: its `id`, `client`, `user`, `here`; it is told of what was `said()`.
@@ -140,7 +140,7 @@ export class Composer {
     const { place } = this;
     if (place === null || this.taken === place) return;
     this.taken = place;
-    const [text, before] = JSON.parse(stored(place) ?? '["",null]');
+    const [text, before] = JSON.parse(draft(place) ?? '["",null]');
     if (this.text.value || (!text && before === null)) return this.keep();
     this.text.value = text;
     this.before = before;
@@ -151,7 +151,7 @@ export class Composer {
     const { place, before } = this;
     if (place === null) return;
     const { value } = this.text;
-    store(place, value || before ? JSON.stringify([value, before]) : null);
+    keepDraft(place, value || before ? JSON.stringify([value, before]) : null);
   }
 
   // -- what is shown --------------------------------------------------------------------------------------------------
@@ -182,22 +182,5 @@ export class Composer {
     this.stop.hidden = messageId === "";
     this.take();
     this.sendable();
-  }
-}
-
-function stored(key) {
-  try {
-    return sessionStorage.getItem(key) ?? null;
-  } catch {
-    return drafts.get(key) ?? null;
-  }
-}
-
-function store(key, value) {
-  try {
-    if (value === null) sessionStorage.removeItem(key);
-    else sessionStorage.setItem(key, value);
-  } catch {
-    drafts.set(key, value);
   }
 }
