@@ -149,7 +149,8 @@ class _Relay:
         if isinstance(message, AIMessage):
             return [Activity(_step(str(call["id"]), "tool", call["name"], "started")) for call in message.tool_calls]
         if isinstance(message, ToolMessage):
-            state = "failed" if message.status == "error" else "done"
+            failed = "unknown" if message.content == UNKNOWN else "failed"
+            state = failed if message.status == "error" else "done"
             return [Activity(_step(str(message.tool_call_id), "tool", message.name or "tool", state))]
         return []
 
