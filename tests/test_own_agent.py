@@ -32,6 +32,7 @@ from twin_sio.config import ConfigError, Settings
 from twin_sio.dev_tokens import DEV_SECRET
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
 from twin_sio.runtime.serve import service
+from twin_sio.store import mongo
 
 OWN = "examples.own_agent:agent"
 
@@ -102,6 +103,31 @@ async def test_the_example_runs_by_a_setting_and_is_taken_over(
         answer = await other.answered(message_id)
     assert (answer["text"], answer["status"]) == ("Five and a half.", "complete")
     assert [step["state"] for step in answer["steps"] if step["kind"] == "tool"] == ["done"]
+    assert results(own_model, said) == ["5.5 minutes"]
+
+
+async def test_a_worker_alone_takes_over(
+    stack: AsyncExitStack, own_model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str, folder: Path
+) -> None:
+    """The only server is killed in mid-answer: the worker ends the answer, with the same agent."""
+    said = words()
+    own_model.script(contains=said, streams=True, answered=0, calls=calls("boil_time", egg_grams=60))
+    own_model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."), hold_after=1, times=1)
+    own_model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."))
+    env = environment_of(mongod, redis_server, own_model, OWN)
+    server = await process(stack, "server", folder, env)
+    async with phone(server, user) as one:
+        message_id = await one.say(said)
+        await one.until(lambda: one.about("twin_message_chunk", message_id))
+        server.kill()
+    await process(stack, "worker", folder, env)
+    db_client, db = mongo.connect(mongod.url, env["TWIN_MONGODB_DATABASE"], 5000)
+    stack.callback(db_client.close)
+    mine = {"user_id": user, "type": "twin_message"}
+    await eventually(lambda: db["events"].count_documents(mine), 30.0)
+    async with phone(await process(stack, "server", folder, env), user, last_seq=0) as one:
+        answer = await one.answered(message_id)
+    assert (answer["text"], answer["status"]) == ("Five and a half.", "complete")
     assert results(own_model, said) == ["5.5 minutes"]
 
 
