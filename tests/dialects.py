@@ -163,6 +163,8 @@ def whole(
     calls: Sequence[Mapping[str, Any]] = (),
 ) -> Body:
     """A whole answer."""
+    if calls and "calls_in_text" in dialects:
+        said, calls = said + written(calls), ()
     message: Body = {"role": "assistant", "content": said}
     if is_json:
         for name in dialects:
@@ -186,10 +188,23 @@ def whole(
     return {**head, "choices": choices, "usage": usage}
 
 
+def written(calls: Sequence[Mapping[str, Any]]) -> str:
+    """Calls as Qwen and Hermes write them, where no parser of the server takes them out of the text. Those whose
+    arguments are a text are broken: it stands there as it is."""
+    made = []
+    for call in calls:
+        arguments = call["arguments"] if isinstance(call["arguments"], str) else json.dumps(call["arguments"])
+        made.append(f'\n<tool_call>\n{{"name": "{call["name"]}", "arguments": {arguments}}}\n</tool_call>')
+    return "".join(made)
+
+
 def called(dialects: Sequence[str], calls: Sequence[Mapping[str, Any]]) -> list[Body]:
     """The pieces in which an answer calls tools. Each `calls_*` and `whole_calls` is how some servers do it."""
     if not calls:
         return []
+    if "calls_in_text" in dialects:
+        pieces_of_text = re.findall(r"(?s).{1,7}", written(calls))
+        return [{"content": [{"type": "text", "text": one}] if "parts" in dialects else one} for one in pieces_of_text]
     made = [
         {
             "index": nth,
@@ -240,6 +255,7 @@ CALLS = (
     "calls_of_index_0",
     "calls_without_id",
     "calls_named_again",
+    "calls_in_text",
 )
 """How tools are called."""
 

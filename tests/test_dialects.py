@@ -120,6 +120,78 @@ async def test_an_endpoint_without_tools_answers_without(server):
     assert server.refused == 1
 
 
+CALL = '<tool_call>{"name": "look", "arguments": {"city": "Rome"}}</tool_call>'
+LOOKED = ("look", {"city": "Rome"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "calls"),
+    [
+        (CALL, "", [LOOKED]),
+        (f"Let me look.\n\n{CALL}\n{CALL}\n", "Let me look.", [LOOKED, LOOKED]),
+        (f"First\n{CALL} then.", "First\n\nthen.", [LOOKED]),
+        (CALL.removesuffix("</tool_call>"), "", [LOOKED]),
+        ('<tool_call>\n[{"name": "look", "parameters": {"city": "Rome"}}]\n</tool_call>', "", [LOOKED]),
+        ('<tool_call>{"type": "function", "function": {"name": "look"}}</tool_call>', "", [("look", {})]),
+        ('<tool_call>{"name": "look", "arguments": "{\\"city\\": \\"Rome\\"}"}</tool_call>', "", [LOOKED]),
+        (f"<think>I {CALL}</think>{CALL}", "", [LOOKED]),
+        # What only speaks of it is text.
+        ("The <tool_call> tag is for calls.", "The <tool_call> tag is for calls.", []),
+        ("Write `<tool_call>{}</tool_call>` so.", "Write `<tool_call>{}</tool_call>` so.", []),
+        ("a < b <tool and <t", "a < b <tool and <t", []),
+        ("a  \n <tool_call>  ", "a  \n <tool_call>  ", []),
+        ("a" + " " * 500 + "b \n", "a" + " " * 500 + "b \n", []),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+async def test_a_call_in_the_text_is_a_call(server, text, said, calls, size):
+    """Wherever the stream cuts it; never text of the answer."""
+    server.reset()
+    server.dialects = ()
+    server.script(tokens=tuple(text[at : at + size] for at in range(0, len(text), size)))
+    async with opened(server.base_url, first_token_s=5, stall_s=2) as model:
+        assert await called(model) == (said, calls)
+
+
+async def test_a_mark_without_tools_is_text(server):
+    """Nobody was asked to call anything."""
+    server.reset()
+    server.dialects = ()
+    server.script(tokens=(CALL[:5], CALL[5:]))
+    async with opened(server.base_url) as model:
+        assert await answered(model) == CALL
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ('{"name": "look", "arguments": {"city": "Ro', "look"),
+        ("{'name': 'look', 'arguments': {}}", "unknown"),
+        ('{"arguments": {"city": "Rome"}}', "unknown"),
+        ("[7]", "unknown"),
+        ("{" * 5000, "unknown"),
+    ],
+)
+async def test_a_broken_call_in_the_text_is_one(server, written, name):
+    """Its name may be read, its arguments not: the tool's caller refuses them, and the model is told."""
+    server.reset()
+    server.dialects = ()
+    server.script(tokens=(f"<tool_call>{written}</tool_call>",))
+    async with opened(server.base_url) as model:
+        pieces = [piece async for piece in model.stream(ASKED, TOOLS)]
+    assert [type(piece) for piece in pieces] == [Finished]
+    assert [call.name for call in pieces[0].calls] == [name]
+
+
+async def test_a_call_in_the_text_has_an_end(server):
+    server.reset()
+    server.dialects = ()
+    server.script(tokens=("<tool_call>{", *["x" * 10_000] * 10))
+    async with opened(server.base_url) as model:
+        with pytest.raises(ModelUnavailable):
+            await called(model)
+
+
 @pytest.mark.parametrize(
     "piece",
     [

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import eventually, settings_for, token_of, url_of, working
 from tests.dialects import MANNERS, REFUSALS, SMALL, WRAPPINGS
 from tests.scripted_model import ScriptedModel
+from tests.test_service_tools import Device, calls, made, results, town  # noqa: F401 - a fixture
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
@@ -147,6 +148,29 @@ async def test_an_answer_that_was_cut_says_so_on_every_device(opened):
             assert (answer.status, answer.text, answer.finish) == ("complete", "once upon", "length")
             page = await client.history()
             assert page["messages"][-1]["finish"] == "length"
+
+
+@pytest.mark.parametrize("rest", ["", "whole", "crumbs", "think"])
+async def test_a_call_in_the_text_is_made_and_never_shown(opened, town, rest):  # noqa: F811
+    """Not by a chunk, not in the answer, not in the history; a broken one is told to the model, which goes on."""
+    dialects = ("calls_in_text", rest) if rest else ("calls_in_text",)
+    tools = {"agent__factory": "tests.test_service_tools:agent", "model__extraction": "rules"}
+    async with opened(*dialects, **tools) as (model, url):
+        said = f"the weather in {town}"
+        broken = [{"name": "weather", "arguments": "{not json"}]
+        model.script(contains=said, streams=True, answered=0, calls=broken)
+        model.script(contains=said, streams=True, answered=1, tokens=("I look.",), calls=calls("weather", city=town))
+        model.script(contains=said, streams=True, answered=2, tokens=("It rains.",))
+        async with Device(url, token_of("ada"), features=["approvals"], session_id=new_id()) as one:
+            answer = await one.answered(await one.say(said))
+            page = await one.ask("history", {"payload": {}})
+            seen = json.dumps([*one.events, page])
+        assert (answer["text"], answer["status"]) == ("I look.\n\nIt rains.", "complete")
+        assert [step["state"] for step in answer["steps"]] == ["failed", "done"]
+        told = results(model, said)
+        assert ("no JSON" in told[0], told[1]) == (True, f"It rains in {town}.")
+        assert made(town) == 1
+        assert "tool_call>" not in seen
 
 
 async def test_a_refused_key_is_said_and_not_tried_again(opened):

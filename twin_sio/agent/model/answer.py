@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from twin_sio.agent.model.calls import Calls, RequestedCall
 from twin_sio.agent.model.failures import Failed
+from twin_sio.agent.model.written_calls import WrittenCalls
 from twin_sio.domain import Cut, Json
 from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelUnavailable
 
@@ -135,9 +136,10 @@ def end_of(reason: object) -> Literal["stop"] | Cut | None:
 
 
 class Answer:
-    """One answer as it comes; `shows_thoughts`: what the model thinks is kept for `thought`."""
+    """One answer as it comes; `shows_thoughts`: what the model thinks is kept for `thought`; `has_tools`: it was
+    offered tools, and calls that are written into the text are calls."""
 
-    def __init__(self, *, shows_thoughts: bool = False) -> None:
+    def __init__(self, *, shows_thoughts: bool = False, has_tools: bool = False) -> None:
         self.begun = False
         """Whether there was text."""
         self.reasoned = False
@@ -155,6 +157,7 @@ class Answer:
         self._plain = False  # what comes is text, of whole characters
         self._half = ""
         self._head = Head()
+        self._written = WrittenCalls() if has_tools else None
 
     def take(self, event: dict[str, Any]) -> str:
         """The text that an event adds; empty where it adds none."""
@@ -182,6 +185,8 @@ class Answer:
             self._take_calls(said)
         if not (self._plain and (text.isascii() or text.isprintable())):  # half a character is not printable
             text = self._cleaned(text)
+        if self._written is not None:
+            text = self._without_calls(self._written, self._written.take(text))
         self.characters += len(text)
         return text
 
@@ -191,12 +196,23 @@ class Answer:
             self.reasoned = True  # a sign of life: what it asks for may be long
             self.calls.take(said)
 
+    def _without_calls(self, written: WrittenCalls, text: str) -> str:
+        if written.found:
+            self.calls = self.calls or Calls()
+            for nth, call in enumerate(written.found, self.calls.count):
+                self.calls.take({"tool_calls": [{"id": f"written-{nth}", **call}]})
+            written.found.clear()
+        return text
+
     def end(self) -> str:
         """The text that was held back, for what might have come after it."""
         text = self._head.end() if not self.begun else ""
         text = _HALF.sub("\ufffd", text + self._half)
         self._half = ""
         self.begun = self.begun or bool(text.strip())
+        if self._written is not None:
+            text = self._written.take(text) + self._written.end()
+            text = self._without_calls(self._written, text)
         return text if self.begun else ""
 
     def finished(self, *, announced: bool, request_id: str) -> Finished:

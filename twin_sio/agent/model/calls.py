@@ -36,6 +36,11 @@ class Calls:
         self._by_index: dict[int, _Entry] = {}
         self._characters = 0
 
+    @property
+    def count(self) -> int:
+        """How many have begun."""
+        return len(self._entries)
+
     def take(self, said: dict[str, Any]) -> None:
         """What a message, or a piece of one, holds of them. Raises `Failed` for what is none, or too much."""
         pieces = said.get("tool_calls")

@@ -262,10 +262,11 @@ class OpenAIModel:
             # So the limit of the first token cannot hold: nothing is seen before the end.
             question.deadline = max(question.deadline, loop.time() + self._reasoning_s)
         async with AsyncExitStack() as held:
+            body = question.body(question.dialect)
             async with until(question.deadline):
-                response = await held.enter_async_context(self._endpoint.opened(question.body(question.dialect)))
+                response = await held.enter_async_context(self._endpoint.opened(body))
             raw, parser = response.iter_bytes(), EventParser()
-            answer = Answer(shows_thoughts=self._shows_thoughts)
+            answer = Answer(shows_thoughts=self._shows_thoughts, has_tools="tools" in body)
             last_sign = began = loop.time()
             deadline: float | None = None  # of the read that is to come
             while True:
