@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 
@@ -12,7 +13,9 @@ from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
+from tests.conftest import eventually
 from twin_sio.redis_connection import client, pool
+from twin_sio.runtime.dev_engines.engines import RedisServer
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,7 @@ from twin_sio.redis_connection import client, pool
         (AbstractConnection.disconnect, ["self", "nowait"]),
         # `redis_connection` overrides these
         (AbstractConnection.connect, ["self"]),
+        (AbstractConnection.can_read_destructive, ["self"]),
         (ConnectionPool.disconnect, ["self", "inuse_connections"]),
         (SentinelConnectionPool.disconnect, ["self", "inuse_connections"]),
         (SentinelConnectionPool.__init__, ["self", "service_name", "sentinel_manager", "kwargs"]),
@@ -48,6 +52,8 @@ async def test_private_attributes_of_redis_py_are_as_they_were() -> None:
     connection = plain.connection_pool.make_connection()
     assert isinstance(connection, Connection)
     assert (connection.host, connection.port, connection.is_connected) == ("127.0.0.1", 1, False)
+    assert connection._reader is None  # before it is connected; an `asyncio.StreamReader` then
+    assert not asyncio.StreamReader()._buffer  # type: ignore[attr-defined]
     await plain.aclose()
     sentinels = pool("redis+sentinel://127.0.0.1:1/0")
     assert isinstance(sentinels, SentinelConnectionPool)
@@ -55,6 +61,21 @@ async def test_private_attributes_of_redis_py_are_as_they_were() -> None:
     assert len(sentinels.sentinel_manager.sentinels) == 1
     assert parse_url("rediss://h:1/0")["connection_class"] is SSLConnection
     assert REDIS_CLUSTER_HASH_SLOTS == 16384
+
+
+async def test_a_command_gets_its_connection_without_waiting(redis_server: RedisServer) -> None:
+    """An open one is there at once; one that Redis has closed is opened again."""
+    redis = client(redis_server.url)
+    await redis.ping()
+    taken = redis.connection_pool.get_connection()
+    with pytest.raises(StopIteration) as ended:
+        taken.send(None)
+    connection = ended.value.value
+    await redis.connection_pool.release(connection)
+    await redis.client_kill_filter(_id=await redis.client_id(), skipme=False)
+    await eventually(connection._reader.at_eof)
+    assert await redis.ping()
+    await redis.aclose()
 
 
 def test_hiredis_packs_commands_of_text_bytes_and_numbers() -> None:

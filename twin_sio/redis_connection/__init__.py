@@ -11,9 +11,14 @@ import weakref
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
-from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
-from redis.asyncio.connection import parse_url
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
@@ -27,6 +32,7 @@ of arq whose name cannot be set."""
 TIMEOUT_S = 1.0
 CLUSTERS = ("redis+cluster://", "rediss+cluster://")
 _SENTINELS = ("redis+sentinel://", "rediss+sentinel://")
+_CLOSED_MESSAGE = "The connection was closed."
 _MOVED_MESSAGE = "The node does not answer, or no longer has the slot"
 REDIS_ERRORS = (RedisError, OSError, TimeoutError)
 NodeAddress = tuple[str, int]
@@ -51,6 +57,7 @@ def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
         return _SlotOwnerPool(ClusterTopology(url), **timeouts)
     if not url.startswith(_SENTINELS):
         made = ConnectionPool.from_url(url, **timeouts)
+        made.connection_class = _CHECKED[made.connection_class]
         try:
             # The library reads the options of the query when it connects: tried here, a wrong one stops the start.
             made.connection_class(**made.connection_kwargs)
@@ -91,10 +98,54 @@ def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
             "db": int(asked.path.strip("/") or 0),
             "username": unquote(user) or None,
             "password": unquote(password) or None,
-            "ssl": tls,
+            "connection_class": _CHECKED[SentinelManagedSSLConnection if tls else SentinelManagedConnection],
             **timeouts,
         },
     )
+
+
+class _CheckedAtOnce(AbstractConnection):
+    """Knows at once whether it is still good for a command.
+
+    The library asks before each command, by a read that the next turn of the loop cancels, and holds the pool's lock
+    meanwhile: beside a busy loop the commands of all users stood in one line, some hundred a second.
+    """
+
+    async def can_read_destructive(self) -> bool:
+        reader = self._reader
+        if reader is None or reader.at_eof() or reader.exception() is not None:
+            raise RedisConnectionError(_CLOSED_MESSAGE)
+        return bool(reader._buffer)  # type: ignore[attr-defined]  # no reply is there before its command
+
+
+class _PlainConnection(_CheckedAtOnce, Connection):
+    pass
+
+
+class _TlsConnection(_CheckedAtOnce, SSLConnection):
+    pass
+
+
+class _UnixConnection(_CheckedAtOnce, UnixDomainSocketConnection):
+    pass
+
+
+class _ManagedConnection(_CheckedAtOnce, SentinelManagedConnection):
+    pass
+
+
+class _ManagedTlsConnection(_CheckedAtOnce, SentinelManagedSSLConnection):
+    pass
+
+
+_CHECKED: dict[type[AbstractConnection], type[AbstractConnection]] = {
+    Connection: _PlainConnection,
+    SSLConnection: _TlsConnection,
+    UnixDomainSocketConnection: _UnixConnection,
+    SentinelManagedConnection: _ManagedConnection,
+    SentinelManagedSSLConnection: _ManagedTlsConnection,
+}
+"""The kinds of the library's connections, as they are used here."""
 
 
 class _SentinelPool(SentinelConnectionPool):
@@ -209,7 +260,7 @@ class _SlotOwnerPool(ConnectionPool):
             await self._nodes.aclose()
 
 
-class _SlotOwnerConnection(Connection):
+class _SlotOwnerConnection(_PlainConnection):
     """Asks its pool for the address, and closes itself when the slot has moved, or may have: the next one finds it.
 
     Raises no `TimeoutError`: after one, the library's pipelines do not return their connection.
