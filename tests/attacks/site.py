@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import pkgutil
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -34,8 +36,6 @@ LONG_STEP_MS = 100.0
 
 SHORT_S = 2.0
 FULL_S = 30.0
-NICE = 10
-"""An attacker's priority: all share one machine, and what is measured is the service, not the race for its cores."""
 _MEMORY_BACK_S = 30.0
 _WARM_UP_S = 2.0
 _MB = 1024 * 1024
@@ -166,6 +166,15 @@ def kinds() -> dict[int, ModuleType]:
 def title(kind: ModuleType) -> str:
     """`01 connect payload` of `tests.attacks.kind_01_connect_payload`."""
     return kind.__name__.rpartition("kind_")[2].replace("_", " ")
+
+
+def give_way() -> None:
+    """Let this thread run, and what it starts, where nobody else wants the core: all share one machine, and what is
+    measured is the service, not the race for its cores."""
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
 
 
 async def prepared(site: Site, kind: ModuleType) -> None:
