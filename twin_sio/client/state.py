@@ -116,10 +116,8 @@ class ClientState:
     # -- receiving -----------------------------------------------------------------------------------------------------
 
     def acknowledged(self, envelope: Json) -> list[StateChange]:
-        """Apply an envelope that arrived as an acknowledgement, which may overtake the events that were sent before it.
-
-        So a gap before it is no loss: the missing event is still on its way.
-        """
+        """Apply an envelope that arrived as an acknowledgement, which may overtake the events that were sent before it:
+        a gap before it is no loss, the missing event is still on its way."""
         seq = Head.of(envelope).seq
         if seq is None or self.last_seq is None or seq <= self.last_seq + 1:
             return self.receive(envelope)
