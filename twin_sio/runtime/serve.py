@@ -51,7 +51,6 @@ from twin_sio.transport.websocket import RawWebSocketEndpoint
 Print = Callable[[str], None]
 _INTERRUPT_TIMEOUT_S = 1.0  # for running answers after Ctrl-C: who presses it waits for the prompt
 _SWITCH_S = 0.0005  # by default 5 ms
-_COLLECTED_AFTER = (10_000, 20, 100)  # by default 700, 10, 10: a full collection stops the loop for some 40 ms
 _STOP_S = 4.5  # for the rest of the stop; orchestrators kill after some seconds more
 
 
@@ -75,13 +74,12 @@ def traced_process(settings: Settings, role: str) -> Iterator[None]:
 
 
 def _favour_the_loop() -> None:
-    """Make the event loop wait less for threads that compute, and for the collector."""
+    """Make the event loop wait less for threads that compute, and for full collections."""
     # At each turn the loop lets go of the interpreter and waits so long for it again where a thread computes.
     sys.setswitchinterval(_SWITCH_S)
     # These objects live as long as the process: without them a full collection takes 0.1 s less.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_COLLECTED_AFTER)
 
 
 class Service:
