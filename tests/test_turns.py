@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -136,4 +137,38 @@ async def test_a_rolled_back_begin_is_generated_again_once(
     answer = await client.answer(message_id, timeout=20)
     assert (answer.status, answer.text) == ("complete", model.answer_to(text))
     assert await db["events"].count_documents({"user_id": user, "type": "twin_message"}) == 1
+    assert model.peak_by_text[text] == 1
+
+
+async def test_a_lease_that_ran_out_before_the_answer_is_none(
+    quick: Service,
+    db: mongo.Database,
+    connect: Connect,
+    model: ScriptedModel,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The store is away between the lease and the answer, and another instance holds the conversation by then."""
+    text, turns = f"held up {user}", mongo.MongoTurns(db, now)
+    acquire, answering = mongo.MongoTurns.acquire, mongo.MongoTurns.answering
+    asked: list[str] = []
+
+    async def counted(self: mongo.MongoTurns, user_id: str, *rest: Any) -> bool:
+        asked.extend([user_id] if user_id == user and self is not turns else [])
+        return await acquire(self, user_id, *rest)
+
+    async def held_up(self: mongo.MongoTurns, user_id: str) -> int:
+        if len(asked) == 1 and user_id == user:
+            await eventually(lambda: acquire(turns, user, "main", "another", 60.0))
+        return await answering(self, user_id)
+
+    monkeypatch.setattr(mongo.MongoTurns, "acquire", counted)
+    monkeypatch.setattr(mongo.MongoTurns, "answering", held_up)
+    client = await connect(url_of(quick))
+    message_id = await client.send(text)
+    await eventually(lambda: len(asked) > 1)
+    assert not any(text in str(request) for request in model.requests)
+    await turns.release(user, "main", "another")
+    answer = await client.answer(message_id, timeout=20)
+    assert (answer.status, answer.text) == ("complete", model.answer_to(text))
     assert model.peak_by_text[text] == 1

@@ -31,6 +31,7 @@ from twin_sio.store.ports import Log, Turns
 log = structlog.get_logger("turns")
 
 _SWEEP_S = 2.0
+_HELD_SHARE = 0.9  # of a lease, from before it was asked for: then it counts as lost, before others can take it
 _FRESH_S = 0.1  # a turn that was read longer ago is read again: it may have been stopped meanwhile
 _ELSEWHERE_S = 1.0  # between two looks at how many answers other instances are making for the user
 _TERMINAL_STATES = ("complete", "stopped", "interrupted", "failed", "absorbed")
@@ -252,9 +253,10 @@ class TurnService:
                 if self._user_slots.are_taken(key[0]):
                     self._waiting.add(key)
                 async with self._user_slots.place(key[0]) as given_back:
-                    if not await self._take(key, turn.epoch, given_back):
+                    good_until = await self._take(key, turn.epoch, given_back)
+                    if good_until is None:
                         return  # the instance that holds it looks once more after its release
-                    await self._answer_all(key, turn if monotonic() - read_at < _FRESH_S else None)
+                    await self._answer_all(key, turn if monotonic() - read_at < _FRESH_S else None, good_until)
         except StorageUnavailable:
             log.warning("turns_postponed", conversation=key[1])  # the sweep comes back to it
         finally:
@@ -268,18 +270,19 @@ class TurnService:
             return turn
         return turn if turn.due_at is not None and turn.due_at <= self._clock() else None
 
-    async def _take(self, key: Key, epoch: int, given_back: asyncio.Event) -> bool:
-        """Take the conversation's lease, once the user's answers on all instances leave room; false where another
-        instance has it."""
+    async def _take(self, key: Key, epoch: int, given_back: asyncio.Event) -> float | None:
+        """Take the conversation's lease, once the user's answers on all instances leave room; until when it holds
+        (`monotonic`), None where another instance has it."""
         async with self._user_slots.asking(key[0]):
             try:
                 while True:
                     given_back.clear()
+                    asked_at = monotonic()
                     if not await self._turns.acquire(*key, self._owner, self._lease_s, epoch):
-                        return False
+                        return None
                     if await self._turns.answering(key[0]) <= self._per_user:
                         self._waiting.discard(key)
-                        return True
+                        return asked_at + self._lease_s * _HELD_SHARE
                     self._waiting.add(key)
                     await self._turns.release(*key, self._owner)
                     with suppress(TimeoutError):
@@ -290,10 +293,13 @@ class TurnService:
                     await asyncio.shield(self._turns.release(*key, self._owner))
                 raise
 
-    async def _answer_all(self, key: Key, first: Turn | None) -> None:
-        """Answer what is owed, beginning with `first`, which was the oldest just before the lease was taken."""
+    async def _answer_all(self, key: Key, first: Turn | None, good_until: float) -> None:
+        """Answer what is owed, beginning with `first`, which was the oldest just before the lease was taken. It holds
+        until `good_until`, which may have passed while the store was away."""
         lost = asyncio.Event()
-        renewing = asyncio.create_task(self._renew(key, lost))
+        if monotonic() >= good_until:
+            lost.set()
+        renewing = asyncio.create_task(self._renew(key, lost, good_until))
         try:
             turn = first or await self._next(key)
             while turn is not None and not lost.is_set() and not self._draining:
@@ -309,14 +315,13 @@ class TurnService:
                 with suppress(StorageUnavailable):
                     await asyncio.shield(self._turns.release(*key, self._owner))
 
-    async def _renew(self, key: Key, lost: asyncio.Event) -> None:
+    async def _renew(self, key: Key, lost: asyncio.Event, good_until: float) -> None:
         """Hold the lease; when it cannot be renewed in time, it counts as lost before others can take it."""
-        good_until = monotonic() + self._lease_s * 0.9
         while monotonic() < good_until:
             await asyncio.sleep(min(self._lease_s / 3, max(0.05, (good_until - monotonic()) / 3)))
             asked_at = monotonic()
             with suppress(StorageUnavailable):
                 if not await self._turns.renew(*key, self._owner, self._lease_s):
                     break
-                good_until = asked_at + self._lease_s * 0.9
+                good_until = asked_at + self._lease_s * _HELD_SHARE
         lost.set()
