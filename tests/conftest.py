@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -179,7 +180,7 @@ async def eventually(check: Callable[[], Any], timeout: float = 20.0) -> Any:
     async with asyncio.timeout(timeout):
         while True:
             found = check()
-            if asyncio.iscoroutine(found):
+            if inspect.isawaitable(found):  # Motor's are futures, not coroutines
                 found = await found
             if found:
                 return found
