@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tests.conftest import Connect, eventually, settings_for, url_of
+from tests.conftest import Connect, eventually, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_store import draft, turn
+from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.domain import Outcome
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
@@ -172,3 +175,42 @@ async def test_a_lease_that_ran_out_before_the_answer_is_none(
     answer = await client.answer(message_id, timeout=20)
     assert (answer.status, answer.text) == ("complete", model.answer_to(text))
     assert model.peak_by_text[text] == 1
+
+
+async def test_a_lease_lost_while_waiting_for_a_slot_begins_nothing(
+    db: mongo.Database,
+    mongod: Mongod,
+    redis_server: RedisServer,
+    model: ScriptedModel,
+    user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An instance makes one answer at once; another one takes over a conversation that waits here."""
+    renew, refused = mongo.MongoTurns.renew, asyncio.Event()
+
+    async def watched(self: mongo.MongoTurns, user_id: str, conversation_id: str, *rest: Any) -> bool:
+        is_held = await renew(self, user_id, conversation_id, *rest)
+        if (user_id, conversation_id, is_held) == (user, "aside", False):
+            refused.set()
+        return is_held
+
+    monkeypatch.setattr(mongo.MongoTurns, "renew", watched)
+    fields = {"storage__mongodb_database": DATABASE, "tuning__turn_lease_s": 1.0, "model__concurrency": 1}
+    turns, first, second = mongo.MongoTurns(db, now), f"first {user}", f"second {user}"
+    model.script(contains=first, tokens=("wait ", "for me"), hold_after=1, times=1)
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, **fields)
+    async with service(settings) as one, TwinClient(url_of(one), token_of(user)) as client:
+        busy = await client.send(first)
+        await client.until(lambda state: (g := state.generation_of(busy)) and g.text)
+        waits = await client.send(second, conversation_id="aside")
+        aside = {"user_id": user, "conversation_id": "aside"}
+        await eventually(lambda: db["conversations"].count_documents({**aside, "leased": True}))
+        theirs = {"owner": "another", "leased": True, "lease_until": now() + timedelta(minutes=1)}
+        await db["conversations"].update_one(aside, {"$set": theirs})
+        await asyncio.wait_for(refused.wait(), 20)
+        model.release(first)
+        assert (await client.answer(busy, timeout=20)).text == "wait for me"
+        await eventually(lambda: one.services.runner.running == 0)
+        assert await db["turns"].count_documents({**aside, "attempts": 0}) == 1
+        await turns.release(user, "aside", "another")
+        assert (await client.answer(waits, timeout=20)).text == model.answer_to(second)

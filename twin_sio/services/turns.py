@@ -304,6 +304,8 @@ class TurnService:
             turn = first or await self._next(key)
             while turn is not None and not lost.is_set() and not self._draining:
                 async with self._slots:
+                    if lost.is_set():  # while it waited: the turn is another instance's
+                        return
                     await self._answers.answer(turn, lost)
                 turn = await self._next(key)
         except LeaseLost:
