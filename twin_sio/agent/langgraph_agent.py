@@ -37,7 +37,7 @@ from twin_sio.agent.langchain_model import text_of
 from twin_sio.agent.model.answer import thought_of
 from twin_sio.agent.recalled import recalled
 from twin_sio.agent.run_saver import RunSaver
-from twin_sio.agent.tools.calls import UNKNOWN, plain
+from twin_sio.agent.tools.calls import UNKNOWN, ended_state, plain
 from twin_sio.domain import ApprovalRequest, Decision, Step
 from twin_sio.errors import InvalidMessage, ModelNoAnswer
 from twin_sio.protocol import check_storable
@@ -149,8 +149,7 @@ class _Relay:
         if isinstance(message, AIMessage):
             return [Activity(_step(str(call["id"]), "tool", call["name"], "started")) for call in message.tool_calls]
         if isinstance(message, ToolMessage):
-            failed = "unknown" if message.content == UNKNOWN else "failed"
-            state = failed if message.status == "error" else "done"
+            state = ended_state(text_of(message), is_done=message.status != "error")
             return [Activity(_step(str(message.tool_call_id), "tool", message.name or "tool", state))]
         return []
 

@@ -15,7 +15,7 @@ from twin_sio.agent import Activity, AgentRequest, Delta, Suspended
 from twin_sio.agent.chunk_buffer import paragraphs
 from twin_sio.agent.model import RequestedCall
 from twin_sio.agent.tools import Tool, ToolContext
-from twin_sio.agent.tools.calls import UNKNOWN, CallRefused, Result, checked, run, threadsafe
+from twin_sio.agent.tools.calls import UNKNOWN, CallRefused, Result, checked, ended_state, run, threadsafe
 from twin_sio.domain import ApprovalRequest, Decision, Json, Step, StepState
 
 STEPS_MAX: Final = 12  # times that the model is asked; then it is told to answer without tools
@@ -186,7 +186,7 @@ class Loop:
         """The call has its result, in its place behind the model's message."""
         call.settled = True
         self.messages.append({"role": "tool", "tool_call_id": call.wire_id, "content": result.text})
-        state: StepState = "done" if result.is_done else "unknown" if result.text == UNKNOWN else "failed"
+        state = ended_state(result.text, is_done=result.is_done)
         known = self.steps.get(call.call_id)
         title = known.title if known is not None else call.name.replace("_", " ")
         summary = result.summary or (known.summary if known is not None else None)

@@ -15,7 +15,7 @@ import structlog
 from twin_sio.agent.text import encodable
 from twin_sio.agent.tools import Tool, ToolContext, set_tool_context
 from twin_sio.agent.tools.host import HostError
-from twin_sio.domain import Json
+from twin_sio.domain import Json, StepState
 from twin_sio.errors import InvalidMessage, ServiceError
 from twin_sio.protocol import check_storable
 
@@ -37,6 +37,13 @@ class Result:
     text: str
     is_done: bool = True
     summary: str | None = None
+
+
+def ended_state(text: str, *, is_done: bool) -> StepState:
+    """How the step of a call has ended whose result is `text`."""
+    if is_done:
+        return "done"
+    return "unknown" if text == UNKNOWN else "failed"
 
 
 class CallRefused(Exception):
