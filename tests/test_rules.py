@@ -259,6 +259,11 @@ def test_only_plain_statements_are_learnt(text: str) -> None:
             "What do you eat?I live in Oslo.I love jazz. And you?",
             [("location.city", "Oslo"), ("interests.likes", "jazz")],
         ),
+        (
+            "i live in oslo.i love jazz!im a nurse",
+            [("location.city", "oslo"), ("interests.likes", "jazz"), ("work.role", "nurse")],
+        ),
+        ("Ich wohne in Köln.Über Jazz rede ich gern", [("location.city", "Köln")]),
         ("my site is oslo.Org and node.Js is fine", []),
         ("I live in Oslo. Imagine that! I love jazz.", [("location.city", "Oslo")]),
         ("I live in Oslo. If I were rich I would sail.", [("location.city", "Oslo")]),

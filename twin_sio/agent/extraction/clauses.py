@@ -28,9 +28,10 @@ Stance = Literal["plain", "wish", "reported"]
 
 # Runs of signs and of blanks are looked at from their beginning only: from each of their characters it would take the
 # square of their length.
-# A blank after its end may be missing ("chicken.I love it"): then a capital follows, and a word comes before.
+# A blank after its end may be missing ("chicken.I love it"): then a word with a capital follows, or "i", and a word
+# comes before.
 _SENTENCE_END: Final = re.compile(
-    r"(?:(?<![.!?…])[.!?…]++[\"'”’»)]*+(?=\s|$)|(?<=[^\W\d_]{3})[.!?](?=[A-Z][a-z']*\s)|[。！？]|\n+|;)"
+    r"(?:(?<![.!?…])[.!?…]++[\"'”’»)]*+(?=\s|$)|(?<=[^\W\d_]{3})[.!?](?=(?:[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ']*|i(?:'?m|'?ve)?)\s)|[。！？]|\n+|;)"
 )
 _TOKEN: Final = re.compile(r"\w(?:[\w'’+#&/.@°:-]*[\w+#])?['’]?|[^\s\w]")
 _QUOTED: Final = re.compile(
