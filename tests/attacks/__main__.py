@@ -1,7 +1,7 @@
 """`python -m tests.attacks [1 6 ...] [--seconds 30] [--write]`: the attacks in full, with figures and PASS or FAIL.
 
-`--write` puts the rows of what was run into the table of docs/security.md. The attackers run where
-nobody else wants the core, since all share one machine: what is measured is the service, not the race for its cores.
+`--write` puts the rows of what was run into the table of docs/security.md. The attackers run where nobody
+else wants the core, since all share one machine: what is measured is the service, not the race for its cores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tests.attacks.attacker import Attacker
-from tests.attacks.site import FULL_S, Outcome, Site, give_way, kinds, production, run, run_kind, under_attack
+from tests.attacks.site import FULL_S, Outcome, Site, kinds, lower_priority, production, run, run_kind, under_attack
 from tests.faults.cluster import Cluster
 
 DOCS = Path(__file__).parents[2] / "docs" / "security.md"
@@ -57,7 +57,7 @@ async def main(numbers: list[int], seconds: float, write: bool, with_six: bool) 
     with tempfile.TemporaryDirectory(prefix="attacks-", ignore_cleanup_errors=True) as folder:
         print("a server, a worker, MongoDB, Redis and a scripted model start, in production mode", flush=True)
         async with production(Path(folder)) as running:
-            give_way()
+            lower_priority()
             for number, kind in chosen.items():
                 outcomes.append(await one(running, number, kind, seconds))
                 print(outcomes[-1], flush=True)

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.attacks.site import give_way, kinds, prepared, under_attack
+from tests.attacks.site import kinds, lower_priority, prepared, under_attack
 from tests.conftest import eventually
 from tests.faults.cluster import Cluster
 from tests.processes import Process
@@ -82,5 +82,5 @@ async def main(number: int, seconds: float, address: int, places: Places) -> Non
 
 
 if __name__ == "__main__":
-    give_way()
+    lower_priority()
     asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), Places(**json.loads(sys.argv[4]))))

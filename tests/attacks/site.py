@@ -168,7 +168,7 @@ def title(kind: ModuleType) -> str:
     return kind.__name__.rpartition("kind_")[2].replace("_", " ")
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """Let this thread run, and what it starts, where nobody else wants the core: all share one machine, and what is
     measured is the service, not the race for its cores."""
     if sys.platform == "linux":

@@ -50,7 +50,7 @@ from twin_sio.transport.websocket import RawWebSocketEndpoint
 
 Print = Callable[[str], None]
 _INTERRUPT_TIMEOUT_S = 1.0  # for running answers after Ctrl-C: who presses it waits for the prompt
-_SWITCH_S = 0.0005  # by default 5 ms
+_SWITCH_S = 0.0005  # after which a thread that computes hands over the GIL; by default 5 ms
 _STOP_S = 4.5  # for the rest of the stop; orchestrators kill after some seconds more
 
 
@@ -73,8 +73,8 @@ def traced_process(settings: Settings, role: str) -> Iterator[None]:
         tracer.close()
 
 
-def _favour_the_loop() -> None:
-    """Make the event loop wait less for threads that compute, and for full collections."""
+def _tune_interpreter() -> None:
+    """Make the event loop wait less for the interpreter's lock (GIL), and for full garbage collections."""
     # At each turn the loop lets go of the interpreter and waits so long for it again where a thread computes.
     sys.setswitchinterval(_SWITCH_S)
     # These objects live as long as the process: without them a full collection takes 0.1 s less.
@@ -212,7 +212,7 @@ async def service(settings: Settings, local_models: LocalModels | None = None) -
         if admin_ui is not None:
             sending = asyncio.create_task(admin_ui.run(sockets))
             stack.callback(sending.cancel)
-        app = instance.app(_dev_page(settings, local_models) if settings.is_dev else None)
+        app = instance.app(_dev_page(settings, local_models or LocalModels()) if settings.is_dev else None)
         runner = Runner(app, connections, clock.new_id, shutdown_timeout=1.0)
         stack.push_async_callback(_close, sockets, (raw, ag_ui), runner)
         watching = asyncio.create_task(services.load.run())
@@ -277,7 +277,7 @@ async def serve(settings: Settings, print_line: Print, local_models: LocalModels
                 settings = engines.settings
             stack.enter_context(traced_process(settings, "server"))
             instance = await stack.enter_async_context(service(settings, local_models))
-            _favour_the_loop()
+            _tune_interpreter()
             if settings.process.watchdog_ms:
                 watchdog = Watchdog(settings.process.watchdog_ms)
                 watchdog.start()
@@ -360,8 +360,8 @@ def _dev_token(settings: Settings) -> Callable[[], str]:
     return lambda: create_token("ada", settings.auth.jwt_secret.get_secret_value(), ttl_s=86_400)
 
 
-def _dev_page(settings: Settings, local_models: LocalModels | None) -> DevPage:
-    return DevPage(_dev_token(settings), lambda: local_models.offers(_start_command()) if local_models else ())
+def _dev_page(settings: Settings, local_models: LocalModels) -> DevPage:
+    return DevPage(_dev_token(settings), lambda: local_models.offers(_start_command()))
 
 
 def _start_command() -> str:

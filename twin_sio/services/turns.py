@@ -31,7 +31,7 @@ from twin_sio.store.ports import Log, Turns
 log = structlog.get_logger("turns")
 
 _SWEEP_S = 2.0
-_HELD_SHARE = 0.9  # of a lease, from before it was asked for: then it counts as lost, before others can take it
+_LEASE_SAFE_SHARE = 0.9  # of a lease, from before it was asked for: then it counts as lost, before others can take it
 _FRESH_S = 0.1  # a turn that was read longer ago is read again: it may have been stopped meanwhile
 _ELSEWHERE_S = 1.0  # between two looks at how many answers other instances are making for the user
 _TERMINAL_STATES = ("complete", "stopped", "interrupted", "failed", "absorbed")
@@ -282,7 +282,7 @@ class TurnService:
                         return None
                     if await self._turns.answering(key[0]) <= self._per_user:
                         self._waiting.discard(key)
-                        return asked_at + self._lease_s * _HELD_SHARE
+                        return asked_at + self._lease_s * _LEASE_SAFE_SHARE
                     self._waiting.add(key)
                     await self._turns.release(*key, self._owner)
                     with suppress(TimeoutError):
@@ -325,5 +325,5 @@ class TurnService:
             with suppress(StorageUnavailable):
                 if not await self._turns.renew(*key, self._owner, self._lease_s):
                     break
-                good_until = asked_at + self._lease_s * _HELD_SHARE
+                good_until = asked_at + self._lease_s * _LEASE_SAFE_SHARE
         lost.set()
