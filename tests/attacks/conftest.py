@@ -1,4 +1,4 @@
-"""One production service for all attacks of a test process."""
+"""One production service for all attacks; stopped when they are over, as its watchdog takes a tenth of a core."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.attacks.site import production
 from tests.faults.cluster import Cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     async with production(tmp_path_factory.mktemp("attacks")) as started:
         yield started

@@ -11,7 +11,7 @@ from tests.faults.cluster import cluster as running_cluster
 from tests.faults.figures import Scale
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     async with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
