@@ -178,6 +178,14 @@ async def test_jobs_count_against_the_days_tokens(
         assert await parts.limits.background(user) is not None
 
 
+async def test_a_turn_is_learned_though_another_has_its_place(parts: Services, user: str) -> None:
+    """What is not learned is enqueued again and again."""
+    for n in range(2):
+        await parts.turns.close(await parts.turns.ensure(turn(user, f"same-{n}")), "complete")
+    await learn({"deps": parts.job_deps()}, user, "same-1")
+    assert [turn_id for whose, turn_id in await parts.turns.unlearned(-1, 10_000) if whose == user] == ["same-0"]
+
+
 async def test_one_users_backlog_hides_nobody(parts: Services, user: str) -> None:
     """Who has many turns to learn from does not hide the others."""
     other = f"{user}-other"

@@ -219,7 +219,8 @@ class MongoTurns:
             "conversation_id": turn.conversation_id,
             "to_learn": True,
             "closed_at": {"$exists": True},
-            "order": {"$gte": turn.order},
+            # Not others of its place: each of these would find another one first, and none would ever be learned.
+            "$or": [{"turn_id": turn.turn_id}, {"order": {"$gt": turn.order}}],
         }
         docs = await self._turns.find(query).sort("order", ASCENDING).to_list(limit)
         return [self._turn(doc) for doc in docs] if docs and docs[0]["turn_id"] == turn.turn_id else []
