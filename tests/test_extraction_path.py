@@ -53,9 +53,10 @@ def reads_well(server: ScriptedModel, *, missing: int = 0) -> None:
         )
 
 
-def obeys(server: ScriptedModel) -> None:
-    """Have the model take every message for a plain fact about its writer."""
-    for item in table("fitness.toml")["traps"]:
+def falls_for(server: ScriptedModel, what: str) -> None:
+    """Have the model find all facts, and take these messages for plain facts about their writer, too."""
+    reads_well(server)
+    for item in table("fitness.toml")[what]:
         lured = {"n": 1, "key": "life.fact", "value": item["text"], "kind": "explicit", "quote": item["text"]}
         server.script(
             contains=json.dumps(item["text"], ensure_ascii=False), json_answer=json.dumps({"candidates": [lured]})
@@ -93,7 +94,15 @@ async def test_a_fit_model_reads(server, path):
     assert stats.path == "model"
 
 
-@pytest.mark.parametrize("make_unfit", [lambda server: reads_well(server, missing=3), lambda server: None, obeys])
+@pytest.mark.parametrize(
+    "make_unfit",
+    [
+        lambda server: reads_well(server, missing=3),
+        lambda server: None,
+        lambda server: falls_for(server, "traps"),
+        lambda server: falls_for(server, "orders"),
+    ],
+)
 async def test_an_unfit_model_is_not_asked(server, path, make_unfit):
     make_unfit(server)
     extractor, stats = path(NOW)
@@ -153,7 +162,7 @@ async def test_the_doctor_examines_the_model(server):
     reads_well(server)
     code, check = await doctor(server.base_url)
     assert (code, check["ok"]) == (0, True)
-    assert "learned 7 of 7 facts and fell into 0 of 6 traps: it is fit" in str(check["text"])
+    assert "learned 7 of 7 facts and fell into 0 of 11 traps: it is fit" in str(check["text"])
 
 
 @pytest.mark.parametrize(

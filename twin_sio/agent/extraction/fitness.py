@@ -32,7 +32,7 @@ async def examine(extractor: ModelExtractor, on_answer: Callable[[], None] = lam
         first = await read(data["facts"][0])  # alone: who refuses does so once
         async with asyncio.TaskGroup() as tasks:
             facts = [(item, tasks.create_task(read(item))) for item in data["facts"][1:]]
-            traps = [tasks.create_task(read(item)) for item in data["traps"]]
+            traps = [tasks.create_task(read(item)) for item in (*data["traps"], *data["orders"])]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     answered = [(data["facts"][0], first), *((item, task.result()) for item, task in facts)]
@@ -44,7 +44,7 @@ async def examine(extractor: ModelExtractor, on_answer: Callable[[], None] = lam
 def count() -> int:
     """How many messages the test has."""
     data = table("fitness.toml")
-    return len(data["facts"]) + len(data["traps"])
+    return sum(map(len, data.values()))
 
 
 def _exchange(item: dict[str, Any]) -> Exchange:

@@ -12,8 +12,8 @@ from typing import Any, Final
 from twin_sio.agent.prompts import PromptMessage, json_line
 from twin_sio.domain import Exchange, Json
 
-VERSION: Final = "4"
-"""Of the prompts, the schemas and the gates together: what another version read can differ."""
+VERSION: Final = "5"
+"""Of the prompts, the schemas, the gates and the test of fitness together: what another version read can differ."""
 
 PROPOSE_NAME: Final = "profile_candidates"
 DOUBT_NAME: Final = "profile_doubts"
