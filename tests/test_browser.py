@@ -210,12 +210,14 @@ async def test_a_reload_keeps_the_conversation_and_the_session(opened: Opened, u
 async def test_joining_in_mid_answer_shows_all(opened: Opened, user: str, model: ScriptedModel) -> None:
     """A device that joins in mid answer sees all of it."""
     first = await opened(user)
-    model.script(contains="Tell me a long story", count=70, token_delay_s=0.03)
-    await say(first, "Tell me a long story")
+    said = f"Tell me a long story, {user}"
+    model.script(contains=said, count=70, hold_after=30)
+    await say(first, said)
     await expect(first.locator("[data-state=streaming]")).to_be_visible(timeout=PATIENCE_MS)
     second = await opened(user)
     streaming = second.locator("[data-role=twin][data-state=streaming] .text")
     await expect(streaming).to_contain_text("You said: Tell me a long story", timeout=PATIENCE_MS)
+    model.release(said)
     for device in (first, second):
         await answered(device, 1)
     assert await shown(first) == await shown(second)

@@ -67,6 +67,14 @@ async def asked(page: Page) -> Locator:
     return card
 
 
+async def asked_to_mail(page: Page, model: ScriptedModel, user: str, **more: Any) -> tuple[str, Locator]:  # noqa: F811
+    """Say what the twin wants to send a mail for: the words, and the card of what it asks."""
+    said = f"mail {user}"
+    script_mail(model, said, **more)
+    await say(page, said)
+    return said, await asked(page)
+
+
 async def done(page: Page, state: str = "complete") -> None:
     await expect(answer(page)).to_have_attribute("data-state", state, timeout=PATIENCE_MS)
 
@@ -120,10 +128,7 @@ async def test_an_approval_is_given_on_another_device(opened: Opened, user: str,
 
 async def test_a_call_is_changed_before_it_is_allowed(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
     page = await opened(user)
-    said = f"mail {user}"
-    script_mail(model, said)
-    await say(page, said)
-    card = await asked(page)
+    said, card = await asked_to_mail(page, model, user)
     await card.get_by_role("button", name="Change").click()
     await expect(card.get_by_label("to", exact=True)).to_be_focused()
     await card.get_by_label("to", exact=True).fill("eve@example.com")
@@ -145,10 +150,7 @@ KEPT = "Object.keys(sessionStorage).filter(key => key.startsWith('twin-approval'
 async def test_what_is_changed_of_a_call_survives_a_reload(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
     """Until it is given up, or decided; nothing of it is sent before, and the field for messages keeps the focus."""
     page = await opened(user)
-    said = f"mail {user}"
-    script_mail(model, said)
-    await say(page, said)
-    card = await asked(page)
+    said, card = await asked_to_mail(page, model, user)
     await card.get_by_role("button", name="Change").click()
     await card.get_by_label("to", exact=True).fill("eve@example.com")
     await card.get_by_label("copies").fill("three")
@@ -181,10 +183,7 @@ async def test_what_was_to_be_changed_is_gone_once_another_device_decides(
     model: ScriptedModel,  # noqa: F811
 ) -> None:
     laptop, phone = await opened(user), await opened(user)
-    said = f"mail {user}"
-    script_mail(model, said)
-    await say(laptop, said)
-    card = await asked(laptop)
+    _, card = await asked_to_mail(laptop, model, user)
     await card.get_by_role("button", name="Refuse").click()
     await card.get_by_label("Why not?").fill("Not to B")
     await laptop.reload()
@@ -197,10 +196,7 @@ async def test_what_was_to_be_changed_is_gone_once_another_device_decides(
 
 async def test_a_call_is_refused_with_a_word_of_why(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
     page = await opened(user)
-    said = f"mail {user}"
-    script_mail(model, said)
-    await say(page, said)
-    card = await asked(page)
+    said, card = await asked_to_mail(page, model, user)
     await card.get_by_role("button", name="Refuse").click()
     await page.keyboard.type("Not to Bob")
     await page.keyboard.press("Escape")
@@ -323,10 +319,7 @@ LONG = {"to": "x" * 200, "text": "שלום עולם, " * 40, "copies": 12}
 
 async def test_everything_fits_at_all_widths_in_both_themes(opened: Opened, user: str, model: ScriptedModel) -> None:  # noqa: F811
     page = await opened(user)
-    said = f"mail {user}"
-    script_mail(model, said, **LONG)
-    await say(page, said)
-    card = await asked(page)
+    _, card = await asked_to_mail(page, model, user, **LONG)
     await page.locator("#text").fill("Something else meanwhile")
     for theme in ("light", "dark"):
         await page.set_viewport_size({"width": 1280, "height": 800})

@@ -84,14 +84,20 @@ def phone(server: Process, user: str, **more: Any) -> Device:
     return Device(server.url, production_token(user), features=["approvals"], **more)
 
 
+def script_eggs(model: ScriptedModel) -> str:
+    """How the example's agent answers what is returned: it asks its tool, and is held in the first words."""
+    said = words()
+    model.script(contains=said, streams=True, answered=0, calls=calls("boil_time", egg_grams=60))
+    model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."), hold_after=1, times=1)
+    model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."))
+    return said
+
+
 async def test_the_example_runs_by_a_setting_and_is_taken_over(
     stack: AsyncExitStack, own_model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str, folder: Path
 ) -> None:
     """Two servers and a worker as processes; the one that answers is killed, the other goes on with the same graph."""
-    said = words()
-    own_model.script(contains=said, streams=True, answered=0, calls=calls("boil_time", egg_grams=60))
-    own_model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."), hold_after=1, times=1)
-    own_model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."))
+    said = script_eggs(own_model)
     env = environment_of(mongod, redis_server, own_model, OWN)
     first, second = [await process(stack, "server", folder, env) for _ in range(2)]
     await process(stack, "worker", folder, env)
@@ -110,10 +116,7 @@ async def test_a_worker_alone_takes_over(
     stack: AsyncExitStack, own_model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str, folder: Path
 ) -> None:
     """The only server is killed in mid-answer: the worker ends the answer, with the same agent."""
-    said = words()
-    own_model.script(contains=said, streams=True, answered=0, calls=calls("boil_time", egg_grams=60))
-    own_model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."), hold_after=1, times=1)
-    own_model.script(contains=said, streams=True, answered=1, tokens=("Five ", "and a half."))
+    said = script_eggs(own_model)
     env = environment_of(mongod, redis_server, own_model, OWN)
     server = await process(stack, "server", folder, env)
     async with phone(server, user) as one:
