@@ -1,9 +1,9 @@
 """Watches an event loop for steps that block it too long, and logs where they were.
 
 A thread samples the loop's thread every few milliseconds: how much CPU it has used, whether the loop began a new
-iteration, and in which function it is. A step that also holds the GIL (a regular expression, the parsing of JSON) lets
-the thread sample only once it is over: all CPU since the sample before was that step's. Waiting for a core does not
-count. Switched off it costs nothing.
+iteration, and, where it did not, in which function it is. A step that also holds the GIL (a regular expression, the
+parsing of JSON) lets the thread sample only once it is over: all CPU since the sample before was that step's. Waiting
+for a core does not count. Switched off it costs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger("watchdog")
 STEP_MS = 20
 _LOOK_S = 0.004  # between two looks
 _KEPT = 1000  # steps, the newest
-_SCHEDULED = Path("/proc/thread-self/schedstat")
+_SCHEDULED = "/proc/thread-self/schedstat"
 _OURS = str(Path(__file__).parent.parent)
 
 
@@ -91,20 +91,27 @@ class Watchdog:
         used_s, delayed_s = time.clock_gettime(self._clock), _delayed_s()
         seen = _Seen(-1, None, used_s)
         while not self._stopped.wait(_LOOK_S):
-            # First of all, the frame: a step that held the GIL has released it only now, and its thread goes on as soon
-            # as this one reads a file.
-            frame = sys._current_frames().get(self._watched)
-            rounds, root, places = self._rounds, _root(frame), _places(frame)
-            before_s, used_s = used_s, time.clock_gettime(self._clock)
+            rounds, before_s, used_s = self._rounds, used_s, time.clock_gettime(self._clock)
+            is_long, is_same_round = used_s - before_s > self._step_s, rounds == seen.round
+            root, places = None, None
+            # Frames of another thread are read only where a step may last: it costs, and has crashed CPython 3.11.
+            if is_long or is_same_round:
+                # Before anything else: a step that held the GIL has released it only now, and its thread goes on as
+                # soon as this one reads a file.
+                frame = sys._current_frames().get(self._watched)
+                root, places = _root(frame), _places(frame)
+                del frame
             was_delayed_s, delayed_s = delayed_s, _delayed_s()
             # The same step: the loop has not come round, and the same callback or coroutine is still being run.
-            if rounds != seen.round or root is not seen.root:
+            if is_same_round and seen.root in (None, root):
+                seen.root = root
+            else:
                 self._finish(seen)
                 # This thread had a core and could not look: so nobody else could do anything either.
-                was_held = used_s - before_s - (delayed_s - was_delayed_s) > self._step_s
+                was_held = is_long and used_s - before_s - (delayed_s - was_delayed_s) > self._step_s
                 seen = _Seen(rounds, root, before_s if was_held else used_s)
             seen.look(places, used_s)
-            del frame, root
+            del root
         self._finish(seen)
 
     def _finish(self, seen: _Seen) -> None:
@@ -125,9 +132,10 @@ class _Seen:
         self.since_s = self.used_s = since_s
         self._places: dict[tuple[str, str], int] = {}
 
-    def look(self, places: tuple[str, str], used_s: float) -> None:
+    def look(self, places: tuple[str, str] | None, used_s: float) -> None:
         self.used_s = used_s
-        self._places[places] = self._places.get(places, 0) + 1
+        if places is not None:
+            self._places[places] = self._places.get(places, 0) + 1
 
     def step(self) -> LongStep:
         ours, place = max(self._places, key=lambda one: self._places[one])
@@ -170,6 +178,7 @@ def _ms(seconds: float) -> float:
 def _delayed_s() -> float:
     """How long this thread has waited for a core so far, where the system tells."""
     try:
-        return int(_SCHEDULED.read_text().split()[1]) / 1e9
+        with open(_SCHEDULED, "rb", buffering=0) as counters:
+            return int(counters.read(64).split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
         return 0.0
