@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
+# Compiled once, not at each start of a process: the tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run test dist js faults attacks soak eval bench lint types contracts format setup setup-test browser programs clean
 
 BIN := .venv/bin

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from structlog.testing import capture_logs
 
 from tests.factories import make_settings
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import Settings
@@ -173,18 +173,6 @@ async def working(settings: Settings) -> AsyncIterator[None]:
 async def worker(settings: Settings) -> AsyncIterator[None]:
     async with working(settings):
         yield
-
-
-async def eventually(check: Callable[[], Any], timeout: float = 20.0) -> Any:
-    """The first true result of `check`, sync or async, asked again and again."""
-    async with asyncio.timeout(timeout):
-        while True:
-            found = check()
-            if inspect.isawaitable(found):  # Motor's are futures, not coroutines
-                found = await found
-            if found:
-                return found
-            await asyncio.sleep(0.01)
 
 
 async def examples(test: Any) -> None:

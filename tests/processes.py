@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.conftest import eventually
+from tests.waiting import eventually
 from twin_sio.dev_tokens import create_token
 from twin_sio.runtime.dev_engines.process import Child
 

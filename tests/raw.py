@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from tests.conftest import eventually
+from tests.waiting import eventually
 from twin_sio.protocol import SERVER_EVENTS
 from twin_sio.protocol.server_events import ServerMetadata
 

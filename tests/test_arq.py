@@ -11,10 +11,11 @@ import pytest
 from arq.constants import abort_jobs_ss, job_key_prefix, retry_key_prefix
 from arq.worker import Worker
 
-from tests.conftest import eventually, settings_for
+from tests.conftest import settings_for
 from tests.processes import Process, environment
 from tests.scripted_model import ScriptedModel
 from tests.test_store import draft, turn
+from tests.waiting import eventually
 from twin_sio.clock import new_id
 from twin_sio.jobs.fairness import FairWorker
 from twin_sio.jobs.worker import ReconnectingWorker

@@ -17,8 +17,8 @@ from aiohttp import web
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, Page, WebSocketRoute, async_playwright, expect
 
-from tests.conftest import eventually
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.clock import new_id
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.runtime.dev_engines.engines import free_port

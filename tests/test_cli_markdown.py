@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tests.conftest import eventually
 from tests.scripted_model import ScriptedModel
 from tests.test_service_cli import CONTROLS
+from tests.waiting import eventually
 from twin_sio.cli.live import LiveAnswer
 from twin_sio.cli.markdown import complete_blocks, rendered
 

@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.conftest import eventually
 from tests.test_cli import run
 from tests.test_client_tools import Server
 from tests.test_service_cli import Terminal, a_terminal
+from tests.waiting import eventually
 from twin_sio.clock import iso, new_id, now
 from twin_sio.conformance import conformance_server
 from twin_sio.protocol import Incoming, Outgoing

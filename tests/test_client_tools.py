@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import eventually
+from tests.waiting import eventually
 from twin_sio.client import Backoff, RequestFailed, TwinClient
 from twin_sio.clock import new_id
 from twin_sio.conformance import ScriptedServer, conformance_server

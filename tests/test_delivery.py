@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from bench.disconnects import Connected
-from tests.conftest import eventually
+from tests.waiting import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.delivery import Delivery
 from twin_sio.delivery.messages import Broadcast

@@ -18,9 +18,9 @@ import aiohttp
 import pytest
 
 from tests.balancers import Balancer, HAProxy, Nginx
-from tests.conftest import eventually
 from tests.processes import Process, environment, started, token_of
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.client import RequestFailed, TwinClient
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
 

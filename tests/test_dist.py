@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import eventually
 from tests.processes import Process, environment, started, token_of
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.client import TwinClient
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 

@@ -12,8 +12,8 @@ import pytest
 from cryptography.fernet import Fernet
 from pymongo.errors import PyMongoError
 
-from tests.conftest import eventually
 from tests.test_store import draft, evidence, turn
+from tests.waiting import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Profile
 from twin_sio.errors import TooLate

@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.conftest import eventually
 from tests.test_delivery import delivering
+from tests.waiting import eventually
 from twin_sio.delivery import messages
 from twin_sio.delivery.messages import (
     AnswerChunk,

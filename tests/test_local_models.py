@@ -18,7 +18,6 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Page, Route, WebSocketRoute, expect
 
-from tests.conftest import eventually
 from tests.test_browser import (  # noqa: F401 - its fixtures
     PATIENCE_MS,
     Opened,
@@ -32,6 +31,7 @@ from tests.test_browser import (  # noqa: F401 - its fixtures
     server,
     user,
 )
+from tests.waiting import eventually
 from twin_sio.clock import monotonic
 from twin_sio.runtime.dev_engines.engines import MODEL_NAME, Mongod, RedisServer, free_port
 from twin_sio.runtime.local_models import LocalModels

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.conftest import Connect, eventually, settings_for, url_of, working
+from tests.conftest import Connect, settings_for, url_of, working
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
 from tests.test_store import draft, evidence
+from tests.waiting import eventually
 from twin_sio.agent.traits import trait_id
 from twin_sio.clock import now
 from twin_sio.domain import EVIDENCE_VERSION, Profile

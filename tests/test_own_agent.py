@@ -20,12 +20,13 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import interrupt
 
-from tests.conftest import eventually, settings_for, url_of
+from tests.conftest import settings_for, url_of
 from tests.faults.tool_agent import CALLED, called
 from tests.processes import Process, environment, started
 from tests.processes import token_of as production_token
 from tests.scripted_model import ScriptedModel
 from tests.test_service_tools import Device, calls, device, results, words
+from tests.waiting import eventually
 from twin_sio.agent.factory import AgentServices, twin
 from twin_sio.clock import new_id
 from twin_sio.config import ConfigError, Settings

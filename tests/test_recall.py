@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.conftest import eventually
 from tests.test_store import draft
+from tests.waiting import eventually
 from twin_sio.agent import AgentRequest
 from twin_sio.clock import now
 from twin_sio.domain import NewEvent

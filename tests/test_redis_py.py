@@ -13,7 +13,7 @@ from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from tests.conftest import eventually
+from tests.waiting import eventually
 from twin_sio.redis_connection import client, pool
 from twin_sio.runtime.dev_engines.engines import RedisServer
 

@@ -12,9 +12,10 @@ from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from pydantic import SecretStr
 
-from tests.conftest import eventually, working
+from tests.conftest import working
 from tests.factories import make_settings
 from tests.processes import Process
+from tests.waiting import eventually
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.dev_tokens import DEV_SECRET

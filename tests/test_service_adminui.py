@@ -13,9 +13,10 @@ import socketio
 from pydantic import SecretStr
 from socketio.exceptions import ConnectionError as Refused
 
-from tests.conftest import eventually, settings_for, token_of, url_of
+from tests.conftest import settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service
 

@@ -13,9 +13,10 @@ import pytest
 from ag_ui.core import Event
 from pydantic import TypeAdapter
 
-from tests.conftest import Connect, eventually, settings_for, token_of, url_of
+from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_tools import HOLD, Opened, booking, calls, device, made, opened, town, words
+from tests.waiting import eventually
 from twin_sio.clock import new_id
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import eventually, settings_for, token_of, url_of
+from tests.conftest import settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.errors import InvalidMessage, TooLarge
 from twin_sio.gateway.budgets import CONNECTION_WAITING_BYTES, USER_WAITING_BYTES, Budgets

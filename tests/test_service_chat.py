@@ -7,10 +7,11 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.conftest import Connect, eventually, token_of
+from tests.conftest import Connect, token_of
 from tests.raw import RawSocket, the_one_that_stays
 from tests.scripted_model import ScriptedModel
 from tests.test_store import draft
+from tests.waiting import eventually
 from twin_sio.client import HandshakeRefused, RequestFailed, TwinClient
 from twin_sio.config import Settings
 from twin_sio.store import mongo
@@ -242,8 +243,10 @@ async def test_history_pages_are_stable_and_meet(connect: Connect) -> None:
 async def test_the_prompt_holds_the_conversation_so_far(connect: Connect, model: ScriptedModel, user: str) -> None:
     client = await connect()
     answer = await client.ask(f"remember {user}")
-    await client.ask("what did I say?")
-    prompt = [one["content"] for one in model.requests[-1]["messages"]]
+    asked = f"what did I say to {user}?"
+    await client.ask(asked)
+    prompts = [[one["content"] for one in request["messages"]] for request in model.requests]
+    prompt = next(prompt for prompt in prompts if prompt[-1] == asked)
     assert f"remember {user}" in prompt
     assert answer.text in prompt
 

@@ -26,10 +26,11 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
-from tests.conftest import Connect, eventually, token_of
+from tests.conftest import Connect, token_of
 from tests.scripted_model import ScriptedModel, last_user_text
 from tests.test_cli import run
 from tests.test_service_learning import candidates, likes
+from tests.waiting import eventually
 from twin_sio.cli.batch import history
 from twin_sio.cli.chat import Chat
 from twin_sio.cli.chat_commands import COMMANDS

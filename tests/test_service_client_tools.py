@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import eventually, token_of, url_of
+from tests.conftest import token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_cli import run
 from tests.test_service_cli import a_terminal
 from tests.test_service_tools import HOLD, OPEN_BOARD, Opened, booking, calls, made, opened, town, words
+from tests.waiting import eventually
 from twin_sio.client import ApprovalRequested, ApprovalResolved, Backoff, TwinClient
 from twin_sio.domain import Json
 from twin_sio.runtime.serve import Service

@@ -15,7 +15,7 @@ import pytest
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from tests.conftest import eventually, settings_for, token_of, url_of, working
+from tests.conftest import settings_for, token_of, url_of, working
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from tests.test_delivery import _no_heads, _nothing
@@ -23,6 +23,7 @@ from tests.test_service_learning import candidates, likes
 from tests.test_service_limits import say
 from tests.test_service_raw import plain
 from tests.test_service_redis import TlsRedis, certificate, whole_way
+from tests.waiting import eventually
 from twin_sio.admin import revoke
 from twin_sio.client import TwinClient
 from twin_sio.clock import monotonic, new_id, now

@@ -16,9 +16,10 @@ import aiohttp
 import pytest
 import structlog
 
-from tests.conftest import eventually, settings_for, token_of, url_of
+from tests.conftest import settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.http import connections, openapi, rest, tcp_connection
 from twin_sio.observability.logging import configure_logs
 from twin_sio.protocol import asyncapi

@@ -12,9 +12,10 @@ import orjson
 import pytest
 from pymongo.read_concern import ReadConcern
 
-from tests.conftest import Connect, eventually, settings_for, token_of, url_of
+from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
+from tests.waiting import eventually
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings

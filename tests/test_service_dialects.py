@@ -9,10 +9,11 @@ from itertools import combinations
 
 import pytest
 
-from tests.conftest import eventually, settings_for, token_of, url_of, working
+from tests.conftest import settings_for, token_of, url_of, working
 from tests.dialects import MANNERS, REFUSALS, SMALL, WRAPPINGS
 from tests.scripted_model import ScriptedModel
 from tests.test_service_tools import Device, calls, made, results, town  # noqa: F401 - a fixture
+from tests.waiting import eventually
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer

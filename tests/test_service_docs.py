@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import eventually, token_of
+from tests.conftest import token_of
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 
 PAGE = Path(__file__).parent.parent / "docs" / "clients" / "python.md"
 SAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

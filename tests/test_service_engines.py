@@ -19,10 +19,11 @@ import pymongo
 import pytest
 import redis
 
-from tests.conftest import eventually, settings_for, url_of
+from tests.conftest import settings_for, url_of
 from tests.processes import Process, environment
 from tests.scripted_model import ScriptedModel
 from tests.test_service_redis import SentinelServer, whole_way
+from tests.waiting import eventually
 from twin_sio.redis_connection.failures import SENTENCES as REDIS_SENTENCES
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, find_redis, start_redis
 from twin_sio.runtime.serve import service

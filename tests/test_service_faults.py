@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.conftest import Connect, eventually, settings_for, token_of, url_of
+from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.client import HandshakeRefused
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, start_mongod
 from twin_sio.runtime.serve import Service, service

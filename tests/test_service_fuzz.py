@@ -14,11 +14,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import eventually, examples, token_of
+from tests.conftest import examples, token_of
 from tests.processes import Process, environment, started
 from tests.processes import token_of as real_token_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.protocol import CLIENT_EVENTS
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service

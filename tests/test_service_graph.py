@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Connect, FalkorServer, eventually, settings_for, url_of, working
+from tests.conftest import Connect, FalkorServer, settings_for, url_of, working
 from tests.scripted_model import ScriptedModel
 from tests.test_graphiti import everything
 from tests.test_service_data import erase, export
 from tests.test_service_learning import candidates, likes
 from tests.test_service_lives import MIA, Life
 from tests.test_service_memory import prompt_of
+from tests.waiting import eventually
 from twin_sio.agent import prompts
 from twin_sio.agent.traits import WEIGHTS
 from twin_sio.client import TwinClient

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import eventually, token_of
+from tests.conftest import token_of
 from tests.raw import RawSocket
+from tests.waiting import eventually
 from twin_sio.protocol import CLIENT_EVENTS, Auth, parse, parse_auth
 from twin_sio.runtime.serve import Service
 

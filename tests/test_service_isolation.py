@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as prop
 from hypothesis import strategies as st
 
-from tests.conftest import eventually, examples, token_of, url_of
+from tests.conftest import examples, token_of, url_of
 from tests.processes import Process, environment, started
 from tests.processes import token_of as real_token_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
+from tests.waiting import eventually
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import Settings

@@ -12,9 +12,10 @@ import pytest
 from arq.connections import ArqRedis
 from arq.worker import func
 
-from tests.conftest import eventually, settings_for
+from tests.conftest import settings_for
 from tests.scripted_model import ScriptedModel
 from tests.test_store import draft, turn
+from tests.waiting import eventually
 from twin_sio.agent import Unreadable
 from twin_sio.clock import new_id
 from twin_sio.errors import RateLimited

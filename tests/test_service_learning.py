@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Connect, eventually, settings_for, url_of
+from tests.conftest import Connect, settings_for, url_of
 from tests.conftest import token_of as dev_token_of
 from tests.processes import Process, environment, started, token_of
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.client import TwinClient
 from twin_sio.jobs.functions import learn
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer

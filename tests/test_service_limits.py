@@ -11,9 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import eventually, settings_for, token_of, url_of
+from tests.conftest import settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.clock import monotonic, new_id
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, start_redis
 from twin_sio.runtime.serve import Service, service

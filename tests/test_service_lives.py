@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Connect, eventually, settings_for, token_of, url_of
+from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.processes import environment
 from tests.scripted_model import ScriptedModel
 from tests.test_prompts import section
 from tests.test_service_memory import prompt_of
 from tests.test_service_profile import get
+from tests.waiting import eventually
 from twin_sio.admin import rebuild_profiles
 from twin_sio.agent import prompts
 from twin_sio.agent.traits import trait_id

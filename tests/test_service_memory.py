@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from arq import Retry
 
-from tests.conftest import Connect, eventually, settings_for, url_of
+from tests.conftest import Connect, settings_for, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_data import erase, export
+from tests.waiting import eventually
 from twin_sio.agent import prompts
 from twin_sio.client import TwinClient
 from twin_sio.clock import now

@@ -10,10 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import Connect, eventually, settings_for, token_of, url_of
+from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_cli import a_terminal
 from tests.test_service_learning import candidates, likes
+from tests.waiting import eventually
 from twin_sio.admin import statistics
 from twin_sio.client import TwinClient
 from twin_sio.clock import now

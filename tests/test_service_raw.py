@@ -11,9 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import Connect, eventually, settings_for, token_of, url_of
+from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.raw import held_to_protocol
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.clock import new_id
 from twin_sio.config import Settings
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer

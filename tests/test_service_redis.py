@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.balancers import program
-from tests.conftest import eventually, settings_for, token_of, url_of, working
+from tests.conftest import settings_for, token_of, url_of, working
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
+from tests.waiting import eventually
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.redis_connection import client

@@ -10,9 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import eventually, settings_for, token_of, url_of
+from tests.conftest import settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.admin import revoke
 from twin_sio.config import Settings
 from twin_sio.redis_connection import client

@@ -7,11 +7,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import Connect, eventually, settings_for, token_of, url_of
+from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from tests.test_service_data import erase
 from tests.test_service_memory import prompt_of
+from tests.waiting import eventually
 from twin_sio.admin import revoke
 from twin_sio.agent import prompts
 from twin_sio.config import Settings

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import eventually, settings_for, token_of, url_of
+from tests.conftest import settings_for, token_of, url_of
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.agent.factory import AgentServices, tool_of, twin
 from twin_sio.agent.tools import tool_context
 from twin_sio.clock import new_id

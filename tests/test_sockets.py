@@ -18,8 +18,8 @@ import socketio
 from aiohttp import web
 from engineio.packet import MESSAGE, PING, Packet
 
-from tests.conftest import eventually
 from tests.raw import RawSocket
+from tests.waiting import eventually
 from twin_sio.errors import HandshakeRefused
 from twin_sio.transport import NAMESPACE, ConnectionRegistry, ConnectRequest
 from twin_sio.transport.frames import EncodedFrame, event_frame

@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 import socketio
 
-from tests.conftest import eventually, token_of, url_of
+from tests.conftest import token_of, url_of
+from tests.waiting import eventually
 from twin_sio.config import Settings
 from twin_sio.runtime.dev_engines.engines import RedisServer
 from twin_sio.runtime.serve import Service, service

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.conftest import eventually
+from tests.waiting import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Evidence, NewEvent, Outcome, Profile, Trait, Turn
 from twin_sio.runtime.dev_engines.engines import Mongod

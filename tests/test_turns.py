@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Connect, eventually, settings_for, token_of, url_of
+from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_store import draft, turn
+from tests.waiting import eventually
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.domain import Outcome

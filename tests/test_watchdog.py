@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import uvloop
 
-from tests.conftest import eventually
+from tests.waiting import eventually
 from twin_sio.observability.watchdog import LongStep, Watchdog
 
 

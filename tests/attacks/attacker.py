@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.attacks.site import kinds, lower_priority, prepared, under_attack
-from tests.conftest import eventually
 from tests.faults.cluster import Cluster
 from tests.processes import Process
+from tests.waiting import eventually
 
 _GRACE_S = 60.0  # for an attack to end after its time
 

@@ -14,8 +14,8 @@ import time
 from asyncio import StreamReader, StreamWriter
 
 from tests.attacks.site import Site
-from tests.conftest import eventually
 from tests.processes import Process
+from tests.waiting import eventually
 
 BEFORE = "400 descriptors of one address shut the server to newcomers, for ever"
 BEGINNINGS = (

@@ -19,10 +19,10 @@ import pymongo
 from redis.asyncio import Redis
 
 from tests.attacks.site import Site
-from tests.conftest import eventually
 from tests.faults.cluster import DATABASE
 from tests.processes import SECRET
 from tests.raw import RawSocket
+from tests.waiting import eventually
 from twin_sio.dev_tokens import create_token
 from twin_sio.jobs.queue import QUEUE
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 
 from tests.attacks.site import Site
-from tests.conftest import eventually
 from tests.processes import Process
+from tests.waiting import eventually
 from twin_sio.dev_tokens import DEV_SECRET
 
 BEFORE = "a server on 0.0.0.0 with real engines took tokens of the published secret"

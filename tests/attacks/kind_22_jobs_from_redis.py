@@ -17,7 +17,7 @@ from arq.constants import job_key_prefix
 from redis.asyncio import Redis
 
 from tests.attacks.site import Site
-from tests.conftest import eventually
+from tests.waiting import eventually
 from twin_sio.jobs.queue import QUEUE
 
 BEFORE = "code of the attacker's ran in the worker"

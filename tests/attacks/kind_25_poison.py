@@ -11,7 +11,7 @@ import time
 
 from tests.attacks.profiles import database
 from tests.attacks.site import Site
-from tests.conftest import eventually
+from tests.waiting import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.domain import NewEvent, Turn
 from twin_sio.store import mongo

@@ -22,11 +22,11 @@ import aiohttp
 
 from tests import attacks
 from tests.attacks.bystanders import Seen
-from tests.conftest import eventually
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.figures import percentile
 from tests.processes import Process, token_of
 from tests.raw import RawSocket
+from tests.waiting import eventually
 from twin_sio.clock import new_id
 
 P95_MS = 50.0

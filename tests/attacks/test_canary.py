@@ -22,12 +22,12 @@ import pytest
 from cryptography.fernet import Fernet
 from pydantic import AliasChoices
 
-from tests.conftest import eventually
 from tests.processes import Process, environment, started
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
 from tests.test_service_seeing import Collector, collecting
+from tests.waiting import eventually
 from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.config import GROUPS, ConfigError, Settings

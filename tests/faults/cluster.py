@@ -13,12 +13,12 @@ from typing import Any
 import aiohttp
 import pymongo
 
-from tests.conftest import eventually
 from tests.faults.figures import Figures, Scale
 from tests.faults.record import Json, Record, Sum, judged
 from tests.faults.stock_clients import StockClients
 from tests.faults.tcp_proxy import TcpProxy
 from tests.processes import Process, environment, started, token_of
+from tests.waiting import eventually
 from twin_sio.client import Backoff, Message, TwinClient
 from twin_sio.clock import new_id
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port, start_mongod, start_redis

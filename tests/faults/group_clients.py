@@ -16,7 +16,6 @@ from typing import Any
 
 import aiohttp
 
-from tests.conftest import eventually
 from tests.faults.cluster import DATABASE, Cluster, Fault, chooser
 from tests.faults.figures import Figures, Scale, percentile
 from tests.faults.light_clients import Swarm
@@ -25,6 +24,7 @@ from tests.faults.stock_clients import StockClients
 from tests.faults.tcp_proxy import TcpProxy
 from tests.processes import Process, token_of
 from tests.raw import RawSocket
+from tests.waiting import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.delivery import Delivery
 from twin_sio.domain import NewEvent

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from tests.conftest import eventually
 from tests.faults.cluster import Cluster, Device, Fault, chooser
 from tests.faults.figures import Figures, Scale
 from tests.faults.record import WITHOUT_TOOLS, Json
+from tests.waiting import eventually
 from twin_sio.client import ClientError, RequestFailed
 from twin_sio.client.envelopes import NEEDS_ANSWER
 from twin_sio.clock import monotonic

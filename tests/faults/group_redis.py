@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
-from tests.conftest import eventually
 from tests.faults.cluster import Cluster, Device, Fault, chooser
 from tests.faults.figures import Figures, Scale
 from tests.faults.record import Record, Sum
 from tests.faults.stock_clients import StockClient
 from tests.faults.tcp_proxy import Connection, TcpProxy
+from tests.waiting import eventually
 
 PACE_S = 0.1
 PROBE_S = 1.0  # how often a server probes Redis

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from tests.balancers import HAProxy
-from tests.conftest import eventually
 from tests.faults.cluster import Cluster, Fault, chooser
 from tests.faults.figures import Figures, Scale
 from tests.faults.group_clients import writer
@@ -17,6 +16,7 @@ from tests.faults.light_clients import Swarm
 from tests.faults.record import Record
 from tests.faults.stock_clients import StockClients
 from tests.processes import Process, token_of
+from tests.waiting import eventually
 from twin_sio.client import Backoff, TwinClient
 from twin_sio.runtime.dev_engines.engines import free_port
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.conftest import eventually
 from tests.faults import tool_agent
 from tests.faults.cluster import Cluster, Device, Fault, cluster
 from tests.faults.figures import Figures, Scale
+from tests.waiting import eventually
+from twin_sio.client import RequestFailed
 
 Break = Callable[[Cluster], Awaitable[None]]
 
@@ -112,12 +113,26 @@ async def _once(running: Cluster, name: str, breaks: Break, called: Path, figure
             approval_id = next(iter(other.state.progress.approvals))
             await asyncio.gather(*(_approve(one, approval_id) for one in (device, other, other)))
         for device, message_id in zip(devices, asked, strict=True):
-            await device.answer(message_id, 60)
+            await _answered(device, message_id)
         records = {device.user: [device.record] for device in devices}
         for other in others:
             records[other.user].append(other.record)
         figures.judge(await running.settle(records))
         await _judge(running, name, called, figures, [(d.user, m) for d, m in zip(devices, asked, strict=True)], count)
+
+
+async def _answered(device: Device, message_id: str) -> None:
+    """Wait for the answer; what was refused for now, as MongoDB was away, is sent again as a person would."""
+    while True:
+        try:
+            await device.answer(message_id, 60)
+        except RequestFailed as refusal:
+            if not refusal.retryable:
+                raise
+            await asyncio.sleep((refusal.retry_after_ms or 500) / 1000)
+            await device.send(device.state.messages[message_id].text, message_id=message_id)
+        else:
+            return
 
 
 async def _approve(device: Device, approval_id: str) -> None:

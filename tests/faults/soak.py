@@ -29,7 +29,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tests.conftest import eventually
 from tests.faults import leak_detection
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.figures import Figures
@@ -39,6 +38,7 @@ from tests.faults.light_clients import LightClient, Swarm
 from tests.faults.record import Sum
 from tests.faults.simulated_users import SimulatedUser, Tally, violations
 from tests.processes import Process
+from tests.waiting import eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
 PICTURE = PAGE.with_name("soak.svg")

@@ -103,9 +103,7 @@ class Watchdog:
                 del frame
             was_delayed_s, delayed_s = delayed_s, _delayed_s()
             # The same step: the loop has not come round, and the same callback or coroutine is still being run.
-            if is_same_round and seen.root in (None, root):
-                seen.root = root
-            else:
+            if not is_same_round or root is not seen.root:
                 self._finish(seen)
                 # This thread had a core and could not look: so nobody else could do anything either.
                 was_held = is_long and used_s - before_s - (delayed_s - was_delayed_s) > self._step_s
