@@ -63,7 +63,6 @@ def is_instruction(text: str) -> bool:
 
 def has_words_of_one(plain: str) -> bool:
     """Whether a text (`normalised`) has the words of an instruction."""
-    plain = _SPACED_OUT.sub(lambda found: re.sub(r"[ .*_-]", "", found[0]), plain)  # "r e c o r d"
     if any(mark in plain for mark in _MARKS["anywhere"]) or any(
         pattern.search(plain) for pattern in (_CODE, _KEY, _HEADING)
     ):
@@ -74,8 +73,10 @@ def has_words_of_one(plain: str) -> bool:
 
 
 def normalised(text: str) -> str:
-    """`text` without regard to case, to invisible signs, and to the kinds of signs that look alike."""
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().replace("’", "'")
+    """`text` without regard to case, to invisible signs, to the kinds of signs that look alike, and to what stands
+    between the letters of "r e c o r d"."""
+    plain = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().replace("’", "'")
+    return _SPACED_OUT.sub(lambda found: re.sub(r"[ .*_-]", "", found[0]) + " ", plain)
 
 
 def _orders(sentence: str) -> bool:
