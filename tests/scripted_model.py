@@ -57,7 +57,9 @@ class Script:
     error_after: int | None = None  # after so many tokens send an `error` object, as some servers do
     json_answer: str | None = None  # given verbatim where the request asks for a JSON schema
     doubt: str = "yes"  # what it says of every note that it is asked to doubt
-    doubts: Mapping[str, str] | None = None  # instead, of notes that say this, or of this value; in lower case
+    doubts: Mapping[str, str] | None = (
+        None  # instead, of notes that say this, or of this value, or "ended of self, " and this
+    )
     usage: bool = True
     finish: bool = True  # say finish_reason
     reason: str = "stop"  # this one
@@ -97,7 +99,10 @@ def verdicts(asked: str, script: Script) -> str:
     found = []
     for note in json.loads(asked)["notes"]:
         doubts, says = script.doubts or {}, note["says"].lower()
-        holds = doubts.get(says, doubts.get(says.partition(": ")[2], script.doubt))
+        value = says.partition(": ")[2]
+        said = f"{note['kind']} of {note['about'].lower()}, "
+        names = (f"{said}{says}", f"{said}{value}", says, value)
+        holds = next((doubts[name] for name in names if name in doubts), script.doubt)
         found.append({"n": note["n"], "holds": holds, "nature": "none"})
     return json.dumps({"verdicts": found})
 

@@ -240,6 +240,10 @@ async def test_unsupported_candidates_are_dropped_alone(server, extractor, field
         ("ミュンヘンに住んでいます。", "ミュンヘンに住んでいます", "ミュンヘン"),
         ("jugaba al fútbol, ahora corro maratones", "ahora corro maratones", "correr maratones"),
         ("I go running every day lol", "I go running every day lol", "run every day"),
+        ("i cant stand olives", "I can't stand olives", "olives"),
+        ("been married ten years now and still happy", "Been married ten years.", "married ten years"),
+        ("seen every starwars movie twice", "seen every starwars movie", "Star Wars movies"),
+        ("flying out of ohare again", "flying out of ohare", "O'Hare"),
     ],
 )
 async def test_quotes_are_found_as_people_type(server, extractor, text, quote, value):
@@ -247,6 +251,45 @@ async def test_quotes_are_found_as_people_type(server, extractor, text, quote, v
     said = candidate(key="life.fact", value=value, kind="explicit", quote=quote)
     found = await kept(server, extractor, said, text=text)
     assert [(p.value, p.quote in text) for p in found] == [(value, True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value", "count"),
+    [
+        ("got laid off on friday", "work.status", "unemployed", 1),
+        ("je suis retraité depuis mai", "work.role", "retired", 1),
+        ("she left me last week", "family.relationship_status", "single", 1),
+        ("she left me last week", "interests.likes", "single", 0),
+        ("got laid off on friday", "work.role", "astronaut", 0),
+    ],
+)
+async def test_a_state_may_be_named_by_its_word(server, extractor, text, key, value, count):
+    """Few states, and nothing else that the message does not say."""
+    named = candidate(key=key, value=value, quote=text)
+    assert len(await kept(server, extractor, named, text=text)) == count
+
+
+async def test_one_value_of_two_people_is_two_things(server, extractor):
+    """And what is so is another thing than what has ended."""
+    text = "mum has asthma, and so have i. the dog died, we have a new dog"
+    ill = candidate(key="health.condition", value="asthma", kind="explicit", quote="mum has asthma")
+    dog = candidate(key="pets.has", value="dog", kind="ended", quote="the dog died", about="dog")
+    found = await kept(
+        server,
+        extractor,
+        {**ill, "about": "mum"},
+        {**ill, "quote": "so have i"},
+        dog,
+        {**dog, "kind": "explicit", "quote": "we have a new dog"},
+        {**dog, "kind": "explicit", "quote": "a new dog"},
+        text=text,
+    )
+    assert [(one.value, one.kind, one.quote) for one in found] == [
+        ("asthma", "explicit", "mum has asthma"),
+        ("asthma", "explicit", "so have i"),
+        ("dog", "ended", "the dog died"),
+        ("dog", "explicit", "we have a new dog"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -575,7 +618,7 @@ def test_prompts_and_schemas_do_not_change_without_their_version():
     received = json.dumps(
         [prompts.PROPOSE, prompts.PROPOSE_SCHEMA, prompts.DOUBT, prompts.DOUBT_SCHEMA], sort_keys=True
     )
-    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("4", "fc29e0bc77e5c196")
+    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("5", "c4f18c2d9ac35fc7")
 
 
 def test_the_questions_hold_the_exchange_as_data():

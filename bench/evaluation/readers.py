@@ -81,8 +81,11 @@ def _asked_about(turn: Turn) -> str:
 
 
 def _noted(candidate: Mapping[str, Any]) -> list[str]:
-    """How a note may put it that is to be doubted: by its slot, whatever the model called that, or by the value."""
+    """How a note may put it that is to be doubted: by its slot, whatever the model called that, or by the value; also
+    with its kind and whom it is about."""
     key, value = candidate["key"], candidate["value"]
     slot = canonical(key, value)
     names = {f"{key}: {value}", value if slot is None else f"{slot.key}: {slot.value}", value}
-    return [name.lower() for name in names]
+    about = " ".join(filter(None, (candidate["about"].replace("self", ""), candidate["name"]))) or "self"
+    said = f"{candidate['kind']} of {about}, "
+    return [f"{before}{name}".lower() for name in names for before in ("", said)]

@@ -31,7 +31,7 @@ FUNCTIONAL: Final = frozenset(
 )
 """The slots that hold one value at a time, as `category.key`; so does every comparison (`is_functional`)."""
 
-REPLACED: Final = frozenset({"work.role", "work.employer", "work.industry"})
+REPLACED: Final = frozenset({"work.role", "work.employer", "work.industry", "work.status"})
 """The slots that hold several values at once, of which a change (`EvidenceKind`) replaces those from before it."""
 
 EXISTENCE: Final = frozenset(

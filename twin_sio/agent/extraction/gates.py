@@ -3,9 +3,9 @@ understanding of a language. Pure.
 
 The words that are quoted stand in the message. The value stands there too, or in the words of the twin that they
 affirm: every name and number of it, and half of its other words, in whatever form; what has ended may be named by an
-earlier line. What stands between quotation marks from end to end is somebody's words. Nothing is learnt from an
-instruction about the profile. Nothing of health, faith, politics or sexuality is concluded. A model may be as wrong as
-it likes: it can only choose among what the user has written.
+earlier line, and one of a few states by its word (`prompts.STATES`). What stands between quotation marks from end to
+end is somebody's words. Nothing is learnt from an instruction about the profile. Nothing of health, faith, politics or
+sexuality is concluded. A model may be as wrong as it likes: it can only choose among what the user has written.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final, Literal
 
 from twin_sio.agent.extraction import prompts
@@ -35,6 +36,7 @@ _COUNT_MAX: Final = 100  # children, cats; more is no count of them
 _STEM: Final = 3  # letters that forms of one word share at least
 _WORD: Final = re.compile(r"[\w+#]+")
 _PLACES_MAX: Final = 20  # of a quote that are looked at
+_ENDINGS: Final = " .,;:!?…"  # of a quote, with which models end it in mid-sentence
 _CITED: Final = re.compile(
     r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|```.*?(?:```|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*",
     re.DOTALL | re.MULTILINE,
@@ -80,7 +82,7 @@ def passed(exchanges: Sequence[Exchange], listed: Sequence[Any]) -> list[Proposa
     is dropped alone."""
     messages = [_Message(exchange) for exchange in exchanges]
     # By what it says: a model may list one thing twice.
-    found: dict[tuple[int, str, str, int, str], Proposal] = {}
+    found: dict[tuple[object, ...], Proposal] = {}
     counts = [0] * len(exchanges)
     for candidate in listed[: prompts.MAX_CANDIDATES * len(exchanges)]:
         if not _is_short(candidate):
@@ -91,8 +93,9 @@ def passed(exchanges: Sequence[Exchange], listed: Sequence[Any]) -> list[Proposa
         counts[n] += 1
         proposal = _passed(candidate, n, messages[n])
         if proposal is not None:
-            whose = proposal.entity.name if proposal.entity is not None else ""
-            name = (n, proposal.key, proposal.value.casefold(), proposal.polarity, whose)
+            whose = (proposal.entity.relation, proposal.entity.name) if proposal.entity is not None else ()
+            is_end = proposal.kind == "ended"
+            name = (n, proposal.key, proposal.value.casefold(), proposal.polarity, is_end, whose)
             found.setdefault(name, proposal)
     return list(found.values())
 
@@ -120,7 +123,8 @@ class _Message:
 
     def __init__(self, exchange: Exchange) -> None:
         self.text = exchange.text[:LONGEST]
-        self.plain, self._places = _plain_with_places(self.text)
+        self.plain = _plain(self.text)
+        self._bare, self._places = _bare_with_places(self.text)
         self.twin_before = [
             _plain(line.text[: prompts.LINE_CHARACTERS])
             for line in exchange.before[-prompts.LINES_BEFORE :]
@@ -147,8 +151,8 @@ class _Message:
         """The words of the message that a quote is of, as they stand there; None where they do not."""
         if quote in self.text:
             return quote
-        wanted = _plain(quote)
-        at = self.plain.find(wanted) if wanted else -1
+        wanted = _bare_with_places(quote.rstrip(_ENDINGS))[0]
+        at = self._bare.find(wanted) if wanted else -1
         if at < 0:
             return None
         return self.text[self._places[at] : self._places[at + len(wanted) - 1] + 1]
@@ -233,13 +237,20 @@ def _entity(candidate: dict[str, Any], key: str, value: str) -> Entity | None:
 
 def _is_grounded(candidate: dict[str, Any], value: str, quote: str, kind: Learnt, message: _Message) -> bool:
     """Whether the value stands in the message, or in what the quote affirms; what has ended is often not named
-    ("I sold it")."""
+    ("I sold it"), and a state seldom by its word ("I was laid off")."""
     if kind == "ended" or _plain(value) in message.plain or _words_stand_in(value, message.words):
+        return True
+    if _is_state(canonical(candidate.get("key", ""), value)):
         return True
     affirmed = _plain(candidate.get("affirms", ""))
     if affirmed:
         return any(affirmed in line for line in message.twin_before) and stands_in(value, f"{affirmed} {quote}")
     return bool(message.twin_before) and _is_reply(quote, message) and stands_in(value, message.twin_before[-1])
+
+
+def _is_state(slot: Slot | None) -> bool:
+    """Whether it is one of the few states that a person of any language can be in."""
+    return slot is not None and slot.value.casefold() in prompts.STATES.get(slot.key.partition(".")[0], ())
 
 
 def _is_reply(quote: str, message: _Message) -> bool:
@@ -255,16 +266,19 @@ def stands_in(value: str, text: str) -> bool:
 
 
 def _words_stand_in(value: str, words: Mapping[str, Collection[str]]) -> bool:
-    missing = count = 0
-    for word in _WORD.findall(value):
-        count += 1
-        parts = _WORD.findall(_plain(word))
-        if not any(_is_same_stem(part, other) for part in parts for other in words.get(part[:_STEM], ())):
-            # A name, or a number, is right or wrong: no form of it stands for another.
-            if word[0].isupper() or not word.isalpha():
-                return False
-            missing += 1
-    return 2 * missing <= count and missing < count
+    named = _WORD.findall(value)
+    parts = [_WORD.findall(_plain(word)) for word in named]
+    is_there = [
+        any(_is_same_stem(part, other) for part in each for other in words.get(part[:_STEM], ())) for each in parts
+    ]
+    for at, (one, two) in enumerate(pairwise(parts)):  # "Star Wars", written "starwars"
+        if (joined := "".join((*one, *two))) in words.get(joined[:_STEM], ()):
+            is_there[at] = is_there[at + 1] = True
+    missing = [word for word, there in zip(named, is_there, strict=True) if not there]
+    # A name, or a number, is right or wrong: no form of it stands for another.
+    if any(word[0].isupper() or not word.isalpha() for word in missing):
+        return False
+    return 2 * len(missing) <= len(named) and len(missing) < len(named)
 
 
 def _by_beginning(plain: str) -> dict[str, set[str]]:
@@ -294,15 +308,20 @@ def _long_forms(word: str) -> Sequence[str]:
 
 
 def _plain(text: str) -> str:
-    return _plain_with_places(text)[0]
+    """`text` as values are compared: without regard to case, accents, spacing and the kind of quotation marks."""
+    return _with_places(_spelled(text))[0]
 
 
-def _plain_with_places(text: str) -> tuple[str, list[int]]:
-    """`text` as quotes are compared, and for each of its characters where it stands in `text`: without regard to
-    case, accents, spacing and the kind of quotation marks."""
+def _bare_with_places(text: str) -> tuple[str, list[int]]:
+    """`text` as quotes are compared, and for each of its characters where it stands in `text`: as `_plain`, and without
+    apostrophes, which models set where people leave them out."""
+    return _with_places((at, one) for at, one in _spelled(text) if one != "'")
+
+
+def _with_places(spelled: Iterable[tuple[int, str]]) -> tuple[str, list[int]]:
     plain: list[str] = []
     places: list[int] = []
-    for at, character in _spelled(text):
+    for at, character in spelled:
         if character.isspace():
             if not plain or plain[-1] == " ":
                 continue

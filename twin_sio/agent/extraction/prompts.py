@@ -40,10 +40,16 @@ SENSITIVE_SLOTS: Final[Mapping[str, str]] = {
 }
 """Where a fact of a sensitive nature belongs that was proposed under an everyday name."""
 
+STATES: Final[Mapping[str, frozenset[str]]] = {
+    "family": frozenset({"single", "in a relationship", "engaged", "married", "separated", "divorced", "widowed"}),
+    "work": frozenset({"employed", "self-employed", "unemployed", "retired", "student", "on leave"}),
+}
+"""By category: what people say by telling what happened ("laid off last week"), and models name by its word."""
+
 COMMON_SLOTS: Final = (
     "identity.name", "identity.nickname", "identity.pronouns", "identity.age", "identity.birthday", "identity.gender",
     "identity.origin", "location.city", "location.country", "location.timezone", "work.role", "work.employer",
-    "work.industry", "education.field", "education.school", "interests.likes", "interests.dislikes",
+    "work.industry", "work.status", "education.field", "education.school", "interests.likes", "interests.dislikes",
     "habits.routine", "skills.has", "goals.current", "projects.current", "possessions.has", "possessions.car",
     "possessions.home", "food.diet", "health.allergy", "health.condition", "faith.religion", "politics.view",
     "sexuality.orientation", "language.spoken", "language.preferred", "style.tone", "style.length", "family.status",
@@ -62,7 +68,8 @@ For each thing shown give
 - n: the number of the message.
 - key: `category.name` in lower-case English. Take one of `known` where it is the same thing, else one of these where \
 it fits: {", ".join(COMMON_SLOTS)}. Else make one up.
-- value: the thing itself, in the person's words, short, at most {MAX_VALUE} characters. Of a person or an animal the \
+- value: the thing itself, in the person's words and language, never translated, short, at most {MAX_VALUE} \
+characters. Of a person or an animal the \
 name, else the word for them ("wife", "two kids"). Where something has ended and is not named ("I sold it"), what it \
 was, from `known` or the lines before.
 - over: what they prefer the value to, where they compare two things; otherwise empty.
