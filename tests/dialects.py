@@ -47,6 +47,11 @@ def _no_stream_options(body: Body) -> Refused:
     return 422, {"detail": [{"type": "extra_forbidden", "loc": loc, "msg": "Extra inputs are not permitted"}]}
 
 
+def _fastify(body: Body) -> Refused:
+    said = {"statusCode": 400, "error": "Bad Request", "message": "body must NOT have the property stream_options"}
+    return (400, said) if "stream_options" in body else None
+
+
 def _no_stream(body: Body) -> Refused:
     return _error("Streaming is not supported for this model.", None, "bad_request") if body.get("stream") else None
 
@@ -108,6 +113,7 @@ REFUSALS: dict[str, Callable[[Body], Refused]] = {
     "no_length": _no_length,
     "no_temperature": _no_temperature,
     "no_stream_options": _no_stream_options,
+    "fastify": _fastify,
     "no_stream": _no_stream,
     "developer": _developer,
     "no_instructions": _no_instructions,

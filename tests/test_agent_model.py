@@ -171,6 +171,29 @@ async def test_an_error_object_within_the_stream_is_model_unavailable(server, mo
     assert (said, failure.code) == (["a"], "model_unavailable")
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "asked"),
+    [
+        ({"message": "no", "code": "401"}, "model_key_refused", 1),
+        ({"type": "server_error", "message": "The server had an error"}, "model_unavailable", 3),
+        ("somehow", "model_unavailable", 1),
+    ],
+)
+async def test_an_error_object_in_place_of_a_stream_is_told_for_what_it_is(server, model, error, code, asked):
+    """A number in its code is the status that it should have had, as a text, too."""
+    event = orjson.dumps({"error": error}).decode()
+    server.default = server.default.of(tokens=(), rubbish_after=0, rubbish=f"data: {event}\n\n")
+    said, failure = await read_broken(model)
+    assert (said, failure.code, len(server.requests)) == ([], code, asked)
+
+
+async def test_a_body_is_read_beside_its_bare_title(server, model):
+    """Some servers say `error: Bad Request`, and what is wrong in a member beside it."""
+    server.dialects = ("fastify",)
+    assert "".join((await read(model))[0]) == server.answer_to(TEXT)
+    assert "stream_options" not in server.requests[-1]
+
+
 async def test_an_answer_that_says_nothing_is_no_answer(server, model):
     server.default = server.default.of(empty_choices=True)
     said, failure = await read_broken(model)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from twin_sio.agent.model.dialect import asking_for_json, body_of, learnt
-from twin_sio.agent.model.failures import of_status, refusal_of, retry_after
+from twin_sio.agent.model.failures import of_status
+from twin_sio.agent.model.refusals import refusal_of, retry_after
 from twin_sio.config import Dialect
 
 ASKED = [{"role": "system", "content": "S"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -48,6 +49,15 @@ def error(message: str, **more: Any) -> dict[str, Any]:
         (STREAM, 422, {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "Input should be 'user'"}]}, "system",
             "developer"),
         (STREAM, 400, error("Only user and assistant roles are supported!"), "system", "developer"),
+        (STREAM, 400, error("Please ensure that the role is one of user, model"), "system", "developer"),
+        (STREAM, 422, {"detail": [{"loc": ["body", "messages", 0, "system", "role"], "msg": "Input should be 'user'"}]},
+            "system", "developer"),
+        (STREAM, 400, {"message": "The maximum tokens you requested exceeds the model limit of 512."}, "max_tokens",
+            "max_completion_tokens"),
+        (STREAM, 400, error("max output tokens must be <= 512"), "max_tokens", "max_completion_tokens"),
+        (STREAM, 400, {"statusCode": 400, "error": "Bad Request", "message": "no property stream_options, please"},
+            "stream_options", False),
+        (STREAM, 400, {"error": None, "errors": ["stream_options: not known"]}, "stream_options", False),
         (STREAM, 400, error("Conversation roles must alternate user/assistant/user/assistant/..."), "system", "user"),
     ],
 )  # fmt: skip
@@ -68,6 +78,10 @@ def test_a_refusal_names_what_is_changed(asked, status, body, field, form):
         (400, None),
         (400, []),
         (400, [[[]]]),
+        (500, error("stream error: stream ID 5; INTERNAL_ERROR; received from peer")),  # it fails: nothing is refused
+        (503, error("the tool call timed out")),
+        (0, error("The stream was closed by the upstream")),
+        (400, {"detail": [{"msg": "Wrong", "input": {"messages": [{"content": "temperature and stream_options"}]}}]}),
         (500, {"error": 5}),
         (400, {"error": {"message": {"a": []}, "param": 5, "code": None}}),
         (400, "x" * 1_000_000),
@@ -89,6 +103,28 @@ def test_every_form_is_tried_once_and_what_is_set_never():
     assert learnt(Dialect(), refusal, STREAM, set(), ("max_tokens",)) is None
 
 
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({}, {"error": {"details": [{"@type": "google.rpc.RetryInfo", "retryDelay": "34.5s"}]}}, 34.5),
+        ({"retry-after": "2"}, {"error": {"details": [{"retryDelay": "34s"}]}}, 2),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1m2.5s"}, {}, 62.5),
+        ({"x-ratelimit-reset-requests": "120ms", "x-ratelimit-reset-tokens": "6s"}, {}, 6),
+        ({"x-ratelimit-remaining-tokens": "900", "x-ratelimit-reset-tokens": "6s"}, {}, None),
+        ({"x-ratelimit-reset": f"{NOW.timestamp() * 1000 + 9000:.0f}"}, {}, 9),
+        ({"ratelimit-reset": "12"}, {}, 12),
+        ({"x-ratelimit-reset": "tomorrow"}, {}, None),
+        ({"x-ratelimit-reset": "9" * 400}, {}, None),
+    ],
+)
+def test_a_limit_says_when_it_is_lifted(headers, body, seconds):
+    failed = of_status(429, headers, body, "", NOW)
+    assert (failed.kind.code, failed.wait_s) == ("model_rate_limited", seconds)
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
@@ -104,4 +140,58 @@ def test_every_form_is_tried_once_and_what_is_set_never():
     ],
 )
 def test_how_long_to_wait_is_read(headers, seconds):
-    assert retry_after(headers, datetime(2026, 6, 1, 12, tzinfo=UTC)) == seconds
+    assert retry_after(headers, NOW) == seconds
+
+
+TOO_LONG = "This model's maximum context length is 4096 tokens"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        # What is too long, in other words; the parameter for the longest answer is named beside it.
+        (422, {"error": "Input error: `inputs` tokens + `max_new_tokens` must be <= 4096"}, "context_too_long"),
+        (400, error("input length and `max_tokens` exceed context limit: 199000 + 8192 > 200000"), "context_too_long"),
+        (400, {"code": "x", "error": "This model's maximum prompt length is 131072."}, "context_too_long"),
+        (400, error("Your request exceeded model token limit: 8192"), "context_too_long"),
+        (400, error("Range of input length should be [1, 30720]"), "context_too_long"),
+        (400, error("Prompt length (5000) exceeds maximum input length (4096)."), "context_too_long"),
+        (429, error("Request too large for gpt-4o: Limit 30000, Requested 40000."), "context_too_long"),
+        # Bodies of other shapes.
+        (400, {"detail": [TOO_LONG]}, "context_too_long"),
+        (400, {"detail": {"error": {"message": TOO_LONG}}}, "context_too_long"),
+        (400, {"statusCode": 400, "error": "Bad Request", "message": TOO_LONG}, "context_too_long"),
+        (400, {"error": None, "message": TOO_LONG}, "context_too_long"),
+        (400, {"error": True, "reason": TOO_LONG}, "context_too_long"),
+        (400, {"fault": {"faultstring": TOO_LONG, "detail": {"errorcode": "x"}}}, "context_too_long"),
+        (400, [TOO_LONG], "context_too_long"),
+        # Filters.
+        (400, error("Content Exists Risk"), "filtered"),
+        (400, error("Output rejected", code="data_inspection_failed"), "filtered"),
+        (403, {"code": "x", "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK"}, "filtered"),
+        (446, error("The guardrail checks defined in the config failed"), "filtered"),
+        # Money.
+        (400, error("Budget has been exceeded! Current cost: 12.1, Max budget: 10"), "quota_gone"),
+        (400, error("Please make sure your account is in good standing.", code="Arrearage"), "quota_gone"),
+        (400, error("You have reached your specified API usage limits."), "quota_gone"),
+        (403, error("You have exceeded your monthly included credits"), "quota_gone"),
+        # Keys and models.
+        (400, [error("API Key not found. Please pass a valid API key.")], "key_refused"),
+        (400, error("API key expired. Please renew the API key."), "key_refused"),
+        (400, {"errors": [{"code": 10000, "message": "Authentication error"}]}, "key_refused"),
+        (400, {"message": "The provided model identifier is invalid."}, "not_found"),
+        (400, {"message": "Invocation of model ID x with on-demand throughput isn\u2019t supported."}, "not_found"),
+        (400, error("Unsupported model: x"), "not_found"),
+        (400, error("The model x has been retired"), "not_found"),
+        # What passes, under a status that says nothing of it.
+        (498, error("Flex tier capacity exceeded"), "rate_limited"),
+        (400, {"__type": "ThrottlingException", "message": "Please wait before trying again."}, "rate_limited"),
+        (400, error("The engine is currently overloaded, please try again later"), "rate_limited"),
+        (424, {"error": "Request failed during generation"}, "unavailable"),
+        (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "unavailable"),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_told_for_what_it_is(status, body, code):
+    failed = of_status(status, {}, body, "", NOW)
+    assert failed.kind.code == f"model_{code}"
+    assert failed.again is (code in ("rate_limited", "unavailable"))

@@ -1,8 +1,8 @@
 """The model behind an OpenAI-compatible endpoint, whichever dialect of the API that speaks.
 
 `client` asks. Pure, in the order in which it uses them: `dialect` puts a question in the form that the endpoint takes,
-and learns from its refusals; `failures` tells what a refusal is; `events` splits a stream, `answer` adds it up, with
-the `calls` of tools in it, and `objects` finds the JSON object in an answer.
+and learns from its refusals; `refusals` reads one, `failures` tells what it is; `events` splits a
+stream, `answer` adds it up, with the `calls` of tools in it, and `objects` finds the JSON object in an answer.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ import httpx2
 import openai
 import structlog
 
+from twin_sio.agent.model.events import loads
 from twin_sio.agent.model.failures import Failed, of_status
 from twin_sio.clock import now
 from twin_sio.errors import (
@@ -176,8 +177,16 @@ _RAISED: Final = (TimeoutError, openai.OpenAIError, httpx2.HTTPError, httpx2.Str
 def _failed(error: Exception) -> Failed:
     name = _root(error)
     if isinstance(error, openai.APIStatusError):
-        return of_status(error.status_code, error.response.headers, error.body, type(error).__name__, now())
+        return of_status(error.status_code, error.response.headers, _body(error), type(error).__name__, now())
     if isinstance(error, TimeoutError):
         return Failed(ModelTimeout, again=False, error=name)
     # Half a character in a message is a UnicodeError, which holds the text that it could not encode.
     return Failed(again=not isinstance(error, UnicodeError), error=name)
+
+
+def _body(error: openai.APIStatusError) -> object:
+    """All of its body: the client gives what is under `error` alone, which may be a bare title, or null."""
+    try:
+        return loads(error.response.content)
+    except (ValueError, httpx2.StreamError):
+        return error.body

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from twin_sio.agent.model.failures import Refusal
+from twin_sio.agent.model.refusals import Refusal
 from twin_sio.config import Dialect
 from twin_sio.domain import Json
 
@@ -25,7 +25,7 @@ _FORMS: Final[Mapping[str, tuple[Any, ...]]] = {
 }
 # How refusals call what a field is about.
 _NAMES: Final[Mapping[str, re.Pattern[str]]] = {
-    "max_tokens": re.compile(r"max_?(completion_?|new_?|output_?)?tokens"),
+    "max_tokens": re.compile(r"max(imum)?[_ ]?((completion|new|output)[_ ]?)?tokens"),
     "temperature": re.compile(r"temperature"),
     "stream_options": re.compile(r"stream_?options|include_?usage"),
     "response_format": re.compile(
@@ -38,10 +38,17 @@ _NAMES: Final[Mapping[str, re.Pattern[str]]] = {
         r"\bsystem\b[^.]{0,60}(role|message|prompt|instruction)|roles?\b[^.]{0,60}\b(system|developer)\b"
         r"|(only|be) '?\"?user['\"]?(,| and| or)|(value|role):? ['\"`]?(system|developer)"
         r"|developer (role|message|instruction)|(does not|doesn't) support '?\"?system|roles? must alternate"
-        r"|messages[\[.]0\]?\.role"
+        r"|messages[\[.]\d+\]?\.([a-z]+\.)?role|\brole\b[^.]{0,40}\b(one of|must be|should be|not (supported|allowed))"
     ),
 }
 _IN_TURNS: Final = re.compile(r"alternat|must be user|first message|start with")
+# A server that fails may speak of anything, as of a broken stream: outside of these statuses it has to say that it does
+# not take what it was asked.
+_OF_THE_REQUEST: Final = frozenset({400, 404, 405, 415, 422, 501})
+_AGAINST: Final = re.compile(
+    r"not (be )?(support|implement|allow|permit|accept|enabl)|unsupported|unknown|unrecogni[sz]ed|invalid|requires?\b"
+    r"|must\b|only\b|(cannot|can't|can not) be"
+)
 _NEVER: Final = frozenset({401, 402, 403, 407, 408, 425, 429})  # these are about no parameter
 
 _JSON: Final = "Answer with one JSON object alone, and nothing around it. It follows this JSON schema"
@@ -56,6 +63,8 @@ def learnt(
     """The dialect in which to ask again what `body` asked, in a form that was not tried; None where the refusal names
     nothing that can be changed. `tried` takes in what was refused; the fields in `fixed` are not changed."""
     if refusal.status in _NEVER:
+        return None
+    if refusal.status not in _OF_THE_REQUEST and not _AGAINST.search(refusal.message):
         return None
     for name in _named(refusal, [name for name in _asked(body) if name not in fixed]):
         tried.add((name, getattr(dialect, name)))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
+from twin_sio.agent.model.refusals import Refusal, refusal_of, reset_after, retry_after
 from twin_sio.errors import (
     ModelContextTooLong,
     ModelFiltered,
@@ -24,45 +24,47 @@ from twin_sio.errors import (
     ModelUnavailable,
 )
 
-READ_CHARACTERS: Final = 4_000  # of what the far side says
-# Of the statuses under 500 those that pass by themselves.
-_PASSING: Final = frozenset({408, 409, 425, 429})
+# Of the statuses under 500 those that pass by themselves; 424 is a backend's failure, as TGI and routers tell it.
+_PASSING: Final = frozenset({408, 409, 424, 425, 429})
 # The headers that have it, looked at in this order.
 _REQUEST_IDS: Final = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")
-
-# What the texts of some forty endpoints have in common, by what it means; in lower case.
+# What the texts of some sixty endpoints have in common, by what it means; in lower case.
 _TOO_LONG: Final = re.compile(
-    r"context[ _-]?(length|window|size)|maximum context|max(imum)?[ _]model[ _]len|too many (input )?tokens"
-    r"|(prompt|input|messages?)( is| are)? too (long|large)|reduce (the length|your prompt|the number of messages)"
-    r"|(input|prompt) tokens? .{0,40}exceed|exceeds? .{0,60}(token limit|tokens allowed|maximum number of tokens)"
+    r"context[ _-]?(length|window|size|limit)|maximum (context|(prompt|input) length)|max(imum)?[ _]model[ _]len"
+    r"|too many (input )?tokens|(prompt|input|messages?)( is| are)? too (long|large)"
+    r"|reduce (the length|your prompt|the number of messages)|(input|prompt) tokens? .{0,40}exceed"
+    r"|(input|prompt)s?`?[ _](length|tokens?)\b.{0,40}(should|must) be"
+    r"|exceed(s|ed)? .{0,60}(tokens? limit|tokens allowed|maximum number of tokens|(input|prompt) length)"
     r"|string_above_max_length|request too large"
 )
 _FILTERED: Final = re.compile(
-    r"content[ _-]?(filter|policy|management|safety)|responsible ?ai|safety (system|setting|polic)|moderation|flagged"
-    r"|datainspection|inappropriate content|prohibited[ _]content|usage polic|sensitive (content|words?)|jailbreak"
+    r"content[ _-]?(filter|policy|management|safety)|responsible ?ai|safety[ _](system|setting|polic|check)|moderation"
+    r"|flagged|data_?inspection|inappropriate content|prohibited[ _]content|usage (polic|guideline)|guardrail|jailbreak"
+    r"|sensitive (content|words?)|(new|input|output)_sensitive|content exists risk|considered high risk"
 )
 _QUOTA: Final = re.compile(
     r"insufficient[ _-]?(quota|balance|credit|funds?)|exceeded your current quota|billing|payment required"
-    r"|(out of|no|enough|more) credits?\b|quota[ _](exhausted|exceeded)|spending limit|credit balance"
+    r"|(out of|no|enough|more|included) credits?\b|quota[ _](exhausted|exceeded)|spending limit|credit balance"
+    r"|budget[ _](has been )?exceeded|exceeded ?budget|over budget|api usage limits|arrear|in good standing"
 )
 _NO_MODEL: Final = re.compile(
-    r"model[_ -]?(is[_ ])?not[_ -]?(found|exist|supported|available)|model_decommissioned|unknown model|invalid model"
-    r"|(no|not a valid) (such )?model|model\W.{0,100}(does not exist|doesn't exist|not found)"
-    r"|model\W.{0,100}is not (supported|available)"
-    r"|deploymentnotfound|not a valid model|decommissioned"
+    r"model[_ -]?(is[_ ])?not[_ -]?(found|exist|supported|available)|(unknown|invalid|unsupported) model\b"
+    r"|(no|not a valid) (such )?model|model (identifier|id|name) is (invalid|unknown)|deploymentnotfound|decommissioned"
+    r"|model\W.{0,100}(does not exist|doesn.t exist|not found|is(n.t| not) (supported|available)"
+    r"|(has been|was) (retired|removed|shut down))"
 )
-_KEY: Final = re.compile(r"invalid[ _]api[ _-]?key|incorrect api key|api key not valid|invalid_authentication")
-_BUSY: Final = re.compile(r"rate[ _-]?limit|too many requests|overloaded|throttl|resource[_ ]exhausted")
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """What an endpoint answered in place of an answer, in lower case: `param` is the part of the request it names."""
-
-    status: int
-    param: str = ""
-    code: str = ""
-    message: str = ""
+_KEY: Final = re.compile(
+    r"(invalid|incorrect|expired|missing)[ _](api[ _-]?)?key|unauthori[sz]ed|invalid (access |api )?token\b"
+    r"|api[ _-]?key[ _](is )?(not[ _](valid|found)|expired|invalid)|authentication[ _](error|failed|required)"
+    r"|invalid_authentication"
+)
+_BUSY: Final = re.compile(
+    r"rate[ _-]?limit|too many requests|overloaded|throttl|resource[_ ]exhausted|capacity[ _]exceeded"
+    r"|(at|over|exceed\w*) capacity"
+)
+# Of an error within an answer of 200 that has no status: the server's own failures.
+_ITS_OWN: Final = re.compile(r"(server|internal|api)[ _]?error|unavailable|time(d |_)?out|try again")
+_ALONE_TOO_LONG: Final = re.compile(r"request too large|tokens must be reduced")  # no wait makes it shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,14 @@ class Failed(Exception):
 def of_status(status: int, headers: Mapping[str, str], body: object, error: str, now: datetime) -> Failed:
     """What an HTTP status other than success means; `error` is the name of its kind here."""
     refusal, wait_s = refusal_of(status, body), retry_after(headers, now)
+    wait_s = refusal.wait_s if wait_s is None else wait_s
     kind = _kind(refusal, has_wait=wait_s is not None)
+    passes = kind is ModelRateLimited or status in _PASSING or status >= 500
+    if status == 429 and wait_s is None:
+        wait_s = reset_after(headers, now)
     return Failed(
         kind,
-        again=not issubclass(kind, ModelRefused) and (status in _PASSING or status >= 500),
+        again=passes and not issubclass(kind, ModelRefused),
         error=error,
         status=status,
         request_id=request_id(headers),
@@ -119,12 +125,16 @@ def of_status(status: int, headers: Mapping[str, str], body: object, error: str,
     )
 
 
-def of_object(body: Mapping[str, Any]) -> Failed:
+def of_object(body: object) -> Failed:
     """What an error object within an answer of status 200 means."""
     refusal = refusal_of(0, body)
-    kind = _kind(refusal, has_wait=False)
-    again = kind is ModelRateLimited or refusal.status >= 500
-    return Failed(kind, again=again, error="ErrorObject", status=refusal.status, refusal=refusal)
+    kind = _kind(refusal, has_wait=refusal.wait_s is not None)
+    own = refusal.status >= 500 or refusal.status in _PASSING
+    if kind is ModelUnavailable and not refusal.status:
+        own = _ITS_OWN.search(f"{refusal.code} {refusal.message}") is not None
+    again = kind is ModelRateLimited or (own and not issubclass(kind, ModelRefused))
+    wait_s = refusal.wait_s
+    return Failed(kind, again=again, error="ErrorObject", status=refusal.status, wait_s=wait_s, refusal=refusal)
 
 
 def request_id(headers: Mapping[str, str]) -> str:
@@ -133,56 +143,10 @@ def request_id(headers: Mapping[str, str]) -> str:
     return found if re.fullmatch(r"[\w.:-]{1,80}", found) else ""
 
 
-def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """For how many seconds the far side asks to wait: in ms, in seconds, or until a date."""
-    for name, unit in (("retry-after-ms", 1000.0), ("x-ms-retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = (headers.get(name) or "").strip()
-        if re.fullmatch(r"\d{1,12}(\.\d{0,12})?", value):
-            return float(value) / unit
-        if name == "retry-after" and value:
-            try:
-                until = parsedate_to_datetime(value)
-            except (ValueError, TypeError, OverflowError):
-                return None
-            return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds())
-    return None
-
-
-def refusal_of(status: int, body: object) -> Refusal:
-    """What a body says, in whichever of the usual shapes: OpenAI's `error`, FastAPI's `detail`, a list, a text."""
-    # Google's has a list around it.
-    if isinstance(body, list) and len(body) == 1:
-        body = body[0]
-    if isinstance(body, dict) and isinstance(body.get("message"), dict | list):
-        body = body["message"]
-    found = body
-    if isinstance(body, dict):
-        found = next((body[name] for name in ("error", "errors", "detail") if body.get(name)), body)
-        if isinstance(found, str):
-            found = {"code": body.get("code"), "param": body.get("param"), "message": found}
-    if isinstance(found, list):  # FastAPI: one for each field that is wrong
-        fields = [one for one in found[:8] if isinstance(one, dict)]
-        params = [".".join(map(str, loc)) for one in fields if isinstance(loc := one.get("loc"), list)]
-        said = " ".join(str(one.get("msg", one.get("message", ""))) for one in fields)
-        return Refusal(status, _lower(params[0] if params else "").removeprefix("body."), "", _lower(said))
-    if not isinstance(found, dict):
-        return Refusal(status, message=_lower(found))
-    code, inner = found.get("code"), found.get("innererror", found.get("metadata"))
-    # Within an answer of 200 the code may be the status that it should have had.
-    if not status and isinstance(code, int) and 400 <= code < 600:
-        status = code
-    about = " ".join(_lower(one) for one in (code, found.get("type"), found.get("status")) if one is not None)
-    more = _lower(str(inner)) if isinstance(inner, dict) else ""
-    message = _lower(found.get("message") or found.get("msg") or found.get("error"))
-    return Refusal(status, _lower(found.get("param")), f"{about} {more}".strip(), message)
-
-
-def _lower(value: object) -> str:
-    return str(value)[:READ_CHARACTERS].lower() if isinstance(value, str | int) else ""
-
-
 def _kind(refusal: Refusal, *, has_wait: bool) -> type[ModelUnavailable]:
     status, said = refusal.status, f"{refusal.code} {refusal.message}"
+    if status == 429 and _ALONE_TOO_LONG.search(said):
+        return ModelContextTooLong
     if status == 429 or (not status and _BUSY.search(said)):
         gone = "insufficient_quota" in refusal.code or (
             _QUOTA.search(said) and not has_wait and "resource_exhausted" not in refusal.code
@@ -199,6 +163,9 @@ def _kind(refusal: Refusal, *, has_wait: bool) -> type[ModelUnavailable]:
         # A 401 that speaks of billing is about the key.
         if words.search(said) and not (kind is ModelQuotaGone and status == 401):
             return kind
+    # Some gateways keep no status for it, as AWS' 400 for throttling, or one of their own, as Groq's 498.
+    if _BUSY.search(said):
+        return ModelRateLimited
     if status in (401, 403, 407):
         return ModelKeyRefused
     if status in (404, 405, 410) or _NO_MODEL.search(said):
