@@ -235,21 +235,32 @@ def called(dialects: Sequence[str], calls: Sequence[Mapping[str, Any]]) -> list[
     if "calls_without_id" in dialects:
         for one in made:
             del one["id"]
+    if "calls_flat" in dialects:  # nothing is called a function
+        made = [{key: one[key] for key in ("index", "id")} | one["function"] for one in made]
+    if "calls_of_their_name" in dialects:  # neither an index nor an id
+        made = [{"function": one["function"]} for one in made]
     if "calls_as_function" in dialects:
         return [{"content": None, "function_call": made[0]["function"]}]
-    if set(dialects) & {"whole_calls", "calls_as_objects", "calls_without_index", "calls_of_index_0"}:
-        return (
-            [{"content": None, "tool_calls": made}]
-            if "whole_calls" in dialects
-            else [{"content": "", "tool_calls": [one]} for one in made]
-        )
+    if "whole_calls" in dialects:
+        return [{"content": None, "tool_calls": made}]
+    if set(dialects) & {
+        "calls_as_objects", "calls_without_index", "calls_of_index_0", "calls_flat", "calls_of_their_name"
+    }:  # fmt: skip
+        return [{"content": "", "tool_calls": [one]} for one in made]
     pieces: list[Body] = []
     for one in made:
         arguments = one["function"]["arguments"]
-        pieces.append({"tool_calls": [{**one, "function": {"name": one["function"]["name"], "arguments": ""}}]})
-        for piece in re.findall(r"(?s).{1,7}", arguments):
+        if "calls_announced" in dialects:
+            pieces.append({"tool_calls": [{**one, "function": None}]})
+        begun = "{}" if "calls_of_braces" in dialects else ""
+        pieces.append({"tool_calls": [{**one, "function": {"name": one["function"]["name"], "arguments": begun}}]})
+        for nth, piece in enumerate(re.findall(r"(?s).{1,7}", arguments)):
             name = {"name": one["function"]["name"]} if "calls_named_again" in dialects else {}
             rest = {key: one[key] for key in ("index",) if key in one}
+            if "calls_of_fresh_ids" in dialects:
+                rest["id"] = f"piece-{nth}"
+            if "calls_of_texts" in dialects:
+                rest["index"] = str(one["index"])
             pieces.append({"content": None, "tool_calls": [{**rest, "function": {**name, "arguments": piece}}]})
     return pieces
 
@@ -262,6 +273,12 @@ CALLS = (
     "calls_without_id",
     "calls_named_again",
     "calls_in_text",
+    "calls_flat",
+    "calls_of_their_name",
+    "calls_announced",
+    "calls_of_braces",
+    "calls_of_fresh_ids",
+    "calls_of_texts",
 )
 """How tools are called."""
 

@@ -18,7 +18,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from tests.scripted_model import ScriptedModel
-from twin_sio.agent.model import Finished, OpenAIModel
+from twin_sio.agent.model import Finished, OpenAIModel, RequestedCall, Thought
 from twin_sio.config import Dialect
 from twin_sio.errors import ModelTimeout, ModelUnavailable
 from twin_sio.observability.logging import configure_logs
@@ -462,12 +462,76 @@ async def test_reasoning_without_an_answer_is_paid_once(server, model, reasoning
 @pytest.mark.parametrize(
     ("reason", "told"),
     [("length", "length"), ("max_tokens", "length"), ("MAX_TOKENS", "length"), ("content_filter", "content_filter"),
-     ("SAFETY", "content_filter"), ("eos", "stop"), ("", "stop"), ("tool_calls", "stop")],
+     ("SAFETY", "content_filter"), ("eos", "stop"), ("", "stop"), ("tool_calls", "stop"), ("stop_sequence", "stop"),
+     ("max_new_tokens", "length"), ("model_context_window_exceeded", "length"), ("token_limit", "length"),
+     ("content_filter: PROHIBITED_CONTENT", "content_filter"), ("guardrail_intervened", "content_filter"),
+     ("refusal", "content_filter")],
 )  # fmt: skip
 async def test_how_an_answer_ends_is_told(server, model, reason, told):
     server.script(tokens=("a", "b"), reason=reason)
     said, end = await read(model)
     assert (said, end.reason) == (["a", "b"], told)
+
+
+@pytest.mark.parametrize("reason", ["error", "server_error", "cancelled", "timeout", "function_call_filter: MALFORMED"])
+async def test_an_answer_that_broke_off_is_not_whole(server, model, reason):
+    server.script(tokens=("a", "b"), reason=reason)
+    said, failure = await read_broken(model)
+    assert (said, failure.code, len(server.requests)) == (["a", "b"], "model_unavailable", 1)
+
+
+def events(*found: object) -> str:
+    return "".join(f"data: {orjson.dumps(one).decode()}\n\n" for one in found) + "data: [DONE]\n\n"
+
+
+def chunk(**delta: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta}]}
+
+
+CALL = {"index": 0, "id": "c", "function": {"name": "look", "arguments": "{}"}}
+
+
+async def test_a_piece_may_hold_all_at_once(server):
+    """Text, what was thought before it, and a call behind it."""
+    piece = chunk(content="a", reasoning="hm", tool_calls=[CALL])
+    server.script(tokens=(), rubbish_after=0, rubbish=events(piece))
+    async with opened(server.base_url, shows_thoughts=True) as model:
+        found = [one async for one in model.stream(ASKED, [{"type": "function", "function": {"name": "look"}}])]
+    assert found == [Thought("hm"), "a", Finished("stop", None, (RequestedCall("look", "{}"),))]
+
+
+@pytest.mark.parametrize("delta", [{}, {"delta": {}}, {"delta": None}])
+async def test_a_whole_message_behind_its_pieces_is_not_said_again(server, model, delta):
+    whole = {"choices": [{**delta, "message": {"role": "assistant", "content": "ab"}, "finish_reason": "stop"}]}
+    server.script(tokens=(), rubbish_after=0, rubbish=events(chunk(content="a"), chunk(content="b"), whole))
+    assert await read(model) == (["a", "b"], Finished("stop", None))
+
+
+async def test_events_without_a_choice_are_passed_over(server, model):
+    empty = [{"type": "ping"}, {"choices": None}, {"choices": [None]}, {"choices": []}, None]
+    server.script(tokens=(), rubbish_after=0, rubbish=events(*empty, chunk(content="a"), *empty))
+    assert await read(model) == (["a"], Finished("stop", None))
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"detail": "Invalid API key"}, "model_key_refused"),
+        ({"code": 401, "msg": "token is invalid"}, "model_key_refused"),
+        ({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "no more credits"}}, "model_quota_gone"),
+        ([{"error": {"code": 404, "message": "no"}}], "model_not_found"),
+        ({"status": "ok"}, "model_not_found"),
+        ({"choices": [{"finish_reason": "error", "error": {"code": 402, "message": "no"}}]}, "model_quota_gone"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_what_is_no_answer_under_a_status_of_success(server, model, body, code, is_stream):
+    """It is the failure that it names, or of something that is not the API; never a success, and asked once."""
+    said = events(body) if is_stream else orjson.dumps(body).decode()
+    server.script(tokens=(), rubbish_after=0, rubbish=said, end_after=0, times=9)
+    _, failure = await read_broken(model)
+    assert (failure.code, len(server.requests)) == (code, 1)
+    assert (await model.check()).code == code
 
 
 async def test_an_answer_filtered_whole_says_so(server, model):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from twin_sio.agent.model.calls import Calls, RequestedCall
-from twin_sio.agent.model.failures import Failed
+from twin_sio.agent.model.failures import Failed, of_object
 from twin_sio.agent.model.written_calls import WrittenCalls
 from twin_sio.domain import Cut, Json
-from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelUnavailable
+from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelNotFound, ModelUnavailable
 
 # How models mark what they think before they answer, where a server leaves it in the text.
 _MARKS: Final = tuple(
@@ -24,26 +24,21 @@ _MARKS: Final = tuple(
         ("[think]", "[/think]"),
         ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
         ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+        ("<|start|>assistant<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
     )
 )
-_LONGEST_MARK: Final = 40
+_LONGEST_MARK: Final = 60
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
-_ENDS: Final[dict[str, Cut]] = {
-    "length": "length",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "max_length": "length",
-    "model_length": "length",
-    "content_filter": "content_filter",
-    "content_filtered": "content_filter",
-    "safety": "content_filter",
-    "recitation": "content_filter",
-    "blocklist": "content_filter",
-    "prohibited_content": "content_filter",
-    "spii": "content_filter",
-    "sensitive": "content_filter",
-}
-_BROKEN: Final = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
+# How an answer has ended, by what the words of servers for it have in common; the first that fits. What fits none is
+# a whole answer's end.
+_BROKEN: Final = re.compile(r"error|abort|fail|insufficient|network|malformed|unexpected|cancel|time_?d?_?out")
+_ENDS: Final[tuple[tuple[re.Pattern[str], Cut], ...]] = (
+    (
+        re.compile(r"filter|safety|recitation|block|prohibited|spii|sensitive|guardrail|refusal|moderat|toxic|risk"),
+        "content_filter",
+    ),
+    (re.compile(r"length|max|limit|truncat|context"), "length"),
+)
 _HALF: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -67,9 +62,12 @@ class Thought:
 def choice_of(event: dict[str, Any]) -> dict[str, Any]:
     """The first choice; empty where there is none, as in the event that carries the usage."""
     choices = event.get("choices") or [{}]
-    if not isinstance(choices, list) or not isinstance(choices[0], dict):
+    first = choices[0] if isinstance(choices, list) else choices
+    if first is None:
+        return {}
+    if not isinstance(first, dict):
         raise Failed(again=False)
-    return choices[0]
+    return first
 
 
 def parts_of(said: dict[str, Any]) -> tuple[str, bool]:
@@ -130,9 +128,11 @@ def end_of(reason: object) -> Literal["stop"] | Cut | None:
     if not reason or not isinstance(reason, str):
         return None
     word = reason.strip().lower()
-    if word in _BROKEN:
+    if _BROKEN.search(word):
         raise Failed(again=True, error="BrokenOff")
-    return _ENDS.get(word, "stop") if word not in ("", "null", "none") else None
+    if word in ("", "null", "none"):
+        return None
+    return next((cut for words, cut in _ENDS if words.search(word)), "stop")
 
 
 class Answer:
@@ -158,6 +158,9 @@ class Answer:
         self._half = ""
         self._head = Head()
         self._written = WrittenCalls() if has_tools else None
+        self._is_in_pieces = False  # what a whole message says behind them was said
+        self._has_choices = False
+        self._instead: dict[str, Any] | None = None  # what came in place of an answer
 
     def take(self, event: dict[str, Any]) -> str:
         """The text that an event adds; empty where it adds none."""
@@ -165,24 +168,30 @@ class Answer:
             self.usage = usage
             self.counted_last = self.begun and not event.get("choices")
         choice = choice_of(event)
+        if choice:
+            self._has_choices = True
+        elif "choices" not in event or event["choices"] is None:
+            self._instead = event
         if (reason := choice.get("finish_reason")) is not None:
+            if choice.get("error"):
+                raise of_object({"error": choice["error"]})
             self.reason = end_of(reason) or self.reason
-        said = choice.get("delta") or choice.get("message")
+        said = choice.get("delta") or (choice.get("message") if not self._is_in_pieces else None)
         if not isinstance(said, dict):
             if said or not isinstance(text := choice.get("text") or "", str):
                 raise Failed(again=False)
             reasons = False
-        elif type(text := said.get("content")) is not str or not text:
+        elif type(text := said.get("content")) is not str or not text or len(said) > 1:
             text, reasons = parts_of(said)
             self.reasoned = self.reasoned or reasons
             if reasons and self._shows_thoughts:
                 self.thought += thought_of(said)
-        if not text:
-            if isinstance(said, dict):
-                self._take_calls(said)
-            return ""
-        if "message" in choice and isinstance(said, dict):  # a whole one holds all at once
             self._take_calls(said)
+            self._is_in_pieces = self._is_in_pieces or bool(text or self.calls)
+        else:
+            self._is_in_pieces = True
+        if not text:
+            return ""
         if not (self._plain and (text.isascii() or text.isprintable())):  # half a character is not printable
             text = self._cleaned(text)
         if self._written is not None:
@@ -223,9 +232,19 @@ class Answer:
             if self.reason is None and not (announced or self.counted_last):
                 raise Failed(again=False, error="CutOff", request_id=request_id)
             return Finished(self.reason or "stop", self.usage, calls)
+        if (instead := self.instead()) is not None:
+            raise instead
         paid = self.reasoned or self.reason is not None
         kind = ModelFiltered if self.reason == "content_filter" else ModelNoAnswer if paid else ModelUnavailable
         raise Failed(kind, again=not paid, error="NoText", status=200, request_id=request_id)
+
+    def instead(self) -> Failed | None:
+        """What an object means that came in place of an answer, under a status of success."""
+        if self._has_choices or self._instead is None:
+            return None
+        failed = of_object(self._instead)
+        said = failed.refusal is not None and (failed.refusal.message or failed.refusal.status)
+        return failed if said else Failed(ModelNotFound, again=False, error="NoApi", status=200)
 
     def _cleaned(self, text: str) -> str:
         """`text` with whole characters, and without the reasoning at its head."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,6 +28,19 @@ class _Entry:
     name: str = ""
     arguments: list[str] = field(default_factory=list)
 
+    def text(self) -> str:
+        """Its arguments. An empty object before them stood for those that were still to come."""
+        text = encodable("".join(self.arguments)).strip()
+        return (text[2:].lstrip() if re.match(r"\{\}\s*\{", text) else text) or "{}"
+
+    def is_whole(self) -> bool:
+        """Whether its arguments are JSON already."""
+        try:
+            json.loads("".join(self.arguments))
+        except (ValueError, RecursionError):
+            return False
+        return True
+
 
 class Calls:
     """The calls of one answer as they come. Servers number them by `index`, or by their ids, or send each whole."""
@@ -50,18 +64,28 @@ class Calls:
         if not isinstance(pieces, list):
             raise Failed(again=False)
         for piece in pieces:
-            function = piece.get("function") if isinstance(piece, dict) else None
+            function = piece.get("function") if isinstance(piece, dict) else ""
+            if function is None:  # it is still to come, or what it holds stands beside it
+                function = piece
             if not isinstance(function, dict):
                 raise Failed(again=False)
-            self._add(self._entry(piece), function)
+            self._add(self._entry(piece, function), function)
 
-    def _entry(self, piece: dict[str, Any]) -> _Entry:
-        name, index = str(piece.get("id") or ""), piece.get("index")
-        known = self._by_index.get(index) if isinstance(index, int) else None
-        if known is None and not isinstance(index, int) and not name and self._entries:
-            known = self._entries[-1]  # it goes on
-        if known is None or (name and known.id and name != known.id):
-            known = _Entry(name)
+    def _entry(self, piece: dict[str, Any], function: dict[str, Any]) -> _Entry:
+        """The call that a piece belongs to. A new id alone begins none: some servers make one up for every piece."""
+        wire_id, index, is_named = str(piece.get("id") or ""), piece.get("index"), bool(function.get("name"))
+        if isinstance(index, str) and index.isdecimal():
+            index = int(index)
+        if isinstance(index, int):
+            known = self._by_index.get(index)
+            if known is not None and is_named and wire_id and known.id and wire_id != known.id:
+                known = None
+        else:
+            known = next((one for one in self._entries if wire_id and one.id == wire_id), None)
+            if known is None and self._entries and not (is_named and (wire_id or self._entries[-1].is_whole())):
+                known = self._entries[-1]  # it goes on
+        if known is None:
+            known = _Entry(wire_id)
             self._entries.append(known)
             if isinstance(index, int):
                 self._by_index[index] = known
@@ -78,8 +102,4 @@ class Calls:
 
     def all(self) -> tuple[RequestedCall, ...]:
         """The calls, in the order in which they began."""
-        return tuple(
-            RequestedCall(encodable(one.name), encodable("".join(one.arguments)) or "{}")
-            for one in self._entries
-            if one.name
-        )
+        return tuple(RequestedCall(encodable(one.name), one.text()) for one in self._entries if one.name)

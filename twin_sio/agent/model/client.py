@@ -341,6 +341,8 @@ class OpenAIModel:
                 said += parts_of(choice["delta"])[0]
                 message = {"content": said}
             answer.take(event)
+        if (instead := answer.instead()) is not None:
+            raise instead
         if not isinstance(message, dict) or not (parser.announced_end or answer.reason or message):
             raise Failed(again=False)
         await self._succeeded(question)

@@ -28,7 +28,7 @@ def loads(raw: bytes) -> Any:
 def object_of(found: object) -> dict[str, Any]:
     """An answer, or a piece of one. Raises `Failed` for everything else: some servers fail in the middle of a 200."""
     if not isinstance(found, dict):
-        raise Failed(again=False)
+        raise of_object(found)
     if found.get("error") or found.get("object") == "error":
         raise of_object(found)
     return found
@@ -59,7 +59,7 @@ class EventParser:
             if not piece:
                 return
             self._begun, self._rest = True, b""
-            if piece.startswith(b"{"):
+            if piece.startswith((b"{", b"[")):
                 self._whole = bytearray()
         if self._whole is not None:
             self._whole += piece
@@ -108,6 +108,8 @@ class EventParser:
                         self._unfinished = value
                     continue
             self._unfinished = b""
+            if found is None:
+                continue
             if self._is_error and isinstance(found, dict) and "error" not in found:
                 found = {"error": found}
             return object_of(found)
@@ -117,8 +119,8 @@ class EventParser:
     def _other(self, field: bytes, value: bytes) -> None:
         """A line that is no data."""
         if not field and not value:  # the event's end
-            self._is_error = False
+            is_error, self._is_error = self._is_error, False
             if self._unfinished:
-                raise Failed(again=False)
+                raise of_object(self._unfinished.decode(errors="replace")) if is_error else Failed(again=False)
         elif field == b"event":
             self._is_error = value.strip() == b"error"
