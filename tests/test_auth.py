@@ -14,8 +14,8 @@ from typing import Any
 import jwt
 import pytest
 from aiohttp import web
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from twin_sio.auth import Authenticator, JwksKeys, SharedSecrets, refusals
 from twin_sio.domain import Identity
@@ -217,7 +217,7 @@ class Issuer:
         self.fetched = 0
         self.down = False
         self.listed: Any = None
-        self.body: str | None = None
+        self.body: str | bytes | None = None
 
     def token(self, kid: str = "k1", **claims: Any) -> str:
         return jwt.encode({**GOOD, **claims}, self.key, algorithm="RS256", headers={"kid": kid})
@@ -227,7 +227,7 @@ class Issuer:
         if self.down:
             raise web.HTTPServiceUnavailable
         if self.body is not None:
-            return web.Response(text=self.body)
+            return web.Response(body=self.body)
         own = [public(self.key, kid="k1", alg="RS256", use="sig")]
         return web.json_response({"keys": own if self.listed is None else self.listed})
 
@@ -349,6 +349,45 @@ async def test_what_is_no_key_set_is_named(issuer: Any, body: str, logged: list[
     assert await refusal_of(auth, issuer.token()) == "unavailable"
     (line,) = [line for line in logged if line["event"] == "jwks_unavailable"]
     assert line["reason"] in ("it is no key set", "none of its keys can be used")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+async def test_a_key_set_is_read_in_whichever_unicode(issuer: Any, encoding: str) -> None:
+    issuer.body = json.dumps({"keys": [public(issuer.key, kid="k1")]}).encode(encoding)
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    assert (await auth.authenticate(issuer.token())).user_id == "ada"
+
+
+async def test_a_discovery_document_is_told_from_a_key_set(issuer: Any, logged: list[Any]) -> None:
+    issuer.body = json.dumps({"issuer": "x", "jwks_uri": issuer.url})
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    assert await refusal_of(auth, issuer.token()) == "unavailable"
+    assert [one["reason"] for one in logged] == ["it is no key set, but names one as its jwks_uri"]
+
+
+async def test_a_key_set_is_fetched_by_the_proxy_of_the_environment(
+    issuer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the model's endpoint is: where nothing else leads out, tokens would never be checked."""
+    monkeypatch.setenv("http_proxy", issuer.url.removesuffix("/jwks.json"))
+    auth = authenticator(JwksKeys("http://idp.invalid/jwks.json"), algorithms=("RS256",))
+    assert (await auth.authenticate(issuer.token())).user_id == "ada"
+    monkeypatch.setenv("no_proxy", "idp.invalid")
+    auth = authenticator(JwksKeys("http://idp.invalid/jwks.json"), algorithms=("RS256",))
+    assert await refusal_of(auth, issuer.token()) == "unavailable"
+
+
+@pytest.mark.parametrize("kid", ["", 0, 7])
+async def test_a_kid_is_read_alike_in_tokens_and_keys(issuer: Any, kid: object) -> None:
+    issuer.listed = [public(issuer.key, kid=kid)]
+    bare = jwt.encode(GOOD, issuer.key, algorithm="RS256")
+    body = {"alg": "RS256", "typ": "JWT", "kid": kid}
+    head = base64.urlsafe_b64encode(json.dumps(body).encode()).rstrip(b"=").decode()
+    said = f"{head}.{bare.split('.')[1]}"
+    signature = issuer.key.sign(said.encode(), padding.PKCS1v15(), hashes.SHA256())
+    token = f"{said}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+    auth = authenticator(JwksKeys(issuer.url), algorithms=("RS256",))
+    assert (await auth.authenticate(token)).user_id == "ada"
 
 
 async def test_a_token_without_kid_is_of_the_only_key(issuer: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from jose import jws, jwt
 from jose.exceptions import ExpiredSignatureError, JOSEError, JWSError
 
-from twin_sio.auth.keys import JwksKeys, Keys, SharedSecrets
+from twin_sio.auth.keys import JwksKeys, Keys, SharedSecrets, kid_of
 from twin_sio.auth.refusals import refused
 from twin_sio.clock import Clock, now
 from twin_sio.domain import Identity
@@ -79,12 +79,12 @@ class Authenticator:
         return identity
 
     async def _keys_for(self, header: Mapping[str, Any]) -> tuple[Any, ...]:
-        kid, algorithm = header.get("kid"), header.get("alg")
+        kid, algorithm = kid_of(header), header.get("alg")
         if algorithm not in self._algorithms:
             raise refused("auth_invalid", "its algorithm is not in TWIN_JWT_ALGORITHMS")
         if header.get("crit") is not None:  # what has to be understood, or the token refused: we understand none of it
             raise refused("auth_invalid", "its header has crit")
-        if not isinstance(kid, str | None):
+        if kid is None and header.get("kid"):
             raise refused("auth_invalid", "its kid is no text")
         return await self._keys.get(kid, algorithm)
 

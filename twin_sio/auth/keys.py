@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
-import orjson
 import structlog
 from jose import jwk
 from jose.exceptions import JOSEError
@@ -95,23 +95,35 @@ class JwksKeys(Keys):
             self._fetched_at = monotonic()
             try:
                 timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-                async with aiohttp.ClientSession(timeout=timeout) as http, http.get(self._url) as response:
+                # By way of the proxy that the environment names, as the model's endpoint is reached.
+                async with (
+                    aiohttp.ClientSession(timeout=timeout, trust_env=True) as http,
+                    http.get(self._url) as response,
+                ):
                     response.raise_for_status()
-                    listed = orjson.loads(await response.read())["keys"]
+                    body = await response.read()
             except aiohttp.ClientResponseError as error:
                 self._failed(f"status {error.status}")
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 self._failed(type(error).__name__)
-            except (KeyError, TypeError, ValueError):
-                self._failed("it is no key set")
             else:
-                self._take(listed if isinstance(listed, list) else [])
+                self._read(body)
+
+    def _read(self, body: bytes) -> None:
+        try:
+            found = json.loads(body)  # in whichever Unicode, with a byte order mark or without
+            listed = found["keys"]
+        except (KeyError, TypeError, ValueError, RecursionError):
+            is_discovery = b'"jwks_uri"' in body
+            self._failed("it is no key set" + (", but names one as its jwks_uri" if is_discovery else ""))
+        else:
+            self._take(listed if isinstance(listed, list) else [])
 
     def _take(self, listed: Sequence[Any]) -> None:
         keys: dict[str | None, list[Mapping[str, Any]]] = {}
         for nth, key in enumerate(listed[:_KEYS_MAX]):
             why = _unusable(key)
-            kid = _kid(key) if isinstance(key, dict) else None
+            kid = kid_of(key) if isinstance(key, dict) else None
             if why:
                 self._skip(f"number {nth + 1}" if kid is None else kid[:100], why)
             else:
@@ -138,8 +150,8 @@ def _constructed(key: Mapping[str, Any], algorithm: str) -> Any:
     return jwk.construct(public, algorithm)
 
 
-def _kid(key: Mapping[str, Any]) -> str | None:
-    """The id of a key: a number counts as its digits; None where it has none."""
+def kid_of(key: Mapping[str, Any]) -> str | None:
+    """The id of a key, in a key or in a token's header: a number counts as its digits; None where it has none."""
     kid = key.get("kid")
     if isinstance(kid, int) and not isinstance(kid, bool):
         return str(kid)
@@ -162,7 +174,7 @@ def _unusable(key: Any) -> str:
     """Why a key of a set cannot check a token; empty where it can."""
     if not isinstance(key, dict):
         return "it is no object"
-    if _kid(key) is None and key.get("kid"):
+    if kid_of(key) is None and key.get("kid"):
         return "its kid is no text"
     if (key.get("use") or "sig") != "sig":
         return "it is not for signatures"
