@@ -26,6 +26,11 @@ from twin_sio.transport.origins import Origins
         ("https://*.Example.com.", "https://*.example.com"),
         ("https://*.example.com:8443", "https://*.example.com:8443"),
         ("https://*.example.com", "https://*.example.com"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("tauri://localhost/", "tauri://localhost"),
+        ("Chrome-Extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+        ("moz-extension://0f1e-22", "moz-extension://0f1e-22"),
+        ("app://obsidian.md", "app://obsidian.md"),
         ("*", "*"),
     ],
 )
@@ -37,7 +42,8 @@ def test_origins_are_brought_into_the_form_that_browsers_send(written, sent):
     "written",
     ["app.example.com", "localhost:3000", "ftp://a.example", "https://", "https://a.example/path", "https://u:p@a.example",
      "https://a.example:port", "https://.", "https://[::1", "https://::1", "https://[::1%25eth0]",
-     "https://*", "https://a.*.com", "https://*.com", "null"],
+     "https://*", "https://a.*.com", "https://*.com", "null", "file://", "file://host", "wss://a.example",
+     "data:text/html,x", "chrome-extension://*", "capacitor://"],
 )  # fmt: skip
 def test_what_is_no_origin_is_refused_at_the_start(written, monkeypatch):
     """In a sentence that names the setting."""
@@ -65,6 +71,9 @@ HERE = {"host": "twin.example.com", "scheme": "http", "forwarded_proto": ""}
         (("https://*.example.org",), "https://evilexample.org", False),
         (("https://*.example.org",), "http://a.example.org", False),
         (("*",), "https://anything.example", True),
+        (("capacitor://localhost",), "capacitor://localhost", True),
+        (("capacitor://localhost",), "ionic://localhost", False),
+        ((), "capacitor://twin.example.com", False),
         (("*",), "null", True),
         ((), "null", False),
     ],

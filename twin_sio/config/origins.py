@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 ANY = "*"
+# Schemes of no page that a browser names as an origin. Others there are: those of apps and of browsers' extensions, as
+# capacitor://localhost, tauri://localhost, chrome-extension://….
+_OF_NO_PAGE = frozenset(("about", "blob", "data", "file", "ftp", "javascript", "null", "ws", "wss"))
 
 
 def normal_origin(text: str) -> str:
@@ -30,7 +33,7 @@ def sent_origin(text: str) -> str:
         parts = urlsplit(text)
     except ValueError:
         raise ValueError(f"{example}: an IPv6 address stands in brackets") from None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+    if not parts.scheme or parts.scheme in _OF_NO_PAGE or not parts.hostname:
         raise ValueError(example if "://" in text else f"{example}: a scheme is missing")
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
         raise ValueError(f"{example}, without a path or a login")
@@ -41,7 +44,7 @@ def sent_origin(text: str) -> str:
     host = _host(parts.hostname)
     if not host or "%" in host:
         raise ValueError(example)
-    return f"{parts.scheme}://{host}" + ("" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}")
+    return f"{parts.scheme}://{host}" + ("" if port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{port}")
 
 
 def _host(name: str) -> str:

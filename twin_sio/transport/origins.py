@@ -40,6 +40,8 @@ class Origins:
 
     def _is_own(self, origin: str, host: str, scheme: str, forwarded_proto: str) -> bool:
         at = origin.partition("://")[0]
+        if at not in ("http", "https"):  # an app's or an extension's host is no host of the network
+            return False
         try:
             if sent_origin(f"{at}://{host}") != origin:  # some proxies pass the default port on, as nginx' $server_port
                 return False
