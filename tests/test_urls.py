@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from twin_sio.config import ConfigError, Settings
+from twin_sio.redis_connection import pool
 from twin_sio.store import mongo
 
 REDIS, MONGODB, JWKS, GRAPH = "TWIN_REDIS_URL", "TWIN_MONGODB_URL", "TWIN_JWT_JWKS_URL", "TWIN_GRAPH_URL"
@@ -20,6 +21,12 @@ WORD = "kanarienvogel"
         (REDIS, "Rediss+Sentinel://:p@a:26379,b:26379/0?master=m", "rediss+sentinel://:p@a:26379,b:26379/0?master=m"),
         (REDIS, "redis+cluster://[::1]:7000,b:7001", "redis+cluster://[::1]:7000,b:7001"),
         (REDIS, "unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+        (REDIS, "valkey://host:6379/0", "redis://host:6379/0"),
+        (REDIS, "Valkeys://:p@host", "rediss://:p@host"),
+        (REDIS, "rediss://host/0?ssl_cert_reqs=CERT_NONE", "rediss://host/0?ssl_cert_reqs=none"),
+        (REDIS, "\u202aredis://host:6379/0\u202c", "redis://host:6379/0"),
+        (JWKS, "\u2066https://idp.example.com/keys\u200d\u2069\u00ad", "https://idp.example.com/keys"),
+        (JWKS, "\u00abhttps://idp.example.com/keys\u00bb", "https://idp.example.com/keys"),
         (MONGODB, "'MongoDB://a:1,b:2/own?replicaSet=rs'\n", "mongodb://a:1,b:2/own?replicaSet=rs"),
         (MONGODB, "mongodb+srv://u:p%40w@cluster.example.com/", "mongodb+srv://u:p%40w@cluster.example.com/"),
         (JWKS, " HTTPS://idp.example.com/keys ", "https://idp.example.com/keys"),
@@ -85,6 +92,12 @@ def test_a_secret_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
         (REDIS, f"redis://:{WORD}[@host:6379/0", "percent-encoded"),
         (REDIS, f"redis://:{WORD}%zz@host:6379/0", "percent-encoded"),
         (REDIS, f"redis://{WORD} host:6379/0", "a blank"),
+        (REDIS, f"redis://{WORD}\u200b:6379/0", "not shown"),
+        (MONGODB, f"mongodb://\u202a{WORD}/", "not shown"),
+        ("OPENAI_BASE_URL", f"https://{WORD}/\u200bv1", "blanks within it"),
+        ("OPENAI_BASE_URL", f"https:/{WORD}/v1", "must begin with"),
+        ("OPENAI_BASE_URL", f"https//{WORD}/v1", "must begin with"),
+        ("OPENAI_BASE_URL", f"https://http://{WORD}/v1", "must begin with"),
         (REDIS, "redis://:6379/0", "it names no host"),
         (REDIS, f"redis://{WORD}:99999/0", "its port is no number"),
         (REDIS, f"redis://host/{WORD}", "number of a database"),
@@ -120,3 +133,44 @@ async def test_the_database_of_the_address_is_used(path: str, database: str, use
     client, db = mongo.connect(f"mongodb://127.0.0.1:9/{path}", database, 100)
     assert db.name == used
     client.close()
+
+
+async def test_an_address_of_mongodb_takes_no_guarantee_away() -> None:
+    """Some providers' addresses read from secondaries, which do not have yet what was just written."""
+    client, db = mongo.connect("mongodb://127.0.0.1:9/?readPreference=secondaryPreferred&w=1", "", 100)
+    assert (db.read_preference.name, db.client.read_preference.name) == ("Primary", "Primary")
+    assert db.write_concern.document == {"w": "majority", "j": True}
+    client.close()
+
+
+@pytest.mark.parametrize("option", ["tlsCAFile=/nowhere", "tlsCertificateKeyFile=/nowhere", "tls=true&ssl=false"])
+async def test_an_address_of_mongodb_that_cannot_be_used_is_its_own_failure(option: str) -> None:
+    """And not that of the start, which says no more than that a file is missing."""
+    with pytest.raises(ValueError, match="no URL of a MongoDB"):
+        mongo.connect(f"mongodb://127.0.0.1:9/?{option}", "", 100)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h/0?foo=bar",
+        "redis://h/0?protocol=9",
+        "rediss://h/0?ssl_cert_reqs=maybe",
+        "redis://h/0?db=abc",
+        "redis+sentinel://a:1,b:2/0?foo=bar",
+        "redis+sentinel://a:1/0?service_name=m",
+        "redis+cluster://a:1?foo=bar",
+        "rediss+cluster://a:1?ssl_cert_reqs=maybe",
+    ],
+)
+def test_an_option_of_redis_that_is_none_stops_the_start(url: str) -> None:
+    """Whatever the library raises over it, and whenever it would."""
+    with pytest.raises(ValueError, match="option"):
+        pool(url)
+
+
+@pytest.mark.parametrize("scheme", ["redis://h/0", "redis+sentinel://a:1/0", "redis+cluster://a:1"])
+def test_an_address_of_redis_does_not_change_what_replies_are(scheme: str) -> None:
+    made = pool(f"{scheme}?decode_responses=true&health_check_interval=30")
+    assert made.connection_kwargs["decode_responses"] is False
+    assert made.connection_kwargs["health_check_interval"] == 30

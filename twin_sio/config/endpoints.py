@@ -26,7 +26,7 @@ def endpoint_url(text: str) -> str:
     """
     if not text:
         return text
-    if re.search(r"[\s\x00-\x1f\x7f]", text):
+    if re.search(r"\s", text) or not text.isprintable():
         raise ValueError("there are blanks within it")
     if not _SCHEME.match(text):
         text = f"{'http' if _is_near(text) else 'https'}://{text.lstrip('/')}"
@@ -39,6 +39,8 @@ def endpoint_url(text: str) -> str:
         raise ValueError("it must begin with http:// or https://")
     if not parts.hostname or port == 0:
         raise ValueError("it names no host")
+    if parts.hostname in ("http", "https"):  # a colon or a slash too few, or the scheme twice
+        raise ValueError("it must begin with http:// or https://, once")
     if not re.fullmatch(r"[\w.:%-]+", parts.hostname):
         raise ValueError("its host is no name and no address")
     path = _METHODS.sub("", parts.path).rstrip("/")

@@ -26,7 +26,10 @@ _SEVERAL = ("+sentinel", "+cluster")
 
 
 def redis_url(text: str) -> str:
-    """A Redis URL. Raises `ValueError` with a sentence for what is none."""
+    """A Redis URL; Valkey's schemes, and Celery's words for certificates, as Redis has them. Raises `ValueError` with a
+    sentence for what is none."""
+    text = re.sub(r"^valkey(s?)(?=[:+])", lambda found: f"redi{found[1]}s", text, flags=re.IGNORECASE)
+    text = re.sub(r"(?<=[?&]ssl_cert_reqs=)CERT_[A-Z]+", lambda found: found[0].removeprefix("CERT_").lower(), text)
     return _engine_url(text, _REDIS, "redis://host:6379/0")
 
 
@@ -66,8 +69,8 @@ def _split(url: str, schemes: Mapping[str, int | None] | tuple[str, ...], exampl
         raise ValueError(f"a scheme is missing: it is written as {example}")
     if found[1] not in schemes:
         raise ValueError(f"its scheme must be one of {', '.join(schemes)}: it is written as {example}")
-    if re.search(r"\s", url):
-        raise ValueError("it holds a blank or a line's end")
+    if re.search(r"\s", url) or not url.isprintable():
+        raise ValueError("it holds a blank, a line's end, or a sign that is not shown")
     try:
         return found[1], urlsplit(url)
     except ValueError:

@@ -8,7 +8,11 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
 
-_AROUND: Final = " \t\r\n\f\v\"'`\u00a0\u200b\u2028\u2029\u2060\u3000\ufeff\u201c\u201d\u2018\u2019"
+# Beside quotation marks all that shows no sign: blanks of every width, and the marks for directions and joints, which
+# come along where a value is copied from a page or a window.
+_UNSEEN: Final = "".join(map(chr, (*range(0x2000, 0x2010), *range(0x2028, 0x2030), *range(0x205F, 0x2070))))
+_QUOTES: Final = "\"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
+_AROUND: Final = f" \t\r\n\f\v\u00a0\u00ad\u061c\u3000\ufeff{_UNSEEN}{_QUOTES}"
 _LOGIN = re.compile(r"(?<=://)[^/?#\s]*@|(?<=\?)[^#\s]+")
 
 

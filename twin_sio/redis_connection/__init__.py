@@ -46,23 +46,30 @@ def client(url: str, *, timeout_s: float | None = TIMEOUT_S) -> Redis:
 
 
 def pool(url: str, *, timeout_s: float | None = TIMEOUT_S) -> ConnectionPool:
-    """A connection pool for `redis://`, `rediss://` (TLS) and `unix://`. Raises `ValueError` for an unknown option.
+    """A connection pool for `redis://`, `rediss://` (TLS) and `unix://`. Raises `ValueError` for an option that is none
+    or has no such value.
 
     `redis+sentinel://[user:password@]host:port,host:port/0?master=mymaster`: each new connection asks a Sentinel for
     the master; `sentinel_password` (and `sentinel_username`) in the query are for the Sentinels themselves, with
     `rediss+sentinel://` all of them speak TLS. `redis+cluster://[user:password@]host:port,host:port`
     (`rediss+cluster://` with TLS): each new connection goes to the master that has the slot of `HASH_TAG`."""
+    try:
+        made = _made(url, timeout_s)
+        made.connection_kwargs["decode_responses"] = False  # no URL changes what replies are
+        # The library reads the options of the query when it connects: tried here, a wrong one stops the start.
+        made.connection_class(**made.connection_kwargs)
+    except (TypeError, ValueError, RedisError):
+        raise ValueError("the query holds an option that is none, or a value that none has") from None
+    return made
+
+
+def _made(url: str, timeout_s: float | None) -> ConnectionPool:
     timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": TIMEOUT_S, "retry_on_timeout": False}
     if url.startswith(CLUSTERS):
         return _SlotOwnerPool(ClusterTopology(url), **timeouts)
     if not url.startswith(_SENTINELS):
         made = ConnectionPool.from_url(url, **timeouts)
         made.connection_class = _CHECKED[made.connection_class]
-        try:
-            # The library reads the options of the query when it connects: tried here, a wrong one stops the start.
-            made.connection_class(**made.connection_kwargs)
-        except TypeError:
-            raise ValueError("the query holds an option that is none") from None
         return made
     asked = urlsplit(url)
     login, _, places = asked.netloc.rpartition("@")

@@ -61,7 +61,7 @@ def stored(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine
 def connect(url: str, database: str, timeout_ms: int) -> tuple[AsyncIOMotorClient[Doc], Database]:
     """A client and its database. Acknowledged means: on a majority, in the journal. No operation takes longer
     than `timeout_ms`. Without a `database` it is the one that the URL names, else `twin_sio`. The caller closes the
-    client. Raises `ValueError` for a URL that is none."""
+    client. Raises `ValueError` for a URL that is none, or names a file that cannot be read."""
     try:
         client: AsyncIOMotorClient[Doc] = AsyncIOMotorClient(
             url,
@@ -70,8 +70,10 @@ def connect(url: str, database: str, timeout_ms: int) -> tuple[AsyncIOMotorClien
             timeoutMS=timeout_ms,
             tz_aware=True,
             appname="twin_sio",
+            # A URL may say otherwise, as those that providers give for their clusters: what was just written is read.
+            readPreference="primary",
         )
-    except ConfigurationError:
+    except (ConfigurationError, OSError):  # OSError: a file of certificates that cannot be read
         raise ValueError("no URL of a MongoDB") from None
     db = client.get_database(
         database or client.get_default_database(_DATABASE).name,
