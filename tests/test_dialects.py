@@ -74,8 +74,10 @@ async def test_dialects_are_understood_together(server, first):
             await check(server, first, second)
 
 
+PROPERTIES = {"city": {"type": "string"}, "nights": {"type": "integer"}}
 TOOLS = [
-    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("look", "book")
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": PROPERTIES}}}
+    for name in ("look", "book")
 ]
 WANTED = [{"name": "look", "arguments": {"city": "Tromsø 👋🏽"}}, {"name": "book", "arguments": {"nights": 2}}]
 
@@ -121,6 +123,7 @@ async def test_an_endpoint_without_tools_answers_without(server):
 
 
 CALL = '<tool_call>{"name": "look", "arguments": {"city": "Rome"}}</tool_call>'
+TAGGED = "<function=look>\n<parameter=city>\nRome\n</parameter>\n</function>"
 LOOKED = ("look", {"city": "Rome"})
 
 
@@ -135,14 +138,39 @@ LOOKED = ("look", {"city": "Rome"})
         ('<tool_call>{"type": "function", "function": {"name": "look"}}</tool_call>', "", [("look", {})]),
         ('<tool_call>{"name": "look", "arguments": "{\\"city\\": \\"Rome\\"}"}</tool_call>', "", [LOOKED]),
         (f"<think>I {CALL}</think>{CALL}", "", [LOOKED]),
+        # In the forms of other models.
+        (f"Sure.\n<tool_call>\n{TAGGED}\n</tool_call>", "Sure.", [LOOKED]),
+        (f"<seed:tool_call>{TAGGED}{TAGGED}</seed:tool_call>", "", [LOOKED, LOOKED]),
+        (f"{TAGGED}\nthen.", "then.", [LOOKED]),
+        ('<function=look>{"city": "Rome"}</function>', "", [LOOKED]),
+        ('<minimax:tool_call>\n<invoke name="look">\n<parameter name="city">Rome</parameter>\n</invoke>\n'
+         "</minimax:tool_call>", "", [LOOKED]),
+        ("<tool_call>look\n<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n</tool_call>", "", [LOOKED]),
+        ("<tool_call>look</tool_call>", "", [("look", {})]),
+        ("<tool_call>\n<function=look>\n<parameter=city>\n7\n</parameter>\n<parameter=n>\n[7]\n</parameter>\n"
+         "</function>\n</tool_call>", "", [("look", {"city": "7", "n": [7]})]),
+        ('[TOOL_CALLS][{"name": "look", "arguments": {"city": "Rome"}}]', "", [LOOKED]),
+        ('So:\n[TOOL_CALLS]look[ARGS]{"city": "Rome"}[TOOL_CALLS]look[ARGS]{"city": "Rome"}', "So:", [LOOKED, LOOKED]),
+        ('<|python_tag|>{"name": "look", "parameters": {"city": "Rome"}}', "", [LOOKED]),
+        ('<|tool_call|>[{"name": "look", "arguments": {"city": "Rome"}}]<|/tool_call|>', "", [LOOKED]),
+        ('<|tool_calls_section_begin|><|tool_call_begin|>functions.look:0<|tool_call_argument_begin|>{"city": "Rome"}'
+         "<|tool_call_end|><|tool_calls_section_end|>", "", [LOOKED]),
+        ('<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>look<｜tool▁sep｜>{"city": "Rome"}<｜tool▁call▁end｜>'
+         "<｜tool▁calls▁end｜>", "", [LOOKED]),
+        ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>look\n```json\n{\"city\": \"Rome\"}\n```"
+         "<｜tool▁call▁end｜><｜tool▁calls▁end｜>", "", [LOOKED]),
         # What only speaks of it is text.
+        ("A <function=name> is none of ours.", "A <function=name> is none of ours.", []),
+        ("Mistral has [TOOL_CALLS] for it [1].", "Mistral has [TOOL_CALLS] for it [1].", []),
+        ("<tool_call>nobody</tool_call>", "<tool_call>nobody</tool_call>", []),
+        ("<tool_call>look", "<tool_call>look", []),
         ("The <tool_call> tag is for calls.", "The <tool_call> tag is for calls.", []),
         ("Write `<tool_call>{}</tool_call>` so.", "Write `<tool_call>{}</tool_call>` so.", []),
         ("a < b <tool and <t", "a < b <tool and <t", []),
         ("a  \n <tool_call>  ", "a  \n <tool_call>  ", []),
         ("a" + " " * 500 + "b \n", "a" + " " * 500 + "b \n", []),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("size", [1, 3, 1000])
 async def test_a_call_in_the_text_is_a_call(server, text, said, calls, size):
     """Wherever the stream cuts it; never text of the answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -136,10 +137,10 @@ def end_of(reason: object) -> Literal["stop"] | Cut | None:
 
 
 class Answer:
-    """One answer as it comes; `shows_thoughts`: what the model thinks is kept for `thought`; `has_tools`: it was
-    offered tools, and calls that are written into the text are calls."""
+    """One answer as it comes; `shows_thoughts`: what the model thinks is kept for `thought`; `tools`: those it was
+    offered, of which calls that are written into the text are calls."""
 
-    def __init__(self, *, shows_thoughts: bool = False, has_tools: bool = False) -> None:
+    def __init__(self, *, shows_thoughts: bool = False, tools: Sequence[Mapping[str, Any]] = ()) -> None:
         self.begun = False
         """Whether there was text."""
         self.reasoned = False
@@ -157,7 +158,7 @@ class Answer:
         self._plain = False  # what comes is text, of whole characters
         self._half = ""
         self._head = Head()
-        self._written = WrittenCalls() if has_tools else None
+        self._written = WrittenCalls(tools) if tools else None
         self._is_in_pieces = False  # what a whole message says behind them was said
         self._has_choices = False
         self._instead: dict[str, Any] | None = None  # what came in place of an answer

@@ -266,7 +266,7 @@ class OpenAIModel:
             async with until(question.deadline):
                 response = await held.enter_async_context(self._endpoint.opened(body))
             raw, parser = response.iter_bytes(), EventParser()
-            answer = Answer(shows_thoughts=self._shows_thoughts, has_tools="tools" in body)
+            answer = Answer(shows_thoughts=self._shows_thoughts, tools=body.get("tools", ()))
             last_sign = began = loop.time()
             deadline: float | None = None  # of the read that is to come
             while True:

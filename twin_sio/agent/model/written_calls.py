@@ -1,35 +1,35 @@
 """Calls of tools that a model has written into its text, where a server leaves them there. Pure.
 
-Qwen, Hermes and those trained alike write `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, and a server
-without a parser for it passes that on as text. The mark counts where an object follows it, and not in quotes: a model
-may speak of it.
+A server without a parser for what its model is trained to write (`call_forms`) passes that on as text. A mark counts
+where a call follows it, and not in quotes: a model may speak of it.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from twin_sio.agent.model.call_forms import MARKS, Call, begins, calls_in
 from twin_sio.agent.model.calls import MAX_ARGUMENTS_CHARACTERS
 from twin_sio.agent.model.failures import Failed
 
-_BEGIN: Final = "<tool_call>"
-_END: Final = "</tool_call>"
+_BEGIN: Final = re.compile("|".join(map(re.escape, MARKS)))
 _QUOTES: Final = frozenset("`\"'")
 _BLANKS_MAX: Final = 200  # at the end of a line, before what may become a mark; more of them are text
-_NAME: Final = re.compile(r'"name"\s*:\s*"([^"\\\s]{1,64})"')
-_NAMELESS: Final = "unknown"  # the model is told that there is no such tool
 
 
 class WrittenCalls:
     """Tells the calls in a text from the rest of it."""
 
-    def __init__(self) -> None:
-        self.found: list[dict[str, Any]] = []
-        """Calls, as the API has them; the reader empties it."""
+    def __init__(self, tools: Sequence[Mapping[str, Any]]) -> None:
+        """`tools`: those that it was offered, as the API has them."""
+        self.found: list[Call] = []
+        """Calls; the reader empties it."""
+        self._tools = tools
+        self._names = [str((tool.get("function") or {}).get("name")) for tool in tools]
         self._held = ""  # what may be the beginning of a mark, with the end of a line before it; or of a call
-        self._is_call = False
+        self._mark = ""  # what has begun the call that is being written
         self._searched = 0  # characters of a call in which no end was found
         self._last = ""  # the last character that was text
         self._is_behind = False  # a call has ended, and only blanks came since
@@ -40,41 +40,43 @@ class WrittenCalls:
         self._held += text
         shown = ""
         while True:
-            if self._is_call:
+            if self._mark:
                 if not self._end_call():
                     return shown
                 continue
-            begin = self._held.find(_BEGIN)
-            if begin < 0:
+            found = _BEGIN.search(self._held)
+            if found is None:
                 return shown + self._cut(len(self._held) - _doubtful(self._held))
-            behind = self._held[begin + len(_BEGIN) :].lstrip()
+            begin, mark = found.start(), found[0]
             before = self._held[begin - 1] if begin else self._last
-            if before in _QUOTES or (behind and behind[0] not in "{["):
-                shown += self._cut(begin + len(_BEGIN))
+            is_call = before not in _QUOTES and begins(mark, self._held[found.end() :], self._names)
+            if is_call is False:
+                shown += self._cut(found.end())
                 continue
             shown += self._cut(len(self._held[:begin].rstrip()))
-            if not behind:
+            if is_call is None:
                 return shown
-            self._held, self._is_call, self._searched = behind, True, 0
+            self._held, self._mark, self._searched = self._held.lstrip(), mark, 0
 
     def end(self) -> str:
         """What was held back and is text after all. A call whose last mark is missing is a call."""
-        if not self._is_call:
+        if not self._mark:
             return self._cut(len(self._held))
         self._add(self._held)
-        self._held, self._is_call = "", False
+        self._held, self._mark = "", ""
         return ""
 
     def _end_call(self) -> bool:
         """Whether the call that is being written ends in what is there."""
-        place = self._held.find(_END, self._searched)
+        mark = MARKS[self._mark]
+        place = self._held.find(mark, self._searched) if mark else -1
         if place < 0:
             if len(self._held) > MAX_ARGUMENTS_CHARACTERS:
                 raise Failed(again=False)
-            self._searched = max(0, len(self._held) - len(_END))
+            self._searched = max(0, len(self._held) - len(mark))
             return False
         self._add(self._held[:place])
-        self._held, self._is_call, self._is_behind = self._held[place + len(_END) :], False, True
+        self._held, self._mark, self._is_behind = self._held[place + len(mark) :], "", True
         return True
 
     def _cut(self, size: int) -> str:
@@ -88,26 +90,15 @@ class WrittenCalls:
         return text
 
     def _add(self, written: str) -> None:
-        try:
-            read = json.loads(written, strict=False)
-        except (ValueError, RecursionError):
-            name = _NAME.search(written)
-            # As arguments they are refused, and the model is told why.
-            self._call(name[1] if name else _NAMELESS, written.strip())
-            return
-        for one in read if isinstance(read, list) else [read]:
-            call = one.get("function", one) if isinstance(one, dict) else {}
-            call = call if isinstance(call, dict) else {}
-            self._call(call.get("name"), call.get("arguments", call.get("parameters")))
-
-    def _call(self, name: object, arguments: object) -> None:
-        named = name if isinstance(name, str) and name else _NAMELESS
-        self.found.append({"function": {"name": named, "arguments": arguments}})
+        # The mark of one function is its beginning, too.
+        body = written if written.startswith("<function=") else written[len(self._mark) :]
+        self.found += calls_in(body, self._tools)
 
 
 def _doubtful(text: str) -> int:
     """How many of its last characters may begin a mark, with the end of a line before them."""
-    size = next((n for n in range(min(len(_BEGIN) - 1, len(text)), 0, -1) if text.endswith(_BEGIN[:n])), 0)
+    start = max(text.rfind("<"), text.rfind("["))  # with one of which every mark begins, and has none behind it
+    size = len(text) - start if start >= 0 and any(mark.startswith(text[start:]) for mark in MARKS) else 0
     stem = text[: len(text) - size]
     blanks = stem[len(stem.rstrip()) :]
     return size + len(blanks) if "\n" in blanks and len(blanks) <= _BLANKS_MAX else size

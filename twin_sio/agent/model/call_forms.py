@@ -1,0 +1,135 @@
+"""The forms in which models are trained to write calls of tools, and what stands in them. Pure.
+
+JSON (Qwen, Hermes, Llama, Mistral, Granite); tags for the function and each of its parameters (Qwen's coder, Seed,
+MiniMax); a name with keys and values in tags (GLM); a name, a separator and JSON (Kimi, DeepSeek, Mistral).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+MARKS: Final[Mapping[str, str]] = {
+    "<tool_call>": "</tool_call>",
+    "<seed:tool_call>": "</seed:tool_call>",
+    "<minimax:tool_call>": "</minimax:tool_call>",
+    "<function=": "</function>",
+    "[TOOL_CALLS]": "",
+    "<|python_tag|>": "",
+    "<|tool_call|>": "<|/tool_call|>",
+    "<|tool_calls_section_begin|>": "<|tool_calls_section_end|>",
+    "<｜tool▁calls▁begin｜>": "<｜tool▁calls▁end｜>",
+}
+"""What begins calls, and what ends them; where nothing does they are the rest of the answer."""
+
+_FUNCTION: Final = "<function="
+_INSIDE: Final = (_FUNCTION, "<invoke name=", "<|tool_call_begin|>", "<｜tool▁call▁begin｜>")
+_NAME: Final = re.compile(r"[\w.-]{1,64}")
+_BLANKS_MAX: Final = 200  # behind a mark or a name, before what tells whether it is a call
+_NAME_IN_JSON: Final = re.compile(r'"name"\s*:\s*"([^"\\\s]{1,64})"')
+_TAGGED: Final = re.compile(r'<(function|invoke)(?:=|\s+name=)"?([^">\s]{1,64})"?\s*>(.*?)(?:</\1>|\Z)', re.DOTALL)
+_PARAMETER: Final = re.compile(
+    r'<parameter(?:=|\s+name=)"?([^">\s]{1,200})"?[^>]{0,100}>(.*?)(?:</parameter>|(?=<parameter)|\Z)', re.DOTALL
+)
+_KEYED: Final = re.compile(r"<arg_key>(.*?)</arg_key>\s{0,20}<arg_value>(.*?)(?:</arg_value>|\Z)", re.DOTALL)
+_SEPARATED: Final = re.compile(
+    r"(?:functions\.)?([\w.-]{1,64}?)(?::\d{1,9})?\s{0,20}"
+    r"(?:<｜tool▁sep｜>|<\|tool_call_argument_begin\|>|\[ARGS\]|```json)\s{0,20}(?=\{)"
+)
+_DECODER: Final = json.JSONDecoder(strict=False)
+_NAMELESS: Final = "unknown"  # the model is told that there is no such tool
+
+Call = dict[str, Any]
+"""A call, as the API has it: `{"function": {"name", "arguments"}}`."""
+
+
+def begins(mark: str, behind: str, names: Sequence[str]) -> bool | None:
+    """Whether a call of the tools `names` follows a mark, which a text may also speak of; None while that cannot be
+    told."""
+    if mark == _FUNCTION:
+        found = _NAME.match(behind)
+        if found is None or found.end() == len(behind):
+            return None if len(behind) <= 64 and (found or not behind) else False
+        return found[0] in names and behind[found.end()] == ">"
+    said = behind.lstrip()
+    if not said:
+        return None if len(behind) <= _BLANKS_MAX else False
+    if said[0] in "{[":
+        return True
+    if (inside := _starts(said, _INSIDE)) is not False:
+        return inside
+    if (found := _NAME.match(said)) is None:
+        return False
+    rest = said[found.end() :].lstrip()
+    if not rest:
+        return None if len(said) <= 64 + _BLANKS_MAX else False
+    return _starts(rest, ("<arg_key>", "[ARGS]", *([MARKS[mark]] if MARKS[mark] and found[0] in names else ())))
+
+
+def _starts(said: str, with_one_of: Sequence[str]) -> bool | None:
+    if said.startswith(tuple(with_one_of)):
+        return True
+    return None if any(one.startswith(said) for one in with_one_of) else False
+
+
+def calls_in(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:
+    """The calls between two marks. What cannot be read is one all the same: its arguments are refused, and the model is
+    told why."""
+    try:
+        read = json.loads(written, strict=False)
+    except (ValueError, RecursionError):
+        return _otherwise(written, tools)
+    made = []
+    for one in read if isinstance(read, list) else [read]:
+        call = one.get("function", one) if isinstance(one, dict) else {}
+        call = call if isinstance(call, dict) else {}
+        made.append(_call(call.get("name"), call.get("arguments", call.get("parameters"))))
+    return made
+
+
+def _otherwise(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:
+    made = []
+    for tagged in _TAGGED.finditer(written):
+        inner = tagged[3].strip()
+        arguments: Any = inner if inner.startswith("{") else _values(tagged[2], _PARAMETER.findall(inner), tools)
+        made.append(_call(tagged[2], arguments))
+    for separated in () if made else _SEPARATED.finditer(written):
+        try:
+            arguments = _DECODER.raw_decode(written, separated.end())[0]
+        except (ValueError, RecursionError):
+            arguments = written[separated.end() :].strip()
+        made.append(_call(separated[1], arguments))
+    if not made and (name := _NAME.match(written.strip())):
+        pairs = _KEYED.findall(written)
+        if pairs or name[0] == written.strip():
+            made.append(_call(name[0], _values(name[0], pairs, tools)))
+    if made:
+        return made
+    found = _NAME_IN_JSON.search(written)
+    return [_call(found[1] if found else _NAMELESS, written.strip())]
+
+
+def _values(name: str, pairs: Sequence[tuple[str, str]], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Values that stand in tags: texts as they are, what is none as JSON."""
+    functions = [tool.get("function") or {} for tool in tools]
+    schema = next((one.get("parameters") or {} for one in functions if one.get("name") == name), {})
+    known = schema.get("properties") or {}
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        text = value.removeprefix("\n").removesuffix("\n")
+        expected = known.get(key.strip())
+        made[key.strip()] = text if isinstance(expected, dict) and expected.get("type") == "string" else _read(text)
+    return made
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _call(name: object, arguments: object) -> Call:
+    return {"function": {"name": name if isinstance(name, str) and name else _NAMELESS, "arguments": arguments}}
