@@ -182,7 +182,7 @@ class Answer:
             if said or not isinstance(text := choice.get("text") or "", str):
                 raise Failed(again=False)
             reasons = False
-        elif type(text := said.get("content")) is not str or not text or len(said) > 1:
+        elif type(text := said.get("content")) is not str or not text or len(said) > 1 + ("role" in said):
             text, reasons = parts_of(said)
             self.reasoned = self.reasoned or reasons
             if reasons and self._shows_thoughts:
