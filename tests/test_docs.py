@@ -75,6 +75,8 @@ _COMPLETE = {
         ({"server__admin_ui_secret": "too short"}, "TWIN_ADMIN_UI_SECRET"),
         ({"server__trusted_proxies": "10.0.0.0/8 everybody"}, "TWIN_TRUSTED_PROXIES"),
         ({"auth__jwt_algorithms": "HS256 RS256"}, "TWIN_JWT_ALGORITHMS"),
+        ({"auth__jwt_algorithms": "EdDSA", "auth__jwt_jwks_url": "https://idp.example.com"}, "TWIN_JWT_ALGORITHMS"),
+        ({"auth__jwt_algorithms": "none", "auth__jwt_jwks_url": "https://idp.example.com"}, "TWIN_JWT_ALGORITHMS"),
     ],
 )
 def test_production_refuses_to_start_and_names_the_variable(given: dict, named: str) -> None:

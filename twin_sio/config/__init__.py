@@ -20,6 +20,7 @@ from twin_sio.config.agent import AgentSettings
 from twin_sio.config.endpoints import DEFAULT_MODEL, Dialect
 from twin_sio.config.group import Group
 from twin_sio.config.groups import (
+    KEY_SET_ALGORITHMS,
     SECRET_MIN_BYTES,
     SHARED_SECRET_ALGORITHMS,
     AuthSettings,
@@ -199,6 +200,10 @@ def _check_algorithms(auth: AuthSettings) -> None:
         raise ConfigError("TWIN_SCOPE_MAP must hold pairs, as openid=twin:chat.") from None
     algorithms = set(auth.jwt_algorithms)
     shared = algorithms & SHARED_SECRET_ALGORITHMS
+    if not algorithms <= SHARED_SECRET_ALGORITHMS | KEY_SET_ALGORITHMS:
+        raise ConfigError(
+            "TWIN_JWT_ALGORITHMS names one that is not supported: HS256, RS256 and ES256 are, and those of 384 and 512."
+        )
     if not algorithms or (shared and algorithms - shared):
         raise ConfigError("TWIN_JWT_ALGORITHMS must name algorithms of one family: HS256, or RS256 / ES256.")
     if not shared and not auth.jwt_jwks_url:

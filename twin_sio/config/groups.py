@@ -28,6 +28,7 @@ from twin_sio.dev_tokens import DEV_SECRET
 
 SECRET_MIN_BYTES = 32
 SHARED_SECRET_ALGORITHMS = frozenset({"HS256", "HS384", "HS512"})
+KEY_SET_ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"})
 
 
 class ProcessSettings(Group):
@@ -135,7 +136,9 @@ class AuthSettings(Group):
         SecretStr(""),
         "secrets still accepted during a rotation, comma-separated; empty: none",
     )
-    jwt_algorithms: Words = _env("TWIN_JWT_ALGORITHMS", ("HS256",), "accepted algorithms, space-separated, one family")
+    jwt_algorithms: Annotated[Words, AfterValidator(lambda names: tuple(map(str.upper, names)))] = _env(
+        "TWIN_JWT_ALGORITHMS", ("HS256",), "accepted algorithms, space-separated, one family"
+    )
     jwt_jwks_url: HttpUrl = _env("TWIN_JWT_JWKS_URL", "", "key set of RS256 / ES256 tokens; empty: a shared secret")
     jwt_issuer: str = _env("TWIN_JWT_ISSUER", "", "required `iss`; empty: not checked")
     jwt_audience: str = _env("TWIN_JWT_AUDIENCE", "", "required `aud`; empty: not checked")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator
@@ -28,7 +30,13 @@ def without_login(text: str) -> str:
 
 
 def _words(value: object) -> object:
-    return tuple(word.strip(_AROUND) for word in value.replace(",", " ").split()) if isinstance(value, str) else value
+    """Words between blanks, commas or semicolons; or a JSON list of them."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            return tuple(word.strip(_AROUND) if isinstance(word, str) else word for word in json.loads(value))
+    return tuple(filter(None, (word.strip(_AROUND) for word in re.split(r"[\s,;]+", value))))
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
