@@ -24,7 +24,9 @@ from tests.processes import Process, environment
 from tests.scripted_model import ScriptedModel
 from tests.test_service_redis import SentinelServer, whole_way
 from tests.waiting import eventually
+from twin_sio.redis_connection import REDIS_ERRORS, client
 from twin_sio.redis_connection.failures import SENTENCES as REDIS_SENTENCES
+from twin_sio.redis_connection.failures import explain
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, find_redis, start_redis
 from twin_sio.runtime.serve import service
 from twin_sio.store.mongo.failures import SENTENCES as MONGODB_SENTENCES
@@ -51,6 +53,37 @@ async def _why(url: str) -> dict[str, str]:
         assert response.status == (200 if body["ready"] else 503)
         why: dict[str, str] = body.get("why", {})
         return why
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        ("MOVED 1234 10.0.0.1:6379", "is_cluster"),
+        ("CROSSSLOT Keys in request don't hash to the same slot", "is_cluster"),
+        ("ERR SELECT is not allowed in cluster mode", "is_cluster"),
+        ("CLUSTERDOWN Hash slot not served", "no_quorum"),
+        ("NOREPLICAS Not enough good replicas to write.", "no_quorum"),
+        ("DENIED Redis is running in protected mode because protected mode is enabled", "protected"),
+        ("ERR max number of clients reached", "too_many_clients"),
+        ("ERR max daily request limit exceeded. Limit: 10000", "used_up"),
+        ("ERR DB index is out of range", "no_database"),
+        ("MISCONF Redis is configured to save RDB snapshots", "no_disk"),
+        ("NOAUTH HELLO must be called with the client already authenticated", "no_password"),
+        ("ERR unknown command 'SET'", "other"),
+    ],
+)
+async def test_a_refusal_of_redis_is_told_by_its_code(reply: str, kind: str) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(4096):
+            writer.write(f"-{reply}\r\n".encode() * 3)
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        redis_client = client(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(REDIS_ERRORS) as caught:
+            await redis_client.set("a", "b")
+        assert explain(caught.value).kind == kind
+        await redis_client.aclose()
 
 
 @pytest.mark.parametrize(

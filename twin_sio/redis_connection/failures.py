@@ -13,7 +13,7 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
+    ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -39,6 +39,12 @@ SENTENCES = {
     ),
     "no_sentinel": "What listens at TWIN_REDIS_URL is no Sentinel: redis:// instead of redis+sentinel://.",
     "no_cluster": "What listens at TWIN_REDIS_URL is no Redis Cluster: redis:// instead of redis+cluster://.",
+    "is_cluster": "TWIN_REDIS_URL names a node of a Redis Cluster: redis+cluster:// instead of redis://.",
+    "no_quorum": "Redis lacks masters or replicas that it needs for writes: look at CLUSTER INFO, or INFO replication.",
+    "protected": "Redis is in its protected mode, for its own machine alone: give it a password (requirepass).",
+    "too_many_clients": "Redis has no room for another connection: raise its maxclients, or look who holds so many.",
+    "used_up": "What the account of TWIN_REDIS_URL may use of Redis is used up: look at its plan.",
+    "no_database": "Redis has no database of the number that stands at the end of TWIN_REDIS_URL.",
     "sentinel_password": "The Sentinels ask for a password of their own: add &sentinel_password= to TWIN_REDIS_URL.",
     "certificate": "The certificate of Redis is refused: add ?ssl_ca_certs=/path/of/ca.pem to TWIN_REDIS_URL.",
     "no_tls": "TWIN_REDIS_URL asks for TLS and what listens there does not speak it: redis:// instead of rediss://.",
@@ -79,6 +85,22 @@ _BY_TEXT = {
     "Connect call failed": "refused",
     "unknown command 'SENTINEL'": "no_sentinel",
     "cluster support disabled": "no_cluster",
+    "SELECT is not allowed in cluster mode": "is_cluster",
+    "max number of clients": "too_many_clients",
+    "limit exceeded": "used_up",
+    "DB index is out of range": "no_database",
+}
+# Of a reply the first word is its code; the library has no class for these.
+_BY_CODE = {
+    "MOVED": "is_cluster",
+    "ASK": "is_cluster",
+    "CROSSSLOT": "is_cluster",
+    "CLUSTERDOWN": "no_quorum",
+    "MASTERDOWN": "no_quorum",
+    "NOREPLICAS": "no_quorum",
+    "DENIED": "protected",
+    "MISCONF": "no_disk",
+    "BUSY": "silent",
 }
 
 
@@ -106,12 +128,12 @@ def _kind(error: BaseException) -> str:
     if isinstance(error, AuthenticationError):
         if text.startswith(("AUTH <password> called without", "Client sent AUTH, but no")):
             return "needless_password"
-        return "no_password" if text.startswith("Authentication required") else "wrong_password"
+        return "no_password" if text.startswith(("Authentication required", "HELLO must")) else "wrong_password"
     # The Sentinels were asked one by one; why each had no answer stands in its text only.
     if isinstance(error, MasterNotFoundError):
         return "sentinel_password" if "AuthenticationError" in text else "no_master"
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLCertVerificationError):
         return "no_tls"
-    if isinstance(error, RedisError) and text.startswith("MISCONF"):
-        return "no_disk"
+    if isinstance(error, ResponseError) and (kind := _BY_CODE.get(text.partition(" ")[0])):
+        return kind
     return next((kind for known, kind in _BY_CLASS if isinstance(error, known)), "")
