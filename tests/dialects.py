@@ -140,6 +140,7 @@ MANNERS = (
     "think", "reasoning", "reasoning_content", "thinking_parts", "parts", "halves", "crlf", "no_space", "comments",
     "event_lines", "lines_of_data", "crumbs", "bom", "whole", "streams_always", "azure", "usage_in_every_chunk",
     "empty_finish", "eos", "end_turn", "no_done", "no_finish", "tool_call", "function_call", "parsed",
+    "object_in_reasoning",
 )  # fmt: skip
 
 
@@ -180,6 +181,8 @@ def whole(
             message |= {"content": None, "tool_calls": [{"id": "1", "type": "function", "function": call}]}
         if "function_call" in dialects:
             message |= {"content": None, "function_call": call}
+        if "object_in_reasoning" in dialects:
+            message |= {"content": None, "reasoning_content": f"\n{message['content']}"}
         if "parsed" in dialects:
             message |= {"content": None, "parsed": json.loads(said)}
     if "think" in dialects and message["content"]:

@@ -58,7 +58,7 @@ def speakable(first: str, second: str) -> bool:
     """Whether one server could be both, and answers what is understood: calls are not, in pieces."""
     pair = {first, second}
     one_of = [{"max_completion_tokens", "no_length"}, {"developer", "no_instructions"}, {"json_object", "no_json"}]
-    in_pieces = "streams_always" in pair and pair & {"tool_call", "function_call", "parsed"}
+    in_pieces = "streams_always" in pair and pair & {"tool_call", "function_call", "parsed", "object_in_reasoning"}
     return pair not in one_of and not in_pieces and not ("quoted" in pair and pair <= {*WRAPPINGS})
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from twin_sio.agent.model.answer import parts_of, without_reasoning
+from twin_sio.agent.model.answer import parts_of, thought_of, without_reasoning
 from twin_sio.agent.model.failures import Failed
 from twin_sio.domain import Json
 
@@ -47,6 +47,10 @@ def _candidates(message: dict[str, Any]) -> Iterator[object]:
     for one in (*called, message.get("function_call")):
         if isinstance(one, dict):
             yield one.get("arguments")
+    # A server that takes all of an answer without thoughts for one. What stands amid thoughts is no answer.
+    thought = thought_of(message).strip()
+    if thought.startswith(("{", "```")):
+        yield thought
 
 
 def _taken_out(text: str, names: frozenset[str]) -> Json | None:
