@@ -18,6 +18,13 @@ from twin_sio.transport.origins import Origins
         ("http://localhost:80", "http://localhost"),
         ("http://localhost:3000/", "http://localhost:3000"),
         ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("https://straße.de", "https://xn--strae-oqa.de"),
+        ("https://Faß.example:8443", "https://xn--fa-hia.example:8443"),
+        ("https://φάος.example", "https://xn--hxa2bjn.example"),
+        ("https://*.Straße.de", "https://*.xn--strae-oqa.de"),
+        ("https://日本語。jp", "https://xn--wgv71a119e.jp"),
+        ("https://i❤.example", "https://xn--i-7iq.example"),
+        ("https://my_ü.example", "https://xn--my_-joa.example"),
         ("http://[::1]:8000", "http://[::1]:8000"),
         ("https://app.example.com.", "https://app.example.com"),
         ("HTTPS://APP.EXAMPLE.COM.:443/", "https://app.example.com"),
@@ -43,7 +50,7 @@ def test_origins_are_brought_into_the_form_that_browsers_send(written, sent):
     ["app.example.com", "localhost:3000", "ftp://a.example", "https://", "https://a.example/path", "https://u:p@a.example",
      "https://a.example:port", "https://.", "https://[::1", "https://::1", "https://[::1%25eth0]",
      "https://*", "https://a.*.com", "https://*.com", "null", "file://", "file://host", "wss://a.example",
-     "data:text/html,x", "chrome-extension://*", "capacitor://"],
+     "data:text/html,x", "https://a\u2028ü.example", "chrome-extension://*", "capacitor://"],
 )  # fmt: skip
 def test_what_is_no_origin_is_refused_at_the_start(written, monkeypatch):
     """In a sentence that names the setting."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
+import idna
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 ANY = "*"
 # Schemes of no page that a browser names as an origin. Others there are: those of apps and of browsers' extensions, as
@@ -51,7 +53,15 @@ def _host(name: str) -> str:
     if ":" in name:
         return f"[{IPv6Address(name).compressed}]"
     name = name.removesuffix(".")
-    return name if name.isascii() else name.encode("idna").decode()
+    if name.isascii():
+        return name
+    # As browsers do it. Python's own codec is of 2003 and makes other hosts of some letters (ß, ς); `idna.encode`
+    # refuses some that browsers take, as those with an emoji.
+    try:
+        labels = idna.uts46_remap(name, std3_rules=False).split(".")
+    except idna.IDNAError:
+        raise ValueError("its host has a character that is of no host") from None
+    return ".".join(one if one.isascii() else "xn--" + one.encode("punycode").decode() for one in labels)
 
 
 def normal_origins(texts: Sequence[str]) -> tuple[str, ...]:
