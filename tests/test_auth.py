@@ -80,6 +80,16 @@ async def test_no_token_is_missing(token: str | None) -> None:
     assert await refusal(token) == "auth_missing"
 
 
+@pytest.mark.parametrize(
+    "around",
+    ["{}\n", " {}", '"{}"', "'{}'\r\n", "Bearer {}", "bearer  {}", '"Bearer {}"', 'Bearer "{}"', "Bearer Bearer {}",
+     "Authorization: Bearer {}\n", "\ufeff{}"],
+)  # fmt: skip
+async def test_a_token_is_taken_out_of_what_was_copied_with_it(around: str) -> None:
+    assert (await authenticator().authenticate(around.format(signed(GOOD)))).user_id == "ada"
+    assert await refusal(around.format("")) in ("auth_missing", "auth_invalid")
+
+
 async def test_an_expired_token_is_expired() -> None:
     assert await refusal(signed({"sub": "ada", "exp": 1})) == "auth_expired"
 

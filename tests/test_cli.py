@@ -19,7 +19,7 @@ from twin_sio.cli.chat_commands import input_history
 from twin_sio.cli.live import RESTARTED, LiveAnswer
 from twin_sio.cli.load import is_loopback
 from twin_sio.cli.main import app
-from twin_sio.dev_tokens import DEV_SECRET
+from twin_sio.dev_tokens import DEV_SECRET, create_token
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -124,6 +124,17 @@ async def test_doctor_checks_the_token_without_a_service() -> None:
     assert {name: check["ok"] for name, check in checks.items()} == {"address": False, "token": False}
     assert "Start the service" in checks["address"]["advice"]
     assert "twin-sio token" in checks["token"]["advice"]
+
+
+@pytest.mark.parametrize("around", ["Bearer {}", "'{}'\n", "Bearer {}\n"])
+async def test_a_token_is_taken_as_it_was_copied(around: str) -> None:
+    """Given as an option, or by the environment."""
+    copied = around.format(create_token("ada", "s" * 32))
+    for given, env in ((["--token", copied], None), ([], {"TWIN_TOKEN": copied})):
+        result = await run("doctor", "--url", NOWHERE, "--json", *given, env=env)
+        checks = {check["check"]: check for check in map(orjson.loads, result.stdout.splitlines())}
+        assert checks["token"]["ok"]
+        assert "sub ada" in checks["token"]["text"]
 
 
 async def test_what_was_typed_is_kept_for_its_user_alone(folder: Path) -> None:

@@ -54,7 +54,7 @@ async def test_a_defect_shows_an_id_only(
         raise RuntimeError("a secret of the inside")
 
     monkeypatch.setattr(instance.rest._personal, "erase", fails)
-    headers = {"Authorization": f"Bearer {token_of(user, scope=ALL)}"}
+    headers = {"Authorization": f'Bearer "Bearer {token_of(user, scope=ALL)}"'}  # as some people copy it
     async with aiohttp.ClientSession() as http, http.delete(f"{url}/v1/data", headers=headers) as got:
         body = await got.text()
     assert got.status == 500

@@ -1,5 +1,5 @@
-"""A token becomes an `Identity`, or is refused with one of the protocol's codes. May import the store's ports, errors,
-values and the logs.
+"""A token becomes an `Identity`, or is refused with one of the protocol's codes. May import the store's ports, the
+protocol, errors, values and the logs.
 
 The client is told the code and no more; the log has the reason (`refusals`). `keys`: shared secrets, or a key set.
 """
@@ -18,6 +18,7 @@ from twin_sio.auth.keys import JwksKeys, Keys, SharedSecrets, kid_of
 from twin_sio.auth.refusals import refused
 from twin_sio.clock import Clock, now
 from twin_sio.domain import Identity
+from twin_sio.protocol import bare_token
 from twin_sio.store.ports import Revocations
 
 _UNREADABLE = (JOSEError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError)
@@ -60,6 +61,7 @@ class Authenticator:
     async def authenticate(self, token: str | None) -> Identity:
         """Who the token says somebody is; raises `HandshakeRefused`: auth_missing, auth_invalid, auth_expired,
         unavailable."""
+        token = bare_token(token or "")
         if not token:
             raise refused("auth_missing")
         # Before anything is decoded: five parts are an encrypted token, which the library would take apart.

@@ -17,6 +17,7 @@ from twin_sio.cli.printable import PrintableStream, printable, take_any_encoding
 from twin_sio.cli.target import Target
 from twin_sio.client import ClientError
 from twin_sio.dev_tokens import DEV_SECRET
+from twin_sio.protocol import bare_token
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -48,7 +49,7 @@ def takes_target(command: Callable[..., None]) -> Callable[..., None]:
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
     def with_target(url: str, token: str, sub: str, secret: str, **options: Any) -> None:
-        command(Target(address(url), token, sub, secret), **options)
+        command(Target(address(url), bare_token(token), sub, secret), **options)
 
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)

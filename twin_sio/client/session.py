@@ -34,7 +34,7 @@ from twin_sio.client.supervisor import DEFAULT_BACKOFF, Backoff, Hooks, Supervis
 from twin_sio.clock import new_id
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
 from twin_sio.errors import ServiceError
-from twin_sio.protocol import PAGE_DEFAULT, merge_patch
+from twin_sio.protocol import PAGE_DEFAULT, bare_token, merge_patch
 
 FEATURES = ("approvals",)
 """What this client knows beside the first of the protocol's version 1."""
@@ -327,9 +327,9 @@ class ClientSession:
 
     async def _new_token(self) -> str:
         if not callable(self._token):
-            return self._token
+            return bare_token(self._token)
         try:
-            return await self._token()
+            return bare_token(await self._token())
         except Exception as fault:  # whatever the app's function may raise
             raise TokenFailed("The function that gives the token failed.") from fault
 

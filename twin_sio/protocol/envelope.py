@@ -35,6 +35,10 @@ from twin_sio.protocol.limits import (
 
 P = TypeVar("P", bound=Payload)
 
+# What stands around a token that was copied out of a page, a file or a header.
+_COPIED_ALONG = " \t\r\n\"'`\u00a0\u200b\u2018\u2019\u201c\u201d\ufeff"
+_SCHEME = re.compile(rf"(authorization\s*:\s*)?(bearer[:{_COPIED_ALONG}]+)+", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Incoming(Generic[P]):
@@ -172,6 +176,14 @@ def token_of(auth: object) -> str | None:
     if token is not None and not isinstance(token, str):
         raise InvalidMessage("The auth payload must be an object, its token a text.", field="auth")
     return token
+
+
+def bare_token(text: str) -> str:
+    """The token alone, of one as people copy it: without the blanks, the quotation marks and the word `Bearer` around
+    it."""
+    text = text.strip(_COPIED_ALONG)
+    scheme = _SCHEME.match(text)
+    return text[scheme.end() if scheme else 0 :]
 
 
 def is_id(text: str) -> bool:

@@ -13,9 +13,9 @@ _UNSENT_MAX_BYTES = 128 * 1024  # that the kernel buffers for one client
 
 
 def bearer(request: web.BaseRequest) -> str | None:
-    """The token of `Authorization: Bearer`."""
-    kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else None
+    """The token of `Authorization: Bearer`, as it was sent."""
+    kind, _, token = request.headers.get("Authorization", "").strip("\"' ").partition(" ")
+    return token if kind.lower() == "bearer" else None
 
 
 def mark_message_read(request: web.BaseRequest) -> None:
