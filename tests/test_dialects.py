@@ -159,6 +159,11 @@ LOOKED = ("look", {"city": "Rome"})
          "<｜tool▁calls▁end｜>", "", [LOOKED]),
         ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>look\n```json\n{\"city\": \"Rome\"}\n```"
          "<｜tool▁call▁end｜><｜tool▁calls▁end｜>", "", [LOOKED]),
+        # Marks that are left over behind it.
+        (f"{CALL}</tool_call>", "", [LOOKED]),
+        (f"Sure.\n{CALL}\n</tool_call>\n</tool_call>\nthen.", "Sure.\n\nthen.", [LOOKED]),
+        (f"{TAGGED}\n</tool_call><|im_end|>", "", [LOOKED]),
+        ("Close it with </tool_call>", "Close it with </tool_call>", []),
         # What only speaks of it is text.
         ("A <function=name> is none of ours.", "A <function=name> is none of ours.", []),
         ("Mistral has [TOOL_CALLS] for it [1].", "Mistral has [TOOL_CALLS] for it [1].", []),
@@ -179,6 +184,56 @@ async def test_a_call_in_the_text_is_a_call(server, text, said, calls, size):
     server.script(tokens=tuple(text[at : at + size] for at in range(0, len(text), size)))
     async with opened(server.base_url, first_token_s=5, stall_s=2) as model:
         assert await called(model) == (said, calls)
+
+
+async def test_a_mark_that_a_servers_parser_has_left_behind_is_no_text(server):
+    """It has taken the call out of the text."""
+    server.reset()
+    server.dialects = ()
+    async with opened(server.base_url, first_token_s=5, stall_s=2) as model:
+        for tokens in (("</tool", "_call>"), ("Let me look.\n", "</tool_call>")):
+            server.script(tokens=tokens, calls=WANTED[:1])
+            said, calls = await called(model)
+            assert (said.strip(), len(calls)) == ("".join(tokens).removesuffix("</tool_call>").strip(), 1)
+
+
+ENDS = [
+    "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|return|>", "<|end|>", "</s>", "<end_of_turn>", "<|endoftext|>",
+    "<｜end▁of▁sentence｜>", "</s></s>", "<|im_end|>\n<|endoftext|>\n", "<|eot_id|> ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("end", ENDS)
+async def test_the_mark_of_an_end_is_no_text(server, end, size):
+    """Wherever the stream cuts it; what speaks of it is."""
+    server.reset()
+    async with opened(server.base_url, first_token_s=5, stall_s=2) as model:
+        for text in ("Hello.", f"The mark {end} ends it, `{end}` and a < b", "<b>bold</b>"):
+            for manners in ((), ("whole",)):
+                server.dialects, said = manners, text + end
+                server.script(tokens=tuple(said[at : at + size] for at in range(0, len(said), size)))
+                assert await answered(model) == text
+
+
+@pytest.mark.parametrize("text", ["It is <s>struck</s>", "So it ends: <|im_end", "<", "a [/INS", "`</s>`"])
+async def test_what_is_no_mark_of_an_end_is_text(server, text):
+    server.reset()
+    server.dialects = ()
+    async with opened(server.base_url, first_token_s=5, stall_s=2) as model:
+        for size in (1, 1000):
+            server.script(tokens=tuple(text[at : at + size] for at in range(0, len(text), size)))
+            assert await answered(model) == text
+
+
+async def test_an_end_alone_is_no_answer(server):
+    server.reset()
+    server.dialects = ()
+    async with opened(server.base_url) as model:
+        server.script(tokens=("<|im", "_end|>"))
+        with pytest.raises(ModelUnavailable) as failed:
+            await answered(model)
+    assert (failed.value.code, len(server.requests)) == ("model_no_answer", 1)
 
 
 async def test_a_mark_without_tools_is_text(server):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from twin_sio.agent.model.calls import Calls, RequestedCall
+from twin_sio.agent.model.endings import Ending
 from twin_sio.agent.model.failures import Failed, of_object
 from twin_sio.agent.model.written_calls import WrittenCalls
 from twin_sio.domain import Cut, Json
@@ -159,6 +160,7 @@ class Answer:
         self._half = ""
         self._head = Head()
         self._written = WrittenCalls(tools) if tools else None
+        self._ending = Ending()
         self._is_in_pieces = False  # what a whole message says behind them was said
         self._has_choices = False
         self._instead: dict[str, Any] | None = None  # what came in place of an answer
@@ -197,6 +199,7 @@ class Answer:
             text = self._cleaned(text)
         if self._written is not None:
             text = self._without_calls(self._written, self._written.take(text))
+        text = self._ending.take(text)
         self.characters += len(text)
         return text
 
@@ -223,13 +226,16 @@ class Answer:
         if self._written is not None:
             text = self._written.take(text) + self._written.end()
             text = self._without_calls(self._written, text)
-        return text if self.begun else ""
+        text = self._ending.take(text) if self.begun else ""
+        text += self._ending.end(has_calls=self.calls is not None)
+        self.characters += len(text)
+        return text
 
     def finished(self, *, announced: bool, request_id: str) -> Finished:
         """How it ended, once nothing more comes. Raises `Failed` where it was cut off, or is none: what was paid for
         is not asked for again. `announced`: the end was, if not by a reason."""
         calls = self.calls.all() if self.calls is not None else ()
-        if self.begun or calls:
+        if self.characters or calls:
             if self.reason is None and not (announced or self.counted_last):
                 raise Failed(again=False, error="CutOff", request_id=request_id)
             return Finished(self.reason or "stop", self.usage, calls)

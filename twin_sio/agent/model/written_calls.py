@@ -14,6 +14,7 @@ from twin_sio.agent.model.call_forms import MARKS, Call, begins, calls_in
 from twin_sio.agent.model.calls import MAX_ARGUMENTS_CHARACTERS
 from twin_sio.agent.model.failures import Failed
 
+_ENDS: Final = tuple(end for end in MARKS.values() if end)
 _BEGIN: Final = re.compile("|".join(map(re.escape, MARKS)))
 _QUOTES: Final = frozenset("`\"'")
 _BLANKS_MAX: Final = 200  # at the end of a line, before what may become a mark; more of them are text
@@ -44,6 +45,8 @@ class WrittenCalls:
                 if not self._end_call():
                     return shown
                 continue
+            if self._is_behind and self._drop_stray():
+                return shown
             found = _BEGIN.search(self._held)
             if found is None:
                 return shown + self._cut(len(self._held) - _doubtful(self._held))
@@ -78,6 +81,15 @@ class WrittenCalls:
         self._add(self._held[:place])
         self._held, self._mark, self._is_behind = self._held[place + len(mark) :], "", True
         return True
+
+    def _drop_stray(self) -> bool:
+        """Drop the marks behind a call that end none; whether more of one may be to come."""
+        while True:
+            behind = self._held.lstrip()
+            stray = next((mark for mark in _ENDS if behind.startswith(mark)), None)
+            if stray is None:
+                return bool(behind) and any(mark.startswith(behind) for mark in _ENDS)
+            self._held = behind[len(stray) :]
 
     def _cut(self, size: int) -> str:
         """So many characters of what is held, as text: what goes on behind a call is a paragraph of its own."""
