@@ -124,6 +124,7 @@ async def test_an_endpoint_without_tools_answers_without(server):
 
 CALL = '<tool_call>{"name": "look", "arguments": {"city": "Rome"}}</tool_call>'
 TAGGED = "<function=look>\n<parameter=city>\nRome\n</parameter>\n</function>"
+HARMONY = '<|channel|>commentary to=functions.look <|constrain|>json<|message|>{"city": "Rome"}<|call|>'
 LOOKED = ("look", {"city": "Rome"})
 
 
@@ -159,6 +160,24 @@ LOOKED = ("look", {"city": "Rome"})
          "<｜tool▁calls▁end｜>", "", [LOOKED]),
         ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>look\n```json\n{\"city\": \"Rome\"}\n```"
          "<｜tool▁call▁end｜><｜tool▁calls▁end｜>", "", [LOOKED]),
+        # The channels of gpt-oss.
+        (HARMONY, "", [LOOKED]),
+        (HARMONY.removesuffix("<|call|>"), "", [LOOKED]),
+        (f"<|channel|>analysis<|message|>I do.<|end|><|start|>assistant{HARMONY}", "", [LOOKED]),
+        (f"<|channel|>commentary<|message|>Let me look.<|end|><|start|>assistant{HARMONY}", "Let me look.", [LOOKED]),
+        (f"<|channel|>analysis<|message|>So.<|end|>{HARMONY}<|start|>assistant{HARMONY}", "", [LOOKED, LOOKED]),
+        ('<|start|>assistant to=functions.look<|channel|>commentary json<|message|>{"city": "Rome"}', "", [LOOKED]),
+        ("<|channel|>commentary to=functions.nobody <|message|>{}<|call|>", "", [("nobody", {})]),
+        (f"{HARMONY}<|start|>functions.look to=assistant<|channel|>commentary<|message|>Sunny.<|end|>", "", [LOOKED]),
+        (f"Let me look.<|end|><|start|>assistant{HARMONY}", "Let me look.", [LOOKED]),
+        (f"Let me look.\n{HARMONY}", "Let me look.", [LOOKED]),
+        ("<|channel|>analysis<|message|>a<b<|end|><|start|>assistant<|channel|>final<|message|>A <|end|> b<|return|>",
+         "A <|end|> b", []),
+        ("<|channel|>commentary<|message|>One.<|end|><|start|>assistant<|channel|>final<|message|>Two.",
+         "One.\n\nTwo.", []),
+        ("<|start|>assistant<|message|>Hello.<|return|>", "Hello.", []),
+        (f"It writes `{HARMONY}`.", f"It writes `{HARMONY}`.", []),
+        ("<|start|> is a mark.", "<|start|> is a mark.", []),
         # Marks that are left over behind it.
         (f"{CALL}</tool_call>", "", [LOOKED]),
         (f"Sure.\n{CALL}\n</tool_call>\n</tool_call>\nthen.", "Sure.\n\nthen.", [LOOKED]),
@@ -234,6 +253,19 @@ async def test_an_end_alone_is_no_answer(server):
         with pytest.raises(ModelUnavailable) as failed:
             await answered(model)
     assert (failed.value.code, len(server.requests)) == ("model_no_answer", 1)
+
+
+async def test_what_a_model_says_to_tools_that_it_was_not_offered_is_not_shown(server):
+    server.reset()
+    server.dialects = ()
+    final = "<|start|>assistant<|channel|>final<|message|>Hello."
+    async with opened(server.base_url) as model:
+        server.script(tokens=(HARMONY, final))
+        assert await answered(model) == "Hello."
+        server.script(tokens=(HARMONY[:30], HARMONY[30:]))
+        with pytest.raises(ModelUnavailable) as failed:
+            await answered(model)
+    assert failed.value.code == "model_no_answer"
 
 
 async def test_a_mark_without_tools_is_text(server):

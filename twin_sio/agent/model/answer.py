@@ -7,29 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from twin_sio.agent.model.call_forms import Call
 from twin_sio.agent.model.calls import Calls, RequestedCall
 from twin_sio.agent.model.endings import Ending
 from twin_sio.agent.model.failures import Failed, of_object
+from twin_sio.agent.model.thoughts import Head
 from twin_sio.agent.model.written_calls import WrittenCalls
 from twin_sio.domain import Cut, Json
 from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelNotFound, ModelUnavailable
 
-# How models mark what they think before they answer, where a server leaves it in the text.
-_MARKS: Final = tuple(
-    (begin, re.compile(re.escape(end), re.IGNORECASE))
-    for begin, end in (
-        ("<think>", "</think>"),
-        ("<thinking>", "</thinking>"),
-        ("<thought>", "</thought>"),
-        ("<reasoning>", "</reasoning>"),
-        ("<seed:think>", "</seed:think>"),
-        ("[think]", "[/think]"),
-        ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
-        ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
-        ("<|start|>assistant<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
-    )
-)
-_LONGEST_MARK: Final = 60
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 # How an answer has ended, by what the words of servers for it have in common; the first that fits. What fits none is
 # a whole answer's end.
@@ -198,7 +184,8 @@ class Answer:
         if not (self._plain and (text.isascii() or text.isprintable())):  # half a character is not printable
             text = self._cleaned(text)
         if self._written is not None:
-            text = self._without_calls(self._written, self._written.take(text))
+            text = self._written.take(text)
+            self._add_calls(self._written.found)
         text = self._ending.take(text)
         self.characters += len(text)
         return text
@@ -209,23 +196,24 @@ class Answer:
             self.reasoned = True  # a sign of life: what it asks for may be long
             self.calls.take(said)
 
-    def _without_calls(self, written: WrittenCalls, text: str) -> str:
-        if written.found:
+    def _add_calls(self, found: list[Call]) -> None:
+        """Take over calls that were found in the text. Where it was offered no tools they are none."""
+        if found and self._written is not None:
             self.calls = self.calls or Calls()
-            for nth, call in enumerate(written.found, self.calls.count):
+            for nth, call in enumerate(found, self.calls.count):
                 self.calls.take({"tool_calls": [{"id": f"written-{nth}", **call}]})
-            written.found.clear()
-        return text
+        found.clear()
 
     def end(self) -> str:
         """The text that was held back, for what might have come after it."""
-        text = self._head.end() if not self.begun else ""
+        text = self._head.end() if not self._head.is_over else ""
+        self._take_thoughts()
         text = _HALF.sub("\ufffd", text + self._half)
         self._half = ""
         self.begun = self.begun or bool(text.strip())
         if self._written is not None:
             text = self._written.take(text) + self._written.end()
-            text = self._without_calls(self._written, text)
+            self._add_calls(self._written.found)
         text = self._ending.take(text) if self.begun else ""
         text += self._ending.end(has_calls=self.calls is not None)
         self.characters += len(text)
@@ -262,62 +250,17 @@ class Answer:
             if "\ud800" <= text[-1] <= "\udbff":
                 text, self._half = text[:-1], text[-1]
             text = _HALF.sub("\ufffd", text)
-        if not self.begun:
+        if not self._head.is_over:
             text = self._head.take(text)
-            self.reasoned = self.reasoned or self._head.reasoned
-            if self._shows_thoughts:
-                self.thought += self._head.thought
-            self._head.thought = ""
-            self.begun = bool(text)
-        self._plain = self.begun and not self._half
+            self._take_thoughts()
+            self.begun = self.begun or bool(text)
+        self._plain = self._head.is_over and not self._half
         return text
 
-
-class Head:
-    """Tells the reasoning at the head of a text from what comes after it."""
-
-    def __init__(self) -> None:
-        self.reasoned = False
-        self.thought = ""
-        """The reasoning so far; the reader may empty it."""
-        self._held = ""
-        self._close: re.Pattern[str] | None = None  # the mark that ends the reasoning
-
-    def take(self, text: str) -> str:
-        """What of the text so far is no reasoning; empty while that cannot be told."""
-        self._held += text
-        while True:
-            if self._close is not None:
-                if (place := self._close.search(self._held)) is None:
-                    self.thought += self._held[:-_LONGEST_MARK]
-                    self._held = self._held[-_LONGEST_MARK:]
-                    return ""
-                self.thought += self._held[: place.start()]
-                self._held, self._close = self._held[place.end() :], None
-            head = self._held.lstrip()
-            if not head:
-                self._held = self._held[-_LONGEST_MARK:]
-                return ""
-            low = head[:_LONGEST_MARK].lower()
-            opened = next(((begin, end) for begin, end in _MARKS if low.startswith(begin)), None)
-            if opened is None:
-                if any(begin.startswith(low) for begin, _ in _MARKS):
-                    return ""
-                text, self._held = (head if self.reasoned else self._held), ""
-                return text
-            self.reasoned = True
-            self._held, self._close = head[len(opened[0]) :], opened[1]
-
-    def end(self) -> str:
-        """What was held back and is text after all."""
-        return "" if self._close else self._held
-
-
-def without_reasoning(text: str) -> str:
-    """A whole text without the reasoning at its head, also where that has lost its first mark."""
-    head = Head()
-    text = head.take(text) or head.end()
-    for _, close in _MARKS if not head.reasoned else ():
-        if places := list(close.finditer(text)):
-            return text[places[-1].end() :]
-    return text
+    def _take_thoughts(self) -> None:
+        head = self._head
+        self.reasoned = self.reasoned or head.reasoned
+        if self._shows_thoughts:
+            self.thought += head.thought
+        head.thought = ""
+        self._add_calls(head.calls)

@@ -1,7 +1,7 @@
 """The forms in which models are trained to write calls of tools, and what stands in them. Pure.
 
 JSON (Qwen, Hermes, Llama, Mistral, Granite); tags for the function and each of its parameters (Qwen's coder, Seed,
-MiniMax); a name with keys and values in tags (GLM); a name, a separator and JSON (Kimi, DeepSeek, Mistral).
+MiniMax); a name with keys and values in tags (GLM); a name, a separator and JSON (Kimi, DeepSeek, Mistral, gpt-oss).
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ MARKS: Final[Mapping[str, str]] = {
     "<|tool_call|>": "<|/tool_call|>",
     "<|tool_calls_section_begin|>": "<|tool_calls_section_end|>",
     "<｜tool▁calls▁begin｜>": "<｜tool▁calls▁end｜>",
+    "<|end|><|start|>assistant<|channel|>commentary to=functions.": "<|call|>",
+    "<|start|>assistant<|channel|>commentary to=functions.": "<|call|>",
+    "<|channel|>commentary to=functions.": "<|call|>",
 }
 """What begins calls, and what ends them; where nothing does they are the rest of the answer."""
 
 _FUNCTION: Final = "<function="
+_HARMONY: Final = "to=functions."  # gpt-oss: `harmony` reads it at the head of an answer
 _INSIDE: Final = (_FUNCTION, "<invoke name=", "<|tool_call_begin|>", "<｜tool▁call▁begin｜>")
 _NAME: Final = re.compile(r"[\w.-]{1,64}")
 _BLANKS_MAX: Final = 200  # behind a mark or a name, before what tells whether it is a call
@@ -36,7 +40,7 @@ _PARAMETER: Final = re.compile(
 _KEYED: Final = re.compile(r"<arg_key>(.*?)</arg_key>\s{0,20}<arg_value>(.*?)(?:</arg_value>|\Z)", re.DOTALL)
 _SEPARATED: Final = re.compile(
     r"(?:functions\.)?([\w.-]{1,64}?)(?::\d{1,9})?\s{0,20}"
-    r"(?:<｜tool▁sep｜>|<\|tool_call_argument_begin\|>|\[ARGS\]|```json)\s{0,20}(?=\{)"
+    r"(?:(?:<\|constrain\|>)?json)?(?:<｜tool▁sep｜>|<\|message\|>|<\|tool_call_argument_begin\|>|\[ARGS\]|```json)\s{0,20}(?=\{)"
 )
 _DECODER: Final = json.JSONDecoder(strict=False)
 _NAMELESS: Final = "unknown"  # the model is told that there is no such tool
@@ -53,6 +57,11 @@ def begins(mark: str, behind: str, names: Sequence[str]) -> bool | None:
         if found is None or found.end() == len(behind):
             return None if len(behind) <= 64 and (found or not behind) else False
         return found[0] in names and behind[found.end()] == ">"
+    if mark.endswith(_HARMONY):
+        found = _NAME.match(behind)
+        if found is None or found[0] not in names or "<|message|>" not in behind:
+            return None if len(behind) <= _BLANKS_MAX else False
+        return True
     said = behind.lstrip()
     if not said:
         return None if len(behind) <= _BLANKS_MAX else False

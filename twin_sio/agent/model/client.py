@@ -295,9 +295,9 @@ class OpenAIModel:
                     last_sign = loop.time()
                     if answer.begun or (answer.reasoned and not had_reasoned):
                         await self._succeeded(question)
-                    if answer.thought:
-                        yield Thought(answer.thought)
-                        answer.thought = ""
+                if answer.thought:
+                    yield Thought(answer.thought)
+                    answer.thought = ""
                 if text:
                     yield text
                     if answer.characters > MAX_ANSWER_CHARACTERS:

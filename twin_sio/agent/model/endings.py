@@ -34,7 +34,7 @@ _ENDS: Final = (
     "<|end▁of▁sentence|>",
 )
 # These end calls: behind one that was made they may come once more.
-_OF_CALLS: Final = tuple(end for end in MARKS.values() if end)
+_OF_CALLS: Final = tuple(end for end in MARKS.values() if end and end not in _ENDS)
 _ALL: Final = (*_ENDS, *_OF_CALLS)
 _STRUCK: Final = "<s>"  # what </s> ends in HTML
 
