@@ -93,6 +93,19 @@ async def test_where_nobody_listens_nothing_is_offered() -> None:
     assert models.found == ()
 
 
+async def test_an_ollama_without_a_model_is_told_how_to_get_one() -> None:
+    """As right after it was installed, or with nothing but models for embeddings."""
+    for listed in ([], [{"name": "nomic-embed-text:latest"}]):
+        async with serving("/api/tags", saying({"models": listed})) as ollama:
+            models = LocalModels(ollama, NOBODY)
+            await models.look()
+            assert models.found == ()
+            assert models.lines("make run") == [
+                "Ollama runs on this machine, and has no model yet:",
+                "  ollama pull llama3.2   # then start again",
+            ]
+
+
 ESCAPES = {
     "models": [{"name": "\x1b[2J"}, {"name": "a; rm -rf ~"}, {"name": "$(id)"}, {"name": "x" * 101}, {"name": 7}]
 }

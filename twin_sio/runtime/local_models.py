@@ -44,9 +44,10 @@ class LocalModels:
         self._ollama = ollama
         self._lm_studio = lm_studio
         self.found: tuple[LocalModel, ...] = ()
+        self._has_empty_ollama = False  # it runs, and has no model that chats, as after it was installed
 
     async def look(self) -> None:
-        """Fill `found` with those that answer in time; whatever they answer, nothing is raised."""
+        """Fill `found` with those that answer in time and have models; whatever they answer, nothing is raised."""
         # What the environment says of proxies is not asked: a proxy is another machine.
         async with aiohttp.ClientSession(auto_decompress=False, trust_env=False) as http:
             lists = await asyncio.gather(
@@ -55,6 +56,7 @@ class LocalModels:
             )
         servers = zip(("Ollama", "LM Studio"), (self._ollama, self._lm_studio), lists, strict=True)
         self.found = tuple(LocalModel(name, f"{address}/v1", names) for name, address, names in servers if names)
+        self._has_empty_ollama = lists[0] == ()
 
     def lines(self, start: str) -> Sequence[str]:
         """What the banner says of them; `start` is the command that starts the service."""
@@ -62,6 +64,11 @@ class LocalModels:
         for one in self.found:
             others = f" (it has {', '.join(one.names)})" if len(one.names) > 1 else ""
             lines += [f"{one.server} runs on this machine{others}:", f"  {one.command(start)}"]
+        if self._has_empty_ollama:
+            lines += [
+                "Ollama runs on this machine, and has no model yet:",
+                "  ollama pull llama3.2   # then start again",
+            ]
         return lines
 
     def offers(self, start: str) -> Sequence[Json]:
@@ -69,12 +76,13 @@ class LocalModels:
         return [{"server": one.server, "models": list(one.names), "command": one.command(start)} for one in self.found]
 
 
-async def _listed(http: aiohttp.ClientSession, url: str, listed: str, name: str) -> tuple[str, ...]:
+async def _listed(http: aiohttp.ClientSession, url: str, listed: str, name: str) -> tuple[str, ...] | None:
+    """The names of the models that a server lists; None where it answers with no list."""
     with suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
         async with asyncio.timeout(_PATIENCE_S), http.get(url, allow_redirects=False) as answer:
             if answer.status == 200:
                 return _names(orjson.loads(await _body(answer)), listed, name)
-    return ()
+    return None
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:
@@ -86,8 +94,10 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-def _names(body: Any, listed: str, name: str) -> tuple[str, ...]:
+def _names(body: Any, listed: str, name: str) -> tuple[str, ...] | None:
     entries = body.get(listed) if isinstance(body, dict) else None
-    names = [one.get(name) for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
+    if not isinstance(entries, list):
+        return None
+    names = [one.get(name) for one in entries if isinstance(one, dict)]
     good = [one for one in names if isinstance(one, str) and _NAME.fullmatch(one) and not _NO_CHAT.search(one)]
     return tuple(dict.fromkeys(good))[:_SHOWN_MAX]
