@@ -10,7 +10,8 @@ import pytest
 from tests.dialects import CALLS, MANNERS, REFUSALS, WRAPPINGS
 from tests.scripted_model import ScriptedModel
 from tests.test_agent_model import ASKED, opened
-from twin_sio.agent.model import Finished, OpenAIModel
+from twin_sio.agent.model import Finished, OpenAIModel, Thought
+from twin_sio.config import Dialect
 from twin_sio.errors import ModelUnavailable
 
 TOKENS = ("Hel", "lo", " 👋🏽 ünd", " 日本語", "\n", "[ok]\u2028")
@@ -72,6 +73,114 @@ async def test_dialects_are_understood_together(server, first):
     for second in sorted(seconds - {first}):
         if (first in BESIDE or first < second) and speakable(first, second):
             await check(server, first, second)
+
+
+LONE = ('The user greets.\nI may say "</think>" or <b>.', "\n</thi", "nk>\n", "\n", "Hel", "lo.")
+THOUGHT = 'The user greets.\nI may say "</think>" or <b>.\n'
+
+
+async def taken(model: OpenAIModel) -> tuple[str, str, str]:
+    """What was shown of an answer, what of it is the answer, and what was thought."""
+    pieces = [piece async for piece in model.stream(ASKED)]
+    said = "".join(piece for piece in pieces if isinstance(piece, str))
+    assert isinstance(pieces[-1], Finished)
+    thought = "".join(piece.text for piece in pieces if isinstance(piece, Thought))
+    return said, said[pieces[-1].not_said :], thought
+
+
+async def test_thoughts_without_their_first_mark_are_learnt(server):
+    """They are shown once, since nobody can know, and are no part of the answer; then they are held back. An answer
+    without thoughts is whole, and they are expected no more."""
+    server.reset()
+    server.dialects = ()
+    kept: list[object] = []
+
+    async def keep(learnt: object) -> None:
+        kept.append(learnt)
+
+    async with opened(server.base_url, shows_thoughts=True, keep=keep) as model:
+        server.script(tokens=LONE)
+        shown, answer, thought = await taken(model)
+        assert (shown.startswith("The user"), answer, thought) == (True, "Hello.", THOUGHT)
+        for _ in range(2):
+            server.script(tokens=LONE)
+            assert await taken(model) == ("Hello.", "Hello.", THOUGHT)
+    assert kept == [{"thoughts": "unmarked"}]
+
+
+@pytest.mark.parametrize("manner", ["whole", "crumbs"])
+@pytest.mark.parametrize("mark", [" </think>\n\n", "\n</think>", "\n[/THINK]", "\n</seed:think>\n"])
+async def test_what_stands_before_a_lone_mark_is_thought(server, mark, manner):
+    """A whole answer tells it at once."""
+    server.reset()
+    server.dialects = (manner,)
+    async with opened(server.base_url, shows_thoughts=True) as model:
+        for _ in range(2):
+            server.script(tokens=("Hm, <b>", f" so.{mark}", "Hello."))
+            shown, answer, thought = await taken(model)
+            assert (answer, thought.strip()) == ("Hello.", "Hm, <b> so.")
+            assert manner != "whole" or shown == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Plain.", "a < b " * 100, "<think>Hm.</think>Plain."],
+)
+async def test_an_answer_without_a_lone_mark_is_whole_and_unlearns_it(server, text):
+    server.reset()
+    server.dialects = ()
+    kept: list[object] = []
+
+    async def keep(learnt: object) -> None:
+        kept.append(learnt)
+
+    async with opened(server.base_url, learnt={"thoughts": "unmarked"}, keep=keep) as model:
+        for _ in range(2):
+            server.script(tokens=(text[:3], text[3:9], text[9:]))
+            assert await answered(model) == text.removeprefix("<think>Hm.</think>")
+    assert kept == [{}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It ends its thoughts with </think>, I think.",
+        "So:\n```\nHm.\n</think>\n```\nDone.",
+        "It is `</think>`\nand no other.",
+        "It thinks <think>\nso\n</think>\n and ends.",
+        "The last mark is\n</think>",
+    ],
+)
+async def test_a_mark_that_a_text_speaks_of_ends_no_thoughts(server, text):
+    server.reset()
+    server.dialects = ()
+    async with opened(server.base_url) as model:
+        for size in (1, 4, 1000):
+            server.script(tokens=tuple(text[at : at + size] for at in range(0, len(text), size)))
+            assert await taken(model) == (text, text, "")
+
+
+async def test_a_setting_says_how_thoughts_begin(server):
+    """Nothing is learnt then."""
+    server.reset()
+    server.dialects = ()
+    async with opened(server.base_url, dialect=Dialect(thoughts="unmarked")) as model:
+        for tokens, said in ((("Hello.",), "Hello."), (LONE, "Hello.")):
+            server.script(tokens=tokens)
+            assert (await taken(model))[0] == said
+
+
+async def test_a_call_behind_a_lone_mark_is_one(server):
+    """And none that was only thought of."""
+    server.reset()
+    server.dialects = ()
+    async with opened(server.base_url) as model:
+        for _ in range(2):
+            server.script(tokens=(f"I could {CALL}", "\n</think>\n\n", CALL))
+            assert (await called(model))[1] == [LOOKED]
+        for _ in range(2):
+            server.script(tokens=("I look.\n</think>",), calls=WANTED[:1])
+            assert len((await called(model))[1]) == 1
 
 
 PROPERTIES = {"city": {"type": "string"}, "nights": {"type": "integer"}}

@@ -88,6 +88,23 @@ async def test_a_twin_lives_whatever_answers_are_like(shared, manner):
     await live_a_little(model, url)
 
 
+async def test_thoughts_that_no_mark_begins_are_no_part_of_an_answer(opened):
+    """The first time they are shown meanwhile, as nobody can know; then not at all."""
+    thought = "The user greets me."
+    async with opened(agent__shows_reasoning=True) as (model, url):
+        user = f"user-{new_id()[:12]}"
+        async with TwinClient(url, token_of(user)) as client:
+            for nth in range(2):
+                model.script(contains=f"hi {nth}", streams=True, tokens=(thought, "\n</think>", "\n\nHel", "lo."))
+                answer = await client.ask(f"hi {nth}")
+                assert (answer.status, answer.text) == ("complete", "Hello.")
+                assert (answer.reasoning or "").strip() == thought
+                assert answer.joined_matches is (nth == 1)
+            assert [one["text"] for one in (await client.history())["messages"]][1::2] == ["Hello.", "Hello."]
+        said = [one for body in model.requests if body.get("stream") for one in body["messages"]]
+        assert thought not in json.dumps(said)
+
+
 @pytest.mark.parametrize("refusal", [name for name in REFUSALS if name not in ("small", "no_tools")])
 async def test_a_twin_lives_whatever_is_refused(opened, refusal):
     """And each of the two processes learns of each form once."""

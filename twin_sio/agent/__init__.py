@@ -171,12 +171,14 @@ class Suspended:
 @dataclass(frozen=True, slots=True)
 class Done:
     """The answer has ended. `used_traits` are the ids of the traits that the prompt held; `cut` says what cut it
-    short, if anything did."""
+    short, if anything did; `text` is the whole answer, where the deltas may have held more: thoughts that could not be
+    told from it."""
 
     model: str
     used_traits: tuple[str, ...]
     usage: Json | None = None
     cut: Cut | None = None
+    text: str | None = None
 
 
 AnswerPart = Stage | Delta | Reasoning | Activity | Suspended | Done

@@ -26,7 +26,7 @@ from twin_sio.agent import (
     Stage,
     prompts,
 )
-from twin_sio.agent.chunk_buffer import ChunkBuffer
+from twin_sio.agent.chunk_buffer import ChunkBuffer, paragraphs
 from twin_sio.agent.loop import LOOP_S, STEPS_MAX, STEPS_OVER, Loop
 from twin_sio.agent.model import Finished, Thought, tokens
 from twin_sio.agent.recalled import Prompt, recalled
@@ -201,6 +201,7 @@ class TwinAgent(Agent):
     def _finished(self, state: _State, piece: Finished, used: tuple[str, ...], text: str, writer: StreamWriter) -> bool:
         """The model's answer has ended; whether it goes on with tools."""
         loop, usage = state.get("loop"), piece.usage
+        text = text[piece.not_said :]
         cut = None if piece.reason == "stop" else piece.reason
         if loop is not None:
             loop.asked += 1
@@ -213,7 +214,9 @@ class TwinAgent(Agent):
             cut = "length" if piece.calls else cut
         if not text and not (loop is not None and loop.text):
             raise ModelNoAnswer  # calls of tools that there are not
-        writer(Done(self._model.name, used, usage, cut))
+        earlier = loop.said if loop is not None else ()
+        whole = paragraphs([*earlier, text]) if earlier or piece.not_said else None
+        writer(Done(self._model.name, used, usage, cut, whole))
         return False
 
     async def _act(self, state: _State, writer: StreamWriter) -> _State:

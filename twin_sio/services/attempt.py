@@ -164,11 +164,11 @@ class Attempt:
         *,
         stopped_by: str | None = None,
     ) -> Outcome:
-        """How it ended, with the text as the devices have seen it."""
+        """How it ended, with the text as the devices have seen it, or as the agent has put it right."""
         done = self._done or Done("", ())
         return Outcome(
             status,  # type: ignore[arg-type]
-            self.text,
+            self.text if done.text is None else done.text,
             self._generation.generation_id,
             done.model,
             done.usage,

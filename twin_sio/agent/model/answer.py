@@ -11,7 +11,7 @@ from twin_sio.agent.model.call_forms import Call
 from twin_sio.agent.model.calls import Calls, RequestedCall
 from twin_sio.agent.model.endings import Ending
 from twin_sio.agent.model.failures import Failed, of_object
-from twin_sio.agent.model.thoughts import Head
+from twin_sio.agent.model.thoughts import Head, LoneMark
 from twin_sio.agent.model.written_calls import WrittenCalls
 from twin_sio.domain import Cut, Json
 from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelNotFound, ModelUnavailable
@@ -33,11 +33,13 @@ _HALF: Final = re.compile("[\ud800-\udfff]")
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The answer has ended. `reason`: `stop` where it is whole, else what cut it short; `usage`: the endpoint's token
-    counts where it reports them; `calls`: the tools that it asks to be run before it goes on."""
+    counts where it reports them; `calls`: the tools that it asks to be run before it goes on; `not_said`: how many
+    of the characters before were what the model thinks, as nobody could know."""
 
     reason: Literal["stop"] | Cut
     usage: Json | None
     calls: tuple[RequestedCall, ...] = ()
+    not_said: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,12 @@ def end_of(reason: object) -> Literal["stop"] | Cut | None:
 
 class Answer:
     """One answer as it comes; `shows_thoughts`: what the model thinks is kept for `thought`; `tools`: those it was
-    offered, of which calls that are written into the text are calls."""
+    offered, of which calls that are written into the text are calls; `unmarked`: it begins with what the model thinks,
+    whose first mark is missing."""
 
-    def __init__(self, *, shows_thoughts: bool = False, tools: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, *, shows_thoughts: bool = False, tools: Sequence[Mapping[str, Any]] = (), unmarked: bool = False
+    ) -> None:
         self.begun = False
         """Whether there was text."""
         self.reasoned = False
@@ -144,7 +149,12 @@ class Answer:
         self._shows_thoughts = shows_thoughts
         self._plain = False  # what comes is text, of whole characters
         self._half = ""
-        self._head = Head()
+        self._unmarked = unmarked
+        self._is_marked = False  # the server tells thoughts from text, or the model does
+        self._head = Head(unmarked=unmarked)
+        self._lone: LoneMark | None = LoneMark()
+        self._not_said = 0
+        self._tools = tools
         self._written = WrittenCalls(tools) if tools else None
         self._ending = Ending()
         self._is_in_pieces = False  # what a whole message says behind them was said
@@ -172,7 +182,9 @@ class Answer:
             reasons = False
         elif type(text := said.get("content")) is not str or not text or len(said) > 1 + ("role" in said):
             text, reasons = parts_of(said)
-            self.reasoned = self.reasoned or reasons
+            if reasons:
+                self.reasoned = self._is_marked = True
+                self._head.expect_marks()
             if reasons and self._shows_thoughts:
                 self.thought += thought_of(said)
             self._take_calls(said)
@@ -183,6 +195,8 @@ class Answer:
             return ""
         if not (self._plain and (text.isascii() or text.isprintable())):  # half a character is not printable
             text = self._cleaned(text)
+        if self._lone is not None:
+            text = self._behind_lone_mark(self._lone, text)
         if self._written is not None:
             text = self._written.take(text)
             self._add_calls(self._written.found)
@@ -195,6 +209,22 @@ class Answer:
             self.calls = self.calls or Calls()
             self.reasoned = True  # a sign of life: what it asks for may be long
             self.calls.take(said)
+
+    def _behind_lone_mark(self, lone: LoneMark, text: str) -> str:
+        if self._is_marked:
+            self._lone = None
+            return lone.end(has_calls=False) + text
+        had_found, text = lone.found, lone.take(text)
+        if lone.found and not had_found:
+            # Nothing that stood before it was text, or a call.
+            self.calls = None
+            self._written, self._ending = WrittenCalls(self._tools) if self._tools else None, Ending()
+            self._on_lone_mark(lone)
+        return text
+
+    def _on_lone_mark(self, lone: LoneMark) -> None:
+        self.reasoned, self._not_said = True, self.characters
+        self.thought += lone.thought if self._shows_thoughts else ""
 
     def _add_calls(self, found: list[Call]) -> None:
         """Take over calls that were found in the text. Where it was offered no tools they are none."""
@@ -211,6 +241,10 @@ class Answer:
         text = _HALF.sub("\ufffd", text + self._half)
         self._half = ""
         self.begun = self.begun or bool(text.strip())
+        if self._lone is not None and not self._lone.found:
+            text = self._lone.end(has_calls=self.calls is not None) + text
+            if self._lone.found:
+                self._on_lone_mark(self._lone)
         if self._written is not None:
             text = self._written.take(text) + self._written.end()
             self._add_calls(self._written.found)
@@ -226,12 +260,18 @@ class Answer:
         if self.characters or calls:
             if self.reason is None and not (announced or self.counted_last):
                 raise Failed(again=False, error="CutOff", request_id=request_id)
-            return Finished(self.reason or "stop", self.usage, calls)
+            return Finished(self.reason or "stop", self.usage, calls, self._not_said)
         if (instead := self.instead()) is not None:
             raise instead
         paid = self.reasoned or self.reason is not None
         kind = ModelFiltered if self.reason == "content_filter" else ModelNoAnswer if paid else ModelUnavailable
         raise Failed(kind, again=not paid, error="NoText", status=200, request_id=request_id)
+
+    def thoughts(self) -> Literal["marked", "unmarked"] | None:
+        """What its end tells of how the model's thoughts begin; None where that is nothing."""
+        if self._head.found_unmarked or (self._lone is not None and self._lone.found):
+            return "unmarked"
+        return "marked" if self._unmarked and self.reason != "length" else None
 
     def instead(self) -> Failed | None:
         """What an object means that came in place of an answer, under a status of success."""
@@ -260,6 +300,7 @@ class Answer:
     def _take_thoughts(self) -> None:
         head = self._head
         self.reasoned = self.reasoned or head.reasoned
+        self._is_marked = self._is_marked or head.reasoned
         if self._shows_thoughts:
             self.thought += head.thought
         head.thought = ""

@@ -227,9 +227,12 @@ class OpenAIModel:
     async def _succeeded(self, question: _Question) -> None:
         """The endpoint has answered: what was tried for this question holds for the next ones."""
         self._standing.answered()
-        new = {
-            name: value for name, value in question.dialect if (name, getattr(self._dialect, name)) in question.tried
-        }
+        await self._adopt(
+            {name: value for name, value in question.dialect if (name, getattr(self._dialect, name)) in question.tried}
+        )
+
+    async def _adopt(self, new: dict[str, Any]) -> None:
+        """Ask the next questions in these forms."""
         # As a rule nothing was refused. Or another question has learnt the same meanwhile.
         if not new or all(getattr(self._dialect, name) == value for name, value in new.items()):
             return
@@ -266,7 +269,11 @@ class OpenAIModel:
             async with until(question.deadline):
                 response = await held.enter_async_context(self._endpoint.opened(body))
             raw, parser = response.iter_bytes(), EventParser()
-            answer = Answer(shows_thoughts=self._shows_thoughts, tools=body.get("tools", ()))
+            answer = Answer(
+                shows_thoughts=self._shows_thoughts,
+                tools=body.get("tools", ()),
+                unmarked=question.dialect.thoughts == "unmarked",
+            )
             last_sign = began = loop.time()
             deadline: float | None = None  # of the read that is to come
             while True:
@@ -306,8 +313,13 @@ class OpenAIModel:
                         return
             if text := answer.end():
                 yield text
+            if answer.thought:
+                yield Thought(answer.thought)
             self._record_usage("answer", answer.usage)
-            yield answer.finished(announced=parser.announced_end, request_id=request_id(response.headers))
+            finished = answer.finished(announced=parser.announced_end, request_id=request_id(response.headers))
+            if (thoughts := answer.thoughts()) is not None and "thoughts" not in self._fixed:
+                await self._adopt({"thoughts": thoughts})
+            yield finished
             await drained(raw, loop.time() + TRAILER_S)
 
     def _allowed(self, question: _Question, answer: Answer, began: float, last_sign: float) -> float:
