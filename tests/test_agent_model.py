@@ -546,6 +546,36 @@ async def test_a_refusal_is_the_answer(server, model):
     assert (await read(model))[0] == ["I will not."]
 
 
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ("ok", "PlainText"),
+        ("ok\r\n\r\nfine: yes\n", "PlainText"),
+        ("Welcome to the API! See https://docs.example/", "PlainText"),
+        ('"ok"', "PlainText"),
+        ("<?xml version='1.0'?><Status>ok</Status>", "PlainText"),
+        ("\n <!DOCTYPE html>\n<title>Welcome</title>\n", "Page"),
+        ("<html><body>data</body></html>", "Page"),
+        ('{"status": "ok"}', "OtherJson"),
+        ("[]", "OtherJson"),
+        ("[1, 2]", "OtherJson"),
+        ("{}", "OtherJson"),
+    ],
+)
+async def test_what_is_not_of_this_api_is_named_and_asked_once(server, model, body, error):
+    """For an answer, an object and a check."""
+    server.script(tokens=(), rubbish_after=0, rubbish=body, end_after=0, times=9)
+    _, failure = await read_broken(model)
+    assert (failure.code, len(server.requests)) == ("model_not_found", 1)
+    seen = await model.check()
+    assert seen is not None
+    assert (seen.code, seen.error, len(server.requests)) == ("model_not_found", error, 2)
+    async with opened(server.base_url) as other:
+        with pytest.raises(ModelUnavailable) as failed:
+            await other.complete_json(ASKED, SCHEMA, name="found")
+    assert (failed.value.code, len(server.requests)) == ("model_not_found", 3)
+
+
 async def test_a_page_is_no_model(server):
     async with opened(f"http://127.0.0.1:{server.port}/page") as model:
         _, failure = await read_broken(model)

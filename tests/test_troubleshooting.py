@@ -39,6 +39,8 @@ SCRIPTED = {
     "even a short question is too long for it": {"status": 400, "error": {"code": "context_length_exceeded"}},
     "its filter refuses a plain question": {"status": 400, "error": {"code": "content_filter"}},
     "it refuses what it is asked, and no form of it helps": {"status": 400},
+    "it answers with a plain text": {"rubbish_after": 0, "rubbish": "ok"},
+    "it answers with JSON that is no answer of this API": {"rubbish_after": 0, "rubbish": '{"status": "ok"}'},
 }
 
 

@@ -28,7 +28,15 @@ _WRONG: Final[dict[str, tuple[str, str]]] = {
         "no TLS with it",
         "Look whether OPENAI_BASE_URL must begin with http://, and at its certificate (SSL_CERT_FILE).",
     ),
-    "NoApi": ("it answers with a page", "OPENAI_BASE_URL is of a web page: that of an API usually ends in /v1."),
+    "Page": ("it answers with a page", "OPENAI_BASE_URL is of a web page: that of an API usually ends in /v1."),
+    "PlainText": (
+        "it answers with a plain text",
+        "OPENAI_BASE_URL is of something else, as a health check or a proxy: that of an API usually ends in /v1.",
+    ),
+    "OtherJson": (
+        "it answers with JSON that is no answer of this API",
+        "OPENAI_BASE_URL is of another API: take the address under which it speaks as OpenAI does, usually with /v1.",
+    ),
     "model_key_refused": (
         "it refuses the key",
         "Set OPENAI_API_KEY to a key of this endpoint that may use TWIN_MODEL.",

@@ -10,11 +10,11 @@ from typing import Any, Final, Literal
 from twin_sio.agent.model.call_forms import Call
 from twin_sio.agent.model.calls import Calls, RequestedCall
 from twin_sio.agent.model.endings import Ending
-from twin_sio.agent.model.failures import Failed, of_object
+from twin_sio.agent.model.failures import Failed, in_place_of_answer, of_object
 from twin_sio.agent.model.thoughts import Head, LoneMark
 from twin_sio.agent.model.written_calls import WrittenCalls
 from twin_sio.domain import Cut, Json
-from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelNotFound, ModelUnavailable
+from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelUnavailable
 
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 # How an answer has ended, by what the words of servers for it have in common; the first that fits. What fits none is
@@ -277,9 +277,7 @@ class Answer:
         """What an object means that came in place of an answer, under a status of success."""
         if self._has_choices or self._instead is None:
             return None
-        failed = of_object(self._instead)
-        said = failed.refusal is not None and (failed.refusal.message or failed.refusal.status)
-        return failed if said else Failed(ModelNotFound, again=False, error="NoApi", status=200)
+        return in_place_of_answer(self._instead)
 
     def _cleaned(self, text: str) -> str:
         """`text` with whole characters, and without the reasoning at its head."""

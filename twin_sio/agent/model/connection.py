@@ -106,7 +106,7 @@ class Endpoint:
             response = await request.__aenter__()
         try:
             if "html" in response.headers.get("content-type", ""):  # a page, whatever its status
-                raise Failed(ModelNotFound, again=False, error="NoApi", status=response.status_code)
+                raise Failed(ModelNotFound, again=False, error="Page", status=response.status_code)
             yield response
         finally:
             await request.__aexit__(None, None, None)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from typing import Any, Final
 
 import orjson
 
-from twin_sio.agent.model.failures import Failed, of_object
+from twin_sio.agent.model.failures import Failed, in_place_of_answer, no_api, of_object
 
 MAX_LINE_BYTES: Final = 1024 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
+_FIELDS: Final = frozenset({b"", b"data", b"event", b"id", b"retry"})  # of the standard; the first is a comment's
+_PAGE: Final = re.compile(rb"<(!doctype html|html|head|body)\b", re.IGNORECASE)
 
 
 def loads(raw: bytes) -> Any:
@@ -45,6 +48,9 @@ class EventParser:
         self._is_error = False  # the event that is being read is named so
         self._whole: bytearray | None = None
         self._begun = False
+        self._is_page = False
+        self._is_single = False  # it is no stream, but one value
+        self._is_stream: bool | None = None  # None: nothing came so far that tells
         self._closed = False
         self._ends_in_cr = False
         self.ended = False
@@ -59,6 +65,7 @@ class EventParser:
             if not piece:
                 return
             self._begun, self._rest = True, b""
+            self._is_page = _PAGE.match(piece) is not None
             if piece.startswith((b"{", b"[")):
                 self._whole = bytearray()
         if self._whole is not None:
@@ -81,6 +88,7 @@ class EventParser:
         """Nothing more comes: what was fed is all."""
         last = self._rest
         if self._whole is not None:
+            self._is_stream = self._is_single = True
             last, self._whole, self.announced_end = b"data:" + bytes(self._whole), None, True
         self._lines += (last, b"")
         self._rest, self._closed = b"", True
@@ -93,6 +101,7 @@ class EventParser:
             if field != b"data":
                 self._other(field, value)
                 continue
+            self._is_stream = True
             if self._unfinished:
                 value = self._unfinished + b"\n" + value
             elif value.strip() == b"[DONE]":
@@ -110,10 +119,14 @@ class EventParser:
             self._unfinished = b""
             if found is None:
                 continue
+            if self._is_single and not isinstance(found, dict):
+                raise in_place_of_answer(found)
             if self._is_error and isinstance(found, dict) and "error" not in found:
                 found = {"error": found}
             return object_of(found)
         self.ended = self.ended or self._closed
+        if self.ended and self._is_stream is False:
+            raise no_api("Page" if self._is_page else "PlainText")
         return None
 
     def _other(self, field: bytes, value: bytes) -> None:
@@ -124,3 +137,5 @@ class EventParser:
                 raise of_object(self._unfinished.decode(errors="replace")) if is_error else Failed(again=False)
         elif field == b"event":
             self._is_error = value.strip() == b"error"
+        if self._is_stream is None and field not in _FIELDS:
+            self._is_stream = False

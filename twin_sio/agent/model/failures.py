@@ -137,6 +137,18 @@ def of_object(body: object) -> Failed:
     return Failed(kind, again=again, error="ErrorObject", status=refusal.status, wait_s=wait_s, refusal=refusal)
 
 
+def no_api(error: str) -> Failed:
+    """What answers under a status of success, and is not of this API: `error` says what it is instead."""
+    return Failed(ModelNotFound, again=False, error=error, status=200)
+
+
+def in_place_of_answer(body: object) -> Failed:
+    """What JSON means that came under a status of success, and is no answer: the failure that it names, if any."""
+    failed = of_object(body)
+    said = failed.refusal is not None and (failed.refusal.message or failed.refusal.status)
+    return failed if said else no_api("OtherJson")
+
+
 def request_id(headers: Mapping[str, str]) -> str:
     """The id under which the far side knows the request; empty where it gives none that looks like one."""
     found = next((value for name in _REQUEST_IDS if (value := headers.get(name))), "")
