@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,10 +21,11 @@ import pytest
 import redis
 
 from tests.conftest import settings_for, url_of
-from tests.processes import Process, environment
+from tests.processes import Process, environment, token_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_redis import SentinelServer, whole_way
 from tests.waiting import eventually
+from twin_sio.client import TwinClient
 from twin_sio.redis_connection import REDIS_ERRORS, client
 from twin_sio.redis_connection.failures import SENTENCES as REDIS_SENTENCES
 from twin_sio.redis_connection.failures import explain
@@ -311,6 +313,69 @@ async def test_without_a_home_it_goes_without_vectors(
     await process.listening()
     assert "local_embeddings_unavailable" in process.printed()
     await asyncio.to_thread(process.stop)
+
+
+class ReadOnly(Process):
+    """Sees a file system of which nothing can be written."""
+
+    def __init__(self, module: str, folder: Path, env: dict[str, str]) -> None:
+        super().__init__(module, folder, {"HOME": "/", **env})
+        script = 'mount --rbind / / && mount -o remount,bind,ro / && cd / && exec "$@"'
+        self._argv = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", *self._argv]
+
+
+def _can_be_read_only() -> bool:
+    words = ["unshare", "--map-root-user", "--mount", "sh", "-c", "mount --rbind / / && mount -o remount,bind,ro /"]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(words, capture_output=True, check=False).returncode == 0
+    )
+
+
+def _reads(body: dict[str, Any], text: str) -> bool:
+    """Whether a request is about what was said, and no answer to it."""
+    return not body.get("stream") and text in json.dumps(body)
+
+
+read_only = pytest.mark.skipif(not _can_be_read_only(), reason="no namespaces of one's own here")
+
+
+@read_only
+async def test_nothing_has_to_be_written(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, folder: Path, user: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """On a read-only root file system server and worker do all they do; what they cannot is said."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    env = environment(mongod.url, redis_server.url, model.base_url)
+    processes = [ReadOnly("server", folder, env), ReadOnly("worker", folder, env)]
+    for process in processes:
+        process.start()
+    try:
+        await processes[0].listening()
+        await eventually(processes[0].is_ready, timeout=30.0)
+        async with TwinClient(processes[0].url, token_of(user)) as client:
+            assert (await client.ask("I live in Tromso")).status == "complete"
+            # And the worker reads it.
+            await model.until(lambda seen: any(_reads(body, "Tromso") for body in seen.requests))
+        for process in processes:
+            assert "Traceback" not in process.printed()
+            assert process.alive
+    finally:
+        for process in processes:
+            await asyncio.to_thread(process.stop)
+
+
+@read_only
+async def test_own_engines_need_a_folder(model: ScriptedModel, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For development, where they keep their data."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    env = {"PORT": "0", "OPENAI_BASE_URL": model.base_url, "TWIN_MODEL": "scripted", "TWIN_DATA_DIR": "/twin-data"}
+    process = ReadOnly("server", folder, env)
+    process.start()
+    assert await process.wait() == 1
+    printed = process.printed()
+    assert "Traceback" not in printed
+    assert "TWIN_DATA_DIR" in printed
 
 
 class GuardedSentinel(SentinelServer):

@@ -11,7 +11,8 @@ engines, which can also be killed, paused and restarted, as the tests of faults 
     EngineError
     ├── EngineMissing    found nowhere, or cannot run on this platform
     ├── EngineFailed     was started and did not become ready
-    └── DataDirLocked     another server has its engines in this folder
+    ├── DataDirLocked     another server has its engines in this folder
+    └── DataDirUnusable   nothing can be written there
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ Print = Callable[[str], None]
 
 class DataDirLocked(EngineError):
     """Another server keeps its engines' data in the same folder."""
+
+
+class DataDirUnusable(EngineError):
+    """The folder of the engines' data cannot be made, or not be written."""
 
 
 class DevEngines:
@@ -158,20 +163,28 @@ class DevEngines:
 
 @contextmanager
 def _folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder for this server's engines; the kernel releases it when the process dies. `DataDirLocked`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Hold the folder for this server's engines; the kernel releases it when the process dies. `DataDirLocked`,
+    `DataDirUnusable`."""
     holder = folder / "lock.pid"  # beside the lock, which every attempt to take it empties
     lock = FileLock(folder / "lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        holder.write_text(f"{os.getpid()}\n")
     except Timeout:
         pid = holder.read_text().strip() if holder.exists() else ""
         raise DataDirLocked(
             f"Another server (process {pid or 'unknown'}) has its engines in {folder}: stop it, or set "
             "TWIN_DATA_DIR to another folder."
         ) from None
+    except OSError as error:
+        lock.release()
+        raise DataDirUnusable(
+            f"The embedded engines cannot keep their data in {folder} ({error.strerror or type(error).__name__}): set "
+            "TWIN_DATA_DIR to a folder that can be written, or TWIN_MONGODB_URL and TWIN_REDIS_URL to engines of your "
+            "own."
+        ) from None
     try:
-        holder.write_text(f"{os.getpid()}\n")
         yield
     finally:
         lock.release()
