@@ -153,6 +153,7 @@ class Answer:
         self._is_marked = False  # the server tells thoughts from text, or the model does
         self._head = Head(unmarked=unmarked)
         self._lone: LoneMark | None = LoneMark()
+        self._found_lone_mark = False
         self._not_said = 0
         self._tools = tools
         self._written = WrittenCalls(tools) if tools else None
@@ -195,12 +196,21 @@ class Answer:
             return ""
         if not (self._plain and (text.isascii() or text.isprintable())):  # half a character is not printable
             text = self._cleaned(text)
-        if self._lone is not None:
-            text = self._behind_lone_mark(self._lone, text)
+        if (lone := self._lone) is not None:
+            if self._is_marked:
+                self._lone, text = None, lone.end(has_calls=False) + text
+            else:
+                text = lone.take(text)
+                if lone.found:
+                    self._on_lone_mark(lone)
+                    # Nothing that stood before it was text, or a call.
+                    self.calls, self._ending = None, Ending()
+                    self._written = WrittenCalls(self._tools) if self._tools else None
         if self._written is not None:
             text = self._written.take(text)
             self._add_calls(self._written.found)
-        text = self._ending.take(text)
+        if self._ending.held or "<" in text or "[" in text:
+            text = self._ending.take(text)
         self.characters += len(text)
         return text
 
@@ -210,19 +220,8 @@ class Answer:
             self.reasoned = True  # a sign of life: what it asks for may be long
             self.calls.take(said)
 
-    def _behind_lone_mark(self, lone: LoneMark, text: str) -> str:
-        if self._is_marked:
-            self._lone = None
-            return lone.end(has_calls=False) + text
-        had_found, text = lone.found, lone.take(text)
-        if lone.found and not had_found:
-            # Nothing that stood before it was text, or a call.
-            self.calls = None
-            self._written, self._ending = WrittenCalls(self._tools) if self._tools else None, Ending()
-            self._on_lone_mark(lone)
-        return text
-
     def _on_lone_mark(self, lone: LoneMark) -> None:
+        self._lone, self._found_lone_mark = None, True
         self.reasoned, self._not_said = True, self.characters
         self.thought += lone.thought if self._shows_thoughts else ""
 
@@ -241,10 +240,10 @@ class Answer:
         text = _HALF.sub("\ufffd", text + self._half)
         self._half = ""
         self.begun = self.begun or bool(text.strip())
-        if self._lone is not None and not self._lone.found:
-            text = self._lone.end(has_calls=self.calls is not None) + text
-            if self._lone.found:
-                self._on_lone_mark(self._lone)
+        if (lone := self._lone) is not None:
+            text = lone.end(has_calls=self.calls is not None) + text
+            if lone.found:
+                self._on_lone_mark(lone)
         if self._written is not None:
             text = self._written.take(text) + self._written.end()
             self._add_calls(self._written.found)
@@ -269,7 +268,7 @@ class Answer:
 
     def thoughts(self) -> Literal["marked", "unmarked"] | None:
         """What its end tells of how the model's thoughts begin; None where that is nothing."""
-        if self._head.found_unmarked or (self._lone is not None and self._lone.found):
+        if self._head.found_unmarked or self._found_lone_mark:
             return "unmarked"
         return "marked" if self._unmarked and self.reason != "length" else None
 

@@ -6,6 +6,7 @@ A text may speak of them: only what nothing else follows is no text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from twin_sio.agent.model.call_forms import MARKS
@@ -39,15 +40,19 @@ _ALL: Final = (*_ENDS, *_OF_CALLS)
 _STRUCK: Final = "<s>"  # what </s> ends in HTML
 
 
-def _beginnings(marks: tuple[str, ...]) -> str:
-    found = {mark[:size] for mark in marks for size in range(1, len(mark))}
+def _beginnings(*marks: str) -> set[str]:
+    return {mark[:size] for mark in marks for size in range(1, len(mark))}
+
+
+def _one_of(found: Iterable[str]) -> str:
     return "|".join(map(re.escape, sorted(found, key=len, reverse=True)))
 
 
-_MARK: Final = re.compile("|".join(map(re.escape, _ALL)))
+_MARK: Final = _one_of(_ALL)
 _DOUBTFUL: Final = re.compile(
-    rf"(?:(?:{_MARK.pattern})\s*)+(?:{_beginnings(_ALL)})?\Z|(?:{_beginnings((*_ALL, _STRUCK))})\Z"
+    rf"(?:(?:{_MARK})\s*)+(?:{_one_of(_beginnings(*_ALL))})?\Z|(?:{_one_of(_beginnings(*_ALL, _STRUCK))})\Z"
 )
+_SIGNS: Final = frozenset({*_ALL, *_beginnings(*_ALL, _STRUCK)})
 _HELD_MAX: Final = 400  # characters; more than that is no end
 
 
@@ -55,23 +60,24 @@ class Ending:
     """Tells the marks at the end of a text from the text."""
 
     def __init__(self) -> None:
-        self._held = ""
+        self.held = ""
+        """What may be such a mark."""
         self._strikes = False
 
     def take(self, text: str) -> str:
         """What of the text so far is text whatever comes."""
-        if not (self._held or "<" in text or "[" in text):
-            return text
-        text = self._held + text
+        text, self.held = self.held + text, ""
         self._strikes = self._strikes or _STRUCK in text
+        if text[max(text.rfind("<"), text.rfind("[")) :].rstrip() not in _SIGNS:  # as a rule
+            return text
         doubtful = _DOUBTFUL.search(text)
         place = doubtful.start() if doubtful and len(text) - doubtful.start() <= _HELD_MAX else len(text)
-        self._held = text[place:]
+        self.held = text[place:]
         return text[:place]
 
     def end(self, *, has_calls: bool) -> str:
         """What was held back and is text after all. `has_calls`: the answer has made some."""
-        text, self._held = self._held, ""
+        text, self.held = self.held, ""
         while (stem := self._without_last(text.rstrip(), has_calls=has_calls)) is not None:
             text = stem
         return text

@@ -23,6 +23,7 @@ _MARKS: Final = tuple(
 )
 _OPEN: Final = re.compile("|".join(re.escape(begin) for begin, _ in _MARKS), re.IGNORECASE)
 _CLOSE: Final = re.compile("|".join(close.pattern for _, close in _MARKS), re.IGNORECASE)
+_CLOSING: Final = re.compile("/[trsTRS]")  # which every last mark holds, and few other texts
 _QUOTES: Final = frozenset("`\"'")
 _BEGINS: Final = (*(begin for begin, _ in _MARKS), *BEGINS)
 _LONGEST_MARK: Final = 30
@@ -130,16 +131,17 @@ class LoneMark:
         self.thought = ""
         """Once it is found: all that stood before it."""
         self._texts: list[str] = []
-        self._last = ""
         self._held = ""  # with a mark, behind which nothing came so far
 
     def take(self, text: str) -> str:
-        """What of the next piece is text: all of it, or what stands behind the mark."""
-        if self.found:
+        """What of the next piece is text: all of it, or what stands behind the mark. Once that is found, no more is to
+        be given."""
+        if not self._held and ">" not in text and "]" not in text and "\u25b7" not in text:  # for every token
+            self._texts.append(text)
             return text
         text, self._held = self._held + text, ""
-        recent = self._last + text
-        if (">" in recent or "]" in recent or "\u25b7" in recent) and _CLOSE.search(recent):
+        recent = "".join(self._texts[-_LONGEST_MARK:])[-_LONGEST_MARK:] + text
+        if _CLOSING.search(recent) and _CLOSE.search(recent):
             said = "".join(self._texts) + text
             for mark in _CLOSE.finditer(said, len(said) - len(recent)):
                 ends = _ends_reasoning(said, mark)
@@ -150,7 +152,6 @@ class LoneMark:
                     self._held = text
                     return ""
         self._texts.append(text)
-        self._last = recent[-_LONGEST_MARK:]
         return text
 
     def end(self, *, has_calls: bool) -> str:
