@@ -141,6 +141,21 @@ async def test_an_answer_without_a_lone_mark_is_whole_and_unlearns_it(server, te
     assert kept == [{}]
 
 
+async def test_an_answer_that_was_cut_unlearns_nothing(server):
+    """Its thoughts may have had no end yet; it is shown whole. Nor does a call without a text."""
+    server.reset()
+    server.dialects = ()
+    async with opened(server.base_url, learnt={"thoughts": "unmarked"}) as model:
+        server.script(tokens=("So it ", "be"), reason="length")
+        assert (await taken(model))[0] == "So it be"
+        server.script(calls=WANTED[:1])
+        assert len((await called(model))[1]) == 1
+        server.script(tokens=(*LONE[:-2], "<think>More.</think>\n", *LONE[-2:]))
+        assert (await taken(model))[0] == "Hello."
+        server.script(tokens=LONE)
+        assert (await taken(model))[0] == "Hello."
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -352,6 +367,25 @@ async def test_what_is_no_mark_of_an_end_is_text(server, text):
         for size in (1, 1000):
             server.script(tokens=tuple(text[at : at + size] for at in range(0, len(text), size)))
             assert await answered(model) == text
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"{OBJECT}<|im_end|>",
+        f"{OBJECT}\n</s>",
+        f'Maybe {{"title": "no"}}? </think>\n\n{OBJECT}',
+        f'<|channel|>analysis<|message|>{{"title": "no"}}<|end|><|start|>assistant<|channel|>final<|message|>{OBJECT}',
+        f"<|channel|>final <|constrain|>json<|message|>{OBJECT}<|return|>",
+    ],
+)
+async def test_an_object_is_taken_out_of_marks(server, written):
+    server.reset()
+    server.dialects = ()
+    async with opened(server.base_url) as model:
+        server.script(json_answer=written)
+        found = await model.complete_json(ASKED, SCHEMA, name="title")
+    assert found == json.loads(OBJECT)
 
 
 async def test_an_end_alone_is_no_answer(server):

@@ -267,10 +267,12 @@ class Answer:
         raise Failed(kind, again=not paid, error="NoText", status=200, request_id=request_id)
 
     def thoughts(self) -> Literal["marked", "unmarked"] | None:
-        """What its end tells of how the model's thoughts begin; None where that is nothing."""
+        """What it tells, at its end, of how the model's thoughts begin; None where that is nothing, as of one that may
+        have been cut before their end."""
         if self._head.found_unmarked or self._found_lone_mark:
             return "unmarked"
-        return "marked" if self._unmarked and self.reason != "length" else None
+        is_whole = self.characters > 0 and self.reason in (None, "stop")
+        return "marked" if self._unmarked and is_whole else None
 
     def instead(self) -> Failed | None:
         """What an object means that came in place of an answer, under a status of success."""

@@ -64,7 +64,8 @@ class Head:
                     return self.end() if self._withheld_characters > _WITHHELD_MAX else ""
                 self._think(self._held[: place.start()])
                 self._held, self._close = self._held[place.end() :], None
-                self.found_unmarked, self._withheld = self._withheld is not None, None
+                self.found_unmarked = self.found_unmarked or self._withheld is not None
+                self._withheld = None
             head = self._held.lstrip()
             if not head:
                 self._held = self._held[-_LONGEST_MARK:]
