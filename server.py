@@ -9,7 +9,6 @@ import uvloop
 
 from twin_sio.config import ConfigError, Settings
 from twin_sio.observability.logging import print_crashes_without_messages
-from twin_sio.runtime.serve import serve
 
 
 def main() -> int:
@@ -20,6 +19,9 @@ def main() -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    # The rest takes seconds to import: what is wrong with the settings is said before.
+    from twin_sio.runtime.serve import serve
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings, lambda line: print(line, flush=True)))
 
