@@ -27,7 +27,7 @@ export class ApprovalCard {
     this.node.setAttribute("aria-label", `Your twin asks: ${title}`);
     setText(this.title, title || tool);
     this.showArguments(approval.arguments);
-    const hadFocus = this.node.contains(this.node.getRootNode().activeElement);
+    const hadFocus = this.hasFocus;
     if (decision !== null) this.forget();
     if (!isOpen) this.closeForm();
     else if (this.form === undefined) this.takeUp();
@@ -38,6 +38,18 @@ export class ApprovalCard {
     this.state.hidden = isOpen;
     setText(this.state, isOpen ? "" : `${DECIDED[decision ?? sending]}${comment ? `: ${comment}` : ""}${decision === null ? ". Sending …" : ""}`);
     if (hadFocus && !isOpen) this.view.focus();
+  }
+
+  get hasFocus() {
+    return this.node.contains(this.node.getRootNode().activeElement);
+  }
+
+  // The answer is whole: that it was decided may never have been shown where all of it came at once.
+  remove() {
+    const { hasFocus } = this;
+    this.forget();
+    this.node.remove();
+    if (hasFocus) this.view.focus();
   }
 
   showArguments(given) {

@@ -53,8 +53,7 @@ export class WorkView {
     this.asked = approvals;
     for (const [id, card] of this.cards) {
       if (approvals.some((one) => one.id === id)) continue;
-      card.forget();
-      card.node.remove();
+      card.remove();
       this.cards.delete(id);
     }
     for (const approval of approvals) {
