@@ -68,7 +68,8 @@ class Process(Child):
 
     async def listening(self) -> None:
         """Wait for the line that tells the port."""
-        self.port = int((await eventually(self._announced, timeout=30.0)).group(1))
+        # To import the service takes seconds of a core, and several start at once.
+        self.port = int((await eventually(self._announced, timeout=90.0)).group(1))
 
     def _announced(self) -> re.Match[str] | None:
         return re.search(r"listening (?:on http://\S+:)?(\d+)", self.printed())
@@ -91,7 +92,11 @@ class Process(Child):
 
 
 async def started(process: Process) -> Process:
-    """Start it and wait until it listens."""
+    """Start it and wait until it listens; one that never does is gone."""
     process.start()
-    await process.listening()
+    try:
+        await process.listening()
+    except BaseException:
+        process.kill()
+        raise
     return process

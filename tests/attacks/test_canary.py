@@ -515,9 +515,9 @@ async def test_engines_that_refuse_and_what_ends_a_process(
         process.start()
         try:
             if code is None:  # a worker waits for its store
-                await eventually(lambda: "mongodb_unavailable" in process.printed(), 20)
+                await eventually(lambda: "mongodb_unavailable" in process.printed(), 60)
             else:
-                assert await asyncio.wait_for(process.wait(), 20) == code, process.printed()
+                assert await asyncio.wait_for(process.wait(), 60) == code, process.printed()
                 assert name in process.printed()
         finally:
             await asyncio.to_thread(process.stop)

@@ -118,9 +118,9 @@ class Cluster:
     async def process(self, module: str, *args: str, **variables: Any) -> Process:
         """One more process, listening; stopped with the cluster. `variables` override the environment."""
         env = {**getattr(self, "environment", {}), **{name: str(value) for name, value in variables.items()}}
-        running = await started(Process(module, self.folder, env, *args))
-        self._stack.push_async_callback(asyncio.to_thread, running.stop, 3.0)
-        return running
+        running = Process(module, self.folder, env, *args)
+        self._stack.push_async_callback(asyncio.to_thread, running.stop, 3.0)  # also where it never listens
+        return await started(running)
 
     def one_more_worker(self) -> Process:
         """A worker, started, with its metrics at its `port`; stopped with the cluster."""
