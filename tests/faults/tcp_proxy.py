@@ -6,6 +6,7 @@ Bytes are passed on as they come. `hold` keeps a connection's answers back while
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,17 +27,19 @@ class Connection:
 
 
 class TcpProxy:
-    """Listens on a port of its own; each connection goes to the next of `targets()` that takes it."""
+    """Listens on a port of its own; each connection goes to the next of `targets()` that takes it. With `tls` it ends
+    that, and tells its targets nothing of it."""
 
-    def __init__(self, targets: Targets) -> None:
+    def __init__(self, targets: Targets, tls: ssl.SSLContext | None = None) -> None:
         self._targets = targets
+        self._tls = tls
         self._turn = 0
         self._server: asyncio.Server | None = None
         self.connections: set[Connection] = set()
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
