@@ -19,16 +19,19 @@ from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.model_check import what_is_wrong
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs/troubleshooting.md").read_text().partition("## The model")[2].partition("\n## ")[0]
+PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 
 
-def rows(columns: int) -> list[list[str]]:
-    """The lines of the tables with so many columns, without their heads."""
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:2] == "| "]
-    return [row for row in cells if len(row) == columns and row[0] not in ("the user sees", "it says")]
+def tables(title: str) -> list[list[list[str]]]:
+    """The rows of each table of a section of the page, without their heads."""
+    section = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    return [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+        for table in re.findall(r"(?:^\|.*\n)+", section + "\n", re.MULTILINE)
+    ]
 
 
-MODEL_ROWS, START_ROWS = rows(4), rows(2)
+MODEL_ROWS, START_ROWS = tables("The model")
 SCRIPTED = {
     "it refuses the key": {"status": 401},
     "it has no such model, or no such path": {"status": 404},

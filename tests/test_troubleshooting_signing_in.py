@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import jwt
@@ -22,18 +21,12 @@ from tests.test_auth import (  # noqa: F401 - its fixture
     signed,
     signed_text,
 )
+from tests.test_troubleshooting import ROOT, shown, tables
 from twin_sio.auth import JwksKeys, refusals
 from twin_sio.observability.limited_log import LimitedLog
-from twin_sio.transport.origins import Origins, _refused
+from twin_sio.transport.origins import Origins
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs/troubleshooting.md").read_text().partition("## Signing in")[2].partition("\n## ")[0]
-TABLES = [
-    [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
-    for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE)
-]
-TOKENS, CODES, KEY_SETS = TABLES
-VIEW = (ROOT / "twin_sio/web/view.js").read_text()
+TOKENS, CODES, KEY_SETS = tables("Signing in")
 
 
 class AllRevoked(NothingRevoked):
@@ -90,7 +83,7 @@ async def test_what_is_wrong_with_a_token_is_logged(
     (line,) = [one for one in logged if one["event"] == "token_refused"]
     assert line["kind"].startswith(said)
     assert line["code"] == code
-    assert f'{code}: "{sees}"' in VIEW
+    shown(code, sees)
 
 
 def test_each_reason_is_on_the_page() -> None:
@@ -106,7 +99,7 @@ def test_each_reason_is_on_the_page() -> None:
 @pytest.mark.parametrize("row", CODES, ids=lambda row: row[1])
 def test_what_the_page_shows_of_a_refusal(row: list[str]) -> None:
     sees, code, _ = row
-    assert f'{code.split("`")[1]}: "{sees}"' in VIEW
+    shown(code.split("`")[1], sees)
 
 
 @pytest.mark.parametrize("row", KEY_SETS, ids=lambda row: row[0])
@@ -125,9 +118,10 @@ async def test_what_is_wrong_with_a_key_set_is_logged(row: list[str], issuer: An
 
 
 def test_an_origin_that_is_refused_is_logged(logged: list[Any]) -> None:
-    _refused._next.clear()
     origins = Origins(["https://app.example.com"])
-    assert not origins.may_connect("https://other.example", host="twin.example", scheme="https", forwarded_proto="")
+    assert not origins.may_connect(
+        "https://signing-in.example", host="twin.example", scheme="https", forwarded_proto=""
+    )
     (line,) = logged
     assert line["event"] == "origin_refused"
     assert "TWIN_CORS_ORIGINS" in line["advice"]
