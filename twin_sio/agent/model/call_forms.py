@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 MARKS: Final[Mapping[str, str]] = {
@@ -27,6 +27,8 @@ MARKS: Final[Mapping[str, str]] = {
 }
 """What begins calls, and what ends them; where nothing does they are the rest of the answer."""
 
+_LONGEST: Final = max(map(len, MARKS))
+_FIRST: Final = re.compile(r"[<\[]")  # with one of which every mark begins
 _FUNCTION: Final = "<function="
 _HARMONY: Final = "to=functions."  # gpt-oss: `harmony` reads it at the head of an answer
 _INSIDE: Final = (_FUNCTION, "<invoke name=", "<|tool_call_begin|>", "<｜tool▁call▁begin｜>")
@@ -81,6 +83,16 @@ def _starts(said: str, with_one_of: Sequence[str]) -> bool | None:
     if said.startswith(tuple(with_one_of)):
         return True
     return None if any(one.startswith(said) for one in with_one_of) else False
+
+
+def unfinished(text: str, marks: Collection[str]) -> int:
+    """How many of the last characters of a text may begin one of the marks, of calls or of channels."""
+    at = max(0, len(text) - _LONGEST)
+    while place := _FIRST.search(text, at):
+        if any(mark.startswith(text[place.start() :]) for mark in marks):
+            return len(text) - place.start()
+        at = place.end()
+    return 0
 
 
 def calls_in(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from twin_sio.agent.model.call_forms import Call
+from twin_sio.agent.model.call_forms import Call, unfinished
 from twin_sio.agent.model.calls import MAX_ARGUMENTS_CHARACTERS
 from twin_sio.agent.model.failures import Failed
 
@@ -52,7 +52,7 @@ class Harmony:
                 self.is_over = True
             else:
                 found = _END.search(self._held)
-                size = found.start() if found else len(self._held) - _doubtful(self._held)
+                size = found.start() if found else len(self._held) - unfinished(self._held, _ENDS)
                 shown += self._said(self._held[:size])
                 self._held = self._held[size:]
                 if found is None:
@@ -116,9 +116,3 @@ class Harmony:
         self._channel = self._called = self._arguments = ""
         if not self._held.startswith(BEGINS):
             self._held = _END.sub("", self._held, count=1)
-
-
-def _doubtful(text: str) -> int:
-    """How many of its last characters may begin a mark."""
-    start = text.rfind("<")
-    return len(text) - start if start >= 0 and any(mark.startswith(text[start:]) for mark in _ENDS) else 0

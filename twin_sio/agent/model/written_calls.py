@@ -7,17 +7,15 @@ where a call follows it, and not in quotes: a model may speak of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from twin_sio.agent.model.call_forms import MARKS, Call, begins, calls_in
+from twin_sio.agent.model.call_forms import MARKS, Call, begins, calls_in, unfinished
 from twin_sio.agent.model.calls import MAX_ARGUMENTS_CHARACTERS
 from twin_sio.agent.model.failures import Failed
 
 _ENDS: Final = tuple(end for end in MARKS.values() if end)
 _BEGIN: Final = re.compile("|".join(map(re.escape, MARKS)))
-_FIRST: Final = re.compile(r"[<\[]")  # with one of which every mark begins
-_LONGEST: Final = max(map(len, MARKS))
 _QUOTES: Final = frozenset("`\"'")
 _BLANKS_MAX: Final = 200  # at the end of a line, before what may become a mark; more of them are text
 
@@ -109,17 +107,9 @@ class WrittenCalls:
         self.found += calls_in(body, self._tools)
 
 
-def _starts(text: str) -> Iterator[int]:
-    """Where a mark may begin that the text ends in, the first place first."""
-    at = max(0, len(text) - _LONGEST)
-    while place := _FIRST.search(text, at):
-        yield place.start()
-        at = place.end()
-
-
 def _doubtful(text: str) -> int:
     """How many of its last characters may begin a mark, with the end of a line before them."""
-    size = next((len(text) - at for at in _starts(text) if any(mark.startswith(text[at:]) for mark in MARKS)), 0)
+    size = unfinished(text, MARKS)
     stem = text[: len(text) - size]
     blanks = stem[len(stem.rstrip()) :]
     return size + len(blanks) if "\n" in blanks and len(blanks) <= _BLANKS_MAX else size
