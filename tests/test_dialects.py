@@ -343,6 +343,7 @@ async def test_a_mark_that_a_servers_parser_has_left_behind_is_no_text(server):
 ENDS = [
     "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|return|>", "<|end|>", "</s>", "<end_of_turn>", "<|endoftext|>",
     "<｜end▁of▁sentence｜>", "</s></s>", "<|im_end|>\n<|endoftext|>\n", "<|eot_id|> ",
+    "<|EOT|>", "<|eom|>", "<end_of_utterance>", "<|assistant|>",
 ]  # fmt: skip
 
 
@@ -359,7 +360,10 @@ async def test_the_mark_of_an_end_is_no_text(server, end, size):
                 assert await answered(model) == text
 
 
-@pytest.mark.parametrize("text", ["It is <s>struck</s>", "So it ends: <|im_end", "<", "a [/INS", "`</s>`"])
+@pytest.mark.parametrize(
+    "text",
+    ["It is <s>struck</s>", "So it ends: <|im_end", "<", "a [/INS", "`</s>`", "It begins: <|im_start|>", "a <|b|>"],
+)
 async def test_what_is_no_mark_of_an_end_is_text(server, text):
     server.reset()
     server.dialects = ()

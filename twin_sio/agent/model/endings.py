@@ -1,4 +1,4 @@
-"""The marks by which models end their turn, where a server leaves them at the end of a text. Pure.
+"""The tokens by which models end their turn (EOS, `<|im_end|>`), where a server leaves them at the end of a text. Pure.
 
 A text may speak of them: only what nothing else follows is no text.
 """
@@ -11,48 +11,27 @@ from typing import Final
 
 from twin_sio.agent.model.call_forms import MARKS
 
-_ENDS: Final = (
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<|end_of_turn|>",
-    "<|end_of_role|>",
-    "<|END_OF_TURN_TOKEN|>",
-    "<|END_RESPONSE|>",
-    "<|return|>",
-    "<|call|>",
-    "<|end|>",
-    "<|eot|>",
-    "<|user|>",
-    "<|observation|>",
-    "<end_of_turn>",
-    "<eos>",
-    "</s>",
-    "[/INST]",
-    "<｜end▁of▁sentence｜>",
-    "<|end▁of▁sentence|>",
+# Special tokens by what their names say: an end, or whose turn comes next.
+_SPECIAL: Final = (
+    r"(?i:<[|｜](?:[\w▁]{0,20}(?:end|eo[a-z]|stop|sep|pad)[\w▁]{0,20}"
+    r"|return|call|user|assistant|system|observation)[|｜]>)"
 )
+_PLAIN: Final = ("<end_of_turn>", "<end_of_utterance>", "<eos>", "</s>", "[/INST]", "[EOS]")
 # These end calls: behind one that was made they may come once more.
-_OF_CALLS: Final = tuple(end for end in MARKS.values() if end and end not in _ENDS)
-_ALL: Final = (*_ENDS, *_OF_CALLS)
+_OF_CALLS: Final = tuple({end for end in MARKS.values() if end} - {"<|call|>"})
 _STRUCK: Final = "<s>"  # what </s> ends in HTML
-
-
-def _beginnings(*marks: str) -> set[str]:
-    return {mark[:size] for mark in marks for size in range(1, len(mark))}
 
 
 def _one_of(found: Iterable[str]) -> str:
     return "|".join(map(re.escape, sorted(found, key=len, reverse=True)))
 
 
-_MARK: Final = _one_of(_ALL)
-_DOUBTFUL: Final = re.compile(
-    rf"(?:(?:{_MARK})\s*)+(?:{_one_of(_beginnings(*_ALL))})?\Z|(?:{_one_of(_beginnings(*_ALL, _STRUCK))})\Z"
-)
-_SIGNS: Final = frozenset({*_ALL, *_beginnings(*_ALL, _STRUCK)})
+_BEGINNINGS: Final = {mark[:size] for mark in (*_PLAIN, *_OF_CALLS, _STRUCK) for size in range(1, len(mark))}
+_MARK: Final = rf"(?:{_one_of((*_PLAIN, *_OF_CALLS))}|{_SPECIAL})"
+_BEGUN: Final = rf"(?:<[|｜][\w▁]{{0,50}}[|｜]?|{_one_of(_BEGINNINGS)})"
+_SIGN: Final = re.compile(rf"{_MARK}|{_BEGUN}")
+_DOUBTFUL: Final = re.compile(rf"(?:{_MARK}\s*)+{_BEGUN}?\Z|{_BEGUN}\Z")
+_LAST: Final = re.compile(rf"{_MARK}\Z")
 _HELD_MAX: Final = 400  # characters; more than that is no end
 
 
@@ -68,7 +47,7 @@ class Ending:
         """What of the text so far is text whatever comes."""
         text, self.held = self.held + text, ""
         self._strikes = self._strikes or _STRUCK in text
-        if text[max(text.rfind("<"), text.rfind("[")) :].rstrip() not in _SIGNS:  # as a rule
+        if not _SIGN.fullmatch(text[max(text.rfind("<"), text.rfind("[")) :].rstrip()):  # as a rule
             return text
         doubtful = _DOUBTFUL.search(text)
         place = doubtful.start() if doubtful and len(text) - doubtful.start() <= _HELD_MAX else len(text)
@@ -83,8 +62,7 @@ class Ending:
         return text
 
     def _without_last(self, text: str, *, has_calls: bool) -> str | None:
-        for mark in _ALL:
-            if text.endswith(mark):
-                is_text = (mark == "</s>" and self._strikes) or (mark in _OF_CALLS and not has_calls)
-                return None if is_text else text[: -len(mark)]
-        return None
+        last = _LAST.search(text)
+        if last is None or (last[0] == "</s>" and self._strikes) or (last[0] in _OF_CALLS and not has_calls):
+            return None
+        return text[: last.start()]
