@@ -83,7 +83,7 @@ async def test_no_token_is_missing(token: str | None) -> None:
 @pytest.mark.parametrize(
     "around",
     ["{}\n", " {}", '"{}"', "'{}'\r\n", "Bearer {}", "bearer  {}", '"Bearer {}"', 'Bearer "{}"', "Bearer Bearer {}",
-     "Authorization: Bearer {}\n", "\ufeff{}"],
+     "Authorization: Bearer {}\n", "\ufeff{}", "\u2060{}", "„{}“", "«Bearer {}»", "Bearer\u2003{}"],
 )  # fmt: skip
 async def test_a_token_is_taken_out_of_what_was_copied_with_it(around: str) -> None:
     assert (await authenticator().authenticate(around.format(signed(GOOD)))).user_id == "ada"

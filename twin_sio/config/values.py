@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
 
-# Beside quotation marks all that shows no sign: blanks of every width, and the marks for directions and joints, which
-# come along where a value is copied from a page or a window.
-_UNSEEN: Final = "".join(map(chr, (*range(0x2000, 0x2010), *range(0x2028, 0x2030), *range(0x205F, 0x2070))))
-_QUOTES: Final = "\"'`\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
-_AROUND: Final = f" \t\r\n\f\v\u00a0\u00ad\u061c\u3000\ufeff{_UNSEEN}{_QUOTES}"
+from twin_sio.copied import bare
+
 _LOGIN = re.compile(r"(?<=://)[^/?#\s]*@|(?<=\?)[^#\s]+")
 
 
 def cleaned(value: object) -> object:
     """A text without the blanks and quotation marks that are pasted, or left by a shell or a file, around it; all else
     as it is. Every value of the environment but secrets comes through here (`group.Group`), before its own parser."""
-    return value.strip(_AROUND) if isinstance(value, str) else value
+    return bare(value) if isinstance(value, str) else value
 
 
 def without_login(text: str) -> str:
@@ -35,8 +32,8 @@ def _words(value: object) -> object:
         return value
     if value.startswith("["):
         with suppress(ValueError, RecursionError):
-            return tuple(word.strip(_AROUND) if isinstance(word, str) else word for word in json.loads(value))
-    return tuple(filter(None, (word.strip(_AROUND) for word in re.split(r"[\s,;]+", value))))
+            return tuple(bare(word) if isinstance(word, str) else word for word in json.loads(value))
+    return tuple(filter(None, map(bare, re.split(r"[\s,;]+", value))))
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]

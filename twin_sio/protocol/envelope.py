@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from twin_sio.clock import iso
+from twin_sio.copied import AROUND, bare
 from twin_sio.domain import Event
 from twin_sio.errors import InvalidMessage, ServiceError, TooLarge, UnknownType
 from twin_sio.protocol.client_events import (
@@ -35,9 +36,7 @@ from twin_sio.protocol.limits import (
 
 P = TypeVar("P", bound=Payload)
 
-# What stands around a token that was copied out of a page, a file or a header.
-_COPIED_ALONG = " \t\r\n\"'`\u00a0\u200b\u2018\u2019\u201c\u201d\ufeff"
-_SCHEME = re.compile(rf"(authorization\s*:\s*)?(bearer[:{_COPIED_ALONG}]+)+", re.IGNORECASE)
+_SCHEME = re.compile(rf"(authorization\s*:\s*)?(bearer[:{re.escape(AROUND)}]+)+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,7 @@ def token_of(auth: object) -> str | None:
 def bare_token(text: str) -> str:
     """The token alone, of one as people copy it: without the blanks, the quotation marks and the word `Bearer` around
     it."""
-    text = text.strip(_COPIED_ALONG)
+    text = bare(text)
     scheme = _SCHEME.match(text)
     return text[scheme.end() if scheme else 0 :]
 
