@@ -244,6 +244,8 @@ async def test_unsupported_candidates_are_dropped_alone(server, extractor, field
         ("been married ten years now and still happy", "Been married ten years.", "married ten years"),
         ("seen every starwars movie twice", "seen every starwars movie", "Star Wars movies"),
         ("flying out of ohare again", "flying out of ohare", "O'Hare"),
+        ("off to newyorkcity again", "off to newyorkcity", "New York City"),
+        ("I canʼt stand olives", "I can't stand olives", "olives"),
     ],
 )
 async def test_quotes_are_found_as_people_type(server, extractor, text, quote, value):
@@ -258,6 +260,8 @@ async def test_quotes_are_found_as_people_type(server, extractor, text, quote, v
     [
         ("got laid off on friday", "work.status", "unemployed", 1),
         ("je suis retraité depuis mai", "work.role", "retired", 1),
+        ("opened my own shop in may", "work.status", "Self-Employed", 1),
+        ("opened my own shop in may", "work.status", "self employed", 1),
         ("she left me last week", "family.relationship_status", "single", 1),
         ("she left me last week", "interests.likes", "single", 0),
         ("got laid off on friday", "work.role", "astronaut", 0),

@@ -15,7 +15,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain
 from typing import Any, Final, Literal
 
 from twin_sio.agent.extraction import prompts
@@ -34,6 +34,7 @@ _FIELDS: Final = 16  # that a candidate may have
 _FIELD_CHARACTERS: Final = 1_000  # of one of them: a quote is shorter
 _COUNT_MAX: Final = 100  # children, cats; more is no count of them
 _STEM: Final = 3  # letters that forms of one word share at least
+_JOINED_MAX: Final = 4  # words that may be written as one
 _WORD: Final = re.compile(r"[\w+#]+")
 _PLACES_MAX: Final = 20  # of a quote that are looked at
 _ENDINGS: Final = " .,;:!?…"  # of a quote, with which models end it in mid-sentence
@@ -172,14 +173,13 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
     quote = message.quoted(candidate.get("quote", "").strip())
     if kind is None or not quote or len(quote) > prompts.MAX_QUOTE or not 0 < len(value) <= prompts.MAX_VALUE:
         return None
-    if (
-        message.is_instruction
-        or message.is_quotation(quote)
-        or not _is_grounded(candidate, value, quote, kind, message)
-    ):
-        return None
     slot = _slot(candidate, value)
     if slot is None or (kind == "inferred" and is_sensitive(slot.key)):
+        return None
+    if message.is_instruction or message.is_quotation(quote):
+        return None
+    # What has ended is often not named ("I sold it"), and a state seldom by its word ("I was laid off").
+    if kind != "ended" and not _is_state(slot) and not _is_grounded(candidate, value, quote, message):
         return None
     polarity = candidate.get("polarity", "support")
     if polarity not in ("support", "oppose"):
@@ -235,12 +235,9 @@ def _entity(candidate: dict[str, Any], key: str, value: str) -> Entity | None:
 # -- the value stands in the words
 
 
-def _is_grounded(candidate: dict[str, Any], value: str, quote: str, kind: Learnt, message: _Message) -> bool:
-    """Whether the value stands in the message, or in what the quote affirms; what has ended is often not named
-    ("I sold it"), and a state seldom by its word ("I was laid off")."""
-    if kind == "ended" or _plain(value) in message.plain or _words_stand_in(value, message.words):
-        return True
-    if _is_state(canonical(candidate.get("key", ""), value)):
+def _is_grounded(candidate: dict[str, Any], value: str, quote: str, message: _Message) -> bool:
+    """Whether the value stands in the message, or in what the quote affirms."""
+    if _plain(value) in message.plain or _words_stand_in(value, message.words):
         return True
     affirmed = _plain(candidate.get("affirms", ""))
     if affirmed:
@@ -248,9 +245,9 @@ def _is_grounded(candidate: dict[str, Any], value: str, quote: str, kind: Learnt
     return bool(message.twin_before) and _is_reply(quote, message) and stands_in(value, message.twin_before[-1])
 
 
-def _is_state(slot: Slot | None) -> bool:
+def _is_state(slot: Slot) -> bool:
     """Whether it is one of the few states that a person of any language can be in."""
-    return slot is not None and slot.value.casefold() in prompts.STATES.get(slot.key.partition(".")[0], ())
+    return slot.value.casefold().replace("-", " ") in prompts.STATES.get(slot.key.partition(".")[0], ())
 
 
 def _is_reply(quote: str, message: _Message) -> bool:
@@ -271,9 +268,11 @@ def _words_stand_in(value: str, words: Mapping[str, Collection[str]]) -> bool:
     is_there = [
         any(_is_same_stem(part, other) for part in each for other in words.get(part[:_STEM], ())) for each in parts
     ]
-    for at, (one, two) in enumerate(pairwise(parts)):  # "Star Wars", written "starwars"
-        if (joined := "".join((*one, *two))) in words.get(joined[:_STEM], ()):
-            is_there[at] = is_there[at + 1] = True
+    for begin in range(len(parts)):  # "New York City", written "newyorkcity"
+        for end in range(begin + 2, min(begin + _JOINED_MAX, len(parts)) + 1):
+            joined = "".join(chain(*parts[begin:end]))
+            if joined in words.get(joined[:_STEM], ()):
+                is_there[begin:end] = [True] * (end - begin)
     missing = [word for word, there in zip(named, is_there, strict=True) if not there]
     # A name, or a number, is right or wrong: no form of it stands for another.
     if any(word[0].isupper() or not word.isalpha() for word in missing):
@@ -337,6 +336,8 @@ def _with_places(spelled: Iterable[tuple[int, str]]) -> tuple[str, list[int]]:
 _SAME: Final = {
     "’": "'",
     "‘": "'",
+    "ʼ": "'",
+    "′": "'",
     "`": "'",
     "´": "'",
     "“": '"',

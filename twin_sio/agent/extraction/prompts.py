@@ -42,7 +42,7 @@ SENSITIVE_SLOTS: Final[Mapping[str, str]] = {
 
 STATES: Final[Mapping[str, frozenset[str]]] = {
     "family": frozenset({"single", "in a relationship", "engaged", "married", "separated", "divorced", "widowed"}),
-    "work": frozenset({"employed", "self-employed", "unemployed", "retired", "student", "on leave"}),
+    "work": frozenset({"employed", "self employed", "unemployed", "retired", "student", "on leave"}),
 }
 """By category: what people say by telling what happened ("laid off last week"), and models name by its word."""
 
