@@ -93,16 +93,22 @@ async def test_where_nobody_listens_nothing_is_offered() -> None:
     assert models.found == ()
 
 
-async def test_an_ollama_without_a_model_is_told_how_to_get_one() -> None:
+async def test_who_has_no_model_yet_is_told_how_to_get_one() -> None:
     """As right after it was installed, or with nothing but models for embeddings."""
-    for listed in ([], [{"name": "nomic-embed-text:latest"}]):
-        async with serving("/api/tags", saying({"models": listed})) as ollama:
-            models = LocalModels(ollama, NOBODY)
-            await models.look()
-            assert models.found == ()
-            assert models.lines("make run") == [
+    for names in ([], ["nomic-embed-text:latest"]):
+        tags, models = [{"name": name} for name in names], [{"id": name} for name in names]
+        async with (
+            serving("/api/tags", saying({"models": tags})) as ollama,
+            serving("/v1/models", saying({"data": models})) as lm_studio,
+        ):
+            found = LocalModels(ollama, lm_studio)
+            await found.look()
+            assert found.found == ()
+            assert found.lines("make run") == [
                 "Ollama runs on this machine, and has no model yet:",
                 "  ollama pull llama3.2   # then start again",
+                "LM Studio runs on this machine, and has no model yet:",
+                "  lms get llama-3.2-3b   # then start again",
             ]
 
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import orjson
@@ -22,6 +22,10 @@ _SHOWN_MAX = 8  # models of a server
 # What listens there may be anything: a name that is no model's is not printed, and not put into a command.
 _NAME = re.compile(r"[\w.:/@+-]{1,100}", re.ASCII)
 _NO_CHAT = re.compile(r"embed|bert|rerank|whisper", re.IGNORECASE)
+
+
+_FIRST_MODEL: Final[Mapping[str, str]] = {"Ollama": "ollama pull llama3.2", "LM Studio": "lms get llama-3.2-3b"}
+"""The servers, and how each gets a first model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class LocalModels:
         self._ollama = ollama
         self._lm_studio = lm_studio
         self.found: tuple[LocalModel, ...] = ()
-        self._has_empty_ollama = False  # it runs, and has no model that chats, as after it was installed
+        self._empty: tuple[str, ...] = ()  # servers without a model that chats, as right after they were installed
 
     async def look(self) -> None:
         """Fill `found` with those that answer in time and have models; whatever they answer, nothing is raised."""
@@ -54,9 +58,9 @@ class LocalModels:
                 _listed(http, f"{self._ollama}/api/tags", "models", "name"),
                 _listed(http, f"{self._lm_studio}/v1/models", "data", "id"),
             )
-        servers = zip(("Ollama", "LM Studio"), (self._ollama, self._lm_studio), lists, strict=True)
+        servers = [*zip(_FIRST_MODEL, (self._ollama, self._lm_studio), lists, strict=True)]
         self.found = tuple(LocalModel(name, f"{address}/v1", names) for name, address, names in servers if names)
-        self._has_empty_ollama = lists[0] == ()
+        self._empty = tuple(name for name, _, names in servers if names == ())
 
     def lines(self, start: str) -> Sequence[str]:
         """What the banner says of them; `start` is the command that starts the service."""
@@ -64,10 +68,10 @@ class LocalModels:
         for one in self.found:
             others = f" (it has {', '.join(one.names)})" if len(one.names) > 1 else ""
             lines += [f"{one.server} runs on this machine{others}:", f"  {one.command(start)}"]
-        if self._has_empty_ollama:
+        for server in self._empty:
             lines += [
-                "Ollama runs on this machine, and has no model yet:",
-                "  ollama pull llama3.2   # then start again",
+                f"{server} runs on this machine, and has no model yet:",
+                f"  {_FIRST_MODEL[server]}   # then start again",
             ]
         return lines
 
