@@ -105,7 +105,7 @@ async def test_thoughts_without_their_first_mark_are_learnt(server):
         for _ in range(2):
             server.script(tokens=LONE)
             assert await taken(model) == ("Hello.", "Hello.", THOUGHT)
-    assert kept == [{"thoughts": "unmarked"}]
+    assert kept == [{"reasoning": "unmarked"}]
 
 
 @pytest.mark.parametrize("manner", ["whole", "crumbs"])
@@ -134,7 +134,7 @@ async def test_an_answer_without_a_lone_mark_is_whole_and_unlearns_it(server, te
     async def keep(learnt: object) -> None:
         kept.append(learnt)
 
-    async with opened(server.base_url, learnt={"thoughts": "unmarked"}, keep=keep) as model:
+    async with opened(server.base_url, learnt={"reasoning": "unmarked"}, keep=keep) as model:
         for _ in range(2):
             server.script(tokens=(text[:3], text[3:9], text[9:]))
             assert await answered(model) == text.removeprefix("<think>Hm.</think>")
@@ -145,7 +145,7 @@ async def test_an_answer_that_was_cut_unlearns_nothing(server):
     """Its thoughts may have had no end yet; it is shown whole. Nor does a call without a text."""
     server.reset()
     server.dialects = ()
-    async with opened(server.base_url, learnt={"thoughts": "unmarked"}) as model:
+    async with opened(server.base_url, learnt={"reasoning": "unmarked"}) as model:
         server.script(tokens=("So it ", "be"), reason="length")
         assert (await taken(model))[0] == "So it be"
         server.script(calls=WANTED[:1])
@@ -179,7 +179,7 @@ async def test_a_setting_says_how_thoughts_begin(server):
     """Nothing is learnt then."""
     server.reset()
     server.dialects = ()
-    async with opened(server.base_url, dialect=Dialect(thoughts="unmarked")) as model:
+    async with opened(server.base_url, dialect=Dialect(reasoning="unmarked")) as model:
         for tokens, said in ((("Hello.",), "Hello."), (LONE, "Hello.")):
             server.script(tokens=tokens)
             assert (await taken(model))[0] == said

@@ -105,6 +105,6 @@ class Dialect(BaseModel):
         "system", description="the role of the instructions; user: they begin the first message"
     )
     tools: bool = Field(True, description="whether the model is offered tools, where there are any")
-    thoughts: Literal["marked", "unmarked"] = Field(
+    reasoning: Literal["marked", "unmarked"] = Field(
         "marked", description="unmarked: an answer begins with what the model thinks, up to a lone `</think>`"
     )

@@ -1,4 +1,5 @@
-"""Whether a message gives an order about what is stored of its writer. Pure; the words are in `instructions.toml`.
+"""Whether a message gives an order about what is stored of its writer: a prompt injection. Pure; the words are in
+`instructions.toml`.
 
 It is looked for in the text and asks no model: a model that is talked into something is talked into it in every
 question that it is asked.

@@ -2,8 +2,8 @@
 
 `client` asks. Pure, in the order in which it uses them: `dialect` puts a question in the form that the endpoint takes,
 and learns from its refusals; `refusals` reads one, `failures` tells what it is; `events` splits a
-stream, `answer` adds it up: what the model thinks (`thoughts`, `harmony`), its `calls` of tools, the text up to its
-`endings`; and `objects` finds the JSON object in an answer.
+stream, `answer` adds it up: what the model thinks (`reasoning`, `harmony`), its `calls` of tools, the text up to its
+`end_tokens`; and `objects` finds the JSON object in an answer.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from typing import Any, Final, Literal
 
 from twin_sio.agent.model.call_forms import Call
 from twin_sio.agent.model.calls import Calls, RequestedCall
-from twin_sio.agent.model.endings import Ending
+from twin_sio.agent.model.end_tokens import EndTokens
 from twin_sio.agent.model.failures import Failed, in_place_of_answer, of_object
-from twin_sio.agent.model.thoughts import Head, LoneMark
+from twin_sio.agent.model.reasoning import Head, LoneClosingTag
 from twin_sio.agent.model.written_calls import WrittenCalls
 from twin_sio.domain import Cut, Json
 from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelUnavailable
@@ -152,12 +152,12 @@ class Answer:
         self._unmarked = unmarked
         self._is_marked = False  # the server tells thoughts from text, or the model does
         self._head = Head(unmarked=unmarked)
-        self._lone: LoneMark | None = LoneMark()
-        self._found_lone_mark = False
+        self._lone: LoneClosingTag | None = LoneClosingTag()
+        self._found_lone_tag = False
         self._not_said = 0
         self._tools = tools
         self._written = WrittenCalls(tools) if tools else None
-        self._ending = Ending()
+        self._end_tokens = EndTokens()
         self._is_in_pieces = False  # what a whole message says behind them was said
         self._has_choices = False
         self._instead: dict[str, Any] | None = None  # what came in place of an answer
@@ -202,15 +202,15 @@ class Answer:
             else:
                 text = lone.take(text)
                 if lone.found:
-                    self._on_lone_mark(lone)
+                    self._on_lone_tag(lone)
                     # Nothing that stood before it was text, or a call.
-                    self.calls, self._ending = None, Ending()
+                    self.calls, self._end_tokens = None, EndTokens()
                     self._written = WrittenCalls(self._tools) if self._tools else None
         if self._written is not None:
             text = self._written.take(text)
             self._add_calls(self._written.found)
-        if self._ending.held or "<" in text or "[" in text:
-            text = self._ending.take(text)
+        if self._end_tokens.held or "<" in text or "[" in text:
+            text = self._end_tokens.take(text)
         self.characters += len(text)
         return text
 
@@ -220,8 +220,8 @@ class Answer:
             self.reasoned = True  # a sign of life: what it asks for may be long
             self.calls.take(said)
 
-    def _on_lone_mark(self, lone: LoneMark) -> None:
-        self._lone, self._found_lone_mark = None, True
+    def _on_lone_tag(self, lone: LoneClosingTag) -> None:
+        self._lone, self._found_lone_tag = None, True
         self.reasoned, self._not_said = True, self.characters
         self.thought += lone.thought if self._shows_thoughts else ""
 
@@ -243,12 +243,12 @@ class Answer:
         if (lone := self._lone) is not None:
             text = lone.end(has_calls=self.calls is not None) + text
             if lone.found:
-                self._on_lone_mark(lone)
+                self._on_lone_tag(lone)
         if self._written is not None:
             text = self._written.take(text) + self._written.end()
             self._add_calls(self._written.found)
-        text = self._ending.take(text) if self.begun else ""
-        text += self._ending.end(has_calls=self.calls is not None)
+        text = self._end_tokens.take(text) if self.begun else ""
+        text += self._end_tokens.end(has_calls=self.calls is not None)
         self.characters += len(text)
         return text
 
@@ -266,10 +266,10 @@ class Answer:
         kind = ModelFiltered if self.reason == "content_filter" else ModelNoAnswer if paid else ModelUnavailable
         raise Failed(kind, again=not paid, error="NoText", status=200, request_id=request_id)
 
-    def thoughts(self) -> Literal["marked", "unmarked"] | None:
-        """What it tells, at its end, of how the model's thoughts begin; None where that is nothing, as of one that may
-        have been cut before their end."""
-        if self._head.found_unmarked or self._found_lone_mark:
+    def reasoning(self) -> Literal["marked", "unmarked"] | None:
+        """What it tells, at its end, of how the model's reasoning begins; None where that is nothing, as of one that
+        may have been cut before the end of it."""
+        if self._head.found_unmarked or self._found_lone_tag:
             return "unmarked"
         is_whole = self.characters > 0 and self.reason in (None, "stop")
         return "marked" if self._unmarked and is_whole else None

@@ -272,7 +272,7 @@ class OpenAIModel:
             answer = Answer(
                 shows_thoughts=self._shows_thoughts,
                 tools=body.get("tools", ()),
-                unmarked=question.dialect.thoughts == "unmarked",
+                unmarked=question.dialect.reasoning == "unmarked",
             )
             last_sign = began = loop.time()
             deadline: float | None = None  # of the read that is to come
@@ -317,8 +317,8 @@ class OpenAIModel:
                 yield Thought(answer.thought)
             self._record_usage("answer", answer.usage)
             finished = answer.finished(announced=parser.announced_end, request_id=request_id(response.headers))
-            if (thoughts := answer.thoughts()) is not None and "thoughts" not in self._fixed:
-                await self._adopt({"thoughts": thoughts})
+            if (reasoning := answer.reasoning()) is not None and "reasoning" not in self._fixed:
+                await self._adopt({"reasoning": reasoning})
             yield finished
             await drained(raw, loop.time() + TRAILER_S)
 

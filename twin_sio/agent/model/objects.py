@@ -17,7 +17,7 @@ import orjson
 
 from twin_sio.agent.model.answer import parts_of, thought_of
 from twin_sio.agent.model.failures import Failed
-from twin_sio.agent.model.thoughts import without_reasoning
+from twin_sio.agent.model.reasoning import without_reasoning
 from twin_sio.domain import Json
 
 _TRIES: Final = 64  # places in a text where an object may begin

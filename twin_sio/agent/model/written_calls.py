@@ -1,7 +1,7 @@
 """Calls of tools that a model has written into its text, where a server leaves them there. Pure.
 
-A server without a parser for what its model is trained to write (`call_forms`) passes that on as text. A mark counts
-where a call follows it, and not in quotes: a model may speak of it.
+A server without a tool-call parser for what its model is trained to write (`call_forms`) passes that on as text. A
+mark counts where a call follows it, and not in quotes: a model may speak of it.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ _LAST: Final = re.compile(rf"{_MARK}\Z")
 _HELD_MAX: Final = 400  # characters; more than that is no end
 
 
-class Ending:
-    """Tells the marks at the end of a text from the text."""
+class EndTokens:
+    """Tells the special tokens at the end of a text from the text."""
 
     def __init__(self) -> None:
         self.held = ""

@@ -1,4 +1,5 @@
-"""What a model thinks before it answers, where a server leaves that in the text. Pure."""
+"""What a reasoning model thinks before it answers (`<think>` … `</think>`), where a server has no reasoning parser and
+leaves that in the text. Pure."""
 
 from __future__ import annotations
 
@@ -124,7 +125,7 @@ class Head:
         return text
 
 
-class LoneMark:
+class LoneClosingTag:
     """Finds the mark that ends reasoning which no mark has begun, in a text that is shown meanwhile."""
 
     def __init__(self) -> None:
