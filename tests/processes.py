@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.fork_server import Forked, can_fork
 from tests.waiting import eventually
 from twin_sio.dev_tokens import create_token
 from twin_sio.runtime.dev_engines.process import Child
@@ -49,7 +51,7 @@ def token_of(user: str) -> str:
 
 
 class Process(Child):
-    """A Python module as a process; `port` is what its first line said."""
+    """A Python module as a process (`fork_server`); `port` is what its first line said."""
 
     def __init__(
         self,
@@ -64,12 +66,21 @@ class Process(Child):
         safe = [] if str(python) == sys.executable else ["-P"]
         super().__init__(module, [str(python), *safe, "-m", module, *args], log=log, env=env)
         self._log = log
+        # What Python reads before it runs anything comes too late for a fork.
+        fresh = str(python) != sys.executable or any(name.startswith("PYTHON") for name in env or {})
+        self._forks = can_fork() and not fresh and (module in {"server", "worker"} or module.startswith("tests."))
         self.port = 0
 
     async def listening(self) -> None:
         """Wait for the line that tells the port."""
         # To import the service takes seconds of a core, and several start at once.
         self.port = int((await eventually(self._announced, timeout=90.0)).group(1))
+
+    def _fork(self) -> subprocess.Popen[bytes]:
+        if not self._forks:
+            return super()._fork()
+        with self._open_log(self._log) as out:
+            return Forked(self.name, self._argv[3:], self._env, out)
 
     def _announced(self) -> re.Match[str] | None:
         return re.search(r"listening (?:on http://\S+:)?(\d+)", self.printed())

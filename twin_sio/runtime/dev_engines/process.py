@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import IO
 
 _STOP_S = 10.0  # after SIGTERM, then SIGKILL
 
@@ -190,12 +191,7 @@ class Child:
                     os.close(self._lifeline)
                 pipe, self._lifeline = os.pipe()
                 stack.callback(os.close, pipe)
-            out = None
-            if self.log is not None:
-                self.log.parent.mkdir(parents=True, exist_ok=True)
-                if self.log.exists():
-                    self.log.replace(self.log.with_name(f"{self.log.name}.old"))
-                out = stack.enter_context(self.log.open("wb"))
+            out = None if self.log is None else stack.enter_context(self._open_log(self.log))
             start = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), str(pipe), json.dumps(self._env)]
             return subprocess.Popen(  # noqa: S603
                 [*start, *self._command()],
@@ -205,6 +201,12 @@ class Child:
                 start_new_session=True,
                 pass_fds=() if pipe < 0 else (pipe,),
             )
+
+    def _open_log(self, log: Path) -> IO[bytes]:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(log.with_name(f"{log.name}.old"))
+        return log.open("wb")
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens where it has ended."""
