@@ -57,7 +57,8 @@ class FalkorServer(RedisServer):
         super().__init__(str(self._bin / "redis-server"), folder)
 
     def _command(self) -> list[str]:
-        return [*super()._command(), "--loadmodule", str(self._bin / "falkordb.so")]
+        # Without a file: replaying its graphs as it starts, FalkorDB has once hung for good.
+        return [*super()._command(), "--appendonly", "no", "--loadmodule", str(self._bin / "falkordb.so")]
 
 
 @pytest.fixture(scope="session")

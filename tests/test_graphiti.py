@@ -124,6 +124,7 @@ async def test_a_graph_outage_is_reported_in_time(folder: Path, user: str) -> No
         with pytest.raises(GraphUnavailable):
             await facts.read(user)
         server.restart()
+        await facts.write(user, [fact()], (), ())
         assert await facts.read(user) == [fact()]
     finally:
         await facts.close()
