@@ -66,9 +66,6 @@ class Process(Child):
         safe = [] if str(python) == sys.executable else ["-P"]
         super().__init__(module, [str(python), *safe, "-m", module, *args], log=log, env=env)
         self._log = log
-        # What Python reads before it runs anything comes too late for a fork.
-        fresh = str(python) != sys.executable or any(name.startswith("PYTHON") for name in env or {})
-        self._forks = can_fork() and not fresh and (module in {"server", "worker"} or module.startswith("tests."))
         self.port = 0
 
     async def listening(self) -> None:
@@ -77,10 +74,13 @@ class Process(Child):
         self.port = int((await eventually(self._announced, timeout=90.0)).group(1))
 
     def _fork(self) -> subprocess.Popen[bytes]:
-        if not self._forks:
+        command = self._command()
+        # What Python reads before it runs anything comes too late for a fork.
+        is_plain = command[:2] == [sys.executable, "-m"] and not any(name.startswith("PYTHON") for name in self._env)
+        if not (is_plain and can_fork() and (self.name in {"server", "worker"} or self.name.startswith("tests."))):
             return super()._fork()
         with self._open_log(self._log) as out:
-            return Forked(self.name, self._argv[3:], self._env, out)
+            return Forked(self.name, command[3:], self._env, out)
 
     def _announced(self) -> re.Match[str] | None:
         return re.search(r"listening (?:on http://\S+:)?(\d+)", self.printed())

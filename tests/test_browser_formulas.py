@@ -108,6 +108,7 @@ async def test_prices_and_shells_are_no_formulas(opened: Opened, user: str, mode
         r"\def\a{xxxxxxxx=}\def\b{\a\a\a\a\a\a\a\a}\b\b\b\b\b",
         "x" * 1_900 + "=1",
     ],
+    ids=lambda source: source[:16],
 )
 async def test_a_formula_beyond_bounds_is_shown_as_written(
     opened: Opened,  # noqa: F811

@@ -24,7 +24,8 @@ from twin_sio.store.mongo.keys import load_ids
 from twin_sio.store.mongo.migrations import MongoMigrations
 
 BEFORE = "4 of 4 values guessed in 0.01 s"
-VALUES = ("tea", "coffee", "diabetes", "the Greens")
+VALUES = ("green tea", "coffee", "diabetes", "the Greens")
+"""None so short that sealed text may have it by chance."""
 
 
 async def attack(site: Site, until: float) -> str:
