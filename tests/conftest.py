@@ -25,7 +25,7 @@ from twin_sio.jobs.worker import ReconnectingWorker
 from twin_sio.observability.logging import configure_logs
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, start_mongod, start_redis
 from twin_sio.runtime.serve import Service, service
-from worker import worker_settings
+from twin_sio.runtime.work import worker_settings
 
 configure_logs("error")
 

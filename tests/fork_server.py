@@ -28,7 +28,7 @@ from typing import IO, Any
 
 from twin_sio.runtime.dev_engines.process import HAS_DEATH_SIGNAL
 
-_IMPORTED = ("uvloop", "twin_sio.runtime.serve", "worker", "tests.scripted_model")
+_IMPORTED = ("uvloop", "twin_sio.runtime.serve", "twin_sio.runtime.work", "tests.scripted_model")
 _REQUEST_BYTES = 65_536
 
 
