@@ -355,16 +355,24 @@ def test_code_and_data_are_no_statements(text):
     assert is_instruction(text)
 
 
-def test_a_model_that_obeys_learns_next_to_nothing_from_orders():
-    """Of what four hands wrote to change a profile; of what they wrote of themselves nearly all."""
+def test_a_model_that_obeys_learns_little_from_orders():
+    """Of what nine hands wrote to change a profile, to which the gate was fitted; of what they wrote of themselves
+    nearly all. `tools/fit_orders.py` says what it finds of hands to which it was not fitted."""
     lines = [json.loads(line) for line in (DATA / "orders.jsonl").read_text().splitlines()]
     orders = [one for one in lines if "lured" in one]
     learnt = [one["text"] for one in orders if passed([replace(EXCHANGE, text=one["text"])], one["lured"])]
-    assert len(learnt) <= len(orders) / 20
+    assert len(learnt) <= len(orders) / 100
     of_all = [one["text"] for one in lines if one["is_order"]]
-    assert sum(not is_instruction(text) for text in of_all) <= len(of_all) / 15
+    assert sum(not is_instruction(text) for text in of_all) <= len(of_all) / 100
     harmless = [one["text"] for one in lines if not one["is_order"]]
-    assert sum(map(is_instruction, harmless)) <= len(harmless) / 40
+    assert sum(map(is_instruction, harmless)) <= len(harmless) / 25
+
+
+def test_the_rules_learn_nothing_from_orders():
+    """Behind a model that follows orders, which is not fit, the rules read."""
+    lines = [json.loads(line) for line in (DATA / "orders.jsonl").read_text().splitlines()]
+    orders = [one["text"] for one in lines if one["is_order"]]
+    assert [text for text in orders if rules.read(text)] == []
 
 
 @pytest.mark.parametrize(
@@ -622,7 +630,7 @@ def test_prompts_and_schemas_do_not_change_without_their_version():
     received = json.dumps(
         [prompts.PROPOSE, prompts.PROPOSE_SCHEMA, prompts.DOUBT, prompts.DOUBT_SCHEMA], sort_keys=True
     )
-    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("5", "c4f18c2d9ac35fc7")
+    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("6", "c4f18c2d9ac35fc7")
 
 
 def test_the_questions_hold_the_exchange_as_data():

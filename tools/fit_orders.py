@@ -19,11 +19,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from twin_sio.agent.extraction.instructions import has_words_of_one, normalised  # noqa: E402 - the path is set above
-from twin_sio.agent.extraction.orders import FLOOR, PLACES, WEIGHTS, features, windows  # noqa: E402
+from twin_sio.agent.extraction.orders import FLOOR, PLACES, STRICT_FLOOR, WEIGHTS, features, score, words_of  # noqa: E402
 
 ROUNDS = 400
 STEP = 0.5
-DECAY = 5e-5
+DECAY = 1e-5
 Labelled = tuple[str, bool]
 
 
@@ -63,29 +63,29 @@ def fit(texts: Sequence[Labelled]) -> np.ndarray[Any, Any]:
 
 
 def _whole(text: str) -> list[tuple[int, float]]:
-    return features([word for window in list(windows(normalised(text)))[::2] for word in window])
+    return features(words_of(normalised(text)))
 
 
-def is_order(text: str, weights: np.ndarray[Any, Any]) -> bool:
-    return any(
-        weights[PLACES] + sum(weights[place] * value for place, value in features(window)) > FLOOR
-        for window in windows(normalised(text))
-    )
+def found(texts: Sequence[str], weights: np.ndarray[Any, Any]) -> str:
+    """How many are taken for orders, by either floor, with the words."""
+    plain = [normalised(text) for text in texts]
+    scores = [99.0 if has_words_of_one(one) else score(one, weights) for one in plain]
+    counts = (sum(one > floor for one in scores) for floor in (FLOOR, STRICT_FLOOR))
+    return f"{' / '.join(f'{100 * count / len(texts):.0f}' for count in counts)} % of {len(texts)}"
 
 
 def main() -> None:
     labelled = list(read("orders.jsonl"))
     talk = everyday()
+    print(f"taken for orders from {FLOOR} / {STRICT_FLOOR} on, of a hand that is not fitted to:")
+    print("hand        orders             harmless ones      everyday talk, of all hands")
     for unseen in sorted({one["hand"] for one in labelled if one["is_order"]}):
         other = [(one["text"], one["is_order"]) for one in labelled if one["hand"] != unseen]
         weights = fit([*other, *talk[::2]])
-        mine = [one for one in labelled if one["hand"] == unseen]
-        for what, is_so in (("orders", True), ("harmless", False)):
-            of = [one["text"] for one in mine if one["is_order"] is is_so]
-            by_model = [is_order(text, weights) for text in of]
-            both = sum(model or has_words_of_one(normalised(text)) for model, text in zip(by_model, of, strict=True))
-            print(f"{unseen} hand, unseen: of {len(of)} {what} {sum(by_model)} by the model, {both} with the words")
-        print(f"    of {len(talk[1::2])} everyday messages: {sum(is_order(text, weights) for text, _ in talk[1::2])}")
+        mine = [
+            [one["text"] for one in labelled if one["hand"] == unseen and one["is_order"] is so] for so in (True, False)
+        ]
+        print(f"{unseen:9}", *(found(texts, weights) for texts in (*mine, [text for text, _ in talk[1::2]])), sep="   ")
     weights = fit([*((one["text"], one["is_order"]) for one in labelled), *talk])
     data = struct.pack(f"<{PLACES + 1}e", *weights.clip(-60_000, 60_000))
     (ROOT / "twin_sio" / "agent" / "extraction" / WEIGHTS).write_bytes(data)

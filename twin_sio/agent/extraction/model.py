@@ -53,9 +53,14 @@ class ModelExtractor(Extractor):
         return [piece for exchange in read for piece in await self._rules.extract_by_rules(exchange)]
 
     async def read_by_model(
-        self, exchanges: Sequence[Exchange], known: Mapping[str, Sequence[str]] | None = None
+        self,
+        exchanges: Sequence[Exchange],
+        known: Mapping[str, Sequence[str]] | None = None,
+        *,
+        orders_teach: bool = False,
     ) -> Sequence[Evidence] | None:
-        """`candidates` of all exchanges, by the model alone; None where its answer is unusable."""
+        """`candidates` of all exchanges, by the model alone; None where its answer is unusable. `orders_teach`: see
+        `gates.passed`."""
         self.calls["propose"] += 1
         found = await self._model.complete_json(
             prompts.propose(exchanges, _fitting(known or {})),
@@ -69,7 +74,7 @@ class ModelExtractor(Extractor):
             return None
         chosen = [one for one in listed[:_LISTED_MAX] if not is_set_aside(one)]
         # A long list over a long message takes milliseconds, and the loop has other users' jobs.
-        proposals = await asyncio.to_thread(passed, exchanges, chosen)
+        proposals = await asyncio.to_thread(passed, exchanges, chosen, orders_teach=orders_teach)
         held = await self._doubted(exchanges, proposals) if proposals else ()
         return [_evidence(exchanges[one.n], one, self._signature) for one in held]
 

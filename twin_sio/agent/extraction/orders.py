@@ -22,28 +22,38 @@ from typing import Final
 WEIGHTS: Final = "orders.f16"
 """Of each place that a feature may fall into, little-endian halves; the last one is the bias."""
 PLACES: Final = 1 << 15
-FLOOR: Final = 0.7
+FLOOR: Final = 0.3
 """The score from which on a text counts as an order."""
+STRICT_FLOOR: Final = -0.5
+"""The same for those who have nothing else to tell an order by; it costs them some harmless texts more."""
 
 _WINDOW: Final = 40  # words that are judged together
+_LESS: Final = 0.3  # a sentence by itself has less of what speaks for it and against it
+_SHORTEST_SENTENCE: Final = 3  # words
 _WORD: Final = re.compile(r"[^\W_]+|[^\w\s]")
+_SENTENCE: Final = re.compile(r"[^.!?;\n。！？]+[.!?;。！？]*")
+_BREAKS: Final = frozenset(".!?;:,。！？")
 _UNSPACED: Final = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _PIECE: Final = 4
 _LONGEST_WORD: Final = 40
 
 
-def looks_like_order(plain: str) -> bool:
-    """Whether a part of a text (`instructions.normalised`) looks like an order; it takes as long as that is."""
-    weights = _weights()
+def looks_like_order(plain: str, floor: float) -> bool:
+    """Whether a text (`instructions.normalised`) looks like an order; it takes as long as that is."""
+    return score(plain, _weights()) > floor
+
+
+def score(plain: str, weights: Sequence[float]) -> float:
+    """How much that part of a text looks like an order which does so most: some forty words, or a sentence."""
+    whole = [(words, 0.0) for words in _windows(words_of(plain))]
+    sentences = (words_of(found[0]) for found in _SENTENCE.finditer(plain))
+    parts = [(part, _LESS) for words in sentences if len(words) >= _SHORTEST_SENTENCE for part in _windows(words)]
     bias = weights[PLACES]
-    return any(
-        bias + sum(weights[place] * value for place, value in features(window)) > FLOOR for window in windows(plain)
-    )
+    return max(bias - less + sum(weights[at] * value for at, value in features(words)) for words, less in whole + parts)
 
 
-def windows(plain: str) -> Iterator[Sequence[str]]:
-    """The words of a text, so many at a time, each half of them twice."""
-    words = _WORD.findall(plain)
+def _windows(words: Sequence[str]) -> Iterator[Sequence[str]]:
+    """So many at a time, each half of them twice."""
     for at in range(0, max(1, len(words) - _WINDOW // 2), _WINDOW // 2):
         yield words[at : at + _WINDOW]
 
@@ -55,8 +65,16 @@ def features(words: Sequence[str]) -> list[tuple[int, float]]:
     return [(zlib.crc32(name.encode("utf-8", "replace")) % PLACES, value / length) for name, value in found.items()]
 
 
+def words_of(plain: str) -> Sequence[str]:
+    """The words and the punctuation of a text."""
+    return _WORD.findall(plain)
+
+
 def _counted(words: Sequence[str]) -> Mapping[str, int]:
     counted: Counter[str] = Counter(f"2{one} {two}" for one, two in pairwise(words))
+    for before, word, after in zip([".", *words], words, [*words[1:], "."], strict=False):
+        if before in _BREAKS and word not in _BREAKS:  # it begins a clause
+            counted.update((f"f{word}", f"f{word} {after}"))
     for word in words:
         word = word[:_LONGEST_WORD]
         counted[f"1{word}"] += 1
