@@ -124,7 +124,7 @@ def url_of(instance: Service) -> str:
 @pytest.fixture
 def user() -> str:
     """A user of this test alone."""
-    return f"user-{new_id()[:12]}"
+    return f"kim{new_id()[:12]}"  # tests say it in messages, where it stands for a name
 
 
 def token_of(user: str, **more: Any) -> str:

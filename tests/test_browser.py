@@ -150,7 +150,7 @@ async def opened(server: Server, browser: Browser) -> AsyncIterator[Opened]:
 
 @pytest.fixture
 def user() -> str:
-    return f"user-{new_id()}"
+    return f"kim{new_id()}"
 
 
 async def shown(page: Page) -> list[dict[str, Any]]:

@@ -356,7 +356,7 @@ def test_code_and_data_are_no_statements(text):
 
 
 def test_a_model_that_obeys_learns_little_from_orders():
-    """Of what nine hands wrote to change a profile, to which the gate was fitted; of what they wrote of themselves
+    """Of what eight hands wrote to change a profile, to which the gate was fitted; of what they wrote of themselves
     nearly all. `tools/fit_orders.py` says what it finds of hands to which it was not fitted."""
     lines = [json.loads(line) for line in (DATA / "orders.jsonl").read_text().splitlines()]
     orders = [one for one in lines if "lured" in one]

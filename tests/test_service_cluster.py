@@ -109,7 +109,7 @@ class RedisCluster:
 
     def user_at(self, node: Node) -> str:
         """A new user whose channel this master holds."""
-        names = (f"user-{new_id()[:12]}" for _ in itertools.count())
+        names = (f"kim{new_id()[:12]}" for _ in itertools.count())
         return next(name for name in names if self.holder(f"twin:user:{name}") is node)
 
     @property

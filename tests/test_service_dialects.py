@@ -49,7 +49,7 @@ async def opened(mongod: Mongod, redis_server: RedisServer) -> Callable[..., obj
 
 async def live_a_little(model: ScriptedModel, url: str) -> None:
     """Say something: it is answered, learnt from, and gives the conversation its title."""
-    user = f"user-{new_id()[:12]}"
+    user = f"kim{new_id()[:12]}"
     text = f"I prefer TypeScript 👋🏽, says {user}"
     title = json.dumps({"title": "Languages 👋🏽"})
     found = {"key": "preferences.language", "value": "TypeScript", "kind": "explicit", "quote": "I prefer TypeScript"}
@@ -92,7 +92,7 @@ async def test_thoughts_that_no_mark_begins_are_no_part_of_an_answer(opened):
     """The first time they are shown meanwhile, as nobody can know; then not at all."""
     thought = "The user greets me."
     async with opened(agent__shows_reasoning=True) as (model, url):
-        user = f"user-{new_id()[:12]}"
+        user = f"kim{new_id()[:12]}"
         async with TwinClient(url, token_of(user)) as client:
             for nth in range(2):
                 model.script(contains=f"hi {nth}", streams=True, tokens=(thought, "\n</think>", "\n\nHel", "lo."))
