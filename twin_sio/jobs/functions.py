@@ -163,10 +163,12 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
 
 
 async def _learn(deps: JobDeps, exchange: Exchange, evidence: Sequence[Evidence]) -> int:
-    """Store what an exchange held; how many pieces."""
-    await deps.profile_service.learn(
-        exchange.user_id, evidence, in_response_to=exchange.message_id, epoch=exchange.epoch
-    )
+    """Store what an exchange held; how many pieces. Most hold nothing: then the profile, which may be large, is left
+    alone."""
+    if evidence:
+        await deps.profile_service.learn(
+            exchange.user_id, evidence, in_response_to=exchange.message_id, epoch=exchange.epoch
+        )
     return len(evidence)
 
 
