@@ -9,8 +9,8 @@ from twin_sio.rate_limit import Bucket, BucketCache
 CONNECTION_WAITING_BYTES = 256 * 1024
 USER_WAITING_BYTES = 512 * 1024
 """Of events that were read and are not handled yet. Parsed they take up to 24 times as much memory."""
-_CONNECTIONS = 20
-_SECONDS_AT_ONCE = 2
+_CONNECTIONS = 6
+_SECONDS_AT_ONCE = 5
 
 
 class Budgets:
@@ -18,7 +18,7 @@ class Budgets:
     no fresh ones."""
 
     def __init__(self, events_per_second: int) -> None:
-        """A user has the units of twenty connections that each send small events at the bound."""
+        """A user has the units of six connections that each send small events at the bound."""
         # A unit is about 0.1 ms of a core, see `protocol.cost_of`.
         self._rate = _CONNECTIONS * events_per_second
         self._units = BucketCache()

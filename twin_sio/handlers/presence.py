@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from twin_sio.clock import Clock, NewId, iso
 from twin_sio.domain import Caller, NewEvent
 from twin_sio.errors import NotFound
@@ -64,8 +66,7 @@ class PresenceHandlers:
 
     async def heartbeat(self, caller: Caller, sent: Incoming[Heartbeat]) -> Reply:
         """The server's time and the newest seq: a client that is behind sends `resume`."""
-        await self._presence.seen(caller)
-        head = await self._messages.head(caller.user_id)
+        _, head = await asyncio.gather(self._presence.seen(caller), self._messages.head(caller.user_id))
         at = self._clock()
         payload = {"server_time": iso(at), "head_seq": head}
         return Reply(Outgoing("heartbeat_ack", payload, self._new_id(), at, caller.session_id, sent.message_id))
