@@ -1,8 +1,8 @@
 """Starts servers and workers as forks of one process that has imported the service: that takes seconds of CPU, and the
 tests start hundreds. What is forked is a process like any other: its own session, environment, log and end.
 
-`python -m tests.fork_server FD` is that process; it serves one client over a socket, request by request, and is killed
-with its client. `Forked` is the client's side.
+`python -m tests.fork_server FD` is that process; it serves one client over a socket, request by request, and ends with
+it, and what was forked with that. `Forked` is the client's side.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ async def test_late_writes_of_an_instance_are_removed(
     db: mongo.Database, ids: Ids, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Data written by an instance that does not know of the erasure is removed again."""
-    monkeypatch.setattr("twin_sio.store.mongo.fence._LOOK_S", 0.5)  # all of it is written before the first look
+    monkeypatch.setattr("twin_sio.store.mongo.fence._LOOK_S", 2.5)  # all of it is written before the first look
+    monkeypatch.setattr("twin_sio.store.mongo.fence._LAST_LOOK_S", 20)
     here, there = Instance(db, ids), Instance(db, ids)
     await here.write_all(user)
     await there.write_all(user)
