@@ -29,7 +29,7 @@ _CODE: Final = re.compile(
             r"(?<![\w.])\w{1,32}[._]\w{1,32}\s{0,3}=(?!=)",
             r"[^\W\d]=[^\s=;]{1,80};",
             r"<\w+[^<>]{0,80}=\s*[\"']|\w\([^()]{0,80}=\s*[\"']",
-            r":\s?\w{1,32}\s?(?:>>|=>|→)|^\s*>>>",
+            r":\s?\w{1,32}\s?(?:>>|=>|→)|^[^\S\n]*>>>",
         )
     ),
     re.MULTILINE,
@@ -39,7 +39,7 @@ language, a tag, a call with named arguments. "height = 170", "Monday=gym" and "
 _KEY: Final = re.compile(
     rf"(?<![\w.])(?:{'|'.join(sorted(table('keys.toml')['categories']))}|user|profile|memory|traits)\.[a-z_]+"
 )
-_HEADING: Final = re.compile(r"^\s*#{2,}\s*\w", re.MULTILINE)
+_HEADING: Final = re.compile(r"^[^\S\n]*#{2,}\s*\w", re.MULTILINE)
 _SPACED_OUT: Final = re.compile(r"(?<!\w[ .*_-])(?<!\w)(?:\w[ .*_-]){4,}+\w?(?!\w)")
 _INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
 _PHRASE_WORDS: Final = 5

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
+
+from twin_sio.agent.model.calls import MAX_CALLS
 
 MARKS: Final[Mapping[str, str]] = {
     "<tool_call>": "</tool_call>",
@@ -37,11 +40,11 @@ _BLANKS_MAX: Final = 200  # behind a mark or a name, before what tells whether i
 _NAME_IN_JSON: Final = re.compile(r'"name"\s*:\s*"([^"\\\s]{1,64})"')
 _TAGGED: Final = re.compile(r'<(function|invoke)(?:=|\s+name=)"?([^">\s]{1,64})"?\s*>(.*?)(?:</\1>|\Z)', re.DOTALL)
 _PARAMETER: Final = re.compile(
-    r'<parameter(?:=|\s+name=)"?([^">\s]{1,200})"?[^>]{0,100}>(.*?)(?:</parameter>|(?=<parameter)|\Z)', re.DOTALL
+    r'<parameter(?:=|\s+name=)"?([^">\s]{1,200}+)"?+[^>]{0,100}+>(.*?)(?:</parameter>|(?=<parameter)|\Z)', re.DOTALL
 )
-_KEYED: Final = re.compile(r"<arg_key>(.*?)</arg_key>\s{0,20}<arg_value>(.*?)(?:</arg_value>|\Z)", re.DOTALL)
+_KEYED: Final = re.compile(r"<arg_key>([^<]{0,200}+)</arg_key>\s{0,20}<arg_value>(.*?)(?:</arg_value>|\Z)", re.DOTALL)
 _SEPARATED: Final = re.compile(
-    r"(?:functions\.)?([\w.-]{1,64}?)(?::\d{1,9})?\s{0,20}"
+    r"(?<![\w.-])(?:functions\.)?([\w.-]{1,64}?)(?::\d{1,9})?\s{0,20}"
     r"(?:(?:<\|constrain\|>)?json)?(?:<｜tool▁sep｜>|<\|message\|>|<\|tool_call_argument_begin\|>|\[ARGS\]|```json)\s{0,20}(?=\{)"
 )
 _DECODER: Final = json.JSONDecoder(strict=False)
@@ -112,11 +115,11 @@ def calls_in(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:
 
 def _otherwise(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:
     made = []
-    for tagged in _TAGGED.finditer(written):
+    for tagged in islice(_TAGGED.finditer(written), MAX_CALLS + 1):
         inner = tagged[3].strip()
         arguments: Any = inner if inner.startswith("{") else _values(tagged[2], _PARAMETER.findall(inner), tools)
         made.append(_call(tagged[2], arguments))
-    for separated in () if made else _SEPARATED.finditer(written):
+    for separated in () if made else islice(_SEPARATED.finditer(written), MAX_CALLS + 1):
         try:
             arguments = _DECODER.raw_decode(written, separated.end())[0]
         except (ValueError, RecursionError):

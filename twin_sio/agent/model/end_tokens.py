@@ -32,7 +32,7 @@ _BEGUN: Final = rf"(?:<[|｜][\w▁]{{0,50}}[|｜]?|{_one_of(_BEGINNINGS)})"
 _SIGN: Final = re.compile(rf"{_MARK}|{_BEGUN}")
 _DOUBTFUL: Final = re.compile(rf"(?:{_MARK}\s*)+{_BEGUN}?\Z|{_BEGUN}\Z")
 _LAST: Final = re.compile(rf"{_MARK}\Z")
-_HELD_MAX: Final = 400  # characters; more than that is no end
+_HELD_MAX: Final = 400  # characters; what stands before them is text
 
 
 class EndTokens:
@@ -49,8 +49,8 @@ class EndTokens:
         self._strikes = self._strikes or _STRUCK in text
         if not _SIGN.fullmatch(text[max(text.rfind("<"), text.rfind("[")) :].rstrip()):  # as a rule
             return text
-        doubtful = _DOUBTFUL.search(text)
-        place = doubtful.start() if doubtful and len(text) - doubtful.start() <= _HELD_MAX else len(text)
+        doubtful = _DOUBTFUL.search(text, max(0, len(text) - _HELD_MAX))
+        place = doubtful.start() if doubtful else len(text)
         self.held = text[place:]
         return text[:place]
 

@@ -21,7 +21,8 @@ from twin_sio.agent.model.reasoning import without_reasoning
 from twin_sio.domain import Json
 
 _TRIES: Final = 64  # places in a text where an object may begin
-_COMMAS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
+# A string that was cut off goes on to the end: else it would be looked for again behind each of its quotation marks.
+_COMMAS: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|,(?=\s*+[}\]])', re.DOTALL)
 _DECODER: Final = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 
 
