@@ -18,8 +18,8 @@ from twin_sio.agent.model.written_calls import WrittenCalls
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
 UNITS = [
-    *('\\"', '"', "\\", "'", "a", "a ", "\n", " ", "{", "[", '{"a":', '{"a', ",", "```", "```json\n", "look\n"),
-    *("<|im_end|>", "</s>", "<s>", "<", "<|", "<|a", "[|", "<think>", "</think>", "<think", "thought", "to="),
+    *('\\"', '"', "\\", "'", "\\'", "a", "a ", "\n", " ", "{", "[", '{"a":', '{"a', ",", "```", "look\n"),
+    *("<|im_end|>", "</s>", "<s>", "<", "<|", "<|a", "[|", "<think>", "</think>", "{'a': '", "thought", "to="),
     *("<arg_key>", "<arg_key>a</arg_key>", "<arg_value>", "<parameter=a", "<parameter=a>", "<function=look>"),
     *("<invoke ", '"name":', '"name": "', "functions.look", "look<|message|>{", "[TOOL_CALLS]", "<tool_call>"),
     *("</tool_call>", "<|channel|>", "<|channel|>final<|message|>", "<|start|>assistant", "<｜tool▁sep｜>", "[ARGS]"),
@@ -46,6 +46,7 @@ def as_written_calls(text: str) -> None:
 READERS: dict[str, Callable[[str], object]] = {
     "object": lambda text: object_in({"content": text}, SCHEMA),
     "object that was cut": lambda text: object_in({"content": '{"title": "' + text}, SCHEMA),
+    "object in single quotes": lambda text: object_in({"content": "{'title': '" + text}, SCHEMA),
     "calls": lambda text: calls_in(text, TOOLS),
     "end tokens": lambda text: EndTokens().take(text),
     "written calls": as_written_calls,

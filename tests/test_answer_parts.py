@@ -93,8 +93,24 @@ def test_the_object_is_taken_out(said, found):
 
 
 @pytest.mark.parametrize(
+    ("said", "title"),
+    [
+        ("{'title': 'A trip'}", "A trip"),
+        ("Here's the JSON: {'title': 'A trip'} It's done", "A trip"),
+        ("{'title': 'It\\'s \"so\"', 'x': None, 'y': True,}", 'It\'s "so"'),
+        ("```python\n{'title': \"It's here\"}\n```", "It's here"),
+        ("[{ 'notes': {'title': 'a\\\\'} }]", "a\\"),
+        ("It's {a} 'b' {\"title\": \"don't\"}", "don't"),
+    ],
+)
+def test_an_object_as_python_writes_it_is_read(said, title):
+    assert (object_in({"content": said}, SCHEMA) or {}).get("title") == title
+
+
+@pytest.mark.parametrize(
     "said",
-    ["", "title: a", '{"title": "a', '```json\n{"title": "a"', "[1]", "null", '[{"title": "a"}, {"title": "b"}]',
+    ["", "title: a", "{'title': 'a", "{'title': 'a}",
+     '{"title": "a', '```json\n{"title": "a"', "[1]", "null", '[{"title": "a"}, {"title": "b"}]',
      "{" * 5000, '{"a":' * 5000, '"' * 5000, "[" * 100_000],
 )  # fmt: skip
 def test_what_is_no_object_is_none(said):
