@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 from bench.disconnects import Connected
 from tests.waiting import eventually
-from twin_sio.clock import new_id, now
+from twin_sio.clock import monotonic, new_id, now
 from twin_sio.delivery import Delivery
 from twin_sio.delivery.messages import Broadcast
 from twin_sio.delivery.pubsub import PubSub
-from twin_sio.domain import Event
+from twin_sio.domain import Event, Generation
 from twin_sio.runtime.dev_engines.engines import RedisServer
 
 
@@ -135,3 +135,28 @@ async def test_a_thousand_disconnects_leave_no_entry_in_any_table() -> None:
     manager = Connected.ours(1000)
     await manager.leave_all()
     assert manager.left_behind() == {}
+
+
+async def test_late_words_to_an_erased_user_leave_nothing(redis_server: RedisServer, user: str) -> None:
+    """Neither a first word that reaches Redis behind the erasure, nor what an instance sends until it hears of it."""
+    async with delivering(redis_server) as answering, delivering(redis_server) as erasing:
+        redis = answering.channels.redis
+
+        async def kept(marker: str) -> list[str]:
+            """The user's keys, once all that was sent has been done."""
+            answering.channels.command("SET", f"{marker}:{user}", 1, "EX", 60)
+            await eventually(lambda: redis.exists(f"{marker}:{user}"))
+            return sorted([key.decode() async for key in redis.scan_iter(match=f"twin:gen*{user}*")])
+
+        first = Generation("g1", "main", "m1", None, monotonic())
+        answering.begin_generation(user, first)
+        assert len(await kept("announced")) == 1
+        await erasing.erase(user)
+        answering.chunk(user, first, "a first word")
+        assert await kept("behind") == []
+        second = Generation("g2", "main", "m2", None, monotonic())
+        answering.begin_generation(user, second)
+        answering.chunk(user, second, "late")
+        assert len(await kept("late")) == 2
+        answering.on_erased(user)
+        assert await kept("heard") == []

@@ -105,8 +105,12 @@ local old = redis.call('HGET', KEYS[1], ARGV[1])
 if old and cjson.decode(old)[1] == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
 redis.call('DEL', KEYS[2])
 """
-# KEYS: the list. ARGV: the expiry, the text.
+# KEYS: the hash, the list. ARGV: the message answered, the generation's id, the expiry, the text. Only for one that is
+# announced: what an erasure has deleted must not begin again.
 FIRST_CHUNK = """
-redis.call('RPUSH', KEYS[1], ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[1])
+local now = redis.call('HGET', KEYS[1], ARGV[1])
+if now and cjson.decode(now)[1] == ARGV[2] then
+    redis.call('RPUSH', KEYS[2], ARGV[4])
+    redis.call('EXPIRE', KEYS[2], ARGV[3])
+end
 """

@@ -77,12 +77,11 @@ class RunningGenerations:
         # Unique, as generation and index are.
         message_id = b"%s.%d" % (template.generation_id, index)
         frame = template.frame(text, index, None, is_last, self._now(), message_id)
-        key = chunks_key(user_id, generation.generation_id)
         if index == 0:
-            self._pubsub.script(FIRST_CHUNK, [key], GENERATION_TTL_S, text)
+            self._keep(user_id, generation, text)
         else:
             # RPUSHX: a list that an erasure has deleted must not begin again, without an expiry.
-            self._pubsub.command("RPUSHX", key, text)
+            self._pubsub.command("RPUSHX", chunks_key(user_id, generation.generation_id), text)
         return frame, template.meta
 
     def snapshot_frame(self, generation: Generation) -> EncodedFrame:
@@ -106,20 +105,21 @@ class RunningGenerations:
         self._end(user_id, in_response_to)
 
     def on_erased(self, user_id: str) -> None:
-        """The user was erased: forget their generations."""
+        """The user was erased: forget their generations. Their last words may have reached Redis after the erasure:
+        what this instance has sent so far is deleted behind it."""
         for generation_id, entry in list(self._local.items()):
             if entry.user_id == user_id:
                 del self._local[generation_id]
+                self.drop(user_id, entry.generation)
         self._answered = deque((answer for answer in self._answered if answer[0] != user_id), maxlen=_ANSWERED_MAX)
 
     def restore(self) -> None:
         """Redis is back, and may have lost or brought back anything: write what it should have."""
         for entry in self._local.values():
-            key = chunks_key(entry.user_id, entry.generation.generation_id)
-            self._pubsub.command("DEL", key)
-            if entry.generation.texts:
-                self._pubsub.script(FIRST_CHUNK, [key], GENERATION_TTL_S, "".join(entry.generation.texts))
+            self._pubsub.command("DEL", chunks_key(entry.user_id, entry.generation.generation_id))
             self._announce(entry.user_id, entry.generation)
+            if entry.generation.texts:
+                self._keep(entry.user_id, entry.generation, "".join(entry.generation.texts))
         running = {(entry.user_id, entry.generation.in_response_to) for entry in self._local.values()}
         for user_id, in_response_to in self._answered:
             if (user_id, in_response_to) not in running:
@@ -135,6 +135,12 @@ class RunningGenerations:
             chunks_key(user_id, ""),
             GENERATION_TTL_S,
         )
+
+    def _keep(self, user_id: str, generation: Generation, text: str) -> None:
+        """Begin the list of its chunks in Redis."""
+        keys = [generations_key(user_id), chunks_key(user_id, generation.generation_id)]
+        answered = generation.in_response_to, generation.generation_id
+        self._pubsub.script(FIRST_CHUNK, keys, *answered, GENERATION_TTL_S, text)
 
     def _end(self, user_id: str, in_response_to: str) -> None:
         self._pubsub.script(END, [generations_key(user_id)], in_response_to, chunks_key(user_id, ""))
