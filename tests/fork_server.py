@@ -58,7 +58,9 @@ class Forked(subprocess.Popen[bytes]):
         return code
 
     def _ended(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._handle], [], [], timeout)[0]:
+        ended = select.poll()  # not `select`, which knows 1,024 descriptors
+        ended.register(self._handle, select.POLLIN)
+        if self.returncode is None and ended.poll(None if timeout is None else timeout * 1000):
             with _server().lock:
                 if self.returncode is None:
                     self.returncode = _server().ask_locked({"ended": self.pid}, [])
