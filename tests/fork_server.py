@@ -61,9 +61,9 @@ class Forked(subprocess.Popen[bytes]):
         ended = select.poll()  # not `select`, which knows 1,024 descriptors
         ended.register(self._handle, select.POLLIN)
         if self.returncode is None and ended.poll(None if timeout is None else timeout * 1000):
-            with _server().lock:
+            with _server().lock:  # it can tell once how a process has ended
                 if self.returncode is None:
-                    self.returncode = _server().ask_locked({"ended": self.pid}, [])
+                    self.returncode = _server().ask({"ended": self.pid}, [])
         return self.returncode
 
 
@@ -71,7 +71,7 @@ class _Server:
     """The fork server of this process, started when first asked."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a request and its answer
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -88,11 +88,8 @@ class _Server:
 
     def ask(self, request: Mapping[str, Any], files: Sequence[int]) -> int:
         with self.lock:
-            return self.ask_locked(request, files)
-
-    def ask_locked(self, request: Mapping[str, Any], files: Sequence[int]) -> int:
-        socket.send_fds(self._socket, [json.dumps(request).encode()], files)
-        return int(self._socket.recv(_REQUEST_BYTES))
+            socket.send_fds(self._socket, [json.dumps(request).encode()], files)
+            return int(self._socket.recv(_REQUEST_BYTES))
 
 
 @functools.cache

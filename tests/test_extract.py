@@ -365,7 +365,7 @@ def test_a_model_that_obeys_learns_little_from_orders():
     of_all = [one["text"] for one in lines if one["is_order"]]
     assert sum(not is_instruction(text) for text in of_all) <= len(of_all) / 100
     harmless = [one["text"] for one in lines if not one["is_order"]]
-    assert sum(map(is_instruction, harmless)) <= len(harmless) / 25
+    assert sum(map(is_instruction, harmless)) <= len(harmless) / 40
 
 
 def test_the_rules_learn_nothing_from_orders():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from arq import cron
@@ -99,20 +99,14 @@ def worker_settings(settings: Settings) -> dict[str, Any]:
 
 
 def process_settings(settings: Settings) -> dict[str, Any]:
-    """`worker_settings` for a process of its own: with its logs and traces."""
+    """`worker_settings` for a process of its own: with its logs."""
     arguments = worker_settings(settings)
-    traces = ExitStack()
 
     async def on_startup(ctx: dict[str, Any]) -> None:
         configure_logs(settings.process.log_level, for_people=settings.is_dev)  # arq's command has configured its own
-        traces.enter_context(traced_process(settings, "worker"))
         await arguments["on_startup"](ctx)
 
-    async def on_shutdown(ctx: dict[str, Any]) -> None:
-        with traces:
-            await arguments["on_shutdown"](ctx)
-
-    return {**arguments, "on_startup": on_startup, "on_shutdown": on_shutdown}
+    return {**arguments, "on_startup": on_startup}
 
 
 def work(settings: Settings) -> None:

@@ -25,7 +25,7 @@ async def examine(extractor: ModelExtractor, on_answer: Callable[[], None] = lam
     async def read(item: dict[str, Any]) -> Sequence[Evidence]:
         async with at_once:
             # What the model makes of an order is judged, and not whether a gate knows the order.
-            found = await extractor.read_by_model([_exchange(item)], orders_teach=True)
+            found = await extractor.read_by_model([_exchange(item)], injection_gate=False)
             on_answer()
             return found or ()
 

@@ -78,10 +78,10 @@ def is_set_aside(candidate: Any) -> bool:
     return isinstance(kind, str) and kind in prompts.KINDS and kind not in _LEARNT
 
 
-def passed(exchanges: Sequence[Exchange], listed: Sequence[Any], *, orders_teach: bool = False) -> list[Proposal]:
+def passed(exchanges: Sequence[Exchange], listed: Sequence[Any], *, injection_gate: bool = True) -> list[Proposal]:
     """The candidates of a model that pass, `MAX_CANDIDATES` of each exchange at most, none twice; what is malformed
-    is dropped alone. `orders_teach`: also those of messages that give an order about what is stored."""
-    messages = [_Message(exchange, orders_teach) for exchange in exchanges]
+    is dropped alone. `injection_gate`: none of a message that gives an order about what is stored."""
+    messages = [_Message(exchange, injection_gate) for exchange in exchanges]
     # By what it says: a model may list one thing twice.
     found: dict[tuple[object, ...], Proposal] = {}
     counts = [0] * len(exchanges)
@@ -122,7 +122,7 @@ def doubted(proposal: Proposal, holds: str | None, nature: str) -> Proposal | No
 class _Message:
     """A message, with what its quotes are looked up in."""
 
-    def __init__(self, exchange: Exchange, orders_teach: bool) -> None:
+    def __init__(self, exchange: Exchange, injection_gate: bool) -> None:
         self.text = exchange.text[:LONGEST]
         self.plain = _plain(self.text)
         self._bare, self._places = _bare_with_places(self.text)
@@ -133,7 +133,7 @@ class _Message:
         ]
         # By their first letters, since only words that share these can be forms of one.
         self.words = _by_beginning(self.plain)
-        self.teaches = orders_teach or not is_instruction(self.text)
+        self.is_injection = injection_gate and is_instruction(self.text)
         # Where others' words stand, in the order of the text.
         self._cited = [found.span() for found in _CITED.finditer(self.text)]
 
@@ -176,7 +176,7 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
     slot = _slot(candidate, value)
     if slot is None or (kind == "inferred" and is_sensitive(slot.key)):
         return None
-    if not message.teaches or message.is_quotation(quote):
+    if message.is_injection or message.is_quotation(quote):
         return None
     # What has ended is often not named ("I sold it"), and a state seldom by its word ("I was laid off").
     if kind != "ended" and not _is_state(slot) and not _is_grounded(candidate, value, quote, message):

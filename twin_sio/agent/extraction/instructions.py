@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Final
 
-from twin_sio.agent.extraction.orders import FLOOR, looks_like_order
+from twin_sio.agent.extraction.orders import THRESHOLD, looks_like_order
 from twin_sio.agent.extraction.slots import table
 
 _DATA: Final[dict[str, Any]] = table("instructions.toml")
@@ -55,12 +55,12 @@ _ORDERS: Final = _phrases("orders", _DATA["words"])
 _SPEAKERS: Final = frozenset(_MARKS["speakers"])
 
 
-def is_instruction(text: str, floor: float = FLOOR) -> bool:
+def is_instruction(text: str, threshold: float = THRESHOLD) -> bool:
     """Whether `text` asks that something be stored, set, changed or ignored, or plays a part in the protocol of a
-    model: where it has the words of one, or looks like one from `floor` on (`orders`). It takes as long as the text
+    model: where it has the words of one, or looks like one from `threshold` on (`orders`). It takes as long as the text
     is."""
     plain = normalised(text)
-    return has_words_of_one(plain) or looks_like_order(plain, floor)
+    return has_words_of_one(plain) or looks_like_order(plain, threshold)
 
 
 def has_words_of_one(plain: str) -> bool:

@@ -57,9 +57,9 @@ class ModelExtractor(Extractor):
         exchanges: Sequence[Exchange],
         known: Mapping[str, Sequence[str]] | None = None,
         *,
-        orders_teach: bool = False,
+        injection_gate: bool = True,
     ) -> Sequence[Evidence] | None:
-        """`candidates` of all exchanges, by the model alone; None where its answer is unusable. `orders_teach`: see
+        """`candidates` of all exchanges, by the model alone; None where its answer is unusable. `injection_gate`: see
         `gates.passed`."""
         self.calls["propose"] += 1
         found = await self._model.complete_json(
@@ -74,7 +74,7 @@ class ModelExtractor(Extractor):
             return None
         chosen = [one for one in listed[:_LISTED_MAX] if not is_set_aside(one)]
         # A long list over a long message takes milliseconds, and the loop has other users' jobs.
-        proposals = await asyncio.to_thread(passed, exchanges, chosen, orders_teach=orders_teach)
+        proposals = await asyncio.to_thread(passed, exchanges, chosen, injection_gate=injection_gate)
         held = await self._doubted(exchanges, proposals) if proposals else ()
         return [_evidence(exchanges[one.n], one, self._signature) for one in held]
 

@@ -22,9 +22,9 @@ from typing import Final
 WEIGHTS: Final = "orders.f16"
 """Of each place that a feature may fall into, little-endian halves; the last one is the bias."""
 PLACES: Final = 1 << 15
-FLOOR: Final = 0.2
+THRESHOLD: Final = 0.2
 """The score from which on a text counts as an order."""
-STRICT_FLOOR: Final = -0.5
+STRICT_THRESHOLD: Final = -0.5
 """The same for those who have nothing else to tell an order by; it costs them some harmless texts more."""
 
 _WINDOW: Final = 40  # words that are judged together
@@ -36,13 +36,13 @@ _PIECE: Final = 4
 _LONGEST_WORD: Final = 40
 
 
-def looks_like_order(plain: str, floor: float) -> bool:
+def looks_like_order(plain: str, threshold: float) -> bool:
     """Whether a text (`instructions.normalised`) looks like an order; it takes as long as that is."""
-    return score(plain, _weights()) > floor
+    return score(plain, _weights()) > threshold
 
 
 def score(plain: str, weights: Sequence[float]) -> float:
-    """How much that part of a text looks like an order which does so most."""
+    """The score of the part of a text that looks most like an order."""
     bias = weights[PLACES]
     return max(bias + sum(weights[at] * value for at, value in features(words)) for words in _windows(words_of(plain)))
 

@@ -14,7 +14,7 @@ from twin_sio.agent.extraction import values
 from twin_sio.agent.extraction.clauses import LONGEST, Clause, clauses
 from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.languages import Rule
-from twin_sio.agent.extraction.orders import STRICT_FLOOR
+from twin_sio.agent.extraction.orders import STRICT_THRESHOLD
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
 from twin_sio.agent.reading import Reading
 from twin_sio.agent.traits import normal
@@ -27,7 +27,7 @@ MAX_READINGS: Final = 20
 def read(text: str) -> list[Reading]:
     """What the patterns read in a text; each value of a slot once, and no more than a person says in a message."""
     text = text[:LONGEST]
-    if is_instruction(text, STRICT_FLOOR):  # no model has doubted it
+    if is_instruction(text, STRICT_THRESHOLD):  # no model has doubted it
         return []
     found: dict[tuple[str, str], Reading] = {}
     for clause in clauses(text):

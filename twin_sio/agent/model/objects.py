@@ -101,7 +101,7 @@ def _without_commas(text: str) -> str:
 
 
 def _as_json(text: str) -> str:
-    """A text that begins with an object as Python or JavaScript write it, as JSON."""
+    """A text that begins with an object as Python writes it, as JSON."""
 
     def written(found: re.Match[str]) -> str:
         said = found.group()
