@@ -263,14 +263,14 @@ async def test_making_profiles_anew_can_be_ended(
     async with service(own) as running:
         db = running.services.db
         await db["profiles"].insert_many(
-            [{"_id": f"{user}-{n}", "version": 1, "traits": [], "untold": [], "stamp": str(n)} for n in range(5000)]
+            [{"_id": f"{user}-{n}", "version": 1, "traits": [], "untold": [], "stamp": str(n)} for n in range(20_000)]
         )
     env = environment(mongod.url, redis_server.url, model.base_url, TWIN_MONGODB_DATABASE=own.storage.mongodb_database)
     command = [sys.executable, "-m", "twin_sio.admin", "profile-rebuild"]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **env}, stdout=pipe, stderr=pipe)
     assert process.stderr is not None
-    shown = await process.stderr.readuntil(b"of 5000")
+    shown = await process.stderr.readuntil(b"of 20000")
     process.send_signal(signal.SIGINT)
     shown += await process.stderr.read()
     await eventually(lambda: process.returncode is not None)

@@ -156,7 +156,8 @@ async def _judge(
         ended = [answer["status"] for answer in answers]
         if ended != ["complete"]:
             unanswered += 1
-            figures.note(f"{name}: the answers to {user} ended as {ended}")
+            why = [answer.get("error") for answer in answers]
+            figures.note(f"{name}: the answers to {user} ended as {ended}, {why}")
         resolved = [event for event in log if event["type"] == "approval_resolved"]
         requested = [event for event in log if event["type"] == "approval_requested"]
         lost += len(resolved) != len(requested)
