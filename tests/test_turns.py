@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,9 +15,12 @@ from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_store import draft, turn
 from tests.waiting import eventually
+from twin_sio.agent import AgentRequest, AnswerPart, Delta
+from twin_sio.agent.graph import TwinAgent
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.domain import Outcome
+from twin_sio.errors import StorageUnavailable
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service
 from twin_sio.store import mongo
@@ -78,6 +82,31 @@ async def test_two_lost_leases_end_as_failed(
     assert (answer.status, answer.text) == ("failed", "")
     assert not any(text in str(request) for request in model.requests)
     assert (await client.ask("and the next?")).status == "complete"
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, "complete"), (2, "complete"), (3, "failed")])
+async def test_an_answer_that_could_not_read_the_store_is_made_again(
+    quick: Service, connect: Connect, model: ScriptedModel, user: str, monkeypatch: pytest.MonkeyPatch,
+    times: int, status: str,
+) -> None:  # fmt: skip
+    """The store is away for a moment in the midst of an answer: another attempt goes on, of three in all."""
+    whole, left = TwinAgent.answer, [True] * times
+
+    async def answer(self: TwinAgent, request: AgentRequest) -> AsyncGenerator[AnswerPart, None]:
+        async with aclosing(whole(self, request)) as parts:
+            async for part in parts:
+                yield part
+                if isinstance(part, Delta) and user in request.text and left:
+                    left.pop()
+                    raise StorageUnavailable
+
+    monkeypatch.setattr(TwinAgent, "answer", answer)
+    client = await connect(url_of(quick))
+    answered = await client.ask(f"hello {user}")
+    assert (answered.status, left) == (status, [])
+    if status == "complete":
+        assert answered.text == model.answer_to(f"hello {user}")
+    assert len([message for message in client.state.messages.values() if message.role == "twin"]) == 1
 
 
 async def test_a_settled_answer_is_published_not_generated_again(

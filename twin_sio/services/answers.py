@@ -143,6 +143,10 @@ class AnswerService:
             try:
                 if isinstance(ended, Attempt):
                     return await self._suspend(begun, ended)
+                if _goes_on(begun, ended):
+                    await self._turns.hand_over(begun)  # once the store is back
+                    self._delivery.drop_generation(turn.user_id, generation_of(begun))
+                    return None
                 if await self._turns.settle(begun, ended):
                     return ended
                 self._delivery.drop_generation(
@@ -213,13 +217,14 @@ class AnswerService:
             if not work.done():
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
-                outcome: Outcome | Attempt = attempt.outcome("stopped", stopped_by=await self._stopped_by(turn))
+                outcome = attempt.outcome("stopped", stopped_by=await self._stopped_by(turn))
             elif attempt.requests:
                 await run.save_steps()  # a stop finds them, while the turn waits
                 return attempt
             else:
                 outcome = work.result()
-            self._delivery.chunk(turn.user_id, generation, "", is_last=True)
+            if not _goes_on(turn, outcome):
+                self._delivery.chunk(turn.user_id, generation, "", is_last=True)
             return outcome
         finally:
             self._stops.pop((turn.user_id, turn.turn_id), None)
@@ -319,6 +324,11 @@ class AnswerService:
             turn.message_id,
             turn.conversation_id,
         )
+
+
+def _goes_on(turn: Turn, ended: Outcome) -> bool:
+    """Whether another attempt goes on from what this one has saved: it ended as the store was away."""
+    return ended.error == StorageUnavailable.code and turn.attempts <= _TAKE_OVERS_MAX
 
 
 def _more(outcome: Outcome) -> dict[str, object]:
