@@ -73,13 +73,13 @@ async def says(running: Service, client: TwinClient, model: ScriptedModel, city:
     model.script(contains=f'"message": "{text}', json_answer=candidates(likes(city, quote, kind, "location.city")))
     answer = await client.ask(text)
 
-    async def learnt() -> str | None:
-        """By this, once the turn is closed, which is after its answer is sent; or by the worker."""
-        await learn({"deps": running.services.job_deps()}, user, answer.in_response_to)
-        traits = (await client.profile())["traits"]
-        return next((str(trait["trait_id"]) for trait in traits if trait["value"] == city), None)
+    async def learnt() -> int:
+        """Nothing before the turn is closed, which is after its answer is sent."""
+        return await learn({"deps": running.services.job_deps()}, user, answer.in_response_to) or 0
 
-    return str(await eventually(learnt))
+    assert await eventually(learnt) == 1
+    traits = (await client.profile())["traits"]
+    return next(str(trait["trait_id"]) for trait in traits if trait["value"] == city)
 
 
 async def moved(running: Service, client: TwinClient, model: ScriptedModel, user: str) -> str:
