@@ -11,6 +11,7 @@ import asyncio
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,17 @@ _HEAD = """\
 async def one(running: Cluster, number: int, kind: ModuleType, seconds: float) -> Outcome:
     async with under_attack(running, number, seconds) as site:
         return await run_kind(site, kind)
+
+
+async def nobody(running: Cluster, seconds: float) -> Outcome:
+    """What the others see on this machine while nobody attacks."""
+
+    async def nothing(_: Site, until: float) -> str:
+        await asyncio.sleep(until - time.monotonic())
+        return "nothing"
+
+    async with under_attack(running, 99, seconds) as site:
+        return await run(site, "00 nobody", "–", nothing)
 
 
 async def six(running: Cluster, seconds: float) -> Outcome:
@@ -53,21 +65,23 @@ async def main(numbers: list[int], seconds: float, write: bool, with_six: bool) 
         print(f"unknown: {unknown}; there are {', '.join(str(number) for number in every)}")
         return 2
     chosen = {number: every[number] for number in numbers} if numbers else every
-    outcomes = []
+    outcomes: list[Outcome] = []
+
+    def done(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        print(outcome, flush=True)
+        if write:
+            _write(outcomes)
+
     with tempfile.TemporaryDirectory(prefix="attacks-", ignore_cleanup_errors=True) as folder:
         print("a server, a worker, MongoDB, Redis and a scripted model start, in production mode", flush=True)
         async with production(Path(folder)) as running:
             lower_priority()
+            done(await nobody(running, seconds))
             for number, kind in chosen.items():
-                outcomes.append(await one(running, number, kind, seconds))
-                print(outcomes[-1], flush=True)
-                if write:
-                    _write(outcomes)
-            if (not numbers or with_six) and set(SIX_AT_ONCE) <= every.keys():
-                outcomes.append(await six(running, seconds))
-                print(outcomes[-1], flush=True)
-                if write:
-                    _write(outcomes)
+                done(await one(running, number, kind, seconds))
+            if not numbers or with_six:
+                done(await six(running, seconds))
     failed = [outcome.name for outcome in outcomes if outcome.broken]
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} passed" + (f"; failed: {failed}" if failed else ""))
     return 1 if failed else 0

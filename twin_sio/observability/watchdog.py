@@ -24,7 +24,7 @@ import structlog
 log = structlog.get_logger("watchdog")
 
 STEP_MS = 20
-_LOOK_S = 0.004  # between two looks
+_LOOK_S = 0.008  # between two looks
 _KEPT = 1000  # steps, the newest
 _SCHEDULED = "/proc/thread-self/schedstat"
 _OURS = str(Path(__file__).parent.parent)
