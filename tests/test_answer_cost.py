@@ -23,6 +23,7 @@ UNITS = [
     *("<arg_key>", "<arg_key>a</arg_key>", "<arg_value>", "<parameter=a", "<parameter=a>", "<function=look>"),
     *("<invoke ", '"name":', '"name": "', "functions.look", "look<|message|>{", "[TOOL_CALLS]", "<tool_call>"),
     *("</tool_call>", "<|channel|>", "<|channel|>final<|message|>", "<|start|>assistant", "<｜tool▁sep｜>", "[ARGS]"),
+    *("look(", "(", ")", "a=", "a=1,", "look(a=1),"),
 ]
 
 
@@ -40,7 +41,9 @@ def in_many_events(text: str) -> None:
 
 def as_written_calls(text: str) -> None:
     with suppress(Failed):
-        WrittenCalls(TOOLS).take(text)
+        reader = WrittenCalls(TOOLS)
+        reader.take(text)
+        reader.end()
 
 
 READERS: dict[str, Callable[[str], object]] = {
@@ -51,6 +54,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "end tokens": lambda text: EndTokens().take(text),
     "written calls": as_written_calls,
     "written call": lambda text: as_written_calls("<tool_call>" + text),
+    "call without a mark": lambda text: as_written_calls('{"name": "look", "arguments": {"a": "' + text),
+    "call in Python": lambda text: as_written_calls("[look(a=" + text + ")]"),
     "one event": in_one_event,
     "many events": in_many_events,
 }

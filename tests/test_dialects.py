@@ -284,6 +284,26 @@ LOOKED = ("look", {"city": "Rome"})
          "<｜tool▁calls▁end｜>", "", [LOOKED]),
         ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>look\n```json\n{\"city\": \"Rome\"}\n```"
          "<｜tool▁call▁end｜><｜tool▁calls▁end｜>", "", [LOOKED]),
+        # As Python writes them.
+        ('<|python_tag|>look.call(city="Rome")', "", [LOOKED]),
+        ("So:\n<|tool_call_start|>[look(city='Rome'), look(city=\"Ro=(\\\"me\", n=(1, None), d={'a': True})]"
+         "<|tool_call_end|>", "So:", [LOOKED, ("look", {"city": 'Ro=("me', "n": [1, None], "d": {"a": True}})]),
+        ('[look(city="Rome"), look()]', "", [LOOKED, ("look", {})]),
+        ('[look("Rome")]', '[look("Rome")]', []),
+        ('[look(city="Ro', '[look(city="Ro', []),
+        ('[look(s) are many]', '[look(s) are many]', []),
+        # Without a mark: all of the answer.
+        ('{"name": "look", "parameters": {"city": "Rome"}}', "", [LOOKED]),
+        ('\n[{"name": "look", "arguments": {"city": "Rome"}}]\n', "", [LOOKED]),
+        ('{"type": "function", "name": "look", "parameters": {"city": "Rome"}}; {"name": "look", "parameters": {}}', "",
+         [LOOKED, ("look", {})]),
+        ('```json\n{"name": "look", "arguments": {"city": "Rome"}}\n```', "", [LOOKED]),
+        ('{"name": "look", "par', '{"name": "look", "par', []),
+        ('{"name": "look"} is JSON.', '{"name": "look"} is JSON.', []),
+        ('{"name": "Lookout"}', '{"name": "Lookout"}', []),
+        ('{"name": "look", "no": "call"}', '{"name": "look", "no": "call"}', []),
+        ('[look] at it', '[look] at it', []),
+        ("[", "[", []),
         # The channels of gpt-oss.
         (HARMONY, "", [LOOKED]),
         (HARMONY.removesuffix("<|call|>"), "", [LOOKED]),

@@ -1,7 +1,8 @@
 """The forms in which models are trained to write calls of tools, and what stands in them. Pure.
 
 JSON (Qwen, Hermes, Llama, Mistral, Granite); tags for the function and each of its parameters (Qwen's coder, Seed,
-MiniMax); a name with keys and values in tags (GLM); a name, a separator and JSON (Kimi, DeepSeek, Mistral, gpt-oss).
+MiniMax); a name with keys and values in tags (GLM); a name, a separator and JSON (Kimi, DeepSeek, Mistral, gpt-oss);
+Python (Llama, LFM, Olmo). Some begin with no mark: such a call is an answer of its own, from its first character on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from itertools import islice
 from typing import Any, Final
 
 from twin_sio.agent.model.calls import MAX_CALLS
+from twin_sio.agent.model.python_calls import python_calls
 
 MARKS: Final[Mapping[str, str]] = {
     "<tool_call>": "</tool_call>",
@@ -22,6 +24,7 @@ MARKS: Final[Mapping[str, str]] = {
     "[TOOL_CALLS]": "",
     "<|python_tag|>": "",
     "<|tool_call|>": "<|/tool_call|>",
+    "<|tool_call_start|>": "<|tool_call_end|>",
     "<|tool_calls_section_begin|>": "<|tool_calls_section_end|>",
     "<｜tool▁calls▁begin｜>": "<｜tool▁calls▁end｜>",
     "<|end|><|start|>assistant<|channel|>commentary to=functions.": "<|call|>",
@@ -48,6 +51,13 @@ _SEPARATED: Final = re.compile(
     r"(?:(?:<\|constrain\|>)?json)?(?:<｜tool▁sep｜>|<\|message\|>|<\|tool_call_argument_begin\|>|\[ARGS\]|```json)\s{0,20}(?=\{)"
 )
 _DECODER: Final = json.JSONDecoder(strict=False)
+_UNMARKED: Final = (
+    '{"name":"$"', '[{"name":"$"', '{"type":"function","name":"$"', '{"type":"function","function":{"name":"$"',
+    '```json{"name":"$"', "[$(",
+)  # fmt: skip
+"""How an answer begins that is a call, without blanks; `$` is a tool's name."""
+_CALL_KEYS: Final = frozenset({"id", "type", "function", "name", "arguments", "parameters"})
+_UNMARKED_MAX: Final = 300  # characters within which such an answer shows what it is
 _NAMELESS: Final = "unknown"  # the model is told that there is no such tool
 
 Call = dict[str, Any]
@@ -79,7 +89,39 @@ def begins(mark: str, behind: str, names: Sequence[str]) -> bool | None:
     rest = said[found.end() :].lstrip()
     if not rest:
         return None if len(said) <= 64 + _BLANKS_MAX else False
+    if rest[0] == "(":
+        return found[0].removesuffix(".call") in names
     return _starts(rest, ("<arg_key>", "[ARGS]", *([MARKS[mark]] if MARKS[mark] and found[0] in names else ())))
+
+
+def begins_unmarked(text: str, names: Sequence[str]) -> bool | None:
+    """Whether an answer begins with a call of the tools `names` that no mark precedes; None while that cannot be
+    told."""
+    said = "".join(text[:_UNMARKED_MAX].split())
+    openings = [opening.replace("$", name) for name in names for opening in _UNMARKED]
+    if said.startswith(tuple(openings)):
+        return True
+    if len(text) > _UNMARKED_MAX:
+        return False
+    return None if any(opening.startswith(said) for opening in openings) else False
+
+
+def unmarked_calls(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:
+    """The calls that an answer is made of; none where it is anything else, or was cut."""
+    text = written.strip().removeprefix("```json").removesuffix("```").strip()
+    made: list[Call] = []
+    if (called := python_calls(text)) is not None:
+        return [_call(*one) for one in called]
+    while text and len(made) <= MAX_CALLS:  # Llama writes several with a semicolon between
+        try:
+            read, end = _DECODER.raw_decode(text)
+        except (ValueError, RecursionError):
+            return []
+        if not all(isinstance(one, dict) and one.keys() <= _CALL_KEYS for one in _listed(read)):
+            return []
+        made += calls_in(text[:end], tools)
+        text = text[end:].lstrip("; \n")
+    return made
 
 
 def _starts(said: str, with_one_of: Sequence[str]) -> bool | None:
@@ -104,13 +146,18 @@ def calls_in(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:
     try:
         read = json.loads(written, strict=False)
     except (ValueError, RecursionError):
-        return _otherwise(written, tools)
+        called = python_calls(written)
+        return _otherwise(written, tools) if called is None else [_call(*one) for one in called]
     made = []
-    for one in read if isinstance(read, list) else [read]:
+    for one in _listed(read):
         call = one.get("function", one) if isinstance(one, dict) else {}
         call = call if isinstance(call, dict) else {}
         made.append(_call(call.get("name"), call.get("arguments", call.get("parameters"))))
     return made
+
+
+def _listed(read: Any) -> list[Any]:
+    return read if isinstance(read, list) else [read]
 
 
 def _otherwise(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:

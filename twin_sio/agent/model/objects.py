@@ -17,19 +17,12 @@ import orjson
 
 from twin_sio.agent.model.answer import parts_of, thought_of
 from twin_sio.agent.model.failures import Failed
+from twin_sio.agent.model.near_json import as_json, without_commas
 from twin_sio.agent.model.reasoning import without_reasoning
 from twin_sio.domain import Json
 
 _TRIES: Final = 64  # places in a text where an object may begin
-# A string that was cut off goes on to the end: else it would be looked for again behind each of its quotation marks.
-_COMMAS: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|,(?=\s*+[}\]])', re.DOTALL)
-_LITERALS: Final = re.compile(
-    r""""(?:[^"\\]|\\.)*+(?:"|\\?\Z)|'((?:[^'\\]|\\.)*+)(?:'|\\?\Z)|\b(?:True|False|None)\b""", re.DOTALL
-)
-"""Strings, and what Python calls true, false and null."""
 _SINGLE_QUOTED: Final = re.compile(r"[{\[\s]*+'")
-_ESCAPED: Final = re.compile(r"\\(.)|\"", re.DOTALL)
-_WORDS: Final = {"True": "true", "False": "false", "None": "null"}
 _DECODER: Final = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 
 
@@ -84,7 +77,7 @@ def _read(text: str) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        return _whole(_DECODER.decode(_without_commas(text)))
+        return _whole(_DECODER.decode(without_commas(text)))
     except (ValueError, RecursionError):
         return None
 
@@ -95,35 +88,15 @@ def _whole(found: object) -> Any:
     return orjson.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
-def _without_commas(text: str) -> str:
-    """The text without the commas before an end, which JSON does not know."""
-    return _COMMAS.sub(lambda found: "" if found.group() == "," else found.group(), text)
-
-
-def _as_json(text: str) -> str:
-    """A text that begins with an object as Python writes it, as JSON."""
-
-    def written(found: re.Match[str]) -> str:
-        said = found.group()
-        if said[0] == '"':
-            return said
-        if found[1] is None:
-            return _WORDS[said]
-        inner = _ESCAPED.sub(lambda one: "'" if one[1] == "'" else one[0] if one[1] else '\\"', found[1])
-        return f'"{inner}"'
-
-    return _without_commas(_LITERALS.sub(written, text))
-
-
 def _objects(text: str) -> Iterator[object]:
     """Every object in a text that stands in no other, from the left."""
-    text, at, is_json = _without_commas(text), 0, True
+    text, at, is_json = without_commas(text), 0, True
     for _ in range(_TRIES):
         at = text.find("{", at)
         if at < 0:
             return
         if is_json and _SINGLE_QUOTED.match(text, at):  # the rest of the text is read as this object is written
-            text, at, is_json = _as_json(text[at:]), 0, False
+            text, at, is_json = as_json(text[at:]), 0, False
         try:
             found, at = _DECODER.raw_decode(text, at)
             yield _whole(found)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from twin_sio.agent.model.call_forms import MARKS, Call, begins, calls_in, unfinished
+from twin_sio.agent.model.call_forms import MARKS, Call, begins, begins_unmarked, calls_in, unfinished, unmarked_calls
 from twin_sio.agent.model.calls import MAX_ARGUMENTS_CHARACTERS
 from twin_sio.agent.model.failures import Failed
 
@@ -29,6 +29,7 @@ class WrittenCalls:
         """Calls; the reader empties it."""
         self._tools = tools
         self._names = [str((tool.get("function") or {}).get("name")) for tool in tools]
+        self._is_unmarked: bool | None = None  # it begins with a call without a mark; None: that cannot be told yet
         self._held = ""  # what may be the beginning of a mark, with the end of a line before it; or of a call
         self._mark = ""  # what has begun the call that is being written
         self._searched = 0  # characters of a call in which no end was found
@@ -39,6 +40,11 @@ class WrittenCalls:
         """What of the text so far is no call; empty while that cannot be told. Raises `Failed` for one that is too
         long."""
         self._held += text
+        if self._is_unmarked is None:
+            self._is_unmarked = begins_unmarked(self._held, self._names)
+        if self._is_unmarked is not False and len(self._held) <= MAX_ARGUMENTS_CHARACTERS:
+            return ""
+        self._is_unmarked = False
         shown = ""
         while True:
             if self._mark:
@@ -63,6 +69,11 @@ class WrittenCalls:
 
     def end(self) -> str:
         """What was held back and is text after all. A call whose last mark is missing is a call."""
+        if self._is_unmarked is not False:
+            self.found += unmarked_calls(self._held, self._tools) if self._is_unmarked else []
+            self._is_unmarked, held = False, self._held
+            self._held = ""
+            return "" if self.found else self.take(held) + self.end()
         if not self._mark:
             return self._cut(len(self._held))
         self._add(self._held)
