@@ -23,7 +23,7 @@ UNITS = [
     *("<arg_key>", "<arg_key>a</arg_key>", "<arg_value>", "<parameter=a", "<parameter=a>", "<function=look>"),
     *("<invoke ", '"name":', '"name": "', "functions.look", "look<|message|>{", "[TOOL_CALLS]", "<tool_call>"),
     *("</tool_call>", "<|channel|>", "<|channel|>final<|message|>", "<|start|>assistant", "<｜tool▁sep｜>", "[ARGS]"),
-    *("look(", "(", ")", "a=", "a=1,", "look(a=1),"),
+    *("look(", "(", ")", "a:", "{a:", "a=", "a=1,", "look(a=1),"),
 ]
 
 
@@ -50,6 +50,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "object": lambda text: object_in({"content": text}, SCHEMA),
     "object that was cut": lambda text: object_in({"content": '{"title": "' + text}, SCHEMA),
     "object in single quotes": lambda text: object_in({"content": "{'title': '" + text}, SCHEMA),
+    "object without quotes": lambda text: object_in({"content": "{title: '" + text}, SCHEMA),
     "calls": lambda text: calls_in(text, TOOLS),
     "end tokens": lambda text: EndTokens().take(text),
     "written calls": as_written_calls,

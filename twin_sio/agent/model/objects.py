@@ -1,8 +1,8 @@
 """The JSON object in what a model answers, whatever it is wrapped in. Pure.
 
 Taken off: reasoning before it, Markdown fences, prose on both sides, an array of one around it, quotation marks around
-all of it, one name around it, commas that are left over, Python's single quotes. Nothing is guessed: an object that was
-cut is none, and so is what has none of the names that were asked for.
+all of it, one name around it, commas that are left over, Python's single quotes, JavaScript's names without quotes.
+Nothing is guessed: an object that was cut is none, and so is what has none of the names that were asked for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twin_sio.agent.model.reasoning import without_reasoning
 from twin_sio.domain import Json
 
 _TRIES: Final = 64  # places in a text where an object may begin
-_SINGLE_QUOTED: Final = re.compile(r"[{\[\s]*+'")
+_NO_JSON: Final = re.compile(r"[{\[\s]*+(?:'|[A-Za-z_$][\w$]{0,63}+\s{0,20}+:)")
 _DECODER: Final = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 
 
@@ -90,13 +90,18 @@ def _whole(found: object) -> Any:
 
 def _objects(text: str) -> Iterator[object]:
     """Every object in a text that stands in no other, from the left."""
-    text, at, is_json = without_commas(text), 0, True
+    text, at, other = without_commas(text), 0, ""
     for _ in range(_TRIES):
         at = text.find("{", at)
         if at < 0:
             return
-        if is_json and _SINGLE_QUOTED.match(text, at):  # the rest of the text is read as this object is written
-            text, at, is_json = as_json(text[at:]), 0, False
+        if not other and _NO_JSON.match(text, at):  # once: it takes as long as the text is
+            other = as_json(text[at:])
+            with suppress(ValueError, RecursionError):
+                found, end = _DECODER.raw_decode(other)
+                yield _whole(found)
+                text, at = other, end  # the rest is written as this one is
+                continue
         try:
             found, at = _DECODER.raw_decode(text, at)
             yield _whole(found)
