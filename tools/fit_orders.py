@@ -23,7 +23,7 @@ from twin_sio.agent.extraction.orders import PLACES, STRICT_THRESHOLD, THRESHOLD
 
 ROUNDS = 400
 STEP = 0.5
-DECAY = 1e-5
+DECAY = 3e-6
 Labelled = tuple[str, bool]
 
 
