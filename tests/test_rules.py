@@ -141,6 +141,12 @@ ENDED = lines(
     we split up last month | family.partner: partner
     my girlfriend and i broke up | family.partner: girlfriend
     my girlfriend broke up with me yesterday | family.partner: girlfriend
+    me and my boyfriend split up | family.partner: boyfriend
+    my wife and i are getting a divorce | family.partner: wife
+    my husband is dead | family.partner: husband
+    my son died | family.children: son
+    i lost my daughter to leukemia | family.children: daughter
+    my brother is no longer with us | family.siblings: brother
     my mom passed away in 2019 | family.parents: mom
     my dog died last week | pets.has: dog
     I sold my car | possessions.car: car
@@ -163,6 +169,21 @@ def test_what_has_ended_is_no_dislike(line: str) -> None:
     text, _, found = line.partition(" | ")
     [piece] = evidence(text)
     assert (piece.kind, piece.polarity, f"{piece.key}: {piece.value}") == ("ended", 1, found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "my wife passed her exam",
+        "my wife and i separated the recycling",
+        "my boyfriend and i split the bill",
+        "my husband is dead tired",
+        "my dad passed out on the couch",
+        "my mom passed me the salt",
+    ],
+)
+def test_nobody_has_left_or_died(text: str) -> None:
+    assert [piece for piece in evidence(text) if piece.kind == "ended"] == []
 
 
 AT_HAND = lines(
