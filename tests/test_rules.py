@@ -186,6 +186,22 @@ def test_nobody_has_left_or_died(text: str) -> None:
     assert [piece for piece in evidence(text) if piece.kind == "ended"] == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["I'm fine, Peter", "I'm so tired, Sam", "I'm dating this guy, Peter.", "ich bin müde, Peter", "je suis là, Paul"],
+)
+def test_who_is_spoken_to_is_not_the_writer(text: str) -> None:
+    assert [piece for piece in evidence(text) if piece.key == "identity.name"] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["my girlfriend lied and we broke up", "my boyfriend called me names and I broke up with him"]
+)
+def test_who_is_left_is_not_a_partner(text: str) -> None:
+    [piece] = evidence(text)
+    assert (piece.key, piece.kind) == ("family.partner", "ended")
+
+
 AT_HAND = lines(
     """
     I love the stripes on this one

@@ -9,6 +9,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 from twin_sio.agent.extraction.languages import Language, is_of, languages, spoken
@@ -77,6 +78,13 @@ class Clause:
         first = max(0, bisect_right(self.places, begin) - 1)
         words = self.words[first : bisect_right(self.places, end - 1, lo=first)]
         return self.text[words[0].start - self.start : words[-1].end - self.start] if words else ""
+
+    def is_whole(self, begin: int, end: int) -> bool:
+        """Whether the message has nothing but blanks between the words of `spelled[begin:end]`."""
+        first, last = bisect_right(self.places, begin) - 1, bisect_right(self.places, end - 1)
+        words = self.words[max(0, first) : last]
+        gaps = (self.text[one.end - self.start : two.start - self.start] for one, two in pairwise(words))
+        return not any(gap.strip() for gap in gaps)
 
     def part(self, *spans: tuple[int, int]) -> Clause:
         """A clause of these parts of it alone, as if nothing stood between them."""

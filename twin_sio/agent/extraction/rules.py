@@ -20,7 +20,7 @@ from twin_sio.agent.reading import Reading
 from twin_sio.agent.traits import normal
 from twin_sio.domain import Entity, Evidence, Exchange
 
-SIGNATURE: Final = "rules@4"
+SIGNATURE: Final = "rules@5"
 MAX_READINGS: Final = 20
 
 
@@ -62,13 +62,17 @@ def _entity(one: Reading) -> Entity | None:
 
 def _without_implied(found: list[Reading]) -> list[Reading]:
     """Without those who are only mentioned ("my dog") where the text says more of them: a name, how many, an end."""
-    claims = {
-        (one.key, one.relation) for one in found if one.name or one.how_many or one.kind == "ended" or one.polarity < 0
-    }
+    more = [one for one in found if one.name or one.how_many or one.kind == "ended" or one.polarity < 0]
+    claims = {(one.key, one.relation) for one in more}
+    ended = {one.key for one in more if one.kind == "ended" and not one.relation}  # "my boyfriend lied and we split up"
     return [
         one
         for one in found
-        if one.name or one.how_many or one.kind == "ended" or not one.relation or (one.key, one.relation) not in claims
+        if one.name
+        or one.how_many
+        or one.kind == "ended"
+        or not one.relation
+        or not (one.key in ended or (one.key, one.relation) in claims)
     ]
 
 
