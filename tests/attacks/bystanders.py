@@ -47,6 +47,8 @@ class Seen:
 
     def __str__(self) -> str:
         times = self.times
+        if not times:  # it ended before anybody had asked
+            return "–"
         shown = " / ".join(f"{percentile(times, share):.0f}" for share in (0.5, 0.95, 1.0))
         return f"{shown} ms"
 
