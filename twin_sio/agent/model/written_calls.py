@@ -1,7 +1,8 @@
 """Calls of tools that a model has written into its text, where a server leaves them there. Pure.
 
 A server without a tool-call parser for what its model is trained to write (`call_forms`) passes that on as text. A
-mark counts where a call follows it, and not in quotes: a model may speak of it.
+mark counts where a call follows it, and not in quotes: a model may speak of it. An answer without a mark is a call
+where all of it is calls.
 """
 
 from __future__ import annotations
