@@ -139,7 +139,11 @@ def serve() -> None:
     signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
     with contextlib.suppress(OSError):
         os.nice(5)
-    read({"text": "I like it."})  # imports what reading needs, which may take longer than a text is given
+    # Imports and loads what reading needs, which may take longer than a text is given.
+    from twin_sio.agent.extraction.languages import languages
+
+    languages()
+    read({"text": "I like it."})
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s)
         try:
