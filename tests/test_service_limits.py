@@ -291,6 +291,7 @@ async def test_overload_sheds_in_order(instances: Make, user: str, model: Script
                 model.script(contains=f"third-{user}", tokens=["a", "b"], hold_after=1)
                 for n in range(2):  # 1.0
                     assert (await say(here, f"third-{user}", conversation=f"c-{n}"))["type"] == "message_received"
+                await eventually(lambda: one.services.runner.running == 20)
                 full = await say(here)
                 assert full["payload"]["code"] == "overloaded"
                 assert full["payload"]["retry_after_ms"] > 0
