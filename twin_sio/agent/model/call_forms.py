@@ -53,9 +53,10 @@ _SEPARATED: Final = re.compile(
 _DECODER: Final = json.JSONDecoder(strict=False)
 _UNMARKED: Final = (
     '{"name":"$"', '[{"name":"$"', '{"type":"function","name":"$"', '{"type":"function","function":{"name":"$"',
-    '```json{"name":"$"', "[$(",
+    "[$(",
 )  # fmt: skip
-"""How an answer begins that is a call, without blanks; `$` is a tool's name."""
+"""How an answer begins that is a call, without blanks and fence; `$` is a tool's name."""
+_FENCE: Final = re.compile(r"\s*+```\w{0,20}+\s*+")
 _CALL_KEYS: Final = frozenset({"id", "type", "function", "name", "arguments", "parameters"})
 _UNMARKED_MAX: Final = 300  # characters within which such an answer shows what it is
 _NAMELESS: Final = "unknown"  # the model is told that there is no such tool
@@ -97,18 +98,24 @@ def begins(mark: str, behind: str, names: Sequence[str]) -> bool | None:
 def begins_unmarked(text: str, names: Sequence[str]) -> bool | None:
     """Whether an answer begins with a call of the tools `names` that no mark precedes; None while that cannot be
     told."""
-    said = "".join(text[:_UNMARKED_MAX].split())
+    said = "".join(_without_fence(text[:_UNMARKED_MAX]).split())
     openings = [opening.replace("$", name) for name in names for opening in _UNMARKED]
     if said.startswith(tuple(openings)):
         return True
     if len(text) > _UNMARKED_MAX:
         return False
-    return None if any(opening.startswith(said) for opening in openings) else False
+    may_be = any(opening.startswith(said) for opening in openings) or "```".startswith(said)
+    return None if may_be else False
 
 
-def unmarked_calls(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:
+def _without_fence(text: str) -> str:
+    fence = _FENCE.match(text)
+    return text[fence.end() :] if fence is not None else text
+
+
+def unmarked_calls(written: str) -> list[Call]:
     """The calls that an answer is made of; none where it is anything else, or was cut."""
-    text = written.strip().removeprefix("```json").removesuffix("```").strip()
+    text = _without_fence(written).strip().removesuffix("```").strip()
     made: list[Call] = []
     if (called := python_calls(text)) is not None:
         return [_call(*one) for one in called]
@@ -119,7 +126,7 @@ def unmarked_calls(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Cal
             return []
         if not all(isinstance(one, dict) and one.keys() <= _CALL_KEYS for one in _listed(read)):
             return []
-        made += calls_in(text[:end], tools)
+        made += _calls_of(read)
         text = text[end:].lstrip("; \n")
     return made
 
@@ -148,6 +155,10 @@ def calls_in(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:
     except (ValueError, RecursionError):
         called = python_calls(written)
         return _otherwise(written, tools) if called is None else [_call(*one) for one in called]
+    return _calls_of(read)
+
+
+def _calls_of(read: Any) -> list[Call]:
     made = []
     for one in _listed(read):
         call = one.get("function", one) if isinstance(one, dict) else {}

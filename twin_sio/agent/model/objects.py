@@ -17,8 +17,8 @@ import orjson
 
 from twin_sio.agent.model.answer import parts_of, thought_of
 from twin_sio.agent.model.failures import Failed
-from twin_sio.agent.model.near_json import as_json, without_commas
 from twin_sio.agent.model.reasoning import without_reasoning
+from twin_sio.agent.model.relaxed_json import as_json, without_commas
 from twin_sio.domain import Json
 
 _TRIES: Final = 64  # places in a text where an object may begin

@@ -1,4 +1,4 @@
-"""Calls of tools as Python writes them: `[look(city="Rome", days=2), weigh(x=None)]` (Llama, LFM, Olmo). Pure."""
+"""Pythonic tool calls: `[look(city="Rome", days=2), weigh(x=None)]` (Llama, LFM, Olmo). Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from twin_sio.agent.model.calls import MAX_CALLS
-from twin_sio.agent.model.near_json import as_json
+from twin_sio.agent.model.relaxed_json import as_json
 
 _CALL: Final = re.compile(r"\s*+([A-Za-z_][\w.-]{0,63}+)\(")
 _BETWEEN: Final = re.compile(r"\s*+[,;]?\s*+")

@@ -71,7 +71,7 @@ class WrittenCalls:
     def end(self) -> str:
         """What was held back and is text after all. A call whose last mark is missing is a call."""
         if self._is_unmarked is not False:
-            self.found += unmarked_calls(self._held, self._tools) if self._is_unmarked else []
+            self.found += unmarked_calls(self._held) if self._is_unmarked else []
             self._is_unmarked, held = False, self._held
             self._held = ""
             return "" if self.found else self.take(held) + self.end()

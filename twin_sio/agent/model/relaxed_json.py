@@ -1,5 +1,5 @@
-"""What models write that is nearly JSON, as JSON: commas that are left over, objects as Python and
-JavaScript write them. Pure; it takes as long as the text is."""
+"""What models write that is nearly JSON, as JSON: trailing commas, objects as Python and JavaScript write them. Pure;
+it takes as long as the text is."""
 
 from __future__ import annotations
 
