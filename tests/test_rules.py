@@ -148,7 +148,13 @@ ENDED = lines(
     i lost my daughter to leukemia | family.children: daughter
     my brother is no longer with us | family.siblings: brother
     my mom passed away in 2019 | family.parents: mom
+    my husband walked out on me | family.partner: husband
     my dog died last week | pets.has: dog
+    mein sohn ist gestorben | family.children: sohn
+    mein mann ist tot | family.partner: mann
+    mi hija falleció | family.children: hija
+    mon fils est mort | family.children: fils
+    ma femme et moi avons divorcé | family.partner: femme
     I sold my car | possessions.car: car
     i quit smoking | habits.has: smoking
     not vegan anymore btw | food.diet: vegan
@@ -180,6 +186,12 @@ def test_what_has_ended_is_no_dislike(line: str) -> None:
         "my husband is dead tired",
         "my dad passed out on the couch",
         "my mom passed me the salt",
+        "my dog passed his exam",
+        "my cat passed gas",
+        "my grandma died of laughter",
+        "mein mann ist tot müde",
+        "mi marido murió de risa",
+        "mon mari est mort de rire",
     ],
 )
 def test_nobody_has_left_or_died(text: str) -> None:

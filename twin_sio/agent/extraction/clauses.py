@@ -79,7 +79,7 @@ class Clause:
         words = self.words[first : bisect_right(self.places, end - 1, lo=first)]
         return self.text[words[0].start - self.start : words[-1].end - self.start] if words else ""
 
-    def is_whole(self, begin: int, end: int) -> bool:
+    def is_contiguous(self, begin: int, end: int) -> bool:
         """Whether the message has nothing but blanks between the words of `spelled[begin:end]`."""
         first, last = bisect_right(self.places, begin) - 1, bisect_right(self.places, end - 1)
         words = self.words[max(0, first) : last]

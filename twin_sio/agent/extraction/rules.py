@@ -62,17 +62,17 @@ def _entity(one: Reading) -> Entity | None:
 
 def _without_implied(found: list[Reading]) -> list[Reading]:
     """Without those who are only mentioned ("my dog") where the text says more of them: a name, how many, an end."""
-    more = [one for one in found if one.name or one.how_many or one.kind == "ended" or one.polarity < 0]
+
+    def tells(one: Reading) -> bool:
+        return bool(one.name or one.how_many or one.kind == "ended")
+
+    more = [one for one in found if tells(one) or one.polarity < 0]
     claims = {(one.key, one.relation) for one in more}
     ended = {one.key for one in more if one.kind == "ended" and not one.relation}  # "my boyfriend lied and we split up"
     return [
         one
         for one in found
-        if one.name
-        or one.how_many
-        or one.kind == "ended"
-        or not one.relation
-        or not (one.key in ended or (one.key, one.relation) in claims)
+        if tells(one) or not one.relation or not (one.key in ended or (one.key, one.relation) in claims)
     ]
 
 

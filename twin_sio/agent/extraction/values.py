@@ -313,7 +313,7 @@ def _introduced(clause: Clause, begin: int, end: int, _: bool) -> str | None:
     language = clause.language
     source = clause.source(begin, end)
     words = clause.spelled[begin:end].split()
-    if not (clause.is_whole(0, end) and all(_is_name(language, word) for word in words)):  # "I'm fine, Peter"
+    if not (clause.is_contiguous(0, end) and all(_is_name(language, word) for word in words)):  # "I'm fine, Peter"
         return None
     if language.has("first_names", words[0]):
         return source if len(words) == 1 or all(map(_capital, source.split())) else None
