@@ -368,11 +368,11 @@ def test_a_model_that_obeys_learns_little_from_orders():
     assert sum(map(is_instruction, harmless)) <= len(harmless) / 40
 
 
-def test_the_rules_learn_next_to_nothing_from_orders():
-    """Behind a model that follows orders, which is not fit, the rules read: at most what is plainly told beside one."""
+def test_the_rules_learn_nothing_from_orders():
+    """Behind a model that follows orders, which is not fit, the rules read."""
     lines = [json.loads(line) for line in (DATA / "orders.jsonl").read_text().splitlines()]
     orders = [one["text"] for one in lines if one["is_order"]]
-    assert len([text for text in orders if rules.read(text)]) <= len(orders) / 2000
+    assert [text for text in orders if rules.read(text)] == []
 
 
 @pytest.mark.parametrize(
