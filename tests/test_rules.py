@@ -149,6 +149,7 @@ ENDED = lines(
     my brother is no longer with us | family.siblings: brother
     my mom passed away in 2019 | family.parents: mom
     my husband walked out on me | family.partner: husband
+    then my husband and i split up | family.partner: husband
     my dog died last week | pets.has: dog
     mein sohn ist gestorben | family.children: sohn
     mein mann ist tot | family.partner: mann
@@ -204,6 +205,11 @@ def test_nobody_has_left_or_died(text: str) -> None:
 )
 def test_who_is_spoken_to_is_not_the_writer(text: str) -> None:
     assert [piece for piece in evidence(text) if piece.key == "identity.name"] == []
+
+
+def test_who_stands_beside_the_writer_does_so_anywhere_in_a_sentence() -> None:
+    found = {piece.key: (piece.value, piece.kind) for piece in evidence("I lost my job and my wife and I split up")}
+    assert found == {"work.employer": ("job", "ended"), "family.partner": ("wife", "ended")}
 
 
 @pytest.mark.parametrize(

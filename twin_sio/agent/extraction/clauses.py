@@ -289,14 +289,16 @@ class _Sentence:
 
     def _is_beside(self, piece: Sequence[Word], at: int) -> bool:
         """Whether the subject that follows stands beside another: "my wife and I"."""
-        if at + 1 == len(self._plain) or piece[0] is not self._words[0]:
+        if at + 1 == len(self._plain) or len(piece) > _OPENERS_MAX + _BESIDE_WORDS:
             return False
         for one in self._joining:
             if self._plain[at] in one.words["joins"] and one.spelled(self._plain[at + 1])[0] == one.subject:
-                words = [part for each in piece for part in one.spelled(each.text)]
-                is_alone = len(words) == 1 and one.openers.fullmatch(f"{words[0]} ") is None
-                is_named = is_alone or (words[0] in one.words["own"] and len(words) <= _BESIDE_WORDS)
-                return is_named and one.words["verbs"].isdisjoint(words)
+                spelled = "".join(f"{part} " for each in piece for part in one.spelled(each.text))
+                opened = one.openers.match(spelled)
+                words = spelled[opened.end() if opened is not None else 0 :].split()
+                is_alone = len(words) == 1 and len(piece) == 1 and piece[0] is self._words[0]
+                is_named = is_alone or (words[:1] and words[0] in one.words["own"] and len(words) <= _BESIDE_WORDS)
+                return bool(is_named) and one.words["verbs"].isdisjoint(words)
         return False
 
     def _breaks(self, at: int) -> bool:
