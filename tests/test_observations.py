@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.factories import least_cpu_s
 from tests.test_scoring import DAY, START, days, number, seen, steady
 from twin_sio.agent.capacity import PER_USER
-from twin_sio.agent.explanation import explain
+from twin_sio.agent.explanation import Explainer
 from twin_sio.agent.people import entity_of
 from twin_sio.agent.scoring import score, surplus
 from twin_sio.agent.traits import EXISTENCE, OF, normal, trait_id
@@ -183,7 +183,7 @@ def test_a_slot_whose_value_ended_is_free():
 
 def test_an_end_is_explained_without_a_weight():
     said = seen("explicit", "volvo", key="possession.car"), seen("ended", "the volvo", key="possessions.car", day=9)
-    received = explain("u1", said, START + 9 * DAY, trait_id("u1", "possession.car", "volvo"))
+    received = Explainer("u1", said, START + 9 * DAY).explain(trait_id("u1", "possession.car", "volvo"))
     assert [(one.piece.kind, one.side) for one in received.reasons] == [
         ("explicit", "supports"),
         ("ended", "set_aside"),
@@ -237,15 +237,8 @@ def test_a_value_that_is_part_of_another_is_one_with_it(key, part, whole, turned
     assert (trait.value, trait.valid_from) == (whole, START)
     assert trait.supporting > 15.9
     assert trait.trait_id == trait_id("u1", key, first)
-    assert (
-        explain(
-            "u1",
-            [seen("explicit", first, key=key), seen("explicit", second, key=key, day=1)],
-            START + DAY,
-            trait_id("u1", key, second),
-        ).trait
-        == trait
-    )
+    pieces = [seen("explicit", first, key=key), seen("explicit", second, key=key, day=1)]
+    assert Explainer("u1", pieces, START + DAY).explain(trait_id("u1", key, second)).trait == trait
 
 
 @pytest.mark.parametrize(
@@ -495,7 +488,7 @@ def test_every_trait_is_well_formed_and_explains_itself(evidence, day):
     for trait in found:
         assert (trait.status in ("rejected", "superseded")) == (trait.valid_to is not None)
         assert trait.valid_to is None or trait.valid_from <= trait.valid_to <= on
-        received = explain("u1", evidence, on, trait.trait_id)
+        received = Explainer("u1", evidence, on).explain(trait.trait_id)
         assert received is not None
         assert received.trait == trait
         assert len({one.piece.evidence_id for one in received.reasons}) == len(received.reasons)

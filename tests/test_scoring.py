@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.factories import least_cpu_s
 from twin_sio.agent.capacity import PER_USER, PER_VALUE
-from twin_sio.agent.explanation import explain
+from twin_sio.agent.explanation import Explainer
 from twin_sio.agent.scoring import _slots, confidence, score, surplus
 from twin_sio.agent.traits import WEIGHTS, is_functional, is_sensitive, trait_id
 from twin_sio.config import ConfigError, ScoreWeights, Settings
@@ -414,7 +414,7 @@ def test_the_explained_pieces_give_the_traits_number_exactly(evidence, day):
     """Added up by hand from the reasons: weight x decay x repeat, (1 + S) / (2 + S + C)."""
     on = START + day * DAY
     for trait in score("u1", evidence, on):
-        received = explain("u1", evidence, on, trait.trait_id)
+        received = Explainer("u1", evidence, on).explain(trait.trait_id)
         assert received.trait == trait
         assert all(one.effective == one.weight * one.decay * one.repeat for one in received.reasons)
         supporting, opposing = (
@@ -432,7 +432,7 @@ def test_an_explanation_holds_every_piece_about_the_value_once(evidence, day):
     for trait in score("u1", evidence, on):
         about = [p for p in evidence if (p.key, p.value.casefold()) == (trait.key, trait.value.casefold())]
         known = {piece.evidence_id for piece in about if piece.observed_at <= on and piece.kind != "ended"}
-        received = [one.piece.evidence_id for one in explain("u1", evidence, on, trait.trait_id).reasons]
+        received = [one.piece.evidence_id for one in Explainer("u1", evidence, on).explain(trait.trait_id).reasons]
         assert known <= set(received)
         assert len(received) == len(set(received))
 
@@ -440,7 +440,7 @@ def test_an_explanation_holds_every_piece_about_the_value_once(evidence, day):
 def test_a_rejection_explains_itself():
     """A rejected value is explained by its rejection and the rest is set aside."""
     evidence = [seen("explicit"), seen("rejected", day=1, polarity=-1)]
-    received = explain("u1", evidence, START + DAY, trait_id("u1", "interests.likes", "Berlin"))
+    received = Explainer("u1", evidence, START + DAY).explain(trait_id("u1", "interests.likes", "Berlin"))
     assert [(one.piece.kind, one.side, one.effective) for one in received.reasons] == [
         ("rejected", "opposes", 16.0),
         ("explicit", "set_aside", 0.0),
@@ -449,7 +449,7 @@ def test_a_rejection_explains_itself():
 
 def test_an_unknown_trait_has_no_explanation():
     """A trait that the evidence does not give has no explanation."""
-    assert explain("u1", [seen()], START, trait_id("u2", "interests.likes", "Berlin")) is None
+    assert Explainer("u1", [seen()], START).explain(trait_id("u2", "interests.likes", "Berlin")) is None
 
 
 # -- settings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -48,27 +49,42 @@ class Explanation:
     reasons: tuple[Reason, ...]
 
 
-def explain(
-    user_id: str, evidence: Sequence[Evidence], as_of: datetime, wanted: str, weights: ScoreWeights = WEIGHTS
-) -> Explanation | None:
-    """Why the trait of the id `wanted` has its number on `as_of`, by the very parts it was computed from; None where
-    the evidence gives no such trait. The id may be any that the trait had before it was found to be one with others."""
-    slots = _slots(user_id, evidence, as_of, weights)
-    called = ((slot, name, each) for slot in slots for name in slot.values for each in slot.claims[name].names)
-    matching = [(slot, name, each) for slot, name, each in called if trait_id(user_id, slot.key, each) == wanted]
-    if not matching:
-        return None
-    slot, name, _ = min(
-        matching, key=lambda one: one[0].claims[one[1]].names[0] != one[2]
-    )  # its own before a former one
-    placed = {
-        piece.evidence_id
-        for slot in slots
-        for claims in slot.claims.values()
-        for piece in (*claims.pieces, *claims.ends)
-    }
-    refused = [piece for piece in map(upgraded, evidence) if piece.evidence_id not in placed]
-    return _explained(slot, name, refused)
+class Explainer:
+    """Explains a user's traits on `as_of`, by the very parts that their numbers were computed from.
+
+    What takes long is done once, when it is made: in n log n of the pieces, as `scoring.score`. `ids`: what the trait
+    of a key and a name is called, in every way that it ever was; as `trait_id` says where there is none.
+    """
+
+    def __init__(
+        self,
+        user_id: str,
+        evidence: Sequence[Evidence],
+        as_of: datetime,
+        weights: ScoreWeights = WEIGHTS,
+        ids: Callable[[str, str], Sequence[str]] | None = None,
+    ) -> None:
+        called = ids or (lambda key, name: (trait_id(user_id, key, name),))
+        slots = _slots(user_id, evidence, as_of, weights)
+        named = [(slot, name, slot.claims[name].names) for slot in slots for name in slot.values]
+        self._traits: dict[str, tuple[_Slot, str]] = {}  # by every id; a trait's own goes before another's former one
+        for own in (True, False):
+            for slot, name, names in named:
+                for each in names[:1] if own else names[1:]:
+                    for one in called(slot.key, each):
+                        self._traits.setdefault(one, (slot, name))
+        claims = [one for slot in slots for one in slot.claims.values()]
+        placed = {piece.evidence_id for one in claims for piece in (*one.pieces, *one.ends)}
+        self._refused: dict[str, list[Evidence]] = defaultdict(list)  # by key, what has a place in no slot
+        for piece in map(upgraded, evidence):
+            if piece.evidence_id not in placed:
+                self._refused[piece.key].append(piece)
+
+    def explain(self, wanted: str) -> Explanation | None:
+        """Why the trait of this id has its number; None where the evidence gives no such trait. The id may be any that
+        the trait had before it was found to be one with others."""
+        found = self._traits.get(wanted)
+        return _explained(*found, self._refused.get(found[0].key, ())) if found is not None else None
 
 
 def _explained(slot: _Slot, name: str, refused: Sequence[Evidence]) -> Explanation:
@@ -78,7 +94,7 @@ def _explained(slot: _Slot, name: str, refused: Sequence[Evidence]) -> Explanati
     counted = {reason.piece.evidence_id for reason in reasons}
     claims = slot.claims[name]
     names = set(claims.names)
-    about = [piece for piece in refused if piece.key == slot.key and not names.isdisjoint(observed_names(piece))]
+    about = [piece for piece in refused if not names.isdisjoint(observed_names(piece))]
     ignored = {
         piece.evidence_id: piece
         for piece in (*claims.pieces, *claims.ends, *about)

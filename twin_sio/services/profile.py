@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 from twin_sio.agent.contributions import upgraded
-from twin_sio.agent.explanation import Explanation, explain
+from twin_sio.agent.explanation import Explainer
 from twin_sio.agent.observations import observed_names
 from twin_sio.agent.scoring import score, surplus
 from twin_sio.agent.traits import RATINGS, WEIGHTS, names_of, normal
@@ -33,12 +33,20 @@ T = TypeVar("T")
 _RATINGS: Mapping[str, EvidenceKind] = {"up": "up", "down": "down", "none": "withdrawn"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Scored:
     """A user's profile on a date, and the evidence that it comes from."""
 
     payload: Json
     evidence: Sequence[Evidence]
+    make_explainer: Callable[[], Explainer]
+    explaining: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while `explainer` is used, so that it is made once for all who ask."""
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Of the same date; made when it is first asked for, which takes about as long as the profile."""
+        return self.make_explainer()
 
 
 async def weighing(evidence: Sequence[Evidence], work: Callable[[], T]) -> T:
@@ -76,28 +84,23 @@ class ProfileService:
         stored, evidence = await asyncio.gather(self._profiles.get(user_id), self._profiles.evidence(user_id))
         version, now = stored.profile.version, self._clock()
         payload = await weighing(evidence, lambda: profile_payload(version, now, self._score(user_id, evidence, now)))
-        return _Scored(payload, evidence)
+        subject, ids = self._trait_ids.subject(user_id), partial(self._trait_ids.all, user_id)
+        return _Scored(payload, evidence, partial(Explainer, subject, evidence, now, self._weights, ids))
 
     def forget(self, user_id: str) -> None:
         """Hold nothing of this user in memory."""
         self._shared.forget(user_id)
 
     async def why(self, user_id: str, wanted: str) -> Json:
-        """What a trait's number is made of, as of now: the trait, `formula`, and `evidence` whose `effective` weights
-        add up to its `supporting` (S) and `opposing` (C), exactly. Raises `NotFound`, for other users' ids too."""
-        evidence = (await self._shared.get(user_id, await self._profiles.revision(user_id))).evidence
-        explanation = await weighing(evidence, lambda: self._explained(user_id, wanted, evidence, self._clock()))
+        """What a trait's number is made of, as of `read`: the trait, `formula`, and `evidence` whose `effective`
+        weights add up to its `supporting` (S) and `opposing` (C), exactly. Raises `NotFound`, for other users' ids
+        too."""
+        scored = await self._shared.get(user_id, await self._profiles.revision(user_id))
+        async with scored.explaining:
+            explanation = await weighing(scored.evidence, lambda: scored.explainer.explain(wanted))
         if explanation is None:
             raise NotFound("There is no trait of yours with this id.")
         return why_payload(explanation)
-
-    def _explained(self, user_id: str, wanted: str, evidence: Sequence[Evidence], at: datetime) -> Explanation | None:
-        ids = self._trait_ids
-        named = {(piece.key, name) for piece in map(upgraded, evidence) for name in observed_names(piece)}
-        found = next((one for one in named if wanted in ids.all(user_id, *one)), None)
-        if found is None:
-            return None
-        return explain(ids.subject(user_id), evidence, at, ids.of(user_id, *found), self._weights)
 
     async def find(self, user_id: str, trait_id: str) -> tuple[Profile, Trait | None]:
         """The user's stored profile, and its trait of this id."""

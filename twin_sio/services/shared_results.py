@@ -36,7 +36,6 @@ class SharedResults(Generic[T]):
         self._size = size
         # By user, the last result. Its size is what `size` says of it.
         self._entries: LRUCache[str, _Entry[T]] = LRUCache(most, getsizeof=lambda entry: entry.size)
-        # Computations under way, by user: later callers share it.
         # By user, what is being computed: later callers wait for the same.
         self._making: dict[str, asyncio.Task[T]] = {}
         self._slots = asyncio.Semaphore(_CONCURRENCY)
