@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.factories import least_cpu_s
 from twin_sio.agent.capacity import PER_USER, PER_VALUE
 from twin_sio.agent.explanation import Explainer
-from twin_sio.agent.scoring import _slots, confidence, score, surplus
+from twin_sio.agent.scoring import confidence, score, slots_of, surplus
 from twin_sio.agent.traits import WEIGHTS, is_functional, is_sensitive, trait_id
 from twin_sio.config import ConfigError, ScoreWeights, Settings
 from twin_sio.domain import EVIDENCE_VERSION, Entity, Evidence, EvidenceKind, Trait
@@ -591,7 +591,7 @@ def test_the_confidence_curve_equals_daily_scores():
     evidence += [seen("explicit", day=12, session="s1", message="said"), seen("down", day=15, message="d", polarity=-1)]
     evidence += [seen("rejected", day=20, message="no", polarity=-1), seen("confirmed", day=22, message="yes")]
     evidence.sort(key=lambda piece: (piece.observed_at, piece.evidence_id))
-    [slot] = _slots("u1", evidence, START + 60 * DAY, WEIGHTS)
+    [slot] = slots_of("u1", evidence, START + 60 * DAY, WEIGHTS)
     [name] = slot.values
     ages = slot._instants(name)
     course = slot._course(name, 0, 2 * len(ages))

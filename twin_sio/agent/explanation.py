@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from twin_sio.agent.contributions import Part, contribution, days_between, upgraded
 from twin_sio.agent.observations import observed_names
-from twin_sio.agent.scoring import _Slot, _slots
+from twin_sio.agent.scoring import Slot, slots_of
 from twin_sio.agent.traits import WEIGHTS, trait_id
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Trait
@@ -65,9 +65,9 @@ class Explainer:
         ids: Callable[[str, str], Sequence[str]] | None = None,
     ) -> None:
         called = ids or (lambda key, name: (trait_id(user_id, key, name),))
-        slots = _slots(user_id, evidence, as_of, weights)
+        slots = slots_of(user_id, evidence, as_of, weights)
         named = [(slot, name, slot.claims[name].names) for slot in slots for name in slot.values]
-        self._traits: dict[str, tuple[_Slot, str]] = {}  # by every id; a trait's own goes before another's former one
+        self._traits: dict[str, tuple[Slot, str]] = {}  # by every id; a trait's own goes before another's former one
         for own in (True, False):
             for slot, name, names in named:
                 for each in names[:1] if own else names[1:]:
@@ -87,7 +87,7 @@ class Explainer:
         return _explained(*found, self._refused.get(found[0].key, ())) if found is not None else None
 
 
-def _explained(slot: _Slot, name: str, refused: Sequence[Evidence]) -> Explanation:
+def _explained(slot: Slot, name: str, refused: Sequence[Evidence]) -> Explanation:
     supporting, opposing = slot.sides(name)
     reasons = [_reason(part, "supports", slot.as_of) for part in supporting]
     reasons += [_reason(part, "opposes", slot.as_of) for part in opposing]

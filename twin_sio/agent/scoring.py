@@ -80,19 +80,20 @@ def score(
     Evidence repeated under one id, and evidence after `as_of`, changes nothing. No more of it counts than `capacity`
     says; it takes n log n.
     """
-    return tuple(trait for slot in _slots(user_id, evidence, as_of, weights) for trait in slot.traits())
+    return tuple(trait for slot in slots_of(user_id, evidence, as_of, weights) for trait in slot.traits())
 
 
-def _slots(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: ScoreWeights) -> list[_Slot]:
+def slots_of(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weights: ScoreWeights) -> list[Slot]:
+    """The user's slots on `as_of`, by key and by whose they are."""
     places = sorted_out(known_on(evidence, as_of))
-    slots = {place: _Slot(user_id, place, places[place], as_of, weights) for place in sorted(places)}
+    slots = {place: Slot(user_id, place, places[place], as_of, weights) for place in sorted(places)}
     for place, slot in slots.items():
         if place.key == DISLIKES and (liked := slots.get(Place(LIKES, place.who))) is not None:
             _exclude(liked, slot)
     return list(slots.values())
 
 
-def _exclude(likes: _Slot, dislikes: _Slot) -> None:
+def _exclude(likes: Slot, dislikes: Slot) -> None:
     """Of a like and a dislike of one value the newer statement holds; what is inferred gives way to what is stated, and
     of two inferences neither is used."""
     for name in likes.values.keys() & dislikes.values.keys():
@@ -129,7 +130,7 @@ def surplus(
         return ()
     counted: dict[str, float] = {}
     standing: set[str] = set()
-    for slot in _slots(user_id, evidence, as_of, weights):
+    for slot in slots_of(user_id, evidence, as_of, weights):
         for name, pieces in slot.values.items():
             parts = [part for side in weighed(pieces, as_of, weights, ()) for part in side]
             counted |= {part.piece.evidence_id: contribution(part) for part in parts}
@@ -154,7 +155,7 @@ def surplus(
     return (*gone, *(piece for *_, piece in held[: max(0, len(evidence) - len(gone) - most_kept)]))
 
 
-class _Slot:
+class Slot:
     """All values of one slot of one user's profile, on one date."""
 
     def __init__(

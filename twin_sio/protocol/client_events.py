@@ -19,11 +19,11 @@ from pydantic import (
 
 from twin_sio.domain import DEFAULT_CONVERSATION, MessageMode
 from twin_sio.protocol.limits import (
-    _INT_MAX,
     AUTH_MAX_BYTES,
     ENVELOPE_MAX_BYTES,
     HOST_TOOLS_MAX,
     ID_PATTERN,
+    INT_MAX,
     PAGE_DEFAULT,
     PAGE_MAX,
     SEARCH_DEFAULT,
@@ -35,7 +35,7 @@ from twin_sio.protocol.limits import (
 )
 
 
-def _clean(value: str) -> str:
+def clean(value: str) -> str:
     """Text that every store and every encoder can hold: no NUL, no lone surrogate."""
     if "\x00" in value:
         raise ValueError("NUL")
@@ -46,7 +46,7 @@ def _clean(value: str) -> str:
 
 def _said(value: str) -> str:
     """Text in which there is something to see."""
-    if not _clean(value).strip() or all(_is_blank(one) for one in value):
+    if not clean(value).strip() or all(_is_blank(one) for one in value):
         raise ValueError("blank")
     return value
 
@@ -66,7 +66,7 @@ _WITHOUT_NUL = Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX), AfterValidator(_said), _WITHOUT_NUL]
-Short = Annotated[str, StringConstraints(max_length=200), AfterValidator(_clean), _WITHOUT_NUL]
+Short = Annotated[str, StringConstraints(max_length=200), AfterValidator(clean), _WITHOUT_NUL]
 # What is in it has been looked at with the whole: by `parse`, and by `parse_auth`.
 Context = dict[str, Any]
 Timestamp = Annotated[AwareDatetime, Field(strict=False)]
@@ -102,9 +102,9 @@ class ContextUpdate(Payload):
 class Feedback(Payload):
     message_id: Id
     rating: Literal["up", "down", "none"]
-    comment: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_clean), _WITHOUT_NUL] | None = None
+    comment: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(clean), _WITHOUT_NUL] | None = None
     tags: Annotated[list[Short], Field(max_length=20)] | None = None
-    correction: Annotated[str, StringConstraints(max_length=TEXT_MAX), AfterValidator(_clean), _WITHOUT_NUL] | None = (
+    correction: Annotated[str, StringConstraints(max_length=TEXT_MAX), AfterValidator(clean), _WITHOUT_NUL] | None = (
         None
     )
 
@@ -122,7 +122,7 @@ class Heartbeat(Payload):
 
 
 class Resume(Payload):
-    last_seq: Annotated[int, Field(ge=0, le=_INT_MAX)]
+    last_seq: Annotated[int, Field(ge=0, le=INT_MAX)]
 
 
 class StopGeneration(Payload):
@@ -140,13 +140,13 @@ class History(Payload):
 
 
 class Conversations(Payload):
-    before: Annotated[int, Field(ge=1, le=_INT_MAX)] | None = None
+    before: Annotated[int, Field(ge=1, le=INT_MAX)] | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
 
 
 class Search(Payload):
     text: Annotated[
-        str, StringConstraints(min_length=1, max_length=SEARCH_TEXT_MAX), AfterValidator(_clean), _WITHOUT_NUL
+        str, StringConstraints(min_length=1, max_length=SEARCH_TEXT_MAX), AfterValidator(clean), _WITHOUT_NUL
     ]
     limit: Annotated[int, Field(ge=1, le=SEARCH_MAX)] = SEARCH_DEFAULT
 
@@ -159,7 +159,7 @@ class HostTool(Payload):
     """What the app on this device can do for the twin. `parameters` is the JSON schema of its arguments."""
 
     name: Annotated[str, StringConstraints(pattern=TOOL_NAME_PATTERN)]
-    description: Annotated[str, StringConstraints(min_length=1, max_length=1_000), AfterValidator(_clean), _WITHOUT_NUL]
+    description: Annotated[str, StringConstraints(min_length=1, max_length=1_000), AfterValidator(clean), _WITHOUT_NUL]
     parameters: dict[str, Any] = Field(default_factory=dict)
     needs_approval: bool = False
 
@@ -173,14 +173,14 @@ class HostTools(Payload):
 class ToolResult(Payload):
     call_id: Id
     output: Any = None
-    error: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_clean), _WITHOUT_NUL] | None = None
+    error: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(clean), _WITHOUT_NUL] | None = None
 
 
 class Approval(Payload):
     approval_id: Id
     decision: Literal["approve", "reject", "edit"]
     arguments: dict[str, Any] | None = None
-    comment: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_clean), _WITHOUT_NUL] | None = None
+    comment: Annotated[str, StringConstraints(max_length=2_000), AfterValidator(clean), _WITHOUT_NUL] | None = None
 
 
 class ProfileGet(Payload):
@@ -212,7 +212,7 @@ class Auth(Payload):
     token: Annotated[str, StringConstraints(max_length=16_384)] | None = None
     session_id: Id | None = None
     user_id: Annotated[str, StringConstraints(max_length=255)] | None = None
-    last_seq: Annotated[int, Field(ge=0, le=_INT_MAX)] | None = None
+    last_seq: Annotated[int, Field(ge=0, le=INT_MAX)] | None = None
     context: Context | None = None
     device: DeviceInfo = Field(default_factory=DeviceInfo)
     features: Annotated[

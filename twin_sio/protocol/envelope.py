@@ -24,13 +24,13 @@ from twin_sio.protocol.client_events import (
     Auth,
     Metadata,
     Payload,
-    _clean,
+    clean,
 )
 from twin_sio.protocol.limits import (
-    _INT_MAX,
     AUTH_MAX_BYTES,
     DEPTH_MAX,
     ID_PATTERN,
+    INT_MAX,
     RESERVED_ID_PREFIXES,
 )
 
@@ -261,7 +261,7 @@ def _check_values(value: dict[str, Any], name: str, depth: int) -> None:
                     raise _refused_value("Text holds a character that cannot be stored.", step, key)
             # `type is`, not `isinstance`: a bool is an int, and this runs for each value.
             elif kind is int:
-                if not -_INT_MAX <= child <= _INT_MAX:
+                if not -INT_MAX <= child <= INT_MAX:
                     raise _refused_value("A number is out of range.", step, key)
             elif kind is dict or kind is list:
                 if child:
@@ -284,7 +284,7 @@ def _refused_value(text: str, step: _Step, *key: object) -> InvalidMessage:
 
 def _is_storable(text: str) -> bool:
     try:
-        _clean(text)
+        clean(text)
     except ValueError:
         return False
     return True

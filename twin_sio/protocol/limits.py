@@ -22,7 +22,7 @@ RESERVED_ID_PREFIXES = ("twin-", "profile-")
 """Under which the service stores events of its own."""
 ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 # What every client's numbers can hold exactly, JavaScript's too.
-_INT_MAX = 2**53 - 1
+INT_MAX = 2**53 - 1
 # That a session offers: each takes room in every prompt.
 HOST_TOOLS_MAX = 16
 TOOL_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"

@@ -5,23 +5,11 @@ The only package that knows the driver. May import the ports, values and errors.
 
 from __future__ import annotations
 
-from twin_sio.store.mongo.client import (
-    INDEXES,
-    MESSAGES,
-    Database,
-    Doc,
-    P,
-    T,
-    apply_retention,
-    check_rights,
-    connect,
-    create_indexes,
-    ping,
-    stored,
-)
+from twin_sio.store.mongo.client import MESSAGES, Database, Doc, P, T, check_rights, connect, ping, stored
 from twin_sio.store.mongo.contexts import MongoContexts, MongoStandings
 from twin_sio.store.mongo.events import MongoLog
 from twin_sio.store.mongo.failures import explain
+from twin_sio.store.mongo.indexes import INDEXES, apply_retention, create_indexes
 from twin_sio.store.mongo.memories import MongoMemories
 from twin_sio.store.mongo.model_dialects import MongoModelDialects
 from twin_sio.store.mongo.model_verdicts import MongoModelVerdicts

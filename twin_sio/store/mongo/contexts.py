@@ -16,14 +16,9 @@ from twin_sio.clock import Clock
 from twin_sio.domain import Json
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import Ids
-from twin_sio.store.mongo.client import (
-    Database,
-    Doc,
-    _named,
-    _upsert,
-    stored,
-)
+from twin_sio.store.mongo.client import Database, Doc, stored
 from twin_sio.store.mongo.fence import Fence, fenced
+from twin_sio.store.mongo.queries import upsert, user_document
 from twin_sio.store.ports import (
     ConnectSnapshot,
 )
@@ -65,7 +60,7 @@ class MongoContexts:
         # What was written after an erasure is never replaced by what comes late from before it.
         mine = {"user_id": user_id, "session_id": session_id, "epoch": {"$not": {"$gt": epoch}}}
         with fenced(self._fence, user_id, epoch):
-            if await _upsert(self._contexts, mine, change):
+            if await upsert(self._contexts, mine, change):
                 await self._forget_oldest(user_id)
         return expires_at
 
@@ -97,7 +92,7 @@ class MongoStandings:
     @stored
     async def of(self, user_id: str) -> ConnectSnapshot:
         mine = {"$match": {"_id": user_id}}
-        named = {"$match": {"_id": _named(self._ids, user_id)}}
+        named = {"$match": {"_id": user_document(self._ids, user_id)}}
         kept = {"$group": {"_id": None, "floor": {"$max": "$floor"}, "epoch": {"$max": "$epoch"}}}
         owed = {"$match": {"user_id": user_id, "unfinished": True}}
         pipeline: list[Doc] = [

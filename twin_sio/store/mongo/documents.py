@@ -1,9 +1,26 @@
-"""Evidence and traits as they stand in documents, of this version and of earlier ones."""
+"""Events, evidence and traits as they stand in documents, of this version and of earlier ones."""
 
 from __future__ import annotations
 
-from twin_sio.domain import Entity, Evidence, Trait
+from twin_sio.domain import Entity, Event, Evidence, Trait
+from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.mongo.client import Doc
+
+
+def event_of(doc: Doc, sealer: FieldCipher) -> Event:
+    """A stored event, opened."""
+    return Event(
+        user_id=doc["user_id"],
+        seq=doc["seq"],
+        type=doc["type"],
+        message_id=doc["message_id"],
+        conversation_id=doc["conversation_id"],
+        at=doc["at"],
+        payload=sealer.open(doc["payload"]),
+        session_id=doc["session_id"],
+        in_response_to=doc["in_response_to"],
+        epoch=doc.get("epoch", 0),
+    )
 
 
 def piece_of(opened: Doc) -> Evidence:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,20 +21,10 @@ from twin_sio.domain import AppendResult, Event, Json, NewEvent
 from twin_sio.errors import StorageUnavailable
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ids import Ids
-from twin_sio.store.mongo.client import (
-    MESSAGES,
-    WITHOUT_VECTOR,
-    Database,
-    Doc,
-    _characters,
-    _event,
-    _few_of_each,
-    _Head,
-    _named,
-    stored,
-)
+from twin_sio.store.mongo.client import MESSAGES, WITHOUT_VECTOR, Database, Doc, stored
+from twin_sio.store.mongo.documents import event_of
 from twin_sio.store.mongo.fence import Fence, fenced
-from twin_sio.store.mongo.turns import _LEARN_WITHIN
+from twin_sio.store.mongo.queries import LEARN_WITHIN, few_of_each, user_document
 from twin_sio.store.ports import (
     ConversationSummary,
     Page,
@@ -45,6 +36,15 @@ _TITLE_CHARACTERS = 60  # of the first message, until there is a title
 _HEAD_S = 3600.0  # that a head is believed: shorter than the shortest retention, which may take what came after it
 _READ_AT_ONCE = 25  # documents of a batch: one may hold 50 KB
 _READ_CHARACTERS = 128 * 1024  # of texts in one answer of `read`
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The newest seq as this instance has written it, in which epoch and when (monotonic)."""
+
+    seq: int
+    epoch: int
+    at: float
 
 
 class MongoLog:
@@ -122,7 +122,7 @@ class MongoLog:
         return int(found["seq"]) if found else 0
 
     async def _floor(self, user_id: str) -> int:
-        found = self._users.find({"_id": _named(self._ids, user_id)}, {"floor": 1})
+        found = self._users.find({"_id": user_document(self._ids, user_id)}, {"floor": 1})
         return max([int(doc.get("floor", 0)) async for doc in found], default=0)
 
     async def _raise_floor(self, user_id: str, seq: int) -> None:
@@ -232,10 +232,10 @@ class MongoLog:
     @stored
     async def to_correct(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
         age_ms = {"$subtract": ["$$NOW", "$at"]}
-        within_ms = _LEARN_WITHIN.total_seconds() * 1000
+        within_ms = LEARN_WITHIN.total_seconds() * 1000
         due = {"$and": [{"$gt": [age_ms, older_than_s * 1000]}, {"$lt": [age_ms, within_ms]}]}
         query = {"to_correct": True, "$expr": due}
-        return await _few_of_each(self._events, query, "message_id", "at", limit)
+        return await few_of_each(self._events, query, "message_id", "at", limit)
 
     @stored
     async def corrected(self, user_id: str, message_id: str) -> None:
@@ -324,4 +324,9 @@ class MongoLog:
         }
 
     def _event(self, doc: Doc) -> Event:
-        return _event(doc, self._sealer)
+        return event_of(doc, self._sealer)
+
+
+def _characters(payload: Json) -> int:
+    """How long the texts of an event are, about."""
+    return sum(len(value) for value in payload.values() if isinstance(value, str))

@@ -13,15 +13,9 @@ from pymongo import ASCENDING, DESCENDING
 
 from twin_sio.domain import Event
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.mongo.client import (
-    MESSAGES,
-    WITHOUT_VECTOR,
-    Database,
-    Doc,
-    _event,
-    _off_the_loop,
-    stored,
-)
+from twin_sio.store.mongo.client import MESSAGES, WITHOUT_VECTOR, Database, Doc, stored
+from twin_sio.store.mongo.documents import event_of
+from twin_sio.store.mongo.queries import off_the_loop
 from twin_sio.store.ports import (
     LINE_CHARACTERS,
     MessageVector,
@@ -79,7 +73,7 @@ class MongoMemories:
     async def without_vector(self, user_id: str, model: str, newest: int) -> Sequence[Event]:
         cursor = self._events.find({"user_id": user_id}, {"vector": 0}).sort("seq", DESCENDING).limit(newest)
         return [
-            _event(doc, self._sealer)
+            event_of(doc, self._sealer)
             # The newest so many, and of these the oldest first.
             for doc in reversed(await cursor.to_list(newest))
             if doc["type"] in MESSAGES and doc.get("vector_of") != model
@@ -102,7 +96,7 @@ class MongoMemories:
         cursor = self._events.find(query, fields, batch_size=_LINES_AT_ONCE).sort("seq", DESCENDING).limit(limit)
         found = await cursor.to_list(limit)
         # Opening 500 takes over 10 ms where they are sealed: the loop has answers to stream meanwhile.
-        return await _off_the_loop(len(found), lambda: [self._line(doc, model) for doc in found])
+        return await off_the_loop(len(found), lambda: [self._line(doc, model) for doc in found])
 
     def _line(self, doc: Doc, model: str | None) -> StoredLine:
         text = str(self._sealer.open(doc["payload"])["text"])[:LINE_CHARACTERS]
@@ -120,4 +114,4 @@ class MongoMemories:
     async def messages(self, user_id: str, seqs: Sequence[int]) -> Sequence[Event]:
         query = {"user_id": user_id, "seq": {"$in": list(seqs)}, "type": {"$in": list(MESSAGES)}}
         found = await self._events.find(query, WITHOUT_VECTOR).to_list(None)
-        return [_event(doc, self._sealer) for doc in found]
+        return [event_of(doc, self._sealer) for doc in found]

@@ -16,15 +16,10 @@ from twin_sio.clock import Clock
 from twin_sio.domain import Profile
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import Ids
-from twin_sio.store.mongo.client import (
-    RESERVED_FOR,
-    Database,
-    Doc,
-    _upsert,
-    stored,
-)
+from twin_sio.store.mongo.client import RESERVED_FOR, Database, Doc, stored
 from twin_sio.store.mongo.documents import trait_of
 from twin_sio.store.mongo.fence import Fence
+from twin_sio.store.mongo.queries import upsert
 from twin_sio.store.ports import (
     Projection,
 )
@@ -99,7 +94,7 @@ class MongoOutbox:
     async def erase(self, user_id: str, at: datetime) -> None:
         await self._entries.delete_many({"user_id": user_id, "at": {"$lte": at}})
         due = {"who": self._ids.hide(user_id), "erased_at": at, "due_at": at, "looked": False}
-        await _upsert(self._erasures, {"_id": self._ids.user(user_id)}, {"$set": due})
+        await upsert(self._erasures, {"_id": self._ids.user(user_id)}, {"$set": due})
 
     @stored
     async def erasure(self, user_id: str) -> datetime | None:

@@ -15,16 +15,10 @@ from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import Ids
-from twin_sio.store.mongo.client import (
-    RESERVED_FOR,
-    WITHOUT_VECTOR,
-    Database,
-    Doc,
-    _until,
-    stored,
-)
+from twin_sio.store.mongo.client import RESERVED_FOR, WITHOUT_VECTOR, Database, Doc, stored
 from twin_sio.store.mongo.fence import LOOKS_S, PERSONAL, Fence, owner
 from twin_sio.store.mongo.outbox import MongoOutbox
+from twin_sio.store.mongo.queries import until
 from twin_sio.store.mongo.reencryption import SEALED_FIELDS
 from twin_sio.store.ports import (
     Erased,
@@ -88,7 +82,7 @@ class MongoPersonalData:
             raise StorageUnavailable
         epoch = found["epoch"]
         again = {"who": self._ids.hide(user_id), "epoch": epoch, "looks": 0}
-        await self._erasures.update_one({"_id": name}, [{"$set": {**again, "due_at": _until(LOOKS_S[0])}}], upsert=True)
+        await self._erasures.update_one({"_id": name}, [{"$set": {**again, "due_at": until(LOOKS_S[0])}}], upsert=True)
         self._fence.rise(user_id, epoch)
         if self._outbox is not None:
             await self._outbox.erase(user_id, self._outbox.clock())
@@ -100,7 +94,7 @@ class MongoPersonalData:
 
     @stored
     async def erasures_due(self, limit: int) -> Sequence[tuple[str, int]]:
-        held = [{"$set": {"due_at": _until(RESERVED_FOR.total_seconds())}}]
+        held = [{"$set": {"due_at": until(RESERVED_FOR.total_seconds())}}]
         due: list[tuple[str, int]] = []
         while len(due) < limit:
             found = await self._erasures.find_one_and_update({"$expr": {"$lte": ["$due_at", "$$NOW"]}}, held)
@@ -121,4 +115,4 @@ class MongoPersonalData:
         if looks >= len(LOOKS_S):
             await self._erasures.delete_one({**same, "looks": looks})
         elif found:
-            await self._erasures.update_one(same, [{"$set": {"due_at": _until(LOOKS_S[looks])}}])
+            await self._erasures.update_one(same, [{"$set": {"due_at": until(LOOKS_S[looks])}}])

@@ -17,16 +17,11 @@ from twin_sio.clock import Clock, new_id, now
 from twin_sio.domain import EVIDENCE_VERSION, Evidence, Profile, Trait, TraitChange
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ids import Ids
-from twin_sio.store.mongo.client import (
-    EVER,
-    Database,
-    Doc,
-    _off_the_loop,
-    stored,
-)
+from twin_sio.store.mongo.client import EVER, Database, Doc, stored
 from twin_sio.store.mongo.documents import piece_of, trait_of
 from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.outbox import MongoOutbox
+from twin_sio.store.mongo.queries import off_the_loop
 from twin_sio.store.ports import (
     StoredProfile,
 )
@@ -83,7 +78,7 @@ class MongoProfiles:
             query["epoch"] = {"$gte": epoch}
         # In batches, each of which the driver decodes at one go: the loop has answers to stream meanwhile.
         docs = await self._evidence.find(query, batch_size=_BATCH).sort("observed_at", ASCENDING).to_list(None)
-        return await _off_the_loop(len(docs), lambda: [piece_of(self._sealer.open(doc["piece"])) for doc in docs])
+        return await off_the_loop(len(docs), lambda: [piece_of(self._sealer.open(doc["piece"])) for doc in docs])
 
     @stored
     async def remove_evidence(self, evidence: Sequence[Evidence]) -> None:
@@ -97,7 +92,7 @@ class MongoProfiles:
         if found is None:
             return StoredProfile(Profile(user_id, 0, ()), ())
         size = len(found["traits"]["sealed"]) // _TRAIT_BYTES if is_sealed(found["traits"]) else len(found["traits"])
-        return await _off_the_loop(size, lambda: self._opened(user_id, found))
+        return await off_the_loop(size, lambda: self._opened(user_id, found))
 
     def _opened(self, user_id: str, found: Doc) -> StoredProfile:
         traits = tuple(map(trait_of, self._sealer.open(found["traits"])))
@@ -169,7 +164,7 @@ class MongoProfiles:
             "oldest": oldest,
             "version": profile.version + 1,
             "stamp": new_id(),
-            **await _off_the_loop(len(profile.traits), sealed),
+            **await off_the_loop(len(profile.traits), sealed),
         }
         if profile.version == 0:
             try:

@@ -10,11 +10,7 @@ from motor.motor_asyncio import (
 )
 
 from twin_sio.store.encryption import FieldCipher, is_sealed
-from twin_sio.store.mongo.client import (
-    Database,
-    Doc,
-    stored,
-)
+from twin_sio.store.mongo.client import Database, Doc, stored
 
 SEALED_FIELDS: Mapping[str, Sequence[str]] = {
     "events": ("payload", "vector"),

@@ -15,8 +15,9 @@ from pymongo.errors import DuplicateKeyError
 from twin_sio.clock import Clock
 from twin_sio.domain import Caller, Decision, HostTool, Json, SavedRun, Turn
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.mongo.client import Database, Doc, _until, _upsert, stored
+from twin_sio.store.mongo.client import Database, Doc, stored
 from twin_sio.store.mongo.fence import Fence, fenced
+from twin_sio.store.mongo.queries import until, upsert
 from twin_sio.store.mongo.turns import turn_key, turn_of
 
 _OFFERED_FOR = timedelta(days=1)
@@ -64,7 +65,7 @@ class MongoRuns:
         change = {
             "state": "suspended" if left else "queued",
             "awaiting": left,
-            "due_at": _until(due_s),
+            "due_at": until(due_s),
             "partial": {"$literal": self._sealer.seal(partial)},
             "attempts": 0,
             "lost": 0,
@@ -205,7 +206,7 @@ class MongoHostTools:
         }
         mine = {"user_id": caller.user_id, "session_id": caller.session_id}
         with fenced(self._fence, caller.user_id, caller.epoch):
-            await _upsert(self._tools, mine, {"$set": change})
+            await upsert(self._tools, mine, {"$set": change})
 
     @stored
     async def remove(self, caller: Caller) -> None:

@@ -13,14 +13,10 @@ from pymongo import ASCENDING
 
 from twin_sio.domain import Json
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.mongo.client import (
-    Database,
-    Doc,
-    _upsert,
-    stored,
-)
+from twin_sio.store.mongo.client import Database, Doc, stored
 from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.postponed import not_postponed, postpone
+from twin_sio.store.mongo.queries import upsert
 from twin_sio.store.ports import (
     Answers,
 )
@@ -58,7 +54,7 @@ class MongoStatistics:
     ) -> None:
         change = {"$set": {"at": at, "counts": dict(counts), "answers": asdict(answers), "epoch": epoch}}
         with fenced(self._fence, user_id, epoch):
-            await _upsert(self._statistics, {"user_id": user_id, "epoch": {"$not": {"$gt": epoch}}}, change)
+            await upsert(self._statistics, {"user_id": user_id, "epoch": {"$not": {"$gt": epoch}}}, change)
         await self._profiles.update_one(
             {"_id": user_id, "stamp": stamp}, {"$set": {"counted_at": at}, "$unset": {"postponed.count": ""}}
         )

@@ -18,17 +18,10 @@ from pymongo.write_concern import WriteConcern
 from twin_sio.clock import Clock
 from twin_sio.domain import Outcome, Step, Turn
 from twin_sio.store.encryption import FieldCipher
-from twin_sio.store.mongo.client import (
-    EVER,
-    Database,
-    Doc,
-    _few_of_each,
-    _until,
-    stored,
-)
+from twin_sio.store.mongo.client import EVER, Database, Doc, stored
 from twin_sio.store.mongo.fence import Fence, fenced
+from twin_sio.store.mongo.queries import LEARN_WITHIN, few_of_each, until
 
-_LEARN_WITHIN = timedelta(days=1)
 _NOW = WriteConcern(w=1, j=False)
 _OPEN = ["queued", "running", "suspended"]  # it can be settled, and stopped
 _EXPIRED = {"$lte": [{"$ifNull": ["$lease_until", EVER]}, "$$NOW"]}
@@ -82,7 +75,7 @@ class MongoTurns:
     async def acquire(self, user_id: str, conversation_id: str, owner: str, lease_s: float, epoch: int = 0) -> bool:
         key = {"user_id": user_id, "conversation_id": conversation_id}
         free = {"$or": [{"$in": [{"$ifNull": ["$owner", None]}, [None, owner]]}, _EXPIRED]}
-        taken = {"owner": owner, "leased": True, "lease_until": _until(lease_s)}
+        taken = {"owner": owner, "leased": True, "lease_until": until(lease_s)}
         granted: Doc = {name: {"$cond": [free, value, f"${name}"]} for name, value in taken.items()}
         grant = [{"$set": {**granted, "epoch": {"$max": ["$epoch", epoch]}}}]
         for _ in range(2):
@@ -97,7 +90,7 @@ class MongoTurns:
     @stored
     async def renew(self, user_id: str, conversation_id: str, owner: str, lease_s: float) -> bool:
         key = {"user_id": user_id, "conversation_id": conversation_id, "owner": owner}
-        result = await self._leases.update_one(key, [{"$set": {"lease_until": _until(lease_s)}}])
+        result = await self._leases.update_one(key, [{"$set": {"lease_until": until(lease_s)}}])
         return result.matched_count == 1
 
     @stored
@@ -208,9 +201,9 @@ class MongoTurns:
     @stored
     async def unlearned(self, older_than_s: float, limit: int) -> Sequence[tuple[str, str]]:
         now = self._clock()
-        closed = {"$lt": now - timedelta(seconds=older_than_s), "$gt": now - _LEARN_WITHIN}
+        closed = {"$lt": now - timedelta(seconds=older_than_s), "$gt": now - LEARN_WITHIN}
         query = {"to_learn": True, "closed_at": closed}
-        return await _few_of_each(self._turns, query, "turn_id", "closed_at", limit)
+        return await few_of_each(self._turns, query, "turn_id", "closed_at", limit)
 
     @stored
     async def to_learn(self, turn: Turn, limit: int) -> Sequence[Turn]:
