@@ -1,4 +1,5 @@
-"""One account has as much evidence as is kept, in the dearest shape, and asks for its profile all the time.
+"""One account has as much evidence as is kept, in the dearest shape, and asks for its profile all the time, and why its
+traits have their numbers.
 
 Of a user 5,000 pieces are kept, scored in n log n, in a thread; what costs much is given again for twenty times as long
 as it took, and made once for all who ask.
@@ -32,6 +33,8 @@ async def attack(site: Site, until: float) -> str:
     headers = {"Authorization": f"Bearer {site.token(user)}"}
     async with AsyncExitStack() as stack:
         devices = [await stack.enter_async_context(site.socket(user)) for _ in range(5)]
+        profile = await devices[0].ask("profile_get", {})
+        whys = [f"/v1/profile/{trait['trait_id']}/why" for trait in profile["payload"]["traits"]]
 
         async def asking(device: RawSocket) -> int:
             count = 0
@@ -44,7 +47,7 @@ async def attack(site: Site, until: float) -> str:
         async def reading() -> int:
             count = 0
             while time.monotonic() < until:
-                for path in ("/v1/profile/statistics", "/v1/profile/trait-0/why"):
+                for path in ("/v1/profile/statistics", "/v1/profile/trait-0/why", whys[count % len(whys)]):
                     async with site.http.get(site.url + path, headers=headers) as response:
                         await response.read()
                     count += 1
