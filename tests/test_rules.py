@@ -120,6 +120,24 @@ STATED = lines(
     J'habite à Lyon, je suis infirmière. | location.city: Lyon; work.role: infirmière
     jsuis végé et j'ai deux chats | food.diet: végé; pets.has: deux chats
     ich wohne in berlin but i work from home | location.city: berlin; work.arrangement: from home
+    im from minsk originaly but i love it here | identity.origin: minsk
+    work at aldi mon to thurs, sundays at church | work.employer: aldi
+    i hate mushrooms soooo much | interests.dislikes: mushrooms
+    i hate mushrooms with a passion | interests.dislikes: mushrooms
+    i love lazy sundays | interests.likes: lazy sundays
+    i live in sicily | location.city: sicily
+    ich arbeite bei dm nachts | work.employer: dm
+    soy de cadiz originalmente | identity.origin: cadiz
+    im allergic to peanuts so careful | health.allergy: peanuts
+    cant do shellfish, throat closes right up | food.avoids: shellfish
+    dont drink coffee anymore, gives me palpitations | food.avoids: coffee
+    im type 2 diabetic | health.condition: type 2 diabetic
+    been a nurse 11 years | work.role: nurse
+    im 15 btw not 12 | identity.age: 15
+    ugh i hate mushrooms | interests.dislikes: mushrooms
+    my son oliver is 6 | family.children: oliver
+    jbosse chez ubisoft | work.employer: ubisoft
+    estoy jubilado ya | work.status: jubilado
     """
 )
 
@@ -165,6 +183,13 @@ ENDED = lines(
     ich mag keine Krimis mehr | interests.likes: Krimis
     meine freundin und ich haben uns getrennt | family.partner: freundin
     ya no me gusta el café | interests.likes: café
+    finally resigned from infosys!! | work.employer: infosys
+    got fired from subway lmao | work.employer: subway
+    me and daz broke up btw | family.partner: daz
+    lo dejé con Pablo | family.partner: Pablo
+    hab mit rauchen aufgehört, tag 12 | habits.has: rauchen
+    j'ai arrêté de fumer | habits.has: fumer
+    quit piano last month | interests.likes: piano
     je n'habite plus à Lyon | location.city: Lyon
     """
 )
@@ -218,6 +243,69 @@ def test_who_stands_beside_the_writer_does_so_anywhere_in_a_sentence() -> None:
 def test_who_is_left_is_not_a_partner(text: str) -> None:
     [piece] = evidence(text)
     assert (piece.key, piece.kind) == ("family.partner", "ended")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "my brother in christ what is that",
+        "my son of a gun neighbour",
+        "my daughter in law is expecting",
+        "my kids in year 3 drew me a card",
+        "my sister from work is hilarious",
+        "my dog eared book",
+        "my cat meme folder is huge",
+        "mein kater vom feiern ist heftig",
+        "mi hija política es enfermera",
+        "ma copine de fac est malade",
+    ],
+)
+def test_not_every_brother_or_dog_is_ones_own(text: str) -> None:
+    assert read(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "my cat was called smudge",
+        "my dog was a labrador",
+        "my husband was a fisherman",
+        "mein hund hieß rex",
+        "mi gato se llamaba pelusa, lo echo de menos",
+        "mon chat s'appelait gribouille",
+    ],
+)
+def test_who_was_there_once_is_not_there_now(text: str) -> None:
+    assert read(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "im a taxi driver for my teenagers basically",
+        "im a nurse to my whole family this week, man flu",
+        "im a doctor on tv",
+        "im a plumber today apparently",
+        "soy cocinera de toda la familia jaja",
+        "we got married in minecraft",
+        "i got divorced in a dream last night",
+        "we got engaged to be kidnapped by his family lol",
+        "im a morning person said nobody ever",
+        "i love mondays said no one",
+        "im a night owl lol no",
+        "i love rain... not",
+        "im a vegan, says the guy eating ham",
+        "i work at being nice",
+        "i broke up with reality",
+    ],
+)
+def test_jokes_and_games_teach_nothing(text: str) -> None:
+    assert read(text) == []
+
+
+@pytest.mark.parametrize("text", ["ich liebe this", "ich hasse it when people ghosten", "j'adore that", "i love esto"])
+def test_a_pronoun_of_another_language_is_no_thing(text: str) -> None:
+    assert read(text) == []
 
 
 AT_HAND = lines(

@@ -140,7 +140,7 @@ def _language(code: str) -> Language:
         Speech(**speech),
         tuple(sorted((_rule(one, parts) for one in data["rules"]), key=_rank)),
         re.compile(_expanded(r"(?<!\S){when}(?!\S)", parts)),
-        re.compile(_expanded(" (?:{ends})$", parts)),
+        re.compile(_expanded(" (?:{ends}|{tail}|{when})$", parts)),
         re.compile(_expanded("{doing}", parts)),
         re.compile(_expanded("{many}", parts)),
         re.compile(_expanded("{job_end}", parts)),

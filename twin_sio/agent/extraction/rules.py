@@ -20,7 +20,7 @@ from twin_sio.agent.reading import Reading
 from twin_sio.agent.traits import normal
 from twin_sio.domain import Entity, Evidence, Exchange
 
-SIGNATURE: Final = "rules@5"
+SIGNATURE: Final = "rules@6"
 MAX_READINGS: Final = 20
 
 

@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import Final
 
 from twin_sio.agent.extraction.clauses import Clause
-from twin_sio.agent.extraction.languages import Language
+from twin_sio.agent.extraction.languages import Language, languages
 
 _THING_WORDS: Final = 6
 _TAIL: Final = 40  # characters of words that add nothing
@@ -57,7 +57,10 @@ def judged(takes: str, clause: Clause, match: re.Match[str], is_caseless: bool) 
     if takes in _SEVERAL:
         found = [_SEVERAL[takes](clause, *one) for one in _parted(clause, begin)]
         return [value for value in found if value is not None] if found and found[0] is not None else []
-    value = _ONE[takes](clause, begin, end) if takes in _ONE else _NAMED[takes](clause, begin, end, is_caseless)
+    if takes in _ONE:
+        value = _ONE[takes](clause, begin, end)
+    else:  # what has a name may go on behind what the pattern took for it, as far as the pattern went
+        value = _NAMED[takes](clause.part((0, match.end())), begin, end, is_caseless)
     return [value] if value else []
 
 
@@ -85,6 +88,8 @@ def thing(clause: Clause, begin: int, end: int) -> str | None:
     if language.has("empty", words[-1]) or language.has("empty", " ".join(words)):
         return None
     if len(words) == 1 and language.has("first_names", words[0]) and source[0].isupper():
+        return None
+    if any(one.has("pronouns", " ".join(words)) for one in languages()):  # two languages in a line
         return None
     return source
 
@@ -304,6 +309,13 @@ def _person(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | No
     return source if len(words) == 1 or is_caseless else None
 
 
+def _first_name(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | None:
+    """A name that is one beyond doubt: a usual one, or with a capital."""
+    name = _person(clause, begin, end, is_caseless)
+    is_usual = name is not None and clause.language.has("first_names", name.casefold())
+    return name if name and (is_usual or _capital(name)) else None
+
+
 def _is_name(language: Language, word: str) -> bool:
     return len(word) > 1 and word.replace("-", "").replace("'", "").isalpha() and not language.has("not_name", word)
 
@@ -337,7 +349,8 @@ def own_name(clause: Clause, match: re.Match[str]) -> str:
         return ""
     before = clause.spelled[:begin].rstrip()
     is_named = any(before.endswith(naming) for naming in clause.language.words["naming"])
-    return source if is_named or (_capital(source) and not source.isupper()) else ""
+    is_usual = clause.language.has("first_names", word)
+    return source if is_named or is_usual or (_capital(source) and not source.isupper()) else ""
 
 
 def _title(clause: Clause, begin: int, end: int) -> str | None:
@@ -368,6 +381,7 @@ _NAMED: Final[dict[str, Callable[[Clause, int, int, bool], str | None]]] = {
     "named": _named,
     "employer": _employer,
     "name": _person,
+    "first_name": _first_name,
     "introduced": _introduced,
 }
 
