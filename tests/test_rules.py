@@ -138,6 +138,16 @@ STATED = lines(
     my son oliver is 6 | family.children: oliver
     jbosse chez ubisoft | work.employer: ubisoft
     estoy jubilado ya | work.status: jubilado
+    I'm originally from Minnesota so Arizona summers still get me | identity.origin: Minnesota
+    my name's Harold by the way but everybody calls me Hal | identity.name: Harold; identity.nickname: Hal
+    We live in Halifax, Nova Scotia. Been here since 79 | location.city: Halifax
+    grew up in penang then came here for poly | identity.origin: penang
+    swedish is my first language but i dream in english lol | language.spoken: swedish
+    j'ai deux enfants de 4 et 6 ans | family.children: deux enfants
+    bin in neukölln aufgewachsen, meine eltern kommen aus der türkei | identity.origin: neukölln
+    trinke keinen kaffee, nur mate | food.avoids: kaffee
+    vivo en Palermo con mi gato Milo | location.city: Palermo; pets.has: Milo
+    hate hate HATE cilantro | interests.dislikes: cilantro
     """
 )
 
@@ -190,6 +200,12 @@ ENDED = lines(
     hab mit rauchen aufgehört, tag 12 | habits.has: rauchen
     j'ai arrêté de fumer | habits.has: fumer
     quit piano last month | interests.likes: piano
+    my brother Don died | family.siblings: brother
+    broke up w jason. again. for real this time | family.partner: jason
+    Mein Mann hat mich letztes Jahr verlassen | family.partner: Mann
+    mon copain m'a larguée hier par texto | family.partner: copain
+    Ma femme et moi on a divorcé l'an dernier | family.partner: femme
+    mi novio y yo terminamos | family.partner: novio
     je n'habite plus à Lyon | location.city: Lyon
     """
 )
@@ -297,6 +313,9 @@ def test_who_was_there_once_is_not_there_now(text: str) -> None:
         "im a vegan, says the guy eating ham",
         "i work at being nice",
         "i broke up with reality",
+        "got fired from the group chat",
+        "i gave up sugar for lent and im dying",
+        "yeah because i just LOVE resetting peoples passwords all day",
     ],
 )
 def test_jokes_and_games_teach_nothing(text: str) -> None:

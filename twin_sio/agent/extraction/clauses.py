@@ -292,7 +292,7 @@ class _Sentence:
         if at + 1 == len(self._plain) or len(piece) > _OPENERS_MAX + _BESIDE_WORDS:
             return False
         for one in self._joining:
-            if self._plain[at] in one.words["joins"] and one.spelled(self._plain[at + 1])[0] == one.subject:
+            if self._plain[at] in one.words["joins"] and one.spelled(self._plain[at + 1])[0] in one.words["oneself"]:
                 spelled = "".join(f"{part} " for each in piece for part in one.spelled(each.text))
                 opened = one.openers.match(spelled)
                 words = spelled[opened.end() if opened is not None else 0 :].split()

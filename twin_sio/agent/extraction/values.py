@@ -26,10 +26,15 @@ def is_caseless(text: str) -> bool:
 
 
 def stops(clause: Clause) -> list[int]:
-    """Where what a clause says may end, the nearest first: before words that add nothing ("a lot", "these days"), at a
-    comma, at its end."""
+    """Where what a clause says may end, the nearest first: before words that add nothing ("a lot", "these days"), or
+    that go on about something else ("so", "because"), at a comma, at its end."""
     comma = clause.spelled.find(" ,")
     ends = [len(clause.spelled)] + ([comma] if comma > 0 else [])
+    at = -1
+    for word in clause.spelled.split(" "):
+        if at > 0 and clause.language.has("goes_on", word):
+            ends.append(at)
+        at += len(word) + 1
     found = set(ends)
     for end in ends:
         while (shorter := _without_last(clause, end)) < end:
