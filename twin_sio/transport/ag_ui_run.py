@@ -8,8 +8,8 @@ is in its input, so that a run that comes again tells the rest only.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final
 
 import orjson
 from ag_ui.core import (
@@ -35,7 +35,7 @@ from ag_ui.core import (
     ToolCallResultEvent,
     ToolCallStartEvent,
 )
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from twin_sio.clock import NewId
@@ -46,6 +46,10 @@ from twin_sio.transport.ag_ui_reasoning import ReasoningEvents
 Json = Mapping[str, Any]
 REPLACED = "twin.text_replaced"
 """The name of the custom event for text that an attempt took back: its value has the `messageId` of that text."""
+_PARTS_MAX: Final = 30_000
+"""Keys, objects and lists of a body, which is parsed in one step of the event loop: 20 ms at most."""
+_AT_MOST: Final = {"messages": 10_000, "context": 200, "resume": 64}
+"""Elements of a list: an answer waits for few decisions."""
 _OVER = frozenset({"done", "failed", "unknown"})
 _ANSWER_SCHEMA = {
     "type": "object",
@@ -65,20 +69,31 @@ class RunInput(BaseModel):
 
     thread_id: str
     run_id: str
-    messages: list[dict[str, Any]]
-    context: list[Context] = Field(default_factory=list)
+    # Without `FailFast` each of a million wrong elements would be an error, and all of them be made on the event loop.
+    messages: Annotated[list[dict[str, Any]], FailFast()]
+    context: Annotated[list[Context], FailFast()] = Field(default_factory=list)
     forwarded_props: Any = None
-    resume: list[ResumeEntry] = Field(default_factory=list)
+    resume: Annotated[list[ResumeEntry], FailFast()] = Field(default_factory=list)
 
     @classmethod
     def read(cls, body: bytes) -> RunInput:
         """Raises `InvalidMessage` with the field's path."""
+        if sum(map(body.count, (b'":', b"{", b"["))) > _PARTS_MAX:
+            raise InvalidMessage("The body has too many parts: send the newest messages only.", field="body")
         try:
             value = orjson.loads(body)
             fields = {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
-            return cls.model_validate(fields)
+            for name, most in _AT_MOST.items():  # pydantic looks at all of them before it counts
+                if isinstance(fields, dict) and isinstance(fields.get(name), list) and len(fields[name]) > most:
+                    raise InvalidMessage(f"There are more than {most}.", field=name)
+            read = cls.model_validate(fields)
+            # What is handed on is written as JSON again, which takes less depth than reading it.
+            orjson.dumps([read.forwarded_props, [entry.payload for entry in read.resume]])
+            return read
         except orjson.JSONDecodeError:
             raise InvalidMessage("The body is no JSON.", field="body") from None
+        except orjson.JSONEncodeError:
+            raise InvalidMessage("The body is nested too deep.", field="body") from None
         except ValidationError as error:
             path = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
             raise InvalidMessage("The body is no RunAgentInput.", field=path[:200] or "body") from None
@@ -98,10 +113,11 @@ class AgUiRun:
         self._is_stored = False  # the message was received
         self._failure: Json | None = None  # the `error` before an answer that failed
         self._undecided: set[str] = set()  # ids of the approvals that were sent and are not received
+        self._looks: set[str] = set()  # ids of the questions for what the answer waits for
         # What the client has of the answer, from earlier runs and this one: its text, and its tool calls.
         self._shown = "".join(_texts(asked.messages[after + 1 :]))
-        self._calls = {call.get("id") for one in asked.messages for call in one.get("toolCalls") or ()}
-        self._results = {one.get("toolCallId") for one in asked.messages if one.get("role") == "tool"}
+        self._calls = set(_strings(call.get("id") for one in asked.messages for call in _calls(one)))
+        self._results = set(_strings(one.get("toolCallId") for one in asked.messages if one.get("role") == "tool"))
         self._open_calls: set[str] = set()
         self._steps: dict[str, str] = {}  # steps of a graph that run: by id, their name
         self._reasoning = ReasoningEvents()
@@ -133,7 +149,9 @@ class AgUiRun:
 
     def _look(self) -> None:
         """Ask what the answer waits for: only the store knows of all of it."""
-        self._request("history", {"limit": 1}, self._new_id())
+        message_id = self._new_id()
+        self._looks.add(message_id)
+        self._request("history", {"limit": 1}, message_id)
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
@@ -190,7 +208,9 @@ class AgUiRun:
     def _refused(self, error: Json, in_response_to: str | None) -> Iterator[BaseEvent]:
         if in_response_to in self._undecided and error["code"] == "already_decided":
             self._decided(in_response_to or "")
-        elif in_response_to in self._undecided or (in_response_to == self.message_id and not self._is_stored):
+        elif in_response_to in self._undecided | self._looks or (
+            in_response_to == self.message_id and not self._is_stored
+        ):
             yield from self.fail(error["code"], error["message"])
         elif in_response_to == self.message_id:
             self._failure = error
@@ -332,6 +352,16 @@ def _said(message: Json) -> tuple[str, str]:
     if not isinstance(message_id, str) or not is_id(message_id) or not isinstance(content, str):
         raise InvalidMessage("A run needs a message of the user, with an id and a text.", field="messages")
     return message_id, content
+
+
+def _calls(message: Json) -> Iterator[Json]:
+    """The tool calls of a message, as far as they are any."""
+    calls = message.get("toolCalls")
+    return (call for call in calls if isinstance(call, dict)) if isinstance(calls, list) else iter(())
+
+
+def _strings(values: Iterable[object]) -> Iterator[str]:
+    return (value for value in values if isinstance(value, str))
 
 
 def _texts(messages: Sequence[Json]) -> Iterator[str]:
