@@ -102,6 +102,16 @@ def _small(body: Body) -> Refused:
 SMALL = 4_000  # characters that fit into the context of `small`
 
 
+def _bad_tool(body: Body) -> Refused:
+    """As OpenAI refuses the schema of one tool."""
+    for at, tool in enumerate(body.get("tools") or ()):
+        if tool["function"]["parameters"]["type"] == "banana":
+            param, code = f"tools[{at}].function.parameters", "invalid_function_parameters"
+            message = f"Invalid schema for function '{tool['function']['name']}': 'banana' is not valid"
+            return 400, {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
+    return None
+
+
 def _no_tools(body: Body) -> Refused:
     if "tools" not in body:
         return None
@@ -122,6 +132,7 @@ REFUSALS: dict[str, Callable[[Body], Refused]] = {
     "no_json": _no_json,
     "small": _small,
     "no_tools": _no_tools,
+    "bad_tool": _bad_tool,
 }
 
 # What the object in an answer is wrapped in.

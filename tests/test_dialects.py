@@ -17,7 +17,9 @@ from twin_sio.errors import ModelUnavailable
 TOKENS = ("Hel", "lo", " 👋🏽 ünd", " 日本語", "\n", "[ok]\u2028")
 SCHEMA = {"type": "object", "required": ["title"], "properties": {"title": {"type": "string"}}}
 OBJECT = '{"title": "Der 👋🏽, \\"so\\", [x], {y}"}'
-LEARNT = [name for name in REFUSALS if name not in ("turns", "small", "no_tools")]  # `turns` is kept from the first
+LEARNT = [
+    name for name in REFUSALS if name not in ("turns", "small", "no_tools", "bad_tool")
+]  # `turns` is kept from the first
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +246,24 @@ async def test_an_endpoint_without_tools_answers_without(server):
         for _ in range(2):
             assert (await called(model)) == ("".join(TOKENS), [])
     assert server.refused == 1
+
+
+async def test_one_tool_that_is_refused_takes_no_tools_from_others(server):
+    """Its question is answered without; the next one has its tools, and nothing is kept."""
+    server.reset()
+    server.dialects = ("bad_tool",)
+    bad = {"type": "function", "function": {"name": "bad", "parameters": {"type": "banana"}}}
+    kept = []
+
+    async def keep(learnt):
+        kept.append(learnt)
+
+    async with opened(server.base_url, keep=keep) as model:
+        pieces = [piece async for piece in model.stream(ASKED, [bad])]
+        assert "".join(piece for piece in pieces if isinstance(piece, str)) == "".join(TOKENS)
+        server.script(tokens=(), calls=WANTED[:1])
+        assert (await called(model))[1] == [("look", {"city": "Tromsø 👋🏽"})]
+    assert kept == []
 
 
 CALL = '<tool_call>{"name": "look", "arguments": {"city": "Rome"}}</tool_call>'

@@ -21,6 +21,9 @@ REQUESTS = (
     b"GET /socket.io/?EIO=%s HTTP/1.1\r\nHost: a\r\n\r\n" % CANARY.encode(),
     b"GET /ws/chat/a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
     b"Sec-WebSocket-Version: 1\r\nSec-WebSocket-Key: %s\r\n\r\n" % CANARY.encode(),
+    b"GET /ws/chat/a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+    b"Sec-WebSocket-Version: \xff\r\nSec-WebSocket-Key: %s\r\n\r\n" % CANARY.encode(),
+    b"GET / HTTP/1.1\r\nx: %s" % (b"a" * 1_000_000),
 )
 
 

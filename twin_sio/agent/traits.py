@@ -98,6 +98,15 @@ def normal(value: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
 
 
+LONGEST: Final = 1_000
+"""Characters of a value as `normal` has it, which makes eighteen of some letters: values are compared all the time."""
+
+
+def is_too_long(value: str) -> bool:
+    """Whether a value is too long to be compared with others all the time."""
+    return len(value) > LONGEST or len(normal(value)) > LONGEST
+
+
 OF: Final = "\N{SYMBOL FOR UNIT SEPARATOR}"
 """Stands between a value and whose it is, where both are in one name."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from twin_sio.clock import Clock, NewId
@@ -52,13 +53,18 @@ class Conversation:
         """Store, publish to every device, answer in the background. A repeat is stored and answered once."""
         message_id = sent.required_id
         # At once, because each is a round trip to the store. A repeat is accepted also where the queue is full.
-        known, full = await asyncio.gather(
+        known, owed, full = await asyncio.gather(
             self._messages.get(caller.user_id, message_id),
+            self._turns.find(caller.user_id, message_id),
             self._turns.check_capacity(caller.user_id, sent.conversation_id),
             return_exceptions=True,
         )
         if isinstance(known, BaseException):
             raise known
+        if isinstance(owed, BaseException):
+            raise owed
+        if owed is not None and owed.message_id != message_id:  # of a `regenerate`: this would not be answered
+            raise _used_otherwise()
         if known is None:
             if isinstance(full, BaseException):
                 raise full
@@ -93,7 +99,10 @@ class Conversation:
         """The same message again: the same receipt, then its answer, to the caller alone, if there is one."""
         _same(draft, known)
         turn = await self._turns.ensure(self._turn(caller, known, mode=mode))  # heals a crash between message and turn
+        if turn.message_id != known.message_id:
+            raise _used_otherwise()
         await self._act_on_mode(turn)
+        draft = replace(draft, conversation_id=known.conversation_id)  # where the message stands
         receipt = self._receipt(draft, known.seq, "duplicate")
         answer = await self._messages.get(known.user_id, answer_id(turn))
         return Reply(receipt, then=partial(self._send_again, caller, answer) if answer is not None else None)
@@ -114,7 +123,7 @@ class Conversation:
         turn_id = sent.required_id
         used = await self._messages.get(caller.user_id, turn_id)
         if used is not None:
-            raise InvalidMessage("The message_id was used for something else.", field="metadata.message_id")
+            raise _used_otherwise()
         known = await self._turns.find(caller.user_id, turn_id)
         if known is not None and known.message_id != asked.message_id:
             raise InvalidMessage("The message_id was used for another message.", field="metadata.message_id")
@@ -206,6 +215,10 @@ class Conversation:
         return self._receipts.of(
             draft.session_id, draft.message_id, status, conversation_id=draft.conversation_id, seq=seq, **more
         )
+
+
+def _used_otherwise() -> InvalidMessage:
+    return InvalidMessage("The message_id was used for something else.", field="metadata.message_id")
 
 
 def _same(draft: NewEvent, known: Event) -> None:

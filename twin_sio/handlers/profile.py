@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from twin_sio.agent.capacity import REJECTED
 from twin_sio.agent.people import entity_of
-from twin_sio.agent.traits import EXISTENCE, OF, is_functional, names_of, normal
+from twin_sio.agent.traits import EXISTENCE, OF, is_functional, is_too_long, names_of, normal
 from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Caller, Entity, Evidence, EvidenceKind, Trait
 from twin_sio.errors import InvalidMessage, NotFound, RateLimited, TooLarge
@@ -54,6 +54,8 @@ class ProfileHandlers:
             if correction.value is None:
                 raise InvalidMessage("An edit needs the value to hold instead.", field="payload.value")
             value = correction.value
+            if is_too_long(value):
+                raise InvalidMessage("The value is too long to be compared with others.", field="payload.value")
         # Rejections are kept for ever, so there is an end to them; a confirmation adds none.
         if correction.action != "confirm" and sum(one.status == "rejected" for one in profile.traits) >= REJECTED:
             raise TooLarge("Your profile holds as many rejected values as it can.")

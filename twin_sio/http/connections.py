@@ -7,6 +7,7 @@ answered. All others have little time, and little room: of one address, and of a
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import socket
 from collections.abc import Awaitable, Callable
@@ -81,6 +82,7 @@ class Connections:
         self.cut = 0  # closed by us for the sake of others; for /metrics
         self._near = LimitedLog("connections", "descriptors_near_limit")
         self.malformed = LimitedLog("connections", "malformed_requests")
+        self.failed = LimitedLog("connections", "http_failed", logging.ERROR)
 
     def share(self) -> float:
         """The share of the connections for sessions that is in use; see `OverloadMonitor`."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 from time import thread_time
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from twin_sio.clock import NewId
 
 if TYPE_CHECKING:
     from twin_sio.http.connections import Connections
-
-log = structlog.get_logger("connections")
 
 HEAD_S = 15.0
 """Seconds for the head of a request, since the connection opened or the last response; also how long it may be idle."""
@@ -34,12 +33,20 @@ _SLICE_BYTES = 8 * 1024
 _MEASURED_BYTES = 1024  # less is parsed at once: to measure it would cost more than it does
 
 
+def _place(error: BaseException | None) -> str:
+    """The kind of an error, and where it was raised."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__ if error is not None else None) or [(None, 0)]
+    where = f"{Path(frame.f_code.co_filename).name}:{line}" if frame is not None else "?"
+    return f"{type(error).__name__} {where}"
+
+
 class TcpConnection(RequestHandler):
     """One TCP connection."""
 
     __slots__ = (
         "_connections",
         "_going_on",
+        "_is_malformed",
         "_new_id",
         "_stuck",
         "_unparsed",
@@ -57,6 +64,7 @@ class TcpConnection(RequestHandler):
         self._unparsed = bytearray()
         """Received over its WebSocket, and not parsed yet: until `_going_on`, nothing more is received."""
         self._going_on: asyncio.TimerHandle | None = None
+        self._is_malformed = False  # what came is no HTTP: nothing more is parsed, and that answer is the last
         self.address = ""  # whose limits count for it; empty for a trusted proxy, which has many clients
         # How long it may wait for its next request; longer behind a proxy, which keeps connections
         self.idle_s = HEAD_S
@@ -66,7 +74,7 @@ class TcpConnection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if self._payload_parser is None:
-            super().data_received(data)
+            self._parse_request(data)
             return
         self.unread_bytes += len(data)
         if self.unread_bytes > _UNREAD_MAX_BYTES:
@@ -79,6 +87,16 @@ class TcpConnection(RequestHandler):
         else:
             self._unparsed += data
             self._parse()
+
+    def _parse_request(self, data: bytes) -> None:
+        if self._is_malformed:
+            return
+        super().data_received(data)
+        newest = self._messages[-1][0] if self._messages else None
+        if isinstance(newest, _ErrInfo):
+            self._is_malformed = True
+            # Its frames hold the data, and it: a circle of up to 256 KiB that only the collector would find.
+            newest.exc.__traceback__ = newest.exc.__context__ = newest.exc.__cause__ = None
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """The library's hook: it is a WebSocket from now on. What came with the request is parsed as all else."""
@@ -174,7 +192,7 @@ class TcpConnection(RequestHandler):
         if isinstance(exc, HttpProcessingError) or status < HTTPStatus.INTERNAL_SERVER_ERROR:
             self._connections.malformed(error=type(exc).__name__)
         else:
-            log.error("http_failed", error_id=self._new_id(), exc_info=exc)
+            self._connections.failed(_place(exc), error_id=self._new_id(), exc_info=exc)
         if request.writer.output_size > 0:  # there is no way back: it has begun to answer
             raise ConnectionError
         response = web.Response(status=status, text=HTTPStatus(status).phrase)

@@ -195,9 +195,15 @@ class ProfileCorrect(Payload):
     ) = None
 
 
+_FEATURES_MAX = 16
+
+
 def _split(features: object) -> object:
     """SDKs whose auth holds texts only send one, with commas between the features."""
-    return features.split(",") if isinstance(features, str) else features
+    given = features.split(",") if isinstance(features, str) else features
+    if isinstance(given, list) and len(given) > _FEATURES_MAX:  # pydantic looks at all of them before it counts
+        raise ValueError("too many")
+    return given
 
 
 class DeviceInfo(Payload):
@@ -218,7 +224,9 @@ class Auth(Payload):
     features: Annotated[
         list[Short],
         BeforeValidator(_split),
-        Field(max_length=16, description="What this client knows beside the first of version 1: `approvals`."),
+        Field(
+            max_length=_FEATURES_MAX, description="What this client knows beside the first of version 1: `approvals`."
+        ),
     ] = Field(default_factory=list)
 
 

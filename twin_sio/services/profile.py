@@ -27,7 +27,8 @@ from twin_sio.store.ports import Log, Profiles, StoredProfile
 
 _TRIES = 20  # of an update against others of the same user; each loses to one that got through
 _NOTICEABLE = 0.005  # of a confidence: less is no change to anybody
-ON_THE_LOOP = 200  # pieces that are weighed where answers are streamed; more in a thread
+ON_THE_LOOP = 200  # pieces that are weighed, and traits looked through, where answers are streamed; more in a thread
+_CHARACTERS_ON_THE_LOOP = 20_000  # of the values of so many pieces
 _CHANGES = 400  # of a version, so that its event can be read; what is over stands in the next version
 T = TypeVar("T")
 _RATINGS: Mapping[str, EvidenceKind] = {"up": "up", "down": "down", "none": "withdrawn"}
@@ -49,9 +50,10 @@ class _Scored:
         return self.make_explainer()
 
 
-async def weighing(evidence: Sequence[Evidence], work: Callable[[], T]) -> T:
+async def weighing(evidence: Sequence[Evidence] | Sequence[Trait], work: Callable[[], T]) -> T:
     """What `work` gives, which takes the longer the more evidence there is; of much of it in a thread."""
-    return await asyncio.to_thread(work) if len(evidence) > ON_THE_LOOP else work()
+    is_much = len(evidence) > ON_THE_LOOP or sum(len(one.value) for one in evidence) > _CHARACTERS_ON_THE_LOOP
+    return await asyncio.to_thread(work) if is_much else work()
 
 
 class ProfileService:
@@ -105,7 +107,7 @@ class ProfileService:
     async def find(self, user_id: str, trait_id: str) -> tuple[Profile, Trait | None]:
         """The user's stored profile, and its trait of this id."""
         profile = (await self._profiles.get(user_id)).profile
-        return profile, self._trait_ids.find(user_id, trait_id, profile.traits)
+        return profile, await weighing(profile.traits, lambda: self._trait_ids.find(user_id, trait_id, profile.traits))
 
     async def learn(
         self, user_id: str, evidence: Sequence[Evidence], in_response_to: str | None = None, epoch: int = 0

@@ -258,7 +258,8 @@ class TurnService:
                         return  # the instance that holds it looks once more after its release
                     await self._answer_all(key, turn if monotonic() - read_at < _FRESH_S else None, good_until)
         except StorageUnavailable:
-            log.warning("turns_postponed", conversation=key[1])  # the sweep comes back to it
+            # The sweep comes back to it. Without the conversation: its id may be words of the user.
+            log.warning("turns_postponed")
         finally:
             self._waiting.discard(key)
 
@@ -309,7 +310,7 @@ class TurnService:
                     await self._answers.answer(turn, lost)
                 turn = await self._next(key)
         except LeaseLost:
-            log.warning("lease_lost", conversation=key[1])
+            log.warning("lease_lost")
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)

@@ -153,6 +153,9 @@ class RawWebSocketEndpoint(RequestTransport):
             return web.Response(status=429)
         if not self._origins.allows(request):
             return web.Response(status=403)
+        version = request.headers.get("Sec-WebSocket-Version", "")
+        if not version.isascii():  # the library would fail to say that it does not know it
+            return web.Response(status=400)
         sid = self._new_id()
         socket = BoundedWebSocket(
             lambda: self._hooks.on_too_long(sid),

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 from twin_sio.agent.extraction import prompts
 from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
-from twin_sio.agent.traits import EXISTENCE, OPPOSITE, is_sensitive
+from twin_sio.agent.traits import EXISTENCE, OPPOSITE, is_sensitive, is_too_long
 from twin_sio.domain import Entity, Exchange, Json
 
 Learnt = Literal["explicit", "change", "ended", "inferred"]
@@ -171,7 +171,13 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
     kind = _LEARNT.get(candidate.get("kind", ""))
     value = " ".join(candidate.get("value", "").split())
     quote = message.quoted(candidate.get("quote", "").strip())
-    if kind is None or not quote or len(quote) > prompts.MAX_QUOTE or not 0 < len(value) <= prompts.MAX_VALUE:
+    if (
+        kind is None
+        or not quote
+        or len(quote) > prompts.MAX_QUOTE
+        or not 0 < len(value) <= prompts.MAX_VALUE
+        or is_too_long(value)
+    ):
         return None
     slot = _slot(candidate, value)
     if slot is None or (kind == "inferred" and is_sensitive(slot.key)):

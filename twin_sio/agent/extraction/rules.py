@@ -17,7 +17,7 @@ from twin_sio.agent.extraction.languages import Rule
 from twin_sio.agent.extraction.orders import STRICT_THRESHOLD
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
 from twin_sio.agent.reading import Reading
-from twin_sio.agent.traits import normal
+from twin_sio.agent.traits import is_too_long, normal
 from twin_sio.domain import Entity, Evidence, Exchange
 
 SIGNATURE: Final = "rules@6"
@@ -32,7 +32,8 @@ def read(text: str) -> list[Reading]:
     found: dict[tuple[str, str], Reading] = {}
     for clause in clauses(text):
         for one in _read(clause, values.is_caseless(text)):
-            found.setdefault((one.key, normal(one.value)), one)
+            if not is_too_long(one.value):
+                found.setdefault((one.key, normal(one.value)), one)
     return _without_implied(list(found.values()))[:MAX_READINGS]
 
 

@@ -19,7 +19,15 @@ import structlog
 from twin_sio.agent.metering import count_tokens
 from twin_sio.agent.model.answer import Answer, Finished, Thought, choice_of, parts_of
 from twin_sio.agent.model.connection import Endpoint, Standing, drained, host_of, read, translated, until
-from twin_sio.agent.model.dialect import Course, Messages, asking_for_json, body_of, learnt, with_learnt
+from twin_sio.agent.model.dialect import (
+    Course,
+    Messages,
+    asking_for_json,
+    body_of,
+    is_of_one_tool,
+    learnt,
+    with_learnt,
+)
 from twin_sio.agent.model.events import EventParser
 from twin_sio.agent.model.failures import Failed, Failure, request_id
 from twin_sio.agent.model.objects import object_in
@@ -58,6 +66,8 @@ class _Question:
     deadline: float
     tried: Course = field(default_factory=set)
     retries: int = 0
+    own: set[str] = field(default_factory=set)
+    """Fields of the dialect that were changed for this question alone."""
 
 
 class OpenAIModel:
@@ -209,6 +219,9 @@ class OpenAIModel:
             # No try is counted for it: the endpoint has not failed, it was asked in the wrong form.
             adapted = learnt(question.dialect, failed.refusal, body, question.tried, self._fixed)
             if adapted is not None:
+                if adapted.tools != question.dialect.tools and is_of_one_tool(failed.refusal):
+                    question.own.add("tools")
+                    log.warning("tool_refused_by_model", host=self.host, model=self.name)
                 question.dialect = adapted
                 return loop.time() < question.deadline
         if not failed.again or question.retries == self._retries:
@@ -228,7 +241,11 @@ class OpenAIModel:
         """The endpoint has answered: what was tried for this question holds for the next ones."""
         self._standing.answered()
         await self._adopt(
-            {name: value for name, value in question.dialect if (name, getattr(self._dialect, name)) in question.tried}
+            {
+                name: value
+                for name, value in question.dialect
+                if (name, getattr(self._dialect, name)) in question.tried and name not in question.own
+            }
         )
 
     async def _adopt(self, new: dict[str, Any]) -> None:

@@ -49,6 +49,8 @@ _AGAINST: Final = re.compile(
     r"not (be )?(support|implement|allow|permit|accept|enabl)|unsupported|unknown|unrecogni[sz]ed|invalid|requires?\b"
     r"|must\b|only\b|(cannot|can't|can not) be"
 )
+# One of the tools: its schema, its name. The endpoint takes tools; a tool may be one user's app's.
+_ONE_TOOL: Final = re.compile(r"\b(tools|functions)(\[\d+|\.\d+)|function_parameters|schema for (function|tool)")
 _NEVER: Final = frozenset({401, 402, 403, 407, 408, 425, 429})  # these are about no parameter
 
 _JSON: Final = "Answer with one JSON object alone, and nothing around it. It follows this JSON schema"
@@ -75,6 +77,11 @@ def learnt(
         if forms:
             return dialect.model_copy(update={name: forms[0]})
     return None
+
+
+def is_of_one_tool(refusal: Refusal) -> bool:
+    """Whether it refuses one of the tools that were offered, and says nothing of others."""
+    return any(_ONE_TOOL.search(said) is not None for said in (refusal.param, refusal.code, refusal.message))
 
 
 def _asked(body: Mapping[str, Any]) -> list[str]:

@@ -53,7 +53,7 @@ class Log(Protocol):
         ...
 
     async def remove(self, event: Event) -> None:
-        """Take an event back that was written while its user was being erased."""
+        """Take back an event that nobody was told of; its seq is not given again."""
         ...
 
     async def heads(self, user_ids: Sequence[str]) -> Mapping[str, int]:

@@ -53,6 +53,7 @@ def _claims(identity: Identity) -> dict[str, Any]:
         "expires_at": identity.expires_at.timestamp(),
         "issued_at": issued.timestamp() if issued is not None else None,
         "token_id": identity.token_id,
+        "persona": identity.persona,
     }
 
 
@@ -64,4 +65,5 @@ def _identity(claims: dict[str, Any]) -> Identity:
         datetime.fromtimestamp(claims["expires_at"], UTC),
         datetime.fromtimestamp(issued, UTC) if issued is not None else None,
         claims["token_id"],
+        claims.get("persona", ""),  # of an instance of an earlier version there is none
     )
