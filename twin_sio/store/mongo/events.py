@@ -279,12 +279,15 @@ class MongoLog:
     async def _unread(self, user_id: str, marks: Mapping[str, int]) -> Mapping[str, int]:
         if not marks:
             return {}
-        newer = [{"conversation_id": name, "seq": {"$gt": seq}} for name, seq in marks.items()]
+        answers = {"user_id": user_id, "type": "twin_message"}
+        newer = [{**answers, "conversation_id": name, "seq": {"$gt": seq}} for name, seq in marks.items()]
         pipeline: list[Doc] = [
-            {"$match": {"user_id": user_id, "type": "twin_message", "$or": newer}},
+            {"$match": {"$or": newer}},
             {"$group": {"_id": "$conversation_id", "unread": {"$sum": 1}}},
         ]
-        return {doc["_id"]: doc["unread"] async for doc in self._majority.aggregate(pipeline)}
+        # Named, since to weigh the indexes for each of two hundred conversations takes ten times as long as to count.
+        found = self._majority.aggregate(pipeline, hint="history")
+        return {doc["_id"]: doc["unread"] async for doc in found}
 
     @stored
     async def read_up_to(self, user_id: str, conversation_id: str) -> int:
