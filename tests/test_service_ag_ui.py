@@ -122,6 +122,14 @@ async def test_a_long_conversation_is_taken(url: str, user: str, model: Scripted
     assert (await run_of(url, user, body)).text == "Yes."
 
 
+async def test_odd_calls_of_earlier_messages_are_passed_over(url: str, user: str, model: ScriptedModel) -> None:
+    model.script(contains=user, tokens=("Yes.",))
+    odd = ({"toolCalls": [1]}, {"toolCalls": 5}, {"toolCalls": [{"id": {}}]}, {"role": "tool", "toolCallId": []})
+    body = asked(f"hello {user}")
+    body["messages"] = [*({"id": f"o-{n}", "role": "assistant", **one} for n, one in enumerate(odd)), *body["messages"]]
+    assert (await run_of(url, user, body)).text == "Yes."
+
+
 async def test_a_client_that_leaves_does_not_stop_the_answer(
     instance: Service, url: str, user: str, connect: Connect, model: ScriptedModel
 ) -> None:
@@ -306,6 +314,17 @@ async def test_a_failed_answer_is_a_run_error(url: str, user: str, model: Script
         ({"messages": "no"}, 400, "invalid_message"),
         ({"messages": [{"id": "no id!", "role": "user", "content": "hi"}]}, 400, "invalid_message"),
         ({"messages": [{"id": "a", "role": "user", "content": "x" * BODY_MAX_BYTES}]}, 413, "too_large"),
+        ({"context": [{}] * 200_000}, 400, "invalid_message"),
+        ({"messages": [1] * 200_000}, 400, "invalid_message"),
+        ({"messages": [{}] * 20_000}, 400, "invalid_message"),
+        ({"resume": [{"interruptId": "a", "status": "resolved"}] * 65}, 400, "invalid_message"),
+        (
+            json.dumps(asked("x"))
+            .replace('"forwardedProps": {}', '"forwardedProps": ' + "[" * 300 + "]" * 300)
+            .encode(),
+            400,
+            "invalid_message",
+        ),
     ],
 )
 async def test_what_is_no_input_is_refused(url: str, user: str, change: Any, status: int, code: str) -> None:

@@ -128,6 +128,19 @@ async def test_regenerate_gives_another_answer_and_keeps_the_older(connect: Conn
     assert {line["in_response_to"] for line in answers} == {first.in_response_to}
 
 
+async def test_the_id_of_a_regenerate_is_no_message_s(connect: Connect, url: str, user: str) -> None:
+    """A message under it would be stored, and never be answered."""
+    client = await connect()
+    first = await client.ask("tell me again")
+    async with RawSocket(url, token_of(user)) as raw:
+        about = {"message_id": first.in_response_to}
+        await raw.ask("regenerate", {"payload": about, "metadata": {"message_id": "r-1"}})
+        told = await raw.ask("user_message", {"payload": {"text": "other"}, "metadata": {"message_id": "r-1"}})
+    assert (told["payload"]["code"], told["payload"]["field"]) == ("invalid_message", "metadata.message_id")
+    history = await client.history()
+    assert [line["message_id"] for line in history["messages"] if line["role"] == "user"] == [first.in_response_to]
+
+
 async def test_too_many_waiting_messages_are_refused_as_busy(connect: Connect, model: ScriptedModel) -> None:
     model.script(contains="block-the-queue", token_delay_s=0.05, count=2000)
     client = await connect()

@@ -16,7 +16,7 @@ from tests.test_service_cli import a_terminal
 from tests.test_service_learning import candidates, likes
 from tests.waiting import eventually
 from twin_sio.admin import statistics
-from twin_sio.client import TwinClient
+from twin_sio.client import RequestFailed, TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
 from twin_sio.domain import Evidence
@@ -244,6 +244,18 @@ async def test_a_rejection_leaves_the_next_prompt(
             answer = await tablet.ask(f"three {city} {user}", conversation_id="elsewhere")
             prompt = prompt_to(model, f"three {city} {user}").partition("## Host")[0]
             assert (f'"{city}"' in prompt, list(answer.used_traits)) == (False, [])
+
+
+async def test_a_value_that_grows_once_it_is_normalised_is_refused(
+    connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    """One letter may become eighteen, and values are compared all the time."""
+    client = await connect()
+    _, (trait,) = await answered_from(client, model, user, likes("tea", "I like tea", key="food.likes"))
+    with pytest.raises(RequestFailed) as refused:
+        await client.correct(trait["trait_id"], "edit", "\ufdfa" * 100)
+    assert refused.value.code == "invalid_message"
+    await client.correct(trait["trait_id"], "edit", "x" * 500)
 
 
 async def test_what_the_user_confirmed_stands_first_in_the_next_prompt(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from tests.scripted_model import ScriptedModel
 from tests.waiting import eventually
 from twin_sio.admin import revoke
 from twin_sio.config import Settings
+from twin_sio.domain import Identity
 from twin_sio.redis_connection import client
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, start_redis
 from twin_sio.runtime.serve import Service, service
 from twin_sio.store.redis.revocations import _COMPLETE
+from twin_sio.store.redis.tickets import RedisTickets
 
 
 @pytest.fixture
@@ -55,6 +58,16 @@ async def _ticket(url: str, token: str) -> str:
 async def _redeemed(url: str, user: str, ticket: str) -> dict[str, Any]:
     async with aiohttp.ClientSession() as http, http.ws_connect(f"{url}/ws/chat/{user}?ticket={ticket}") as socket:
         return await socket.receive_json()
+
+
+async def test_a_ticket_stands_for_all_of_its_token(own_redis: RedisServer) -> None:
+    """Its persona as well."""
+    redis = client(own_redis.url)
+    ends = datetime(2030, 1, 1, tzinfo=UTC)
+    identity = Identity("ada", frozenset({"twin:chat"}), ends, ends - timedelta(days=1), "t-1", "calm")
+    tickets = RedisTickets(redis)
+    assert await tickets.redeem(await tickets.issue(identity)) == identity
+    await redis.aclose()
 
 
 async def test_an_empty_redis_revives_no_token(alone: tuple[Service, Settings], user: str) -> None:

@@ -47,6 +47,7 @@ class Conversation:
         self._jobs = jobs
         self._limits = limits
         self._clock = clock
+        self._new_id = new_id
         self._receipts = Receipts(clock, new_id)
 
     async def user_message(self, caller: Caller, sent: Incoming[UserMessage]) -> Reply:
@@ -78,6 +79,9 @@ class Conversation:
         if not stored.is_new:
             return await self._repeat(caller, draft, stored.event, sent.payload.mode)
         turn = await self._turns.ensure(self._turn(caller, stored.event, mode=sent.payload.mode))
+        if turn.message_id != message_id:  # a `regenerate` of another instance has taken its id meanwhile
+            fresh = self._turn(caller, stored.event, turn_id=self._new_id(), mode=sent.payload.mode)
+            turn = await self._turns.ensure(fresh)
         await self._act_on_mode(turn)
         receipt = self._receipt(draft, stored.event.seq, "accepted")
         is_waiting = turn.state == "queued" and isinstance(full, int) and full > 0
