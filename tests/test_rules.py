@@ -148,6 +148,8 @@ STATED = lines(
     trinke keinen kaffee, nur mate | food.avoids: kaffee
     vivo en Palermo con mi gato Milo | location.city: Palermo; pets.has: Milo
     hate hate HATE cilantro | interests.dislikes: cilantro
+    soy enfermera en rosario hace 12 años | work.role: enfermera
+    soy Don Ernesto, jubilado de los ferrocarriles | work.status: jubilado
     """
 )
 
@@ -201,6 +203,8 @@ ENDED = lines(
     j'ai arrêté de fumer | habits.has: fumer
     quit piano last month | interests.likes: piano
     my brother Don died | family.siblings: brother
+    Lost my wife Margaret four years ago. | family.partner: wife
+    hab bei edeka gekündigt, ging einfach nicht mehr | work.employer: edeka
     broke up w jason. again. for real this time | family.partner: jason
     Mein Mann hat mich letztes Jahr verlassen | family.partner: Mann
     mon copain m'a larguée hier par texto | family.partner: copain

@@ -62,7 +62,8 @@ def _entity(one: Reading) -> Entity | None:
 
 
 def _without_implied(found: list[Reading]) -> list[Reading]:
-    """Without those who are only mentioned ("my dog") where the text says more of them: a name, how many, an end."""
+    """Without those who are only mentioned ("my dog") where the text says more of them: a name, how many, an end. Who
+    has gone ("I lost my wife Ann") is nobody that is there."""
 
     def tells(one: Reading) -> bool:
         return bool(one.name or one.how_many or one.kind == "ended")
@@ -70,6 +71,8 @@ def _without_implied(found: list[Reading]) -> list[Reading]:
     more = [one for one in found if tells(one) or one.polarity < 0]
     claims = {(one.key, one.relation) for one in more}
     ended = {one.key for one in more if one.kind == "ended" and not one.relation}  # "my boyfriend lied and we split up"
+    gone = {(one.key, one.relation) for one in more if one.kind == "ended" and one.relation}
+    found = [one for one in found if one.kind == "ended" or (one.key, one.relation) not in gone]
     return [
         one
         for one in found
