@@ -20,6 +20,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import interrupt
 
+from tests import mcp_words
 from tests.conftest import settings_for, url_of
 from tests.faults.tool_agent import CALLED, called
 from tests.processes import Process, environment, started
@@ -403,6 +404,22 @@ async def test_a_real_mcp_server_is_used(
         await one.decide(request["approval_id"], "approve")
         assert (await one.answered(message_id))["text"] == "Eight hours less."
     assert "Europe/Berlin" in results(model, then)[0]
+
+
+async def test_the_model_reads_an_mcp_result_as_text(
+    stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str
+) -> None:
+    """Its texts as they are; of an image and a link a note."""
+    said = words()
+    both = [*calls("lookup", word="cat"), *calls("draw", word="cat")]
+    model.script(contains=said, streams=True, answered=0, calls=both)
+    model.script(contains=said, streams=True, answered=2, tokens=("A cat.",))
+    server = {"command": sys.executable, "args": [str(Path(mcp_words.__file__))]}
+    settings = settings_of(mongod, redis_server, model, agent__mcp_servers={"words": server})
+    instance = await stack.enter_async_context(service(settings))
+    async with device(instance, user) as one:
+        await one.answered(await one.say(said))
+    assert results(model, said) == ["meaning of cat", "here is a cat\n[image]\n[file: https://words.test/cat.pdf]"]
 
 
 async def test_a_dead_mcp_server_is_told_and_comes_back(

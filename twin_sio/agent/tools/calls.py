@@ -14,6 +14,7 @@ import structlog
 
 from twin_sio.agent.text import encodable
 from twin_sio.agent.tools import Tool, ToolContext, set_tool_context
+from twin_sio.agent.tools.blocks import text_of_blocks
 from twin_sio.agent.tools.host import HostError
 from twin_sio.domain import Json, StepState
 from twin_sio.errors import InvalidMessage, ServiceError
@@ -108,8 +109,11 @@ async def run(tool: Tool, arguments: Json, context: ToolContext) -> Result:
 
 
 async def _text(value: object) -> str:
-    """A tool's result as the model reads it. What is no text is written as JSON in a thread: it may be large."""
-    text = value if isinstance(value, str) else await asyncio.to_thread(_json, value)
+    """A tool's result as the model reads it. What is neither a text nor content blocks is written as JSON in a thread:
+    it may be large."""
+    text = value if isinstance(value, str) else text_of_blocks(value)
+    if text is None:
+        text = await asyncio.to_thread(_json, value)
     if len(text) > RESULT_CHARACTERS:
         return f"{plain(text[:RESULT_CHARACTERS])}\n(The first {RESULT_CHARACTERS} characters of {len(text)}.)"
     return plain(text)
