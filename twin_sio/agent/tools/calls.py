@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import jsonschema
 import structlog
 
 from twin_sio.agent.text import encodable
 from twin_sio.agent.tools import Tool, ToolContext, set_tool_context
 from twin_sio.agent.tools.blocks import text_of_blocks
 from twin_sio.agent.tools.host import HostError
+from twin_sio.agent.tools.schemas import SchemaUnusable, fault
 from twin_sio.domain import Json, StepState
 from twin_sio.errors import InvalidMessage, ServiceError
 from twin_sio.protocol import check_storable
@@ -69,11 +69,11 @@ def checked(tools: Mapping[str, Tool], name: str, arguments: str | Json) -> tupl
     if not tool.is_checked:
         return tool, found
     try:
-        jsonschema.validate(dict(found), dict(tool.parameters), cls=jsonschema.Draft202012Validator)
-    except jsonschema.ValidationError as error:
-        raise CallRefused(f"The arguments do not fit the schema: {error.message[:_SUMMARY_CHARACTERS]}") from None
-    except (jsonschema.SchemaError, jsonschema.RefResolutionError, RecursionError):
+        wrong = fault(tool.parameters, found)
+    except SchemaUnusable:
         raise CallRefused("The tool's schema cannot be used.") from None
+    if wrong is not None:
+        raise CallRefused(f"The arguments do not fit the schema: {wrong.message[:_SUMMARY_CHARACTERS]}")
     return tool, found
 
 
