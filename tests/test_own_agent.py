@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from jose import jwt
@@ -282,6 +282,36 @@ async def test_a_graph_is_taken_as_it_is(
     assert (answer["text"], answer["status"]) == ("Hello from a graph of my own.", "complete")
 
 
+class Talk(TypedDict):
+    """Of a graph that is not over messages."""
+
+    text: str
+
+
+def _over(state: type, given: type | None = None) -> Any:
+    builder = StateGraph(state, input_schema=given)
+    builder.add_node("idle", lambda _: {})
+    builder.add_edge(START, "idle")
+    return builder.compile()
+
+
+over_text, given_text, silent = _over(Talk), _over(MessagesState, Talk), _over(MessagesState)
+
+
+async def test_a_graph_that_adds_no_message_is_told_apart_from_its_model(
+    stack: AsyncExitStack,
+    model: ScriptedModel,
+    mongod: Mongod,
+    redis_server: RedisServer,
+    user: str,
+    logged: list[dict[str, Any]],
+) -> None:
+    answer, _ = await answer_of(stack, mongod, redis_server, model, user, agent__graph="tests.test_own_agent:silent")
+    assert (answer["text"], answer["status"], answer["error"]) == ("", "failed", "internal")
+    (line,) = [one for one in logged if one["event"] == "agent_said_nothing"]
+    assert line["log_level"] == "warning"
+
+
 def other_model(services: AgentServices) -> Any:
     return twin(services, model=GenericFakeChatModel(messages=iter([AIMessage("From another model.")] * 100)))
 
@@ -321,6 +351,10 @@ def no_agent(_: AgentServices) -> str:
     return "no agent"
 
 
+def of_text(services: AgentServices) -> Any:
+    return services.graph_agent(over_text)
+
+
 def broken(_: AgentServices) -> Any:
     raise RuntimeError("a secret")
 
@@ -333,6 +367,9 @@ def broken(_: AgentServices) -> Any:
         ({"agent__factory": "tests.test_own_agent:no_agent"}, "gave no agent"),
         ({"agent__factory": "tests.test_own_agent:broken"}, "has failed (RuntimeError)"),
         ({"agent__graph": "tests.test_own_agent:OWN"}, "no compiled LangGraph graph"),
+        ({"agent__graph": "tests.test_own_agent:over_text"}, "takes no `messages`"),
+        ({"agent__graph": "tests.test_own_agent:given_text"}, "takes no `messages`"),
+        ({"agent__factory": "tests.test_own_agent:of_text"}, "has failed (GraphTakesNoMessages)"),
         ({"agent__graph": "a:b", "agent__factory": "a:b"}, "both set"),
         ({"agent__persona_file": Path("no/such.md")}, "TWIN_PERSONA_FILE: such.md cannot be read"),
         ({"agent__personas_dir": Path("no/such")}, "TWIN_PERSONAS_DIR is no folder"),
