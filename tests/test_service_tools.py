@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -46,6 +47,15 @@ def agent(services: AgentServices) -> Any:
     return twin(
         services, tools=[tool_of(weather, timeout_s=1.5), tool_of(book, needs_approval=True, title="Book a hotel")]
     )
+
+
+def rob(bank: str) -> str:
+    """Robs a bank."""
+    raise RuntimeError(f"the secret of {bank}")
+
+
+def failing(services: AgentServices) -> Any:
+    return twin(services, tools=[weather, rob])
 
 
 Opened = Callable[..., Any]
@@ -175,6 +185,24 @@ async def test_what_goes_wrong_is_told_to_the_model(
     assert told in results(model, said)[0]
     assert len(results(model, said)[0]) < 9_000
     assert "secret of the deep" not in json.dumps(model.requests[-1]) + seen
+
+
+async def test_a_failed_tool_leaves_its_place_in_the_log(
+    opened: Opened, model: ScriptedModel, user: str, logged: list[dict[str, Any]]
+) -> None:
+    """The kind and the line in which it was raised, and no word of it; also of a tool in a thread."""
+    said = words()
+    both = [*calls("weather", city="Atlantis"), *calls("rob", bank="x")]
+    model.script(contains=said, streams=True, answered=0, calls=both)
+    model.script(contains=said, streams=True, answered=2, tokens=("All the same.",))
+    async with device(await opened(agent__factory="tests.test_service_tools:failing"), user) as one:
+        await one.answered(await one.say(said))
+    failed = {line["tool"]: line for line in logged if line["event"] == "tool_failed"}
+    for tool, function, kind in (("weather", weather, "LookupError"), ("rob", rob, "RuntimeError")):
+        lines, first = inspect.getsourcelines(function)
+        raised = first + next(n for n, line in enumerate(lines) if "raise" in line)
+        assert (failed[tool]["error"], failed[tool]["at"]) == (kind, f"test_service_tools.py:{raised}")
+    assert "secret" not in json.dumps(failed)
 
 
 async def test_what_is_said_in_steps_stands_in_paragraphs(

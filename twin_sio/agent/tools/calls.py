@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -101,11 +103,17 @@ async def run(tool: Tool, arguments: Json, context: ToolContext) -> Result:
     except ServiceError:
         raise
     except Exception as error:
-        # The kind and no text: what a tool says may quote its user.
-        log.warning("tool_failed", tool=tool.name, error=type(error).__name__)
+        # The kind and the place, and no text: what a tool says may quote its user.
+        log.warning("tool_failed", tool=tool.name, error=type(error).__name__, at=_place(error))
         return Result(f"It failed ({type(error).__name__}).", is_done=False, summary="failed")
     finally:
         calling.cancel()
+
+
+def _place(error: Exception) -> str:
+    """`file:line` of where it was raised."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{Path(frame.f_code.co_filename).name}:{line}"
 
 
 async def _text(value: object) -> str:
