@@ -22,6 +22,7 @@ from langgraph.types import interrupt
 
 from tests import mcp_words
 from tests.conftest import settings_for, url_of
+from tests.factories import make_settings
 from tests.faults.tool_agent import CALLED, called
 from tests.processes import Process, environment, started
 from tests.processes import token_of as production_token
@@ -29,6 +30,7 @@ from tests.scripted_model import ScriptedModel
 from tests.test_service_tools import Device, calls, device, results, words
 from tests.waiting import eventually
 from twin_sio.agent.factory import AgentServices, twin
+from twin_sio.agent.personas import Personas
 from twin_sio.clock import new_id
 from twin_sio.config import ConfigError, Settings
 from twin_sio.dev_tokens import DEV_SECRET
@@ -347,6 +349,29 @@ async def test_everybody_has_the_persona_of_the_file(
     assert prompt["messages"][0]["content"].startswith("You are a sailor.")
 
 
+def test_a_persona_in_another_encoding_is_told(folder: Path) -> None:
+    file = folder / "latin.md"
+    file.write_text("Du bist höflich.", encoding="latin-1")
+    with pytest.raises(ConfigError, match=f"TWIN_PERSONA_FILE: {file} is no UTF-8 text."):
+        Personas.of(make_settings(agent__persona_file=file).agent)
+
+
+def test_a_persona_that_there_is_not_is_everybodys_and_told(folder: Path, logged: list[dict[str, Any]]) -> None:
+    """Once a minute; a name that no file could have may be anybody's words, and is left out."""
+    (folder / "calm.md").write_text("You are calm.")
+    settings = make_settings(agent__personas_dir=folder, agent__persona="You are in a hurry.").agent
+    personas, others = Personas.of(settings), Personas.of(settings)
+    assert [personas.text(name) for name in ("", "calm", "clam", "other")] == [
+        "You are in a hurry.",
+        "You are calm.",
+        "You are in a hurry.",
+        "You are in a hurry.",
+    ]
+    others.text("my secret")
+    told = [(line["event"], line["log_level"], line.get("persona")) for line in logged]
+    assert told == [("persona_unknown", "warning", "clam"), ("persona_unknown", "warning", None)]
+
+
 def no_agent(_: AgentServices) -> str:
     return "no agent"
 
@@ -371,7 +396,8 @@ def broken(_: AgentServices) -> Any:
         ({"agent__graph": "tests.test_own_agent:given_text"}, "takes no `messages`"),
         ({"agent__factory": "tests.test_own_agent:of_text"}, "has failed (GraphTakesNoMessages)"),
         ({"agent__graph": "a:b", "agent__factory": "a:b"}, "both set"),
-        ({"agent__persona_file": Path("no/such.md")}, "TWIN_PERSONA_FILE: such.md cannot be read"),
+        ({"agent__persona_file": Path("/no/such.md")}, "TWIN_PERSONA_FILE: there is no file /no/such.md."),
+        ({"agent__persona_file": Path("tests")}, "TWIN_PERSONA_FILE: tests cannot be read (IsADirectoryError)."),
         ({"agent__personas_dir": Path("no/such")}, "TWIN_PERSONAS_DIR is no folder"),
         ({"agent__persona": "x" * 16_001}, "more than 16000 characters"),
     ],
