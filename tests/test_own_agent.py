@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from jose import jwt
@@ -20,7 +20,9 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import interrupt
 
+from tests import mcp_words
 from tests.conftest import settings_for, url_of
+from tests.factories import make_settings
 from tests.faults.tool_agent import CALLED, called
 from tests.processes import Process, environment, started
 from tests.processes import token_of as production_token
@@ -28,6 +30,7 @@ from tests.scripted_model import ScriptedModel
 from tests.test_service_tools import Device, calls, device, results, words
 from tests.waiting import eventually
 from twin_sio.agent.factory import AgentServices, twin
+from twin_sio.agent.personas import Personas
 from twin_sio.clock import new_id
 from twin_sio.config import ConfigError, Settings
 from twin_sio.dev_tokens import DEV_SECRET
@@ -281,6 +284,36 @@ async def test_a_graph_is_taken_as_it_is(
     assert (answer["text"], answer["status"]) == ("Hello from a graph of my own.", "complete")
 
 
+class Talk(TypedDict):
+    """Of a graph that is not over messages."""
+
+    text: str
+
+
+def _over(state: type, given: type | None = None) -> Any:
+    builder = StateGraph(state, input_schema=given)
+    builder.add_node("idle", lambda _: {})
+    builder.add_edge(START, "idle")
+    return builder.compile()
+
+
+over_text, given_text, silent = _over(Talk), _over(MessagesState, Talk), _over(MessagesState)
+
+
+async def test_a_graph_that_adds_no_message_is_told_apart_from_its_model(
+    stack: AsyncExitStack,
+    model: ScriptedModel,
+    mongod: Mongod,
+    redis_server: RedisServer,
+    user: str,
+    logged: list[dict[str, Any]],
+) -> None:
+    answer, _ = await answer_of(stack, mongod, redis_server, model, user, agent__graph="tests.test_own_agent:silent")
+    assert (answer["text"], answer["status"], answer["error"]) == ("", "failed", "internal")
+    (line,) = [one for one in logged if one["event"] == "agent_said_nothing"]
+    assert line["log_level"] == "warning"
+
+
 def other_model(services: AgentServices) -> Any:
     return twin(services, model=GenericFakeChatModel(messages=iter([AIMessage("From another model.")] * 100)))
 
@@ -316,8 +349,35 @@ async def test_everybody_has_the_persona_of_the_file(
     assert prompt["messages"][0]["content"].startswith("You are a sailor.")
 
 
+def test_a_persona_in_another_encoding_is_told(folder: Path) -> None:
+    file = folder / "latin.md"
+    file.write_text("Du bist höflich.", encoding="latin-1")
+    with pytest.raises(ConfigError, match=f"TWIN_PERSONA_FILE: {file} is no UTF-8 text."):
+        Personas.of(make_settings(agent__persona_file=file).agent)
+
+
+def test_a_persona_that_there_is_not_is_everybodys_and_told(folder: Path, logged: list[dict[str, Any]]) -> None:
+    """Once a minute; a name that no file could have may be anybody's words, and is left out."""
+    (folder / "calm.md").write_text("You are calm.")
+    settings = make_settings(agent__personas_dir=folder, agent__persona="You are in a hurry.").agent
+    personas, others = Personas.of(settings), Personas.of(settings)
+    assert [personas.text(name) for name in ("", "calm", "clam", "other")] == [
+        "You are in a hurry.",
+        "You are calm.",
+        "You are in a hurry.",
+        "You are in a hurry.",
+    ]
+    others.text("my secret")
+    told = [(line["event"], line["log_level"], line.get("persona")) for line in logged]
+    assert told == [("persona_unknown", "warning", "clam"), ("persona_unknown", "warning", None)]
+
+
 def no_agent(_: AgentServices) -> str:
     return "no agent"
+
+
+def of_text(services: AgentServices) -> Any:
+    return services.graph_agent(over_text)
 
 
 def broken(_: AgentServices) -> Any:
@@ -332,8 +392,12 @@ def broken(_: AgentServices) -> Any:
         ({"agent__factory": "tests.test_own_agent:no_agent"}, "gave no agent"),
         ({"agent__factory": "tests.test_own_agent:broken"}, "has failed (RuntimeError)"),
         ({"agent__graph": "tests.test_own_agent:OWN"}, "no compiled LangGraph graph"),
+        ({"agent__graph": "tests.test_own_agent:over_text"}, "takes no `messages`"),
+        ({"agent__graph": "tests.test_own_agent:given_text"}, "takes no `messages`"),
+        ({"agent__factory": "tests.test_own_agent:of_text"}, "has failed (GraphTakesNoMessages)"),
         ({"agent__graph": "a:b", "agent__factory": "a:b"}, "both set"),
-        ({"agent__persona_file": Path("no/such.md")}, "TWIN_PERSONA_FILE: such.md cannot be read"),
+        ({"agent__persona_file": Path("/no/such.md")}, "TWIN_PERSONA_FILE: there is no file /no/such.md."),
+        ({"agent__persona_file": Path("tests")}, "TWIN_PERSONA_FILE: tests cannot be read (IsADirectoryError)."),
         ({"agent__personas_dir": Path("no/such")}, "TWIN_PERSONAS_DIR is no folder"),
         ({"agent__persona": "x" * 16_001}, "more than 16000 characters"),
     ],
@@ -403,6 +467,22 @@ async def test_a_real_mcp_server_is_used(
         await one.decide(request["approval_id"], "approve")
         assert (await one.answered(message_id))["text"] == "Eight hours less."
     assert "Europe/Berlin" in results(model, then)[0]
+
+
+async def test_the_model_reads_an_mcp_result_as_text(
+    stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str
+) -> None:
+    """Its texts as they are; of an image and a link a note."""
+    said = words()
+    both = [*calls("lookup", word="cat"), *calls("draw", word="cat")]
+    model.script(contains=said, streams=True, answered=0, calls=both)
+    model.script(contains=said, streams=True, answered=2, tokens=("A cat.",))
+    server = {"command": sys.executable, "args": [str(Path(mcp_words.__file__))]}
+    settings = settings_of(mongod, redis_server, model, agent__mcp_servers={"words": server})
+    instance = await stack.enter_async_context(service(settings))
+    async with device(instance, user) as one:
+        await one.answered(await one.say(said))
+    assert results(model, said) == ["meaning of cat", "here is a cat\n[image]\n[file: https://words.test/cat.pdf]"]
 
 
 async def test_a_dead_mcp_server_is_told_and_comes_back(

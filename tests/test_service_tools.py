@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -46,6 +47,15 @@ def agent(services: AgentServices) -> Any:
     return twin(
         services, tools=[tool_of(weather, timeout_s=1.5), tool_of(book, needs_approval=True, title="Book a hotel")]
     )
+
+
+def rob(bank: str) -> str:
+    """Robs a bank."""
+    raise RuntimeError(f"the secret of {bank}")
+
+
+def failing(services: AgentServices) -> Any:
+    return twin(services, tools=[weather, rob])
 
 
 Opened = Callable[..., Any]
@@ -177,6 +187,24 @@ async def test_what_goes_wrong_is_told_to_the_model(
     assert "secret of the deep" not in json.dumps(model.requests[-1]) + seen
 
 
+async def test_a_failed_tool_leaves_its_place_in_the_log(
+    opened: Opened, model: ScriptedModel, user: str, logged: list[dict[str, Any]]
+) -> None:
+    """The kind and the line in which it was raised, and no word of it; also of a tool in a thread."""
+    said = words()
+    both = [*calls("weather", city="Atlantis"), *calls("rob", bank="x")]
+    model.script(contains=said, streams=True, answered=0, calls=both)
+    model.script(contains=said, streams=True, answered=2, tokens=("All the same.",))
+    async with device(await opened(agent__factory="tests.test_service_tools:failing"), user) as one:
+        await one.answered(await one.say(said))
+    failed = {line["tool"]: line for line in logged if line["event"] == "tool_failed"}
+    for tool, function, kind in (("weather", weather, "LookupError"), ("rob", rob, "RuntimeError")):
+        lines, first = inspect.getsourcelines(function)
+        raised = first + next(n for n, line in enumerate(lines) if "raise" in line)
+        assert (failed[tool]["error"], failed[tool]["at"]) == (kind, f"test_service_tools.py:{raised}")
+    assert "secret" not in json.dumps(failed)
+
+
 async def test_what_is_said_in_steps_stands_in_paragraphs(
     opened: Opened, model: ScriptedModel, user: str, town: str
 ) -> None:
@@ -249,10 +277,9 @@ def booking(model: ScriptedModel, said: str, town: str, then: str = "Done.") -> 
     [
         ("approve", {}, "Booked: 2 nights in ", 1),
         ("edit", {"arguments": {"city": "Bergen", "nights": 3}}, "Booked: 3 nights in Bergen.", 0),
-        ("edit", {"arguments": {"city": "Bergen"}}, "do not fit the schema", 0),
         ("reject", {"comment": "Too dear."}, "did not allow this call. It was not made. They say: Too dear.", 0),
     ],
-    ids=["approve", "edit", "edit wrongly", "reject"],
+    ids=["approve", "edit", "reject"],
 )
 async def test_a_decision_on_another_device_and_instance_counts_once(
     opened: Opened, model: ScriptedModel, user: str, town: str, decision: str, more: Any, told: str, times: int
@@ -288,6 +315,35 @@ async def test_a_decision_on_another_device_and_instance_counts_once(
     assert (answers[0]["text"], answers[0]["status"]) == ("I book.\n\nDone.", "complete")
     assert told in results(model, said)[0]
     assert made(f"{town} 2") == times
+
+
+@pytest.mark.parametrize(
+    ("edited", "told"),
+    [
+        ({"city": "Oslo", "nights": "x"}, "The argument nights must be a whole number."),
+        ({"nights": 2}, "The arguments lack: city."),
+        ({"city": ["Oslo"], "nights": 2}, "The argument city must be a text."),
+    ],
+)
+async def test_an_edit_that_does_not_fit_is_refused_and_the_approval_waits(
+    opened: Opened, model: ScriptedModel, user: str, town: str, edited: dict[str, Any], told: str
+) -> None:
+    """Also on another instance than the one that asked; the user decides again, and that counts."""
+    said = words()
+    booking(model, said, town)
+    async with device(await opened(), user) as one, device(await opened(), user) as other:
+        message_id = await one.say(said)
+        request = await one.asked(message_id)
+        for decider in (one, other):
+            refused = (await decider.decide(request["approval_id"], "edit", arguments=edited))["payload"]
+            assert (refused["code"], refused["field"]) == ("invalid_message", "payload.arguments")
+            assert refused["message"] == told
+        page = await one.ask("history", {"payload": {}})
+        assert [waits["approval_id"] for waits in page["payload"]["approvals"]] == [request["approval_id"]]
+        receipt = await one.decide(request["approval_id"], "edit", arguments={"city": town, "nights": 5})
+        assert receipt["payload"]["status"] == "accepted"
+        assert (await one.answered(message_id))["status"] == "complete"
+    assert made(f"{town} 5") == 1
 
 
 async def test_an_approval_outlasts_every_server(
@@ -494,7 +550,7 @@ async def test_an_app_runs_its_tool_once(opened: Opened, model: ScriptedModel, u
 
 
 async def test_an_apps_tool_may_need_an_approval(opened: Opened, model: ScriptedModel, user: str) -> None:
-    """It is given on one device, and the tool runs on the other."""
+    """It is given on one device, and the tool runs on the other, where its app checks what was edited."""
     said = words()
     model.script(contains=said, streams=True, answered=0, calls=calls("open_board", board="sprint"))
     model.script(contains=said, streams=True, answered=1, tokens=("It is open.",))
@@ -505,8 +561,9 @@ async def test_an_apps_tool_may_need_an_approval(opened: Opened, model: Scripted
         request = await phone.asked(message_id)
         assert (request["tool"], request["arguments"]) == ("open_board", {"board": "sprint"})
         assert not app.of("tool_call")
-        await phone.decide(request["approval_id"], "approve")
+        await phone.decide(request["approval_id"], "edit", arguments={"board": 5})
         call = (await app.until(lambda: app.of("tool_call")))[0]["payload"]
+        assert call["arguments"] == {"board": 5}
         result = {"call_id": call["call_id"], "error": "no such board"}
         await app.ask("tool_result", {"payload": result, "metadata": {"message_id": new_id()}})
         assert (await phone.answered(message_id))["text"] == "It is open."

@@ -41,7 +41,8 @@ class AgentServices:
 
     def graph_agent(self, graph: Any) -> Agent:
         """An agent of a compiled LangGraph graph over `MessagesState`: it is given what is known of the user as a
-        system message, the conversation so far, and the user's message; its messages are streamed."""
+        system message, the conversation so far, and the user's message; its messages are streamed. Raises `ConfigError`
+        for a graph without `messages`."""
         return LangGraphAgent(graph, self)
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -19,6 +20,7 @@ from langchain_core.messages import (
     ToolMessage,
     convert_to_messages,
 )
+from langgraph.graph.state import CompiledStateGraph, StateGraph
 from langgraph.types import Command, Interrupt
 
 from twin_sio.agent import (
@@ -38,6 +40,7 @@ from twin_sio.agent.model.answer import thought_of
 from twin_sio.agent.recalled import recalled
 from twin_sio.agent.run_saver import RunSaver
 from twin_sio.agent.tools.calls import UNKNOWN, ended_state, plain
+from twin_sio.config import ConfigError
 from twin_sio.domain import ApprovalRequest, Decision, Step
 from twin_sio.errors import InvalidMessage, ModelNoAnswer
 from twin_sio.protocol import check_storable
@@ -45,14 +48,37 @@ from twin_sio.protocol import check_storable
 if TYPE_CHECKING:
     from twin_sio.agent.factory import AgentServices
 
+log = structlog.get_logger("agent")
+
 _SHOWN_CHARACTERS: Final = 4_000
 _MODES: Final = ["messages", "updates", "tasks"]
+
+
+class GraphTakesNoMessages(ConfigError):
+    """The graph's state, or its input, has no `messages`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The graph of TWIN_GRAPH, or of TWIN_AGENT, takes no `messages`: its state and its input must have them, "
+            "as LangGraph's MessagesState has."
+        )
+
+
+class AgentSaidNothing(Exception):
+    """The graph came to its end without a message of the assistant, whether or not it asked a model."""
+
+
+def _takes_messages(builder: StateGraph[Any, Any, Any, Any]) -> bool:
+    return "messages" in builder.channels and "messages" in builder.schemas[builder.input_schema]
 
 
 class LangGraphAgent(Agent):
     """Answers with somebody's graph. The graph may have a checkpointer of its own, which is not used."""
 
     def __init__(self, graph: Any, services: AgentServices) -> None:
+        """Raises `GraphTakesNoMessages`."""
+        if isinstance(graph, CompiledStateGraph) and not _takes_messages(graph.builder):
+            raise GraphTakesNoMessages
         self._graph = graph
         self._services = services
 
@@ -84,7 +110,11 @@ class LangGraphAgent(Agent):
             yield Suspended(tuple(relay.requests))
             return
         if not relay.said:  # no model streamed one
-            text = _text_of_all(_since_asked((await _messages(graph, config))[0]))
+            added = _since_asked((await _messages(graph, config))[0])
+            if not any(isinstance(one, AIMessage) for one in added):
+                log.warning("agent_said_nothing", meaning="the graph added no AIMessage to `messages` before its end")
+                raise AgentSaidNothing
+            text = _text_of_all(added)
             if not text:
                 raise ModelNoAnswer
             yield Delta(text)

@@ -10,6 +10,7 @@ from typing import Final
 from twin_sio.agent import prompts
 from twin_sio.config import AgentSettings, ConfigError
 from twin_sio.config.agent import PERSONA_CHARACTERS
+from twin_sio.observability.limited_log import LimitedLog
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -20,6 +21,7 @@ class Personas:
     def __init__(self, default: str = prompts.PERSONA, named: Mapping[str, str] | None = None) -> None:
         self._default = default
         self._named = named or {}
+        self._unknown = LimitedLog("agent", "persona_unknown")
 
     @classmethod
     def of(cls, settings: AgentSettings) -> Personas:
@@ -48,17 +50,27 @@ class Personas:
         return cls(default or prompts.PERSONA, named)
 
     def text(self, name: str) -> str:
-        """The persona of this name; of a name that there is not, everybody's."""
+        """The persona of this name; of a name that there is not, everybody's, with a warning in the log."""
+        if name and name not in self._named:
+            # What no file could be named after may be anybody's words.
+            known = {"persona": name} if NAME.fullmatch(name) else {}
+            self._unknown(
+                **known, meaning="a token names a persona that TWIN_PERSONAS_DIR has not: everybody's is used"
+            )
         return self._named.get(name, self._default)
 
 
 def _read(file: Path, variable: str) -> str:
     try:
         text = file.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"{variable}: {file.name} cannot be read as UTF-8 text.") from None
+    except FileNotFoundError:
+        raise ConfigError(f"{variable}: there is no file {file}.") from None
+    except OSError as error:
+        raise ConfigError(f"{variable}: {file} cannot be read ({type(error).__name__}).") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{variable}: {file} is no UTF-8 text.") from None
     if not text or "\x00" in text:
-        raise ConfigError(f"{variable}: {file.name} is empty, or no text.")
+        raise ConfigError(f"{variable}: {file} is empty, or no text.")
     if len(text) > PERSONA_CHARACTERS:
-        raise ConfigError(f"{variable}: {file.name} has more than {PERSONA_CHARACTERS} characters.")
+        raise ConfigError(f"{variable}: {file} has more than {PERSONA_CHARACTERS} characters.")
     return text

@@ -8,7 +8,8 @@ from twin_sio.errors import HandshakeRefused
 from twin_sio.observability.limited_log import LimitedLog
 
 _MESSAGES: Final = {
-    "auth_missing": "A token is needed: send it as auth.token.",
+    "auth_missing": "A token is needed: send it as auth.token over Socket.IO, in the header Authorization: Bearer over "
+    "HTTP and WebSocket, never in the query.",
     "auth_invalid": "The token is not accepted.",
     "auth_expired": "The token has expired: connect with a fresh one.",
 }

@@ -20,12 +20,13 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from twin_sio.auth import Authenticator
 from twin_sio.clock import NewId, iso
 from twin_sio.domain import Identity
-from twin_sio.errors import Forbidden, HandshakeRefused, InvalidMessage, ServiceError, StorageUnavailable
+from twin_sio.errors import Forbidden, HandshakeRefused, ServiceError, StorageUnavailable
 from twin_sio.http import openapi
 from twin_sio.http.exports import Exports, NotRead, stream
 from twin_sio.http.openapi import JSON_LINES, ROUTES, STATUS
 from twin_sio.observability.tracing import span
 from twin_sio.protocol import Scope, Search, asyncapi, error_payload
+from twin_sio.protocol.field_rules import refused_field
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.limits import Limits
 from twin_sio.services.profile import ProfileService
@@ -140,9 +141,7 @@ class Rest:
         try:
             asked = Search.model_validate(dict(request.query), strict=False)
         except ValidationError as error:
-            # The path and the kind only: pydantic's own text quotes what was asked.
-            field = ".".join(("query", *map(str, error.errors(include_url=False, include_input=False)[0]["loc"])))
-            return _json(error_payload(InvalidMessage("The query is not accepted.", field=field)), 400)
+            return _json(error_payload(refused_field(error, "query")), 400)
         return _json(await self._searched.read(identity.user_id, asked.text, asked.limit), 200)
 
     async def _ticket(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002

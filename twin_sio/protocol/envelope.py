@@ -26,6 +26,7 @@ from twin_sio.protocol.client_events import (
     Payload,
     clean,
 )
+from twin_sio.protocol.field_rules import refused_field
 from twin_sio.protocol.limits import (
     AUTH_MAX_BYTES,
     DEPTH_MAX,
@@ -203,10 +204,7 @@ def _validated(model: type[M], value: object, where: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        # Only the path and the kind of the fault: the error's own text quotes the user.
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        path = ".".join([where, *(str(part) for part in first["loc"])])
-        raise InvalidMessage(f"The field is refused: {first['type']}.", field=path[:200]) from None
+        raise refused_field(error, where) from None
 
 
 # NUL, numbers of sixteen digits and more, and large exponents, as they stand in JSON.

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import structlog
 
+from twin_sio.agent.tools.schemas import refused_edit
 from twin_sio.clock import Clock, iso
-from twin_sio.domain import ApprovalRequest, Caller, Decision, Event, NewEvent, Turn
+from twin_sio.domain import ApprovalRequest, Caller, Decision, Event, Json, NewEvent, Turn
 from twin_sio.errors import AlreadyDecided, InvalidMessage, NotFound, StorageUnavailable
 from twin_sio.protocol import Approval
 from twin_sio.services.ports import Delivery
@@ -84,11 +85,20 @@ class ApprovalService:
             return None, False
         if turn.stop_requested:
             raise AlreadyDecided
+        if decision.arguments is not None and resolved is None:
+            await self._check_edit(turn, request, decision.arguments)
         counted = await self._runs.decide(turn, approval_id, decision)
         current = await self._publish(turn, approval_id, counted, caller.session_id)
         if counted != decision:
             raise AlreadyDecided
         return current, resolved is None
+
+    async def _check_edit(self, turn: Turn, request: Event, arguments: Json) -> None:
+        """Arguments that the tool would refuse decide nothing: the approval goes on waiting."""
+        saved = await self._runs.load(turn)
+        agent = (saved.state or {}).get("agent")
+        if (wrong := refused_edit(agent, request.payload["tool"], arguments)) is not None:
+            raise InvalidMessage(wrong, field="payload.arguments")
 
     async def _publish(self, turn: Turn, approval_id: str, decision: Decision, session_id: str | None) -> Turn | None:
         """Store the decision in the log, publish it, and take it from what the turn waits for; the turn as it

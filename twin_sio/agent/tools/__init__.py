@@ -1,7 +1,8 @@
 """What the twin can do beside talking: tools, and how they are called.
 
 `Tool` is one tool, made by `tool_of` from a plain typed function or from a LangChain tool; `calls` runs what a model
-asks for; `mcp` connects to MCP servers, and `host` makes tools of what the user's apps offer.
+asks for, `schemas` checks its arguments, `mcp` connects to MCP servers, and `host` makes tools of what the user's apps
+offer.
 """
 
 from __future__ import annotations

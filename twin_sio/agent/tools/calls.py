@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-import jsonschema
 import structlog
 
 from twin_sio.agent.text import encodable
 from twin_sio.agent.tools import Tool, ToolContext, set_tool_context
+from twin_sio.agent.tools.blocks import text_of_blocks
 from twin_sio.agent.tools.host import HostError
+from twin_sio.agent.tools.schemas import SchemaUnusable, fault
 from twin_sio.domain import Json, StepState
 from twin_sio.errors import InvalidMessage, ServiceError
 from twin_sio.protocol import check_storable
@@ -68,11 +71,11 @@ def checked(tools: Mapping[str, Tool], name: str, arguments: str | Json) -> tupl
     if not tool.is_checked:
         return tool, found
     try:
-        jsonschema.validate(dict(found), dict(tool.parameters), cls=jsonschema.Draft202012Validator)
-    except jsonschema.ValidationError as error:
-        raise CallRefused(f"The arguments do not fit the schema: {error.message[:_SUMMARY_CHARACTERS]}") from None
-    except (jsonschema.SchemaError, jsonschema.RefResolutionError, RecursionError):
+        wrong = fault(tool.parameters, found)
+    except SchemaUnusable:
         raise CallRefused("The tool's schema cannot be used.") from None
+    if wrong is not None:
+        raise CallRefused(f"The arguments do not fit the schema: {wrong.message[:_SUMMARY_CHARACTERS]}")
     return tool, found
 
 
@@ -100,16 +103,25 @@ async def run(tool: Tool, arguments: Json, context: ToolContext) -> Result:
     except ServiceError:
         raise
     except Exception as error:
-        # The kind and no text: what a tool says may quote its user.
-        log.warning("tool_failed", tool=tool.name, error=type(error).__name__)
+        # The kind and the place, and no text: what a tool says may quote its user.
+        log.warning("tool_failed", tool=tool.name, error=type(error).__name__, at=_place(error))
         return Result(f"It failed ({type(error).__name__}).", is_done=False, summary="failed")
     finally:
         calling.cancel()
 
 
+def _place(error: Exception) -> str:
+    """`file:line` of where it was raised."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{Path(frame.f_code.co_filename).name}:{line}"
+
+
 async def _text(value: object) -> str:
-    """A tool's result as the model reads it. What is no text is written as JSON in a thread: it may be large."""
-    text = value if isinstance(value, str) else await asyncio.to_thread(_json, value)
+    """A tool's result as the model reads it. What is neither a text nor content blocks is written as JSON in a thread:
+    it may be large."""
+    text = value if isinstance(value, str) else text_of_blocks(value)
+    if text is None:
+        text = await asyncio.to_thread(_json, value)
     if len(text) > RESULT_CHARACTERS:
         return f"{plain(text[:RESULT_CHARACTERS])}\n(The first {RESULT_CHARACTERS} characters of {len(text)}.)"
     return plain(text)
