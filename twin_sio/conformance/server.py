@@ -150,7 +150,7 @@ class ScriptedServer:
 
     def _refusal(self, sent: Auth) -> HandshakeRefused | None:
         if not sent.token:
-            return HandshakeRefused("auth_missing", "A token is needed: send it as auth.token.")
+            return HandshakeRefused("auth_missing", "A token is needed: send it as auth.token, never in the query.")
         if self.refuses_next:
             self.refuses_next = False
             return HandshakeRefused("overloaded", "Too much to do.", retryable=True, retry_after_ms=RETRY_AFTER_MS)

@@ -16,6 +16,8 @@ _PATTERNS: Final[Mapping[str, str]] = {
     for pattern, letters in _LETTERS.items()
 }
 _UNSTORABLE: Final = "has a character that cannot be stored"
+# Of our own validators, which else found NUL or half of a character.
+_OURS: Final = {"blank": "must have something in it that can be seen", "too many": "has too many entries"}
 # By the type of pydantic's error; each is given that error's context, which is of the rule and not of the value.
 _RULES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "missing": lambda _: "is missing",
@@ -38,10 +40,7 @@ _RULES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "greater_than_equal": lambda about: f"must be {about['ge']} or more",
     "less_than_equal": lambda about: f"must be {about['le']} or less",
     "literal_error": lambda about: "must be one of: " + about["expected"].replace(" or ", ", ").replace("'", ""),
-    # Of our own validators: a text in which there is nothing to see, NUL, half of a character.
-    "value_error": lambda about: (
-        "must have something in it that can be seen" if about["error"].args == ("blank",) else _UNSTORABLE
-    ),
+    "value_error": lambda about: _OURS.get(str(about["error"]), _UNSTORABLE),
 }
 _TIME: Final = "must be a time with its zone, as 2026-01-31T12:00:00Z"
 
