@@ -141,3 +141,30 @@ async def test_nothing_found_is_said_beside_the_output(start: Start, user: str) 
         assert (process.returncode, out) == (0, b""), command
         assert user in err.decode(), command
         assert err.count(b"\n") == 1, command
+
+
+# -- load --------------------------------------------------------------------------------------------------------------
+
+LOAD = ("load", "--users", "2", "--devices", "1", "--messages", "1", "--ramp", "0", "--json")
+
+
+async def load(url: str, *more: str) -> tuple[int | None, dict[str, Any], str]:
+    argv = (sys.executable, "-m", "twin_sio.cli", *LOAD, "--url", url, *more)
+    process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE, stderr=PIPE)
+    out, err = await process.communicate()
+    return process.returncode, orjson.loads(out), err.decode()
+
+
+async def test_a_load_whose_answers_fail_has_failed(url: str, model: ScriptedModel) -> None:
+    """A failed answer is an error, and no time that an answer takes."""
+    model.script(contains="load message", status=400, times=1, streams=True)
+    code, counted, err = await load(url)
+    assert (code, counted["answered"], sum(counted["errors"].values())) == (1, 1, 1)
+    assert "1 of 2" in err
+    assert "model_refused" in err
+
+
+async def test_a_load_with_another_secret_names_the_option(url: str) -> None:
+    code, _, err = await load(url, "--secret", "another secret, longer than thirty-two bytes")
+    assert code == 1
+    assert "--secret" in err
