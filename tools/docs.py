@@ -193,7 +193,8 @@ def configuration() -> str:
         "",
         "Environment variables only. `python tools/docs.py` generates this page from `twin_sio/config`. The process "
         "refuses to start on a value that it cannot use, and on a variable that is no longer a setting; the message "
-        "names the variable, never its value.",
+        "names the variable, never its value. A variable that begins with `TWIN_` and is none of these is ignored, "
+        "and the start says so.",
     ]
     for name, group in GROUPS.items():
         lines += ["", f"## {group.__doc__}", "", f"{_GROUP_NOTES[name]} In code: `settings.{name}`.", ""]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 from twin_sio.agent import ChatMessage, ProfileContext, RecalledMemory
-from twin_sio.config import ConfigError, Settings, refused_as
+from twin_sio.config import ConfigError, Settings, refused_as, unknown_settings
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.observability.logging import configure_logs
@@ -36,6 +36,8 @@ def main() -> int:
         print_check("settings", False, str(error))
         return 1
     print_check("settings", True, f"they can be served, in {settings.process.env}")
+    for unknown in unknown_settings():
+        print_check("variable", True, f"{unknown.name} is no setting and is ignored", unknown.advice)
     return 0 if asyncio.run(_all_well(settings)) else 1
 
 
