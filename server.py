@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-from twin_sio.config import ConfigError, Settings
+from twin_sio.config import ConfigError, Settings, unknown_settings
 from twin_sio.observability.logging import print_crashes_without_messages
 
 
@@ -19,6 +19,8 @@ def main() -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    for unknown in unknown_settings():
+        print(unknown, file=sys.stderr, flush=True)
     # The rest takes seconds to import: what is wrong with the settings is said before.
     from twin_sio.runtime.serve import serve
 

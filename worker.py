@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from twin_sio.config import ConfigError, Settings
+from twin_sio.config import ConfigError, Settings, unknown_settings
 from twin_sio.observability.logging import print_crashes_without_messages
 
 
 def _settings() -> Settings:
     print_crashes_without_messages()
     settings = Settings.from_environment()
+    for unknown in unknown_settings() if not settings.is_dev else ():  # in dev the server, which starts it, has said so
+        print(unknown, file=sys.stderr, flush=True)
     if not settings.storage.redis_url or not settings.storage.mongodb_url:
         raise ConfigError("The worker needs TWIN_MONGODB_URL and TWIN_REDIS_URL; in dev server.py starts one itself.")
     return settings

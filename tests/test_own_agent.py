@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ from tests.faults.tool_agent import CALLED, called
 from tests.processes import Process, environment, started
 from tests.processes import token_of as production_token
 from tests.scripted_model import ScriptedModel
+from tests.test_service_engines import doctor_of
 from tests.test_service_tools import Device, calls, device, results, words
 from tests.waiting import eventually
 from twin_sio.agent.factory import AgentServices, twin
@@ -390,11 +392,11 @@ def broken(_: AgentServices) -> Any:
         ({"agent__factory": "no.such:agent"}, "TWIN_AGENT: the module no is not found"),
         ({"agent__factory": "tests.test_own_agent:nothing"}, "TWIN_AGENT: tests.test_own_agent has no nothing"),
         ({"agent__factory": "tests.test_own_agent:no_agent"}, "gave no agent"),
-        ({"agent__factory": "tests.test_own_agent:broken"}, "has failed (RuntimeError)"),
+        ({"agent__factory": "tests.test_own_agent:broken"}, "has failed (RuntimeError at tests/test_own_agent.py:"),
         ({"agent__graph": "tests.test_own_agent:OWN"}, "no compiled LangGraph graph"),
         ({"agent__graph": "tests.test_own_agent:over_text"}, "takes no `messages`"),
         ({"agent__graph": "tests.test_own_agent:given_text"}, "takes no `messages`"),
-        ({"agent__factory": "tests.test_own_agent:of_text"}, "has failed (GraphTakesNoMessages)"),
+        ({"agent__factory": "tests.test_own_agent:of_text"}, "takes no `messages`"),
         ({"agent__graph": "a:b", "agent__factory": "a:b"}, "both set"),
         ({"agent__persona_file": Path("/no/such.md")}, "TWIN_PERSONA_FILE: there is no file /no/such.md."),
         ({"agent__persona_file": Path("tests")}, "TWIN_PERSONA_FILE: tests cannot be read (IsADirectoryError)."),
@@ -411,6 +413,70 @@ async def test_what_cannot_be_loaded_ends_the_start_with_a_sentence(
             pass
     assert sentence in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def own_file(folder: Path, source: str) -> tuple[str, Path]:
+    """A module of one's own, and its file."""
+    module = f"own_{new_id()[:12]}"
+    file = folder / f"{module}.py"
+    file.write_text(source)
+    return module, file
+
+
+TWIN = "from twin_sio.agent.factory import tool_of, twin\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("import no_such_thing", "the module no_such_thing, which {file}:1 imports, is not installed"),
+        ("\nfrom json import no_such_name", "{module} cannot be imported (ImportError at {file}:2)"),
+        ("a = 1\ndef agent(:", "{module} cannot be imported (SyntaxError at {file}:2)"),
+        ("import json\n\njson.loads('a secret')", "{module} cannot be imported (JSONDecodeError at {file}:3)"),
+        ("import sys\nsys.exit('a secret')", "{module} cannot be imported (SystemExit at {file}:2)"),
+        ("def agent(services):\n    raise KeyError('a secret')", "has failed (KeyError at {file}:2)"),
+        (TWIN + "def agent(services):\n    return tool_of(lambda: 1)", "has failed (ValueError at {file}:3)"),
+        (TWIN + "async def agent(services):\n    return twin(services)", "is an async function"),
+        ("def agent(services):\n    return 42", "gave no agent"),
+    ],
+)
+async def test_what_is_wrong_in_a_file_of_ones_own_is_told_with_its_place(
+    mongod: Mongod,
+    redis_server: RedisServer,
+    model: ScriptedModel,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    sentence: str,
+) -> None:
+    """Never with what an exception says."""
+    module, file = own_file(folder, source)
+    monkeypatch.syspath_prepend(str(folder))
+    settings = settings_for(mongod.url, redis_server.url, model.base_url, agent__factory=f"{module}:agent")
+    with pytest.raises(ConfigError) as refused:
+        async with service(settings):
+            pass
+    told = str(refused.value)
+    assert sentence.format(module=module, file=file) in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("def agent(services):\n    print('made')\n    return 42", "gave no agent"),
+        (TWIN + "async def agent(services):\n    return twin(services)", "is an async function"),
+        (TWIN + "def agent(services):\n    return tool_of(lambda: 1)", "has failed (ValueError at {file}:3)"),
+    ],
+)
+async def test_the_doctor_refuses_the_agents_that_the_start_refuses(
+    mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, folder: Path, source: str, sentence: str
+) -> None:
+    module, file = own_file(folder, source)
+    env = environment(mongod.url, redis_server.url, model.base_url, TWIN_AGENT=f"{module}:agent")
+    code, found = await doctor_of(**env, PYTHONPATH=os.pathsep.join([str(folder), *sys.path]))
+    assert (code, list(found)) == (1, ["agent"])
+    assert sentence.format(file=file) in found["agent"]
 
 
 # -- MCP -------------------------------------------------------------------------------------------------------------

@@ -418,7 +418,7 @@ async def test_a_sentinel_without_its_password_is_named(
         await eventually(lambda: "sentinel_password" in channels.problem)
 
 
-async def _doctor(**env: str) -> tuple[int, dict[str, str]]:
+async def doctor_of(**env: str) -> tuple[int, dict[str, str]]:
     """The exit code of `twin-sio doctor --server --json`, and what it says of each check that fails."""
     variables = {**os.environ, "TWIN_ENV": "production", **env}
     process = await asyncio.create_subprocess_exec(
@@ -439,11 +439,14 @@ async def test_the_doctor_finds_what_is_wrong_with_the_agent(
         "gone": {"url": "http://127.0.0.1:9"},
     }
     good = environment(mongod.url, own_redis.url, model.base_url, TWIN_AGENT="examples.own_agent:agent")
-    assert await _doctor(**good) == (0, {})
-    code, found = await _doctor(**{**good, "TWIN_AGENT": "no.such:agent", "TWIN_MCP_SERVERS": json.dumps(servers)})
+    assert await doctor_of(**good) == (0, {})
+    code, found = await doctor_of(**{**good, "TWIN_AGENT": "no.such:agent", "TWIN_MCP_SERVERS": json.dumps(servers)})
     assert (code, list(found)) == (1, ["agent", "mcp"])
     assert "the module no is not found" in found["agent"]
     assert found["mcp"] == "gone: it cannot be reached, or has no tools"
+    code, found = await doctor_of(**{**good, "TWIN_GRAPH": "examples.own_agent:agent"})
+    assert (code, list(found)) == (1, ["agent"])
+    assert "both set" in found["agent"]
 
 
 async def test_the_doctor_finds_what_is_wrong_with_an_engine(
@@ -451,16 +454,16 @@ async def test_the_doctor_finds_what_is_wrong_with_an_engine(
 ) -> None:
     """In the server's environment: settings, MongoDB and Redis, each with its sentence."""
     good = environment(mongod.url, own_redis.url, model.base_url, TWIN_MONGODB_TIMEOUT_MS=1500)
-    assert await _doctor(**good) == (0, {})
-    code, found = await _doctor(**{**good, "TWIN_REDIS_URL": f"redis://:{PASSWORD}/x@h:1/0"})
+    assert await doctor_of(**good) == (0, {})
+    code, found = await doctor_of(**{**good, "TWIN_REDIS_URL": f"redis://:{PASSWORD}/x@h:1/0"})
     assert (code, list(found)) == (1, ["settings"])
     assert "percent-encoded" in found["settings"]
-    code, found = await _doctor(**{**good, "TWIN_MONGODB_URL": "mongodb://127.0.0.1:9/"})
+    code, found = await doctor_of(**{**good, "TWIN_MONGODB_URL": "mongodb://127.0.0.1:9/"})
     assert (code, list(found)) == (1, ["mongodb"])
     assert "Nobody listens" in found["mongodb"]
     _asked(own_redis, *ACL, "~*", "+@all", "resetchannels")
     login = own_redis.url.replace("://", f"://ada:{PASSWORD}@")
-    code, found = await _doctor(**{**good, "TWIN_REDIS_URL": login})
+    code, found = await doctor_of(**{**good, "TWIN_REDIS_URL": login})
     assert (code, list(found)) == (1, ["redis"])
     assert "channels" in found["redis"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -110,7 +111,22 @@ def events_page(document: Json) -> str:
     for name, schema in schemas.items():
         if name not in named:
             lines += ["", f"### {name}", "", *_field_rows(schema)]
-    return "\n".join(lines) + "\n"
+    page = "\n".join(lines) + "\n"
+    for schema, anchor in _payload_anchors(messages).items():
+        page = page.replace(f"(#{schema.lower()})", f"(#{anchor})")
+    return page
+
+
+def _payload_anchors(messages: Json) -> dict[str, str]:
+    """Where the fields of a payload stand: below its event, whose heading some events of both directions share."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for key in sorted(messages, key=lambda key: key.startswith("server_")):
+        name = messages[key]["name"]
+        schema = _schema_name(messages[key]["payload"]["properties"]["payload"])
+        found[schema] = f"{name}-{seen[name]}" if seen[name] else name
+        seen[name] += 1
+    return found
 
 
 def _message(message: Json, schemas: Json) -> Iterator[str]:
@@ -193,7 +209,8 @@ def configuration() -> str:
         "",
         "Environment variables only. `python tools/docs.py` generates this page from `twin_sio/config`. The process "
         "refuses to start on a value that it cannot use, and on a variable that is no longer a setting; the message "
-        "names the variable, never its value.",
+        "names the variable, never its value. A variable that begins with `TWIN_` and is none of these is ignored, "
+        "and the start says so.",
     ]
     for name, group in GROUPS.items():
         lines += ["", f"## {group.__doc__}", "", f"{_GROUP_NOTES[name]} In code: `settings.{name}`.", ""]

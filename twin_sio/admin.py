@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import orjson
-from redis.exceptions import RedisError
+from jose import jwt
+from jose.exceptions import JOSEError
 
 from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
-from twin_sio.redis_connection import client
+from twin_sio.protocol import bare_token
+from twin_sio.redis_connection import REDIS_ERRORS, client
+from twin_sio.redis_connection.failures import explain
 from twin_sio.runtime.wiring import build_services, facts_of, sealer_of
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.trait_ids import TraitIds
@@ -84,7 +88,12 @@ async def rebuild(settings: Settings, user: str | None) -> int:
 async def rebuild_profiles(settings: Settings, user: str | None) -> int:
     """Score profiles anew from their evidence, one user's or all; how many. What reads otherwise is published."""
     async with build_services(settings) as services:
-        users = [user] if user is not None else await services.profiles.users()
+        profiles = services.profiles
+        if user is None:
+            users = await profiles.users()
+        else:
+            known = (await profiles.get(user)).profile.version or await profiles.evidence(user)
+            users = [user] if known else []
         for done, one in enumerate(users, 1):
             await services.profile_service.rescore(one)
             _show("profiles", done, len(users))
@@ -102,8 +111,34 @@ def _show(name: str, done: int, of: int) -> None:
     print(f"\r{name}: {done} of {of}   ", end="\n" if done >= of else "", file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """The exit code."""
+def _named(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it must not be empty")
+    return text
+
+
+def _token_id(text: str) -> str:
+    """The `jti` of a token, where the token itself is given; else the text, which is one."""
+    found = _named(bare_token(text))
+    if not found.startswith("eyJ"):  # as every JWT does: it is base64 of `{"`
+        return found
+    try:
+        token_id = jwt.get_unverified_claims(found).get("jti")
+    except JOSEError:
+        raise argparse.ArgumentTypeError("it is not a whole token: give all three parts, or its `jti`") from None
+    if not isinstance(token_id, str) or not token_id:
+        raise argparse.ArgumentTypeError("this token has no `jti` to revoke it by: use --user with its `sub`")
+    return token_id
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("it must be a whole number of seconds, 1 or more")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code; `arguments` in place of the command line's."""
     parser = argparse.ArgumentParser(prog="python -m twin_sio.admin", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser(
@@ -117,15 +152,15 @@ def main() -> int:
         help="let tokens count no longer before they end",
         description="Example: python -m twin_sio.admin revoke --user ada. Tokens issued later are good again.",
     )
-    out.add_argument("--user", help="all tokens of this user (`sub`) that were issued up to now")
-    out.add_argument("--token", help="the one token with this `jti`")
-    out.add_argument("--for", dest="for_s", type=int, default=86_400, help="seconds; as long as your tokens live")
+    out.add_argument("--user", type=_named, help="all tokens of this user (`sub`) that were issued up to now")
+    out.add_argument("--token", type=_token_id, help="the one token with this `jti`, or that token itself")
+    out.add_argument("--for", dest="for_s", type=_seconds, default=86_400, help="seconds; as long as your tokens live")
     graph = commands.add_parser(
         "graph-rebuild",
         help="make the graph of TWIN_GRAPH_URL anew from the evidence",
         description="After the graph was lost, a first start with it, or a new key. May run beside the service.",
     )
-    graph.add_argument("--user", help="of this user alone; else of all")
+    graph.add_argument("--user", type=_named, help="of this user alone; else of all")
     anew = commands.add_parser(
         "profile-rebuild",
         help="score profiles anew from the stored evidence",
@@ -133,11 +168,13 @@ def main() -> int:
         "that every profile can be made again. May run beside the service, and be ended at any time (Ctrl-C); what "
         "reads otherwise is published to the devices.",
     )
-    anew.add_argument("--user", help="of this user alone; else of all")
+    anew.add_argument("--user", type=_named, help="of this user alone; else of all")
     commands.add_parser(
         "statistics", help="count now what became of what was learnt of all users, and print it as JSON"
     )
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
+    if asked.command == "revoke" and asked.user is None and asked.token is None:
+        out.error("say whose tokens, --user USER, or which one, --token JTI")
     try:
         settings = Settings.from_environment()
         # These tell running instances, or devices, what has changed.
@@ -152,7 +189,11 @@ def main() -> int:
             print(f"{asyncio.run(rebuild(settings, asked.user))} facts held")
             return 0
         if asked.command == "profile-rebuild":
-            print(f"{asyncio.run(rebuild_profiles(settings, asked.user))} profiles scored")
+            scored = asyncio.run(rebuild_profiles(settings, asked.user))
+            print(f"{scored} profiles scored")
+            if asked.user is not None and not scored:
+                print(f"Nothing is stored of a profile of {asked.user!r}: see --user.", file=sys.stderr)
+                return 1
             return 0
         if asked.command == "statistics":
             print(orjson.dumps(asyncio.run(statistics(settings)), option=orjson.OPT_INDENT_2).decode())
@@ -165,13 +206,13 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     except StorageUnavailable as error:
-        print(error.message, file=sys.stderr)
+        print(mongo.explain(error).sentence, file=sys.stderr)
         return 1
     except GraphUnavailable:
         print("FalkorDB cannot be reached: see TWIN_GRAPH_URL.", file=sys.stderr)
         return 1
-    except (RedisError, OSError):
-        print("Redis cannot be reached: see TWIN_REDIS_URL.", file=sys.stderr)
+    except REDIS_ERRORS as error:
+        print(explain(error).sentence, file=sys.stderr)
         return 1
     return 0
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import orjson
 
 from twin_sio.cli.printable import Output, printable
+from twin_sio.cli.standard_input import in_a_thread
 from twin_sio.cli.steps import is_over, step_line
 from twin_sio.cli.traits import line_of
 from twin_sio.client import (
@@ -194,17 +195,30 @@ async def print_history(
 ) -> None:
     """The newest `limit` messages (that hold all of the words), oldest first."""
     if words.strip():
-        found = (await search(client, conversation_id, words.split(), limit)).entries
+        result = await search(client, conversation_id, words.split(), limit)
+        found = result.entries
+        looked_at = "no message" if result.is_whole else f"none of the newest {SEARCHED_MAX} messages"
+        nothing = f"{looked_at} in {conversation_id} holds all of these words"
     else:
-        found = await history(client, conversation_id, limit)
+        found, nothing = await history(client, conversation_id, limit), f"nothing was said in {conversation_id}"
     for entry in found:
         print(orjson.dumps(entry).decode() if as_json else _plain(entry), file=out)
+    if not found:
+        _tell(client, nothing)
+
+
+def _tell(client: TwinClient, what: str) -> None:
+    """Tell a person what an empty output means, and of whom."""
+    print(printable(f"Of {client.state.session['user_id']}: {what}."), file=sys.stderr, flush=True)
 
 
 async def print_found(client: TwinClient, text: str, limit: int, as_json: bool, out: Output) -> None:
     """Messages of all conversations that have to do with the text, the best first."""
-    for entry in await find_messages(client, text, limit):
+    found = await find_messages(client, text, limit)
+    for entry in found:
         print(orjson.dumps(entry).decode() if as_json else found_line(entry), file=out)
+    if not found:
+        _tell(client, "no message has to do with these words")
 
 
 async def find_messages(client: TwinClient, text: str, limit: int) -> list[Json]:
@@ -227,9 +241,12 @@ def found_line(entry: Json) -> str:
 
 async def print_profile(client: TwinClient, as_json: bool, out: Output) -> None:
     """What the twin believes, a trait a line."""
-    for trait in (await client.profile())["traits"]:
+    traits = (await client.profile())["traits"]
+    for trait in traits:
         plain = f"{line_of(trait)} [{trait['status']}, {trait['confidence']:.2f}]"
         print(orjson.dumps(trait).decode() if as_json else plain, file=out)
+    if not traits:
+        _tell(client, "nothing is known yet")
 
 
 async def print_reasons(client: TwinClient, wanted: str, as_json: bool, out: Output) -> None:
@@ -350,7 +367,6 @@ def cut_note(answer: Message) -> str:
 
 
 async def _lines(source: TextIO) -> AsyncIterator[str]:
-    # In a thread: a pipe may stay silent for long, and heartbeats must go on meanwhile.
-    while line := await asyncio.to_thread(source.readline):
+    while line := await in_a_thread(source.readline):
         if line.strip():
             yield line.strip()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -172,6 +173,8 @@ class _User:
             "twin_message_chunk": self._tally.first_chunks,
             "twin_message": self._tally.answers,
         }.get(kind)
+        if kind == "twin_message" and envelope["payload"].get("status") != "complete":
+            return  # how soon an answer fails says nothing of how long one takes
         if times is not None and about in self._began and (kind, about) not in self._seen:
             self._seen.add((kind, about))
             times.append((monotonic() - self._began[about]) * 1000)
@@ -193,7 +196,8 @@ class _User:
 
 
 async def load(plan: Plan, as_json: bool, out: TextIO) -> bool:
-    """Run the plan until it is done, its time is up or Ctrl-C; print the table. Whether nothing was lost or doubled."""
+    """Run the plan until it is done, its time is up or Ctrl-C; print the table. Whether nothing was lost,
+    doubled or failed."""
     tally = LoadCounts()
     users = [_User(plan, tally) for _ in range(plan.users)]
     async with _lag_watched(tally):
@@ -207,7 +211,17 @@ async def load(plan: Plan, as_json: bool, out: TextIO) -> bool:
         print(orjson.dumps(tally.as_json()).decode(), file=out)
     else:
         Console(file=out).print(_table(plan, tally))
-    return not tally.lost and not tally.doubled and bool(tally.connects)
+    if tally.errors:
+        print(_failures(tally), file=sys.stderr, flush=True)
+    return not (tally.lost or tally.doubled or tally.errors) and bool(tally.connects)
+
+
+def _failures(tally: LoadCounts) -> str:
+    codes = ", ".join(f"{code} ({count})" for code, count in tally.errors.most_common())
+    text = f"FAILED: {codes}. {len(tally.answers)} of {tally.sent} messages were answered."
+    if "auth_invalid" in tally.errors:
+        text += "\nThe server refuses these tokens: give its TWIN_JWT_SECRET with --secret."
+    return text
 
 
 async def _until_done(plan: Plan, users: Sequence[_User]) -> Literal["complete", "time is up", "stopped"]:

@@ -27,6 +27,7 @@ from twin_sio.cli.options import (
     run,
     takes_target,
 )
+from twin_sio.cli.printable import output_that_may_fail
 from twin_sio.cli.talk import ask_once, talk, with_client
 from twin_sio.cli.target import THIS_DEVICE, Target, version
 from twin_sio.dev_tokens import DEV_SECRET, create_token
@@ -300,7 +301,7 @@ def load(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put load on a server, and count lost and duplicated messages. Exit code 1 if there are any.
+    """Put load on a server, and count lost, duplicated and failed messages. Exit code 1 if there are any.
 
     Users and tokens are generated, so the server's secret is needed; their conversations stay on the server: use a
     server of your own. Ctrl-C ends the test with the figures so far.
@@ -371,4 +372,5 @@ def up() -> None:
 
 def main() -> None:
     """The console script."""
-    app()
+    with output_that_may_fail():
+        app()

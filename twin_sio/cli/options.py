@@ -19,6 +19,7 @@ from twin_sio.client import ClientError
 from twin_sio.dev_tokens import DEV_SECRET
 from twin_sio.protocol import bare_token
 
+_INTERRUPTED = 130  # as shells have it: 128, and the number of the signal
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 Url = Annotated[str, typer.Option(envvar="TWIN_URL", help="Address of the service.")]
@@ -38,7 +39,7 @@ Plain = Annotated[bool, typer.Option("--plain", help="Show answers as they were 
 StateFolder = Annotated[
     Path,
     typer.Option(
-        "--state", envvar="XDGDEFAULT_STATE_HOME", help="Folder of the input history, for Ctrl-R.", hidden=True
+        "--state", envvar="XDG_STATE_HOME", help="Folder of the input history, for Ctrl-R.", hidden=True
     ),
 ]
 DEFAULT_STATE = Path("~/.local/state")
@@ -78,7 +79,8 @@ def address(url: str) -> str:
 
 
 def run(work: Awaitable[None], as_json: bool = False) -> None:
-    """Run to the end; a failure is printed on stderr (with --json as a line on stdout), with exit code 1."""
+    """Run to the end; a failure is printed on stderr (with --json as a line on stdout), with exit code 1; after
+    Ctrl-C it is 130."""
 
     async def working() -> None:
         await work
@@ -86,6 +88,8 @@ def run(work: Awaitable[None], as_json: bool = False) -> None:
     take_any_encoding()
     try:
         asyncio.run(working())
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
     except (ClientError, batch.Failure) as error:
         if as_json:
             print(orjson.dumps(batch.failure_line(error)).decode(), file=output(as_json))

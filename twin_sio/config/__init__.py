@@ -1,6 +1,7 @@
 """The settings: the only reader of the environment.
 
-`groups` has the fields by group, `removed` the variables that are settings no longer. May import `dev_tokens` and
+`groups` has the fields by group, `removed` the variables that are settings no longer, `unknown` finds those that never
+were, `refusals` says why a value cannot be used. May import `dev_tokens` and
 nothing else of the service.
 """
 
@@ -21,6 +22,7 @@ from twin_sio.config.endpoints import DEFAULT_MODEL, Dialect
 from twin_sio.config.group import Group
 from twin_sio.config.groups import (
     KEY_SET_ALGORITHMS,
+    SCOPES,
     SECRET_MIN_BYTES,
     SHARED_SECRET_ALGORITHMS,
     AuthSettings,
@@ -37,12 +39,15 @@ from twin_sio.config.groups import (
     Tuning,
     is_weak,
 )
+from twin_sio.config.refusals import reason_of
 from twin_sio.config.removed import REMOVED, first_removed
+from twin_sio.config.unknown import UnknownVariable, unknown_variables
 
 __all__ = [
     "DEFAULT_MODEL",
     "GROUPS",
     "REMOVED",
+    "SCOPES",
     "AgentSettings",
     "AuthSettings",
     "ConfigError",
@@ -60,7 +65,9 @@ __all__ = [
     "StorageSettings",
     "TestSettings",
     "Tuning",
+    "UnknownVariable",
     "refused_as",
+    "unknown_settings",
     "variable_of",
 ]
 
@@ -120,10 +127,10 @@ class Settings(BaseModel):
             try:
                 groups[name] = group()
             except ValidationError as error:
-                first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+                first = error.errors(include_url=False, include_input=False)[0]
                 # By the variable's name, which is the field's alias, and never with the value: it may be a secret.
                 variable = ".".join(str(part) for part in first["loc"])
-                raise ConfigError(f"{variable} is refused ({_reason(first)}); {_DOCS}.") from None
+                raise ConfigError(f"{variable} is refused ({reason_of(first)}); {_DOCS}.") from None
             except SettingsError:
                 # The one kind of value that pydantic-settings decodes itself is JSON.
                 variable = next(variable_of(group, field) for field in group.model_fields)
@@ -135,6 +142,7 @@ class Settings(BaseModel):
 
     def check(self) -> None:
         """Raise `ConfigError` where production would start on a missing URL or a secret that everybody knows."""
+        _check_scopes(self.auth)
         _check_algorithms(self.auth)
         _check_server(self.server)
         for name, value in (
@@ -184,20 +192,32 @@ GROUPS: Final[dict[str, type[Group]]] = {
 
 def variable_of(group: type[Group], field: str) -> str:
     """The environment variable of a field."""
+    return _variables_of(group, field)[0]
+
+
+def _variables_of(group: type[Group], field: str) -> list[str]:
     choices = group.model_fields[field].validation_alias
-    return str(choices.choices[0]) if isinstance(choices, AliasChoices) else field
+    return [str(choice) for choice in choices.choices] if isinstance(choices, AliasChoices) else [field]
 
 
-def _reason(error: Any) -> str:
-    """Why a value is refused, without the value: texts of our own are safe, pydantic's may quote it."""
-    return str(error["msg"]).removeprefix("Value error, ") if error["type"] == "value_error" else str(error["type"])
+def unknown_settings() -> list[UnknownVariable]:
+    """The variables of the environment that look like a setting, and that nothing reads."""
+    groups: list[type[Group]] = [*GROUPS.values(), TestSettings]
+    known = [name for group in groups for field in group.model_fields for name in _variables_of(group, field)]
+    return unknown_variables(os.environ, known)  # noqa: TID251 - this package is its one reader
+
+
+def _check_scopes(auth: AuthSettings) -> None:
+    try:
+        own = [scope for scopes in auth.scopes_by_foreign.values() for scope in scopes]
+    except ValueError:
+        raise ConfigError("TWIN_SCOPE_MAP must hold pairs, as openid=twin:chat.") from None
+    for name, scopes in (("TWIN_SCOPE_MAP", own), ("TWIN_DEFAULT_SCOPES", auth.default_scopes)):
+        if not SCOPES.issuperset(scopes):
+            raise ConfigError(f"{name} names a scope that there is not: {', '.join(sorted(SCOPES))} are.")
 
 
 def _check_algorithms(auth: AuthSettings) -> None:
-    try:
-        _ = auth.scopes_by_foreign
-    except ValueError:
-        raise ConfigError("TWIN_SCOPE_MAP must hold pairs, as openid=twin:chat.") from None
     algorithms = set(auth.jwt_algorithms)
     shared = algorithms & SHARED_SECRET_ALGORITHMS
     if not algorithms <= SHARED_SECRET_ALGORITHMS | KEY_SET_ALGORITHMS:

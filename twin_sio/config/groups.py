@@ -28,6 +28,7 @@ from twin_sio.dev_tokens import DEV_SECRET
 
 SECRET_MIN_BYTES = 32
 SHARED_SECRET_ALGORITHMS = frozenset({"HS256", "HS384", "HS512"})
+SCOPES = frozenset({"twin:chat", "twin:profile", "twin:data"})
 KEY_SET_ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"})
 
 
@@ -237,7 +238,8 @@ class LimitSettings(Group):
     writes_per_minute: int = _env(
         "TWIN_LIMIT_WRITES_PER_MINUTE",
         120,
-        "feedback, read receipts, corrections and contexts per minute and user; 0: unlimited",
+        "feedback, read receipts, corrections and contexts per minute and user; 0: unlimited. Corrections are 60 at "
+        "most, whatever this is",
         ge=0,
     )
     events_per_second: int = _env("TWIN_LIMIT_EVENTS_PER_SECOND", 50, "events per second and connection", ge=1)

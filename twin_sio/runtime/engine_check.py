@@ -6,16 +6,19 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 
-from twin_sio.agent.personas import Personas
-from twin_sio.config import ConfigError, Settings, refused_as
+from twin_sio.agent import ChatMessage, ProfileContext, RecalledMemory
+from twin_sio.config import ConfigError, Settings, refused_as, unknown_settings
+from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
 from twin_sio.observability.logging import configure_logs
 from twin_sio.redis_connection import CLUSTERS, HASH_TAG, REDIS_ERRORS, client
 from twin_sio.redis_connection.failures import explain
-from twin_sio.runtime.agents import loaded
+from twin_sio.runtime.agents import made_agent
 from twin_sio.runtime.checks import print_check
-from twin_sio.runtime.wiring import check_http_environment, sealer_of
+from twin_sio.runtime.wiring import check_http_environment, model_of, sealer_of
 from twin_sio.store import mongo
 
 # Begins as the service's own channels do: rights may be given by this pattern.
@@ -33,11 +36,13 @@ def main() -> int:
         print_check("settings", False, str(error))
         return 1
     print_check("settings", True, f"they can be served, in {settings.process.env}")
+    for unknown in unknown_settings():
+        print_check("variable", True, f"{unknown.name} is no setting and is ignored", unknown.advice)
     return 0 if asyncio.run(_all_well(settings)) else 1
 
 
 async def _all_well(settings: Settings) -> bool:
-    well = [await _mongodb(settings), await _redis(settings), _agent(settings), *await _mcp(settings)]
+    well = [await _mongodb(settings), await _redis(settings), await _agent(settings), *await _mcp(settings)]
     has_vectors = bool(settings.embeddings.url) or importlib.util.find_spec("wordllama") is not None
     advice = "" if has_vectors else "pip install wordllama, or set TWIN_EMBEDDINGS_URL."
     how = "by their meaning" if has_vectors else "by their words alone"
@@ -81,15 +86,34 @@ async def _redis(settings: Settings) -> bool:
     return print_check("redis", True, "it takes writes, and delivers")
 
 
-def _agent(settings: Settings) -> bool:
+async def _agent(settings: Settings) -> bool:
+    """Makes it as the start does, over a model that nobody asks and a memory of nothing."""
     chosen = settings.agent
+    model = model_of(settings)
     try:
-        Personas.of(chosen)
-        if chosen.graph or chosen.factory:
-            loaded(chosen.graph or chosen.factory, "TWIN_GRAPH" if chosen.graph else "TWIN_AGENT")
+        with redirect_stdout(sys.stderr):  # each line of ours is JSON, whatever a module of others prints
+            made_agent(settings, _NoMemory(), model, tuple if chosen.mcp_servers else None)
     except ConfigError as error:
         return print_check("agent", False, str(error))
-    return print_check("agent", True, f"{chosen.graph or chosen.factory or 'our own'} can be loaded")
+    finally:
+        await model.close()
+    return print_check("agent", True, f"{chosen.graph or chosen.factory or 'our own'} can be made")
+
+
+class _NoMemory:
+    """`Memory` of nothing; an agent asks it when it answers, which it does not do here."""
+
+    async def history(self, *_: object, **__: object) -> Sequence[ChatMessage]:
+        return ()
+
+    async def known(self, *_: object, **__: object) -> ProfileContext:
+        return ProfileContext((), (), lambda _: False)
+
+    async def context(self, *_: object, **__: object) -> Json | None:
+        return None
+
+    async def past(self, *_: object, **__: object) -> RecalledMemory:
+        return RecalledMemory()
 
 
 async def _mcp(settings: Settings) -> list[bool]:
