@@ -38,9 +38,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per 
 Plain = Annotated[bool, typer.Option("--plain", help="Show answers as they were written, not as Markdown.")]
 StateFolder = Annotated[
     Path,
-    typer.Option(
-        "--state", envvar="XDG_STATE_HOME", help="Folder of the input history, for Ctrl-R.", hidden=True
-    ),
+    typer.Option("--state", envvar="XDG_STATE_HOME", help="Folder of the input history, for Ctrl-R.", hidden=True),
 ]
 DEFAULT_STATE = Path("~/.local/state")
 

@@ -11,7 +11,6 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -19,15 +18,7 @@ import structlog
 from twin_sio.agent.metering import count_tokens
 from twin_sio.agent.model.answer import Answer, Finished, Thought, choice_of, parts_of
 from twin_sio.agent.model.connection import Endpoint, Standing, drained, host_of, read, translated, until
-from twin_sio.agent.model.dialect import (
-    Course,
-    Messages,
-    asking_for_json,
-    body_of,
-    is_of_one_tool,
-    learnt,
-    with_learnt,
-)
+from twin_sio.agent.model.dialect import Messages, Question, asking_for_json, body_of, with_learnt
 from twin_sio.agent.model.events import EventParser
 from twin_sio.agent.model.failures import Failed, Failure, request_id
 from twin_sio.agent.model.objects import object_in
@@ -55,19 +46,6 @@ _CHECKED_TOKENS: Final = 16  # for the one word that `check` asks for
 
 Keep = Callable[[Json], Awaitable[None]]
 """Keeps what was learnt of the endpoint and the model: fields of its `Dialect`. Raises `StorageUnavailable`."""
-
-
-@dataclass(slots=True)
-class _Question:
-    """One question and its tries. `body` makes the request's body in a dialect."""
-
-    body: Callable[[Dialect], dict[str, Any]]
-    dialect: Dialect
-    deadline: float
-    tried: Course = field(default_factory=set)
-    retries: int = 0
-    own: set[str] = field(default_factory=set)
-    """Fields of the dialect that were changed for this question alone."""
 
 
 class OpenAIModel:
@@ -198,8 +176,8 @@ class OpenAIModel:
                 if not await self._may_go_on(question, failed):
                     return failed.failure
 
-    def _question(self, body: Callable[[Dialect], dict[str, Any]], allowed_s: float) -> _Question:
-        return _Question(body, self._dialect, asyncio.get_running_loop().time() + allowed_s)
+    def _question(self, body: Callable[[Dialect], dict[str, Any]], allowed_s: float) -> Question:
+        return Question(body, self._dialect, asyncio.get_running_loop().time() + allowed_s)
 
     def _asking(self, dialect: Dialect, messages: Messages, tools: Sequence[Json]) -> dict[str, Any]:
         body = body_of(dialect, messages, self._max_tokens)
@@ -211,19 +189,15 @@ class OpenAIModel:
                 body["stream_options"] = {"include_usage": True}
         return body
 
-    async def _may_go_on(self, question: _Question, failed: Failed) -> bool:
+    async def _may_go_on(self, question: Question, failed: Failed) -> bool:
         """Prepare another try, and wait for its time; false where none is of use."""
         loop = asyncio.get_running_loop()
-        if failed.refusal is not None and failed.kind in (ModelUnavailable, ModelRefused, ModelNotFound):
-            body = question.body(question.dialect)
-            # No try is counted for it: the endpoint has not failed, it was asked in the wrong form.
-            adapted = learnt(question.dialect, failed.refusal, body, question.tried, self._fixed)
-            if adapted is not None:
-                if adapted.tools != question.dialect.tools and is_of_one_tool(failed.refusal):
-                    question.own.add("tools")
-                    log.warning("tool_refused_by_model", host=self.host, model=self.name)
-                question.dialect = adapted
-                return loop.time() < question.deadline
+        is_of_form = failed.kind in (ModelUnavailable, ModelRefused, ModelNotFound)
+        # No try is counted for it: the endpoint has not failed, it was asked in the wrong form.
+        if failed.refusal is not None and is_of_form and question.adapt(failed.refusal, self._fixed):
+            if "tools" in question.own:
+                log.warning("tool_refused_by_model", host=self.host, model=self.name)
+            return loop.time() < question.deadline
         if not failed.again or question.retries == self._retries:
             return False
         wait_s = failed.wait_s
@@ -237,16 +211,10 @@ class OpenAIModel:
         await asyncio.sleep(wait_s)
         return True
 
-    async def _succeeded(self, question: _Question) -> None:
+    async def _succeeded(self, question: Question) -> None:
         """The endpoint has answered: what was tried for this question holds for the next ones."""
         self._standing.answered()
-        await self._adopt(
-            {
-                name: value
-                for name, value in question.dialect
-                if (name, getattr(self._dialect, name)) in question.tried and name not in question.own
-            }
-        )
+        await self._adopt(question.learnt_beyond(self._dialect))
 
     async def _adopt(self, new: dict[str, Any]) -> None:
         """Ask the next questions in these forms."""
@@ -275,7 +243,7 @@ class OpenAIModel:
         finally:
             self._slots.release()
 
-    async def _attempt(self, question: _Question) -> AsyncGenerator[str | Thought | Finished, None]:
+    async def _attempt(self, question: Question) -> AsyncGenerator[str | Thought | Finished, None]:
         """One request: tokens, then `Finished`. `Failed` where it came to nothing or was cut."""
         loop = asyncio.get_running_loop()
         if not question.dialect.stream:  # its first sign is the whole answer
@@ -339,7 +307,7 @@ class OpenAIModel:
             yield finished
             await drained(raw, loop.time() + TRAILER_S)
 
-    def _allowed(self, question: _Question, answer: Answer, began: float, last_sign: float) -> float:
+    def _allowed(self, question: Question, answer: Answer, began: float, last_sign: float) -> float:
         """Until when the next event may take, at this point of the answer."""
         if answer.begun:
             allowed_s = self._stall_s if answer.reason is None else TRAILER_S
@@ -350,7 +318,7 @@ class OpenAIModel:
             return max(question.deadline, min(last_sign + self._first_token_s, began + self._reasoning_s))
         return question.deadline
 
-    async def _answered(self, question: _Question) -> tuple[dict[str, Any], Any, int]:
+    async def _answered(self, question: Question) -> tuple[dict[str, Any], Any, int]:
         """The message of a whole answer with its end, its usage, and how many bytes it took."""
         read = bytearray()
         async with self._endpoint.opened(question.body(question.dialect)) as response:
@@ -377,7 +345,7 @@ class OpenAIModel:
         await self._succeeded(question)
         return {**message, "finish_reason": answer.reason}, answer.usage, len(read)
 
-    async def _complete(self, question: _Question, schema: Json, name: str, call: Span) -> Json | None:
+    async def _complete(self, question: Question, schema: Json, name: str, call: Span) -> Json | None:
         # What is not reported is estimated by its length: a user's share counts either way.
         asked = sum(len(one["content"]) for one in question.body(question.dialect)["messages"])
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twin_sio.agent.model.refusals import Refusal
@@ -57,6 +58,37 @@ _JSON: Final = "Answer with one JSON object alone, and nothing around it. It fol
 
 Course = set[tuple[str, Any]]
 """What was tried for one question: (field, form)."""
+
+
+@dataclass(slots=True)
+class Question:
+    """One question and its tries. `body` makes the request's body in a dialect."""
+
+    body: Callable[[Dialect], dict[str, Any]]
+    dialect: Dialect
+    deadline: float
+    tried: Course = field(default_factory=set)
+    retries: int = 0
+    own: set[str] = field(default_factory=set)
+    """Fields of the dialect that were changed for this question alone."""
+
+    def adapt(self, refusal: Refusal, fixed: Collection[str]) -> bool:
+        """Take another form, after what was refused; false where there is none. The fields in `fixed` stay."""
+        adapted = learnt(self.dialect, refusal, self.body(self.dialect), self.tried, fixed)
+        if adapted is None:
+            return False
+        if adapted.tools != self.dialect.tools and is_of_one_tool(refusal):
+            self.own.add("tools")
+        self.dialect = adapted
+        return True
+
+    def learnt_beyond(self, before: Dialect) -> dict[str, Any]:
+        """The forms that hold for the next questions, where those of `before` were refused."""
+        return {
+            name: form
+            for name, form in self.dialect
+            if (name, getattr(before, name)) in self.tried and name not in self.own
+        }
 
 
 def learnt(
