@@ -135,6 +135,7 @@ def test_docker_compose_runs_what_it_says() -> None:
         if one["image"] == "twin-sio":
             assert set(one["environment"]) <= _variables(), name
             assert int(one["stop_grace_period"].removesuffix("s")) > (25 if name.startswith("web") else 10), name
+            assert one["env_file"] == [{"path": "settings.env", "required": False}], name
             assert one["pull_policy"] == ("build" if "build" in one else "never"), name
     builds = [one["build"] for one in services.values() if "build" in one]
     assert len(builds) == 1, "a tag is built once"
