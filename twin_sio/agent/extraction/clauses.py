@@ -327,6 +327,9 @@ def _spelled(language: Language, words: Sequence[Word]) -> tuple[str, list[int],
         if not word.text[0].isalnum() and word.text not in (",", "&"):
             continue
         for part in language.spelled(word.text):
+            is_stressed = language.has("verbs", part) or language.has("adverbs", part)
+            if is_stressed and parts and part == parts[-1]:  # "hate hate HATE mushrooms", "really really"
+                continue
             parts.append(part)
             places.append(length)
             sources.append(word)
