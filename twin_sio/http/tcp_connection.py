@@ -191,7 +191,7 @@ class TcpConnection(RequestHandler):
         """The library's hook: count requests that cannot be parsed, log failures by kind and place."""
         if isinstance(exc, HttpProcessingError) or status < HTTPStatus.INTERNAL_SERVER_ERROR:
             self._connections.malformed(error=type(exc).__name__)
-        else:
+        elif not isinstance(exc, ConnectionError):  # whose client has gone
             self._connections.failed(_place(exc), error_id=self._new_id(), exc_info=exc)
         if request.writer.output_size > 0:  # there is no way back: it has begun to answer
             raise ConnectionError

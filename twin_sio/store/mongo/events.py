@@ -13,7 +13,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorCollection,
 )
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from twin_sio.clock import monotonic
@@ -285,9 +285,15 @@ class MongoLog:
             {"$match": {"$or": newer}},
             {"$group": {"_id": "$conversation_id", "unread": {"$sum": 1}}},
         ]
-        # Named, since to weigh the indexes for each of two hundred conversations takes ten times as long as to count.
-        found = self._majority.aggregate(pipeline, hint="history")
-        return {doc["_id"]: doc["unread"] async for doc in found}
+
+        async def counted(**how: str) -> Mapping[str, int]:
+            return {doc["_id"]: doc["unread"] async for doc in self._majority.aggregate(pipeline, **how)}
+
+        try:
+            # Named: to weigh the indexes for each of two hundred conversations takes longer than to count.
+            return await counted(hint="history")
+        except OperationFailure:  # it is not there, or not yet
+            return await counted()
 
     @stored
     async def read_up_to(self, user_id: str, conversation_id: str) -> int:
