@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Callable
 from http import HTTPStatus
-from pathlib import Path
 from time import thread_time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from twin_sio.clock import NewId
+from twin_sio.observability.places import place_of
 
 if TYPE_CHECKING:
     from twin_sio.http.connections import Connections
@@ -31,13 +30,6 @@ _LAST_BYTES = 4 * 1024
 _SLICE_BYTES = 8 * 1024
 """Of what a WebSocket received, parsed at a time: at worst a thousand frames with nothing in them."""
 _MEASURED_BYTES = 1024  # less is parsed at once: to measure it would cost more than it does
-
-
-def _place(error: BaseException | None) -> str:
-    """The kind of an error, and where it was raised."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__ if error is not None else None) or [(None, 0)]
-    where = f"{Path(frame.f_code.co_filename).name}:{line}" if frame is not None else "?"
-    return f"{type(error).__name__} {where}"
 
 
 class TcpConnection(RequestHandler):
@@ -192,7 +184,7 @@ class TcpConnection(RequestHandler):
         if isinstance(exc, HttpProcessingError) or status < HTTPStatus.INTERNAL_SERVER_ERROR:
             self._connections.malformed(error=type(exc).__name__)
         elif not isinstance(exc, ConnectionError):  # whose client has gone
-            self._connections.failed(_place(exc), error_id=self._new_id(), exc_info=exc)
+            self._connections.failed(f"{type(exc).__name__} {place_of(exc)}", error_id=self._new_id(), exc_info=exc)
         if request.writer.output_size > 0:  # there is no way back: it has begun to answer
             raise ConnectionError
         response = web.Response(status=status, text=HTTPStatus(status).phrase)

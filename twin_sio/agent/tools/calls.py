@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -20,6 +18,7 @@ from twin_sio.agent.tools.host import HostError
 from twin_sio.agent.tools.schemas import SchemaUnusable, fault
 from twin_sio.domain import Json, StepState
 from twin_sio.errors import InvalidMessage, ServiceError
+from twin_sio.observability.places import place_of
 from twin_sio.protocol import check_storable
 
 log = structlog.get_logger("tools")
@@ -104,16 +103,10 @@ async def run(tool: Tool, arguments: Json, context: ToolContext) -> Result:
         raise
     except Exception as error:
         # The kind and the place, and no text: what a tool says may quote its user.
-        log.warning("tool_failed", tool=tool.name, error=type(error).__name__, at=_place(error))
+        log.warning("tool_failed", tool=tool.name, error=type(error).__name__, at=place_of(error))
         return Result(f"It failed ({type(error).__name__}).", is_done=False, summary="failed")
     finally:
         calling.cancel()
-
-
-def _place(error: Exception) -> str:
-    """`file:line` of where it was raised."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    return f"{Path(frame.f_code.co_filename).name}:{line}"
 
 
 async def _text(value: object) -> str:
