@@ -32,7 +32,6 @@ from twin_sio.agent.model import Finished, Thought, tokens
 from twin_sio.agent.recalled import Prompt, recalled
 from twin_sio.agent.tools import Tool
 from twin_sio.agent.tools.host import tool_of_host
-from twin_sio.agent.tools.schemas import with_schemas
 from twin_sio.clock import monotonic
 from twin_sio.domain import Json
 from twin_sio.errors import ModelContextTooLong, ModelNoAnswer, ServiceError
@@ -221,12 +220,8 @@ class TwinAgent(Agent):
         return False
 
     async def _act(self, state: _State, writer: StreamWriter) -> _State:
-        ask, loop, tools = state["ask"], state["loop"], state["tools"]
         try:
-            goes_on = await loop.act(ask, tools, writer)
-            if not goes_on:
-                waiting = [call.name for call in loop.calls if not call.settled]
-                await ask.run.save(with_schemas(loop.state(), tools, waiting))
+            goes_on = await state["loop"].act(state["ask"], state["tools"], writer)
         except ServiceError as failure:
             writer(failure)
             goes_on = False

@@ -16,6 +16,7 @@ from twin_sio.agent.chunk_buffer import paragraphs
 from twin_sio.agent.model import RequestedCall
 from twin_sio.agent.tools import Tool, ToolContext
 from twin_sio.agent.tools.calls import UNKNOWN, CallRefused, Result, checked, ended_state, run, threadsafe
+from twin_sio.agent.tools.schemas import with_schemas
 from twin_sio.domain import ApprovalRequest, Decision, Json, Step, StepState
 
 STEPS_MAX: Final = 12  # times that the model is asked; then it is told to answer without tools
@@ -145,7 +146,7 @@ class Loop:
                 self._settle(call, result, write)
         for request in waiting:
             self._show(request.call_id, request.tool, request.title, "waiting", write)
-        await ask.run.save(self.state())
+        await ask.run.save(with_schemas(self.state(), tools, [request.tool for request in waiting]))
         if waiting:
             write(Suspended(tuple(waiting)))
         return not waiting
