@@ -13,7 +13,7 @@ import pytest
 from tests.processes import environment
 from tests.test_service_engines import doctor_of
 from twin_sio.config import SCOPES, ConfigError, Settings, unknown_settings
-from twin_sio.protocol.client_events import Scope
+from twin_sio.protocol import Scope
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 
 NOWHERE = ("mongodb://127.0.0.1:9/?replicaSet=rs0", "redis://127.0.0.1:9", "http://127.0.0.1:9")

@@ -25,6 +25,10 @@ class Device:
         return {key: value for key, value in pairs if value is not None}
 
 
+Scope = Literal["twin:chat", "twin:profile", "twin:data"]
+"""What a token may let its user do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who a token says somebody is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,10 +25,11 @@ from twin_sio.config.origins import normal_origins
 from twin_sio.config.urls import GraphUrl, HttpUrl, MongoUrl, RedisUrl
 from twin_sio.config.values import Words
 from twin_sio.dev_tokens import DEV_SECRET
+from twin_sio.domain import Scope
 
 SECRET_MIN_BYTES = 32
 SHARED_SECRET_ALGORITHMS = frozenset({"HS256", "HS384", "HS512"})
-SCOPES = frozenset({"twin:chat", "twin:profile", "twin:data"})
+SCOPES = frozenset(get_args(Scope))
 KEY_SET_ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"})
 
 

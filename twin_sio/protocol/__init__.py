@@ -5,6 +5,7 @@ May import values and errors only.
 
 from __future__ import annotations
 
+from twin_sio.domain import Scope
 from twin_sio.protocol.client_events import (
     CLIENT_EVENTS,
     Approval,
@@ -28,7 +29,6 @@ from twin_sio.protocol.client_events import (
     ReadReceipt,
     Regenerate,
     Resume,
-    Scope,
     Search,
     Short,
     StopGeneration,

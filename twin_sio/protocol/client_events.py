@@ -17,7 +17,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from twin_sio.domain import DEFAULT_CONVERSATION, MessageMode
+from twin_sio.domain import DEFAULT_CONVERSATION, MessageMode, Scope
 from twin_sio.protocol.limits import (
     AUTH_MAX_BYTES,
     ENVELOPE_MAX_BYTES,
@@ -228,9 +228,6 @@ class Auth(Payload):
             max_length=_FEATURES_MAX, description="What this client knows beside the first of version 1: `approvals`."
         ),
     ] = Field(default_factory=list)
-
-
-Scope = Literal["twin:chat", "twin:profile", "twin:data"]
 
 
 @dataclass(frozen=True, slots=True)
