@@ -94,7 +94,7 @@ def thing(clause: Clause, begin: int, end: int) -> str | None:
         return None
     if len(words) == 1 and language.has("first_names", words[0]) and source[0].isupper():
         return None
-    if any(one.has("pronouns", " ".join(words)) for one in languages()):  # two languages in a line
+    if any(one.has("these", " ".join(words)) for one in languages()):  # two languages in a line
         return None
     return source
 
