@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from uuid import NAMESPACE_OID, uuid5
 
 from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Caller, Event, Evidence, MessageMode, NewEvent, Turn
@@ -47,7 +48,6 @@ class Conversation:
         self._jobs = jobs
         self._limits = limits
         self._clock = clock
-        self._new_id = new_id
         self._receipts = Receipts(clock, new_id)
 
     async def user_message(self, caller: Caller, sent: Incoming[UserMessage]) -> Reply:
@@ -64,9 +64,9 @@ class Conversation:
             raise known
         if isinstance(owed, BaseException):
             raise owed
-        if owed is not None and owed.message_id != message_id:  # of a `regenerate`: this would not be answered
-            raise _used_otherwise()
         if known is None:
+            if owed is not None and owed.message_id != message_id:  # by a `regenerate` of this id
+                raise _used_otherwise()
             if isinstance(full, BaseException):
                 raise full
             await self._limits.message(caller.user_id)
@@ -78,14 +78,20 @@ class Conversation:
         stored = await self._messages.append(draft)
         if not stored.is_new:
             return await self._repeat(caller, draft, stored.event, sent.payload.mode)
-        turn = await self._turns.ensure(self._turn(caller, stored.event, mode=sent.payload.mode))
-        if turn.message_id != message_id:  # a `regenerate` of another instance has taken its id meanwhile
-            fresh = self._turn(caller, stored.event, turn_id=self._new_id(), mode=sent.payload.mode)
-            turn = await self._turns.ensure(fresh)
+        turn = await self._owed(caller, stored.event, sent.payload.mode)
         await self._act_on_mode(turn)
         receipt = self._receipt(draft, stored.event.seq, "accepted")
         is_waiting = turn.state == "queued" and isinstance(full, int) and full > 0
         return Reply(receipt, publish=stored.event, then=partial(self._send_queued, turn) if is_waiting else None)
+
+    async def _owed(self, caller: Caller, asked: Event, mode: MessageMode) -> Turn:
+        """The turn of a message that is stored."""
+        turn = await self._turns.ensure(self._turn(caller, asked, mode=mode))
+        if turn.message_id == asked.message_id:
+            return turn
+        # A `regenerate` on another instance took the id in the same moment. A repeat finds this one again.
+        other = uuid5(NAMESPACE_OID, asked.message_id).hex
+        return await self._turns.ensure(self._turn(caller, asked, turn_id=other, mode=mode))
 
     async def _send_queued(self, turn: Turn) -> None:
         self._turns.send_status(turn, "queued")
@@ -102,9 +108,7 @@ class Conversation:
     async def _repeat(self, caller: Caller, draft: NewEvent, known: Event, mode: MessageMode) -> Reply:
         """The same message again: the same receipt, then its answer, to the caller alone, if there is one."""
         _same(draft, known)
-        turn = await self._turns.ensure(self._turn(caller, known, mode=mode))  # heals a crash between message and turn
-        if turn.message_id != known.message_id:
-            raise _used_otherwise()
+        turn = await self._owed(caller, known, mode)  # heals a crash between message and turn
         await self._act_on_mode(turn)
         draft = replace(draft, conversation_id=known.conversation_id)  # where the message stands
         receipt = self._receipt(draft, known.seq, "duplicate")
