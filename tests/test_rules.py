@@ -122,6 +122,7 @@ STATED = lines(
     ich wohne in berlin but i work from home | location.city: berlin; work.arrangement: from home
     im from minsk originaly but i love it here | identity.origin: minsk
     work at aldi mon to thurs, sundays at church | work.employer: aldi
+    work at tesco weekdays | work.employer: tesco
     i hate mushrooms soooo much | interests.dislikes: mushrooms
     i hate mushrooms with a passion | interests.dislikes: mushrooms
     i love lazy sundays | interests.likes: lazy sundays
@@ -275,6 +276,7 @@ def test_who_is_left_is_not_a_partner(text: str) -> None:
         "my sister from work is hilarious",
         "my dog eared book",
         "my cat meme folder is huge",
+        "my cat nap was great",
         "mein kater vom feiern ist heftig",
         "mi hija política es enfermera",
         "ma copine de fac est malade",
