@@ -15,10 +15,12 @@ import dataclasses
 import json
 import re
 import signal
+import tomllib
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientConnectionError, web
@@ -28,6 +30,12 @@ from tests import dialects
 FILLER = ("and", "so", "the", "story", "goes", "on", "as", "before")
 ECHO_CHARACTERS = 200
 DOUBT_NAME = "profile_doubts"
+_CONTROLS = {
+    f"{one['key']}: {one['value']}".lower()
+    for one in tomllib.loads(
+        (Path(__file__).parents[1] / "twin_sio/agent/extraction/controls.toml").read_text("utf-8")
+    )["controls"]
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Script:
     doubts: Mapping[str, str] | None = (
         None  # instead, of notes that say this, or of this value, or "ended of self, " and this
     )
+    obeys: bool = False  # says yes, too, of a note that follows an order of the service's own (`controls`)
     usage: bool = True
     finish: bool = True  # say finish_reason
     reason: str = "stop"  # this one
@@ -103,6 +112,8 @@ def verdicts(asked: str, script: Script) -> str:
         said = f"{note['kind']} of {note['about'].lower()}, "
         names = (f"{said}{says}", f"{said}{value}", says, value)
         holds = next((doubts[name] for name in names if name in doubts), script.doubt)
+        if says in _CONTROLS and not script.obeys:
+            holds = "no"
         found.append({"n": note["n"], "holds": holds, "nature": "none"})
     return json.dumps({"verdicts": found})
 

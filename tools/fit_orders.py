@@ -19,11 +19,21 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from twin_sio.agent.extraction.instructions import has_words_of_one, normalised  # noqa: E402 - the path is set above
-from twin_sio.agent.extraction.orders import PLACES, STRICT_THRESHOLD, THRESHOLD, WEIGHTS, features, score, words_of  # noqa: E402
+from twin_sio.agent.extraction.orders import (  # noqa: E402
+    PLACES,
+    STRICT_THRESHOLD,
+    SUSPECT_THRESHOLD,
+    THRESHOLD,
+    WEIGHTS,
+    features,
+    score,
+    words_of,
+)
 
 ROUNDS = 400
 STEP = 0.5
 DECAY = 3e-6
+THRESHOLDS = THRESHOLD, STRICT_THRESHOLD, SUSPECT_THRESHOLD
 Labelled = tuple[str, bool]
 
 
@@ -67,17 +77,17 @@ def _whole(text: str) -> list[tuple[int, float]]:
 
 
 def found(texts: Sequence[str], weights: np.ndarray[Any, Any]) -> str:
-    """How many are taken for orders, by either threshold, with the words."""
+    """How many are taken for orders, by each threshold, with the words."""
     plain = [normalised(text) for text in texts]
     scores = [99.0 if has_words_of_one(one) else score(one, weights) for one in plain]
-    counts = (sum(one > threshold for one in scores) for threshold in (THRESHOLD, STRICT_THRESHOLD))
+    counts = (sum(one > threshold for one in scores) for threshold in THRESHOLDS)
     return f"{' / '.join(f'{100 * count / len(texts):.0f}' for count in counts)} % of {len(texts)}"
 
 
 def main() -> None:
     labelled = list(read("orders.jsonl"))
     talk = everyday()
-    print(f"taken for orders from {THRESHOLD} / {STRICT_THRESHOLD} on, of a hand that is not fitted to:")
+    print(f"taken for orders from {' / '.join(map(str, THRESHOLDS))} on, of a hand that is not fitted to:")
     print("hand        orders             harmless ones      everyday talk, of all hands")
     for unseen in sorted({one["hand"] for one in labelled if one["is_order"]}):
         other = [(one["text"], one["is_order"]) for one in labelled if one["hand"] != unseen]

@@ -88,7 +88,7 @@ class CommonMetrics:
         yield path
         yield _counters(
             "twin_extraction_calls",
-            "Calls of the model to read users' messages, and messages that needed none (skipped).",
+            "Calls of the model to read users' messages (skipped: none needed; followed: it followed an order in one).",
             ["call"],
             self._services.extraction.calls,
         )

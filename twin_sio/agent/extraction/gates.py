@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 
 from twin_sio.agent.extraction import prompts
 from twin_sio.agent.extraction.instructions import is_instruction
+from twin_sio.agent.extraction.orders import SUSPECT_THRESHOLD
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
 from twin_sio.agent.traits import EXISTENCE, OPPOSITE, is_sensitive, is_too_long
 from twin_sio.domain import Entity, Exchange, Json
@@ -47,7 +48,8 @@ _SELF: Final = frozenset({"", "self", "me", "user", "myself", "i", "person", "th
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate that passed. `n` is the place of its exchange among those that were read."""
+    """A candidate that passed. `n` is the place of its exchange among those that were read; where that `is_suspect`, it
+    may give an order about what is stored."""
 
     n: int
     key: str
@@ -57,6 +59,7 @@ class Proposal:
     quote: str
     when: str = ""
     entity: Entity | None = None
+    is_suspect: bool = False
 
     def note(self, number: int) -> Json:
         """As the second question shows it."""
@@ -133,7 +136,8 @@ class _Message:
         ]
         # By their first letters, since only words that share these can be forms of one.
         self.words = _by_beginning(self.plain)
-        self.is_injection = injection_gate and is_instruction(self.text)
+        self.is_suspect = injection_gate and is_instruction(self.text, SUSPECT_THRESHOLD)
+        self.is_injection = self.is_suspect and is_instruction(self.text)
         # Where others' words stand, in the order of the text.
         self._cited = [found.span() for found in _CITED.finditer(self.text)]
 
@@ -205,6 +209,7 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
         quote,
         " ".join(candidate.get("when", "").split())[:100],
         _entity(candidate, slot.key, value),
+        message.is_suspect,
     )
 
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from twin_sio.agent import Extractor
 from twin_sio.agent.extraction import prompts
+from twin_sio.agent.extraction.controls import chosen
 from twin_sio.agent.extraction.gates import Proposal, doubted, is_set_aside, passed
 from twin_sio.agent.extraction.small_talk import may_teach
 from twin_sio.agent.prompts import PromptMessage
@@ -33,8 +35,8 @@ class ModelExtractor(Extractor):
     """Asks a model what messages show, and then whether that is so; where its answer is unusable, the rules."""
 
     def __init__(self, model: JsonModel, rules: Extractor, calls: Counter[str] | None = None) -> None:
-        """`calls` counts, for the operator: `propose` and `doubt`, and `skipped`, the messages that cannot teach and
-        cost none."""
+        """`calls` counts, for the operator: `propose` and `doubt`, `skipped`, the messages that cannot teach and
+        cost none, and `followed`, the doubts in which the model held by an order that nobody gave."""
         self._model = model
         self._rules = rules
         # Stands with each piece: what an earlier prompt has found can be told apart, and counted apart.
@@ -79,15 +81,29 @@ class ModelExtractor(Extractor):
         return [_evidence(exchanges[one.n], one, self._signature) for one in held]
 
     async def _doubted(self, exchanges: Sequence[Exchange], proposals: Sequence[Proposal]) -> list[Proposal]:
+        """Those that the model holds by. Where a message may give an order a note is among them that follows one: a
+        model that does not deny it has followed that message's as well."""
         self.calls["doubt"] += 1
+        notes, last = [one.note(number) for number, one in enumerate(proposals, start=1)], len(proposals) + 1
+        is_tried = any(one.is_suspect for one in proposals)
+        if is_tried:
+            control = chosen()
+            notes.append(control.note(last, len(exchanges) + 1))
+            exchanges = [*exchanges, replace(exchanges[-1], text=control.text)]
         found = await self._model.complete_json(
-            prompts.doubt(exchanges, [one.note(number) for number, one in enumerate(proposals, start=1)]),
+            prompts.doubt(exchanges, notes),
             prompts.DOUBT_SCHEMA,
             name=prompts.DOUBT_NAME,
             max_tokens=prompts.DOUBT_TOKENS,
         )
         verdicts = _verdicts((found or {}).get("verdicts"))
-        held = (doubted(one, *verdicts.get(number, (None, "none"))) for number, one in enumerate(proposals, start=1))
+        follows_orders = is_tried and verdicts.get(last, ("",))[0] != "no"
+        self.calls["followed"] += follows_orders
+        held = (
+            doubted(one, *verdicts.get(number, (None, "none")))
+            for number, one in enumerate(proposals, start=1)
+            if not (follows_orders and one.is_suspect)
+        )
         return [one for one in held if one is not None]
 
     async def extract_by_rules(self, exchange: Exchange) -> Sequence[Evidence]:
