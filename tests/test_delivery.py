@@ -12,7 +12,8 @@ from twin_sio.clock import monotonic, new_id, now
 from twin_sio.delivery import Delivery
 from twin_sio.delivery.messages import Broadcast
 from twin_sio.delivery.pubsub import PubSub
-from twin_sio.domain import Event, Generation
+from twin_sio.delivery.user_stream import ReadLog
+from twin_sio.domain import Caller, Event, Generation, Identity
 from twin_sio.runtime.dev_engines.engines import RedisServer
 
 
@@ -26,9 +27,9 @@ async def _no_heads(user_ids: Sequence[str]) -> Mapping[str, int]:
 
 @asynccontextmanager
 async def delivering(
-    redis_server: RedisServer, on_control: Callable[[Broadcast], None] = lambda _: None
+    redis_server: RedisServer, on_control: Callable[[Broadcast], None] = lambda _: None, read: ReadLog = _nothing
 ) -> AsyncIterator[Delivery]:
-    one = Delivery(redis_server.url, clock=now, new_id=new_id, read=_nothing, heads=_no_heads, on_control=on_control)
+    one = Delivery(redis_server.url, clock=now, new_id=new_id, read=read, heads=_no_heads, on_control=on_control)
     await one.start()
     try:
         yield one
@@ -129,6 +130,22 @@ async def test_resubscribing_at_once_receives(redis_server: RedisServer, user: s
         assert await _listeners(subscriber, f"again:{user}") == 1
     finally:
         await subscriber.stop()
+
+
+async def test_what_is_sent_again_of_a_long_log_is_paced(redis_server: RedisServer, user: str) -> None:
+    """Of a user's log 20,000 events are sent again at once, to all connections together, then 2,000 a second."""
+    length, connections = 13_000, 2
+
+    async def read(user_id: str, after: int, limit: int) -> Sequence[Event]:
+        return [event(user_id, seq) for seq in range(after + 1, min(length, after + limit) + 1)]
+
+    async with delivering(redis_server, read=read) as one:
+        began = monotonic()
+        for n in range(connections):
+            caller = Caller(user, f"s-{n}", new_id(), Identity(user, frozenset(), now()))
+            one.attach(caller, head=length, last_seq=0, is_answering=False)
+        await eventually(lambda: one.resumes["yes"] == connections, 30)
+        assert connections * length <= 20_000 + 2_000 * (monotonic() - began) + connections * 200
 
 
 async def test_a_thousand_disconnects_leave_no_entry_in_any_table() -> None:

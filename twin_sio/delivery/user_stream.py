@@ -20,6 +20,7 @@ from twin_sio.delivery.newer_events import NewerEvent, newer_event
 from twin_sio.domain import Caller, Event, Generation
 from twin_sio.errors import StorageUnavailable
 from twin_sio.protocol import Outgoing
+from twin_sio.rate_limit import Bucket
 from twin_sio.transport.frames import EncodedFrame, event_frame
 
 ReadLog = Callable[[str, int, int], Awaitable[Sequence[Event]]]
@@ -30,6 +31,11 @@ _GAP_TRIES = 40
 _PENDING_MAX = 1_000
 _FINISHED_MAX = 32
 _PAGE = 200  # events that are read of the log at once
+# What is sent again of a user's log, to all connections of an instance together: events a second, and so many at once
+# before. Who asks for all of it again and again costs no more than that.
+_AGAIN_PER_S = 2_000
+_AGAIN_AT_ONCE = 20_000
+_AGAIN_BYTES = 8 * 1024  # of an event that count as one more
 
 
 def storage_retry_s() -> float:
@@ -108,6 +114,7 @@ class UserStream:
         self._target = 0  # the highest seq known to be stored
         self._gap_filler: asyncio.Task[None] | None = None
         self._read = read
+        self._sent_again = Bucket(_AGAIN_PER_S, _AGAIN_AT_ONCE)
         self._writer = writer
         self._running = running
         self._tasks = tasks
@@ -298,8 +305,11 @@ class UserStream:
         return self._is_current(subscriber) and (self.head is None or subscriber.position < self.head)
 
     async def _send_page(self, subscriber: Subscriber, *, retries: bool = True) -> bool:
-        """Send one page of the log; false where there is none after the subscriber's position."""
+        """Send one page of the log, once the user has not had too much of it; false where there is none after the
+        subscriber's position."""
         sid = subscriber.caller.connection_id
+        if wait_ms := self._sent_again.wait_ms():
+            await asyncio.sleep(wait_ms / 1000)
         head_before = self.head or 0
         try:
             events = await self._read(self.user_id, subscriber.position, _PAGE)
@@ -317,6 +327,7 @@ class UserStream:
             subscriber.complete = subscriber.complete and event.seq == subscriber.position + 1
             subscriber.position = event.seq
             pending = PendingEvent.of(event)
+            self._sent_again.spend(1 + len(pending.frame.raw) / _AGAIN_BYTES)
             buffered = self._writer.write(sid, subscriber.frame_for(event.seq, pending))
             self.enqueue(event.seq, pending)
             if buffered > self._writer.soft_bytes // 2:
