@@ -154,6 +154,27 @@ async def test_a_thousand_disconnects_leave_no_entry_in_any_table() -> None:
     assert manager.left_behind() == {}
 
 
+async def test_an_erasure_finds_what_begins_in_its_midst(redis_server: RedisServer, user: str) -> None:
+    """Answers begin while it is at it: none is cut off from what names it, where no erasure would find its words."""
+    async with delivering(redis_server) as answering, delivering(redis_server) as erasing:
+        redis = answering.channels.redis
+
+        async def answer() -> None:
+            for number in range(200):
+                generation = Generation(f"g{number}", "main", f"m{number}", None, monotonic())
+                answering.begin_generation(user, generation)
+                answering.chunk(user, generation, "words")
+                await asyncio.sleep(0)
+
+        answers = asyncio.create_task(answer())
+        while not answers.done():
+            await erasing.erase(user)
+        answering.channels.command("SET", f"done:{user}", 1, "EX", 60)
+        await eventually(lambda: redis.exists(f"done:{user}"))
+        await erasing.erase(user)
+        assert [key async for key in redis.scan_iter(match=f"twin:gen*{user}*")] == []
+
+
 async def test_late_words_to_an_erased_user_leave_nothing(redis_server: RedisServer, user: str) -> None:
     """Neither a first word that reaches Redis behind the erasure, nor what an instance sends until it hears of it."""
     async with delivering(redis_server) as answering, delivering(redis_server) as erasing:

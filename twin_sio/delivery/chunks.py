@@ -105,6 +105,14 @@ local old = redis.call('HGET', KEYS[1], ARGV[1])
 if old and cjson.decode(old)[1] == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
 redis.call('DEL', KEYS[2])
 """
+# KEYS: the hash. ARGV: the prefix of lists. In one step: a list whose entry is deleted without it is found by nobody.
+ERASE = """
+local count = 0
+for _, value in ipairs(redis.call('HVALS', KEYS[1])) do
+    count = count + redis.call('DEL', ARGV[1] .. cjson.decode(value)[1])
+end
+return count + redis.call('DEL', KEYS[1])
+"""
 # KEYS: the hash, the list. ARGV: the message answered, the generation's id, the expiry, the text. Only for one that is
 # announced: what an erasure has deleted must not begin again.
 FIRST_CHUNK = """

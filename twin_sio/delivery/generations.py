@@ -6,13 +6,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import orjson
-
 from twin_sio.clock import Clock, NewId, iso, monotonic
 from twin_sio.delivery.chunks import (
     ANNOUNCE,
     DROP,
     END,
+    ERASE,
     FIRST_CHUNK,
     GENERATION_TTL_S,
     ChunkTemplate,
@@ -180,8 +179,6 @@ class RunningGenerations:
     async def erase(self, user_id: str) -> int:
         """Delete what Redis keeps of the user's generations; how many keys there were."""
         try:
-            running = await self._pubsub.get_hash(generations_key(user_id))
-            lists = [chunks_key(user_id, orjson.loads(value)[0]) for value in running.values()]
-            return await self._pubsub.delete(generations_key(user_id), *lists)
+            return await self._pubsub.run_script(ERASE, [generations_key(user_id)], chunks_key(user_id, ""))
         except REDIS_ERRORS:
             return 0  # they expire within minutes

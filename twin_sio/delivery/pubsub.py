@@ -158,9 +158,9 @@ class PubSub:
         fields: dict[bytes, bytes] = await self.redis.hgetall(key)  # type: ignore[misc]
         return {name.decode(): value.decode() for name, value in fields.items()}
 
-    async def delete(self, *keys: str) -> int:
-        """Delete keys, of one channel; how many there were. Raises one of `REDIS_ERRORS`."""
-        return int(await self.redis.delete(*keys))
+    async def run_script(self, text: str, keys: Sequence[str], *words: Any) -> int:
+        """The number that a Lua script over keys of one channel gives. Raises one of `REDIS_ERRORS`."""
+        return int(await self.redis.eval(text, len(keys), *keys, *words))  # type: ignore[misc]
 
     async def _publish_loop(self) -> None:
         """Write all that one iteration of the event loop has queued at once."""

@@ -206,9 +206,9 @@ class ClusterPubSub:
         """A hash as Redis remembers it; raises one of `REDIS_ERRORS`."""
         return await self._shard_for(key).get_hash(key)
 
-    async def delete(self, *keys: str) -> int:
-        """Delete keys, of one channel; how many there were. Raises one of `REDIS_ERRORS`."""
-        return await self._shard_for(keys[0]).delete(*keys)
+    async def run_script(self, text: str, keys: Sequence[str], *words: Any) -> int:
+        """The number that a Lua script over keys of one channel gives. Raises one of `REDIS_ERRORS`."""
+        return await self._shard_for(keys[0]).run_script(text, keys, *words)
 
     async def subscribe(self, channel: str, patience_s: float = TIMEOUT_S) -> bool:
         """Subscribe to the channel; true once Redis has confirmed it. False: its master is away; the channel is
