@@ -130,6 +130,7 @@ STATED = lines(
     ich arbeite bei dm nachts | work.employer: dm
     soy de cadiz originalmente | identity.origin: cadiz
     im allergic to peanuts so careful | health.allergy: peanuts
+    cant do dinner im allergic to shellfish and its a crab place | health.allergy: shellfish
     cant do shellfish, throat closes right up | food.avoids: shellfish
     dont drink coffee anymore, gives me palpitations | food.avoids: coffee
     im type 2 diabetic | health.condition: type 2 diabetic
@@ -320,6 +321,9 @@ def test_who_was_there_once_is_not_there_now(text: str) -> None:
         "i work at being nice",
         "i broke up with reality",
         "got fired from the group chat",
+        "im allergic to mondays",
+        "its like im allergic to success",
+        "he thinks im allergic to dogs",
         "i gave up sugar for lent and im dying",
         "yeah because i just LOVE resetting peoples passwords all day",
     ],
