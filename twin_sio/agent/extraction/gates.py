@@ -4,8 +4,9 @@ understanding of a language. Pure.
 The words that are quoted stand in the message. The value stands there too, or in the words of the twin that they
 affirm: every name and number of it, and half of its other words, in whatever form; what has ended may be named by an
 earlier line, and one of a few states by its word (`prompts.STATES`). What stands between quotation marks from end to
-end is somebody's words. Nothing is learnt from an instruction about the profile. Nothing of health, faith, politics or
-sexuality is concluded. A model may be as wrong as it likes: it can only choose among what the user has written.
+end is somebody's words. Nothing is learnt from an instruction about the profile; a message that may be one is marked,
+for `controls`. Nothing of health, faith, politics or sexuality is concluded. A model may be as wrong as it likes: it
+can only choose among what the user has written.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def is_set_aside(candidate: Any) -> bool:
 
 def passed(exchanges: Sequence[Exchange], listed: Sequence[Any], *, injection_gate: bool = True) -> list[Proposal]:
     """The candidates of a model that pass, `MAX_CANDIDATES` of each exchange at most, none twice; what is malformed
-    is dropped alone. `injection_gate`: none of a message that gives an order about what is stored."""
+    is dropped alone. `injection_gate`: none of a message that gives an order about what is stored; those of one that
+    may are marked."""
     messages = [_Message(exchange, injection_gate) for exchange in exchanges]
     # By what it says: a model may list one thing twice.
     found: dict[tuple[object, ...], Proposal] = {}
