@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,8 +11,9 @@ import jwt
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.conftest import token_of
+from tests.conftest import Connect, token_of
 from tests.raw import RawSocket
+from tests.waiting import eventually
 from twin_sio.admin import main
 from twin_sio.config import Settings
 from twin_sio.dev_tokens import DEV_SECRET
@@ -103,3 +105,27 @@ async def test_a_profile_of_nobody_is_not_made_anew(admin: Admin, user: str) -> 
     code, out, err = await admin("profile-rebuild", "--user", user)
     assert (code, out) == (1, "0 profiles scored\n")
     assert user in err
+
+
+async def test_an_operator_exports_and_erases_a_user(admin: Admin, connect: Connect, url: str, user: str) -> None:
+    """What a user may do with their data an operator does for one who writes a letter."""
+    client = await connect()
+    await client.ask("hello")
+    code, out, _ = await admin("export", "--user", user)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert lines[-1] == {"kind": "end", "lines": len(lines) - 1}
+    assert [line["payload"]["text"] for line in lines if line.get("type") == "user_message"] == ["hello"]
+    code, out, _ = await admin("erase", "--user", user, "--yes")
+    assert code == 0
+    assert json.loads(out)["events"] > 0
+    await eventually(lambda: not client.is_connected)
+    code, out, err = await admin("export", "--user", user)
+    assert (code, out) == (1, '{"kind":"end","lines":0}\n')
+    assert user in err
+
+
+async def test_an_erasure_asks_to_be_sure(admin: Admin, user: str) -> None:
+    code, _, err = await admin("erase", "--user", user)
+    assert code == 2
+    assert "--yes" in err

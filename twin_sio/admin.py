@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 
 import orjson
 from jose import jwt
@@ -16,6 +16,7 @@ from twin_sio.clock import now
 from twin_sio.config import ConfigError, Settings
 from twin_sio.domain import Json
 from twin_sio.errors import StorageUnavailable
+from twin_sio.http.exports import line_of
 from twin_sio.protocol import bare_token
 from twin_sio.redis_connection import REDIS_ERRORS, client
 from twin_sio.redis_connection.failures import explain
@@ -107,8 +108,30 @@ async def statistics(settings: Settings) -> Json:
         return await services.statistics_service.totals()
 
 
+async def export(settings: Settings, user: str) -> int:
+    """Write what `GET /v1/export` gives the user to stdout, a line each, the last one `end`; how many there were."""
+    lines = 0
+    async with build_services(settings) as services, aclosing(services.personal.export(user)) as values:
+        async for value in values:
+            sys.stdout.write(line_of(value).decode())
+            lines += 1
+    sys.stdout.write(line_of({"kind": "end", "lines": lines}).decode())
+    return lines
+
+
+async def erase(settings: Settings, user: str) -> Mapping[str, int]:
+    """Remove everything of a user, and end their sessions, as `DELETE /v1/data` does; how much there was, per store."""
+    async with build_services(settings) as services:
+        return await services.erasure.erase(user)
+
+
 def _show(name: str, done: int, of: int) -> None:
     print(f"\r{name}: {done} of {of}   ", end="\n" if done >= of else "", file=sys.stderr, flush=True)
+
+
+def _nothing_of(user: str) -> int:
+    print(f"Nothing is stored of {user!r}: see --user.", file=sys.stderr)
+    return 1
 
 
 def _named(text: str) -> str:
@@ -172,13 +195,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser(
         "statistics", help="count now what became of what was learnt of all users, and print it as JSON"
     )
+    given = commands.add_parser(
+        "export",
+        help="print all that is kept of a user, as JSON lines",
+        description="Example: python -m twin_sio.admin export --user ada > ada.jsonl. It is what GET /v1/export gives "
+        "the user; the last line is `end`.",
+    )
+    given.add_argument("--user", type=_named, required=True, help="whose (`sub`)")
+    gone = commands.add_parser(
+        "erase",
+        help="remove all that is kept of a user, for good",
+        description="Example: python -m twin_sio.admin erase --user ada --yes. It does what DELETE /v1/data does for "
+        "the user: in MongoDB, Redis, the queue and the graph, while the service runs; their sessions end. "
+        "Their tokens stay good: see `revoke`. Backups are yours.",
+    )
+    gone.add_argument("--user", type=_named, required=True, help="whose (`sub`)")
+    gone.add_argument("--yes", action="store_true", help="it cannot be undone, and asks for this")
     asked = parser.parse_args(arguments)
+    if asked.command == "erase" and not asked.yes:
+        gone.error("it cannot be undone: say --yes as well (`export` first, where the user is to have it)")
     if asked.command == "revoke" and asked.user is None and asked.token is None:
         out.error("say whose tokens, --user USER, or which one, --token JTI")
     try:
         settings = Settings.from_environment()
-        # These tell running instances, or devices, what has changed.
-        if asked.command in ("revoke", "statistics", "profile-rebuild") and not settings.storage.redis_url:
+        # All but two tell running instances, or devices, what has changed.
+        if asked.command not in ("reseal", "graph-rebuild") and not settings.storage.redis_url:
             raise ConfigError("TWIN_REDIS_URL is not set: say which Redis.")
         if not settings.storage.mongodb_url:
             raise ConfigError("TWIN_MONGODB_URL is not set: say which database.")
@@ -192,9 +233,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             scored = asyncio.run(rebuild_profiles(settings, asked.user))
             print(f"{scored} profiles scored")
             if asked.user is not None and not scored:
-                print(f"Nothing is stored of a profile of {asked.user!r}: see --user.", file=sys.stderr)
-                return 1
+                return _nothing_of(asked.user)
             return 0
+        if asked.command == "export":
+            return 0 if asyncio.run(export(settings, asked.user)) else _nothing_of(asked.user)
+        if asked.command == "erase":
+            counts = asyncio.run(erase(settings, asked.user))
+            print(orjson.dumps(counts).decode())
+            return 0 if any(counts.values()) else _nothing_of(asked.user)
         if asked.command == "statistics":
             print(orjson.dumps(asyncio.run(statistics(settings)), option=orjson.OPT_INDENT_2).decode())
             return 0

@@ -1,14 +1,17 @@
-"""Streamed answers, aborted if the client does not read them."""
+"""Exports: their lines, and streamed answers that are aborted if the client does not read them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
 
+import orjson
 from aiohttp import web
 
-from twin_sio.clock import monotonic
+from twin_sio.clock import iso, monotonic
 from twin_sio.errors import Overloaded, RateLimited
 
 AT_ONCE = 16
@@ -46,6 +49,17 @@ class Exports:
             yield
         finally:
             self._running.discard(user_id)
+
+
+def line_of(value: Mapping[str, Any]) -> bytes:
+    """A line of an export: JSON, with its end."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME) + b"\n"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return iso(value)
+    raise TypeError
 
 
 async def stream(request: web.Request, response: web.StreamResponse, lines: AsyncIterator[bytes]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -18,11 +17,11 @@ from pydantic import ValidationError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from twin_sio.auth import Authenticator
-from twin_sio.clock import NewId, iso
+from twin_sio.clock import NewId
 from twin_sio.domain import Identity
 from twin_sio.errors import Forbidden, HandshakeRefused, ServiceError, StorageUnavailable
 from twin_sio.http import openapi
-from twin_sio.http.exports import Exports, NotRead, stream
+from twin_sio.http.exports import Exports, NotRead, line_of, stream
 from twin_sio.http.openapi import JSON_LINES, ROUTES, STATUS
 from twin_sio.observability.tracing import span
 from twin_sio.protocol import Scope, Search, asyncapi, error_payload
@@ -166,14 +165,14 @@ class Rest:
         lines = 0
         try:
             while first is not None:
-                yield _line(first)
+                yield line_of(first)
                 lines += 1
                 first = await anext(values, None)
         except StorageUnavailable as error:
             # The status was sent long ago: only a last line can still say that it is not whole.
-            yield _line({"kind": "error", **error_payload(error)})
+            yield line_of({"kind": "error", **error_payload(error)})
             return
-        yield _line({"kind": "end", "lines": lines})
+        yield line_of({"kind": "end", "lines": lines})
         audit.info("exported", user=user_id, lines=lines)
 
     async def _erase(self, request: web.Request, identity: Identity) -> web.StreamResponse:  # noqa: ARG002
@@ -195,16 +194,6 @@ def _document(document: Mapping[str, object]) -> Callable[[web.Request], Awaitab
         return web.Response(body=body, content_type="application/json", headers=headers)
 
     return serve
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME) + b"\n"
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return iso(value)
-    raise TypeError
 
 
 def _json(payload: Mapping[str, object], status: int) -> web.Response:
