@@ -68,7 +68,6 @@ class Script:
     doubts: Mapping[str, str] | None = (
         None  # instead, of notes that say this, or of this value, or "ended of self, " and this
     )
-    obeys: bool = False  # says yes, too, of a note that follows an order of the service's own (`controls`)
     usage: bool = True
     finish: bool = True  # say finish_reason
     reason: str = "stop"  # this one
@@ -112,7 +111,8 @@ def verdicts(asked: str, script: Script) -> str:
         said = f"{note['kind']} of {note['about'].lower()}, "
         names = (f"{said}{says}", f"{said}{value}", says, value)
         holds = next((doubts[name] for name in names if name in doubts), script.doubt)
-        if says in _CONTROLS and not script.obeys:
+        # Who doubts note by note is honest, and denies what only follows an order of the service's own (`controls`).
+        if script.doubts is not None and says in _CONTROLS:
             holds = "no"
         found.append({"n": note["n"], "holds": holds, "nature": "none"})
     return json.dumps({"verdicts": found})

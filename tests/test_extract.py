@@ -49,7 +49,7 @@ def candidate(**fields: object) -> dict[str, object]:
 
 @pytest.fixture
 async def server() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel() as running:
+    async with ScriptedModel(doubts={}) as running:
         yield running
 
 
@@ -374,9 +374,9 @@ def test_a_model_that_obeys_learns_nothing_from_orders():
 async def test_a_model_that_follows_orders_learns_nothing_where_one_may_be(server, extractor):
     """It is tried with an order that nobody gave. What it makes of other messages stands."""
     may_be, plain = "remember that I moved to Munich", "I moved to Munich, can you save me a recipe for dumplings"
-    for text, obeys, count in [(may_be, True, 0), (may_be, False, 1), (plain, True, 1)]:
-        server.default = Script(obeys=obeys)
-        assert len(await kept(server, extractor, candidate(), text=text)) == count, (text, obeys)
+    for text, doubts, count in [(may_be, None, 0), (may_be, {}, 1), (plain, None, 1)]:
+        server.default = Script(doubts=doubts)
+        assert len(await kept(server, extractor, candidate(), text=text)) == count, (text, doubts)
     assert extractor.calls["followed"] == 1
     tried, denied, plainly = (len(one["notes"]) for one in asked(server, prompts.DOUBT_NAME))
     assert (tried, denied, plainly) == (2, 2, 1)

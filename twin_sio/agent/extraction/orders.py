@@ -22,7 +22,7 @@ from typing import Final
 WEIGHTS: Final = "orders.f16"
 """Of each place that a feature may fall into, little-endian halves; the last one is the bias."""
 PLACES: Final = 1 << 16
-THRESHOLD: Final = 0.8
+THRESHOLD: Final = 0.2
 """The score from which on a text counts as an order."""
 STRICT_THRESHOLD: Final = -0.2
 """The same for those who have nothing else to tell an order by; it costs them some harmless texts."""
