@@ -698,8 +698,23 @@ async def test_a_token_leaves_the_address_bar(opened: Opened, server: Server, us
     assert await page.evaluate("sessionStorage.getItem('twin-sio-session')") == session  # and with it what is unsent
 
 
-async def test_a_duplicated_tab_is_a_session_of_its_own(opened: Opened, user: str) -> None:
+_SLOW_AT_FIRST = """
+const request = navigator.locks.request.bind(navigator.locks);
+navigator.locks.request = async (...asked) => {
+    if (window.opener === null) await new Promise((resolve) => setTimeout(resolve, 700));
+    return await request(...asked);
+};
+"""
+
+
+@pytest.mark.parametrize("script", ["", _SLOW_AT_FIRST], ids=["", "in a browser that was slow"])
+async def test_a_duplicated_tab_is_a_session_of_its_own(opened: Opened, user: str, script: str) -> None:
     page = await opened(user)
+    if script:
+        await page.context.add_init_script(script)
+        await page.evaluate("sessionStorage.removeItem('twin-sio-session')")
+        await page.reload()
+        await expect(page.locator("#connection")).to_have_attribute("data-state", "online", timeout=PATIENCE_MS)
     async with page.context.expect_page() as opening:
         await page.evaluate("window.open('/')")
     twin = await opening.value
