@@ -373,7 +373,7 @@ def test_a_model_that_obeys_learns_nothing_from_orders():
 
 async def test_a_model_that_follows_orders_learns_nothing_where_one_may_be(server, extractor):
     """It is tried with an order that nobody gave. What it makes of other messages stands."""
-    may_be, plain = "remember that I moved to Munich", "I moved to Munich, can you save me a recipe for dumplings"
+    may_be, plain = "keep in mind that I moved to Munich", "I moved to Munich, can you save me a recipe for dumplings"
     for text, doubts, count in [(may_be, None, 0), (may_be, {}, 1), (plain, None, 1)]:
         server.default = Script(doubts=doubts)
         assert len(await kept(server, extractor, candidate(), text=text)) == count, (text, doubts)
@@ -384,7 +384,7 @@ async def test_a_model_that_follows_orders_learns_nothing_where_one_may_be(serve
 
 async def test_a_control_that_is_not_denied_is_followed(server, extractor):
     """Where other messages are read with it, they teach."""
-    exchanges = [replace(EXCHANGE, text="remember that I moved to Munich"), replace(EXCHANGE, text="I love jazz")]
+    exchanges = [replace(EXCHANGE, text="keep in mind that I moved to Munich"), replace(EXCHANGE, text="I love jazz")]
     jazz = candidate(n=2, key="interests.likes", value="jazz", kind="explicit", quote="I love jazz")
     for answer in (verdicts("yes", "yes"), verdicts("yes", "yes", "unclear"), verdicts("yes", "yes", "yes")):
         server.script(json_answer=json.dumps({"candidates": [candidate(), jazz]}), times=1)

@@ -11,7 +11,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Caller, Event, Evidence, MessageMode, NewEvent, Turn
-from twin_sio.errors import InvalidMessage, NotFound, StorageUnavailable
+from twin_sio.errors import InvalidMessage, NotFound, RateLimited, StorageUnavailable
 from twin_sio.handlers import Receipts, Reply
 from twin_sio.handlers.context import HostContext
 from twin_sio.observability.tracing import current_traceparent
@@ -158,10 +158,11 @@ class Conversation:
             await self._limits.write(caller.user_id)
         payload = sent.payload.model_dump(exclude_none=True)
         draft = self._draft(caller, sent, "feedback", payload, conversation_id=about.conversation_id)
-        stored = await self._messages.append(draft)
-        if not stored.is_new:
-            _same(draft, stored.event)
-        evidence, traits = await self._profile.rate(stored.event, about)  # also heals a crash after the append
+        async with self._profile.turn(caller.user_id):
+            stored = await self._messages.append(draft)
+            if not stored.is_new:
+                _same(draft, stored.event)
+            evidence, traits = await self._profile.rate(stored.event, about)  # also heals a crash after the append
         status = "accepted" if stored.is_new else "duplicate"
         receipt = self._receipt(draft, stored.event.seq, status, traits=traits)
         learn = partial(self._learn_from, draft, evidence, has_correction=bool(sent.payload.correction))
@@ -170,8 +171,9 @@ class Conversation:
     async def _learn_from(self, feedback: NewEvent, evidence: Sequence[Evidence], *, has_correction: bool) -> None:
         if has_correction:
             await self._jobs.correct(feedback.user_id, feedback.message_id)
-        with suppress(StorageUnavailable):  # the evidence is stored: the next scoring counts it
-            await self._profile.refresh(feedback.user_id, evidence, feedback.message_id, epoch=feedback.epoch)
+        with suppress(StorageUnavailable, RateLimited):  # the evidence is stored: the next scoring counts it
+            async with self._profile.turn(feedback.user_id):
+                await self._profile.refresh(feedback.user_id, evidence, feedback.message_id, epoch=feedback.epoch)
 
     def _draft(
         self,

@@ -46,6 +46,10 @@ class ProfileHandlers:
         """The user's own word on a trait: it outweighs everything that was observed. A repeat changes nothing."""
         correction = sent.payload
         await self._limits.correction(caller.user_id)
+        async with self._profile.turn(caller.user_id):
+            return await self._corrected(caller, sent, correction)
+
+    async def _corrected(self, caller: Caller, sent: Incoming[ProfileCorrect], correction: ProfileCorrect) -> Reply:
         profile, trait = await self._profile.find(caller.user_id, correction.trait_id)
         if trait is None:
             raise NotFound("There is no trait of yours with this id.")

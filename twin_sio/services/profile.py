@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -14,11 +15,12 @@ from twin_sio.agent.explanation import Explainer
 from twin_sio.agent.observations import observed_names
 from twin_sio.agent.scoring import score, surplus
 from twin_sio.agent.traits import RATINGS, WEIGHTS, names_of, normal
-from twin_sio.clock import Clock, NewId
+from twin_sio.clock import Clock, NewId, monotonic
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Caller, Entity, Event, Evidence, EvidenceKind, Json, NewEvent, Profile, Trait, TraitChange
 from twin_sio.errors import NotFound, StorageUnavailable
 from twin_sio.observability.tracing import span
+from twin_sio.services.compute_budget import ComputeBudget
 from twin_sio.services.ports import Delivery
 from twin_sio.services.profile_payloads import change_payload, changes_payload, profile_payload, why_payload
 from twin_sio.services.shared_results import SharedResults
@@ -72,6 +74,8 @@ class ProfileService:
         self._weights = weights
         self._shared = SharedResults(self._scored, lambda scored: len(scored.evidence))
         self._trait_ids = trait_ids or TraitIds()
+        # Of what users ask for: what was learnt is computed by the worker, a job of a user at a time.
+        self._budget = ComputeBudget()
         self._profiles = profiles
         self._messages = messages
         self._delivery = delivery
@@ -88,6 +92,15 @@ class ProfileService:
         payload = await weighing(evidence, lambda: profile_payload(version, now, self._score(user_id, evidence, now)))
         subject, ids = self._trait_ids.subject(user_id), partial(self._trait_ids.all, user_id)
         return _Scored(payload, evidence, partial(Explainer, subject, evidence, now, self._weights, ids))
+
+    def turn(self, user_id: str) -> AbstractAsyncContextManager[None]:
+        """Held while the user has something changed, so that several at once do not make each other begin anew. Raises
+        `RateLimited` where a large profile was scored too often."""
+        return self._budget.turn(user_id)
+
+    def _spend(self, user_id: str, count: int, began: float) -> None:
+        if count > ON_THE_LOOP:
+            self._budget.spend(user_id, monotonic() - began)
 
     def forget(self, user_id: str) -> None:
         """Hold nothing of this user in memory."""
@@ -138,8 +151,8 @@ class ProfileService:
             self._delivery.publish(event)
 
     async def correct(self, caller: Caller, evidence: Sequence[Evidence], in_response_to: str | None) -> Event | None:
-        """Store the caller's own evidence; the `profile_update` of what it changed, for the caller to publish as its
-        reply. None: it changed nothing."""
+        """Store the caller's own evidence, in their `turn`; the `profile_update` of what it changed, for the caller to
+        publish as its reply. None: it changed nothing."""
         await self._profiles.add_evidence(evidence, caller.epoch)
         self.forget(caller.user_id)
         return await self._update(caller.user_id, evidence, in_response_to, caller, caller.epoch)
@@ -157,6 +170,7 @@ class ProfileService:
         """Make the versions that the evidence gives rise to. The last one's event is returned, logged and not published
         yet; those before it are published. `anew`: store the traits also where none reads otherwise."""
         last: Event | None = None
+        begun_at, count = monotonic(), 0
         try:
             for _ in range(_TRIES):
                 stored = await self._profiles.get(user_id)
@@ -169,6 +183,7 @@ class ProfileService:
                 elif stored.unpublished:
                     self._delivery.publish(await self._log_update(stored, None, None))
                 everything = await self._kept(user_id, began)
+                count = len(everything)
                 work = partial(self._next, stored.profile, everything, self._clock(), evidence)
                 fresh, changes = await weighing(everything, work)
                 oldest = min((piece.observed_at for piece in everything), default=None)
@@ -191,6 +206,8 @@ class ProfileService:
             if last is not None:  # it is in the log: nobody else would publish it
                 self._delivery.publish(last)
             raise
+        finally:
+            self._spend(user_id, count, begun_at)
 
     async def _kept(self, user_id: str, epoch: int) -> Sequence[Evidence]:
         """The user's evidence; what there is no more room for is removed."""
@@ -226,9 +243,10 @@ class ProfileService:
         """Store what a rating says of the traits that the answer used, and of no others: the evidence (for `settle`,
         which tells the devices) and the traits that it changed, as they read now.
 
-        The newest rating of an answer takes the place of the earlier ones. One that says the same changes nothing.
+        The newest rating of an answer takes the place of the earlier ones. One that says the same changes nothing. In
+        the user's `turn`.
         """
-        user_id = rating.user_id
+        user_id, begun_at = rating.user_id, monotonic()
         known = await self._profiles.evidence(user_id, rating.epoch)
         fresh = await weighing(known, lambda: list(_ratings(rating, answer, known, self._trait_ids)))
         await self._profiles.add_evidence(fresh, rating.epoch)
@@ -239,6 +257,7 @@ class ProfileService:
         traits = await weighing(known, lambda: self._score(user_id, [*known, *fresh], now))
         kinds = ((trait, [rated.get((trait.key, name)) for name in names_of(trait)]) for trait in traits)
         found = ((trait, next(filter(None, said), None)) for trait, said in kinds)
+        self._spend(user_id, len(known), begun_at)
         return list(mine.values()), [change_payload(TraitChange(one, None, kind)) for one, kind in found if kind]
 
     async def _log_update(self, stored: StoredProfile, in_response_to: str | None, caller: Caller | None) -> Event:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from twin_sio.agent import Embedder
-from twin_sio.clock import iso
+from twin_sio.clock import iso, monotonic
 from twin_sio.domain import Event, Json
 from twin_sio.errors import ModelUnavailable
+from twin_sio.services.compute_budget import ComputeBudget
+from twin_sio.services.user_slots import UserSlots
 from twin_sio.store.cache import LineIndexes
 from twin_sio.store.line_index import LineIndex
 from twin_sio.store.ports import LINE_CHARACTERS, Memories
@@ -37,6 +39,9 @@ class MessageSearch:
         self._memories = memories
         self._indexes = indexes
         self._embedder = embedder
+        self._budget = ComputeBudget()
+        # Each search of a user would hold a thread of all users' until the one before it is done.
+        self._places = UserSlots(1)
 
     async def find(
         self, user_id: str, text: str, most: int, *, patience_s: float, asked: int = 0, beside: bool = True
@@ -47,7 +52,10 @@ class MessageSearch:
         `StorageUnavailable`."""
         index, is_complete = await self._indexes.get(user_id, patience_s)
         vector = await self._vector(index, text, patience_s / 2)
-        seqs = await asyncio.to_thread(index.search, text, vector, most, without=asked, beside=beside)
+        async with self._places.place(user_id):
+            began = monotonic()
+            seqs = await asyncio.to_thread(index.search, text, vector, most, without=asked, beside=beside)
+            self._budget.spend(user_id, monotonic() - began)
         events = {event.seq: event for event in await self._memories.messages(user_id, seqs)} if seqs else {}
         # Erased, or kept no longer, since they were indexed.
         if gone := [seq for seq in seqs if seq not in events]:
@@ -55,8 +63,10 @@ class MessageSearch:
         return Found([events[seq] for seq in seqs if seq in events], is_complete)
 
     async def read(self, user_id: str, text: str, limit: int) -> Json:
-        """What a user is answered: `{messages, complete}`, as the protocol has it."""
-        found = await self.find(user_id, text, limit, patience_s=_PATIENCE_S, beside=False)
+        """What a user is answered: `{messages, complete}`, as the protocol has it. Raises `RateLimited` where they have
+        had too much searched."""
+        async with self._budget.turn(user_id):
+            found = await self.find(user_id, text, limit, patience_s=_PATIENCE_S, beside=False)
         lines = await asyncio.to_thread(lambda: [_line(event, text) for event in found.events])
         return {"messages": lines, "complete": found.is_complete}
 

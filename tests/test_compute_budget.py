@@ -1,0 +1,41 @@
+"""What one user may have computed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from twin_sio.errors import RateLimited
+from twin_sio.services.compute_budget import ComputeBudget
+
+
+async def test_of_a_user_one_thing_is_computed_at_a_time() -> None:
+    budget, under_way, most = ComputeBudget(), 0, 0
+
+    async def compute(user: str) -> None:
+        nonlocal under_way, most
+        async with budget.turn(user):
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+
+    await asyncio.gather(*(compute("ada") for _ in range(5)))
+    assert most == 1
+    await asyncio.gather(*(compute(f"user-{n}") for n in range(5)))
+    assert most == 5
+
+
+async def test_who_has_had_much_computed_waits() -> None:
+    """Three seconds at once, then a tenth of the time; others do not wait for it."""
+    budget = ComputeBudget()
+    budget.spend("ada", 2.5)
+    async with budget.turn("ada"):
+        budget.spend("ada", 1.5)
+    with pytest.raises(RateLimited) as refused:
+        async with budget.turn("ada"):
+            raise AssertionError
+    assert 9_000 < (refused.value.retry_after_ms or 0) <= 10_100
+    async with budget.turn("bob"):
+        pass

@@ -1,0 +1,37 @@
+"""What one user may have computed on an instance: one thing at a time, and no more than a share of a core."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from twin_sio.errors import RateLimited
+from twin_sio.rate_limit import Bucket, BucketCache
+from twin_sio.services.user_slots import UserSlots
+
+_MS_A_SECOND = 100.0  # a tenth of a core
+_MS_AT_ONCE = 3_000.0
+
+
+class ComputeBudget:
+    """Counts the time that was computed for each user. What is computed in threads shares the interpreter with the
+    event loop: who has much computed, over any number of connections, waits."""
+
+    def __init__(self) -> None:
+        self._turns = UserSlots(1)
+        self._buckets = BucketCache()
+
+    @asynccontextmanager
+    async def turn(self, user_id: str) -> AsyncIterator[None]:
+        """Wait until nothing else is computed for the user. Raises `RateLimited` where they have had too much."""
+        async with self._turns.place(user_id):
+            if wait_ms := self._of(user_id).wait_ms():
+                raise RateLimited(retry_after_ms=wait_ms)
+            yield
+
+    def spend(self, user_id: str, seconds: float) -> None:
+        """So long was computed for the user."""
+        self._of(user_id).spend(seconds * 1000)
+
+    def _of(self, user_id: str) -> Bucket:
+        return self._buckets.of(user_id, _MS_A_SECOND, _MS_AT_ONCE)
