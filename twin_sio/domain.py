@@ -205,7 +205,8 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an answer ended; what `twin_message` will carry. `error` is a protocol code where it failed, for which the
-    endpoint may have said when to try again; `cut` says what cut a complete answer short, if anything did."""
+    endpoint may have said when to try again; `cut` says what cut a complete answer short, if anything did. `asked`
+    counts the characters that the model was sent, for answers whose `usage` nobody reports."""
 
     status: AnswerStatus
     text: str
@@ -220,6 +221,7 @@ class Outcome:
     reasoning: str | None = None
     steered_by: tuple[str, ...] = ()
     stopped_by: str | None = None
+    asked: int = 0
 
 
 @dataclass(slots=True)

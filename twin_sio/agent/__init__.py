@@ -70,6 +70,11 @@ class Run(Protocol):
         """The agent works in steps, and takes in messages between them; without this they end its answer."""
         ...
 
+    def count_asked(self, characters: int) -> None:
+        """The model is sent so many: by them the tokens of an answer count that was stopped before its usage was
+        told."""
+        ...
+
     async def save(self, state: Json) -> None:
         """Store the agent's state for the next attempt, in place of what was saved before; it is stored once this
         returns. Raises `StorageUnavailable`, also where another attempt has taken over."""
@@ -98,6 +103,9 @@ class DetachedRun(Run):
         self.saved = SavedRun()
 
     def begin_loop(self) -> None:
+        pass
+
+    def count_asked(self, characters: int) -> None:
         pass
 
     async def save(self, *_: object) -> None:

@@ -180,6 +180,7 @@ class TwinAgent(Agent):
         if loop is not None:
             messages = [*messages, *loop.messages]
             offered = [tool.offered() for tool in state["tools"].values()]
+        state["ask"].run.count_asked(sum(len(str(message.get("content") or "")) for message in messages))
         goes_on = False
         with span("model answer") as call:
             async with aclosing(self._model.stream(messages, offered)) as pieces:

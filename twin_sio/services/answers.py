@@ -346,9 +346,11 @@ def _more(outcome: Outcome) -> dict[str, object]:
 
 
 def _tokens(outcome: Outcome) -> int:
-    """The model tokens of an answer: as the endpoint reported them, else one for every four characters."""
+    """The model tokens of an answer: as the endpoint reported them, else one for every four characters, of what it was
+    sent as well."""
     reported = (outcome.usage or {}).get("total_tokens")
-    return reported if isinstance(reported, int) and reported >= 0 else -(-len(outcome.text) // 4)
+    characters = outcome.asked + len(outcome.text) + len(outcome.reasoning or "")
+    return reported if isinstance(reported, int) and reported >= 0 else -(-characters // 4)
 
 
 def _kinds(kind: type[ServiceError]) -> list[type[ServiceError]]:

@@ -180,6 +180,8 @@ class Attempt:
             "".join(self._thoughts)[:REASONING_CHARACTERS] or None,
             self._run.steered,
             stopped_by,
+            # An endpoint that was away has answered nothing, and bills nothing.
+            self._run.asked if status != "failed" or self.text else 0,
         )
 
 

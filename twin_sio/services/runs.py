@@ -49,6 +49,8 @@ class StoredRun(Run):
         """The steps of all attempts, by id; the service records them here."""
         self.loops = False
         """Whether messages are taken in between its steps."""
+        self.asked = 0
+        """Characters that the model was sent in this attempt, all steps together."""
         self.steered: tuple[str, ...] = tuple(message_id for message_id, _ in saved.steered)
         """The ids of the messages that it has taken in."""
         self._turn = turn
@@ -62,6 +64,9 @@ class StoredRun(Run):
 
     def begin_loop(self) -> None:
         self.loops = True
+
+    def count_asked(self, characters: int) -> None:
+        self.asked += characters
 
     async def save(self, state: Json) -> None:
         self._state = state
