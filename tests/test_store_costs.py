@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
+from pymongo import ASCENDING, IndexModel
 
-from tests.test_store import turn
-from twin_sio.clock import now
+from tests.test_store import draft, turn
+from twin_sio.clock import new_id, now
 from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.store import mongo
+from twin_sio.store.encryption import FieldCipher
 
 MANY = 2_500
 
@@ -63,3 +67,58 @@ async def test_a_stop_looks_at_what_is_owed_alone(db: mongo.Database, user: str)
     assert stopped is not None
     assert (stopped.turn_id, stopped.stop_requested) == ("t2", True)
     assert examined(entries) <= 10
+
+
+async def test_leases_are_found_among_those_that_are_held(db: mongo.Database, user: str) -> None:
+    turns = mongo.MongoTurns(db, lambda: now() + timedelta(seconds=60))
+    free = {"user_id": user, "owner": None, "leased": False, "lease_until": now(), "epoch": 0}
+    await db["conversations"].insert_many([{**free, "conversation_id": f"c{n}"} for n in range(MANY)])
+    await _close_turns(db, user)
+    await turns.acquire(user, "held", "alive", 60)
+    await turns.acquire(user, "expired", "dead", 0.0)
+    await turns.ensure(turn(user, "waiting", conversation="unowned"))
+    async with profiled(db) as entries:
+        assert await turns.answering(user) == 1
+        found = await turns.abandoned(5, 1000)
+    assert [one for whose, one in found if whose == user] == ["expired", "unowned"]
+    assert examined(entries) <= 20
+
+
+async def test_of_many_ratings_the_newest_alone_is_looked_at(db: mongo.Database, user: str) -> None:
+    log = mongo.MongoLog(db, FieldCipher([Fernet.generate_key().decode()]))
+    rated = replace(draft(user), type="feedback", payload={"message_id": "often", "rating": "up"})
+    first = (await log.append(rated)).event
+    (doc,) = await db["events"].find({"user_id": user}).to_list(1)
+    del doc["_id"]
+    await db["events"].insert_many([{**doc, "seq": first.seq + n, "message_id": new_id()} for n in range(1, MANY)])
+    log = mongo.MongoLog(db, log._sealer)
+    for message_id, rating in (("often", "down"), ("once", "none"), ("unasked", "up")):
+        await log.append(replace(rated, message_id=new_id(), payload={"message_id": message_id, "rating": rating}))
+    said = replace(draft(user), payload={"message_id": "unrated", "text": "no rating"})
+    await log.append(said)
+    async with profiled(db) as entries:
+        asked = ["often", "once", "unrated", *(f"other-{n}" for n in range(47))]
+        found = await log.feedback(user, asked)
+        assert await log.feedback(user, ["unrated"]) == {}
+        assert await log.feedback("somebody-else", ["often"]) == {}
+    assert {one: payload["rating"] for one, payload in found.items()} == {"often": "down", "once": "none"}
+    assert examined(entries) <= 2 * len(asked)
+
+
+async def test_indexes_of_before_are_replaced(mongod: Mongod) -> None:
+    client, db = mongo.connect(mongod.url, f"before_{new_id()[:8]}", 5000)
+    try:
+        await db["conversations"].insert_one({"user_id": "u", "conversation_id": "c", "leased": True})
+        leases = IndexModel([("lease_until", ASCENDING)], name="leases", partialFilterExpression={"leased": True})
+        await db["conversations"].create_indexes([leases])
+        about = [("user_id", ASCENDING), ("payload.message_id", ASCENDING), ("seq", ASCENDING)]
+        ratings = IndexModel(about, name="feedback", partialFilterExpression={"type": "feedback"})
+        await db["events"].create_indexes([ratings])
+        for _ in range(2):
+            await mongo.create_indexes(db)
+        for name, models in mongo.INDEXES.items():
+            made = set(await db[name].index_information()) - {"_id_"}
+            assert made == {model.document["name"] for model in models}
+    finally:
+        await client.drop_database(db.name)
+        client.close()
