@@ -17,6 +17,8 @@ from twin_sio.clock import new_id, now
 from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
+from twin_sio.store.mongo.fence import PERSONAL, Fence, owner
+from twin_sio.store.mongo.keys import load_ids
 
 MANY = 2_500
 
@@ -103,6 +105,25 @@ async def test_of_many_ratings_the_newest_alone_is_looked_at(db: mongo.Database,
         assert await log.feedback("somebody-else", ["often"]) == {}
     assert {one: payload["rating"] for one, payload in found.items()} == {"often": "down", "once": "none"}
     assert examined(entries) <= 2 * len(asked)
+
+
+async def test_much_is_erased_in_short_commands(db: mongo.Database, user: str) -> None:
+    log = mongo.MongoLog(db)
+    first = (await log.append(draft(user))).event
+    (doc,) = await db["events"].find({"user_id": user}).to_list(1)
+    del doc["_id"]
+    await db["events"].insert_many([{**doc, "seq": first.seq + n, "message_id": new_id()} for n in range(1, MANY)])
+    later = {"seq": MANY + 1, "message_id": new_id(), "epoch": 5}
+    await db["events"].insert_one({**doc, **later})
+    await db["profiles"].insert_one({"_id": user, "version": 1})
+    fence = Fence(db, await load_ids(db, FieldCipher()))
+    async with profiled(db) as entries:
+        counts = await fence.remove(user, 5)
+    assert counts == dict.fromkeys(PERSONAL.values(), 0) | {"events": MANY, "profiles": 1}
+    assert [one["seq"] async for one in db["events"].find(owner("events", user))] == [MANY + 1]
+    removed = [one["ndeleted"] for one in entries if one.get("ndeleted")]
+    assert sum(removed) == MANY + 1
+    assert max(removed) <= 1_000
 
 
 async def test_indexes_of_before_are_replaced(mongod: Mongod) -> None:
