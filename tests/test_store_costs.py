@@ -126,6 +126,27 @@ async def test_much_is_erased_in_short_commands(db: mongo.Database, user: str) -
     assert max(removed) <= 1_000
 
 
+@pytest.mark.parametrize("sealer", [FieldCipher(), FieldCipher([Fernet.generate_key().decode()])])
+async def test_many_answers_are_counted_in_pages_without_their_texts(
+    db: mongo.Database, user: str, sealer: FieldCipher
+) -> None:
+    plain = {"text": "w" * 200, "status": "complete", "generation_id": "g", "model": "m", "used_traits": ["a"]}
+    kinds = [plain, {**plain, "status": "failed"}, {**plain, "used_traits": []}, sealer.seal(plain)]
+    said = {"user_id": user, "type": "twin_message", "conversation_id": "main"}
+    docs = [
+        {**said, "seq": n + 1, "message_id": new_id(), "payload": kinds[n % 4 if n > 100 else 0]} for n in range(MANY)
+    ]
+    await db["events"].insert_many(docs)
+    async with profiled(db) as entries:
+        counted = await mongo.MongoStatistics(db, sealer).answers(user)
+    failed = sum(n % 4 == 1 for n in range(101, MANY))
+    bare = sum(n % 4 == 2 for n in range(101, MANY))
+    assert asdict(counted) == {"through_seq": MANY, "count": MANY - failed, "using": MANY - failed - bare}
+    assert max(one.get("nreturned", 0) for one in entries) <= 1_000
+    if not sealer.seals:
+        assert max(one.get("responseLength", 0) for one in entries) <= 150 * 1_000
+
+
 async def test_indexes_of_before_are_replaced(mongod: Mongod) -> None:
     client, db = mongo.connect(mongod.url, f"before_{new_id()[:8]}", 5000)
     try:
