@@ -218,9 +218,12 @@ class MongoLog:
     @stored
     async def feedback(self, user_id: str, message_ids: Sequence[str]) -> Mapping[str, Json]:
         query = {"user_id": user_id, "type": "feedback", "payload.message_id": {"$in": list(message_ids)}}
-        # As often as somebody likes to rate one answer: the newest of each is chosen by the index alone.
-        about = {"$group": {"_id": "$payload.message_id", "seq": {"$max": "$seq"}}}
-        seqs = [doc["seq"] async for doc in self._events.aggregate([{"$match": query}, about])]
+        # As often as somebody likes to rate one answer: of each the index gives the newest, and skips to the next one.
+        # That takes an order of all of its fields, and the first of a group.
+        order = dict.fromkeys(("user_id", "type", "payload.message_id", "seq"), DESCENDING)
+        about = {"$group": {"_id": "$payload.message_id", "seq": {"$first": "$seq"}}}
+        pipeline: list[Doc] = [{"$match": query}, {"$sort": order}, about]
+        seqs = [doc["seq"] async for doc in self._events.aggregate(pipeline)]
         newest: dict[str, Json] = {}
         if not seqs:
             return newest

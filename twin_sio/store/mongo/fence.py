@@ -45,6 +45,7 @@ settled."""
 _LOOK_S = 0.05  # between a write and the look after it
 _AWAY_S = 0.5  # before another try, where the store is away
 _LAST_LOOK_S = 1.0  # at the end of the process
+_REMOVED_AT_ONCE = 1_000  # documents by one command: no account is so large that one would run out of time
 _KNOWN_MAX = 10_000  # users that were erased last
 
 
@@ -118,8 +119,19 @@ class Fence:
         counts = {}
         for name in PERSONAL.values():
             late = {**owner(name, user_id), "epoch": earlier(epoch)}
-            counts[name] = (await self._db[name].delete_many(late)).deleted_count
+            counts[name] = await self._remove_all(name, late)
         return counts
+
+    async def _remove_all(self, name: str, late: Doc) -> int:
+        collection, count = self._db[name], 0
+        while True:
+            found = await collection.find(late, {"_id": 1}).limit(_REMOVED_AT_ONCE).to_list(_REMOVED_AT_ONCE)
+            if found:
+                # The epoch once more: a name may have been given again since, to what stays.
+                named = {"_id": {"$in": [doc["_id"] for doc in found]}, "epoch": late["epoch"]}
+                count += (await collection.delete_many(named)).deleted_count
+            if len(found) < _REMOVED_AT_ONCE:
+                return count
 
     async def close(self) -> None:
         """Look at what was written last; a store that is away is not waited for."""

@@ -19,8 +19,8 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
             name="history",
         ),
         IndexModel(
-            [("user_id", ASCENDING), ("payload.message_id", ASCENDING), ("seq", ASCENDING)],
-            name="feedback",
+            [("user_id", ASCENDING), ("type", ASCENDING), ("payload.message_id", ASCENDING), ("seq", ASCENDING)],
+            name="ratings",
             partialFilterExpression={"type": "feedback"},
         ),
         IndexModel([("at", ASCENDING)], name="to_correct", partialFilterExpression={"to_correct": True}),
@@ -50,7 +50,9 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     ],
     "conversations": [
         IndexModel([("user_id", ASCENDING), ("conversation_id", ASCENDING)], name="conversation", unique=True),
-        IndexModel([("lease_until", ASCENDING)], name="leases", partialFilterExpression={"leased": True}),
+        IndexModel(  # not by their ends, which the database's clock is compared with: no index serves that
+            [("leased", ASCENDING), ("user_id", ASCENDING)], name="leased", partialFilterExpression={"leased": True}
+        ),
         IndexModel([("since", ASCENDING)], name="since", sparse=True),
     ],
     "contexts": [
@@ -71,10 +73,14 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
 
 @stored
 async def create_indexes(db: Database) -> None:
-    """Make what is missing; running it again, or on several instances at once, changes nothing."""
+    """Make what is missing, and drop what an earlier version made in its place; running it again, or on several
+    instances at once, changes nothing."""
     for name, models in INDEXES.items():
         if models:
             await db[name].create_indexes(list(models))
+    for name, index in _REPLACED:
+        with contextlib.suppress(OperationFailure):  # there is none
+            await db[name].drop_index(index)
 
 
 @stored
@@ -94,6 +100,9 @@ async def apply_retention(db: Database, days: Mapping[str, int]) -> None:
         except OperationFailure:  # it is there with another time
             await db.command("collMod", name, index={"name": "retention", "expireAfterSeconds": seconds})
 
+
+_REPLACED: Sequence[tuple[str, str]] = (("conversations", "leases"), ("events", "feedback"))
+"""Indexes of earlier versions, whose queries are served by those of today as well."""
 
 _RETAINED: Sequence[tuple[str, str, str]] = (
     ("messages", "events", "at"),

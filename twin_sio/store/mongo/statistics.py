@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 
 from motor.motor_asyncio import (
     AsyncIOMotorCollection,
@@ -16,10 +17,12 @@ from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.mongo.client import Database, Doc, stored
 from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.postponed import not_postponed, postpone
-from twin_sio.store.mongo.queries import upsert
+from twin_sio.store.mongo.queries import off_the_loop, upsert
 from twin_sio.store.ports import (
     Answers,
 )
+
+_READ_AT_ONCE = 1_000  # answers
 
 
 class MongoStatistics:
@@ -38,15 +41,20 @@ class MongoStatistics:
     async def answers(self, user_id: str) -> Answers:
         found = await self._statistics.find_one({"user_id": user_id}, {"answers": 1})
         before = Answers(**found["answers"]) if found else Answers()
-        through, count, using = before.through_seq, before.count, before.using
-        query = {"user_id": user_id, "seq": {"$gt": through}, "type": "twin_message"}
-        async for doc in self._events.find(query, {"seq": 1, "payload": 1}).sort("seq", ASCENDING):
-            payload = self._sealer.open(doc["payload"])
-            through = doc["seq"]
-            if payload["status"] != "failed":
-                count += 1
-                using += bool(payload.get("used_traits"))
-        return Answers(through, count, using)
+        query = {"user_id": user_id, "seq": {"$gt": before.through_seq}, "type": "twin_message"}
+        # A sealed payload is read whole, of others what is counted.
+        kept = {"seq": 1, "payload.sealed": 1, "payload.status": 1, "payload.used_traits": 1}
+        cursor = self._events.find(query, kept).sort("seq", ASCENDING).batch_size(_READ_AT_ONCE)
+        counted = before
+        while docs := await cursor.to_list(_READ_AT_ONCE):
+            counted = await off_the_loop(len(docs), partial(self._with, counted, docs))
+        return counted
+
+    def _with(self, counted: Answers, docs: Sequence[Doc]) -> Answers:
+        payloads = [self._sealer.open(doc["payload"]) for doc in docs]
+        told = [payload for payload in payloads if payload["status"] != "failed"]
+        using = sum(bool(payload.get("used_traits")) for payload in told)
+        return Answers(docs[-1]["seq"], counted.count + len(told), counted.using + using)
 
     @stored
     async def put(

@@ -171,7 +171,7 @@ class MongoTurns:
     @stored
     async def request_stop(self, user_id: str, message_id: str) -> Turn | None:
         found = await self._turns.find_one_and_update(
-            {"user_id": user_id, "message_id": message_id, "state": {"$in": _OPEN}},
+            {"user_id": user_id, "message_id": message_id, "unfinished": True, "state": {"$in": _OPEN}},
             {"$set": {"stop_requested": True}},
             sort=[("order", ASCENDING)],
             return_document=ReturnDocument.AFTER,
