@@ -7,12 +7,13 @@ from typing import Any
 
 import orjson
 
-from twin_sio.clock import Clock, NewId, iso
+from twin_sio.clock import Clock, NewId, iso, monotonic
 from twin_sio.domain import Caller, Event, Json
 from twin_sio.errors import NotFound
 from twin_sio.handlers import Reply
 from twin_sio.protocol import Conversations, History, Incoming, Outgoing, Search
 from twin_sio.services.approvals import ApprovalService
+from twin_sio.services.compute_budget import ComputeBudget
 from twin_sio.services.limits import Limits
 from twin_sio.services.search import MessageSearch
 from twin_sio.store.ports import ConversationSummary, Log
@@ -55,6 +56,8 @@ class HistoryHandlers:
         self._limits = limits
         self._clock = clock
         self._new_id = new_id
+        # The database looks at every message of the user to find the last of each conversation.
+        self._budget = ComputeBudget()
 
     async def history(self, caller: Caller, sent: Incoming[History]) -> Reply:
         """A page next to a message, oldest first; its neighbours never change. It holds no more than fits into a frame:
@@ -93,8 +96,11 @@ class HistoryHandlers:
         """The user's conversations, the one with the newest message first, as many as fit into a frame. Of the last
         message the beginning."""
         limit = sent.payload.limit
-        # One more than is asked for, to know whether there are more.
-        found = await self._messages.conversations(caller.user_id, before=sent.payload.before, limit=limit + 1)
+        async with self._budget.turn(caller.user_id):
+            began = monotonic()
+            # One more than is asked for, to know whether there are more.
+            found = await self._messages.conversations(caller.user_id, before=sent.payload.before, limit=limit + 1)
+            self._budget.spend(caller.user_id, monotonic() - began)
         listed = _fitting(_summary(one) for one in found[:limit])
         payload: dict[str, Any] = {"conversations": listed, "has_more": len(found) > len(listed)}
         if payload["has_more"] and (last := found[len(listed) - 1].last) is not None:

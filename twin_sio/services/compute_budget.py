@@ -14,8 +14,8 @@ _MS_AT_ONCE = 3_000.0
 
 
 class ComputeBudget:
-    """Counts the time that was computed for each user. What is computed in threads shares the interpreter with the
-    event loop: who has much computed, over any number of connections, waits."""
+    """Counts the time that was computed for each user, here or by the database. What is computed in threads shares the
+    interpreter with the event loop: who has much computed, over any number of connections, waits."""
 
     def __init__(self) -> None:
         self._turns = UserSlots(1)
