@@ -26,8 +26,8 @@ THRESHOLD: Final = 0.2
 """The score from which on a text counts as an order."""
 STRICT_THRESHOLD: Final = -0.2
 """The same for those who have nothing else to tell an order by; it costs them some harmless texts."""
-SUSPECT_THRESHOLD: Final = -0.8
-"""The score from which on a text may be an order: so may one in thirty of what people write."""
+SUSPECT_THRESHOLD: Final = -0.5
+"""The score from which on a text may be an order: so may one in fifty of what people write."""
 
 _WINDOW: Final = 40  # words that are judged together
 _WORD: Final = re.compile(r"[^\W_]+|[^\w\s]")
