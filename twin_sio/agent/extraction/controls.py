@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
+from twin_sio.agent.extraction.gates import Proposal
 from twin_sio.agent.extraction.slots import table
 from twin_sio.domain import Json
 
@@ -21,16 +22,9 @@ class Control:
     value: str
     quote: str
 
-    def note(self, number: int, message: int) -> Json:
-        """As the second question shows it, as the others (`Proposal.note`)."""
-        return {
-            "n": number,
-            "message": message,
-            "says": f"{self.key}: {self.value}",
-            "kind": "explicit",
-            "about": "self",
-            "quote": self.quote,
-        }
+    def note(self, number: int, n: int) -> Json:
+        """As the second question shows it; `n` is the place of the message, as a proposal's."""
+        return Proposal(n, self.key, self.value, 1, "explicit", self.quote).note(number)
 
 
 CONTROLS: Final = tuple(Control(**one) for one in table("controls.toml")["controls"])

@@ -88,7 +88,7 @@ class ModelExtractor(Extractor):
         is_tried = any(one.is_suspect for one in proposals)
         if is_tried:
             control = chosen()
-            notes.append(control.note(last, len(exchanges) + 1))
+            notes.append(control.note(last, len(exchanges)))
             exchanges = [*exchanges, replace(exchanges[-1], text=control.text)]
         found = await self._model.complete_json(
             prompts.doubt(exchanges, notes),
