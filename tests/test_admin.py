@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
-from typing import Any
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import IO, Any
 
 import jwt
 import pytest
@@ -129,3 +131,21 @@ async def test_an_erasure_asks_to_be_sure(admin: Admin, user: str) -> None:
     code, _, err = await admin("erase", "--user", user)
     assert code == 2
     assert "--yes" in err
+
+
+@pytest.fixture
+def full_disk() -> Iterator[IO[str]]:
+    with Path("/dev/full").open("w") as full:
+        yield full
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+async def test_an_export_that_cannot_be_written_says_so(
+    admin: Admin, full_disk: IO[str], monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
+    """And not that an engine is away, as the errors of its connection are the system's, too."""
+    monkeypatch.setattr(sys, "stdout", full_disk)
+    code, _, err = await admin("export", "--user", user)
+    monkeypatch.undo()
+    assert code == 1
+    assert "The output cannot be written" in err

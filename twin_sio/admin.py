@@ -23,6 +23,7 @@ from twin_sio.redis_connection.failures import explain
 from twin_sio.runtime.wiring import build_services, facts_of, sealer_of
 from twin_sio.services.graph_projection import GraphProjectionService
 from twin_sio.services.trait_ids import TraitIds
+from twin_sio.standard_output import output_that_may_fail
 from twin_sio.store import mongo
 from twin_sio.store.mongo.fence import Fence
 from twin_sio.store.mongo.keys import load_ids
@@ -113,10 +114,15 @@ async def export(settings: Settings, user: str) -> int:
     lines = 0
     async with build_services(settings) as services, aclosing(services.personal.export(user)) as values:
         async for value in values:
-            sys.stdout.write(line_of(value).decode())
+            _print_line(value)
             lines += 1
-    sys.stdout.write(line_of({"kind": "end", "lines": lines}).decode())
+    _print_line({"kind": "end", "lines": lines})
     return lines
+
+
+def _print_line(value: Mapping[str, object]) -> None:
+    with output_that_may_fail():  # here alone: other errors of the system are an engine's
+        sys.stdout.write(line_of(value).decode())
 
 
 async def erase(settings: Settings, user: str) -> Mapping[str, int]:

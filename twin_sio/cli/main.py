@@ -27,12 +27,12 @@ from twin_sio.cli.options import (
     run,
     takes_target,
 )
-from twin_sio.cli.printable import output_that_may_fail
 from twin_sio.cli.talk import ask_once, talk, with_client
 from twin_sio.cli.target import THIS_DEVICE, Target, version
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.domain import DEFAULT_CONVERSATION
 from twin_sio.protocol import SEARCH_DEFAULT, SEARCH_MAX
+from twin_sio.standard_output import output_that_may_fail
 
 app = typer.Typer(
     name="twin-sio",
