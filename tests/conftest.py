@@ -163,10 +163,6 @@ async def working(settings: Settings) -> AsyncIterator[None]:
         while not task.done():  # the Redis client may lose a cancellation
             task.cancel()
             await asyncio.wait([task], timeout=1)
-        with contextlib.suppress(asyncio.CancelledError):  # of the job it was at, where arq leaves off
-            await worker.close()
-        await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
-        worker.tasks.clear()
         await worker.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -81,8 +80,34 @@ async def test_jobs_are_fair_between_users(redis_server: RedisServer, redis: Arq
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for worker in workers:
-            with contextlib.suppress(asyncio.CancelledError):
-                await worker.close()
+            await worker.close()
+
+
+async def test_a_worker_closes_though_a_job_was_cut_off(redis_server: RedisServer) -> None:
+    """What is to be closed with the worker is closed, and none of its connections to Redis stays open."""
+    closed = asyncio.Event()
+
+    async def on_shutdown(_: dict[str, Any]) -> None:
+        closed.set()
+
+    redis = ArqRedis(connection_pool=pool(redis_server.url, timeout_s=5), **SERIALIZERS)
+    worker = FairWorker(
+        functions=[func(_nothing, name="work")],
+        queue_name=f"{HASH_TAG}:test:{new_id()}",
+        redis_pool=redis,
+        on_shutdown=on_shutdown,
+        handle_signals=False,
+        **SERIALIZERS,
+    )
+    await redis.ping()
+    worker.tasks["job"] = asyncio.create_task(asyncio.Event().wait())  # as a job that waits for Redis' answer
+    await worker.close()
+    assert closed.is_set()
+    assert not any(connection.is_connected for connection in redis.connection_pool._available_connections)
+
+
+async def _nothing(_: dict[str, Any]) -> None:
+    """A job function."""
 
 
 def test_job_ids_name_their_users() -> None:

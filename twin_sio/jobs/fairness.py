@@ -72,6 +72,16 @@ class FairWorker(Worker):
             if (user := user_of(job_id)) is not None:
                 await asyncio.shield(self._release(user))
 
+    async def close(self) -> None:
+        """End the jobs and close Redis' connections. arq's own ends at the first job that was cancelled outside its
+        function: `on_shutdown` would not be called, and the connections would stay open."""
+        if not self._handle_signals:  # otherwise the signal has cancelled them, or they end of themselves
+            for task in self.tasks.values():
+                task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        self.tasks.clear()
+        await super().close()
+
     async def _release(self, user: str) -> None:
         with suppress(*REDIS_ERRORS):  # then it expires
             await self.pool.delete(_key(user))
