@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +21,7 @@ from playwright.async_api import Browser, BrowserContext, Page, WebSocketRoute, 
 
 from tests.scripted_model import ScriptedModel
 from tests.waiting import eventually
-from twin_sio.clock import new_id
+from twin_sio.clock import monotonic, new_id
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.runtime.dev_engines.engines import free_port
 from twin_sio.runtime.dev_engines.process import Child
@@ -525,6 +527,36 @@ async def test_a_search_leads_to_the_message(opened: Opened, user: str) -> None:
     await laptop.locator("#search-text").fill("")
     await expect(laptop.locator("#talks")).to_be_visible()
     await expect(laptop.locator("#found")).to_be_hidden()
+
+
+async def test_what_was_refused_is_asked_for_after_a_while(opened: Opened, user: str) -> None:
+    """A conversation whose page or whose list is refused asks once a second, and shows when it may."""
+    asked: list[float] = []
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+
+        def passing(frame: str | bytes) -> None:
+            request = re.match(r'42(\d+)\["(history|conversations)"', str(frame))
+            if request is None or not is_refusing or len(asked) >= 3:
+                server_end.send(frame)
+                return
+            if request[2] == "history":
+                asked.append(monotonic())
+            payload = {"code": "rate_limited", "message": "", "retryable": True, "retry_after_ms": 100}
+            page_end.send(f"43{request[1]}" + json.dumps([{"type": "error", "payload": payload, "metadata": {}}]))
+
+        page_end.on_message(passing)
+
+    is_refusing = False
+    page = await opened(user, sockets=wire)
+    await say(page, "One thing")
+    await answered(page, 1)
+    is_refusing = True
+    await page.locator("#new").click()
+    await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
+    assert len(asked) == 3
+    assert all(after - before > 0.9 for before, after in itertools.pairwise(asked))
 
 
 async def test_conversations_are_listed_with_unread_counts(opened: Opened, user: str, model: ScriptedModel) -> None:

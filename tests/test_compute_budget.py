@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -38,4 +39,22 @@ async def test_who_has_had_much_computed_waits() -> None:
             raise AssertionError
     assert 9_000 < (refused.value.retry_after_ms or 0) <= 10_100
     async with budget.turn("bob"):
+        pass
+
+
+async def test_waiting_costs_nothing() -> None:
+    """What counts is the time of a core, and not how long it took on a busy machine."""
+    budget = ComputeBudget()
+    await asyncio.gather(*(budget.compute("ada", lambda: time.sleep(1)) for _ in range(4)))
+    async with budget.turn("ada"):
+        pass
+    await budget.compute("ada", lambda: spin(3.1))
+    with pytest.raises(RateLimited):
+        async with budget.turn("ada"):
+            raise AssertionError
+
+
+def spin(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
         pass

@@ -79,6 +79,18 @@ async def test_the_time_to_wait_is_true(instances: Make, user: str, monkeypatch:
         assert (await say(raw))["type"] == "message_received"
 
 
+async def test_who_comes_back_when_told_is_taken(instances: Make, user: str) -> None:
+    """The time to wait counts what the refusal itself has cost."""
+    [one] = await instances(1, limits__events_per_second=5)
+    async with RawSocket(url_of(one), token_of(user)) as raw:
+        limited = None
+        while limited is None:
+            answer = (await raw.ask("history", {"payload": {}}))["payload"]
+            limited = answer.get("retry_after_ms")
+        await asyncio.sleep(limited / 1000)  # as a client does
+        assert (await raw.ask("heartbeat", {"payload": {}}))["type"] == "heartbeat_ack"
+
+
 async def test_used_up_tokens_end_the_day(instances: Make, user: str) -> None:
     """An answer that used up the tokens of the day is the last."""
     one, two = await instances(2, limits__tokens_per_day=1)

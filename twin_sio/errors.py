@@ -37,6 +37,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+_COME_BACK_MIN_MS = 100
+
 
 class ServiceError(Exception):
     """A failure with a code the protocol knows. `message` is for people and safe to show."""
@@ -85,9 +87,14 @@ class AlreadyDecided(ServiceError):
 
 
 class RateLimited(ServiceError):
+    """`retry_after_ms` is at least 100: of clients that come back after less, each would take another's place."""
+
     code = "rate_limited"
     retryable = True
     text = "Too many at once: try again after the time given."
+
+    def __init__(self, message: str | None = None, *, retry_after_ms: int) -> None:
+        super().__init__(message, retry_after_ms=max(_COME_BACK_MIN_MS, retry_after_ms))
 
 
 class Busy(ServiceError):

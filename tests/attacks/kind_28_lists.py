@@ -1,6 +1,6 @@
 """One account has two thousand conversations, and asks for the list of them over sixteen connections.
 
-The unread answers of a page are counted by one index, and a list costs its user a hundred units.
+The unread answers of a page are counted by one index, and a list costs its user time of a core by its length.
 """
 
 from __future__ import annotations

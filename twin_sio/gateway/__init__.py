@@ -139,6 +139,8 @@ class Gateway:
         if wait_ms is not None:
             self._limits.hit["events"] += 1
             units.spend(cost_of("", size))  # parsing and refusing is work as well
+            # As it is after that: who comes back when told to is not told to come back again.
+            wait_ms = max(wait_ms, units.wait_ms())
             self._reply_error(connection.caller, RateLimited(retry_after_ms=wait_ms), args, ack_id)
         else:
             units.spend(cost_of(name, size))

@@ -256,7 +256,7 @@ CLIENT_EVENTS: Mapping[str, ClientEvent] = {
     "stop_generation": ClientEvent(StopGeneration, weight=5),
     "regenerate": ClientEvent(Regenerate, "message_received", needs_id=True, weight=10),
     "history": ClientEvent(History, "history", weight=20),
-    "conversations": ClientEvent(Conversations, "conversations", weight=100),
+    "conversations": ClientEvent(Conversations, "conversations", weight=20),
     "search": ClientEvent(Search, "search", weight=100),
     "host_tools": ClientEvent(HostTools, "message_received", max_bytes=ENVELOPE_MAX_BYTES, weight=10),
     "tool_result": ClientEvent(ToolResult, "message_received", needs_id=True, max_bytes=ENVELOPE_MAX_BYTES, weight=10),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from twin_sio.agent import Embedder
-from twin_sio.clock import iso, monotonic
+from twin_sio.clock import iso
 from twin_sio.domain import Event, Json
 from twin_sio.errors import ModelUnavailable
 from twin_sio.services.compute_budget import ComputeBudget
@@ -53,9 +53,9 @@ class MessageSearch:
         index, is_complete = await self._indexes.get(user_id, patience_s)
         vector = await self._vector(index, text, patience_s / 2)
         async with self._places.place(user_id):
-            began = monotonic()
-            seqs = await asyncio.to_thread(index.search, text, vector, most, without=asked, beside=beside)
-            self._budget.spend(user_id, monotonic() - began)
+            seqs = await self._budget.compute(
+                user_id, lambda: index.search(text, vector, most, without=asked, beside=beside)
+            )
         events = {event.seq: event for event in await self._memories.messages(user_id, seqs)} if seqs else {}
         # Erased, or kept no longer, since they were indexed.
         if gone := [seq for seq in seqs if seq not in events]:

@@ -8,6 +8,7 @@ import { named, shortened, valueOf } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const REFRESH_MS = 400;
+const REFRESH_EVERY_MS = 2000; // a list costs the server much, and a conversation that goes on changes it all the time
 const SEARCH_MS = 300;
 const SIGN_IN = new Set(["auth_missing", "auth_invalid", "auth_expired", "auth_user_mismatch", "auth_forbidden"]);
 const SEARCH_TEXT_MAX = 500;
@@ -25,6 +26,7 @@ const math = () => import("./math.js");
 class Page {
   constructor() {
     this.token = stored("token");
+    this.refreshed = 0; // when the list was asked for last, in ms
     this.profile = new ProfileView($("profile"), { get: (path) => this.get(path), say: (...words) => this.say(...words) });
     $("open-profile").addEventListener("click", () => this.profile.open(this.client));
     $("new").addEventListener("click", () => this.openConversation(`web-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`));
@@ -189,11 +191,12 @@ class Page {
   }
 
   // The list is no part of the log: it is asked for when something may have changed in it.
-  refresh() {
+  refresh(wait = REFRESH_MS) {
     this.refreshing ??= setTimeout(() => {
       this.refreshing = null;
-      this.client.conversations().catch(() => undefined);
-    }, REFRESH_MS);
+      this.refreshed = Date.now();
+      this.client.conversations().catch(({ error }) => error?.retryable && this.refresh(error.retry_after_ms ?? 0));
+    }, Math.max(wait, this.refreshed + REFRESH_EVERY_MS - Date.now()));
   }
 
   // -- what is shown --------------------------------------------------------------------------------------------------

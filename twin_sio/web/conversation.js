@@ -7,8 +7,12 @@ import { button, make, setText, sign, toast, typesetter, errorText } from "./vie
 import { nameOf } from "./words.js";
 
 const NEAR_END_PX = 80;
+const AGAIN_MS = 1000;
 const PAGES_BACK = 250; // of 200 messages: as far back as a search finds anything
 const THINKING = { queued: "Your twin will answer", recalling: "Your twin is remembering", thinking: "Your twin is thinking", waiting: "Your twin waits for you" };
+
+// Done when what failed may be asked for again.
+const mayAskAgain = ({ error }) => new Promise((go) => setTimeout(go, Math.max(error?.retry_after_ms ?? 0, AGAIN_MS)));
 
 export class ConversationView {
   // `root` is emptied and filled; `highlight` as showMarkdown wants it; `math` loads what typesets formulas; `user` is who is
@@ -106,7 +110,10 @@ export class ConversationView {
     try {
       for (let page = 0; page < PAGES_BACK && !isThere() && this.here.hasMore !== false; page++) {
         const first = this.here.messages.find((message) => message.seq !== null);
-        await this.client.history({ conversationId: id, before: first?.id, limit: 200 });
+        await this.client.history({ conversationId: id, before: first?.id, limit: 200 }).catch((failure) => {
+          if (!failure.error?.retryable) throw failure;
+          return mayAskAgain(failure);
+        });
         if (id !== this.id) return;
       }
     } catch (error) {
@@ -177,20 +184,21 @@ export class ConversationView {
     this.tellRead(here);
   }
 
-  // Asked for once the line is there, and again where the answer was lost with it.
+  // Asked for once the line is there, and again, after a while, where it was refused or lost.
   load(here) {
     if (this.asked || this.client.state.connection !== "online" || (here.hasMore !== null && this.unread !== null)) return;
     this.asked = true;
     const { id } = this;
+    const again = () => {
+      if (id === this.id) this.asked = false;
+      this.draw();
+    };
     Promise.all([this.client.conversations(), here.hasMore === null && this.client.history({ conversationId: id })])
       .then(([list]) => {
         if (id === this.id) this.unread = list.find((line) => line.conversation_id === id)?.unread ?? 0;
       })
-      .catch(() => undefined)
-      .finally(() => {
-        if (id === this.id) this.asked = false;
-        this.draw();
-      });
+      .catch(mayAskAgain)
+      .then(again);
   }
 
   // Where the news begins, and how far was read: as it was when the conversation was opened.
