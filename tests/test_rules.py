@@ -141,6 +141,16 @@ STATED = lines(
     jbosse chez ubisoft | work.employer: ubisoft
     estoy jubilado ya | work.status: jubilado
     I'm originally from Minnesota so Arizona summers still get me | identity.origin: Minnesota
+    i'm an electrician mate | work.role: electrician
+    im a sparky | work.role: sparky
+    My first son Chidubem just got admission | family.children: Chidubem
+    my wee brother Tam is 9 | family.siblings: Tam
+    i only eat halal so can u check | food.diet: halal
+    lactose intolerant but i will die by the queso | health.allergy: lactose
+    im a jehovahs witness so no birthday song pls | faith.religion: jehovahs witness
+    I teach year 9 geography | work.role: teach year 9 geography
+    for the record I hate surprise parties | interests.dislikes: surprise parties
+    Hi! I'm Ana. Vegan. | identity.name: Ana; food.diet: Vegan
     my name's Harold by the way but everybody calls me Hal | identity.name: Harold; identity.nickname: Hal
     We live in Halifax, Nova Scotia. Been here since 79 | location.city: Halifax
     grew up in penang then came here for poly | identity.origin: penang
@@ -305,6 +315,9 @@ def test_who_was_there_once_is_not_there_now(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "every. single. day.",
+        "i walk him every. single. day. its great",
+        "they are late Every. Single. Time.",
         "im a taxi driver for my teenagers basically",
         "im a nurse to my whole family this week, man flu",
         "im a doctor on tv",

@@ -125,6 +125,7 @@ def clauses(text: str) -> tuple[Clause, ...]:
         for begin, end in _sentences(text)
         if 0 < len(words := [_word(found) for found in _TOKEN.finditer(text, begin, end)]) <= _SENTENCE_WORDS_MAX
     ][:_SENTENCES_MAX]
+    sentences = _joined(sentences)
     # Of the whole message: a short sentence alone does not show its language.
     likely = spoken([word.text for words in sentences for word in words])
     found: list[Clause] = []
@@ -143,6 +144,17 @@ def clauses(text: str) -> tuple[Clause, ...]:
         found += pieces
         is_greeted = sentence.is_greeting
     return tuple(found)
+
+
+def _joined(sentences: Sequence[list[Word]]) -> list[list[Word]]:
+    """A sentence that ends with a determiner goes on: "Every. Single. Day."."""
+    found: list[list[Word]] = []
+    for words in sentences:
+        if found and any(one.has("determiners", found[-1][-1].text) for one in languages()):
+            found[-1] = [*found[-1], *words]
+        else:
+            found.append(words)
+    return found
 
 
 def _word(found: re.Match[str]) -> Word:
