@@ -31,6 +31,7 @@ from tests.scripted_model import ScriptedModel
 from tests.test_service_engines import doctor_of
 from tests.test_service_tools import Device, calls, device, results, words
 from tests.waiting import eventually
+from twin_sio.agent import AgentRequest, AnswerPart, Done, Stage
 from twin_sio.agent.factory import AgentServices, twin
 from twin_sio.agent.personas import Personas
 from twin_sio.clock import new_id
@@ -314,6 +315,31 @@ async def test_a_graph_that_adds_no_message_is_told_apart_from_its_model(
     assert (answer["text"], answer["status"], answer["error"]) == ("", "failed", "internal")
     (line,) = [one for one in logged if one["event"] == "agent_said_nothing"]
     assert line["log_level"] == "warning"
+
+
+class Mute:
+    """An agent that is no graph, and has nothing to say."""
+
+    async def answer(self, ask: AgentRequest) -> AsyncIterator[AnswerPart]:
+        yield Stage("thinking")
+        yield Done("mute", ())
+
+
+def mute(services: AgentServices) -> Any:
+    return Mute()
+
+
+async def test_an_agent_that_says_nothing_has_not_answered(
+    stack: AsyncExitStack,
+    model: ScriptedModel,
+    mongod: Mongod,
+    redis_server: RedisServer,
+    user: str,
+    logged: list[dict[str, Any]],
+) -> None:
+    answer, _ = await answer_of(stack, mongod, redis_server, model, user, agent__factory="tests.test_own_agent:mute")
+    assert (answer["text"], answer["status"], answer["error"]) == ("", "failed", "internal")
+    assert [one["log_level"] for one in logged if one["event"] == "agent_said_nothing"] == ["warning"]
 
 
 def other_model(services: AgentServices) -> Any:

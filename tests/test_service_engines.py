@@ -430,6 +430,23 @@ async def doctor_of(**env: str) -> tuple[int, dict[str, str]]:
     return process.returncode or 0, {line["check"]: line["text"] for line in lines if not line["ok"]}
 
 
+async def test_the_doctor_notes_a_misspelt_setting(
+    own_redis: RedisServer, mongod: Mongod, model: ScriptedModel
+) -> None:
+    """The server would start all the same: it is not said to be well, and fails nothing."""
+    env = environment(mongod.url, own_redis.url, model.base_url, TWIN_PERSONNA="You are calm.")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "twin_sio.cli", "doctor", "--server"),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TWIN_ENV": "production", **env},
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    (line, advice) = out.decode().splitlines()[1:3]
+    assert line == "note    variable    TWIN_PERSONNA is no setting and is ignored"
+    assert advice.strip() == "Is it TWIN_PERSONA?"
+
+
 async def test_the_doctor_finds_what_is_wrong_with_the_agent(
     own_redis: RedisServer, mongod: Mongod, model: ScriptedModel
 ) -> None:

@@ -63,6 +63,14 @@ async def test_a_defect_shows_an_id_only(
     assert "secret" not in body
 
 
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/nothing", 404), ("PUT", "/v1/data", 405)])
+async def test_what_is_not_there_is_told_as_any_error(url: str, method: str, path: str, status: int) -> None:
+    async with aiohttp.ClientSession() as http, http.request(method, url + path) as got:
+        body = await got.json()
+    assert (got.status, body["code"], body["retryable"]) == (status, "not_found", False)
+    assert ("Allow" in got.headers) is (status == 405)
+
+
 async def test_an_unreachable_store_is_unavailable(
     url: str, user: str, instance: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,8 @@ async def examine(target: Target, send: bool, as_json: bool, out: Output) -> boo
 
 
 def _line(check: Check) -> str:
-    head = f"{'ok    ' if check.ok else 'FAILED'}  {check.check:<11} {check.text}"
+    said = ("note" if check.advice else "ok") if check.ok else "FAILED"
+    head = f"{said:<6}  {check.check:<11} {check.text}"
     return head + (f"\n{' ' * 20}{check.advice}" if check.advice else "")
 
 

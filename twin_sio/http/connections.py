@@ -256,6 +256,12 @@ def guard(connections: Connections, is_known: Callable[[str], bool]) -> Any:
             return refused
         try:
             response = await handler(request)
+        except web.HTTPMethodNotAllowed as error:
+            refused = _refusal(request, error.status, "not_found", "This address takes no such method.", close=False)
+            refused.headers["Allow"] = error.headers["Allow"]
+            return refused
+        except web.HTTPNotFound as error:
+            return _refusal(request, error.status, "not_found", "There is nothing at this address.", close=False)
         except web.HTTPException as error:
             error.text = HTTPStatus(error.status).phrase  # the library's own may repeat the request
             raise

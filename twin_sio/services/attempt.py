@@ -83,7 +83,11 @@ class Attempt:
             error_id = self._new_id()
             log.exception("turn_failed", error_id=error_id)
             return self.outcome("failed", "internal")
-        return self.outcome("complete")
+        outcome = self.outcome("complete")
+        if not outcome.text and not self.requests:
+            log.warning("agent_said_nothing", meaning="the agent came to its end, and had yielded no text")
+            return self.outcome("failed", "internal")
+        return outcome
 
     async def _stream(self) -> None:
         turn, question = self._turn, self._question

@@ -1,4 +1,4 @@
-"""What one user may have computed on an instance: one thing at a time, and no more than a share of a core."""
+"""A CPU quota for each user of an instance, so that it is shared fairly: one thing at a time, and a share of a core."""
 
 from __future__ import annotations
 
