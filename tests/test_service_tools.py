@@ -570,6 +570,34 @@ async def test_an_apps_tool_may_need_an_approval(opened: Opened, model: Scripted
     assert results(model, said) == ["It failed: no such board"]
 
 
+@pytest.mark.parametrize(
+    ("decision", "told"),
+    [
+        ("approve", "It was allowed, and what offers this tool is not there now. It was not made."),
+        ("reject", "The person did not allow this call. It was not made."),
+    ],
+)
+async def test_an_answer_goes_on_though_the_app_of_its_tool_is_away(
+    opened: Opened, model: ScriptedModel, user: str, decision: str, told: str
+) -> None:
+    """What was said before stands, and the model is told what became of the call."""
+    said = words()
+    model.script(contains=said, streams=True, answered=0, tokens=("Let me see.",), calls=calls("open_board", board="x"))
+    model.script(contains=said, streams=True, answered=1, tokens=("It is away.",))
+    instance = await opened(agent__host_tools=True, agent__factory="")
+    async with device(instance, user) as phone:
+        async with device(instance, user) as app:
+            await offer(app, {**OPEN_BOARD, "needs_approval": True})
+            message_id = await phone.say(said)
+            request = await phone.asked(message_id)
+        await phone.until(lambda: any(one["payload"]["state"] == "left" for one in phone.of("presence")))
+        await phone.decide(request["approval_id"], decision)
+        answer = await phone.answered(message_id)
+    assert answer["text"] == "Let me see.\n\nIt is away."
+    assert [step["state"] for step in answer["steps"]] == ["failed"]
+    assert results(model, said) == [told]
+
+
 async def test_what_an_app_offers_goes_with_its_connection(opened: Opened, model: ScriptedModel, user: str) -> None:
     instance = await opened(agent__host_tools=True, agent__factory="")
     async with device(instance, user) as laptop:

@@ -129,7 +129,12 @@ class ApprovalRequest:
     @property
     def approval_id(self) -> str:
         """Also the id of the request's event, under a prefix that no client may use."""
-        return f"twin-approval-{self.call_id.removeprefix('call-')}"
+        return approval_of(self.call_id)
+
+
+def approval_of(call_id: str) -> str:
+    """The id of the request for a call's approval."""
+    return f"twin-approval-{call_id.removeprefix('call-')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,8 @@ class TwinAgent(Agent):
         with span("recall"):
             found: _State = {"prompt": await recalled(self._memory, ask, self._persona(ask.persona))}
         tools = await self._tools_for(ask)
-        if not tools:
+        # What was begun with tools goes on without: an app that is away does not undo what was said and allowed.
+        if not tools and not ask.run.saved.state:
             return found
         ask.run.begin_loop()
         loop = Loop.restored(ask.run.saved.state)

@@ -17,7 +17,7 @@ from twin_sio.agent.model import RequestedCall
 from twin_sio.agent.tools import Tool, ToolContext
 from twin_sio.agent.tools.calls import UNKNOWN, CallRefused, Result, checked, ended_state, run, threadsafe
 from twin_sio.agent.tools.schemas import with_schemas
-from twin_sio.domain import ApprovalRequest, Decision, Json, Step, StepState
+from twin_sio.domain import ApprovalRequest, Decision, Json, Step, StepState, approval_of
 
 STEPS_MAX: Final = 12  # times that the model is asked; then it is told to answer without tools
 STEPS_OVER: Final = 2  # times that it may call tools all the same
@@ -25,6 +25,7 @@ LOOP_S: Final = 600.0
 """How long an attempt may take in all its steps, without the time in which it waits for an approval."""
 
 _NO_MORE: Final = "No more tools can be called for this answer: answer now with what you have."
+_AWAY: Final = "It was allowed, and what offers this tool is not there now. It was not made."
 _NOT_ALLOWED: Final[Mapping[str, str]] = {
     "reject": "The person did not allow this call. It was not made.",
     "expired": "Nobody allowed this call in time. It was not made.",
@@ -155,19 +156,21 @@ class Loop:
         self, ask: AgentRequest, call: _Call, tools: Mapping[str, Tool], write: Write
     ) -> ApprovalRequest | tuple[Tool, Json] | None:
         """What the call is made with; or the approval that it takes; None: it is settled. Raises `CallRefused`."""
-        tool, arguments = checked(tools, call.name, call.arguments)
-        if call.begun and not tool.is_repeatable:
+        known = tools.get(call.name)  # of an app that is away there is none
+        if call.begun and (known is None or not known.is_repeatable):
             self._settle(call, Result(UNKNOWN, is_done=False, summary="nobody knows whether it was done"), write)
             return None
-        if not tool.needs_approval:
-            return tool, arguments
-        request = ApprovalRequest(call.call_id, tool.name, tool.title or tool.name, arguments)
-        decision = ask.run.saved.decisions.get(request.approval_id)
-        if decision is None:
-            return request
-        if decision.decision in _NOT_ALLOWED:
+        decision = ask.run.saved.decisions.get(approval_of(call.call_id))
+        if decision is not None and decision.decision in _NOT_ALLOWED:
             self._settle(call, _not_allowed(decision), write)
             return None
+        if decision is not None and known is None:
+            raise CallRefused(_AWAY)
+        tool, arguments = checked(tools, call.name, call.arguments)
+        if not tool.needs_approval:
+            return tool, arguments
+        if decision is None:
+            return ApprovalRequest(call.call_id, tool.name, tool.title or tool.name, arguments)
         if decision.decision == "edit":
             return checked(tools, call.name, decision.arguments or {})
         return tool, arguments
