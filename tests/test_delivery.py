@@ -6,14 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+import pytest
+
 from bench.disconnects import Connected
 from tests.waiting import eventually
+from twin_sio.background import BackgroundTasks
 from twin_sio.clock import monotonic, new_id, now
 from twin_sio.delivery import Delivery
+from twin_sio.delivery.catching_up import CatchingUp
 from twin_sio.delivery.messages import Broadcast
 from twin_sio.delivery.pubsub import PubSub
 from twin_sio.delivery.user_stream import ReadLog
 from twin_sio.domain import Caller, Event, Generation, Identity
+from twin_sio.errors import StorageUnavailable
 from twin_sio.runtime.dev_engines.engines import RedisServer
 
 
@@ -198,3 +203,40 @@ async def test_late_words_to_an_erased_user_leave_nothing(redis_server: RedisSer
         assert len(await kept("late")) == 2
         answering.on_erased(user)
         assert await kept("heard") == []
+
+
+class _Stream:
+    """What is told of how far the log goes."""
+
+    def __init__(self) -> None:
+        self.heads: list[int] = []
+
+    def catch_up_to(self, head: int) -> None:
+        self.heads.append(head)
+
+
+async def test_what_many_ask_for_is_done_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process asks once Redis is back; and what was read when the log went away is not read again."""
+    monkeypatch.setattr("twin_sio.delivery.catching_up.storage_retry_s", lambda: 0)
+    monkeypatch.setattr("twin_sio.delivery.catching_up._HEADS_AT_ONCE", 2)
+    streams = {f"kim{n}": _Stream() for n in range(5)}
+    asked: list[Sequence[str]] = []
+    told: list[object] = []
+
+    async def heads(users: Sequence[str]) -> Mapping[str, int]:
+        asked.append(list(users))
+        if len(asked) == 2:
+            raise StorageUnavailable
+        if len(asked) < 5:
+            catching_up.ask()
+            catching_up.ask()
+        return dict.fromkeys(users, 7)
+
+    tasks = BackgroundTasks()
+    catching_up = CatchingUp(streams, heads, told.append, tasks)  # type: ignore[arg-type]
+    catching_up.ask()
+    await eventually(lambda: len(told) == 10)
+    await tasks.stop()
+    first, second, third = ["kim0", "kim1"], ["kim2", "kim3"], ["kim4"]
+    assert asked[:4] == [first, second, second, third]
+    assert [stream.heads for stream in streams.values()] == [[7, 7]] * 5

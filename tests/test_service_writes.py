@@ -15,6 +15,7 @@ from tests.scripted_model import ScriptedModel
 from tests.test_service_data import data_token
 from tests.test_store import draft
 from twin_sio.clock import new_id
+from twin_sio.errors import StorageUnavailable
 from twin_sio.http import exports
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service
@@ -47,6 +48,31 @@ async def test_a_repeated_read_mark_is_no_event(strict: Service, user: str) -> N
         assert await one.ask("read_receipt", said({"message_id": "m2"})) == {}
         await one.until(lambda: len(one.of("read_receipt")) == 2)
         assert [event["payload"] for event in one.of("read_receipt")] == [{"message_id": "m1"}, {"message_id": "m2"}]
+
+
+async def test_a_read_mark_that_was_not_stored_is_told_once(
+    strict: Service, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store goes away in between: the receipt is sent again, and every device gets its one event."""
+    mark = strict.services.messages.mark_read
+    tries: list[int] = []
+
+    async def failing(user_id: str, conversation_id: str, seq: int, epoch: int = 0) -> None:
+        tries.append(seq)
+        if len(tries) == 1:
+            raise StorageUnavailable
+        await mark(user_id, conversation_id, seq, epoch)
+
+    monkeypatch.setattr(strict.services.messages, "mark_read", failing)
+    async with RawSocket(url_of(strict), token_of(user)) as one, RawSocket(url_of(strict), token_of(user)) as other:
+        await one.ask("user_message", said({"text": "hi"}, "m1"))
+        await one.until(lambda: one.of("twin_message"))
+        assert (await one.ask("read_receipt", said({"message_id": "m1"})))["payload"]["code"] == "storage_unavailable"
+        for _ in range(2):
+            assert await one.ask("read_receipt", said({"message_id": "m1"})) == {}
+        (told,) = await other.until(lambda: other.of("read_receipt"))
+        assert told["payload"] == {"message_id": "m1"}
+    assert len(tries) == 2
 
 
 @pytest.mark.parametrize("name", ["feedback", "context_update"])

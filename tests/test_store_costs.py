@@ -164,3 +164,14 @@ async def test_indexes_of_before_are_replaced(mongod: Mongod) -> None:
     finally:
         await client.drop_database(db.name)
         client.close()
+
+
+async def test_the_heads_of_logs_are_read_without_the_logs(db: mongo.Database) -> None:
+    users = [f"kim{new_id()}" for _ in range(3)]
+    for user in users:
+        plain = {"epoch": 0, "user_id": user, "type": "read_receipt", "conversation_id": "main", "at": now()}
+        await db["events"].insert_many([{**plain, "message_id": f"{user}-{n}", "seq": n + 1} for n in range(500)])
+    async with profiled(db) as entries:
+        heads = await mongo.MongoLog(db).heads(users)
+    assert heads == dict.fromkeys(users, 500)
+    assert examined(entries) <= 10

@@ -21,7 +21,7 @@ from dataclasses import replace
 from twin_sio.background import BackgroundTasks
 from twin_sio.clock import Clock, NewId, monotonic
 from twin_sio.delivery.bounded_writer import BoundedWriter
-from twin_sio.delivery.catching_up import ReadHeads, catch_up_all
+from twin_sio.delivery.catching_up import CatchingUp, ReadHeads
 from twin_sio.delivery.generations import RunningGenerations
 from twin_sio.delivery.messages import (
     CONTROL_CHANNEL,
@@ -79,7 +79,6 @@ class Delivery:
         self._clock = clock
         self._new_id = new_id
         self._read = read
-        self._read_heads = heads
         self._on_control = on_control
         on_message = self._on_pubsub_message if listen else None
         self.channels = make_pubsub(
@@ -109,6 +108,7 @@ class Delivery:
         # By user: those with a connection here, or with one in the last `_LINGER_S`. Each has its channel subscribed.
         self._streams: dict[str, UserStream] = {}
         self._tasks = BackgroundTasks()
+        self._catching_up = CatchingUp(self._streams, heads, self._resync, self._tasks)
         self.resumes = {"yes": 0, "no": 0}
         """Resumes served, by whether they were complete."""
 
@@ -389,12 +389,12 @@ class Delivery:
         self._running.restore()
         self.channels.publish(CONTROL_CHANNEL, encode_control(self.channels.instance, Reconcile()))
         if self._listens:
-            self._tasks.start(self.reconcile())
+            self.reconcile()
 
-    async def reconcile(self) -> None:
-        """Compare every stream with the log and send what was missed; then ask the clients to resume."""
-        await catch_up_all(self._streams, self._read_heads)
-        for stream in list(self._streams.values()):
-            for subscriber in list(stream.subscribers.values()):
-                resync = Outgoing("resync", {"reason": "redis_restored"}, self._new_id(), self._clock())
-                self.to_session(subscriber.caller, resync)
+    def reconcile(self) -> None:
+        """Publishes were lost: in the background, send what is in the log, and ask the clients to resume."""
+        self._catching_up.ask()
+
+    def _resync(self, stream: UserStream) -> None:
+        for one in list(stream.subscribers.values()):
+            self.to_session(one.caller, Outgoing("resync", {"reason": "redis_restored"}, self._new_id(), self._clock()))

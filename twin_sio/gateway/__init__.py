@@ -89,10 +89,6 @@ class Gateway:
         """End the gateway's own tasks."""
         await self.sessions.background.stop()
 
-    def reconcile(self) -> None:
-        """Another instance lost publishes: compare all streams with the log."""
-        self.sessions.background.start(self._delivery.reconcile())
-
     # -- connecting and leaving --------------------------------------------------------------------------------------
 
     def allow_connection(self, request: web.Request) -> bool:

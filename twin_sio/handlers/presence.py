@@ -49,12 +49,10 @@ class PresenceHandlers:
         if await self._messages.read_up_to(caller.user_id, read.conversation_id) >= read.seq:
             return  # before the limit of writes: clients repeat receipts, and a repeat writes nothing
         await self._limits.write(caller.user_id)
-        if not await self._messages.mark_read(caller.user_id, read.conversation_id, read.seq, caller.epoch):
-            return  # another device was first
         draft = NewEvent(
             caller.user_id,
             "read_receipt",
-            self._new_id(),
+            f"twin-read-{read.seq}",  # the same for every device, so that one event tells of it
             read.conversation_id,
             self._clock(),
             {"message_id": read.message_id},
@@ -62,6 +60,8 @@ class PresenceHandlers:
             epoch=caller.epoch,
         )
         stored = await self._messages.append(draft)
+        # The mark is last: where it is missing the receipt is repeated, and the devices are told all the same.
+        await self._messages.mark_read(caller.user_id, read.conversation_id, read.seq, caller.epoch)
         self._delivery.publish(stored.event)
 
     async def heartbeat(self, caller: Caller, sent: Incoming[Heartbeat]) -> Reply:

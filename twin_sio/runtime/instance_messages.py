@@ -36,7 +36,7 @@ class InstanceMessages:
             case UserErased(user_id, epoch):
                 self._services.fence.rise(user_id, epoch)  # which calls `on_erased`, at the first time
             case Reconcile():
-                self._gateway.reconcile()
+                self._services.delivery.reconcile()
 
     def on_erased(self, user_id: str, epoch: int) -> None:
         """Hold nothing more of the user in memory, however this instance has come to know of the erasure."""

@@ -167,7 +167,7 @@ class MongoLog:
     async def heads(self, user_ids: Sequence[str]) -> Mapping[str, int]:
         pipeline: list[Doc] = [
             {"$match": {"user_id": {"$in": list(user_ids)}}},
-            {"$sort": {"user_id": 1, "seq": -1}},
+            {"$sort": {"user_id": -1, "seq": -1}},  # as the index has them, so that one entry of each user is read
             {"$group": {"_id": "$user_id", "seq": {"$first": "$seq"}}},
         ]
         return {doc["_id"]: doc["seq"] async for doc in self._majority.aggregate(pipeline)}
@@ -305,7 +305,7 @@ class MongoLog:
         return int(found.get("read_seq", 0)) if found else 0
 
     @stored
-    async def mark_read(self, user_id: str, conversation_id: str, seq: int, epoch: int = 0) -> bool:
+    async def mark_read(self, user_id: str, conversation_id: str, seq: int, epoch: int = 0) -> None:
         key = {"user_id": user_id, "conversation_id": conversation_id}
         # Only where it moves forward: receipts of two devices may overtake each other.
         unread = {**key, "read_seq": {"$not": {"$gte": seq}}}
@@ -313,9 +313,8 @@ class MongoLog:
         with fenced(self._fence, user_id, epoch):
             for _ in range(2):
                 with contextlib.suppress(DuplicateKeyError):  # it is read so far already, or two upserts met
-                    result = await self._marks.update_one(unread, change, upsert=True)
-                    return bool(result.modified_count or result.upserted_id)
-        return False
+                    await self._marks.update_one(unread, change, upsert=True)
+                    return
 
     def _fields(self, draft: NewEvent) -> Doc:
         payload = self._sealer.seal(dict(draft.payload))

@@ -104,6 +104,6 @@ class Log(Protocol):
         """The seq up to which the conversation is read; 0 where nothing is."""
         ...
 
-    async def mark_read(self, user_id: str, conversation_id: str, seq: int, epoch: int = 0) -> bool:
-        """Remember that the conversation is read up to `seq`; false where it was before, as far or farther."""
+    async def mark_read(self, user_id: str, conversation_id: str, seq: int, epoch: int = 0) -> None:
+        """Remember that the conversation is read up to `seq`, where it is not read farther."""
         ...
