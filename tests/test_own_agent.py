@@ -29,7 +29,7 @@ from tests.processes import Process, environment, started
 from tests.processes import token_of as production_token
 from tests.scripted_model import ScriptedModel
 from tests.test_service_engines import doctor_of
-from tests.test_service_tools import Device, calls, device, results, words
+from tests.test_service_tools import Device, calls, device, has_used_up, results, words
 from tests.waiting import eventually
 from twin_sio.agent import AgentRequest, AnswerPart, Done, Stage
 from twin_sio.agent.factory import AgentServices, twin
@@ -315,6 +315,22 @@ async def test_a_graph_that_adds_no_message_is_told_apart_from_its_model(
     assert (answer["text"], answer["status"], answer["error"]) == ("", "failed", "internal")
     (line,) = [one for one in logged if one["event"] == "agent_said_nothing"]
     assert line["log_level"] == "warning"
+
+
+async def test_the_tokens_of_a_graphs_stopped_answer_count(
+    stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str
+) -> None:
+    said = words()
+    model.script(contains=said, streams=True, tokens=("a ", "b"), hold_after=1, times=1)
+    settings = settings_of(mongod, redis_server, model, agent__factory=OWN, limits__tokens_per_day=500)
+    instance = await stack.enter_async_context(service(settings))
+    async with device(instance, user) as one:
+        message_id = await one.say(said + " please" * 300)
+        await one.until(lambda: one.of("twin_message_chunk"))
+        await one.ask("stop_generation", {"payload": {"message_id": message_id}})
+        assert (await one.answered(message_id))["status"] == "stopped"
+        await eventually(lambda: has_used_up(instance, user))
+    model.release(said)
 
 
 class Mute:

@@ -111,6 +111,12 @@ def device(instance: Service, user: str, **more: Any) -> Device:
     )
 
 
+async def has_used_up(instance: Service, user: str) -> bool:
+    """Whether the user's tokens of the day are used up; they are counted a moment after the answer."""
+    limits = instance.services.limits
+    return await limits._quotas.retry_after_ms(limits._tokens, user) is not None
+
+
 def words() -> str:
     return f"words {new_id()[:10]}"
 
@@ -568,6 +574,20 @@ async def test_an_apps_tool_may_need_an_approval(opened: Opened, model: Scripted
         await app.ask("tool_result", {"payload": result, "metadata": {"message_id": new_id()}})
         assert (await phone.answered(message_id))["text"] == "It is open."
     assert results(model, said) == ["It failed: no such board"]
+
+
+async def test_the_tokens_of_an_answer_stopped_before_its_approval_count(
+    opened: Opened, model: ScriptedModel, user: str, town: str
+) -> None:
+    said = words()
+    booking(model, said, town)
+    instance = await opened(limits__tokens_per_day=500)
+    async with device(instance, user) as one:
+        message_id = await one.say(said + " please" * 300)
+        await one.asked(message_id)
+        await one.ask("stop_generation", {"payload": {"message_id": message_id}})
+        assert (await one.answered(message_id))["status"] == "stopped"
+        await eventually(lambda: has_used_up(instance, user))
 
 
 @pytest.mark.parametrize(

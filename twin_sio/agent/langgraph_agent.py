@@ -98,7 +98,7 @@ class LangGraphAgent(Agent):
                 given = None
             elif given is not None:
                 await saver.resume()
-        relay = _Relay(ask, self._services.model.name)
+        relay = _Relay(ask, self._services.model.name, sum(len(str(one.get("content") or "")) for one in built))
         if saver.is_restored:
             for part in relay.restore(_since_asked((await _messages(graph, config))[0])):
                 yield part
@@ -124,13 +124,16 @@ class LangGraphAgent(Agent):
 class _Relay:
     """What a graph's events are for the user."""
 
-    def __init__(self, ask: AgentRequest, model: str) -> None:
+    def __init__(self, ask: AgentRequest, model: str, prompt: int) -> None:
         self._ask = ask
         self.model = model
         self.said = ""
         self.requests: list[ApprovalRequest] = []
         self.usage: dict[str, int] = {}
         self._speaking: str | None = None  # the id of the message whose pieces come
+        self._prompt = prompt  # its characters
+        self._asked: str | None = None  # the id of the message that the model was asked for last
+        ask.run.count_asked(prompt)
 
     def restore(self, messages: Sequence[BaseMessage]) -> list[AnswerPart]:
         """What earlier attempts have said and done, by the messages of the last checkpoint: what was shown of it may
@@ -159,6 +162,10 @@ class _Relay:
         if not isinstance(message, AIMessage | AIMessageChunk):
             return []
         found: list[AnswerPart] = []
+        if message.id != self._asked:
+            if self._asked is not None:  # the first was counted before it came
+                self._ask.run.count_asked(self._prompt + len(self.said))
+            self._asked = message.id
         if thought := thought_of(message.additional_kwargs):
             found.append(Reasoning(thought))
         if text := text_of(message):

@@ -49,8 +49,8 @@ class StoredRun(Run):
         """The steps of all attempts, by id; the service records them here."""
         self.loops = False
         """Whether messages are taken in between its steps."""
-        self.asked = 0
-        """Characters that the model was sent in this attempt, all steps together."""
+        self.asked: int = stored.get("asked", 0)
+        """Characters that the model was sent in all steps, in earlier attempts as far as these were stored."""
         self.steered: tuple[str, ...] = tuple(message_id for message_id, _ in saved.steered)
         """The ids of the messages that it has taken in."""
         self._turn = turn
@@ -74,7 +74,8 @@ class StoredRun(Run):
 
     async def save_steps(self) -> None:
         """Store the steps as they are now: an agent may save before what it has shown has come here."""
-        whole = {"agent": self._state, "steps": [asdict(step) for step in self.steps.values()]}
+        steps = [asdict(step) for step in self.steps.values()]
+        whole = {"agent": self._state, "steps": steps, "asked": self.asked}
         if not await _persistently(lambda: self._services.store.save(self._turn, whole)):
             raise StorageUnavailable
 

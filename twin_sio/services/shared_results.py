@@ -13,7 +13,7 @@ from cachetools import LRUCache
 from twin_sio.clock import monotonic
 
 T = TypeVar("T")
-_SMALL = 500  # a result of this size or less is computed for each call
+_SMALL = 50  # a result of this size or less is computed for each call
 _REUSE_FACTOR = 20  # a result is reused for 20 times as long as it took: a user takes a twentieth of a core at most
 _REUSE_MAX_S = 30.0  # however long it took
 _CONCURRENCY = 2  # computed at once: they share the cores with the event loop
