@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,8 @@ from twin_sio.agent import (
     prompts,
 )
 from twin_sio.agent.graph import TwinAgent
-from twin_sio.agent.model import OpenAIModel
+from twin_sio.agent.loop import Loop
+from twin_sio.agent.model import OpenAIModel, RequestedCall
 from twin_sio.domain import Json, Profile, Trait
 from twin_sio.errors import ModelTimeout, ModelUnavailable, ServiceError, StorageUnavailable
 
@@ -230,3 +233,15 @@ def test_nothing_is_traced_whatever_the_environment_says():
     asked = {**os.environ, "LANGSMITH_TRACING": "true", "LANGCHAIN_TRACING_V2": "true"}
     done = subprocess.run([sys.executable, "-c", received], env=asked, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_what_came_with_a_call_goes_back_with_it() -> None:
+    """Gemini's signatures, and what DeepSeek has thought: without them the next step is refused."""
+    loop = Loop()
+    ask: Any = SimpleNamespace(digest=lambda *_: "0123456789abcdef")
+    loop.add_answer(ask, "", [RequestedCall("look", "{}", {"google": 1}), RequestedCall("look", "{}")], "hm")
+    (message,) = loop.messages
+    assert message["reasoning_content"] == "hm"
+    assert [call.get("extra_content") for call in message["tool_calls"]] == [{"google": 1}, None]
+    loop.add_answer(ask, "", [RequestedCall("look", "{}")])
+    assert "reasoning_content" not in loop.messages[1]

@@ -491,6 +491,22 @@ def chunk(**delta: Any) -> dict[str, Any]:
 CALL = {"index": 0, "id": "c", "function": {"name": "look", "arguments": "{}"}}
 
 
+@pytest.mark.parametrize("ids", [("", ""), ("a", "b")])
+async def test_whole_calls_under_one_index_are_several(server, ids):
+    """And what came with a call, or was thought before it, is there to go back with it."""
+    one, two = (
+        {"index": 0, "id": wire_id, "function": {"name": "look", "arguments": arguments}}
+        for wire_id, arguments in zip(ids, ('{"city":"Rome"}', '{"city":"Oslo"}'), strict=True)
+    )
+    signed = {**one, "extra_content": {"google": {"thought_signature": "s"}}}
+    pieces = chunk(reasoning_content="h"), chunk(reasoning_content="m", tool_calls=[signed]), chunk(tool_calls=[two])
+    server.script(tokens=(), rubbish_after=0, rubbish=events(*pieces))
+    async with opened(server.base_url) as model:
+        found = [one async for one in model.stream(ASKED, [{"type": "function", "function": {"name": "look"}}])]
+    first = RequestedCall("look", '{"city":"Rome"}', signed["extra_content"])
+    assert found == [Finished("stop", None, (first, RequestedCall("look", '{"city":"Oslo"}')), reasoning="hm")]
+
+
 async def test_a_piece_may_hold_all_at_once(server):
     """Text, what was thought before it, and a call behind it."""
     piece = chunk(content="a", reasoning="hm", tool_calls=[CALL])

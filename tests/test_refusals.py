@@ -91,6 +91,25 @@ def test_what_names_nothing_changes_nothing(status, body):
     assert learnt(Dialect(), refusal_of(status, body), STREAM, set(), ()) is None
 
 
+TOOLS = {**STREAM, "tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]}
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "again"),
+    [
+        ("Failed to call a function. Please adjust your prompt.", "tool_use_failed", True),
+        ("Function call is missing a thought_signature in functionCall parts.", "", False),
+        ("Missing `reasoning_content` field in the assistant message: see thinking_mode#tool-calls", "", False),
+    ],
+)
+def test_a_call_that_went_wrong_takes_the_tools_from_nobody(message, code, again):
+    """What the model wrote may be better the next time; of an earlier call nothing is learnt."""
+    failed = of_status(400, {}, error(message, code=code), "BadRequest", datetime.now(UTC))
+    assert failed.refusal is not None
+    assert learnt(Dialect(), failed.refusal, TOOLS, set(), set()) is None
+    assert failed.again is again
+
+
 def test_every_form_is_tried_once_and_what_is_set_never():
     tried: set[tuple[str, Any]] = set()
     dialect: Dialect | None = Dialect()

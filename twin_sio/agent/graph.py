@@ -214,7 +214,7 @@ class TwinAgent(Agent):
             usage = loop.usage or None
             if piece.calls and loop.asked <= STEPS_MAX + STEPS_OVER and monotonic() < state["until"]:
                 loop.said.append(text)
-                loop.add_answer(state["ask"], text, piece.calls)
+                loop.add_answer(state["ask"], text, piece.calls, piece.reasoning)
                 return True
             cut = "length" if piece.calls else cut
         if not text and not (loop is not None and loop.text):

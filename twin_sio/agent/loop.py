@@ -98,18 +98,22 @@ class Loop:
                 self.steered.append(message_id)
                 self.messages.append({"role": "user", "content": text})
 
-    def add_answer(self, ask: AgentRequest, text: str, calls: Sequence[RequestedCall]) -> None:
-        """The model has answered a step, with calls."""
+    def add_answer(self, ask: AgentRequest, text: str, calls: Sequence[RequestedCall], reasoning: str = "") -> None:
+        """The model has answered a step, with calls. What goes back with them does, or the endpoint takes none."""
         named = []
         for nth, call in enumerate(calls):
             digest = ask.digest(self.asked, nth)
             named.append(_Call(f"call-{digest}", digest[:9], call.name, call.arguments))
         self.calls = named
         asked = [
-            {"id": one.wire_id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
-            for one in named
+            {
+                **{"id": one.wire_id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}},
+                **({"extra_content": call.extra} if call.extra else {}),
+            }
+            for one, call in zip(named, calls, strict=True)
         ]
-        self.messages.append({"role": "assistant", "content": text, "tool_calls": asked})
+        thought = {"reasoning_content": reasoning} if reasoning else {}
+        self.messages.append({"role": "assistant", "content": text, "tool_calls": asked, **thought})
 
     def count_usage(self, usage: Json | None) -> None:
         """Add what the endpoint reported of a step."""

@@ -13,6 +13,7 @@ from twin_sio.agent.model.end_tokens import EndTokens
 from twin_sio.agent.model.failures import Failed, in_place_of_answer, of_object
 from twin_sio.agent.model.reasoning import Head, LoneClosingTag
 from twin_sio.agent.model.written_calls import WrittenCalls
+from twin_sio.agent.text import encodable
 from twin_sio.domain import Cut, Json
 from twin_sio.errors import ModelFiltered, ModelNoAnswer, ModelUnavailable
 
@@ -34,12 +35,14 @@ _HALF: Final = re.compile("[\ud800-\udfff]")
 class Finished:
     """The answer has ended. `reason`: `stop` where it is whole, else what cut it short; `usage`: the endpoint's token
     counts where it reports them; `calls`: the tools that it asks to be run before it goes on; `not_said`: how many
-    of the characters before were what the model thinks, as nobody could know."""
+    of the characters before were what the model thinks, as nobody could know; `reasoning`: what goes back with the
+    calls as `reasoning_content`, where it came so."""
 
     reason: Literal["stop"] | Cut
     usage: Json | None
     calls: tuple[RequestedCall, ...] = ()
     not_said: int = 0
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ class Answer:
         self._found_lone_tag = False
         self._not_said = 0
         self._tools = tools
+        self._reasoning: list[str] = []  # with tools, what came as `reasoning_content`
         self._written = WrittenCalls(tools) if tools else None
         self._end_tokens = EndTokens()
         self._is_in_pieces = False  # what a whole message says behind them was said
@@ -188,6 +192,8 @@ class Answer:
                 self._head.expect_marks()
             if reasons and self._shows_thoughts:
                 self.thought += thought_of(said)
+            if self._tools and isinstance(thought := said.get("reasoning_content"), str):
+                self._reasoning.append(thought)
             self._take_calls(said)
             self._is_in_pieces = self._is_in_pieces or bool(text or self.calls)
         else:
@@ -259,7 +265,8 @@ class Answer:
         if self.characters or calls:
             if self.reason is None and not (announced or self.counted_last):
                 raise Failed(again=False, error="CutOff", request_id=request_id)
-            return Finished(self.reason or "stop", self.usage, calls, self._not_said)
+            reasoning = encodable("".join(self._reasoning)) if calls else ""
+            return Finished(self.reason or "stop", self.usage, calls, self._not_said, reasoning)
         if (instead := self.instead()) is not None:
             raise instead
         paid = self.reasoned or self.reason is not None

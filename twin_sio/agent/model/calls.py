@@ -9,17 +9,21 @@ from typing import Any, Final
 
 from twin_sio.agent.model.failures import Failed
 from twin_sio.agent.text import encodable
+from twin_sio.domain import Json
 
 MAX_CALLS: Final = 32  # of one answer
 MAX_ARGUMENTS_CHARACTERS: Final = 64 * 1024  # of all of them
+MAX_EXTRA_CHARACTERS: Final = 16 * 1024  # of each
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedCall:
-    """A call that the model asks for; `arguments` is what it wrote, which may be no JSON."""
+    """A call that the model asks for; `arguments` is what it wrote, which may be no JSON. `extra` came with it and goes
+    back with it: some endpoints sign their calls, and take none that lacks its signature."""
 
     name: str
     arguments: str
+    extra: Json | None = None
 
 
 @dataclass(slots=True)
@@ -27,6 +31,7 @@ class _Entry:
     id: str
     name: str = ""
     arguments: list[str] = field(default_factory=list)
+    extra: Json | None = None
 
     def text(self) -> str:
         """Its arguments. An empty object before them stood for those that were still to come."""
@@ -40,6 +45,13 @@ class _Entry:
         except (ValueError, RecursionError):
             return False
         return True
+
+    def ends_before(self, wire_id: str, arguments: object) -> bool:
+        """Whether a piece of its index, with a name, is of another call. Gemini sends all under index 0, each whole,
+        and some without ids."""
+        if wire_id and self.id and wire_id != self.id:
+            return True
+        return bool(arguments) and self.is_whole() and "".join(self.arguments).strip() != "{}"
 
 
 class Calls:
@@ -69,7 +81,11 @@ class Calls:
                 function = piece
             if not isinstance(function, dict):
                 raise Failed(again=False)
-            self._add(self._entry(piece, function), function)
+            entry = self._entry(piece, function)
+            self._add(entry, function)
+            extra = piece.get("extra_content")
+            if isinstance(extra, dict) and len(str(extra)) <= MAX_EXTRA_CHARACTERS:
+                entry.extra = extra
 
     def _entry(self, piece: dict[str, Any], function: dict[str, Any]) -> _Entry:
         """The call that a piece belongs to. A new id alone begins none: some servers make one up for every piece."""
@@ -78,7 +94,7 @@ class Calls:
             index = int(index)
         if isinstance(index, int):
             known = self._by_index.get(index)
-            if known is not None and is_named and wire_id and known.id and wire_id != known.id:
+            if known is not None and is_named and known.ends_before(wire_id, function.get("arguments")):
                 known = None
         else:
             known = next((one for one in self._entries if wire_id and one.id == wire_id), None)
@@ -102,4 +118,4 @@ class Calls:
 
     def all(self) -> tuple[RequestedCall, ...]:
         """The calls, in the order in which they began."""
-        return tuple(RequestedCall(encodable(one.name), one.text()) for one in self._entries if one.name)
+        return tuple(RequestedCall(encodable(one.name), one.text(), one.extra) for one in self._entries if one.name)

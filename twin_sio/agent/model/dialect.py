@@ -52,6 +52,8 @@ _AGAINST: Final = re.compile(
 )
 # One of the tools: its schema, its name. The endpoint takes tools; a tool may be one user's app's.
 _ONE_TOOL: Final = re.compile(r"\b(tools|functions)(\[\d+|\.\d+)|function_parameters|schema for (function|tool)")
+# What an earlier call came with, and must come back with: the endpoint takes tools all the same.
+_OF_AN_EARLIER_CALL: Final = re.compile(r"thought_?signature|reasoning_content")
 _NEVER: Final = frozenset({401, 402, 403, 407, 408, 425, 429})  # these are about no parameter
 
 _JSON: Final = "Answer with one JSON object alone, and nothing around it. It follows this JSON schema"
@@ -96,7 +98,7 @@ def learnt(
 ) -> Dialect | None:
     """The dialect in which to ask again what `body` asked, in a form that was not tried; None where the refusal names
     nothing that can be changed. `tried` takes in what was refused; the fields in `fixed` are not changed."""
-    if refusal.status in _NEVER:
+    if refusal.status in _NEVER or refusal.is_of_a_call or _OF_AN_EARLIER_CALL.search(refusal.message):
         return None
     if refusal.status not in _OF_THE_REQUEST and not _AGAINST.search(refusal.message):
         return None

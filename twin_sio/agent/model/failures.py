@@ -111,7 +111,7 @@ def of_status(status: int, headers: Mapping[str, str], body: object, error: str,
     refusal, wait_s = refusal_of(status, body), retry_after(headers, now)
     wait_s = refusal.wait_s if wait_s is None else wait_s
     kind = _kind(refusal, has_wait=wait_s is not None)
-    passes = kind is ModelRateLimited or status in _PASSING or status >= 500
+    passes = kind is ModelRateLimited or status in _PASSING or status >= 500 or refusal.is_of_a_call
     if status == 429 and wait_s is None:
         wait_s = reset_after(headers, now)
     return Failed(
@@ -169,7 +169,7 @@ def _kind(refusal: Refusal, *, has_wait: bool) -> type[ModelUnavailable]:
     if status == 413 or _TOO_LONG.search(said):
         return ModelContextTooLong
     # Before the words below: a gateway that fails may quote anything.
-    if status >= 500 or status in _PASSING:
+    if status >= 500 or status in _PASSING or refusal.is_of_a_call:
         return ModelUnavailable
     for kind, words in ((ModelKeyRefused, _KEY), (ModelFiltered, _FILTERED), (ModelQuotaGone, _QUOTA)):
         # A 401 that speaks of billing is about the key.

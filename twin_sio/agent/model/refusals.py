@@ -17,6 +17,7 @@ _TEXTS: Final = re.compile(
     r"|status_msg|base_resp|innererror|metadata|raw"
 )
 _CODES: Final = re.compile(r"code|type|status|status_?code|error_?(code|type)|__type")
+_CALL: Final = re.compile(r"tool_use_failed|failed to call a function|malformed_function_call")
 _A_TIME_S: Final = 100_000_000.0  # seconds: from here on it is a time, since 1970
 
 
@@ -29,6 +30,11 @@ class Refusal:
     code: str = ""
     message: str = ""
     wait_s: float | None = None  # for which it asks in its body, as Google does
+
+    @property
+    def is_of_a_call(self) -> bool:
+        """Whether it is about a call that the model wrote wrongly: it may write another the next time."""
+        return _CALL.search(f"{self.code} {self.message}") is not None
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
