@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.test_store import draft, turn
 from tests.waiting import eventually
 from twin_sio.agent import Unreadable
 from twin_sio.clock import new_id
+from twin_sio.domain import Evidence, Exchange
 from twin_sio.errors import RateLimited
 from twin_sio.jobs.failures import JobFailures
 from twin_sio.jobs.fairness import FairWorker
@@ -145,6 +147,31 @@ async def test_two_equal_failures_end_a_job(
     assert await _is_due(parts, user)
     assert await learn(ctx, user, "t1") is None
     assert not await _is_due(parts, user)
+
+
+async def test_a_message_that_cannot_be_read_holds_up_no_other(
+    parts: Services, redis: ArqRedis, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those that were read together with it either: the sweep enqueues their jobs anew, each for its first try."""
+    for n in range(1, 5):
+        await parts.messages.append(draft(user, f"t{n}", "poison" if n == 3 else f"I love thing{n}"))
+        await parts.turns.close(await parts.turns.ensure(turn(user, f"t{n}", float(n))), "complete")
+    plain = parts.extractor.extract_by_rules
+
+    async def candidates(exchanges: Sequence[Exchange], *_: object) -> list[Evidence]:
+        if any(one.text == "poison" for one in exchanges):
+            raise Unreadable("too_slow")
+        return [piece for one in exchanges for piece in await plain(one)]
+
+    monkeypatch.setattr(parts.extractor, "candidates", candidates)
+    for _ in range(3):  # sweeps
+        for n in range(1, 5):
+            ctx = {"deps": parts.job_deps(), "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t{n}"}
+            with contextlib.suppress(Unreadable):
+                await learn(ctx, user, f"t{n}")
+    learnt = {piece.value for piece in await parts.profiles.evidence(user)}
+    assert learnt == {"thing1", "thing2", "thing4"}
+    assert not [one for one in await parts.turns.unlearned(-1, 10_000) if one[0] == user]
 
 
 async def test_two_lost_workers_end_a_job(parts: Services, redis: ArqRedis, model: ScriptedModel, user: str) -> None:

@@ -31,7 +31,14 @@ class JobFailures:
 
     async def again(self, job_id: str, code: str) -> bool:
         """Count a failure; whether it is the second one of this code."""
+        await self._count(_key(job_id, "failed"))
         return await self._count(_key(job_id, re.sub(r"\W", "", code))) >= _TWICE
+
+    async def has_failed(self, job_id: str) -> bool:
+        """Whether it failed before, for whatever reason."""
+        with suppress(*REDIS_ERRORS):
+            return bool(await self._redis.exists(_key(job_id, "failed")))
+        return False
 
     async def _count(self, key: str) -> int:
         try:

@@ -150,8 +150,7 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
         turn = await deps.turns.get(user_id, turn_id)
         if turn is None:
             return 0
-        most = MAX_MESSAGES if int(ctx.get("job_try", 1)) == 1 else 1
-        batch = await deps.exchanges.batch(turn, most)
+        batch = await deps.exchanges.batch(turn, 1 if await _has_failed(ctx) else MAX_MESSAGES)
         exchanges = [exchange for _, exchange in batch if exchange is not None]
         evidence = await _evidence(deps, exchanges) if exchanges else ()
         for exchange in exchanges:
@@ -160,6 +159,13 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
             await deps.turns.learned(user_id, one.turn_id)
     log.info("learned", turn=turn_id, exchanges=len(batch), evidence=count)
     return count
+
+
+async def _has_failed(ctx: Mapping[str, Any]) -> bool:
+    """Whether an earlier try of the job came to nothing, whoever has it tried again: arq, or the sweep."""
+    if int(ctx.get("job_try", 1)) > 1:
+        return True
+    return "redis" in ctx and await JobFailures(ctx["redis"]).has_failed(ctx["job_id"])
 
 
 async def _learn(deps: JobDeps, exchange: Exchange, evidence: Sequence[Evidence]) -> int:
