@@ -19,10 +19,10 @@ from tests.waiting import eventually
 from twin_sio.agent import Unreadable
 from twin_sio.clock import new_id
 from twin_sio.domain import Evidence, Exchange
-from twin_sio.errors import RateLimited
+from twin_sio.errors import RateLimited, StorageUnavailable
 from twin_sio.jobs.failures import JobFailures
 from twin_sio.jobs.fairness import FairWorker
-from twin_sio.jobs.functions import learn, remember
+from twin_sio.jobs.functions import learn, remember, sweep
 from twin_sio.jobs.queue import SERIALIZERS, user_of
 from twin_sio.redis_connection import HASH_TAG, pool
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
@@ -172,6 +172,26 @@ async def test_a_message_that_cannot_be_read_holds_up_no_other(
     learnt = {piece.value for piece in await parts.profiles.evidence(user)}
     assert learnt == {"thing1", "thing2", "thing4"}
     assert not [one for one in await parts.turns.unlearned(-1, 10_000) if one[0] == user]
+
+
+async def test_a_part_of_the_sweep_that_fails_stops_no_other(
+    parts: Services, user: str, monkeypatch: pytest.MonkeyPatch, logged: list[dict[str, Any]]
+) -> None:
+    async def away(*_: object) -> int:
+        raise StorageUnavailable
+
+    monkeypatch.setattr(parts.runner, "sweep", away)
+    monkeypatch.setattr(parts.migration, "step", away)
+    asked = asyncio.Event()
+
+    async def again() -> None:
+        asked.set()
+
+    monkeypatch.setattr(parts.erasure, "again", again)
+    await sweep({"deps": parts.job_deps()})
+    assert asked.is_set()
+    left_out = [one for one in logged if one["event"] == "sweep_part_left_out"]
+    assert [one["kind"] for one in left_out] == ["answers", "migration"]
 
 
 async def test_two_lost_workers_end_a_job(parts: Services, redis: ArqRedis, model: ScriptedModel, user: str) -> None:

@@ -14,9 +14,11 @@ from pymongo import ASCENDING, IndexModel
 
 from tests.test_store import draft, turn
 from twin_sio.clock import new_id, now
+from twin_sio.domain import EVIDENCE_VERSION
 from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
+from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.fence import PERSONAL, Fence, owner
 from twin_sio.store.mongo.keys import load_ids
 
@@ -174,4 +176,14 @@ async def test_the_heads_of_logs_are_read_without_the_logs(db: mongo.Database) -
     async with profiled(db) as entries:
         heads = await mongo.MongoLog(db).heads(users)
     assert heads == dict.fromkeys(users, 500)
+    assert examined(entries) <= 10
+
+
+async def test_a_migration_looks_at_what_is_not_done_alone(db: mongo.Database, user: str) -> None:
+    done = [{"_id": f"{user}-{n}", "reading": EVIDENCE_VERSION, "keyed": True, "traits": []} for n in range(MANY)]
+    await db["profiles"].insert_many([*done, {"_id": f"{user}-old", "reading": EVIDENCE_VERSION - 1, "traits": []}])
+    migrations = mongo.MongoMigrations(db, FieldCipher(), Fence(db, Ids(names=bytes(32))))
+    async with profiled(db) as entries:
+        found = await migrations.profiles_to_score(10), await migrations.profiles_to_rename(10)
+    assert found == ([f"{user}-old"], [f"{user}-old"])
     assert examined(entries) <= 10

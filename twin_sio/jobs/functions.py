@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from twin_sio.errors import ModelContextTooLong, ModelRefused, ModelUnavailable,
 from twin_sio.jobs.exchanges import ExchangeReader, known_values
 from twin_sio.jobs.failures import JobFailures
 from twin_sio.jobs.queue import Queue
+from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.observability.tracing import span
 from twin_sio.services.erasure import ErasureService
 from twin_sio.services.graph_projection import GraphProjectionService
@@ -34,6 +35,7 @@ from twin_sio.services.turns import TurnService
 from twin_sio.store.ports import Log, Profiles, Turns
 
 log = structlog.get_logger("jobs")
+_log_left_out = LimitedLog("jobs", "sweep_part_left_out")
 
 TRIES = 5
 T = TypeVar("T")
@@ -243,19 +245,33 @@ async def project(ctx: Mapping[str, Any], user_id: str) -> int:
 
 async def sweep(ctx: Mapping[str, Any]) -> None:
     """Take over answers that no instance works on, enqueue what was answered but never learned from, and delete what
-    is due."""
+    is due. A part for which the store takes too long stops no other."""
     deps: JobDeps = ctx["deps"]
-    with suppress(StorageUnavailable):
-        await deps.runner.sweep()
-        for user_id, turn_id in await deps.turns.unlearned(_SWEEP_AFTER_S, 100):
-            await deps.queue.learn(user_id, turn_id)
-        for user_id, message_id in await deps.messages.to_correct(_SWEEP_AFTER_S, 100):
-            await deps.queue.correct(user_id, message_id)
-        await deps.memory.expire()
-        await deps.erasure.again()
-        await deps.migration.step()
-        for user_id in await deps.graph_projection.due(_PROJECTED_AT_ONCE) if deps.graph_projection is not None else ():
-            await deps.queue.project(user_id)
+    parts: Mapping[str, Callable[[], Awaitable[object]]] = {
+        "answers": deps.runner.sweep,
+        "unlearned": lambda: _enqueue_unlearned(deps),
+        "memory": deps.memory.expire,
+        "erasure": deps.erasure.again,
+        "migration": deps.migration.step,
+        "graph": lambda: _enqueue_projections(deps),
+    }
+    for name, part in parts.items():
+        try:
+            await part()
+        except StorageUnavailable:
+            _log_left_out(name, meaning="this part of the sweep was left out: MongoDB did not answer in time")
+
+
+async def _enqueue_unlearned(deps: JobDeps) -> None:
+    for user_id, turn_id in await deps.turns.unlearned(_SWEEP_AFTER_S, 100):
+        await deps.queue.learn(user_id, turn_id)
+    for user_id, message_id in await deps.messages.to_correct(_SWEEP_AFTER_S, 100):
+        await deps.queue.correct(user_id, message_id)
+
+
+async def _enqueue_projections(deps: JobDeps) -> None:
+    for user_id in await deps.graph_projection.due(_PROJECTED_AT_ONCE) if deps.graph_projection is not None else ():
+        await deps.queue.project(user_id)
 
 
 async def _evidence(deps: JobDeps, exchanges: Sequence[Exchange]) -> Sequence[Evidence]:

@@ -61,7 +61,12 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0),
     ],
     "evidence": [IndexModel([("user_id", ASCENDING), ("observed_at", ASCENDING)], name="user")],
-    "profiles": [IndexModel([("counted_at", ASCENDING)], name="counted")],
+    "profiles": [
+        IndexModel([("counted_at", ASCENDING)], name="counted"),
+        # Of nearly all the same: looked through is what is not so.
+        IndexModel([("reading", ASCENDING)], name="reading"),
+        IndexModel([("keyed", ASCENDING)], name="keyed"),
+    ],
     "revocations": [IndexModel([("ends_at", ASCENDING)], name="end", expireAfterSeconds=0)],
     "statistics": [IndexModel([("user_id", ASCENDING)], name="user", unique=True, sparse=True)],
     "outbox": [
