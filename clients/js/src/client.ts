@@ -4,6 +4,7 @@
  * What was sent is sent again, under the same id, until the server has it: over lost acknowledgements, reconnects,
  * reloads. After a reconnect all that was missed comes first, then what is live, with neither a gap nor a repeat.
  */
+import { untilAnswered } from "./asking.js";
 import { Connection } from "./connection.js";
 import type { Decision } from "./conversation.js";
 import type {
@@ -68,6 +69,7 @@ export class TwinClient {
   readonly #listeners = new Set<() => void>();
   readonly #typing = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #opened = new Set<string>();
+  readonly #wishes = new Map<string, object>(); // the newest of each kind
   #state: State;
   #resuming = false;
 
@@ -210,8 +212,8 @@ export class TwinClient {
 
   #tellTools(): void {
     if (!this.#tools.isUsed || !this.#connection.isOpen) return;
-    this.#ask("host_tools", { tools: this.#tools.offered }).catch((error: unknown) => {
-      if (error instanceof TwinError) console.warn(`twin-sio: the tools are not offered. ${error.message}`);
+    this.#want("tools", () => this.#ask("host_tools", { tools: this.#tools.offered })).catch((error: unknown) => {
+      if (this.#connection.isOpen && error instanceof TwinError) console.warn(`twin-sio: the tools are not offered. ${error.message}`);
     });
   }
 
@@ -265,9 +267,10 @@ export class TwinClient {
     if (this.#connection.isOpen) this.#connection.emit("typing_indicator", { is_typing: isTyping }, conversationId);
   }
 
-  /** Everything up to and with this message is read. */
+  /** Everything up to and with this message is read; told until the server has it, or something newer was read. */
   read(messageId: string): void {
-    if (this.#connection.isOpen) this.#connection.emit("read_receipt", { message_id: messageId });
+    const where = Object.values(this.#state.conversations).find((one) => one.messages.some(({ id }) => id === messageId));
+    void this.#want(`read ${where?.id}`, () => this.#ask("read_receipt", { message_id: messageId })).catch(ignore);
   }
 
   /** Come back after `refused` (with another token) or `ended`; in any other state nothing happens. */
@@ -320,17 +323,29 @@ export class TwinClient {
     this.#tools.giveUp();
     this.#tellTools();
     const page = this.#options.page ?? 50;
-    if (page > 0 && this.#opened.size === 0) void this.history({ limit: page }).catch(ignore);
+    if (page > 0 && this.#opened.size === 0) this.#wantPage(DEFAULT_CONVERSATION, page);
     void this.#sending.flush();
   }
 
   #grant(wish: Effect): void {
     if (wish === "resume" && !this.#resuming && this.#connection.isOpen) {
       this.#resuming = true;
-      this.#connection.emit("resume", { last_seq: this.#state.lastSeq ?? 0 });
+      const resume = async (): Promise<unknown> => this.#resuming && this.#ask("resume", { last_seq: this.#state.lastSeq ?? 0 });
+      void this.#want("resume", resume).catch(ignore);
     }
-    if (wish === "history") for (const id of this.#opened) void this.history({ conversationId: id }).catch(ignore);
-    if (wish === "profile") void this.profile().catch(ignore);
+    if (wish === "history") for (const id of this.#opened) this.#wantPage(id);
+    if (wish === "profile") void this.#want("profile", () => this.profile()).catch(ignore);
+  }
+
+  #wantPage(conversationId: string, limit?: number): void {
+    void this.#want(`page ${conversationId}`, () => this.history({ conversationId, ...(limit ? { limit } : {}) })).catch(ignore);
+  }
+
+  /** What this client itself has to know, or tell: asked until it is answered. The newest wish of a kind counts. */
+  async #want(kind: string, ask: () => Promise<unknown>): Promise<void> {
+    const wish = {};
+    this.#wishes.set(kind, wish);
+    await untilAnswered(this, ask, () => this.#wishes.get(kind) === wish);
   }
 
   #forgetTyping(who: string, where: string): void {
