@@ -530,7 +530,7 @@ async def test_a_search_leads_to_the_message(opened: Opened, user: str) -> None:
 
 
 async def test_what_was_refused_is_asked_for_after_a_while(opened: Opened, user: str) -> None:
-    """A conversation whose page or whose list is refused asks once a second, and shows when it may."""
+    """A conversation whose page or whose list is refused asks again with growing pauses, and shows when it may."""
     asked: list[float] = []
 
     def wire(page_end: WebSocketRoute) -> None:
@@ -556,7 +556,65 @@ async def test_what_was_refused_is_asked_for_after_a_while(opened: Opened, user:
     await page.locator("#new").click()
     await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
     assert len(asked) == 3
-    assert all(after - before > 0.9 for before, after in itertools.pairwise(asked))
+    assert all(after - before > 0.25 for before, after in itertools.pairwise(asked))
+
+
+async def test_what_is_refused_for_good_is_said_and_asked_for_once(opened: Opened, user: str) -> None:
+    """A conversation that cannot be opened says why, and is not asked for again."""
+    asked: list[str] = []
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+
+        def passing(frame: str | bytes) -> None:
+            if re.match(r'42\d+\["history"', str(frame)):
+                asked.append(str(frame))
+            server_end.send(frame)
+
+        page_end.on_message(passing)
+
+    page = await opened(user, sockets=wire)
+    await page.evaluate("sessionStorage.setItem('conversation', 'not an id')")
+    asked.clear()
+    await page.reload()
+    await expect(page.locator(".empty")).to_contain_text("conversation_id", timeout=PATIENCE_MS)
+    await page.wait_for_timeout(2500)
+    assert len(asked) == 1
+    await expect(page.locator(".empty")).to_be_visible()
+
+
+async def test_a_search_leads_to_the_message_over_a_lost_connection(opened: Opened, user: str) -> None:
+    """What is being looked for when the connection is lost is shown once there is another."""
+    lost: list[str] = []
+    is_losing = False
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+
+        async def passing(frame: str | bytes) -> None:
+            if is_losing and not lost and re.match(r'42\d+\["history"', str(frame)):
+                lost.append(str(frame))
+                await page_end.close()
+                return
+            server_end.send(frame)
+
+        page_end.on_message(passing)
+
+    page = await opened(user, sockets=wire)
+    await say(page, "The sails of the boat are red")
+    await answered(page, 1)
+    await page.locator("#new").click()
+    await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
+    await page.reload()
+    await expect(page.locator("#connection")).to_have_attribute("data-state", "online", timeout=PATIENCE_MS)
+    await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
+    is_losing = True
+    await page.locator("#search-text").fill("red sail")
+    await page.locator("#found .found-line").first.click(timeout=PATIENCE_MS)
+    message = page.locator("[data-role=user]", has_text="The sails of the boat are red")
+    await expect(message).to_be_focused(timeout=PATIENCE_MS)
+    assert len(lost) == 1
+    await expect(page.locator(".toast")).to_have_count(0)
 
 
 async def test_conversations_are_listed_with_unread_counts(opened: Opened, user: str, model: ScriptedModel) -> None:

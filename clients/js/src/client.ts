@@ -22,6 +22,7 @@ import type {
   ToolCallPayload,
   UserMessage,
 } from "./protocol.js";
+import { Listing } from "./listing.js";
 import { bestOutbox, type Entry, type Outbox } from "./outbox.js";
 import { initial, DEFAULT_CONVERSATION, receive, type State, type Effect } from "./state.js";
 import { tabSession, type TabSession } from "./session.js";
@@ -69,6 +70,7 @@ export class TwinClient {
   readonly #listeners = new Set<() => void>();
   readonly #typing = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #opened = new Set<string>();
+  readonly #listing = new Listing(this, (payload) => this.#ask("conversations", payload));
   readonly #wishes = new Map<string, object>(); // the newest of each kind
   #state: State;
   #resuming = false;
@@ -234,17 +236,12 @@ export class TwinClient {
     return await this.#ask<HistoryPagePayload>("history", page, conversationId);
   }
 
-  /** The user's conversations, the one with the newest message first; also in the state, as `list`. */
-  async conversations(): Promise<ConversationListPayload["conversations"]> {
-    const found: ConversationListPayload["conversations"] = [];
-    let page = await this.#ask<ConversationListPayload>("conversations", { limit: 200 });
-    found.push(...page.conversations);
-    while (page.has_more && typeof page.next === "number") {
-      page = await this.#ask<ConversationListPayload>("conversations", { limit: 200, before: page.next });
-      found.push(...page.conversations);
-    }
-    this.#show({ ...this.#state, list: found });
-    return found;
+  /** The user's conversations, the one with the newest message first; also in the state, as `list`. Where they are known,
+   * `newest` asks for those 200 only that were talked in last, and leaves the others as they were. */
+  async conversations({ newest = false } = {}): Promise<ConversationListPayload["conversations"]> {
+    const list = await this.#listing.fetch(newest);
+    this.#show({ ...this.#state, list });
+    return list;
   }
 
   /** Messages of all conversations that have to do with the text, the best first. */

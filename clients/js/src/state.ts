@@ -44,7 +44,7 @@ export interface State {
   /** The newest seq that was applied; null until the server has said where the log stands. */
   readonly lastSeq: number | null;
   readonly conversations: Readonly<Record<string, Conversation>>;
-  /** The last result of `conversations()`; null while it was not asked. */
+  /** The last result of `conversations()`, whole; null while it was not asked. */
   readonly list: readonly ConversationLine[] | null;
   readonly profile: { readonly version: number; readonly traits: readonly Trait[] } | null;
   readonly profileVersion: number;
@@ -289,8 +289,6 @@ function ephemeral(state: State, envelope: Envelope): State {
       return { ...state, sessions: (envelope as Envelope<"presence">).payload.sessions };
     case "history":
       return within(state, (envelope as Envelope<"history">).payload.conversation_id, (here) => paged(here, (envelope as Envelope<"history">).payload));
-    case "conversations":
-      return { ...state, list: (envelope as Envelope<"conversations">).payload.conversations };
     case "profile": {
       const { version, traits } = (envelope as Envelope<"profile">).payload;
       return { ...state, profile: { version, traits }, profileVersion: Math.max(version, state.profileVersion) };

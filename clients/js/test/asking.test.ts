@@ -125,3 +125,36 @@ test("an answer anew that is refused for good fails in useChat, too", async () =
   await expect(stream.getReader().read()).rejects.toMatchObject({ code: "not_found" });
   expect(transport.isStreaming("main")).toBe(false);
 });
+
+const line = (id: string, unread = 0) => ({ conversation_id: id, title: id, last_message: null, unread });
+/** A page of the list, as a server gives it: as an event, too. */
+const listed = (ids: string[], next?: number) => async (): Promise<Envelope> => {
+  const page = event("conversations", { conversations: ids.map((id) => line(id)), has_more: next !== undefined, ...(next === undefined ? {} : { next }) }, {});
+  hear(page);
+  return page;
+};
+
+test("the list is shown whole, and a page of it that is refused is asked for alone", async () => {
+  const client = opened(newUser());
+  await online(client);
+  const shown: (number | undefined)[] = [];
+  client.subscribe(() => client.state.list?.length !== shown.at(-1) && shown.push(client.state.list?.length));
+  const asked = failing("conversations", [listed(["a", "b"], 7), async () => refused({ retry_after_ms: 50 }), () => Promise.reject(new Error("lost")), listed(["c"])]);
+  expect((await client.conversations()).map((one) => one.conversation_id)).toEqual(["a", "b", "c"]);
+  expect(asked).toEqual(["conversations", "error", "lost", "conversations"]);
+  expect(shown).toEqual([3]);
+});
+
+test("the newest conversations are one page, and the others stay as they were known", async () => {
+  const client = opened(newUser());
+  await online(client);
+  const ids = () => client.state.list?.map((one) => one.conversation_id);
+  const asked = failing("conversations", [listed(["a", "b"], 7), listed(["c", "d"]), listed(["d", "new"], 8), listed(["d"])]);
+  await Promise.all([client.conversations({ newest: true }), client.conversations()]); // both want all of it: it is fetched once
+  expect(asked).toHaveLength(2);
+  await client.conversations({ newest: true });
+  expect(ids()).toEqual(["d", "new", "a", "b", "c"]);
+  await client.conversations({ newest: true }); // that was all there is
+  expect(ids()).toEqual(["d"]);
+  expect(asked).toHaveLength(4);
+});
