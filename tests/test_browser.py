@@ -583,6 +583,51 @@ async def test_what_is_refused_for_good_is_said_and_asked_for_once(opened: Opene
     await expect(page.locator(".empty")).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        (
+            {"code": "rate_limited", "retry_after_ms": 7_200_000},
+            r"^Waits: No more can be answered for now\. Again at .*\d\d",
+        ),
+        ({"code": "busy", "retry_after_ms": 2_000}, r"^Waits: Your twin has several messages to answer\.$"),
+    ],
+)
+async def test_a_message_that_has_to_wait_says_why(
+    opened: Opened, user: str, refusal: dict[str, Any], told: str
+) -> None:
+    """Also one that is said behind it; and a rating goes through meanwhile."""
+    is_refusing = False
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+
+        def passing(frame: str | bytes) -> None:
+            request = re.match(r'42(\d+)\["user_message"', str(frame))
+            if request is None or not is_refusing:
+                server_end.send(frame)
+                return
+            payload = {"message": "", "retryable": True, **refusal}
+            page_end.send(f"43{request[1]}" + json.dumps([{"type": "error", "payload": payload, "metadata": {}}]))
+
+        page_end.on_message(passing)
+
+    page, other = await opened(user, sockets=wire), await opened(user)
+    await say(page, "One thing")
+    await answered(page, 1)
+    await answered(other, 1)
+    is_refusing = True
+    await say(page, "Another")
+    await say(page, "And another")
+    for note in await page.locator("[data-state=sending] .note").all():
+        await expect(note).to_have_text(re.compile(told), timeout=PATIENCE_MS)
+    await page.get_by_role("button", name="Good answer").click()
+    await expect(other.get_by_role("button", name="Good answer")).to_have_attribute(
+        "aria-pressed", "true", timeout=PATIENCE_MS
+    )
+    await expect(page.locator("[data-state=sending]")).to_have_count(2)
+
+
 async def test_a_search_leads_to_the_message_over_a_lost_connection(opened: Opened, user: str) -> None:
     """What is being looked for when the connection is lost is shown once there is another."""
     lost: list[str] = []

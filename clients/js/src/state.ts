@@ -126,9 +126,18 @@ export function forgotten(state: State, id: string, conversationId: string): Sta
   return within(state, conversationId, (here) => ({ ...here, messages: here.messages.filter((one) => one.id !== id) }));
 }
 
+/** The server wants it later; null: it does not say so any more. */
+export function held(state: State, id: string, conversationId: string, hold: Pick<Message, "heldUntil" | "error"> | null): State {
+  return within(state, conversationId, (here) => {
+    const mine = here.messages.find((message) => message.id === id);
+    if (mine?.state !== "sending" || mine.heldUntil === (hold?.heldUntil ?? null)) return here;
+    return put(here, { ...mine, heldUntil: hold?.heldUntil ?? null, error: hold?.error ?? null });
+  });
+}
+
 /** The server will not take what was sent under this id. */
 export function refused(state: State, id: string, conversationId: string, error: ErrorPayload): State {
-  return within(state, conversationId, (here) => change(here, id, { state: "refused", error }));
+  return within(state, conversationId, (here) => change(here, id, { state: "refused", error, heldUntil: null }));
 }
 
 /** One envelope from the server. */
@@ -254,7 +263,7 @@ function receipt(state: State, { payload, metadata }: Envelope<"message_received
   const stored = within(state, id, (here) => {
     const mine = here.messages.find((message) => message.id === payload.message_id);
     if (mine === undefined || (mine.state !== "sending" && mine.state !== "refused")) return here;
-    return put(here, { ...mine, state: "stored", seq, timestamp: metadata.timestamp, error: null });
+    return put(here, { ...mine, state: "stored", seq, timestamp: metadata.timestamp, error: null, heldUntil: null });
   });
   return place(state, seq) === "hole" ? [stored, "resume"] : [moved(stored, seq), null];
 }
