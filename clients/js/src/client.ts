@@ -24,7 +24,7 @@ import type {
 } from "./protocol.js";
 import { Listing } from "./listing.js";
 import { bestOutbox, type Entry, type Outbox } from "./outbox.js";
-import { initial, DEFAULT_CONVERSATION, receive, type State, type Effect } from "./state.js";
+import { conversation, initial, DEFAULT_CONVERSATION, receive, type State, type Effect } from "./state.js";
 import { tabSession, type TabSession } from "./session.js";
 import { Sending, type Sent } from "./sending.js";
 import { HostTools, type RunTool } from "./tools.js";
@@ -320,7 +320,9 @@ export class TwinClient {
     this.#tools.giveUp();
     this.#tellTools();
     const page = this.#options.page ?? 50;
-    if (page > 0 && this.#opened.size === 0) this.#wantPage(DEFAULT_CONVERSATION, page);
+    // What was opened and is not there, or not any more; at first, the conversation that every device opens.
+    const opened = this.#opened.size > 0 ? [...this.#opened] : [DEFAULT_CONVERSATION];
+    if (page > 0) for (const id of opened) if (conversation(this.#state, id).hasMore === null) this.#wantPage(id, page);
     void this.#sending.flush();
   }
 

@@ -168,9 +168,9 @@ export function receive(state: State, envelope: Envelope): [State, Effect] {
 function ready(state: State, { payload, metadata }: Envelope<"session_ready">): State {
   // Where the log began again (the user was erased) all is forgotten with it, but for what is not sent yet.
   const isSame = state.lastSeq === null || (payload.seq >= state.lastSeq && state.userId === payload.user_id);
-  const kept: State["conversations"] = isSame ? state.conversations : unsentOnly(state.conversations);
+  const known = isSame ? state : unsentOnly(state, ["sending"]);
   return {
-    ...state,
+    ...known,
     connection: "online",
     reason: null,
     userId: payload.user_id,
@@ -180,16 +180,24 @@ function ready(state: State, { payload, metadata }: Envelope<"session_ready">): 
     heartbeatMs: payload.heartbeat_interval_ms,
     lastSeq: isSame && state.lastSeq !== null ? state.lastSeq : payload.seq,
     profileVersion: Math.max(payload.profile_version, isSame ? state.profileVersion : 0),
-    conversations: Object.fromEntries(Object.entries(kept).map(([id, one]) => [id, { ...one, thinking: {}, typing: [] }])),
+    conversations: Object.fromEntries(Object.entries(known.conversations).map(([id, one]) => [id, { ...one, thinking: {}, typing: [] }])),
   };
 }
 
-function unsentOnly(all: State["conversations"]): State["conversations"] {
-  const left = Object.values(all).map((one) => ({
+/** The server has ended the session: it goes on elsewhere, its token was revoked, or all was erased. Which of them it does
+ * not tell, so nothing that it had is shown any more; whoever comes back gets what there is. */
+export function ended(state: State): State {
+  const reason = { code: "ended", message: "The server ended this session." };
+  return { ...unsentOnly(state, ["sending", "refused"]), connection: "ended", reason };
+}
+
+/** What the server does not have, and nothing that came from it. */
+function unsentOnly(state: State, unsent: readonly Message["state"][]): State {
+  const left = Object.values(state.conversations).map((one) => ({
     ...blankConversation(one.id),
-    messages: one.messages.filter((message) => message.state === "sending"),
+    messages: one.messages.filter((message) => unsent.includes(message.state)),
   }));
-  return Object.fromEntries(left.map((one) => [one.id, one]));
+  return { ...state, profile: null, list: null, conversations: Object.fromEntries(left.map((one) => [one.id, one])) };
 }
 
 /** Whether an event of this seq is the next, was there before, or comes behind a hole. */
