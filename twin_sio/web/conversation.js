@@ -178,6 +178,7 @@ export class ConversationView {
     else if (hadEarlier) this.scroll.scrollTop += this.scroll.scrollHeight - height; // what was read stays where it was
     this.down.hidden = this.isAtEnd();
     this.tellRead(here);
+    if (here.hasMore === null) this.announce(""); // what is not there any more is not read out, either
   }
 
   // Asked for once the line is there, until it is answered; what is refused for good is said.
