@@ -818,6 +818,48 @@ async def test_unacknowledged_messages_survive_a_reload(opened: Opened, user: st
     assert said == ["Did you hear me?", "And this?"]
 
 
+async def test_what_a_closed_tab_has_not_sent_is_sent_by_another(opened: Opened, user: str) -> None:
+    """It is sent once, and nothing is left of the tab; a tab that is open keeps what it has."""
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+        page_end.on_message(lambda frame: None if '"user_message"' in str(frame) else server_end.send(frame))
+
+    outboxes = (
+        "indexedDB.databases().then((all) => all.map((one) => one.name).filter((name) => /outbox/.test(name)).length)"
+    )
+    first = await opened(user)
+    other = await opened(user, beside=first, sockets=wire)
+    await say(other, "Did it get out?")
+    await expect(other.locator("[data-state=sending]")).to_have_count(1)
+    await first.reload()
+    await expect(first.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
+    assert await first.evaluate(outboxes) == 2
+    await other.close()
+    await first.reload()
+    await answered(first, 1)
+    assert [one["text"] for one in await shown(first) if one["role"] == "user"] == ["Did it get out?"]
+    await expect(first.locator("[data-state=sending]")).to_have_count(0)
+    assert await first.evaluate(outboxes) == 1
+
+
+async def test_what_was_erased_is_seen_no_more(opened: Opened, server: Server, user: str) -> None:
+    page = await opened(user)
+    await say(page, "The sails of the boat are red")
+    await answered(page, 1)
+    await page.locator("#search-text").fill("red sail")
+    await expect(page.locator("#found .found-line").first).to_be_visible(timeout=PATIENCE_MS)
+    headers = {"Authorization": f"Bearer {create_token(user, DEV_SECRET, scope='twin:data')}"}
+    async with aiohttp.ClientSession() as http, http.delete(f"{server.url}/v1/data", headers=headers) as response:
+        assert response.status == 200
+    await expect(page.locator("#connection")).to_have_attribute("data-state", "ended", timeout=PATIENCE_MS)
+    await expect(page.locator(".message")).to_have_count(0)
+    await expect(page.locator("body")).not_to_contain_text("sails")
+    await page.locator("#again").click()
+    await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(page.locator(".message")).to_have_count(0)
+
+
 async def test_a_token_leaves_the_address_bar(opened: Opened, server: Server, user: str) -> None:
     """A token leaves the address bar and a bad one asks for another."""
     page = await opened(user)

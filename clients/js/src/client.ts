@@ -23,7 +23,7 @@ import type {
   UserMessage,
 } from "./protocol.js";
 import { Listing } from "./listing.js";
-import { bestOutbox, type Entry, type Outbox } from "./outbox.js";
+import { bestOutbox, takeOver, type Entry, type Outbox } from "./outbox.js";
 import { conversation, initial, DEFAULT_CONVERSATION, receive, type State, type Effect } from "./state.js";
 import { tabSession, type TabSession } from "./session.js";
 import { Sending, type Sent } from "./sending.js";
@@ -324,6 +324,7 @@ export class TwinClient {
     const opened = this.#opened.size > 0 ? [...this.#opened] : [DEFAULT_CONVERSATION];
     if (page > 0) for (const id of opened) if (conversation(this.#state, id).hasMore === null) this.#wantPage(id, page);
     void this.#sending.flush();
+    if (!this.#options.outbox) takeOver(this.#state.sessionId, this.#state.userId, (entry) => this.#sending.take(entry)).catch(ignore);
   }
 
   #grant(wish: Effect): void {

@@ -93,10 +93,20 @@ export class Sending {
   async restore(): Promise<void> {
     const outbox = await this.#outbox;
     for (const entry of await outbox.all().catch(() => [])) {
-      if (this.#queue.some((one) => one.id === entry.id) || this.#enqueue(entry)) continue;
-      void outbox.remove(entry.id).catch(ignore);
+      if (!this.#takeUp(entry)) void outbox.remove(entry.id).catch(ignore);
     }
+  }
+
+  /** Take up what was kept elsewhere; on return it is kept here. */
+  async take(entry: Entry): Promise<void> {
+    if (this.#takeUp(entry)) await this.#outbox.then((outbox) => outbox.add(entry));
+    void this.flush();
+  }
+
+  #takeUp(entry: Entry): boolean {
+    const isTaken = this.#queue.some((one) => one.id === entry.id) || this.#enqueue(entry) !== null;
     this.#queue.sort((a, b) => a.at - b.at);
+    return isTaken;
   }
 
   /** What somebody else wrote in this tab is not said in this user's name; it waits in the outbox for them. */
