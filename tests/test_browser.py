@@ -530,7 +530,7 @@ async def test_a_search_leads_to_the_message(opened: Opened, user: str) -> None:
 
 
 async def test_what_was_refused_is_asked_for_after_a_while(opened: Opened, user: str) -> None:
-    """A conversation whose page or whose list is refused asks once a second, and shows when it may."""
+    """A conversation whose page or whose list is refused asks again with growing pauses, and shows when it may."""
     asked: list[float] = []
 
     def wire(page_end: WebSocketRoute) -> None:
@@ -556,7 +556,110 @@ async def test_what_was_refused_is_asked_for_after_a_while(opened: Opened, user:
     await page.locator("#new").click()
     await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
     assert len(asked) == 3
-    assert all(after - before > 0.9 for before, after in itertools.pairwise(asked))
+    assert all(after - before > 0.25 for before, after in itertools.pairwise(asked))
+
+
+async def test_what_is_refused_for_good_is_said_and_asked_for_once(opened: Opened, user: str) -> None:
+    """A conversation that cannot be opened says why, and is not asked for again."""
+    asked: list[str] = []
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+
+        def passing(frame: str | bytes) -> None:
+            if re.match(r'42\d+\["history"', str(frame)):
+                asked.append(str(frame))
+            server_end.send(frame)
+
+        page_end.on_message(passing)
+
+    page = await opened(user, sockets=wire)
+    await page.evaluate("sessionStorage.setItem('conversation', 'not an id')")
+    asked.clear()
+    await page.reload()
+    await expect(page.locator(".empty")).to_contain_text("conversation_id", timeout=PATIENCE_MS)
+    await page.wait_for_timeout(2500)
+    assert len(asked) == 1
+    await expect(page.locator(".empty")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        (
+            {"code": "rate_limited", "retry_after_ms": 7_200_000},
+            r"^Waits: No more can be answered for now\. Again at .*\d\d",
+        ),
+        ({"code": "busy", "retry_after_ms": 2_000}, r"^Waits: Your twin has several messages to answer\.$"),
+    ],
+)
+async def test_a_message_that_has_to_wait_says_why(
+    opened: Opened, user: str, refusal: dict[str, Any], told: str
+) -> None:
+    """Also one that is said behind it; and a rating goes through meanwhile."""
+    is_refusing = False
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+
+        def passing(frame: str | bytes) -> None:
+            request = re.match(r'42(\d+)\["user_message"', str(frame))
+            if request is None or not is_refusing:
+                server_end.send(frame)
+                return
+            payload = {"message": "", "retryable": True, **refusal}
+            page_end.send(f"43{request[1]}" + json.dumps([{"type": "error", "payload": payload, "metadata": {}}]))
+
+        page_end.on_message(passing)
+
+    page, other = await opened(user, sockets=wire), await opened(user)
+    await say(page, "One thing")
+    await answered(page, 1)
+    await answered(other, 1)
+    is_refusing = True
+    await say(page, "Another")
+    await say(page, "And another")
+    for note in await page.locator("[data-state=sending] .note").all():
+        await expect(note).to_have_text(re.compile(told), timeout=PATIENCE_MS)
+    await page.get_by_role("button", name="Good answer").click()
+    await expect(other.get_by_role("button", name="Good answer")).to_have_attribute(
+        "aria-pressed", "true", timeout=PATIENCE_MS
+    )
+    await expect(page.locator("[data-state=sending]")).to_have_count(2)
+
+
+async def test_a_search_leads_to_the_message_over_a_lost_connection(opened: Opened, user: str) -> None:
+    """What is being looked for when the connection is lost is shown once there is another."""
+    lost: list[str] = []
+    is_losing = False
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+
+        async def passing(frame: str | bytes) -> None:
+            if is_losing and not lost and re.match(r'42\d+\["history"', str(frame)):
+                lost.append(str(frame))
+                await page_end.close()
+                return
+            server_end.send(frame)
+
+        page_end.on_message(passing)
+
+    page = await opened(user, sockets=wire)
+    await say(page, "The sails of the boat are red")
+    await answered(page, 1)
+    await page.locator("#new").click()
+    await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
+    await page.reload()
+    await expect(page.locator("#connection")).to_have_attribute("data-state", "online", timeout=PATIENCE_MS)
+    await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
+    is_losing = True
+    await page.locator("#search-text").fill("red sail")
+    await page.locator("#found .found-line").first.click(timeout=PATIENCE_MS)
+    message = page.locator("[data-role=user]", has_text="The sails of the boat are red")
+    await expect(message).to_be_focused(timeout=PATIENCE_MS)
+    assert len(lost) == 1
+    await expect(page.locator(".toast")).to_have_count(0)
 
 
 async def test_conversations_are_listed_with_unread_counts(opened: Opened, user: str, model: ScriptedModel) -> None:
@@ -713,6 +816,48 @@ async def test_unacknowledged_messages_survive_a_reload(opened: Opened, user: st
     assert await shown(page) == await shown(other)
     said = [message["text"] for message in await shown(page) if message["role"] == "user"]
     assert said == ["Did you hear me?", "And this?"]
+
+
+async def test_what_a_closed_tab_has_not_sent_is_sent_by_another(opened: Opened, user: str) -> None:
+    """It is sent once, and nothing is left of the tab; a tab that is open keeps what it has."""
+
+    def wire(page_end: WebSocketRoute) -> None:
+        server_end = page_end.connect_to_server()
+        page_end.on_message(lambda frame: None if '"user_message"' in str(frame) else server_end.send(frame))
+
+    outboxes = (
+        "indexedDB.databases().then((all) => all.map((one) => one.name).filter((name) => /outbox/.test(name)).length)"
+    )
+    first = await opened(user)
+    other = await opened(user, beside=first, sockets=wire)
+    await say(other, "Did it get out?")
+    await expect(other.locator("[data-state=sending]")).to_have_count(1)
+    await first.reload()
+    await expect(first.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
+    assert await first.evaluate(outboxes) == 2
+    await other.close()
+    await first.reload()
+    await answered(first, 1)
+    assert [one["text"] for one in await shown(first) if one["role"] == "user"] == ["Did it get out?"]
+    await expect(first.locator("[data-state=sending]")).to_have_count(0)
+    assert await first.evaluate(outboxes) == 1
+
+
+async def test_what_was_erased_is_seen_no_more(opened: Opened, server: Server, user: str) -> None:
+    page = await opened(user)
+    await say(page, "The sails of the boat are red")
+    await answered(page, 1)
+    await page.locator("#search-text").fill("red sail")
+    await expect(page.locator("#found .found-line").first).to_be_visible(timeout=PATIENCE_MS)
+    headers = {"Authorization": f"Bearer {create_token(user, DEV_SECRET, scope='twin:data')}"}
+    async with aiohttp.ClientSession() as http, http.delete(f"{server.url}/v1/data", headers=headers) as response:
+        assert response.status == 200
+    await expect(page.locator("#connection")).to_have_attribute("data-state", "ended", timeout=PATIENCE_MS)
+    await expect(page.locator(".message")).to_have_count(0)
+    await expect(page.locator("body")).not_to_contain_text("sails")
+    await page.locator("#again").click()
+    await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(page.locator(".message")).to_have_count(0)
 
 
 async def test_a_token_leaves_the_address_bar(opened: Opened, server: Server, user: str) -> None:

@@ -1,6 +1,6 @@
 // The chat page: one user's session over the client, and around the conversation what belongs to the page: who is here,
 // which conversations there are, what the twin believes, how it looks.
-import { connect } from "./twin-client.js";
+import { connect, untilAnswered } from "./twin-client.js";
 import { ConversationView } from "./conversation.js";
 import { ProfileView } from "./profile.js";
 import { button, count, directed, make, setText, errorText } from "./view.js";
@@ -27,6 +27,7 @@ class Page {
   constructor() {
     this.token = stored("token");
     this.refreshed = 0; // when the list was asked for last, in ms
+    this.isListed = false; // whether all of it was fetched over this connection
     this.profile = new ProfileView($("profile"), { get: (path) => this.get(path), say: (...words) => this.say(...words) });
     $("open-profile").addEventListener("click", () => this.profile.open(this.client));
     $("new").addEventListener("click", () => this.openConversation(`web-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`));
@@ -93,6 +94,7 @@ class Page {
     this.client = connect({ url: HOME, getToken: () => this.token, device: { name: deviceName(), platform: "web" }, page: 0 });
     const conversationId = stored("conversation") ?? "main";
     this.view = new ConversationView($("conversation"), this.client, { conversationId, highlight, math, user: userOf(token) });
+    untilAnswered(this.client, () => this.client.profile()).catch(() => undefined);
     this.state = this.client.state;
     this.stop = this.client.subscribe(() => this.changed());
     this.showConnection(this.client.state);
@@ -186,16 +188,24 @@ class Page {
     if (state.conversations !== before.conversations) this.showModel(state);
     if (state.profile !== before.profile) this.showProfile(before.profile, state.profile);
     const isNew = state.connection === "online" && before.connection !== "online";
-    if (isNew && state.profile === null) this.client.profile().catch(() => undefined);
+    if (isNew) this.isListed = false;
+    if (state.connection === "ended") $("found-messages").replaceChildren(); // it may be all erased
     if (isNew || state.lastSeq !== before.lastSeq) this.refresh();
   }
 
-  // The list is no part of the log: it is asked for when something may have changed in it.
+  // The list is no part of the log: it is asked for when something may have changed in it. All of it once for a connection,
+  // as only that tells what is gone; then those that were talked in last.
   refresh(wait = REFRESH_MS) {
     this.refreshing ??= setTimeout(() => {
       this.refreshing = null;
       this.refreshed = Date.now();
-      this.client.conversations().catch(({ error }) => error?.retryable && this.refresh(error.retry_after_ms ?? 0));
+      const { client, state } = this;
+      const again = ({ error }) => client === this.client && client.state.connection === "online" && error?.retryable !== false && this.refresh(error?.retry_after_ms ?? 0);
+      client.conversations({ newest: this.isListed }).then(() => {
+        const isBehind = !this.isListed && client.state.lastSeq !== state.lastSeq; // a list of many pages takes a while
+        this.isListed = true;
+        if (isBehind && client === this.client) this.refresh();
+      }, again);
     }, Math.max(wait, this.refreshed + REFRESH_EVERY_MS - Date.now()));
   }
 

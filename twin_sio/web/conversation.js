@@ -1,18 +1,16 @@
 // One conversation, as the chat page and the widget show it: its messages, and the field in which one writes.
 // It shows the client's state and keeps none of its own but what is only here: a choice among answers, an open form.
-import { conversation } from "./twin-client.js";
+import { conversation, untilAnswered } from "./twin-client.js";
 import { Composer } from "./composer.js";
 import { MessageItem } from "./message.js";
 import { button, make, setText, sign, toast, typesetter, errorText } from "./view.js";
 import { nameOf } from "./words.js";
 
 const NEAR_END_PX = 80;
-const AGAIN_MS = 1000;
 const PAGES_BACK = 250; // of 200 messages: as far back as a search finds anything
 const THINKING = { queued: "Your twin will answer", recalling: "Your twin is remembering", thinking: "Your twin is thinking", waiting: "Your twin waits for you" };
 
-// Done when what failed may be asked for again.
-const mayAskAgain = ({ error }) => new Promise((go) => setTimeout(go, Math.max(error?.retry_after_ms ?? 0, AGAIN_MS)));
+const EMPTY = "Say something to your twin. What you write here shows on all your devices.";
 
 export class ConversationView {
   // `root` is emptied and filled; `highlight` as showMarkdown wants it; `math` loads what typesets formulas; `user` is who is
@@ -41,7 +39,7 @@ export class ConversationView {
 
   // Show this conversation from now on.
   open(id) {
-    Object.assign(this, { id, asked: false, newFrom: null, seenSeq: null, unread: null, follow: true });
+    Object.assign(this, { id, asked: false, failure: null, newFrom: null, seenSeq: null, unread: null, follow: true });
     this.items.clear();
     this.days.clear();
     this.list.replaceChildren();
@@ -55,7 +53,7 @@ export class ConversationView {
 
   build(root) {
     this.earlier = button("earlier", "Earlier messages", () => this.older());
-    this.empty = make("p", "empty", "Say something to your twin. What you write here shows on all your devices.");
+    this.empty = make("p", "empty");
     this.list = make("ol", "messages");
     this.list.setAttribute("aria-label", "Conversation");
     this.thinkingText = make("span");
@@ -110,14 +108,11 @@ export class ConversationView {
     try {
       for (let page = 0; page < PAGES_BACK && !isThere() && this.here.hasMore !== false; page++) {
         const first = this.here.messages.find((message) => message.seq !== null);
-        await this.client.history({ conversationId: id, before: first?.id, limit: 200 }).catch((failure) => {
-          if (!failure.error?.retryable) throw failure;
-          return mayAskAgain(failure);
-        });
+        await untilAnswered(this.client, () => this.client.history({ conversationId: id, before: first?.id, limit: 200 }), () => id === this.id);
         if (id !== this.id) return;
       }
     } catch (error) {
-      this.say(errorText(error), error.code);
+      return this.say(errorText(error), error.code);
     }
     const message = this.here.messages.find((one) => one.id === messageId);
     if (!message) return this.say("It is not there any more.");
@@ -177,28 +172,31 @@ export class ConversationView {
     this.showItems(items, here);
     this.showRunning(here);
     this.earlier.hidden = !here.hasMore;
-    this.empty.hidden = here.messages.length > 0 || here.hasMore === null;
+    this.empty.hidden = !this.failure && (here.messages.length > 0 || here.hasMore === null);
+    setText(this.empty, this.failure ?? EMPTY);
     if (follow) this.scroll.scrollTop = this.scroll.scrollHeight;
     else if (hadEarlier) this.scroll.scrollTop += this.scroll.scrollHeight - height; // what was read stays where it was
     this.down.hidden = this.isAtEnd();
     this.tellRead(here);
+    if (here.hasMore === null) this.announce(""); // what is not there any more is not read out, either
   }
 
-  // Asked for once the line is there, and again, after a while, where it was refused or lost.
+  // Asked for once the line is there, until it is answered; what is refused for good is said.
   load(here) {
     if (this.asked || this.client.state.connection !== "online" || (here.hasMore !== null && this.unread !== null)) return;
     this.asked = true;
-    const { id } = this;
-    const again = () => {
-      if (id === this.id) this.asked = false;
-      this.draw();
-    };
-    Promise.all([this.client.conversations(), here.hasMore === null && this.client.history({ conversationId: id })])
-      .then(([list]) => {
-        if (id === this.id) this.unread = list.find((line) => line.conversation_id === id)?.unread ?? 0;
-      })
-      .catch(mayAskAgain)
-      .then(again);
+    const { id, client } = this;
+    const until = (ask) => untilAnswered(client, ask, () => id === this.id);
+    // What is not among the newest has nothing new: of the others it holds what was known.
+    const unread = until(() => client.conversations({ newest: true })).then((list) => list?.find((line) => line.conversation_id === id)?.unread ?? 0);
+    Promise.all([unread, here.hasMore === null && until(() => client.history({ conversationId: id }))]).then(
+      ([count]) => id === this.id && Object.assign(this, { unread: count, asked: false }),
+      (error) => {
+        if (id !== this.id) return;
+        if (client.state.connection === "online") this.failure = errorText(error);
+        else this.asked = false; // the session is over: another may be asked
+      },
+    ).then(() => this.draw());
   }
 
   // Where the news begins, and how far was read: as it was when the conversation was opened.

@@ -7,6 +7,7 @@ import { WorkView } from "./work.js";
 const REASONS = { wrong: "Not true", not_me: "Not like me", too_long: "Too long", off_topic: "Beside the point" };
 const CUTS = { length: "Cut off: it reached its longest length.", content_filter: "Cut off by the rules of the model’s provider." };
 const REASON_MAX = { correction: 8000, comment: 2000 };
+const LONG_WAIT_MS = 10_000;
 const NOTES = { sending: "Sending …", refused: "Not sent", interrupted: "Cut short", failed: "" };
 
 export class MessageItem {
@@ -193,9 +194,20 @@ function whyOf({ failure }, question) {
 
 function noteOf(message) {
   if (message.state === "refused") return `${NOTES.refused}. ${errorText(message.error)}`;
+  if (message.state === "sending") return waitOf(message);
   if (message.state === "stopped") return message.stoppedBy ? "Stopped by your next message" : "Stopped by you";
   if (message.finish) return CUTS[message.finish] ?? "";
   return NOTES[message.state] ?? "";
+}
+
+// Why it is not sent yet, where that is more than a moment.
+function waitOf({ heldUntil, error }) {
+  const at = new Date(heldUntil ?? 0);
+  const isLong = at - Date.now() > LONG_WAIT_MS;
+  if (!isLong && (!heldUntil || error.code !== "busy")) return NOTES.sending;
+  const why = error.code === "rate_limited" ? "No more can be answered for now." : errorText(error);
+  const day = at.toDateString() === new Date().toDateString() ? {} : { weekday: "long" };
+  return `Waits: ${why}${isLong ? ` Again at ${at.toLocaleString([], { ...day, hour: "2-digit", minute: "2-digit" })}.` : ""}`;
 }
 
 function showTime(node, timestamp) {

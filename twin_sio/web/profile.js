@@ -36,6 +36,7 @@ export class ProfileView {
 
   // Drawn anew with every change; what the user has open, is writing or stands on stays as it is.
   show(profile) {
+    if (!profile) this.list.replaceChildren();
     if (profile === this.drawn || !profile || this.list.querySelector("form.edit")) return;
     this.drawn = profile;
     const { list } = this;

@@ -1,7 +1,11 @@
 /** What the service tells without being asked, in `useChat`: what is said elsewhere, and answers that go on. */
 import { useEffect, useRef, useSyncExternalStore } from "react";
+import { untilAnswered } from "./asking.js";
 import type { Conversation } from "./conversation.js";
 import { running, uiMessages, type TwinChatTransport, type TwinUIMessage } from "./ai-sdk.js";
+
+// Where nothing is asked any more, until the app lets the client come back.
+const ENDED = new Set(["refused", "ended", "closed"]);
 
 /** Of what `useChat` gives, what is needed here. */
 export interface LiveChat {
@@ -18,11 +22,15 @@ export function useLiveChat(transport: TwinChatTransport, chat: LiveChat): void 
   const { id, status, setMessages, resumeStream } = chat;
   const here = useSyncExternalStore(client.subscribe, () => client.state.conversations[id], () => undefined);
   const isOnline = useSyncExternalStore(client.subscribe, () => client.state.connection === "online", () => false);
+  const isEnded = useSyncExternalStore(client.subscribe, () => ENDED.has(client.state.connection), () => false);
   const shown = useRef<Conversation | null>(null);
   const isMissing = here === undefined || here.hasMore === null;
   useEffect(() => {
-    if (isOnline && isMissing) client.history({ conversationId: id }).catch(() => undefined);
-  }, [client, id, isOnline, isMissing]);
+    if (!isMissing) return;
+    let isWanted = true;
+    untilAnswered(client, () => client.history({ conversationId: id }), () => isWanted).catch(() => undefined);
+    return () => void (isWanted = false);
+  }, [client, id, isEnded, isMissing]);
   const isBusy = status === "submitted" || status === "streaming";
   useEffect(() => {
     // What is rendered of the status may be older than what the SDK does by now.

@@ -5,6 +5,7 @@
  * `useLiveChat` of `@twin-sio/client/ai-sdk/react` brings into it.
  */
 import type { ChatTransport } from "ai";
+import { untilAnswered } from "./asking.js";
 import type { SendOptions, TwinClient } from "./client.js";
 import type { Conversation } from "./conversation.js";
 import { conversation } from "./state.js";
@@ -37,9 +38,9 @@ export class TwinChatTransport implements Transport {
     const onEnd = this.#begun(chatId);
     try {
       const isAnew = trigger === "regenerate-message";
-      const about = isAnew ? this.#regenerate(chatId, messages) : this.#submit(chatId, messages, body);
+      const { about, receipt } = isAnew ? this.#regenerate(chatId, messages) : { about: this.#submit(chatId, messages, body) };
       abortSignal?.addEventListener("abort", () => this.#stop(about));
-      return this.#stream(chatId, about, isAnew, onEnd);
+      return this.#stream(chatId, about, isAnew, onEnd, receipt);
     } catch (error) {
       onEnd();
       throw error;
@@ -49,7 +50,7 @@ export class TwinChatTransport implements Transport {
   /** The answer that is being made, from its beginning; null where there is none, or where it is streamed already. */
   reconnectToStream: Transport["reconnectToStream"] = async ({ chatId, abortSignal }) => {
     const resume = (this.#resumes += 1);
-    const here = await this.#loaded(chatId);
+    const here = await this.#loaded(chatId, () => !abortSignal?.aborted);
     const about = here && running(here);
     if (!about || this.isStreaming(chatId) || abortSignal?.aborted) return null;
     // The SDK also aborts where it asks anew, as React's strict mode has it do: that is no wish to stop.
@@ -68,11 +69,11 @@ export class TwinChatTransport implements Transport {
     return () => void count(-1);
   }
 
-  #stream(conversationId: string, about: string, isAnew: boolean, onEnd: () => void): Stream {
+  #stream(conversationId: string, about: string, isAnew: boolean, onEnd: () => void, receipt?: Promise<unknown>): Stream {
     const { messages } = conversation(this.client.state, conversationId);
     const finished = messages.filter((one) => one.role === "twin" && one.inResponseTo === about && one.state !== "streaming");
     const without = new Set(isAnew ? finished.map((one) => one.id) : []);
-    return answerStream({ client: this.client, conversationId, about, without, onEnd });
+    return answerStream({ client: this.client, conversationId, about, without, onEnd, receipt });
   }
 
   #submit(conversationId: string, messages: readonly TwinUIMessage[], body: Asked["body"]): string {
@@ -87,12 +88,11 @@ export class TwinChatTransport implements Transport {
     return id;
   }
 
-  #regenerate(conversationId: string, messages: readonly TwinUIMessage[]): string {
+  #regenerate(conversationId: string, messages: readonly TwinUIMessage[]): { about: string; receipt: Promise<unknown> } {
     const asked = messages.filter((one) => one.role === "user").at(-1);
     if (!asked) throw refusal("There is no message to answer anew.");
     const about = this.#edited.get(asked.id) ?? asked.id;
-    this.client.regenerate(about, conversationId);
-    return about;
+    return { about, receipt: this.client.regenerate(about, conversationId).receipt };
   }
 
   /** What was decided in this message, as far as the service does not know it yet. */
@@ -113,10 +113,12 @@ export class TwinChatTransport implements Transport {
   }
 
   /** The conversation, once its newest page is there; null where the session ends before. */
-  async #loaded(conversationId: string): Promise<Conversation | null> {
+  async #loaded(conversationId: string, isWanted: () => boolean): Promise<Conversation | null> {
+    const load = async (): Promise<unknown> => {
+      return conversation(this.client.state, conversationId).hasMore === null && this.client.history({ conversationId });
+    };
     try {
-      await this.client.until((state) => state.connection === "online");
-      if (conversation(this.client.state, conversationId).hasMore === null) await this.client.history({ conversationId });
+      await untilAnswered(this.client, load, isWanted);
     } catch {
       return null;
     }

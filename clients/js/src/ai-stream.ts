@@ -15,12 +15,14 @@ export interface Wanted {
   readonly conversationId: string;
   readonly about: string;
   readonly without?: ReadonlySet<string> | undefined;
+  /** Of the wish for it: where that is refused, so is the stream. */
+  readonly receipt?: Promise<unknown> | undefined;
   /** Called once: it has ended, or nobody reads it any more. */
   readonly onEnd?: () => void;
 }
 
 /** It ends with the answer, or where the user has to decide; it fails with a `TwinError`. */
-export function answerStream({ client, conversationId, about, without, onEnd }: Wanted): Stream {
+export function answerStream({ client, conversationId, about, without, receipt, onEnd }: Wanted): Stream {
   let unsubscribe = (): unknown => undefined;
   let isEnded = false;
   const stop = (): void => {
@@ -42,12 +44,17 @@ export function answerStream({ client, conversationId, about, without, onEnd }: 
       };
       unsubscribe = client.subscribe(look);
       look();
+      receipt?.catch((error: unknown) => {
+        if (isEnded) return;
+        controller.error(error);
+        stop();
+      });
     },
     cancel: stop,
   });
 }
 
-function isOver(writer: Writer, state: State, { conversationId, about, without }: Omit<Wanted, "client" | "onEnd">): boolean {
+function isOver(writer: Writer, state: State, { conversationId, about, without }: Pick<Wanted, "conversationId" | "about" | "without">): boolean {
   const here = conversation(state, conversationId);
   const asked = here.messages.find((one) => one.id === about);
   if (asked?.state === "refused" && asked.error) throw new TwinError(asked.error);

@@ -4,6 +4,7 @@
  * What was sent is sent again, under the same id, until the server has it: over lost acknowledgements, reconnects,
  * reloads. After a reconnect all that was missed comes first, then what is live, with neither a gap nor a repeat.
  */
+import { untilAnswered } from "./asking.js";
 import { Connection } from "./connection.js";
 import type { Decision } from "./conversation.js";
 import type {
@@ -21,8 +22,9 @@ import type {
   ToolCallPayload,
   UserMessage,
 } from "./protocol.js";
-import { bestOutbox, type Entry, type Outbox } from "./outbox.js";
-import { initial, DEFAULT_CONVERSATION, receive, type State, type Effect } from "./state.js";
+import { Listing } from "./listing.js";
+import { bestOutbox, takeOver, type Entry, type Outbox } from "./outbox.js";
+import { conversation, initial, DEFAULT_CONVERSATION, receive, type State, type Effect } from "./state.js";
 import { tabSession, type TabSession } from "./session.js";
 import { Sending, type Sent } from "./sending.js";
 import { HostTools, type RunTool } from "./tools.js";
@@ -68,6 +70,8 @@ export class TwinClient {
   readonly #listeners = new Set<() => void>();
   readonly #typing = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #opened = new Set<string>();
+  readonly #listing = new Listing(this, (payload) => this.#ask("conversations", payload));
+  readonly #wishes = new Map<string, object>(); // the newest of each kind
   #state: State;
   #resuming = false;
 
@@ -210,8 +214,8 @@ export class TwinClient {
 
   #tellTools(): void {
     if (!this.#tools.isUsed || !this.#connection.isOpen) return;
-    this.#ask("host_tools", { tools: this.#tools.offered }).catch((error: unknown) => {
-      if (error instanceof TwinError) console.warn(`twin-sio: the tools are not offered. ${error.message}`);
+    this.#want("tools", () => this.#ask("host_tools", { tools: this.#tools.offered })).catch((error: unknown) => {
+      if (this.#connection.isOpen && error instanceof TwinError) console.warn(`twin-sio: the tools are not offered. ${error.message}`);
     });
   }
 
@@ -232,17 +236,12 @@ export class TwinClient {
     return await this.#ask<HistoryPagePayload>("history", page, conversationId);
   }
 
-  /** The user's conversations, the one with the newest message first; also in the state, as `list`. */
-  async conversations(): Promise<ConversationListPayload["conversations"]> {
-    const found: ConversationListPayload["conversations"] = [];
-    let page = await this.#ask<ConversationListPayload>("conversations", { limit: 200 });
-    found.push(...page.conversations);
-    while (page.has_more && typeof page.next === "number") {
-      page = await this.#ask<ConversationListPayload>("conversations", { limit: 200, before: page.next });
-      found.push(...page.conversations);
-    }
-    this.#show({ ...this.#state, list: found });
-    return found;
+  /** The user's conversations, the one with the newest message first; also in the state, as `list`. Where they are known,
+   * `newest` asks for those 200 only that were talked in last, and leaves the others as they were. */
+  async conversations({ newest = false } = {}): Promise<ConversationListPayload["conversations"]> {
+    const list = await this.#listing.fetch(newest);
+    this.#show({ ...this.#state, list });
+    return list;
   }
 
   /** Messages of all conversations that have to do with the text, the best first. */
@@ -265,9 +264,10 @@ export class TwinClient {
     if (this.#connection.isOpen) this.#connection.emit("typing_indicator", { is_typing: isTyping }, conversationId);
   }
 
-  /** Everything up to and with this message is read. */
+  /** Everything up to and with this message is read; told until the server has it, or something newer was read. */
   read(messageId: string): void {
-    if (this.#connection.isOpen) this.#connection.emit("read_receipt", { message_id: messageId });
+    const where = Object.values(this.#state.conversations).find((one) => one.messages.some(({ id }) => id === messageId));
+    void this.#want(`read ${where?.id}`, () => this.#ask("read_receipt", { message_id: messageId })).catch(ignore);
   }
 
   /** Come back after `refused` (with another token) or `ended`; in any other state nothing happens. */
@@ -320,17 +320,32 @@ export class TwinClient {
     this.#tools.giveUp();
     this.#tellTools();
     const page = this.#options.page ?? 50;
-    if (page > 0 && this.#opened.size === 0) void this.history({ limit: page }).catch(ignore);
+    // What was opened and is not there, or not any more; at first, the conversation that every device opens.
+    const opened = this.#opened.size > 0 ? [...this.#opened] : [DEFAULT_CONVERSATION];
+    if (page > 0) for (const id of opened) if (conversation(this.#state, id).hasMore === null) this.#wantPage(id, page);
     void this.#sending.flush();
+    if (!this.#options.outbox) takeOver(this.#state.sessionId, this.#state.userId, (entry) => this.#sending.take(entry)).catch(ignore);
   }
 
   #grant(wish: Effect): void {
     if (wish === "resume" && !this.#resuming && this.#connection.isOpen) {
       this.#resuming = true;
-      this.#connection.emit("resume", { last_seq: this.#state.lastSeq ?? 0 });
+      const resume = async (): Promise<unknown> => this.#resuming && this.#ask("resume", { last_seq: this.#state.lastSeq ?? 0 });
+      void this.#want("resume", resume).catch(ignore);
     }
-    if (wish === "history") for (const id of this.#opened) void this.history({ conversationId: id }).catch(ignore);
-    if (wish === "profile") void this.profile().catch(ignore);
+    if (wish === "history") for (const id of this.#opened) this.#wantPage(id);
+    if (wish === "profile") void this.#want("profile", () => this.profile()).catch(ignore);
+  }
+
+  #wantPage(conversationId: string, limit?: number): void {
+    void this.#want(`page ${conversationId}`, () => this.history({ conversationId, ...(limit ? { limit } : {}) })).catch(ignore);
+  }
+
+  /** What this client itself has to know, or tell: asked until it is answered. The newest wish of a kind counts. */
+  async #want(kind: string, ask: () => Promise<unknown>): Promise<void> {
+    const wish = {};
+    this.#wishes.set(kind, wish);
+    await untilAnswered(this, ask, () => this.#wishes.get(kind) === wish);
   }
 
   #forgetTyping(who: string, where: string): void {

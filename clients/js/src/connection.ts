@@ -2,7 +2,7 @@
 import { io, type Socket } from "socket.io-client";
 import type { Options } from "./client.js";
 import type { ClientEvents, Envelope, Refusal } from "./protocol.js";
-import type { State } from "./state.js";
+import { ended, type State } from "./state.js";
 import { asSent, backoff, BACKOFF, CONTEXT_MAX, endpoint, envelope, newId, TwinError } from "./wire.js";
 
 type Json = Record<string, unknown>;
@@ -181,9 +181,9 @@ export class Connection {
     this.#stop("draining");
     if (this.#owner.state.connection === "closed") return;
     if (reason === "io server disconnect") {
-      this.#owner.show({ ...this.#owner.state, connection: "ended", reason: { code: "ended", message: "The server ended this session." } });
-      this.#owner.fail("The server ended this session.", "ended");
-      return;
+      const state = ended(this.#owner.state);
+      this.#owner.show(state);
+      return this.#owner.fail(state.reason?.message ?? "", "ended");
     }
     this.#owner.show({ ...this.#owner.state, connection: "offline" });
   }

@@ -34,8 +34,10 @@ export interface Message {
   readonly finish: "length" | "content_filter" | null;
   /** The code of why an answer failed. */
   readonly failure: string | null;
-  /** Why it was refused, or failed. */
+  /** Why it was refused, or failed, or is not sent yet. */
   readonly error: ErrorPayload | null;
+  /** Of a message that is `sending`: the server does not want it before; `error` says why. */
+  readonly heldUntil: string | null;
   /** What was done for a finished answer; of one that is being made see `Conversation.activity`. */
   readonly steps: readonly Step[];
   /** What the model thought before a finished answer, where that is shown; see also `Conversation.reasoning`. */
@@ -296,6 +298,7 @@ export function blank(id: string, role: Message["role"]): Message {
     finish: null,
     failure: null,
     error: null,
+    heldUntil: null,
     steps: [],
     reasoning: null,
     steeredBy: [],

@@ -1,3 +1,4 @@
+export { untilAnswered } from "./asking.js";
 export { connect, TwinClient, type Options, type SendOptions } from "./client.js";
 export { reportContext, type ContextOptions } from "./context.js";
 export { bestOutbox, IndexedDbOutbox, MemoryOutbox, type Entry, type QueuedEvent, type Outbox } from "./outbox.js";

@@ -43,12 +43,15 @@ export class MemoryOutbox implements Outbox {
   }
 }
 
+const PREFIX = "twin-sio-outbox:";
+
 /** For browsers: outlives reloads, crashes and being offline. `name` keeps users and sessions apart. */
 export class IndexedDbOutbox implements Outbox {
   readonly #database: Promise<IDBDatabase>;
 
-  constructor(name: string) {
-    this.#database = opened(`twin-sio-outbox:${name}`);
+  /** It is this page's from when `lock` is had until the page ends. */
+  constructor(name: string, lock: Promise<void> = held(PREFIX + name)) {
+    this.#database = lock.then(() => opened(PREFIX + name));
   }
 
   async all(): Promise<Entry[]> {
@@ -64,6 +67,10 @@ export class IndexedDbOutbox implements Outbox {
     await this.#run("readwrite", (store) => store.delete(id));
   }
 
+  async close(): Promise<void> {
+    (await this.#database).close();
+  }
+
   async #run<T>(mode: IDBTransactionMode, ask: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
     const database = await this.#database;
     return await new Promise<T>((resolve, reject) => {
@@ -74,6 +81,36 @@ export class IndexedDbOutbox implements Outbox {
       transaction.onerror = () => reject(transaction.error);
     });
   }
+}
+
+/** Give `take` what this user did not get sent in tabs that are closed, and remove what is left of those. */
+export async function takeOver(own: string, userId: string | null, take: (entry: Entry) => Promise<void>): Promise<void> {
+  const { locks } = globalThis.navigator ?? {};
+  if (!locks || typeof indexedDB === "undefined" || !indexedDB.databases) return;
+  for (const { name = "" } of await indexedDB.databases()) {
+    if (!name.startsWith(PREFIX) || name === PREFIX + own) continue;
+    await locks.request(name, { ifAvailable: true }, async (lock) => {
+      if (lock === null) return; // its page is open
+      const outbox = new IndexedDbOutbox(name.slice(PREFIX.length), Promise.resolve());
+      let isEmpty = true;
+      for (const entry of await outbox.all()) {
+        if (entry.userId !== userId) isEmpty = false; // it waits for whoever said it
+        else await take(entry).then(() => outbox.remove(entry.id));
+      }
+      await outbox.close();
+      if (isEmpty) indexedDB.deleteDatabase(name);
+    });
+  }
+}
+
+/** Done once this page has a share of it; no page takes over what another has. */
+async function held(name: string): Promise<void> {
+  const { locks } = globalThis.navigator ?? {};
+  if (!locks) return; // not in a secure context, or not in a browser
+  await new Promise<void>((resolve) => {
+    const hold = (): Promise<never> => (resolve(), new Promise(() => undefined));
+    locks.request(name, { mode: "shared" }, hold).catch(() => resolve());
+  });
 }
 
 function opened(name: string): Promise<IDBDatabase> {

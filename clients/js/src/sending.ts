@@ -7,6 +7,7 @@ import {
   decisionStored,
   DEFAULT_CONVERSATION,
   forgotten,
+  held,
   rated,
   refused,
   said,
@@ -34,8 +35,16 @@ export interface Line {
 }
 
 const TIMES_NOT_TAKEN = 2;
-// What an answer waits for passes by what waits for an answer: a message that is refused as `busy` until then.
+// What an answer waits for goes before what waits for an answer.
 const FIRST = new Set<QueuedEvent>(["approval", "tool_result"]);
+const ANSWERED = new Set<QueuedEvent>(["user_message", "regenerate"]);
+
+/** What the server wants later: when, and after how many tries. */
+interface Hold {
+  readonly until: number;
+  readonly tries: number;
+  readonly error: ErrorPayload;
+}
 
 export class Sending {
   readonly #line: Line;
@@ -44,7 +53,8 @@ export class Sending {
   #queue: Entry[] = [];
   #isBusy = false;
   #wake: () => void = ignore;
-  #heldUntil = 0; // the server wants no more messages before
+  #userId: string | null = null;
+  readonly #holds = new Map<string, Hold>(); // by what the refusal was about
   // The entry in whose sending the connection was lost: how often, and how often because it was not taken.
   #lost = { id: "", times: 0, notTaken: 0 };
 
@@ -75,6 +85,7 @@ export class Sending {
     else if (name === "feedback" && kept) this.#line.show(rated(state, payload as Feedback));
     else this.#line.show(name === "approval" && kept ? decided(state, payload as Approval) : state);
     if ("error" in checked) this.#tell(entry, checked.error);
+    else this.#showHolds();
     return kept;
   }
 
@@ -82,14 +93,26 @@ export class Sending {
   async restore(): Promise<void> {
     const outbox = await this.#outbox;
     for (const entry of await outbox.all().catch(() => [])) {
-      if (this.#queue.some((one) => one.id === entry.id) || this.#enqueue(entry)) continue;
-      void outbox.remove(entry.id).catch(ignore);
+      if (!this.#takeUp(entry)) void outbox.remove(entry.id).catch(ignore);
     }
+  }
+
+  /** Take up what was kept elsewhere; on return it is kept here. */
+  async take(entry: Entry): Promise<void> {
+    if (this.#takeUp(entry)) await this.#outbox.then((outbox) => outbox.add(entry));
+    void this.flush();
+  }
+
+  #takeUp(entry: Entry): boolean {
+    const isTaken = this.#queue.some((one) => one.id === entry.id) || this.#enqueue(entry) !== null;
     this.#queue.sort((a, b) => a.at - b.at);
+    return isTaken;
   }
 
   /** What somebody else wrote in this tab is not said in this user's name; it waits in the outbox for them. */
   leaveTo(userId: string | null): void {
+    if (this.#userId !== userId) this.#holds.clear();
+    this.#userId = userId;
     const others = this.#queue.filter((entry) => entry.userId != null && entry.userId !== userId);
     if (others.length === 0) return;
     this.#queue = this.#queue.filter((entry) => !others.includes(entry));
@@ -110,7 +133,7 @@ export class Sending {
       for (let tries = 0; this.#line.isOpen && this.#queue[0]; ) {
         const entry = this.#next();
         if (entry === null) {
-          await this.#pause(this.#heldUntil - Date.now());
+          await this.#pause(Math.min(...this.#queue.map((one) => this.#holdOf(one)?.until ?? 0)) - Date.now());
           continue;
         }
         const answer = await this.#line.send(entry).catch(() => null);
@@ -119,24 +142,50 @@ export class Sending {
           else await this.#lostOver(entry);
           continue;
         }
+        tries = 0;
         if (answer.type === "error" && (answer.payload as ErrorPayload).retryable) {
-          const wait = (answer.payload as ErrorPayload).retry_after_ms ?? backoff(tries++);
-          if (FIRST.has(entry.name)) await pause(wait);
-          else this.#heldUntil = Date.now() + wait;
+          this.#hold(entry, answer.payload as ErrorPayload);
           continue;
         }
-        tries = 0;
+        for (const subject of subjectsOf(entry)) this.#holds.delete(subject);
         await this.#settled(entry, answer);
+        this.#showHolds();
       }
     } finally {
       this.#isBusy = false;
     }
   }
 
-  /** What is to be sent now; null where that has to wait. */
+  /** What is to be sent now; null where all has to wait. */
   #next(): Entry | null {
-    const first = this.#queue.find(({ name }) => FIRST.has(name));
-    return first ?? (Date.now() < this.#heldUntil ? null : (this.#queue[0] ?? null));
+    const now = Date.now();
+    const free = this.#queue.filter((entry) => (this.#holdOf(entry)?.until ?? 0) <= now);
+    return free.find(({ name }) => FIRST.has(name)) ?? free[0] ?? null;
+  }
+
+  /** It waits, and so does what the same refusal would meet: what is behind it in its conversation stays behind it. */
+  #hold(entry: Entry, error: ErrorPayload): void {
+    const subjects = subjectsOf(entry);
+    const subject = (error.code === "busy" ? subjects.at(-1) : subjects[0]) as string;
+    const tries = this.#holds.get(subject)?.tries ?? 0;
+    this.#holds.set(subject, { until: Date.now() + (error.retry_after_ms ?? backoff(tries)), tries: tries + 1, error });
+    this.#showHolds();
+  }
+
+  /** Why it has to wait, for the longest. */
+  #holdOf(entry: Entry): Hold | undefined {
+    const holds = subjectsOf(entry).flatMap((subject) => this.#holds.get(subject) ?? []);
+    return holds.sort((a, b) => b.until - a.until)[0];
+  }
+
+  #showHolds(): void {
+    let { state } = this.#line;
+    for (const entry of this.#queue) {
+      if (entry.name !== "user_message") continue;
+      const hold = this.#holdOf(entry);
+      state = held(state, entry.id, entry.conversationId, hold ? { heldUntil: new Date(hold.until).toISOString(), error: hold.error } : null);
+    }
+    this.#line.show(state);
   }
 
   /** A while, or until there is something else to send. */
@@ -197,6 +246,11 @@ export class Sending {
     for (const { reject } of this.#waiting.values()) reject(new TwinError({ code, message, retryable: false }));
     this.#waiting.clear();
   }
+}
+
+/** What a refusal of it may be about: its kind, and of what is to be answered also its conversation, which may be `busy`. */
+function subjectsOf({ name, conversationId }: Entry): string[] {
+  return ANSWERED.has(name) ? ["answers", `answers in ${conversationId}`] : [name];
 }
 
 /** Whether nothing stands behind what was stored: the receipt of a repeat may come after what another device did since. */

@@ -44,7 +44,7 @@ export interface State {
   /** The newest seq that was applied; null until the server has said where the log stands. */
   readonly lastSeq: number | null;
   readonly conversations: Readonly<Record<string, Conversation>>;
-  /** The last result of `conversations()`; null while it was not asked. */
+  /** The last result of `conversations()`, whole; null while it was not asked. */
   readonly list: readonly ConversationLine[] | null;
   readonly profile: { readonly version: number; readonly traits: readonly Trait[] } | null;
   readonly profileVersion: number;
@@ -126,9 +126,18 @@ export function forgotten(state: State, id: string, conversationId: string): Sta
   return within(state, conversationId, (here) => ({ ...here, messages: here.messages.filter((one) => one.id !== id) }));
 }
 
+/** The server wants it later; null: it does not say so any more. */
+export function held(state: State, id: string, conversationId: string, hold: Pick<Message, "heldUntil" | "error"> | null): State {
+  return within(state, conversationId, (here) => {
+    const mine = here.messages.find((message) => message.id === id);
+    if (mine?.state !== "sending" || mine.heldUntil === (hold?.heldUntil ?? null)) return here;
+    return put(here, { ...mine, heldUntil: hold?.heldUntil ?? null, error: hold?.error ?? null });
+  });
+}
+
 /** The server will not take what was sent under this id. */
 export function refused(state: State, id: string, conversationId: string, error: ErrorPayload): State {
-  return within(state, conversationId, (here) => change(here, id, { state: "refused", error }));
+  return within(state, conversationId, (here) => change(here, id, { state: "refused", error, heldUntil: null }));
 }
 
 /** One envelope from the server. */
@@ -159,9 +168,9 @@ export function receive(state: State, envelope: Envelope): [State, Effect] {
 function ready(state: State, { payload, metadata }: Envelope<"session_ready">): State {
   // Where the log began again (the user was erased) all is forgotten with it, but for what is not sent yet.
   const isSame = state.lastSeq === null || (payload.seq >= state.lastSeq && state.userId === payload.user_id);
-  const kept: State["conversations"] = isSame ? state.conversations : unsentOnly(state.conversations);
+  const known = isSame ? state : unsentOnly(state, ["sending"]);
   return {
-    ...state,
+    ...known,
     connection: "online",
     reason: null,
     userId: payload.user_id,
@@ -171,16 +180,24 @@ function ready(state: State, { payload, metadata }: Envelope<"session_ready">): 
     heartbeatMs: payload.heartbeat_interval_ms,
     lastSeq: isSame && state.lastSeq !== null ? state.lastSeq : payload.seq,
     profileVersion: Math.max(payload.profile_version, isSame ? state.profileVersion : 0),
-    conversations: Object.fromEntries(Object.entries(kept).map(([id, one]) => [id, { ...one, thinking: {}, typing: [] }])),
+    conversations: Object.fromEntries(Object.entries(known.conversations).map(([id, one]) => [id, { ...one, thinking: {}, typing: [] }])),
   };
 }
 
-function unsentOnly(all: State["conversations"]): State["conversations"] {
-  const left = Object.values(all).map((one) => ({
+/** The server has ended the session: it goes on elsewhere, its token was revoked, or all was erased. Which of them it does
+ * not tell, so nothing that it had is shown any more; whoever comes back gets what there is. */
+export function ended(state: State): State {
+  const reason = { code: "ended", message: "The server ended this session." };
+  return { ...unsentOnly(state, ["sending", "refused"]), connection: "ended", reason };
+}
+
+/** What the server does not have, and nothing that came from it. */
+function unsentOnly(state: State, unsent: readonly Message["state"][]): State {
+  const left = Object.values(state.conversations).map((one) => ({
     ...blankConversation(one.id),
-    messages: one.messages.filter((message) => message.state === "sending"),
+    messages: one.messages.filter((message) => unsent.includes(message.state)),
   }));
-  return Object.fromEntries(left.map((one) => [one.id, one]));
+  return { ...state, profile: null, list: null, conversations: Object.fromEntries(left.map((one) => [one.id, one])) };
 }
 
 /** Whether an event of this seq is the next, was there before, or comes behind a hole. */
@@ -254,7 +271,7 @@ function receipt(state: State, { payload, metadata }: Envelope<"message_received
   const stored = within(state, id, (here) => {
     const mine = here.messages.find((message) => message.id === payload.message_id);
     if (mine === undefined || (mine.state !== "sending" && mine.state !== "refused")) return here;
-    return put(here, { ...mine, state: "stored", seq, timestamp: metadata.timestamp, error: null });
+    return put(here, { ...mine, state: "stored", seq, timestamp: metadata.timestamp, error: null, heldUntil: null });
   });
   return place(state, seq) === "hole" ? [stored, "resume"] : [moved(stored, seq), null];
 }
@@ -289,8 +306,6 @@ function ephemeral(state: State, envelope: Envelope): State {
       return { ...state, sessions: (envelope as Envelope<"presence">).payload.sessions };
     case "history":
       return within(state, (envelope as Envelope<"history">).payload.conversation_id, (here) => paged(here, (envelope as Envelope<"history">).payload));
-    case "conversations":
-      return { ...state, list: (envelope as Envelope<"conversations">).payload.conversations };
     case "profile": {
       const { version, traits } = (envelope as Envelope<"profile">).payload;
       return { ...state, profile: { version, traits }, profileVersion: Math.max(version, state.profileVersion) };

@@ -65,6 +65,12 @@ export function backoff(attempt: number): number {
   return Math.min(BACKOFF.most, BACKOFF.first * 2 ** attempt) * (0.5 + Math.random());
 }
 
+/** Milliseconds until what has failed may be tried again: no sooner than the server says, and longer with every try. */
+export function waitAfter(error: unknown, attempt: number): number {
+  const told = error instanceof TwinError ? (error.error.retry_after_ms ?? 0) : 0;
+  return Math.max(told, backoff(attempt));
+}
+
 export function newId(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -213,3 +213,23 @@ test("stop, regenerate, feedback, history, conversations, search, profile and co
   expect(await client.updateContext({ page: "/next" })).toMatchObject({ status: "accepted" });
   await expect(client.correct("no-such-trait", "confirm").receipt).rejects.toMatchObject({ code: "not_found" });
 });
+
+test("where all was erased nothing of it stays, and what was not sent does", async () => {
+  const user = newUser();
+  const client = opened(user);
+  await client.send("a secret").receipt;
+  await client.until(() => main(client).messages.at(-1)?.state === "complete");
+  await client.profile();
+  await client.conversations();
+  const refused = client.send("cut \ud83d");
+  await expect(refused.receipt).rejects.toThrow();
+  const headers = { Authorization: `Bearer ${mint(service, user, { scope: "twin:chat twin:data" })}` };
+  expect((await fetch(`${service.url}/v1/data`, { method: "DELETE", headers })).status).toBe(200);
+  await client.until((state) => state.connection === "ended").catch(() => undefined);
+  expect(client.state).toMatchObject({ connection: "ended", profile: null, list: null });
+  expect(main(client).messages.map((one) => one.id)).toEqual([refused.id]);
+  expect(JSON.stringify(client.state)).not.toContain("a secret");
+  client.reconnect();
+  await client.until(() => main(client).hasMore === false);
+  expect(main(client).messages.map((one) => one.id)).toEqual([refused.id]);
+});

@@ -1,6 +1,6 @@
 /** What the sender shows of its own, beside what other devices have done meanwhile. */
 import { expect, test } from "vitest";
-import { MemoryOutbox } from "../src/index.js";
+import { MemoryOutbox, type Entry, type State } from "../src/index.js";
 import type { Envelope } from "../src/protocol.js";
 import { Sending, type Line } from "../src/sending.js";
 import { conversation, initial, receive } from "../src/state.js";
@@ -45,4 +45,64 @@ test("the late receipt of a repeat undoes no newer rating", async () => {
   line.isOpen = true;
   await Promise.all([sending.flush(), sent.receipt]);
   expect(shown()).toBe("down");
+});
+
+/** A device that is online, over a server that answers as the test says; what was sent, in its order. */
+function online(answer: (entry: Entry, times: number) => object | null) {
+  const sent: string[] = [];
+  const line = {
+    state: initial("s"),
+    isOpen: true,
+    isNotTaken: false,
+    show: (state: State) => void (line.state = state),
+    send: async (entry: Entry) => {
+      const refusal = answer(entry, sent.filter((id) => id === entry.id).length);
+      sent.push(entry.id);
+      if (refusal) return event("error", { message: "", retryable: true, ...refusal }, {});
+      const receipt = event("message_received", { message_id: entry.id, status: "accepted" }, { in_response_to: entry.id, conversation_id: entry.conversationId });
+      line.state = receive(line.state, receipt)[0];
+      return receipt;
+    },
+  };
+  const sending = new Sending(line, Promise.resolve(new MemoryOutbox()));
+  const say = (id: string, where = "main") => sending.add("user_message", { text: id }, where, id).receipt;
+  const shown = (id: string, where = "main") => conversation(line.state, where).messages.find((one) => one.id === id)!;
+  return { sending, say, shown, sent };
+}
+
+test("what a busy conversation refuses holds up neither ratings nor other conversations, and the order stays", async () => {
+  let isBusy = true;
+  const busy = { code: "busy", retry_after_ms: 100 };
+  const { sending, say, shown, sent } = online(({ name, conversationId }) => (isBusy && name !== "feedback" && conversationId === "main" ? busy : null));
+  const held = [say("one"), say("two"), sending.add("regenerate", { message_id: "one" }, "main", "anew").receipt];
+  await Promise.all([say("there", "other"), sending.add("feedback", { message_id: "t", rating: "up" }, "main", "rating").receipt]);
+  expect(shown("one")).toMatchObject({ state: "sending", error: { code: "busy" }, heldUntil: expect.stringContaining("T") });
+  expect(shown("two")).toMatchObject({ state: "sending", error: { code: "busy" } });
+  isBusy = false;
+  await Promise.all(held);
+  const last = (id: string) => sent.lastIndexOf(id);
+  expect([last("one") < last("two"), last("two") < last("anew")]).toEqual([true, true]);
+  expect(sent.filter((id) => id === "two" || id === "anew")).toEqual(["two", "anew"]);
+  expect(shown("two")).toMatchObject({ state: "stored", error: null, heldUntil: null });
+});
+
+test("where the messages of the day are used up, what is said waits until the time that is told, and shows it", async () => {
+  const until = Date.now() + 7_200_000;
+  const { sending, say, shown, sent } = online(({ name }) => (name === "user_message" ? { code: "rate_limited", retry_after_ms: 7_200_000 } : null));
+  void say("one");
+  await expect.poll(() => shown("one").heldUntil).not.toBeNull();
+  void say("two", "other");
+  await sending.add("profile_correct", { trait_id: "t", action: "confirm" }, "main", "correction").receipt;
+  expect(Math.abs(Date.parse(shown("two", "other").heldUntil!) - until)).toBeLessThan(5_000);
+  expect(shown("two", "other").error).toMatchObject({ code: "rate_limited" });
+  expect(sent).toEqual(["one", "correction"]);
+});
+
+test("a rating that is refused for a while holds up the ratings behind it, and no more", async () => {
+  const { sending, say, sent } = online(({ name }, times) => (name === "feedback" && times === 0 ? { code: "rate_limited", retry_after_ms: 150 } : null));
+  const rate = (id: string) => sending.add("feedback", { message_id: "t", rating: "up" }, "main", id).receipt;
+  const rated = [rate("up"), rate("down")];
+  await say("hello");
+  await Promise.all(rated);
+  expect(sent).toEqual(["up", "hello", "up", "down", "down"]);
 });

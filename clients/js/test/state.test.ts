@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import type { Envelope } from "../src/protocol.js";
 import { conversation, receive, said } from "../src/state.js";
 import { after, answer, chunk, event, ready, shown, user } from "./events.js";
 
@@ -53,4 +54,12 @@ test("what does not change keeps its identity", () => {
   const [state] = receive(before, event("typing_indicator", { is_typing: true }, { conversation_id: "other", session_id: "x" }));
   expect(state.conversations["main"]).toBe(before.conversations["main"]);
   expect(receive(state, user("a", 1))[0]).toBe(state);
+});
+
+test("nothing of one user is shown to the next", () => {
+  const [log] = after(ready(0), user("a", 1), event("profile", { version: 1, as_of: "2026-01-01T00:00:00.000Z", traits: [] }, {}));
+  const before = { ...said(log, "mine", "main", "unsent"), list: [] };
+  const [state] = receive(before, { ...ready(7), payload: { ...(ready(7).payload as object), user_id: "another" } } as Envelope);
+  expect(state).toMatchObject({ profile: null, list: null, lastSeq: 7 });
+  expect(shown(state)).toEqual(["unsent"]);
 });

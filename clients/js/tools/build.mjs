@@ -23,11 +23,17 @@ const fromSource = {
     onResolve({ filter: /^\.\/markdown\.js$/ }, () => ({ path: here("web/markdown.js") }));
   },
 };
-// The service speaks no WebTransport: the library's transport for it stays out.
-const noWebTransport = {
-  name: "no-webtransport",
+// The service speaks no WebTransport and takes nothing binary, and what is sent is JSON: the library's code for them stays
+// out. What came in binary all the same, the library's parser refuses.
+const LEFT_OUT = {
+  "engine.io-client/build/esm/transports/webtransport.js": "export class WT {}",
+  "socket.io-parser/build/esm/is-binary.js": "export const isBinary = () => false; export const hasBinary = isBinary;",
+  "socket.io-parser/build/esm/binary.js": "export const reconstructPacket = (packet) => packet; export const deconstructPacket = (packet) => ({ packet, buffers: [] });",
+};
+const unspoken = {
+  name: "unspoken",
   setup: ({ onLoad }) => {
-    onLoad({ filter: /engine\.io-client\/build\/esm\/transports\/webtransport\.js$/ }, () => ({ contents: "export class WT {}" }));
+    for (const [path, contents] of Object.entries(LEFT_OUT)) onLoad({ filter: new RegExp(`/${path.replaceAll(".", "\\.")}$`) }, () => ({ contents }));
   },
 };
 const styles = {
@@ -41,11 +47,11 @@ const styles = {
 };
 
 const bundles = {
-  "twin-client.js": { from: "src/index.ts", what: ["@twin-sio/client", ...holds("socket.io-client")], plugins: [noWebTransport] },
+  "twin-client.js": { from: "src/index.ts", what: ["@twin-sio/client", ...holds("socket.io-client")], plugins: [unspoken] },
   "markdown.js": { from: "web/markdown.js", what: holds("marked", "marked-cjk-friendly") },
   "math.js": { from: "web/math.js", what: holds("temml") },
   "highlight.js": { from: "web/highlight.js", what: holds("lowlight", "highlight.js") },
-  "widget.js": { from: "web/widget.js", what: ["@twin-sio/client", ...holds("socket.io-client", "marked", "marked-cjk-friendly")], format: "iife", plugins: [noWebTransport, fromSource, styles] },
+  "widget.js": { from: "web/widget.js", what: ["@twin-sio/client", ...holds("socket.io-client", "marked", "marked-cjk-friendly")], format: "iife", plugins: [unspoken, fromSource, styles] },
 };
 for (const [name, { from, what, ...more }] of Object.entries(bundles)) {
   const banner = { js: `/* Made by npm run build of ${what.join(", ")} */` };
