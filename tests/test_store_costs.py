@@ -21,6 +21,7 @@ from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.fence import PERSONAL, Fence, owner
 from twin_sio.store.mongo.keys import load_ids
+from twin_sio.store.mongo.migrations import MongoMigrations
 
 MANY = 2_500
 
@@ -182,7 +183,7 @@ async def test_the_heads_of_logs_are_read_without_the_logs(db: mongo.Database) -
 async def test_a_migration_looks_at_what_is_not_done_alone(db: mongo.Database, user: str) -> None:
     done = [{"_id": f"{user}-{n}", "reading": EVIDENCE_VERSION, "keyed": True, "traits": []} for n in range(MANY)]
     await db["profiles"].insert_many([*done, {"_id": f"{user}-old", "reading": EVIDENCE_VERSION - 1, "traits": []}])
-    migrations = mongo.MongoMigrations(db, FieldCipher(), Fence(db, Ids(names=bytes(32))))
+    migrations = MongoMigrations(db, FieldCipher(), Fence(db, Ids(names=bytes(32))))
     async with profiled(db) as entries:
         found = await migrations.profiles_to_score(10), await migrations.profiles_to_rename(10)
     assert found == ([f"{user}-old"], [f"{user}-old"])
