@@ -123,7 +123,10 @@ class StorageSettings(Group):
         "TWIN_RETENTION_MESSAGES_DAYS", 0, "days that messages and other events are stored; 0: for ever", ge=0
     )
     retention_evidence_days: int = _env(
-        "TWIN_RETENTION_EVIDENCE_DAYS", 0, "days that the evidence of the profile is stored; 0: for ever", ge=0
+        "TWIN_RETENTION_EVIDENCE_DAYS",
+        0,
+        "days that the evidence of the profile is stored, a rejection too, which holds no longer; 0: for ever",
+        ge=0,
     )
 
 
