@@ -7,11 +7,12 @@ else whoever is named next; where nobody is named it is somebody unnamed. Severa
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from twin_sio.agent.merging import Claim, merged
+from twin_sio.agent.joining import Said, merged
 from twin_sio.agent.relations import AND, EX, GENERAL, LINKS, NAMING, NUMBERS, SMALL, Relation, relation
 from twin_sio.agent.traits import ENDED, EXISTENCE, OF, normal
 from twin_sio.domain import Entity, Evidence
@@ -199,14 +200,12 @@ def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Som
     # As a rule nobody but the user is spoken of.
     if not any(mentions):
         return [None] * len(pieces), {}
-    names = _names(pieces, mentions)
+    named = _named(pieces, mentions)
     found: list[Someone | None] = [None] * len(pieces)
     slots: dict[str, _Slot] = {}
-    for one in mentions:  # what the named are is known from anywhere
-        if one is not None and one.name:
-            someone = _by_name(one, names)
-            if one.sort and one.sort != EX:
-                slots.setdefault(someone.slot, _Slot()).sorts.setdefault(someone.cluster, one.sort)
+    for one, someone in zip(mentions, named, strict=True):  # what the named are is known from anywhere
+        if one is not None and someone is not None and one.sort and one.sort != EX:
+            slots.setdefault(someone.slot, _Slot()).sorts.setdefault(someone.cluster, one.sort)
     # Places of pieces about somebody who has no name yet: who they are may be said later.
     unnamed: set[int] = set()
     for at, one in enumerate(mentions):
@@ -216,8 +215,8 @@ def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Som
         if one.is_many:
             found[at] = _many(one)
             continue
-        if one.name:
-            found[at] = someone = _by_name(one, names)
+        if (someone := named[at]) is not None:
+            found[at] = someone
             slot = slots.setdefault(someone.slot, _Slot())
             slot.named(someone.cluster, is_there=piece.key in EXISTENCE and piece.polarity > 0)
         elif one.sort == EX and piece.kind != ENDED:  # "my ex" is not whoever it is now
@@ -272,29 +271,35 @@ def _many(one: Mention) -> Someone:
     return Someone(_slot(one), f"{OF}#{one.sort or GENERAL.get(one.slot, '')}")
 
 
-def _by_name(one: Mention, names: dict[tuple[str, str], Someone]) -> Someone:
-    return names[_slot(one), normal(one.name)]
-
-
-def _names(pieces: Sequence[Evidence], mentions: Sequence[Mention | None]) -> dict[tuple[str, str], Someone]:
-    """Who each name is in each slot: a shorter name is the longer one that it begins or ends; one that is mentioned
-    without saying what they are is the one of that name in any slot."""
-    claims: dict[str, dict[str, Claim]] = {}
-    for piece, one in zip(pieces, mentions, strict=True):
+def _named(pieces: Sequence[Evidence], mentions: Sequence[Mention | None]) -> list[Someone | None]:
+    """Who is meant where a name is said: a shorter one is the longer that it begins or ends and who is there then; one
+    that is said without saying what they are is the one of that name in any slot."""
+    by_slot: dict[str, list[int]] = {}
+    for at, one in enumerate(mentions):
         if one is not None and one.name:
-            claims.setdefault(_slot(one), {}).setdefault(normal(one.name), Claim(piece.observed_at, True, False))
-    found: dict[tuple[str, str], Someone] = {}
-    anywhere: dict[str, Someone] = {}
-    for slot in sorted(claims, key=lambda slot: (slot not in EXISTENCE, slot)):
+            by_slot.setdefault(_slot(one), []).append(at)
+    found: list[Someone | None] = [None] * len(mentions)
+    # By name, who was meant by it in the first slot where it was said, and where among the pieces.
+    anywhere: dict[str, list[tuple[int, Someone]]] = {}
+    for slot in sorted(by_slot, key=lambda slot: (slot not in EXISTENCE, slot)):
+        own: dict[str, list[tuple[int, Someone]]] = {}
+        said = {at: _said(pieces[at], one) for at in by_slot[slot] if (one := mentions[at]) is not None}
         # "Anna" is "Anna Berg".
-        longer = merged("people.name", claims[slot])
-        for name in sorted(claims[slot]):
-            known = anywhere.get(name) if slot not in EXISTENCE else None
-            someone = known or Someone(slot, longer.get(name, name))
-            found[slot, name] = someone
+        for at, name in zip(said, merged("people.name", list(said.values()), {}), strict=True):
+            known = anywhere.get(said[at].name, ()) if slot not in EXISTENCE else ()
+            nth = bisect_right(known, at, key=lambda one: one[0])
+            found[at] = someone = known[max(nth - 1, 0)][1] if known else Someone(slot, name)
             if slot in EXISTENCE:
-                anywhere.setdefault(name, someone)
+                own.setdefault(said[at].name, []).append((at, someone))
+        anywhere = own | anywhere
     return found
+
+
+def _said(piece: Evidence, one: Mention) -> Said:
+    is_over = piece.kind in _LEAVING or piece.polarity < 0
+    is_there = piece.key in EXISTENCE and not is_over and one.sort != EX
+    closes = piece.key in EXISTENCE and (piece.kind in _LEAVING or one.sort == EX)
+    return Said(normal(one.name), piece.observed_at, not is_over, True, is_there, closes=closes)
 
 
 def _entities(mentions: Sequence[Mention | None], found: Sequence[Someone | None]) -> dict[Someone, Entity]:
