@@ -9,9 +9,11 @@ import pytest
 
 from tests.factories import least_cpu_s
 from tests.test_scoring import DAY, START, seen
+from twin_sio.agent.capacity import PER_USER
 from twin_sio.agent.explanation import Explainer
-from twin_sio.agent.scoring import score
-from twin_sio.domain import Entity, Evidence, Trait
+from twin_sio.agent.prompts import known
+from twin_sio.agent.scoring import score, surplus
+from twin_sio.domain import Entity, Evidence, Profile, Trait
 
 ROLE, EMPLOYER, CITY, NAME = "work.role", "work.employer", "location.city", "identity.name"
 CAR, PHONE, HAS = "possessions.car", "possessions.phone", "possessions.has"
@@ -120,3 +122,84 @@ def test_reading_parts_is_linear():
         return least_cpu_s(lambda: score("u1", said, START + 40 * DAY), times=3)
 
     assert cost(5_000) < 40 * max(cost(500), 0.01)
+
+
+# -- the user's plain word that it is not so
+
+DIET, STATUS, ALLERGY = "food.diet", "family.status", "health.allergy"
+
+
+@pytest.mark.parametrize(
+    ("key", "life"),
+    [
+        (DIET, "0 vegetarian, 5 vegetarian, 10 vegetarian, 20 not vegetarian"),
+        (CAR, "0 bmw, 9 bmw, 18 bmw, 27 bmw, 36 bmw, 60 not bmw"),
+        (CAR, "0 bmw, 9 bmw v3, 60 not bmw"),
+        (STATUS, "0 married, 3 married, 9 not married"),
+        (ROLE, "0 nurse, 1 confirmed nurse, 20 not nurse"),
+        (ROLE, "0 data engineer, 20 not engineer"),
+        (ALLERGY, "0 nuts, 1 confirmed nuts, 100 not nuts"),
+        (CITY, "0 Berlin, 2 Berlin, 9 not Berlin"),
+        ("pets.has", "0 dog, 2 dog, 9 not dog"),
+        ("pets.has", "0 dog Rex, 2 dog Rex, 9 not Rex"),
+        (ROLE, ", ".join(f"{n} guess engineer" for n in range(40)) + ", 40 not engineer, 41 guess engineer"),
+    ],
+)
+def test_a_denial_closes_what_was_said_before(key, life):
+    evidence = told(key, life)
+    day = (evidence[-1].observed_at - START).days
+    (trait,) = held(evidence, day)
+    assert (trait.status, trait.valid_to) == ("unused", None)
+    assert known(Profile("u1", 1, (trait,)), budget_tokens=2000).sections == ()
+    assert known(Profile("u1", 1, (trait,)), budget_tokens=2000).former == ()
+    reasons = Explainer("u1", evidence, START + day * DAY).explain(trait.trait_id).reasons
+    assert {(one.piece.polarity, one.side) for one in reasons} == {(1, "supports"), (-1, "opposes")}
+
+
+@pytest.mark.parametrize(
+    ("key", "life", "now"),
+    [
+        (DIET, "0 vegetarian, 9 not vegetarian, 20 vegetarian", {"vegetarian"}),
+        (DIET, "0 vegetarian, 9 vegetarian, 9 not vegetarian", {"vegetarian"}),
+        (DIET, "0 not vegetarian, 9 vegetarian", {"vegetarian"}),
+        (CITY, "0 Berlin, 5 Paris, 9 not Paris", set()),
+        (CITY, "0 Berlin, 5 Paris, 9 not Berlin", {"Paris"}),
+        (CITY, "0 Berlin, 9 not Berlin, 12 Paris", {"Paris"}),
+        (ROLE, "0 engineer, 9 not data engineer", {"engineer"}),
+        (CAR, "0 Volvo, 5 not Volvo, 6 Tesla, 20 car", {"Tesla"}),
+    ],
+)
+def test_a_statement_opens_what_was_denied(key, life, now):
+    assert applied(told(key, life), 30) == now
+
+
+def test_what_was_denied_began_with_the_statement_after_it():
+    (trait,) = held(told(DIET, "0 vegetarian, 9 not vegetarian, 20 vegetarian"))
+    assert (trait.status, trait.valid_from) == ("applied", START + 20 * DAY)
+
+
+def test_a_denial_of_what_was_never_said_makes_nothing_known():
+    (trait,) = held(told(DIET, "0 not vegetarian"))
+    assert trait.status == "unused"
+
+
+def test_what_had_ended_before_it_was_denied_had_held():
+    (trait,) = held(told(DIET, "0 vegetarian, 5 ended vegetarian, 9 not vegetarian"))
+    assert (trait.status, trait.valid_to) == ("superseded", START + 5 * DAY)
+
+
+def test_a_rejection_stands_beside_a_denial():
+    (trait,) = held(told(DIET, "0 vegetarian, 5 not vegetarian, 6 rejected vegetarian, 9 vegetarian"))
+    assert trait.status == "rejected"
+
+
+def test_whoever_was_denied_is_not_meant_by_the_same_word_later():
+    assert applied(told("pets.has", "0 dog Rex, 5 not dog, 9 dog")) == {"dog"}
+
+
+def test_a_denial_is_kept_as_long_as_what_it_closed():
+    closed = told(DIET, "2 change vegetarian, 2.5 not vegetarian")
+    more = [seen("explicit", f"thing {n}", day=2, message=f"m{n}") for n in range(PER_USER)]
+    assert not {piece.evidence_id for piece in closed} & {
+        piece.evidence_id for piece in surplus("u1", [*closed, *more], START + 3 * DAY) if piece.polarity < 0
+    }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from twin_sio.agent.contributions import rejected_at, supports
+from twin_sio.agent.contributions import denies, rejected_at, supports
 from twin_sio.agent.joining import Said, merged
 from twin_sio.agent.merging import Ends, Open, words
 from twin_sio.agent.people import Someone, is_former, mention, resolved
@@ -183,7 +183,15 @@ def _merge(place: Place, values: dict[str, Value], closed: Mapping[tuple[Place, 
 
 def _said(piece: Evidence) -> Said:
     is_stated = supports(piece) and piece.kind in EXPLICIT
-    return Said(normal(piece.value), piece.observed_at, supports(piece), is_stated, is_stated, piece.kind == "change")
+    return Said(
+        normal(piece.value),
+        piece.observed_at,
+        supports(piece),
+        is_stated,
+        is_stated,
+        is_change=piece.kind == "change",
+        closes=denies(piece),
+    )
 
 
 def _widest(whole: str, parts: Iterable[str]) -> frozenset[str]:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
+from twin_sio.agent.contributions import denies
 from twin_sio.agent.joining import Said, merged
 from twin_sio.agent.relations import AND, EX, GENERAL, LINKS, NAMING, NUMBERS, SMALL, Relation, relation
 from twin_sio.agent.traits import ENDED, EXISTENCE, OF, normal
@@ -228,7 +229,7 @@ def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Som
                 unnamed.add(at)
                 continue
             found[at] = someone = Someone(_slot(one), known)
-        if piece.key in EXISTENCE and (piece.kind in _LEAVING or one.sort == EX):
+        if _leaves(piece, one):
             slot.left(someone.cluster)
     _look_ahead(pieces, mentions, found, unnamed, slots)
     return found, _entities(mentions, found)
@@ -298,8 +299,12 @@ def _named(pieces: Sequence[Evidence], mentions: Sequence[Mention | None]) -> li
 def _said(piece: Evidence, one: Mention) -> Said:
     is_over = piece.kind in _LEAVING or piece.polarity < 0
     is_there = piece.key in EXISTENCE and not is_over and one.sort != EX
-    closes = piece.key in EXISTENCE and (piece.kind in _LEAVING or one.sort == EX)
-    return Said(normal(one.name), piece.observed_at, not is_over, True, is_there, closes=closes)
+    return Said(normal(one.name), piece.observed_at, not is_over, True, is_there, closes=_leaves(piece, one))
+
+
+def _leaves(piece: Evidence, one: Mention) -> bool:
+    """Whether a piece says that whoever it names is there no more, or is not."""
+    return piece.key in EXISTENCE and (piece.kind in _LEAVING or denies(piece) or one.sort == EX)
 
 
 def _entities(mentions: Sequence[Mention | None], found: Sequence[Someone | None]) -> dict[Someone, Entity]:

@@ -9,6 +9,7 @@ How a status comes about, first match wins:
     rejected     the user rejected the value and has not confirmed it since; nothing else can teach it again
     superseded   it has ended: the user said so, or a newer statement took its place (another value of a functional
                  slot, a change in a slot of roles, a dislike of what was liked)
+    unused       the user said that it is not so, and has not stated it since: however much spoke for it before
     applied      p reached 0.80 and has not been seen under 0.65 since
     tentative    p is 0.55 or more; also an inferred value beside an explicit one in a functional slot, and a
                  sensitive value that its user has not confirmed, however sure they are; a like and a dislike of
@@ -27,6 +28,7 @@ from twin_sio.agent import capacity
 from twin_sio.agent.contributions import (
     Part,
     contribution,
+    denies,
     halved,
     is_pinned,
     known_on,
@@ -136,8 +138,9 @@ def surplus(
             counted |= {part.piece.evidence_id: contribution(part) for part in parts}
             standing |= {piece.evidence_id for piece in pieces if piece.kind == "rejected"}
             most = max(map(contribution, parts), default=0.0)
-            # An end that went before what it ended would bring the value back.
-            for end in slot.claims[name].ends:
+            # An end that went before what it ended would bring the value back; so would a denial.
+            denials = [piece for piece in slot.claims[name].pieces if denies(piece)]
+            for end in (*slot.claims[name].ends, *denials[-1:]):
                 counted[end.evidence_id] = max(most, counted.get(end.evidence_id, 0.0))
     gone: list[Evidence] = []
     held: list[tuple[float, datetime, Evidence]] = []
@@ -174,6 +177,19 @@ class Slot:
         standing = {name: pieces for name, pieces in self.values.items() if self.rejected[name] is None}
         ends = {name: [end.observed_at for end in claims[name].ends] for name in self.values if claims[name].ends}
         self.periods = Periods(self.key, standing, ends, weights)
+        self._denied_at: dict[str, datetime] = {}  # by name, since when the user's last word is that it is not so
+        for name in standing:
+            self._deny(name)
+
+    def _deny(self, name: str) -> None:
+        """Close a value that was stated wherever the user said that it is not so; in one breath with a statement that
+        says nothing."""
+        stated = self.periods.stated(name)
+        denied = [p.observed_at for p in self.claims[name].pieces if denies(p) and p.observed_at not in stated]
+        self.periods.close(name, denied if stated else ())
+        since = [at for at in denied if not stated or at > stated[-1]]
+        if since:
+            self._denied_at[name] = since[0]
 
     def is_supported(self, name: str) -> bool:
         return any(supports(piece) for piece in self.values[name])
@@ -184,6 +200,9 @@ class Slot:
     def trait(self, name: str) -> Trait:
         pieces, claims, rejected_at = self.values[name], self.claims[name], self.rejected[name]
         valid_from, ended_at = self.periods.of(name, pieces, is_stated_elsewhere=name in self.withheld)
+        # Of what is denied nobody knows whether it ever was so: it is not told as what held once.
+        is_denied = name in self._denied_at and ended_at in (None, self._denied_at[name])
+        ended_at = None if is_denied else ended_at
         supporting, opposing = self._numbers(name)
         confidence = (1 + supporting) / (2 + supporting + opposing)
         names = claims.names
@@ -191,14 +210,14 @@ class Slot:
             trait_id=trait_id(self.user_id, self.key, names[0]),
             key=self.key,
             value=claims.shown,
-            status=self._status(name, confidence, ended_at),
+            status=self._status(name, confidence, ended_at, is_denied=is_denied),
             confidence=confidence,
             supporting=supporting,
             opposing=opposing,
             valid_from=min(valid_from, rejected_at or self.as_of),
             valid_to=rejected_at or ended_at,
             as_of=self.as_of,
-            pinned=rejected_at is None and is_pinned(pieces),
+            pinned=rejected_at is None and not is_denied and is_pinned(pieces),
             entity=claims.entity,
             names=names if len(names) > 1 or self.place.who or claims.entity is not None else (),
         )
@@ -251,16 +270,26 @@ class Slot:
     def _all_guesses(self) -> int:
         return sum(map(_exact, self._guesses.values()))
 
-    def _status(self, name: str, confidence: float, ended_at: datetime | None) -> TraitStatus:
+    def _status(self, name: str, confidence: float, ended_at: datetime | None, *, is_denied: bool) -> TraitStatus:
         if self.rejected[name] is not None:
             return "rejected"
         if ended_at is not None:
             return "superseded"
-        if name in self.withheld:
+        if is_denied or name in self.withheld:
             return "unused"
+        confidence = self._without_outdated(name, confidence)
         if self._is_applied(name, confidence):
             return "applied" if self._may_apply(name) else "tentative"
         return "tentative" if confidence >= self.weights.tentative - _SLACK else "unused"
+
+    def _without_outdated(self, name: str, confidence: float) -> float:
+        """The confidence as if nobody had denied the value before the user stated it again: the newer word holds."""
+        stated = self.periods.stated(name)
+        if not stated or not any(denies(p) and p.observed_at < stated[-1] for p in self.values[name]):
+            return confidence
+        supporting, opposing = self.sides(name)
+        stands = (one for one in opposing if not denies(one.piece) or one.piece.observed_at >= stated[-1])
+        return (1 + total(supporting)) / (2 + total(supporting) + total(stands))
 
     def _may_apply(self, name: str) -> bool:
         if is_sensitive(self.key):
