@@ -203,3 +203,36 @@ def test_a_denial_is_kept_as_long_as_what_it_closed():
     assert not {piece.evidence_id for piece in closed} & {
         piece.evidence_id for piece in surplus("u1", [*closed, *more], START + 3 * DAY) if piece.polarity < 0
     }
+
+
+# -- what an end is about
+
+
+@pytest.mark.parametrize(
+    ("key", "life", "now"),
+    [
+        (ROLE, "0 engineer, 9 ended junior engineer", {"engineer"}),
+        (ROLE, "0 software engineer, 9 ended software", {"software engineer"}),
+        (ROLE, "0 data engineer, 9 ended engineer", set()),
+        (EMPLOYER, "0 Siemens, 9 ended Siemens Energy", {"Siemens"}),
+        (EMPLOYER, "0 Siemens Energy, 9 ended Siemens", set()),
+        (EMPLOYER, "0 Bank, 9 ended Deutsche Bank", {"Bank"}),
+        (HAS, "0 bike, 9 ended bike helmet", {"bike"}),
+        (HAS, "0 bike, 3 bike helmet", {"bike", "bike helmet"}),
+        (HAS, "0 bike, 3 bike helmet, 9 ended bike", {"bike helmet"}),
+        (HAS, "0 bike, 3 red bike", {"red bike"}),
+        (HAS, "0 red bike, 9 ended bike", set()),
+        (HAS, "0 iPhone, 3 iPhone 15", {"iPhone 15"}),
+        (HAS, "0 phone, 9 ended phone case", {"phone"}),
+        (CITY, "0 New York, 9 ended York", {"New York"}),
+        (CITY, "0 York, 9 ended New York", {"York"}),
+        (CITY, "0 Lisbon, 9 ended Lisbon; Portugal", set()),
+        (CAR, "0 Volvo, 9 ended red Volvo", set()),
+        (CAR, "0 red Volvo V60, 9 ended Volvo", set()),
+        (CAR, "0 Volvo, 1 Tesla, 9 ended car", set()),
+        ("interests.likes", "0 black coffee, 9 ended coffee", set()),
+        ("interests.likes", "0 new wave, 9 ended wave", {"new wave"}),
+    ],
+)
+def test_an_end_closes_what_it_is_about_and_no_more(key, life, now):
+    assert applied(told(key, life), 30) == now

@@ -34,9 +34,9 @@ def merged(key: str, said: Sequence[Said], ends: Mapping[str, Sequence[datetime]
     for small words. The pieces come in the order of time; so do the `ends`, by name: when else a value was closed.
 
     The parts of a noun phrase differ in what they are: what stands at its end is what the whole is ("data engineer"),
-    so a value that ends another is part of it; one that begins another only where names are meant ("Volvo V60") or a
-    linking word follows ("engineer at heart"). What only repeats the name of its slot ("car", of `possession.car`) is
-    part of whatever else stands there.
+    so a value that ends another is part of it; one that begins another only where names are meant ("Volvo V60"), or a
+    number ("iPhone 15") or a linking word follows ("engineer at heart"). What only repeats the name of its slot ("car",
+    of `possession.car`) is part of whatever else stands there.
 
     A part means the whole that holds when it is said, of several the one that was stated last; before there is any, the
     first that comes up. Where all of them have ended, or others took their place, it is a value of its own. What was

@@ -10,7 +10,16 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from twin_sio.agent.relations import APART, LINKS, SMALL, WHOLE
-from twin_sio.agent.traits import EXISTENCE, OPPOSITE, REPLACED, category, is_sensitive, is_taste
+from twin_sio.agent.traits import (
+    EXISTENCE,
+    OPPOSITE,
+    REPLACED,
+    category,
+    holds_names,
+    holds_one_thing,
+    is_sensitive,
+    is_taste,
+)
 
 LONGEST: Final = 8  # words of a value that is compared by its parts; a longer one is only itself
 ENDED_AT_ONCE: Final = 200  # values that one end may close
@@ -29,13 +38,14 @@ def words(value: str) -> Words:
 
 
 def parts(whole: Words, *, names: bool) -> Iterable[Words]:
-    """The words with which a value may be meant that says more; `names`: it is a name."""
+    """The words with which a value may be meant that says more; `names`: it is a name. A number begins what only says
+    more, too ("iPhone 15")."""
     if len(whole) > LONGEST:
         return
     for at in range(1, len(whole)):
         if whole[at - 1] not in APART:
             yield whole[at:]
-        if names or whole[at] in LINKS:
+        if names or whole[at] in LINKS or any(letter.isdecimal() for letter in whole[at]):
             yield whole[:at]
 
 
@@ -76,7 +86,10 @@ class Ends:
         found: dict[Open, None] = {}
         for scope in _scopes(key):
             lists = [self._alike.get((who, scope, own), []), self._within.get((who, scope, own), [])]
-            lists += [self._alike.get((who, scope, part), []) for part in _within(key, own) if not is_taste(key)]
+            # Who left Siemens Energy may be at Siemens; who sold the red Volvo had one, where no other is known.
+            if holds_one_thing(key) and not lists[0]:
+                wider = (self._alike.get((who, scope, part), []) for part in _within(key, own))
+                lists += [[one for one in values if holds_one_thing(one.key)] for values in wider]
             if len(own) == 1 and own[0] in WHOLE.get(scope, ()):
                 lists.append([one for one in self._all.get((who, scope), ()) if one.key in REPLACED | EXISTENCE])
             for values in lists:
@@ -97,11 +110,17 @@ def _scopes(key: str) -> tuple[str, ...]:
     return category(key), "." + key.partition(".")[2]
 
 
-def _within(key: str, own: Words) -> Iterable[Words]:
-    """The parts of a value by which it can be ended: of a taste what it is in the end, of an allergy none."""
-    if is_sensitive(key) or len(own) > LONGEST:
-        return
-    for start in range(len(own)):
-        for end in range(len(own), start, -1) if not is_taste(key) else (len(own),):
-            if end - start < len(own):
-                yield own[start:end]
+def _within(key: str, own: Words) -> set[Words]:
+    """The parts of a value by which it can be ended, those by which it can be meant: of a taste what it is in the end,
+    of an allergy none."""
+    if is_sensitive(key):
+        return set()
+    found: set[Words] = set()
+    left = [own]
+    while left:
+        whole = left.pop()
+        for part in parts(whole, names=holds_names(key)):
+            if part not in found and (not is_taste(key) or part == own[-len(part) :]):
+                found.add(part)
+                left.append(part)
+    return found
