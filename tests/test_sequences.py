@@ -11,8 +11,9 @@ from tests.factories import least_cpu_s
 from tests.test_scoring import DAY, START, seen
 from twin_sio.agent.capacity import PER_USER
 from twin_sio.agent.explanation import Explainer
+from twin_sio.agent.keeping import surplus
 from twin_sio.agent.prompts import known
-from twin_sio.agent.scoring import score, surplus
+from twin_sio.agent.scoring import score
 from twin_sio.domain import Entity, Evidence, Profile, Trait
 
 ROLE, EMPLOYER, CITY, NAME = "work.role", "work.employer", "location.city", "identity.name"
@@ -236,3 +237,109 @@ def test_a_denial_is_kept_as_long_as_what_it_closed():
 )
 def test_an_end_closes_what_it_is_about_and_no_more(key, life, now):
     assert applied(told(key, life), 30) == now
+
+
+# -- who is there no more
+
+PARTNER, PARENTS, PETS = "family.partner", "family.parents", "pets.has"
+CLARA, DANA = Entity("person", "wife", "Clara"), Entity("person", "girlfriend", "Dana")
+MOTHER, REX = Entity("person", "mother"), Entity("pet", "dog", "Rex")
+
+
+@pytest.mark.parametrize(
+    ("lives", "until"),
+    [
+        ([(PARTNER, "0 Clara", CLARA), (ROLE, "0 teacher", CLARA), (PARTNER, "40 change Dana", DANA)], 40),
+        ([(PARTNER, "0 Clara", CLARA), (ROLE, "3 teacher", CLARA), (PARTNER, "40 change Dana", DANA)], 40),
+        ([(PARTNER, "0 Clara, 9 ended Clara", CLARA), (ROLE, "3 teacher", CLARA)], 9),
+        (
+            [
+                (PARTNER, "0 Clara, 9 ended Clara", CLARA),
+                (ROLE, "40 teacher", Entity("person", "ex-wife", "Clara")),
+            ],
+            9,
+        ),
+        ([(PARENTS, "0 mother, 30 ended mother", MOTHER), (ROLE, "40 nurse", MOTHER)], 30),
+        ([(PARENTS, "0 mother, 30 ended mother", MOTHER), (ROLE, "40 guess nurse", MOTHER)], 30),
+        ([(PETS, "0 Rex, 30 ended Rex", REX), ("interests.likes", "40 cheese, 41 confirmed cheese", REX)], 30),
+        ([(PARTNER, "0 Clara", CLARA), (ROLE, "3 teacher", CLARA), (STATUS, "9 change divorced", None)], 9),
+    ],
+)
+def test_what_is_known_of_somebody_is_over_when_they_are(lives, until):
+    evidence = [piece for key, life, of in lives for piece in told(key, life, of)]
+    traits = held(evidence)
+    facts = [trait for trait in traits if trait.entity is not None and trait.key not in (PARTNER, PARENTS, PETS)]
+    assert [(trait.status, trait.valid_to) for trait in facts] == [("superseded", START + until * DAY)]
+    (fact,) = facts
+    assert fact.valid_from <= fact.valid_to
+    said = known(Profile("u1", 1, tuple(traits)), budget_tokens=2000)
+    assert not any(fact.value in section for section in said.sections)
+    assert fact.value in {one.value for one in said.former}
+    assert Explainer("u1", evidence, START + 100 * DAY).explain(fact.trait_id).trait == fact
+
+
+def test_what_is_known_of_somebody_who_is_not_there_is_nothing():
+    """Who was denied was never there, for all that is known."""
+    evidence = [*told(PETS, "0 Rex, 9 not Rex", REX), *told("interests.likes", "3 cheese", REX)]
+    assert {trait.status for trait in held(evidence)} == {"unused"}
+
+
+def test_somebody_who_is_back_has_all_that_was_said_since_again():
+    evidence = [
+        *told(PARTNER, "0 Clara, 9 ended Clara, 20 Clara", CLARA),
+        *told(ROLE, "3 teacher", CLARA),
+        *told(CITY, "15 Rome", CLARA),
+    ]
+    assert applied(evidence) == {"Clara", "Rome"}
+
+
+def test_what_is_told_of_an_ex_is_told_of_an_ex():
+    ex = Entity("person", "ex-wife")
+    evidence = [*told(PARTNER, "0 Clara, 9 ended Clara", CLARA), *told(CITY, "15 Rome", ex)]
+    assert applied(evidence) == {"Rome"}
+
+
+@pytest.mark.parametrize(
+    ("status", "now"),
+    [
+        ("0 married, 9 change divorced", set()),
+        ("0 married, 9 divorced", set()),
+        ("0 married, 9 recently divorced", set()),
+        ("9 change widowed", set()),
+        ("9 change verwitwet", set()),
+        ("9 change separated", set()),
+        ("9 single", set()),
+        ("9 guess single", {"Clara"}),
+        ("9 not single", {"Clara"}),
+        ("9 divorced", {"Clara"}),
+        ("0 divorced, 9 divorced", {"Clara"}),
+        ("0 single, 9 change married", {"Clara"}),
+        ("0 single", {"Clara"}),
+    ],
+)
+def test_who_has_become_single_has_no_partner(status, now):
+    evidence = [*told(PARTNER, "1 Clara", CLARA), *told(STATUS, status)]
+    assert {trait.value for trait in held(evidence) if trait.status == "applied" and trait.key == PARTNER} == now
+
+
+def test_after_a_divorce_the_same_word_means_somebody_else():
+    apart = told(STATUS, "0 married, 9 change divorced")
+    unnamed = told(PARTNER, "40 girlfriend", Entity("person", "girlfriend"))
+    found = held([*told(PARTNER, "0 Clara", CLARA), *apart, *unnamed])
+    assert {trait.value: trait.status for trait in found if trait.key == PARTNER} == {
+        "Clara": "superseded",
+        "girlfriend": "applied",
+    }
+    wife = told(PARTNER, "0 wife", Entity("person", "wife"))
+    found = held([*wife, *apart, *told(PARTNER, "40 change Dana", DANA)])
+    assert {trait.value: trait.status for trait in found if trait.key == PARTNER} == {
+        "wife": "superseded",
+        "Dana": "applied",
+    }
+
+
+def test_a_divorce_explains_that_the_partner_is_gone():
+    evidence = [*told(PARTNER, "0 Clara", CLARA), *told(STATUS, "9 change divorced")]
+    (partner,) = (trait for trait in held(evidence) if trait.key == PARTNER)
+    reasons = Explainer("u1", evidence, START + 100 * DAY).explain(partner.trait_id).reasons
+    assert [(one.piece.value, one.side) for one in reasons] == [("Clara", "supports"), ("divorced", "set_aside")]

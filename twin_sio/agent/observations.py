@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 from twin_sio.agent.contributions import denies, rejected_at, supports
 from twin_sio.agent.joining import Said, merged
 from twin_sio.agent.merging import Ends, Open, words
-from twin_sio.agent.people import Someone, is_former, mention, resolved
-from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, merges, normal, own_name
+from twin_sio.agent.people import Someone, is_former, mention, partings, resolved
+from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, PARTNER, merges, normal, own_name
 from twin_sio.domain import Entity, Evidence
 
 NAMES: Final = 20  # that are kept of one value
@@ -111,6 +111,7 @@ def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
     if ends:
         _close(places, ends, {_who(someone): entity for someone, entity in entities.items()})
     if entities:
+        _part(places, [pieces[at] for at in sorted(partings(pieces))])
         _end_with_them(places, entities)
         _name(places)
     return dict(places)
@@ -149,7 +150,7 @@ def _name(places: Mapping[Place, Mapping[str, Value]]) -> None:
 
 def _is_over(piece: Evidence) -> bool:
     """Whether a piece about somebody says by its own words that they are it no more."""
-    if piece.key != "family.partner" or piece.polarity < 0 or piece.kind in ("confirmed", "edited", "up"):
+    if piece.key != PARTNER or piece.polarity < 0 or piece.kind in ("confirmed", "edited", "up"):
         return False
     one = mention(piece)
     return one is not None and is_former(one)
@@ -248,6 +249,14 @@ def _about(
         for (place, name), pieces in by_value.items()
         for piece in pieces[-_ENDS:]
     ]
+
+
+def _part(places: Mapping[Place, Mapping[str, Value]], partings: Sequence[Evidence]) -> None:
+    """Whoever is divorced has no partner: it ends those who were there before and are not spoken of with it."""
+    for value in places.get(Place(PARTNER), {}).values() if partings else ():
+        said = {piece.observed_at for piece in value.pieces if supports(piece)}
+        ends = [piece for piece in partings if said and min(said) < piece.observed_at and piece.observed_at not in said]
+        value.ends = sorted((*value.ends, *ends[-_ENDS:]), key=_order)
 
 
 def _end_with_them(places: dict[Place, dict[str, Value]], entities: Mapping[Someone, Entity]) -> None:

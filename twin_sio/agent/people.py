@@ -12,10 +12,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from twin_sio.agent.contributions import denies
+from twin_sio.agent.contributions import denies, supports
 from twin_sio.agent.joining import Said, merged
-from twin_sio.agent.relations import AND, EX, GENERAL, LINKS, NAMING, NUMBERS, SMALL, Relation, relation
-from twin_sio.agent.traits import ENDED, EXISTENCE, OF, normal
+from twin_sio.agent.relations import AND, EX, GENERAL, LINKS, NAMING, NUMBERS, PARTED, SINGLE, SMALL, Relation, relation
+from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, PARTNER, STATUS, normal
 from twin_sio.domain import Entity, Evidence
 
 _LEAVING: Final = frozenset({ENDED, "rejected"})
@@ -64,6 +64,11 @@ class _Slot:
         self.gone.add(name)
         for sort in (self.sorts.get(name, ""), "*"):
             self.there.get(sort, {}).pop(name, None)
+
+    def left_all(self) -> None:
+        """None of them is there any more."""
+        for name in tuple(self.there["*"]):
+            self.left(name)
 
     def meant(self, sort: str) -> str | None:
         """Who is called only `sort`; whoever was named without being called anything is that from now on."""
@@ -190,9 +195,31 @@ def _kind_before_name(key: str, words: Sequence[str]) -> str:
     return " ".join(words[nth] for nth in range(at) if not _is_small(words, nth)) if key == "pets.has" else ""
 
 
+def is_ex(entity: Entity | None) -> bool:
+    """Whether somebody is called what they were: what is told of an ex is told of them as such."""
+    found = relation(normal(entity.relation)) if entity is not None else None
+    return found is not None and found.sort == EX
+
+
 def is_former(one: Mention) -> bool:
     """Whether the words themselves say that it is over: an ex."""
     return one.sort == EX
+
+
+def partings(pieces: Sequence[Evidence]) -> frozenset[int]:
+    """Where among the pieces, which come in the order of time, the user says to have no partner any more by what they
+    are: that they are single, or have become so, or are divorced, widowed, separated and were something else before."""
+    found: set[int] = set()
+    was_parted = True
+    for at, piece in enumerate(pieces):
+        if piece.key != STATUS or piece.entity is not None or piece.kind not in EXPLICIT or not supports(piece):
+            continue
+        last = normal(piece.value).rpartition(" ")[2].strip(_PUNCTUATION)
+        # Who is divorced may be so of somebody before.
+        if last in SINGLE or (last in PARTED and (piece.kind == "change" or not was_parted)):
+            found.add(at)
+        was_parted = last in PARTED
+    return frozenset(found)
 
 
 def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Someone, Entity]]:
@@ -209,7 +236,10 @@ def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Som
             slots.setdefault(someone.slot, _Slot()).sorts.setdefault(someone.cluster, one.sort)
     # Places of pieces about somebody who has no name yet: who they are may be said later.
     unnamed: set[int] = set()
+    apart = partings(pieces)
     for at, one in enumerate(mentions):
+        if at in apart and PARTNER in slots:
+            slots[PARTNER].left_all()
         if one is None:
             continue
         piece, slot = pieces[at], slots.setdefault(_slot(one), _Slot())
@@ -231,7 +261,7 @@ def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Som
             found[at] = someone = Someone(_slot(one), known)
         if _leaves(piece, one):
             slot.left(someone.cluster)
-    _look_ahead(pieces, mentions, found, unnamed, slots)
+    _look_ahead(pieces, mentions, found, unnamed, slots, apart)
     return found, _entities(mentions, found)
 
 
@@ -241,12 +271,16 @@ def _look_ahead(
     found: list[Someone | None],
     unnamed: Collection[int],
     slots: Mapping[str, _Slot],
+    apart: Collection[int],
 ) -> None:
     """Those who had no name yet are whoever of the sort is named next, unless it was over, or denied, before that."""
     # By slot and sort, who is named next, seen from the end: "*" is whoever it is.
     coming: dict[tuple[str, str], str] = {}
     for at in range(len(mentions) - 1, -1, -1):
         one, someone, piece = mentions[at], found[at], pieces[at]
+        if at in apart:
+            coming.pop((PARTNER, ""), None)
+            coming.pop((PARTNER, "*"), None)
         if one is None:
             continue
         if one.name and someone is not None:

@@ -49,6 +49,12 @@ EX: Final = "ex"
 """What somebody is who was the partner."""
 
 
+SINGLE: Final = _words(word for each in _TABLE["languages"].values() for word in each["alone"]["single"])
+"""What a user says of themselves, at the end, who has no partner."""
+PARTED: Final = _words(word for each in _TABLE["languages"].values() for word in each["alone"]["parted"])
+"""And who has lost or left one."""
+
+
 def _relations() -> dict[str, dict[str, Relation]]:
     found: dict[str, dict[str, Relation]] = {slot: {} for slot in sorted(EXISTENCE)}
     for each in _TABLE["languages"].values():

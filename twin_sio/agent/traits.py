@@ -48,6 +48,8 @@ EXISTENCE: Final = frozenset(
 )
 """The slots whose values are people and animals: that they are there."""
 
+PARTNER: Final = "family.partner"
+STATUS: Final = "family.status"
 LIKES: Final = "interests.likes"
 DISLIKES: Final = "interests.dislikes"
 OPPOSITE: Final = {LIKES: DISLIKES, DISLIKES: LIKES}
