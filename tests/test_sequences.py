@@ -343,3 +343,42 @@ def test_a_divorce_explains_that_the_partner_is_gone():
     (partner,) = (trait for trait in held(evidence) if trait.key == PARTNER)
     reasons = Explainer("u1", evidence, START + 100 * DAY).explain(partner.trait_id).reasons
     assert [(one.piece.value, one.side) for one in reasons] == [("Clara", "supports"), ("divorced", "set_aside")]
+
+
+# -- several at once
+
+
+@pytest.mark.parametrize(
+    ("key", "life", "now"),
+    [
+        (PETS, "0 dog Rex, 3 dog Bello, 9 ended dogs", set()),
+        (PETS, "0 dog Rex, 3 cat Miso, 9 ended dogs", {"Miso"}),
+        (PETS, "0 dog Rex, 3 cat Miso, 9 ended pets", set()),
+        (PETS, "0 dog Rex, 3 two cats, 9 ended all our pets", set()),
+        (PETS, "0 dog Rex, 3 dog Bello, 9 ended both dogs", set()),
+        (PETS, "0 dog Rex, 3 dog Bello, 9 ended two dogs", set()),
+        (PETS, "0 dog Rex, 3 dog Bello, 9 ended Hunde", set()),
+        (PETS, "0 dog Rex, 3 dog Bello, 4 dog Max, 9 ended two dogs", {"Rex", "Bello", "Max"}),
+        (PETS, "0 dog Rex, 3 dog Bello, 9 ended some of our dogs", {"Rex", "Bello"}),
+        (PETS, "0 dog Rex, 3 dog Bello, 9 ended one of our dogs", {"Rex", "Bello"}),
+        (PETS, "0 dog Rex, 9 ended puppies", {"Rex"}),
+        (PETS, "0 dog, 9 ended dogs, 20 dog Bella", {"Bella"}),
+        (PETS, "0 dog Rex, 9 ended dogs, 20 dog Bella", {"Bella"}),
+        (PETS, "0 dog Rex, 9 ended dogs, 20 dog Rex", {"Rex"}),
+        (PETS, "9 ended dogs, 20 dog Bella", {"Bella"}),
+        (PARENTS, "0 mother, 3 father, 9 ended parents", set()),
+        (FRIENDS, "0 Anna, 9 ended friends, 12 Sam", {"Sam"}),
+    ],
+)
+def test_an_end_of_several_is_told_of_each(key, life, now):
+    assert applied(told(key, life)) == now
+
+
+def test_what_is_known_of_each_of_several_is_over_with_them():
+    evidence = [*told(PETS, "0 dog Rex, 1 dog Bello, 9 ended dogs"), *told("interests.likes", "3 cheese", REX)]
+    assert {trait.status for trait in held(evidence)} == {"superseded"}
+    found = held(evidence)
+    rex = next(trait for trait in found if trait.value == "Rex")
+    assert rex.valid_to == START + 9 * DAY
+    reasons = Explainer("u1", evidence, START + 100 * DAY).explain(rex.trait_id).reasons
+    assert [(one.piece.value, one.side) for one in reasons] == [("dog Rex", "supports"), ("dogs", "set_aside")]

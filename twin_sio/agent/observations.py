@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 
 from twin_sio.agent.contributions import denies, rejected_at, supports
 from twin_sio.agent.joining import Said, merged
+from twin_sio.agent.leaving import partings
 from twin_sio.agent.merging import Ends, Open, words
-from twin_sio.agent.people import Someone, is_former, mention, partings, resolved
+from twin_sio.agent.people import Someone, is_former, mention, resolved
 from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, PARTNER, merges, normal, own_name
 from twin_sio.domain import Entity, Evidence
 
@@ -79,7 +80,7 @@ def observed_names(piece: Evidence) -> tuple[str, ...]:
 def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
     """The pieces by slot and value. They come as `known_on` gives them; each stands in one place, but for an end, which
     stands with every value that it closes."""
-    people, entities = resolved(pieces)
+    people, entities, left = resolved(pieces)
     # By slot, then by the value's name.
     places: dict[Place, dict[str, Value]] = defaultdict(dict)
     # Closed last: what they are about must be known whole, with all its names.
@@ -111,6 +112,9 @@ def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
     if ends:
         _close(places, ends, {_who(someone): entity for someone, entity in entities.items()})
     if entities:
+        for at, gone in left.items():
+            for someone in gone:
+                _leave(places, someone, pieces[at])
         _part(places, [pieces[at] for at in sorted(partings(pieces))])
         _end_with_them(places, entities)
         _name(places)
@@ -249,6 +253,11 @@ def _about(
         for (place, name), pieces in by_value.items()
         for piece in pieces[-_ENDS:]
     ]
+
+
+def _leave(places: Mapping[Place, Mapping[str, Value]], someone: Someone, end: Evidence) -> None:
+    value = places[Place(someone.slot)][someone.cluster]
+    value.ends = sorted((*value.ends, end), key=_order)
 
 
 def _part(places: Mapping[Place, Mapping[str, Value]], partings: Sequence[Evidence]) -> None:

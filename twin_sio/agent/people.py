@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from twin_sio.agent.contributions import denies, supports
 from twin_sio.agent.joining import Said, merged
-from twin_sio.agent.relations import AND, EX, GENERAL, LINKS, NAMING, NUMBERS, PARTED, SINGLE, SMALL, Relation, relation
-from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, PARTNER, STATUS, normal
+from twin_sio.agent.leaving import PUNCTUATION, ends_all, partings
+from twin_sio.agent.relations import AND, EX, GENERAL, LINKS, NAMING, NUMBERS, SMALL, Relation, relation
+from twin_sio.agent.traits import ENDED, EXISTENCE, OF, PARTNER, normal
 from twin_sio.domain import Entity, Evidence
 
 _LEAVING: Final = frozenset({ENDED, "rejected"})
+_ENDS: Final = 16  # of several at once that count, the newest
 _NAME_WORDS: Final = 3  # of a name that follows a relation
 _POSSESSIVE: Final = re.compile("['\N{RIGHT SINGLE QUOTATION MARK}]s$")
-_PUNCTUATION: Final = ' \t.,;:!?()[]"“”„«»'
 
 
 class Someone(NamedTuple):
@@ -65,9 +67,9 @@ class _Slot:
         for sort in (self.sorts.get(name, ""), "*"):
             self.there.get(sort, {}).pop(name, None)
 
-    def left_all(self) -> None:
-        """None of them is there any more."""
-        for name in tuple(self.there["*"]):
+    def left_all(self, sort: str = "") -> None:
+        """None of them, or of those of a sort, is there any more."""
+        for name in tuple(self.there.get(sort or "*", ())):
             self.left(name)
 
     def meant(self, sort: str) -> str | None:
@@ -117,7 +119,7 @@ def mention(piece: Evidence) -> Mention | None:
 
 def _read(key: str, value: str) -> Mention:
     """The words of a value one by one: a number, what somebody is, a name; what is none of it stays a phrase."""
-    words = [plain for word in value.split() if (plain := word.strip(_PUNCTUATION))]
+    words = [plain for word in value.split() if (plain := word.strip(PUNCTUATION))]
     said = [relation(_bare(word), key) for word in words]
     found = max((one for one in said if one is not None), key=lambda one: not one.is_general, default=None)
     sorts = {one.sort for one in said if one is not None and not one.is_general and one.sort != EX}
@@ -206,28 +208,21 @@ def is_former(one: Mention) -> bool:
     return one.sort == EX
 
 
-def partings(pieces: Sequence[Evidence]) -> frozenset[int]:
-    """Where among the pieces, which come in the order of time, the user says to have no partner any more by what they
-    are: that they are single, or have become so, or are divorced, widowed, separated and were something else before."""
-    found: set[int] = set()
-    was_parted = True
-    for at, piece in enumerate(pieces):
-        if piece.key != STATUS or piece.entity is not None or piece.kind not in EXPLICIT or not supports(piece):
-            continue
-        last = normal(piece.value).rpartition(" ")[2].strip(_PUNCTUATION)
-        # Who is divorced may be so of somebody before.
-        if last in SINGLE or (last in PARTED and (piece.kind == "change" or not was_parted)):
-            found.add(at)
-        was_parted = last in PARTED
-    return frozenset(found)
+class Resolved(NamedTuple):
+    """Whom each piece is about (None: the user), and who they are; and by the place of a piece that ends several at
+    once, whom it ends."""
+
+    people: list[Someone | None]
+    entities: dict[Someone, Entity]
+    left: dict[int, list[Someone]]
 
 
-def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Someone, Entity]]:
-    """Whom each piece is about (None: the user), and who they are. The pieces come in the order of time."""
+def resolved(pieces: Sequence[Evidence]) -> Resolved:
+    """Who is meant by the pieces, which come in the order of time."""
     mentions = [mention(piece) if piece.entity is not None or piece.key in EXISTENCE else None for piece in pieces]
     # As a rule nobody but the user is spoken of.
     if not any(mentions):
-        return [None] * len(pieces), {}
+        return Resolved([None] * len(pieces), {}, {})
     named = _named(pieces, mentions)
     found: list[Someone | None] = [None] * len(pieces)
     slots: dict[str, _Slot] = {}
@@ -245,6 +240,8 @@ def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Som
         piece, slot = pieces[at], slots.setdefault(_slot(one), _Slot())
         if one.is_many:
             found[at] = _many(one)
+            if ends_all(piece):
+                slot.left_all(one.sort)
             continue
         if (someone := named[at]) is not None:
             found[at] = someone
@@ -262,7 +259,38 @@ def resolved(pieces: Sequence[Evidence]) -> tuple[list[Someone | None], dict[Som
         if _leaves(piece, one):
             slot.left(someone.cluster)
     _look_ahead(pieces, mentions, found, unnamed, slots, apart)
-    return found, _entities(mentions, found)
+    return Resolved(found, _entities(mentions, found), _left(pieces, mentions, found, slots))
+
+
+def _left(
+    pieces: Sequence[Evidence],
+    mentions: Sequence[Mention | None],
+    found: Sequence[Someone | None],
+    slots: Mapping[str, _Slot],
+) -> dict[int, list[Someone]]:
+    """Whom the ends of several are about: all of the sort who were there before, unless they are more than that."""
+    ends = [at for at, one in enumerate(mentions) if one is not None and one.is_many and ends_all(pieces[at])]
+    there: dict[str, dict[Someone, int]] = defaultdict(dict)
+    for at, someone in enumerate(found) if ends else ():
+        if someone is not None and pieces[at].key in EXISTENCE and supports(pieces[at]):
+            there[someone.slot].setdefault(someone, at)
+    left: dict[int, list[Someone]] = {}
+    for at in ends[-_ENDS:]:
+        one = mentions[at]
+        if one is None:
+            continue
+        before = [
+            each for each, since in there[_slot(one)].items() if pieces[since].observed_at < pieces[at].observed_at
+        ]
+        of_sort = [each for each in before if not one.sort or _sort(each, slots) == one.sort]
+        alone = [each for each in of_sort if not each.cluster.startswith(f"{OF}#")]
+        left[at] = of_sort if not one.number or len(alone) <= one.number else []
+    return left
+
+
+def _sort(someone: Someone, slots: Mapping[str, _Slot]) -> str:
+    known = slots[someone.slot].sorts.get(someone.cluster) if someone.slot in slots else None
+    return known or (someone.cluster.lstrip(f"{OF}#") if someone.cluster.startswith(OF) else "")
 
 
 def _look_ahead(
@@ -283,6 +311,9 @@ def _look_ahead(
             coming.pop((PARTNER, "*"), None)
         if one is None:
             continue
+        if one.is_many and ends_all(piece):
+            for known_as in [each for each in coming if each[0] == _slot(one) and one.sort in ("", each[1])]:
+                del coming[known_as]
         if one.name and someone is not None:
             coming[someone.slot, slots[someone.slot].sorts.get(someone.cluster, "")] = someone.cluster
             coming[someone.slot, "*"] = someone.cluster

@@ -38,6 +38,10 @@ LINKS: Final = _words(_TABLE["links"])
 """Words that begin what only says more of the thing before them."""
 AND: Final = _words(_TABLE["and"])
 """Words that join one with another."""
+EVERY: Final = _words(_TABLE["every"])
+"""Words before what several are that leave nobody out."""
+NOT_ALL: Final = _words(_TABLE["not_all"])
+"""Words by which some of them are meant, or their young."""
 NAMING: Final = _words(_TABLE["naming"])
 """Words that a name follows."""
 SMALL: Final = _words(word for each in _TABLE["languages"].values() for word in each["small"])
