@@ -16,7 +16,7 @@ from tests.test_scoring import DAY, START, days, number, seen, steady
 from twin_sio.agent.capacity import PER_USER
 from twin_sio.agent.explanation import Explainer
 from twin_sio.agent.keeping import surplus
-from twin_sio.agent.people import entity_of
+from twin_sio.agent.mentions import entity_of
 from twin_sio.agent.scoring import score
 from twin_sio.agent.traits import EXISTENCE, OF, normal, trait_id
 from twin_sio.domain import Entity, Evidence, Trait
@@ -563,7 +563,7 @@ def test_the_words_for_relations_are_well_formed():
     table = json.loads(files("twin_sio.agent").joinpath("relations.json").read_text("utf-8"))
     assert set(table["general"]) == EXISTENCE
     for language in table["languages"].values():
-        assert set(language) == {"small", "numbers", "alone", "whole", "relations"}
+        assert set(language) == {"small", "numbers", "alone", "which", "whole", "relations"}
         for slot, sorts in language["relations"].items():
             assert slot in EXISTENCE
             listed = [word for numbers in sorts.values() for words in numbers.values() for word in words]

@@ -382,3 +382,65 @@ def test_what_is_known_of_each_of_several_is_over_with_them():
     assert rex.valid_to == START + 9 * DAY
     reasons = Explainer("u1", evidence, START + 100 * DAY).explain(rex.trait_id).reasons
     assert [(one.piece.value, one.side) for one in reasons] == [("dog Rex", "supports"), ("dogs", "set_aside")]
+
+
+# -- one of several of a sort
+
+SIBLINGS, CHILDREN = "family.siblings", "family.children"
+
+
+@pytest.mark.parametrize(
+    ("key", "life", "now"),
+    [
+        (SIBLINGS, "0 older sister, 0 younger sister", {"older sister", "younger sister"}),
+        (SIBLINGS, "0 ältere Schwester, 0 jüngere Schwester", {"ältere Schwester", "jüngere Schwester"}),
+        (SIBLINGS, "0 older sister, 5 sister Anna", {"Anna"}),
+        (SIBLINGS, "0 sister Anna, 5 older sister", {"Anna"}),
+        (SIBLINGS, "0 older sister, 3 sister", {"sister"}),
+        (SIBLINGS, "0 older sister Anna, 3 younger sister Lea, 9 ended older sister", {"Lea"}),
+        (SIBLINGS, "0 older brother, 3 younger brother, 9 ended older brother", {"younger brother"}),
+        (PARENTS, "0 dad, 2 stepdad", {"dad", "stepdad"}),
+        (PARENTS, "0 dad, 2 stepdad, 9 ended dad", {"stepdad"}),
+        (PARENTS, "0 Vater, 2 Stiefvater, 9 ended Vater", {"Stiefvater"}),
+        (CHILDREN, "0 daughter Mia, 50 change second daughter", {"Mia", "second daughter"}),
+        (CHILDREN, "0 daughter Mia, 50 change second daughter, 60 daughter Lena", {"Mia", "Lena"}),
+        (CHILDREN, "0 Mia, 50 change second child, 60 Leo", {"Mia", "Leo"}),
+        (PETS, "0 dog Rex, 20 change second dog, 50 ended Rex", {"second dog"}),
+        (PETS, "0 dog Rex, 20 change new dog, 30 dog Rex", {"Rex", "new dog"}),
+        (FRIENDS, "0 best friend Sam, 3 friend Lea, 5 ended best friend", {"Lea"}),
+        (FRIENDS, "0 best friend, 3 Sam", {"Sam"}),
+        (FRIENDS, "0 George Best, 3 Sam, 9 ended best friend", {"George Best"}),
+    ],
+)
+def test_one_of_several_is_told_from_the_others(key, life, now):
+    assert applied(told(key, life)) == now
+
+
+def test_a_fact_is_of_the_one_of_several_who_is_meant():
+    older, younger = Entity("person", "older sister"), Entity("person", "younger sister")
+    evidence = [
+        *told(SIBLINGS, "0 older sister", older),
+        *told(SIBLINGS, "0 younger sister", younger),
+        *told(CITY, "1 Rome", older),
+        *told(CITY, "2 Oslo", younger),
+    ]
+    found = {trait.value: trait.entity.relation for trait in held(evidence) if trait.status == "applied"}
+    assert (found["Rome"], found["Oslo"]) == ("older sister", "younger sister")
+
+
+def test_the_best_friend_is_whoever_was_called_so():
+    evidence = [
+        *told(FRIENDS, "0 Sam", Entity("person", "best friend", "Sam")),
+        *told(FRIENDS, "3 Lea", Entity("person", "friend", "Lea")),
+        *told(CITY, "5 change Oslo", Entity("person", "best friend")),
+    ]
+    assert [trait.entity.name for trait in held(evidence) if trait.key == CITY] == ["Sam"]
+
+
+def test_the_prompt_tells_both_of_two():
+    """Also where whoever read it left out which of them."""
+    sister = Entity("person", "sister")
+    traits = held([*told(SIBLINGS, "0 older sister", sister), *told(SIBLINGS, "0 younger sister", sister)])
+    (section,) = known(Profile("u1", 1, tuple(traits)), budget_tokens=2000).sections
+    assert "older sister" in section
+    assert "younger sister" in section

@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 from twin_sio.agent.contributions import denies, rejected_at, supports
 from twin_sio.agent.joining import Said, merged
 from twin_sio.agent.leaving import partings
+from twin_sio.agent.mentions import is_former, mention
 from twin_sio.agent.merging import Ends, Open, words
-from twin_sio.agent.people import Someone, is_former, mention, resolved
+from twin_sio.agent.people import Someone, resolved
 from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, PARTNER, merges, normal, own_name
 from twin_sio.domain import Entity, Evidence
 

@@ -44,6 +44,17 @@ NOT_ALL: Final = _words(_TABLE["not_all"])
 """Words by which some of them are meant, or their young."""
 NAMING: Final = _words(_TABLE["naming"])
 """Words that a name follows."""
+WHICH: Final[Mapping[str, str]] = {
+    normal(word): which
+    for each in _TABLE["languages"].values()
+    for which, words in each["which"].items()
+    for word in words
+}
+"""Words by which one of a sort is told from others of it, and what they say."""
+PAIR: Final = frozenset({"older", "younger"})
+"""What tells two apart only where both are spoken of."""
+ANOTHER: Final = "another"
+"""What says that it is nobody who was spoken of before."""
 SMALL: Final = _words(word for each in _TABLE["languages"].values() for word in each["small"])
 """Words before a value that say nothing of it."""
 NUMBERS: Final[Mapping[str, int]] = {

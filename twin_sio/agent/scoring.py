@@ -39,8 +39,8 @@ from twin_sio.agent.contributions import (
     total,
     weighed,
 )
+from twin_sio.agent.mentions import is_ex
 from twin_sio.agent.observations import Place, Value, sorted_out
-from twin_sio.agent.people import is_ex
 from twin_sio.agent.periods import Periods
 from twin_sio.agent.traits import (
     CORRECTIONS,
