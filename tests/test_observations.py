@@ -15,8 +15,9 @@ from tests.factories import least_cpu_s
 from tests.test_scoring import DAY, START, days, number, seen, steady
 from twin_sio.agent.capacity import PER_USER
 from twin_sio.agent.explanation import Explainer
-from twin_sio.agent.people import entity_of
-from twin_sio.agent.scoring import score, surplus
+from twin_sio.agent.keeping import surplus
+from twin_sio.agent.mentions import entity_of
+from twin_sio.agent.scoring import score
 from twin_sio.agent.traits import EXISTENCE, OF, normal, trait_id
 from twin_sio.domain import Entity, Evidence, Trait
 
@@ -436,7 +437,19 @@ def test_the_words_of_a_value_say_who_it_is(key, value, entity):
 
 # -- for any evidence
 
-WORDS = ("engineer", "data engineer", "nurse", "Mia", "Mia Rose", "daughter", "two kids", "my job", "opera")
+WORDS = (
+    "engineer",
+    "data engineer",
+    "nurse",
+    "Mia",
+    "Mia Rose",
+    "daughter",
+    "kids",
+    "two kids",
+    "my job",
+    "opera",
+    "single",
+)
 lives = st.lists(
     st.builds(
         lambda kind, value, key, day, session, polarity, message, of, version: seen(
@@ -452,7 +465,9 @@ lives = st.lists(
         ),
         kind=st.sampled_from(("edited", "change", "explicit", "ended", "inferred", "up", "down", "rejected")),
         value=st.sampled_from(WORDS),
-        key=st.sampled_from((ROLE, EMPLOYER, CITY, LIKES, DISLIKES, CHILDREN, PARTNER, "relationship.partner")),
+        key=st.sampled_from(
+            (ROLE, EMPLOYER, CITY, LIKES, DISLIKES, CHILDREN, PARTNER, "relationship.partner", "family.status")
+        ),
         day=st.integers(0, 30),
         session=st.sampled_from(("s1", "s2", "s3")),
         polarity=st.sampled_from((1, 1, -1)),
@@ -548,7 +563,7 @@ def test_the_words_for_relations_are_well_formed():
     table = json.loads(files("twin_sio.agent").joinpath("relations.json").read_text("utf-8"))
     assert set(table["general"]) == EXISTENCE
     for language in table["languages"].values():
-        assert set(language) == {"small", "numbers", "whole", "relations"}
+        assert set(language) == {"small", "numbers", "alone", "which", "whole", "relations"}
         for slot, sorts in language["relations"].items():
             assert slot in EXISTENCE
             listed = [word for numbers in sorts.values() for words in numbers.values() for word in words]

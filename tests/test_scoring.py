@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.factories import least_cpu_s
 from twin_sio.agent.capacity import PER_USER, PER_VALUE
 from twin_sio.agent.explanation import Explainer
-from twin_sio.agent.scoring import confidence, score, slots_of, surplus
+from twin_sio.agent.keeping import surplus
+from twin_sio.agent.scoring import confidence, score, slots_of
 from twin_sio.agent.traits import WEIGHTS, is_functional, is_sensitive, trait_id
 from twin_sio.config import ConfigError, ScoreWeights, Settings
 from twin_sio.domain import EVIDENCE_VERSION, Entity, Evidence, EvidenceKind, Trait

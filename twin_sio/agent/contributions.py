@@ -74,6 +74,11 @@ def supports(piece: Evidence) -> bool:
     return piece.polarity > 0 and piece.kind not in _NOT_SUPPORTING
 
 
+def denies(piece: Evidence) -> bool:
+    """Whether a piece says in plain words that its value does not hold."""
+    return piece.polarity < 0 and piece.kind in EXPLICIT
+
+
 def is_pinned(pieces: Sequence[Evidence]) -> bool:
     return any(piece.kind in CORRECTIONS and supports(piece) for piece in pieces)
 

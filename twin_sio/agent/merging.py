@@ -1,29 +1,31 @@
-"""Which values are one, worded otherwise, and which values an end is about. Pure; of words, not of meanings."""
+"""What the words of a value say: which are part of it, and which values an end is about. Pure; of words, not of
+meanings."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from twin_sio.agent.relations import APART, LINKS, SMALL, WHOLE
-from twin_sio.agent.traits import EXISTENCE, OPPOSITE, REPLACED, category, holds_names, is_sensitive, is_taste, merges
+from twin_sio.agent.traits import (
+    EXISTENCE,
+    OPPOSITE,
+    REPLACED,
+    category,
+    holds_names,
+    holds_one_thing,
+    is_sensitive,
+    is_taste,
+)
 
 LONGEST: Final = 8  # words of a value that is compared by its parts; a longer one is only itself
 ENDED_AT_ONCE: Final = 200  # values that one end may close
 
 _WORD: Final = re.compile(r"[^\s,;()/]+")
 Words = tuple[str, ...]
-
-
-class Claim(NamedTuple):
-    """How a value came up: when first, whether it was stated, and whether by a change."""
-
-    at: datetime
-    is_stated: bool
-    is_change: bool
 
 
 def words(value: str) -> Words:
@@ -35,61 +37,15 @@ def words(value: str) -> Words:
     return tuple(found[start:])
 
 
-def merged(key: str, values: Mapping[str, Claim]) -> dict[str, str]:
-    """The values of a slot that are part of another, or the same but for small words, each with the one that it is
-    part of in the end. The rest stand for themselves.
-
-    The parts of a noun phrase differ in what they are: what stands at its end is what the whole is ("data engineer"),
-    so a value that ends another is part of it; one that begins another only where names are meant ("Volvo V60") or a
-    linking word follows ("engineer at heart"). What only repeats the name of its slot ("car", of `possession.car`) is
-    part of whatever else stands there. Of several that say more, the first that came up. What was only inferred says
-    nothing more of what was stated, and what came up as a change is not what was before it.
-    """
-    if len(values) < 2 or not merges(key):
-        return {}
-    nodes: dict[Words, list[str]] = defaultdict(list)
-    for value in sorted(values, key=lambda one: (values[one], one)):
-        nodes[words(value)].append(value)
-    claims = {node: _together([values[value] for value in held]) for node, held in nodes.items()}
-    parents: dict[Words, Words] = {}
-    names, slot_word = holds_names(key), _slot_word(key)
-    for whole in nodes:
-        for part in (*_parts(whole, names=names), slot_word):
-            if part != whole and part in nodes and _may_join(claims[part], claims[whole]):
-                known = parents.get(part)
-                if known is None or (claims[whole], whole) < (claims[known], known):
-                    parents[part] = whole
-    found: dict[str, str] = {}
-    for node, held in nodes.items():
-        root = node
-        while root in parents:
-            root = parents[root]
-        name = nodes[root][0]
-        found.update({value: name for value in held if value != name})
-    return found
-
-
-def _slot_word(key: str) -> Words:
-    return tuple(key.partition(".")[2].split("_"))
-
-
-def _together(claims: Sequence[Claim]) -> Claim:
-    first = min(claims)
-    return Claim(first.at, any(one.is_stated for one in claims), first.is_change)
-
-
-def _may_join(part: Claim, whole: Claim) -> bool:
-    later = max(part, whole, key=lambda one: one.at)
-    return not (part.is_stated and not whole.is_stated) and not later.is_change
-
-
-def _parts(whole: Words, *, names: bool) -> Iterable[Words]:
+def parts(whole: Words, *, names: bool) -> Iterable[Words]:
+    """The words with which a value may be meant that says more; `names`: it is a name. A number begins what only says
+    more, too ("iPhone 15")."""
     if len(whole) > LONGEST:
         return
     for at in range(1, len(whole)):
         if whole[at - 1] not in APART:
             yield whole[at:]
-        if names or whole[at] in LINKS:
+        if names or whole[at] in LINKS or any(letter.isdecimal() for letter in whole[at]):
             yield whole[:at]
 
 
@@ -130,7 +86,10 @@ class Ends:
         found: dict[Open, None] = {}
         for scope in _scopes(key):
             lists = [self._alike.get((who, scope, own), []), self._within.get((who, scope, own), [])]
-            lists += [self._alike.get((who, scope, part), []) for part in _within(key, own) if not is_taste(key)]
+            # Who left Siemens Energy may be at Siemens; who sold the red Volvo had one, where no other is known.
+            if holds_one_thing(key) and not lists[0]:
+                wider = (self._alike.get((who, scope, part), []) for part in _within(key, own))
+                lists += [[one for one in values if holds_one_thing(one.key)] for values in wider]
             if len(own) == 1 and own[0] in WHOLE.get(scope, ()):
                 lists.append([one for one in self._all.get((who, scope), ()) if one.key in REPLACED | EXISTENCE])
             for values in lists:
@@ -151,11 +110,17 @@ def _scopes(key: str) -> tuple[str, ...]:
     return category(key), "." + key.partition(".")[2]
 
 
-def _within(key: str, own: Words) -> Iterable[Words]:
-    """The parts of a value by which it can be ended: of a taste what it is in the end, of an allergy none."""
-    if is_sensitive(key) or len(own) > LONGEST:
-        return
-    for start in range(len(own)):
-        for end in range(len(own), start, -1) if not is_taste(key) else (len(own),):
-            if end - start < len(own):
-                yield own[start:end]
+def _within(key: str, own: Words) -> set[Words]:
+    """The parts of a value by which it can be ended, those by which it can be meant: of a taste what it is in the end,
+    of an allergy none."""
+    if is_sensitive(key):
+        return set()
+    found: set[Words] = set()
+    left = [own]
+    while left:
+        whole = left.pop()
+        for part in parts(whole, names=holds_names(key)):
+            if part not in found and (not is_taste(key) or part == own[-len(part) :]):
+                found.add(part)
+                left.append(part)
+    return found

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from twin_sio.agent.contributions import rejected_at, supports
-from twin_sio.agent.merging import Claim, Ends, Open, merged, words
-from twin_sio.agent.people import Someone, is_former, mention, resolved
-from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, merges, normal, own_name
+from twin_sio.agent.contributions import denies, rejected_at, supports
+from twin_sio.agent.joining import Said, merged
+from twin_sio.agent.leaving import partings
+from twin_sio.agent.mentions import is_former, mention
+from twin_sio.agent.merging import Ends, Open, words
+from twin_sio.agent.people import Someone, resolved
+from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, PARTNER, merges, normal, own_name
 from twin_sio.domain import Entity, Evidence
 
 NAMES: Final = 20  # that are kept of one value
@@ -60,7 +63,7 @@ class Value:
     def names(self) -> tuple[str, ...]:
         """What the pieces call it (`observed_names`), the one that gives it its id first."""
         if self.entity is None and self.wordings is None:
-            return (self.name,)
+            return (self.name,) if self.anchor in ("", self.name) else (self.anchor, self.name)
         found = dict.fromkeys(name for piece in self.pieces or self.ends for name in observed_names(piece))
         return tuple({self.anchor: None, **found} if self.anchor else found)[:NAMES]
 
@@ -78,7 +81,7 @@ def observed_names(piece: Evidence) -> tuple[str, ...]:
 def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
     """The pieces by slot and value. They come as `known_on` gives them; each stands in one place, but for an end, which
     stands with every value that it closes."""
-    people, entities = resolved(pieces)
+    people, entities, left = resolved(pieces)
     # By slot, then by the value's name.
     places: dict[Place, dict[str, Value]] = defaultdict(dict)
     # Closed last: what they are about must be known whole, with all its names.
@@ -99,9 +102,10 @@ def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
             value = places[place][name] = Value(name, entity=entities.get(someone) if someone is not None else None)
         over = piece.kind == ENDED or (someone is not None and _is_over(piece))
         (value.ends if over else value.pieces).append(piece)
-    for place, values in places.items():
-        if len(values) > 1 and place.key not in EXISTENCE and merges(place.key):
-            _merge(place.key, values)
+    mergeable = [place for place in places if len(places[place]) > 1 and _is_described(place)]
+    closed = _closings(places, ends) if mergeable and ends else {}
+    for place in mergeable:
+        _merge(place, places[place], closed)
     # As a rule nobody but the user is spoken of: then none of this is looked at.
     for place, values in places.items() if entities else ():
         for value in values.values() if place.key in EXISTENCE else ():
@@ -109,6 +113,10 @@ def sorted_out(pieces: Sequence[Evidence]) -> dict[Place, dict[str, Value]]:
     if ends:
         _close(places, ends, {_who(someone): entity for someone, entity in entities.items()})
     if entities:
+        for at, gone in left.items():
+            for someone in gone:
+                _leave(places, someone, pieces[at])
+        _part(places, [pieces[at] for at in sorted(partings(pieces))])
         _end_with_them(places, entities)
         _name(places)
     return dict(places)
@@ -147,31 +155,49 @@ def _name(places: Mapping[Place, Mapping[str, Value]]) -> None:
 
 def _is_over(piece: Evidence) -> bool:
     """Whether a piece about somebody says by its own words that they are it no more."""
-    if piece.key != "family.partner" or piece.polarity < 0 or piece.kind in ("confirmed", "edited", "up"):
+    if piece.key != PARTNER or piece.polarity < 0 or piece.kind in ("confirmed", "edited", "up"):
         return False
     one = mention(piece)
     return one is not None and is_former(one)
 
 
-def _merge(key: str, values: dict[str, Value]) -> None:
+def _is_described(place: Place) -> bool:
+    return place.key not in EXISTENCE and merges(place.key)
+
+
+def _merge(place: Place, values: dict[str, Value], closed: Mapping[tuple[Place, str], Sequence[Evidence]]) -> None:
     """Put what is one value together; what the user has rejected stands for itself."""
-    claims: dict[str, Claim] = {}
-    for name, value in values.items():
-        first = next((piece for piece in value.pieces if supports(piece)), None)
-        if first is not None and rejected_at(value.pieces) is None:
-            stated = any(piece.kind in EXPLICIT and supports(piece) for piece in value.pieces)
-            claims[name] = Claim(first.observed_at, stated, first.kind == "change")
-    into: dict[str, list[str]] = defaultdict(list)
-    for part, whole in merged(key, claims).items():
-        into[whole].append(part)
-    for whole, parts in into.items():
-        together = [values[whole], *(values.pop(part) for part in parts)]
-        values[whole] = Value(
-            whole,
-            sorted((piece for one in together for piece in one.pieces), key=_order),
-            wordings=_widest(whole, parts),
-            entity=together[0].entity,
-        )
+    free = {name: value for name, value in values.items() if rejected_at(value.pieces) is None}
+    pieces = sorted((piece for value in free.values() for piece in value.pieces), key=_order)
+    ends = {name: [end.observed_at for end in closed.get((place, name), ())] for name in free}
+    names = merged(place.key, [_said(piece) for piece in pieces], ends)
+    into: dict[str, list[Evidence]] = defaultdict(list)
+    for piece, name in zip(pieces, names, strict=True):
+        into[name].append(piece)
+    entity = next((value.entity for value in free.values()), None)
+    for name in free:
+        del values[name]
+    # Ids follow from names: a part that was said of several gives its own to one of them.
+    taken: set[str] = set()
+    for name, found in sorted(into.items(), key=lambda one: _order(one[1][0])):
+        called = dict.fromkeys(normal(piece.value) for piece in found)
+        is_one = len(called) == 1 and name in called
+        value = values[name] = Value(name, found, wordings=None if is_one else _widest(name, called), entity=entity)
+        value.anchor = next((one for one in called if one not in taken), f"{name}{OF}")
+        taken.add(value.anchor)
+
+
+def _said(piece: Evidence) -> Said:
+    is_stated = supports(piece) and piece.kind in EXPLICIT
+    return Said(
+        normal(piece.value),
+        piece.observed_at,
+        supports(piece),
+        is_stated,
+        is_stated,
+        is_change=piece.kind == "change",
+        closes=denies(piece),
+    )
 
 
 def _widest(whole: str, parts: Iterable[str]) -> frozenset[str]:
@@ -187,6 +213,32 @@ def _close(
     places: dict[Place, dict[str, Value]], ends: Sequence[tuple[Place, Evidence]], entities: Mapping[str, Entity]
 ) -> None:
     """Put every end with the values that it is about; one that is about none known stands for a value of its own."""
+    for place, name, piece, about in _about(places, ends):
+        found = [places[Place(one.key, one.who)][one.name] for one in about]
+        for value in found or [places[place].setdefault(name, Value(name, entity=entities.get(place.who)))]:
+            value.ends.append(piece)
+    for values in places.values():
+        for value in values.values():
+            value.ends.sort(key=_order)
+
+
+def _closings(
+    places: Mapping[Place, Mapping[str, Value]], ends: Sequence[tuple[Place, Evidence]]
+) -> dict[tuple[Place, str], list[Evidence]]:
+    """By slot and value, the ends that are about it, in the order of time."""
+    found: dict[tuple[Place, str], list[Evidence]] = defaultdict(list)
+    for _, _, piece, about in _about(places, ends):
+        for one in about:
+            found[Place(one.key, one.who), one.name].append(piece)
+    for pieces in found.values():
+        pieces.sort(key=_order)
+    return found
+
+
+def _about(
+    places: Mapping[Place, Mapping[str, Value]], ends: Sequence[tuple[Place, Evidence]]
+) -> list[tuple[Place, str, Evidence, list[Open]]]:
+    """Each end that counts with its slot, its name there and the values that it is about."""
     since = [
         Open(place.key, place.who, name, first)
         for place, values in places.items()
@@ -197,14 +249,24 @@ def _close(
     by_value: dict[tuple[Place, str], list[Evidence]] = defaultdict(list)
     for place, piece in ends:
         by_value[place, normal(piece.value)].append(piece)
-    for (place, name), pieces in by_value.items():
-        for piece in pieces[-_ENDS:]:
-            found = [places[Place(one.key, one.who)][one.name] for one in known.of(*place, name, piece.observed_at)]
-            for value in found or [places[place].setdefault(name, Value(name, entity=entities.get(place.who)))]:
-                value.ends.append(piece)
-    for values in places.values():
-        for value in values.values():
-            value.ends.sort(key=_order)
+    return [
+        (place, name, piece, known.of(*place, name, piece.observed_at))
+        for (place, name), pieces in by_value.items()
+        for piece in pieces[-_ENDS:]
+    ]
+
+
+def _leave(places: Mapping[Place, Mapping[str, Value]], someone: Someone, end: Evidence) -> None:
+    value = places[Place(someone.slot)][someone.cluster]
+    value.ends = sorted((*value.ends, end), key=_order)
+
+
+def _part(places: Mapping[Place, Mapping[str, Value]], partings: Sequence[Evidence]) -> None:
+    """Whoever is divorced has no partner: it ends those who were there before and are not spoken of with it."""
+    for value in places.get(Place(PARTNER), {}).values() if partings else ():
+        said = {piece.observed_at for piece in value.pieces if supports(piece)}
+        ends = [piece for piece in partings if said and min(said) < piece.observed_at and piece.observed_at not in said]
+        value.ends = sorted((*value.ends, *ends[-_ENDS:]), key=_order)
 
 
 def _end_with_them(places: dict[Place, dict[str, Value]], entities: Mapping[Someone, Entity]) -> None:

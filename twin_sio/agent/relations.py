@@ -38,8 +38,23 @@ LINKS: Final = _words(_TABLE["links"])
 """Words that begin what only says more of the thing before them."""
 AND: Final = _words(_TABLE["and"])
 """Words that join one with another."""
+EVERY: Final = _words(_TABLE["every"])
+"""Words before what several are that leave nobody out."""
+NOT_ALL: Final = _words(_TABLE["not_all"])
+"""Words by which some of them are meant, or their young."""
 NAMING: Final = _words(_TABLE["naming"])
 """Words that a name follows."""
+WHICH: Final[Mapping[str, str]] = {
+    normal(word): which
+    for each in _TABLE["languages"].values()
+    for which, words in each["which"].items()
+    for word in words
+}
+"""Words by which one of a sort is told from others of it, and what they say."""
+PAIR: Final = frozenset({"older", "younger"})
+"""What tells two apart only where both are spoken of."""
+ANOTHER: Final = "another"
+"""What says that it is nobody who was spoken of before."""
 SMALL: Final = _words(word for each in _TABLE["languages"].values() for word in each["small"])
 """Words before a value that say nothing of it."""
 NUMBERS: Final[Mapping[str, int]] = {
@@ -47,6 +62,12 @@ NUMBERS: Final[Mapping[str, int]] = {
 }
 EX: Final = "ex"
 """What somebody is who was the partner."""
+
+
+SINGLE: Final = _words(word for each in _TABLE["languages"].values() for word in each["alone"]["single"])
+"""What a user says of themselves, at the end, who has no partner."""
+PARTED: Final = _words(word for each in _TABLE["languages"].values() for word in each["alone"]["parted"])
+"""And who has lost or left one."""
 
 
 def _relations() -> dict[str, dict[str, Relation]]:

@@ -7,8 +7,9 @@ own opinion of its confidence has no place here.
 How a status comes about, first match wins:
 
     rejected     the user rejected the value and has not confirmed it since; nothing else can teach it again
-    superseded   it has ended: the user said so, or a newer statement took its place (another value of a functional
-                 slot, a change in a slot of roles, a dislike of what was liked)
+    superseded   it has ended: the user said so, whoever it is of is there no more, or a newer statement took its place
+                 (another value of a functional slot, a change in a slot of roles, a dislike of what was liked)
+    unused       the user said that it is not so, and has not stated it since: however much spoke for it before
     applied      p reached 0.80 and has not been seen under 0.65 since
     tentative    p is 0.55 or more; also an inferred value beside an explicit one in a functional slot, and a
                  sensitive value that its user has not confirmed, however sure they are; a like and a dislike of
@@ -27,6 +28,7 @@ from twin_sio.agent import capacity
 from twin_sio.agent.contributions import (
     Part,
     contribution,
+    denies,
     halved,
     is_pinned,
     known_on,
@@ -35,16 +37,18 @@ from twin_sio.agent.contributions import (
     source_of,
     supports,
     total,
-    upgraded,
     weighed,
 )
+from twin_sio.agent.mentions import is_ex
 from twin_sio.agent.observations import Place, Value, sorted_out
 from twin_sio.agent.periods import Periods
 from twin_sio.agent.traits import (
     CORRECTIONS,
     DISLIKES,
+    EXISTENCE,
     EXPLICIT,
     LIKES,
+    OF,
     REPLACED,
     WEIGHTS,
     is_functional,
@@ -90,7 +94,17 @@ def slots_of(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weight
     for place, slot in slots.items():
         if place.key == DISLIKES and (liked := slots.get(Place(LIKES, place.who))) is not None:
             _exclude(liked, slot)
+    _leave(slots)
     return list(slots.values())
+
+
+def _leave(slots: Mapping[Place, Slot]) -> None:
+    """What is known of somebody who is there no more is over, whenever it was said."""
+    for place in [place for place in slots if place.who]:
+        key, _, name = place.who.partition(OF)
+        existence = slots.get(Place(key)) if key in EXISTENCE else None
+        if existence is not None and name in existence.values and not is_ex(existence.claims[name].entity):
+            *_, slots[place].left_at, slots[place].was_nobody = existence.period(name)
 
 
 def _exclude(likes: Slot, dislikes: Slot) -> None:
@@ -121,40 +135,6 @@ def _counted(
     return capacity.of_slot(counted, always) if is_functional(key) or key in REPLACED else counted
 
 
-def surplus(
-    user_id: str, evidence: Sequence[Evidence], as_of: datetime, weights: ScoreWeights = WEIGHTS
-) -> Sequence[Evidence]:
-    """What of a user's evidence is to be kept no longer: nothing while there is room for all. First goes what does not
-    count, then what weighs least, and never a rejection that stands; an end goes no sooner than what it ended."""
-    if len(evidence) <= capacity.PER_USER:
-        return ()
-    counted: dict[str, float] = {}
-    standing: set[str] = set()
-    for slot in slots_of(user_id, evidence, as_of, weights):
-        for name, pieces in slot.values.items():
-            parts = [part for side in weighed(pieces, as_of, weights, ()) for part in side]
-            counted |= {part.piece.evidence_id: contribution(part) for part in parts}
-            standing |= {piece.evidence_id for piece in pieces if piece.kind == "rejected"}
-            most = max(map(contribution, parts), default=0.0)
-            # An end that went before what it ended would bring the value back.
-            for end in slot.claims[name].ends:
-                counted[end.evidence_id] = max(most, counted.get(end.evidence_id, 0.0))
-    gone: list[Evidence] = []
-    held: list[tuple[float, datetime, Evidence]] = []
-    for piece in evidence:
-        name = upgraded(piece).evidence_id
-        if piece.observed_at > as_of or name in standing:
-            continue
-        if name in counted:
-            held.append((counted[name], piece.observed_at, piece))
-        else:
-            gone.append(piece)
-    held.sort(key=lambda one: one[:2])
-    # Some more than needed: otherwise the next piece would have everything weighed again.
-    most_kept = capacity.PER_USER * 9 // 10
-    return (*gone, *(piece for *_, piece in held[: max(0, len(evidence) - len(gone) - most_kept)]))
-
-
 class Slot:
     """All values of one slot of one user's profile, on one date."""
 
@@ -168,12 +148,27 @@ class Slot:
         self.is_functional = is_functional(self.key)
         self.withheld: set[str] = set()  # inferred against what is stated elsewhere
         self.doubtful: set[str] = set()  # inferred both ways
+        self.left_at: datetime | None = None  # since when whoever it is of is there no more
+        self.was_nobody = False  # whoever it is of is not there, the user says
         # By name, since when it is rejected; None: it is not.
         self.rejected = {name: rejected_at(pieces) for name, pieces in self.values.items()}
         # A rejected value takes nobody's place: its own statements count for nothing.
         standing = {name: pieces for name, pieces in self.values.items() if self.rejected[name] is None}
         ends = {name: [end.observed_at for end in claims[name].ends] for name in self.values if claims[name].ends}
         self.periods = Periods(self.key, standing, ends, weights)
+        self._denied_at: dict[str, datetime] = {}  # by name, since when the user's last word is that it is not so
+        for name in standing:
+            self._deny(name)
+
+    def _deny(self, name: str) -> None:
+        """Close a value that was stated wherever the user said that it is not so; in one breath with a statement that
+        says nothing."""
+        stated = self.periods.stated(name)
+        denied = [p.observed_at for p in self.claims[name].pieces if denies(p) and p.observed_at not in stated]
+        self.periods.close(name, denied if stated else ())
+        since = [at for at in denied if not stated or at > stated[-1]]
+        if since:
+            self._denied_at[name] = since[0]
 
     def is_supported(self, name: str) -> bool:
         return any(supports(piece) for piece in self.values[name])
@@ -183,7 +178,7 @@ class Slot:
 
     def trait(self, name: str) -> Trait:
         pieces, claims, rejected_at = self.values[name], self.claims[name], self.rejected[name]
-        valid_from, ended_at = self.periods.of(name, pieces, is_stated_elsewhere=name in self.withheld)
+        valid_from, ended_at, is_denied = self.period(name)
         supporting, opposing = self._numbers(name)
         confidence = (1 + supporting) / (2 + supporting + opposing)
         names = claims.names
@@ -191,17 +186,28 @@ class Slot:
             trait_id=trait_id(self.user_id, self.key, names[0]),
             key=self.key,
             value=claims.shown,
-            status=self._status(name, confidence, ended_at),
+            status=self._status(name, confidence, ended_at, is_denied=is_denied),
             confidence=confidence,
             supporting=supporting,
             opposing=opposing,
             valid_from=min(valid_from, rejected_at or self.as_of),
             valid_to=rejected_at or ended_at,
             as_of=self.as_of,
-            pinned=rejected_at is None and is_pinned(pieces),
+            pinned=rejected_at is None and not is_denied and is_pinned(pieces),
             entity=claims.entity,
             names=names if len(names) > 1 or self.place.who or claims.entity is not None else (),
         )
+
+    def period(self, name: str) -> tuple[datetime, datetime | None, bool]:
+        """From when to when a value holds, or held; and whether the user's last word is that it is not so."""
+        pieces = self.values[name]
+        valid_from, ended_at = self.periods.of(name, pieces, is_stated_elsewhere=name in self.withheld)
+        # Of what is denied nobody knows whether it ever was so: it is not told as what held once.
+        if self.was_nobody or (name in self._denied_at and ended_at in (None, self._denied_at[name])):
+            return valid_from, None, True
+        if self.left_at is not None:
+            ended_at = min(ended_at or self.left_at, self.left_at)
+        return min(valid_from, ended_at or valid_from), ended_at, False
 
     def sides(self, name: str) -> tuple[list[Part], list[Part]]:
         """What supports a value and what opposes it; one that was rejected has its rejection alone."""
@@ -251,16 +257,26 @@ class Slot:
     def _all_guesses(self) -> int:
         return sum(map(_exact, self._guesses.values()))
 
-    def _status(self, name: str, confidence: float, ended_at: datetime | None) -> TraitStatus:
+    def _status(self, name: str, confidence: float, ended_at: datetime | None, *, is_denied: bool) -> TraitStatus:
         if self.rejected[name] is not None:
             return "rejected"
         if ended_at is not None:
             return "superseded"
-        if name in self.withheld:
+        if is_denied or name in self.withheld:
             return "unused"
+        confidence = self._without_outdated(name, confidence)
         if self._is_applied(name, confidence):
             return "applied" if self._may_apply(name) else "tentative"
         return "tentative" if confidence >= self.weights.tentative - _SLACK else "unused"
+
+    def _without_outdated(self, name: str, confidence: float) -> float:
+        """The confidence as if nobody had denied the value before the user stated it again: the newer word holds."""
+        stated = self.periods.stated(name)
+        if not stated or not any(denies(p) and p.observed_at < stated[-1] for p in self.values[name]):
+            return confidence
+        supporting, opposing = self.sides(name)
+        stands = (one for one in opposing if not denies(one.piece) or one.piece.observed_at >= stated[-1])
+        return (1 + total(supporting)) / (2 + total(supporting) + total(stands))
 
     def _may_apply(self, name: str) -> bool:
         if is_sensitive(self.key):

@@ -48,6 +48,8 @@ EXISTENCE: Final = frozenset(
 )
 """The slots whose values are people and animals: that they are there."""
 
+PARTNER: Final = "family.partner"
+STATUS: Final = "family.status"
 LIKES: Final = "interests.likes"
 DISLIKES: Final = "interests.dislikes"
 OPPOSITE: Final = {LIKES: DISLIKES, DISLIKES: LIKES}
@@ -73,6 +75,8 @@ _DESCRIBED: Final = frozenset(
         "pet",
     }
 )
+# Categories of which each slot is of one thing (`holds_one_thing`).
+_ONE_THING: Final = frozenset({"identity", "location", "possession", "vehicle"})
 # Categories whose values are names (`holds_names`).
 _NAMED: Final = frozenset({"identity", "location", "possession", "vehicle", "family", "people", "pet"})
 
@@ -169,4 +173,15 @@ def merges(key: str) -> bool:
 
 def holds_names(key: str) -> bool:
     """Whether the values of the slot are names, which grow at their end, too ("Volvo", "Volvo V60")."""
-    return category(key) in _NAMED or key == "work.employer"
+    return (category(key) in _NAMED and not _holds_things(key)) or key == "work.employer"
+
+
+def holds_one_thing(key: str) -> bool:
+    """Whether the slot says of one thing what it is, or what it is called ("Volvo", of `possessions.car`): what is told
+    of a narrower value is then told of it."""
+    return category(key) in _ONE_THING and not _holds_things(key)
+
+
+def _holds_things(key: str) -> bool:
+    # Of any sort: a bike helmet is no bike.
+    return category(key) == "possession" and key.endswith(".has")

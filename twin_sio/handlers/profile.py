@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from twin_sio.agent.capacity import REJECTED
-from twin_sio.agent.people import entity_of
+from twin_sio.agent.mentions import entity_of
 from twin_sio.agent.traits import EXISTENCE, OF, is_functional, is_too_long, names_of, normal
 from twin_sio.clock import Clock, NewId
 from twin_sio.domain import Caller, Entity, Evidence, EvidenceKind, Trait

@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from twin_sio.agent.contributions import upgraded
 from twin_sio.agent.explanation import Explainer
+from twin_sio.agent.keeping import surplus
 from twin_sio.agent.observations import observed_names
-from twin_sio.agent.scoring import score, surplus
+from twin_sio.agent.scoring import score
 from twin_sio.agent.traits import RATINGS, WEIGHTS, names_of, normal
 from twin_sio.clock import Clock, NewId
 from twin_sio.config import ScoreWeights

@@ -9,7 +9,7 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
-from twin_sio.domain import EVIDENCE_VERSION, Trait
+from twin_sio.domain import READING, Trait
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import KEYED
 from twin_sio.store.mongo.client import Database, stored
@@ -97,7 +97,7 @@ class MongoMigrations:
 
     @stored
     async def profiles_to_score(self, limit: int) -> Sequence[str]:
-        return await self._profiles({"reading": {"$ne": EVIDENCE_VERSION}}, "rescore", limit)
+        return await self._profiles({"reading": {"$ne": READING}}, "rescore", limit)
 
     async def _profiles(self, query: Doc, step: MigrationStep, limit: int) -> Sequence[str]:
         found = self._db["profiles"].find({**query, **not_postponed(step)}, {"_id": 1}).limit(limit)

@@ -14,7 +14,7 @@ from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
 from twin_sio.clock import Clock, new_id, now
-from twin_sio.domain import EVIDENCE_VERSION, Evidence, Profile, Trait, TraitChange
+from twin_sio.domain import READING, Evidence, Profile, Trait, TraitChange
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import EVER, Database, Doc, stored
@@ -118,9 +118,7 @@ class MongoProfiles:
         user_id = profile.profile.user_id
         same = {"_id": user_id, "version": profile.profile.version, "stamp": profile.revision}
         fresh = {"traits": self._sealer.seal([asdict(trait) for trait in traits]), "stamp": new_id(), "oldest": oldest}
-        await self._profiles.update_one(
-            same, {"$set": {**fresh, "keyed": self._ids.are_keyed, "reading": EVIDENCE_VERSION}}
-        )
+        await self._profiles.update_one(same, {"$set": {**fresh, "keyed": self._ids.are_keyed, "reading": READING}})
 
     @stored
     async def replace(
@@ -160,7 +158,7 @@ class MongoProfiles:
         doc = {
             "epoch": epoch,
             "keyed": self._ids.are_keyed,
-            "reading": EVIDENCE_VERSION,
+            "reading": READING,
             "oldest": oldest,
             "version": profile.version + 1,
             "stamp": new_id(),

@@ -91,7 +91,7 @@ class Migrations(Protocol):
         ...
 
     async def profiles_to_score(self, limit: int) -> Sequence[str]:
-        """Users whose stored profile was made under an earlier reading of evidence (`EVIDENCE_VERSION`)."""
+        """Users whose stored profile was made under an earlier reading of evidence (`READING`)."""
         ...
 
     async def postpone(self, step: MigrationStep, name: str) -> None:
