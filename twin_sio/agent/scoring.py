@@ -164,7 +164,8 @@ class Slot:
         """Close a value that was stated wherever the user said that it is not so; in one breath with a statement that
         says nothing."""
         stated = self.periods.stated(name)
-        denied = [p.observed_at for p in self.claims[name].pieces if denies(p) and p.observed_at not in stated]
+        said = frozenset(stated)
+        denied = [p.observed_at for p in self.claims[name].pieces if denies(p) and p.observed_at not in said]
         self.periods.close(name, denied if stated else ())
         since = [at for at in denied if not stated or at > stated[-1]]
         if since:
