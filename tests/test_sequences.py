@@ -444,3 +444,11 @@ def test_the_prompt_tells_both_of_two():
     (section,) = known(Profile("u1", 1, tuple(traits)), budget_tokens=2000).sections
     assert "older sister" in section
     assert "younger sister" in section
+
+
+def test_both_of_two_traits_of_one_wording_explain_themselves():
+    evidence = told(SIBLINGS, "0 older sister, 0 younger sister, 9 not older sister")
+    found = held(evidence)
+    assert {trait.value: trait.status for trait in found} == {"older sister": "unused", "younger sister": "applied"}
+    explainer = Explainer("u1", evidence, START + 100 * DAY)
+    assert [explainer.explain(trait.trait_id).trait for trait in found] == found

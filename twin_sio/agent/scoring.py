@@ -10,7 +10,8 @@ How a status comes about, first match wins:
     superseded   it has ended: the user said so, whoever it is of is there no more, or a newer statement took its place
                  (another value of a functional slot, a change in a slot of roles, a dislike of what was liked)
     unused       the user said that it is not so, and has not stated it since: however much spoke for it before
-    applied      p reached 0.80 and has not been seen under 0.65 since
+    applied      p reached 0.80 and has not been seen under 0.65 since; what was denied and then stated again is judged
+                 without the denial, which its number keeps
     tentative    p is 0.55 or more; also an inferred value beside an explicit one in a functional slot, and a
                  sensitive value that its user has not confirmed, however sure they are; a like and a dislike of
                  one thing that are both inferred
