@@ -149,6 +149,10 @@ STATED = lines(
     lactose intolerant but i will die by the queso | health.allergy: lactose
     im a jehovahs witness so no birthday song pls | faith.religion: jehovahs witness
     I teach year 9 geography | work.role: teach year 9 geography
+    I'd like one. I live in Leeds. | location.city: Leeds
+    oh my. i live in Leeds | location.city: Leeds
+    Ich mag das. Ich wohne in Berlin. | location.city: Berlin
+    C'est tout. J'habite à Lyon. | location.city: Lyon
     for the record I hate surprise parties | interests.dislikes: surprise parties
     Hi! I'm Ana. Vegan. | identity.name: Ana; food.diet: Vegan
     my name's Harold by the way but everybody calls me Hal | identity.name: Harold; identity.nickname: Hal
@@ -316,6 +320,7 @@ def test_who_was_there_once_is_not_there_now(text: str) -> None:
     "text",
     [
         "every. single. day.",
+        "i teach year 9 tomorrow",
         "i walk him every. single. day. its great",
         "they are late Every. Single. Time.",
         "im a taxi driver for my teenagers basically",

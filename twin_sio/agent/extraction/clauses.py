@@ -147,10 +147,10 @@ def clauses(text: str) -> tuple[Clause, ...]:
 
 
 def _joined(sentences: Sequence[list[Word]]) -> list[list[Word]]:
-    """A sentence that ends with a determiner goes on: "Every. Single. Day."."""
+    """A sentence whose last word ends none goes on: "Every. Single. Day."."""
     found: list[list[Word]] = []
     for words in sentences:
-        if found and any(one.has("determiners", found[-1][-1].text) for one in languages()):
+        if found and any(one.has("unfinished", found[-1][-1].text) for one in languages()):
             found[-1] = [*found[-1], *words]
         else:
             found.append(words)
