@@ -303,20 +303,6 @@ def _over(state: type, given: type | None = None) -> Any:
 over_text, given_text, silent = _over(Talk), _over(MessagesState, Talk), _over(MessagesState)
 
 
-async def test_a_graph_that_adds_no_message_is_told_apart_from_its_model(
-    stack: AsyncExitStack,
-    model: ScriptedModel,
-    mongod: Mongod,
-    redis_server: RedisServer,
-    user: str,
-    logged: list[dict[str, Any]],
-) -> None:
-    answer, _ = await answer_of(stack, mongod, redis_server, model, user, agent__graph="tests.test_own_agent:silent")
-    assert (answer["text"], answer["status"], answer["error"]) == ("", "failed", "internal")
-    (line,) = [one for one in logged if one["event"] == "agent_said_nothing"]
-    assert line["log_level"] == "warning"
-
-
 async def test_the_tokens_of_a_graphs_stopped_answer_count(
     stack: AsyncExitStack, model: ScriptedModel, mongod: Mongod, redis_server: RedisServer, user: str
 ) -> None:
@@ -345,6 +331,7 @@ def mute(services: AgentServices) -> Any:
     return Mute()
 
 
+@pytest.mark.parametrize("agent", [{"agent__graph": f"{__name__}:silent"}, {"agent__factory": f"{__name__}:mute"}])
 async def test_an_agent_that_says_nothing_has_not_answered(
     stack: AsyncExitStack,
     model: ScriptedModel,
@@ -352,10 +339,13 @@ async def test_an_agent_that_says_nothing_has_not_answered(
     redis_server: RedisServer,
     user: str,
     logged: list[dict[str, Any]],
+    agent: dict[str, str],
 ) -> None:
-    answer, _ = await answer_of(stack, mongod, redis_server, model, user, agent__factory="tests.test_own_agent:mute")
+    """It is told apart from a model that does not answer."""
+    answer, _ = await answer_of(stack, mongod, redis_server, model, user, **agent)
     assert (answer["text"], answer["status"], answer["error"]) == ("", "failed", "internal")
-    assert [one["log_level"] for one in logged if one["event"] == "agent_said_nothing"] == ["warning"]
+    (line,) = [one for one in logged if one["event"] == "agent_said_nothing"]
+    assert line["log_level"] == "warning"
 
 
 def other_model(services: AgentServices) -> Any:

@@ -181,10 +181,7 @@ class TwinAgent(Agent):
         if loop is not None:
             messages = [*messages, *loop.messages]
             offered = [tool.offered() for tool in state["tools"].values()]
-        state["ask"].run.count_asked(
-            sum(len(str(one.get("content") or "")) + len(str(one.get("tool_calls") or "")) for one in messages)
-            + sum(len(str(tool)) for tool in offered)
-        )
+        state["ask"].run.count_asked(prompts.characters(messages) + sum(len(str(tool)) for tool in offered))
         goes_on = False
         with span("model answer") as call:
             async with aclosing(self._model.stream(messages, offered)) as pieces:

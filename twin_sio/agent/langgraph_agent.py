@@ -37,6 +37,7 @@ from twin_sio.agent import (
 from twin_sio.agent.chunk_buffer import paragraphs, separator
 from twin_sio.agent.langchain_model import text_of
 from twin_sio.agent.model.answer import thought_of
+from twin_sio.agent.prompts import characters
 from twin_sio.agent.recalled import recalled
 from twin_sio.agent.run_saver import RunSaver
 from twin_sio.agent.tools.calls import UNKNOWN, ended_state, plain
@@ -98,7 +99,7 @@ class LangGraphAgent(Agent):
                 given = None
             elif given is not None:
                 await saver.resume()
-        relay = _Relay(ask, self._services.model.name, sum(len(str(one.get("content") or "")) for one in built))
+        relay = _Relay(ask, self._services.model.name, characters(built))
         if saver.is_restored:
             for part in relay.restore(_since_asked((await _messages(graph, config))[0])):
                 yield part

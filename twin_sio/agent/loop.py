@@ -105,15 +105,12 @@ class Loop:
             digest = ask.digest(self.asked, nth)
             named.append(_Call(f"call-{digest}", digest[:9], call.name, call.arguments))
         self.calls = named
-        asked = [
-            {
-                **{"id": one.wire_id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}},
-                **({"extra_content": call.extra} if call.extra else {}),
-            }
-            for one, call in zip(named, calls, strict=True)
-        ]
-        thought = {"reasoning_content": reasoning} if reasoning else {}
-        self.messages.append({"role": "assistant", "content": text, "tool_calls": asked, **thought})
+        message: dict[str, Any] = {"role": "assistant", "content": text, "tool_calls": []}
+        for one, call in zip(named, calls, strict=True):
+            function = {"name": one.name, "arguments": one.arguments}
+            asked: dict[str, Any] = {"id": one.wire_id, "type": "function", "function": function}
+            message["tool_calls"].append(asked | ({"extra_content": call.extra} if call.extra else {}))
+        self.messages.append(message | ({"reasoning_content": reasoning} if reasoning else {}))
 
     def count_usage(self, usage: Json | None) -> None:
         """Add what the endpoint reported of a step."""

@@ -167,8 +167,3 @@ def is_ex(entity: Entity | None) -> bool:
     """Whether somebody is called what they were: what is told of an ex is told of them as such."""
     found = relation(normal(entity.relation)) if entity is not None else None
     return found is not None and found.sort == EX
-
-
-def is_former(one: Mention) -> bool:
-    """Whether the words themselves say that it is over: an ex."""
-    return one.sort == EX

@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 from twin_sio.agent.contributions import denies, rejected_at, supports
 from twin_sio.agent.joining import Said, merged
 from twin_sio.agent.leaving import partings
-from twin_sio.agent.mentions import is_former, mention
+from twin_sio.agent.mentions import mention
 from twin_sio.agent.merging import Ends, Open, words
 from twin_sio.agent.people import Someone, resolved
+from twin_sio.agent.relations import EX
 from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, OF, PARTNER, merges, normal, own_name
 from twin_sio.domain import Entity, Evidence
 
@@ -158,7 +159,7 @@ def _is_over(piece: Evidence) -> bool:
     if piece.key != PARTNER or piece.polarity < 0 or piece.kind in ("confirmed", "edited", "up"):
         return False
     one = mention(piece)
-    return one is not None and is_former(one)
+    return one is not None and one.sort == EX
 
 
 def _is_described(place: Place) -> bool:

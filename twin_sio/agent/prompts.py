@@ -353,3 +353,8 @@ def summary(points: Sequence[str], said: Sequence[ChatMessage]) -> list[PromptMe
 
 def _line(said: ChatMessage, characters: int) -> dict[str, str]:
     return {"person" if said.role == "user" else "twin": said.text[:characters]}
+
+
+def characters(messages: Sequence[PromptMessage]) -> int:
+    """How many a model is sent with these: what they say, and the calls of tools in them."""
+    return sum(len(str(one.get("content") or "")) + len(str(one.get("tool_calls") or "")) for one in messages)

@@ -173,8 +173,8 @@ class AnswerService:
         """The end of a turn that is not begun again, with the text and the steps that its last generation has sent."""
         run = await self._runs.begin(turn)
         outcome = await self._ending(turn)
-        ended = replace(outcome, steps=ended_steps(run.steps), steered_by=run.steered, stopped_by=turn.stopped_by)
-        return replace(ended, asked=run.asked)
+        steps, by = ended_steps(run.steps), turn.stopped_by
+        return replace(outcome, steps=steps, steered_by=run.steered, stopped_by=by, asked=run.asked)
 
     async def _ending(self, turn: Turn) -> Outcome:
         shown = await self._delivery.partial(turn.user_id, turn.generation_id) if turn.generation_id else ""

@@ -1,5 +1,4 @@
 /** What fails in passing is asked for again, by whoever asked: the first page, the profile, what was read ... */
-import type { Socket } from "socket.io-client";
 import { afterEach, expect, test, vi } from "vitest";
 import { Connection } from "../src/connection.js";
 import type { ClientEvents, Envelope } from "../src/protocol.js";
@@ -7,17 +6,9 @@ import { TwinChatTransport } from "../src/ai-sdk.js";
 import { untilAnswered } from "../src/index.js";
 import { main, newUser, online, opened } from "./clients.js";
 import { event } from "./events.js";
+import { sockets } from "./sockets.js";
 
-const sockets = vi.hoisted(() => [] as Socket[]);
-
-vi.mock("socket.io-client", async (original) => {
-  const library = await original<typeof import("socket.io-client")>();
-  const io = (...args: Parameters<typeof library.io>): Socket => {
-    sockets.push(library.io(...args));
-    return sockets.at(-1)!;
-  };
-  return { ...library, io };
-});
+vi.mock("socket.io-client", async () => (await import("./sockets.js")).recorded);
 
 afterEach(() => void vi.restoreAllMocks());
 

@@ -3,21 +3,12 @@
  * this client. Each device is watched from its first state to its last, and in the end compared with the log.
  */
 import { createServer, connect as dial, type AddressInfo, type Server, type Socket as Wire } from "node:net";
-import type { Socket } from "socket.io-client";
 import { afterEach, expect, inject, test, vi } from "vitest";
 import { connect, conversation, type Options, type TwinClient } from "../src/index.js";
 import { control, mint } from "./service.js";
+import { sockets } from "./sockets.js";
 
-const sockets = vi.hoisted(() => [] as Socket[]);
-
-vi.mock("socket.io-client", async (original) => {
-  const library = await original<typeof import("socket.io-client")>();
-  const io = (...args: Parameters<typeof library.io>): Socket => {
-    sockets.push(library.io(...args));
-    return sockets.at(-1)!;
-  };
-  return { ...library, io };
-});
+vi.mock("socket.io-client", async () => (await import("./sockets.js")).recorded);
 
 const service = inject("service");
 const url = new URL(service.url);
