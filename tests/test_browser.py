@@ -196,8 +196,19 @@ async def test_two_devices_of_one_user_see_the_same_conversation_live(
     assert [message["seq"] for message in conversation] == sorted(message["seq"] for message in conversation)
 
 
-async def test_a_reload_keeps_the_conversation_and_the_session(opened: Opened, user: str) -> None:
+_SLOW_AT_FIRST = """
+const request = navigator.locks.request.bind(navigator.locks);
+navigator.locks.request = async (...asked) => {
+    if (window.opener === null) await new Promise((resolve) => setTimeout(resolve, 700));
+    return await request(...asked);
+};
+"""
+
+
+@pytest.mark.parametrize("script", ["", _SLOW_AT_FIRST], ids=["", "in a slow browser"])
+async def test_a_reload_keeps_the_conversation_and_the_session(opened: Opened, user: str, script: str) -> None:
     page = await opened(user)
+    await page.context.add_init_script(script)
     await say(page, "Remember this.")
     await answered(page, 1)
     before = await shown(page)
@@ -873,15 +884,6 @@ async def test_a_token_leaves_the_address_bar(opened: Opened, server: Server, us
     await page.get_by_role("button", name="Open the chat").click()
     await expect(page.locator("#connection")).to_have_text(f"Connected as {user}", timeout=PATIENCE_MS)
     assert await page.evaluate("sessionStorage.getItem('twin-sio-session')") == session  # and with it what is unsent
-
-
-_SLOW_AT_FIRST = """
-const request = navigator.locks.request.bind(navigator.locks);
-navigator.locks.request = async (...asked) => {
-    if (window.opener === null) await new Promise((resolve) => setTimeout(resolve, 700));
-    return await request(...asked);
-};
-"""
 
 
 @pytest.mark.parametrize("script", ["", _SLOW_AT_FIRST], ids=["", "in a browser that was slow"])
