@@ -31,8 +31,9 @@ def event(type: str, payload: dict[str, Any], message_id: str = "", **metadata: 
     return {"type": type, "payload": payload, "metadata": {"message_id": message_id or f"id-{type}", **metadata}}
 
 
-def ready(seq: int = 0) -> Envelope:
-    return event("session_ready", {"seq": seq, "sessions": [], "heartbeat_interval_ms": 25000})
+def ready(seq: int = 0, epoch: int = 0) -> Envelope:
+    payload = {"seq": seq, "sessions": [], "heartbeat_interval_ms": 25000, "epoch": epoch}
+    return event("session_ready", payload)
 
 
 def said(seq: int, text: str = "hello") -> Envelope:
@@ -164,6 +165,19 @@ def test_an_erased_log_is_followed_anew() -> None:
     state = a_client(50)
     assert WantsHistory("log_restarted") in state.receive(ready(2))
     assert kinds(state.receive(said(3))) == [MessageChanged]
+
+
+def test_an_erasure_while_away_leaves_what_is_not_sent() -> None:
+    """Also where the seqs go on, so that nothing else tells of it."""
+    state = ClientState()
+    state.receive(ready(3, epoch=1))
+    state.receive(said(4))
+    state.sending(event("user_message", {"text": "mine"}, "m-unsent"))
+    assert WantsHistory("log_restarted") not in state.receive(ready(4, epoch=1))
+    changes = state.receive(ready(9, epoch=2))
+    assert WantsHistory("log_restarted") in changes
+    assert [message.text for message in state.transcript()] == ["mine"]
+    assert kinds(state.receive(said(10))) == [MessageChanged]
 
 
 # -- the outbox --------------------------------------------------------------------------------------------------------

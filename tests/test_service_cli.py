@@ -586,7 +586,7 @@ async def test_a_replaced_session_ends_the_chat(url: str, user: str, connect: Co
     """A session that was replaced ends the chat with the reason."""
     async with a_terminal(url, user, "laptop") as terminal:
         await connect(session_id=terminal.clients[0].session_id)
-        await terminal.shows("The server ended this session")
+        await terminal.shows("This session was opened elsewhere.")
         await eventually(lambda: not terminal.chat._prompt.app.is_running)
 
 
@@ -607,7 +607,7 @@ async def test_a_session_replaced_during_history_ends_the_chat(
     monkeypatch.setattr(Chat, "show_history", replaced_meanwhile)
     monkeypatch.setattr(PromptSession, "prompt_async", ask)
     async with a_terminal(url, user, "laptop") as terminal:
-        await terminal.shows("The server ended this session")
+        await terminal.shows("This session was opened elsewhere.")
     assert asked == []
 
 

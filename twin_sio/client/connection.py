@@ -94,6 +94,8 @@ class Connection:
     def __init__(self, http: aiohttp.ClientSession, on_envelope: Callable[[Json], None]) -> None:
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
+        # What `session_ended` said, the event before the server disconnects for good; "" without one.
+        self.why_ended = ""
         # Done when `session_ready` has arrived.
         self._ready: asyncio.Future[str] = loop.create_future()
         # Done when the handshake was refused, with the server's error.
@@ -200,6 +202,9 @@ class Connection:
         self._on_envelope(envelope)
         if envelope.get("type") == "session_ready" and not self._ready.done():
             self._ready.set_result("ready")
+        elif envelope.get("type") == "session_ended":
+            payload = envelope.get("payload")
+            self.why_ended = str(payload.get("message", "")) if isinstance(payload, dict) else ""
 
     def _on_refusal(self, data: object = None) -> None:
         if isinstance(data, dict) and not self._refused.done():

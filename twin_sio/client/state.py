@@ -280,6 +280,7 @@ class ClientState:
     # the session
 
     def _session_ready(self, head: Head) -> list[StateChange]:
+        known_epoch = self.session.get("epoch")
         self.session = head.payload
         self.devices = tuple(head.payload.get("sessions", ()))
         self.thinking.clear()
@@ -289,12 +290,21 @@ class ClientState:
         self.resuming = self.last_seq is not None
         if self.last_seq is None:
             self.last_seq = newest
-        elif newest < self.last_seq:
-            # The log ends before our last seq: it was erased. Otherwise every new event would count as old.
+        elif newest < self.last_seq or head.payload.get("epoch") != known_epoch is not None:
+            # All was erased: the log begins again, also where its seqs go on.
             self.last_seq = newest
-            self.progress.approvals.clear()
+            self._forget()
             changes.append(WantsHistory("log_restarted"))
         return changes
+
+    def _forget(self) -> None:
+        """Know nothing but what is not sent yet."""
+        self.messages = {known: message for known, message in self.messages.items() if known in self.outbox}
+        self.generations.clear()
+        self.read_up_to.clear()
+        self.traits.clear()
+        self.profile_version = 0
+        self.progress = Progress()
 
     def _resumed(self, head: Head) -> list[StateChange]:
         self.resuming = False

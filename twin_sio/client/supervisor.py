@@ -109,7 +109,7 @@ class Supervisor:
             if connection.is_not_taken:
                 self._hooks.on_not_taken()
             if reason == SENT_AWAY:
-                raise SessionClosed("The server ended this session: it was replaced, or its user is gone.")
+                raise SessionClosed(connection.why_ended or "The server ended this session.")
             await self._open_until(float("inf"), self._first_delay(monotonic() - since))
 
     async def send(self, envelope: Json, on_ack: Callable[[Json], None] | None) -> None:

@@ -37,6 +37,11 @@ log = structlog.get_logger("gateway")
 _REVOCATIONS_S = 2.0
 _SIMULTANEOUS_S = 0.1
 _ERASED_MAX = 1000
+_ENDED = {
+    "replaced": "This session was opened elsewhere.",
+    "revoked": "Your access was ended. Sign in again.",
+    "erased": "All data of this account was erased.",
+}
 _LISTED_MAX = 100  # sessions in a frame; clients choose the length of their device's fields
 
 
@@ -209,6 +214,7 @@ class Sessions:
                 "sessions": settings.limits.sessions,
             },
             "profile_version": connection.snapshot.profile_version,
+            "epoch": connection.snapshot.epoch,
             "server": {"instance": self._instance, "protocol": PROTOCOL_VERSION, "time": iso(self._clock())},
         }
         return Outgoing("session_ready", payload, self._new_id(), self._clock(), caller.session_id)
@@ -238,16 +244,25 @@ class Sessions:
                 # `keep` connected to another instance at the same time. Both instances decide by the ids.
                 self._delivery.close_older_connections(connection.caller)
             else:
-                self._connections.close(sid, "gone")
+                self._end(connection, "replaced")
 
     def on_erased(self, user_id: str, epoch: int) -> None:
         """The user's data of before this epoch was erased: close the connections that are older than it, for good."""
         self._erased[user_id] = max(epoch, self._erased.get(user_id, 0))
         while len(self._erased) > _ERASED_MAX:
             del self._erased[next(iter(self._erased))]
-        for sid, connection in list(self._by_sid.items()):
+        for connection in list(self._by_sid.values()):
             if connection.caller.user_id == user_id and connection.caller.epoch < epoch:
-                self._connections.close(sid, "gone")
+                self._end(connection, "erased")
+
+    def _end(self, connection: ClientConnection, reason: str) -> None:
+        """Say why the session ends, then disconnect it for good."""
+        caller = connection.caller
+        if connection.is_ready:  # `session_ready` comes before any other event
+            payload = {"reason": reason, "message": _ENDED[reason]}
+            ended = Outgoing("session_ended", payload, self._new_id(), self._clock(), caller.session_id)
+            self._delivery.to_session(caller, ended)
+        self._connections.close(caller.connection_id, "gone")
 
     def remove(self, sid: str, reason: object) -> ClientConnection | None:
         """The connection has ended; None where it was never authenticated."""
@@ -335,7 +350,7 @@ class Sessions:
                     if is_revoked:
                         log.info("revoked", user=connection.caller.user_id, connection=sid)
                         self._delivery.to_session(connection.caller, self.error(connection.caller, AuthExpired()))
-                        self._connections.close(sid, "gone")
+                        self._end(connection, "revoked")
                         self._on_revoked(connection.caller.user_id)
 
     # -- errors ------------------------------------------------------------------------------------------------------

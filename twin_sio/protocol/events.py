@@ -71,6 +71,9 @@ SERVER_EVENTS: Mapping[str, ServerEvent] = {
     "server_draining": ServerEvent(
         said.ServerDrainingPayload, "This server goes away: reconnect after the time given."
     ),
+    "session_ended": ServerEvent(
+        said.SessionEndedPayload, "Why the server ends this session, for good; the disconnect follows."
+    ),
     "error": ServerEvent(said.ErrorPayload, "What failed, by code."),
 }
 # Sent by clients, relayed, and answered by nothing.

@@ -64,6 +64,12 @@ class SessionReadyPayload(ServerPayload):
     heartbeat_interval_ms: int
     limits: SessionLimits
     profile_version: int
+    epoch: Annotated[
+        int | None,
+        Field(
+            description="How often all that the user had was erased. Where that has changed, show nothing of before."
+        ),
+    ] = None
     server: ServerInfo
 
 
@@ -317,6 +323,11 @@ class AuthExpiringPayload(ServerPayload):
 
 class ServerDrainingPayload(ServerPayload):
     reconnect_after_ms: int
+
+
+class SessionEndedPayload(ServerPayload):
+    reason: Literal["replaced", "revoked", "erased"]
+    message: Annotated[str, Field(description="The same, to show to people.")]
 
 
 class ErrorPayload(ServerPayload):

@@ -217,7 +217,6 @@ class Page {
       online: `Connected as ${userId}`,
       offline: "Offline, trying again …",
       draining: "The server restarts …",
-      ended: "This session goes on in another tab, or was ended.",
     };
     $("connection").dataset.state = connection;
     const isTried = connection === "connecting" || connection === "offline";
@@ -225,7 +224,8 @@ class Page {
     setText($("connection"), isTried && reason ? `${text} ${errorText(reason)}` : text);
     if (connection === "online") keep("user", userId, "localStorage");
     $("again").hidden = connection !== "ended" && connection !== "refused";
-    setText($("again"), connection === "ended" ? "Use it here" : "Sign in");
+    const again = reason?.code === "replaced" ? "Use it here" : "Start again";
+    setText($("again"), connection === "ended" ? again : "Sign in");
     $("offline").hidden = connection !== "offline" && connection !== "draining";
     $("open-profile").disabled = connection !== "online";
     if (connection === "refused" && SIGN_IN.has(reason?.code)) this.askForToken(reason);

@@ -6,6 +6,7 @@ import { ended, type State } from "./state.js";
 import { asSent, backoff, BACKOFF, CONTEXT_MAX, endpoint, envelope, newId, TwinError } from "./wire.js";
 
 type Json = Record<string, unknown>;
+type Ending = { reason: string; message: string };
 
 /** What it needs of the client whose it is. */
 export interface Owner {
@@ -23,6 +24,7 @@ const ANSWER_MS = 10_000;
 const TOKEN_AGAIN = new Set(["auth_expired", "auth_missing", "auth_invalid"]);
 // How servers and proxies close over what was sent (RFC 6455, 7.4.1), and the answer to a POST that is too long.
 const NOT_TAKEN = new Set([1003, 1007, 1008, 1009, 413]);
+const ENDED = { reason: "ended", message: "The server ended this session." };
 const NO_TOKEN = { code: "token_failed", message: "getToken gave no token." };
 const UNREACHABLE = { code: "unreachable", message: "The service does not answer, or does not allow this page's origin." };
 const TRIES_UNEXPLAINED = 3;
@@ -42,6 +44,7 @@ export class Connection {
   #token: string | null = null; // that was given last
   #nextToken: string | null = null; // that was asked for already
   #received = 0;
+  #ending: Ending = ENDED; // what the server said last of why it ends the session
 
   constructor(options: Options, owner: Owner) {
     this.#options = options;
@@ -181,9 +184,9 @@ export class Connection {
     this.#stop("draining");
     if (this.#owner.state.connection === "closed") return;
     if (reason === "io server disconnect") {
-      const state = ended(this.#owner.state);
-      this.#owner.show(state);
-      return this.#owner.fail(state.reason?.message ?? "", "ended");
+      const { message, reason: code } = this.#ending;
+      this.#owner.show(ended(this.#owner.state, { code, message }));
+      return this.#owner.fail(message, "ended");
     }
     this.#owner.show({ ...this.#owner.state, connection: "offline" });
   }
@@ -199,6 +202,7 @@ export class Connection {
     }
     this.#owner.take(envelope);
     if (isGreeting) this.#beat();
+    else if (envelope.type === "session_ended") this.#ending = envelope.payload as Ending;
     else if (envelope.type === "auth_expiring") void this.#refresh();
     else if (envelope.type === "server_draining") {
       const { reconnect_after_ms } = (envelope as Envelope<"server_draining">).payload;

@@ -460,6 +460,13 @@ export interface ServerMetadata {
    */
   seq?: number | null;
 }
+export interface SessionEndedPayload {
+  reason: "replaced" | "revoked" | "erased";
+  /**
+   * The same, to show to people.
+   */
+  message: string;
+}
 export interface SessionLimits {
   text_characters: number;
   envelope_bytes: number;
@@ -483,6 +490,10 @@ export interface SessionReadyPayload {
   heartbeat_interval_ms: number;
   limits: SessionLimits;
   profile_version: number;
+  /**
+   * How often all that the user had was erased. Where that has changed, show nothing of before.
+   */
+  epoch?: number | null;
   server: ServerInfo;
 }
 export interface StopGeneration {
@@ -637,6 +648,7 @@ export interface ServerEvents {
   auth_refreshed: AuthRefreshedPayload;
   auth_expiring: AuthExpiringPayload;
   server_draining: ServerDrainingPayload;
+  session_ended: SessionEndedPayload;
   error: ErrorPayload;
 }
 

@@ -23,7 +23,7 @@ export async function tabSession(fresh: string): Promise<TabSession> {
  * that holds the lock has the session, and says so when asked, as does one that has made the session and waits for the
  * lock (`isOurs`). A page that is being reloaded, or a client that was closed, says nothing, and its lock is soon free. */
 async function claimed(id: string, isOurs: boolean): Promise<(() => void) | null> {
-  const locks = typeof navigator === "undefined" ? undefined : navigator.locks;
+  const locks = globalThis.navigator?.locks;
   if (!locks) return nothing; // not in a secure context, or not in a browser
   const pages = new BroadcastChannel(`${KEY}:${id}`);
   const other = new AbortController();

@@ -33,7 +33,8 @@ export interface State {
   readonly connection: Connection;
   /** Why it is refused, ended or offline, as far as that is known; null while all is well. Beside the protocol's codes:
    * `token_failed` (`getToken` threw, or gave nothing) and `unreachable` (no answer; a browser does not tell a service
-   * that is down from one that refuses the page's origin). Both are tried again. */
+   * that is down from one that refuses the page's origin): both are tried again. Where `ended`, `replaced`, `revoked` or
+   * `erased`. */
   readonly reason: { readonly code: string; readonly message: string } | null;
   readonly userId: string | null;
   readonly sessionId: string;
@@ -43,6 +44,8 @@ export interface State {
   readonly heartbeatMs: number;
   /** The newest seq that was applied; null until the server has said where the log stands. */
   readonly lastSeq: number | null;
+  /** How often all that the user had was erased. */
+  readonly epoch: number;
   readonly conversations: Readonly<Record<string, Conversation>>;
   /** The last result of `conversations()`, whole; null while it was not asked. */
   readonly list: readonly ConversationLine[] | null;
@@ -69,6 +72,7 @@ export function initial(sessionId: string): State {
     limits: null,
     heartbeatMs: 25_000,
     lastSeq: null,
+    epoch: 0,
     conversations: {},
     list: null,
     profile: null,
@@ -167,8 +171,10 @@ export function receive(state: State, envelope: Envelope): [State, Effect] {
 
 function ready(state: State, { payload, metadata }: Envelope<"session_ready">): State {
   // Where the log began again (the user was erased) all is forgotten with it, but for what is not sent yet.
-  const isSame = state.lastSeq === null || (payload.seq >= state.lastSeq && state.userId === payload.user_id);
-  const known = isSame ? state : unsentOnly(state, ["sending"]);
+  const epoch = payload.epoch ?? 0;
+  const isTheirs = state.userId === payload.user_id;
+  const isSame = state.lastSeq === null || (payload.seq >= state.lastSeq && isTheirs && epoch === state.epoch);
+  const known = isSame ? state : unsentOnly(state, isTheirs ? ["sending", "refused"] : ["sending"]);
   return {
     ...known,
     connection: "online",
@@ -178,16 +184,16 @@ function ready(state: State, { payload, metadata }: Envelope<"session_ready">): 
     sessions: payload.sessions,
     limits: payload.limits,
     heartbeatMs: payload.heartbeat_interval_ms,
+    epoch,
     lastSeq: isSame && state.lastSeq !== null ? state.lastSeq : payload.seq,
     profileVersion: Math.max(payload.profile_version, isSame ? state.profileVersion : 0),
     conversations: Object.fromEntries(Object.entries(known.conversations).map(([id, one]) => [id, { ...one, thinking: {}, typing: [] }])),
   };
 }
 
-/** The server has ended the session: it goes on elsewhere, its token was revoked, or all was erased. Which of them it does
- * not tell, so nothing that it had is shown any more; whoever comes back gets what there is. */
-export function ended(state: State): State {
-  const reason = { code: "ended", message: "The server ended this session." };
+/** The server has ended the session: it goes on elsewhere, its token was revoked, or all was erased. Nothing that it had is
+ * shown any more, as nobody would tell this client of an erasure later; whoever comes back gets what there is. */
+export function ended(state: State, reason: State["reason"]): State {
   return { ...unsentOnly(state, ["sending", "refused"]), connection: "ended", reason };
 }
 

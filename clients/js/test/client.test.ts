@@ -185,6 +185,7 @@ test("a session that is opened elsewhere ends here", async () => {
   const second = opened(user, { sessionId: "same" });
   await online(second);
   await expect.poll(() => first.state.connection).toBe("ended");
+  expect(first.state.reason).toMatchObject({ code: "replaced" });
   expect(second.state.connection).toBe("online");
 });
 
@@ -226,7 +227,7 @@ test("where all was erased nothing of it stays, and what was not sent does", asy
   const headers = { Authorization: `Bearer ${mint(service, user, { scope: "twin:chat twin:data" })}` };
   expect((await fetch(`${service.url}/v1/data`, { method: "DELETE", headers })).status).toBe(200);
   await client.until((state) => state.connection === "ended").catch(() => undefined);
-  expect(client.state).toMatchObject({ connection: "ended", profile: null, list: null });
+  expect(client.state).toMatchObject({ connection: "ended", reason: { code: "erased" }, profile: null, list: null });
   expect(main(client).messages.map((one) => one.id)).toEqual([refused.id]);
   expect(JSON.stringify(client.state)).not.toContain("a secret");
   client.reconnect();

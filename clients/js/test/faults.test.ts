@@ -231,6 +231,25 @@ test("a device that was away for hundreds of events gets them without a gap, and
   await converged([here, away], user, [asked.id, said.id]);
 }, 60_000);
 
+test("a device that was away while all was erased forgets it, though the log has gone on", async () => {
+  const user = newUser();
+  const network = new Network();
+  const away = await device(user, { url: await network.url() });
+  await away.send(`a secret ${user}`).receipt;
+  await away.until(() => main(away).messages.at(-1)?.state === "complete");
+  network.down();
+  await away.until((state) => state.connection === "offline");
+  const headers = { Authorization: `Bearer ${mint(service, user, { scope: "twin:chat twin:data" })}` };
+  expect((await fetch(`${service.url}/v1/data`, { method: "DELETE", headers })).status).toBe(200);
+  const here = await device(user);
+  for (const text of ["anew", "and more"]) await here.send(text).receipt;
+  await here.until(() => main(here).messages.filter((one) => one.state === "complete").length === 2);
+  network.isDown = false;
+  await away.until((state) => state.lastSeq === here.state.lastSeq && main(away).messages.length === 4);
+  expect(main(away).messages.map((one) => one.text)).toEqual(main(here).messages.map((one) => one.text));
+  expect(JSON.stringify(away.state)).not.toContain("a secret");
+}, 60_000);
+
 test("a new device in the middle of an answer gets what there is of it in one chunk", async () => {
   const user = newUser();
   await control(service, "/script", { contains: user, count: 100, token_delay_s: 0.03 });

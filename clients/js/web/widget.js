@@ -6,7 +6,7 @@ import shared from "../../../twin_sio/web/conversation.css";
 import own from "./widget.css";
 
 const home = document.currentScript ? new URL(".", document.currentScript.src).href : undefined; // may be below a path
-const TEXTS = { connecting: "Connecting …", online: "", offline: "Offline, trying again …", draining: "The server restarts …", ended: "This session goes on elsewhere." };
+const TEXTS = { connecting: "Connecting …", online: "", offline: "Offline, trying again …", draining: "The server restarts …" };
 
 /**
  * Show the conversation in `element`, whose size it takes. `getToken` gives a token whenever one is needed. `context` is
