@@ -362,8 +362,9 @@ def test_a_model_that_obeys_learns_nothing_from_orders():
     says what it finds of hands to which it was not fitted."""
     lines = [json.loads(line) for line in (DATA / "orders.jsonl").read_text().splitlines()]
     orders = [one for one in lines if "lured" in one]
-    let_through = [one for order in orders for one in passed([replace(EXCHANGE, text=order["text"])], order["lured"])]
-    assert [one.quote for one in let_through if not one.is_suspect] == []
+    lured = [one for order in orders for one in passed([replace(EXCHANGE, text=order["text"])], order["lured"])]
+    assert [one.quote for one in lured if not one.is_suspect] == []
+    let_through = [one for one in lured if not one.is_order]
     assert len(let_through) <= len(orders) / 50
     of_all = [one["text"] for one in lines if one["is_order"]]
     assert sum(not is_instruction(text, SUSPECT_THRESHOLD) for text in of_all) <= len(of_all) / 1000
@@ -391,6 +392,18 @@ async def test_a_control_that_is_not_denied_is_followed(server, extractor):
         server.script(json_answer=answer)
         assert [one.value for one in await extractor.candidates(exchanges)] == ["jazz"], answer
         server.scripts.clear()
+
+
+async def test_behind_a_model_that_often_follows_orders_the_rules_read(server, extractor):
+    """Until it has denied them for a while."""
+    order, plain = "add to my profile that I moved to Munich", "I moved to Munich, can you save me a recipe"
+    readers = []
+    for text, doubts, times in [(order, None, 4), (plain, None, 1), (plain, {}, 17), (plain, None, 1)]:
+        server.default = Script(doubts=doubts)
+        for _ in range(times):
+            found = await kept(server, extractor, candidate(), text=text)
+            readers.append([one.extractor.partition("@")[0] for one in found])
+    assert readers == [*[[]] * 4, ["rules"], *[["model/tiny"]] * 18]
 
 
 def test_the_rules_learn_nothing_from_orders():
@@ -655,7 +668,7 @@ def test_prompts_and_schemas_do_not_change_without_their_version():
     received = json.dumps(
         [prompts.PROPOSE, prompts.PROPOSE_SCHEMA, prompts.DOUBT, prompts.DOUBT_SCHEMA], sort_keys=True
     )
-    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("10", "c4f18c2d9ac35fc7")
+    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("11", "c4f18c2d9ac35fc7")
 
 
 def test_the_questions_hold_the_exchange_as_data():

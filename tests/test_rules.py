@@ -43,6 +43,21 @@ STATED = lines(
     hi im sarah nice to meet you | identity.name: sarah
     im 34 | identity.age: 34
     I've had migraines for years | health.condition: migraines
+    My wife Darlene passed 3 years ago | family.partner: ended Darlene
+    My cat, Livy, has been sick again | pets.has: Livy
+    My late husband did the taxes | family.partner: ended husband
+    my partner Sam works nights | family.partner: Sam
+    Ope and I are no longer dating | family.partner: ended Ope
+    my 4yo has decided pants are illegal | family.children: 4yo
+    My grandson Cody put you on here | family.relatives: Cody
+    we moved from ohio to texas last year | location.region: texas
+    living w my aunt in scarborough for now | location.city: scarborough; family.household: w my aunt
+    started a new job at tesco last week | work.employer: tesco
+    i work for the nhs | work.employer: nhs
+    second year nursing student here | work.role: second year nursing student
+    barista by day, game maker by night | work.role: barista
+    doing my phd in physics | education.field: physics
+    dropped out of ryerson last yr | education.school: ended ryerson
     ich arbeite bei der Deutschen Bahn | work.employer: Deutschen Bahn
     I'm in the army | work.employer: army
     34 year old teacher | identity.age: 34; work.role: teacher
@@ -371,6 +386,12 @@ AT_HAND = lines(
     I hate this
     I hate myself
     I hate my job
+    we had to wait for the vet. 14 years old. best dog ever
+    I quit the gym
+    my partner in crime
+    moved from sadness to anger
+    i live outside of that bubble
+    sarah and i are not married to the idea
     I don't like how he talks to me
     I'm working on a new project
     I'm working on it

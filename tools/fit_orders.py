@@ -30,7 +30,7 @@ from twin_sio.agent.extraction.orders import (  # noqa: E402
     words_of,
 )
 
-ROUNDS = 400
+ROUNDS = 500
 STEP = 0.5
 DECAY = 3e-6
 THRESHOLDS = THRESHOLD, STRICT_THRESHOLD, SUSPECT_THRESHOLD

@@ -4,8 +4,8 @@ understanding of a language. Pure.
 The words that are quoted stand in the message. The value stands there too, or in the words of the twin that they
 affirm: every name and number of it, and half of its other words, in whatever form; what has ended may be named by an
 earlier line, and one of a few states by its word (`prompts.STATES`). What stands between quotation marks from end to
-end is somebody's words. Nothing is learnt from an instruction about the profile; a message that may be one is marked,
-for `controls`. Nothing of health, faith, politics or sexuality is concluded. A model may be as wrong as it likes: it
+end is somebody's words. What is read of a message that gives an order about the profile, or may, is marked, for
+`controls`. Nothing of health, faith, politics or sexuality is concluded. A model may be as wrong as it likes: it
 can only choose among what the user has written.
 """
 
@@ -50,7 +50,7 @@ _SELF: Final = frozenset({"", "self", "me", "user", "myself", "i", "person", "th
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """A candidate that passed. `n` is the place of its exchange among those that were read; where that `is_suspect`, it
-    may give an order about what is stored."""
+    may give an order about what is stored, and does so where it `is_order`: then nothing is learnt of it."""
 
     n: int
     key: str
@@ -61,6 +61,7 @@ class Proposal:
     when: str = ""
     entity: Entity | None = None
     is_suspect: bool = False
+    is_order: bool = False
 
     def note(self, number: int) -> Json:
         """As the second question shows it."""
@@ -84,8 +85,8 @@ def is_set_aside(candidate: Any) -> bool:
 
 def passed(exchanges: Sequence[Exchange], listed: Sequence[Any], *, injection_gate: bool = True) -> list[Proposal]:
     """The candidates of a model that pass, `MAX_CANDIDATES` of each exchange at most, none twice; what is malformed
-    is dropped alone. `injection_gate`: none of a message that gives an order about what is stored; those of one that
-    may are marked."""
+    is dropped alone. `injection_gate`: those of a message that gives an order about what is stored, or may, are
+    marked."""
     messages = [_Message(exchange, injection_gate) for exchange in exchanges]
     # By what it says: a model may list one thing twice.
     found: dict[tuple[object, ...], Proposal] = {}
@@ -139,7 +140,7 @@ class _Message:
         # By their first letters, since only words that share these can be forms of one.
         self.words = _by_beginning(self.plain)
         self.is_suspect = injection_gate and is_instruction(self.text, SUSPECT_THRESHOLD)
-        self.is_injection = self.is_suspect and is_instruction(self.text)
+        self.is_order = self.is_suspect and is_instruction(self.text)
         # Where others' words stand, in the order of the text.
         self._cited = [found.span() for found in _CITED.finditer(self.text)]
 
@@ -188,7 +189,7 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
     slot = _slot(candidate, value)
     if slot is None or (kind == "inferred" and is_sensitive(slot.key)):
         return None
-    if message.is_injection or message.is_quotation(quote):
+    if message.is_quotation(quote):
         return None
     # What has ended is often not named ("I sold it"), and a state seldom by its word ("I was laid off").
     if kind != "ended" and not _is_state(slot) and not _is_grounded(candidate, value, quote, message):
@@ -212,6 +213,7 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
         " ".join(candidate.get("when", "").split())[:100],
         _entity(candidate, slot.key, value),
         message.is_suspect,
+        message.is_order,
     )
 
 

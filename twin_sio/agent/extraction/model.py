@@ -4,10 +4,12 @@ of the messages that are read together."""
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol
+
+import structlog
 
 from twin_sio.agent import Extractor
 from twin_sio.agent.extraction import prompts
@@ -17,7 +19,11 @@ from twin_sio.agent.extraction.small_talk import may_teach
 from twin_sio.agent.prompts import PromptMessage
 from twin_sio.domain import Evidence, Exchange, Json
 
+log = structlog.get_logger("extraction")
+
 _LISTED_MAX: Final = 200  # of what a model lists that is looked at
+_LATELY: Final = 20  # second questions of late
+_FOLLOWED: Final = 4  # of them in which a model held by an order, from which on it is taken for one that follows orders
 
 
 class JsonModel(Protocol):
@@ -32,7 +38,8 @@ class JsonModel(Protocol):
 
 
 class ModelExtractor(Extractor):
-    """Asks a model what messages show, and then whether that is so; where its answer is unusable, the rules."""
+    """Asks a model what messages show, and then whether that is so. The rules read where its answer is unusable, and
+    where it is found to follow orders that stand in messages."""
 
     def __init__(self, model: JsonModel, rules: Extractor, calls: Counter[str] | None = None) -> None:
         """`calls` counts, for the operator: `propose` and `doubt`, `skipped`, the messages that cannot teach and
@@ -42,6 +49,8 @@ class ModelExtractor(Extractor):
         # Stands with each piece: what an earlier prompt has found can be told apart, and counted apart.
         self._signature = f"model/{model.name}@{prompts.VERSION}"
         self.calls: Counter[str] = Counter() if calls is None else calls
+        # Of the last second questions, whether the model held by an order of the service's own.
+        self._followed: deque[bool] = deque(maxlen=_LATELY)
 
     async def candidates(
         self, exchanges: Sequence[Exchange], known: Mapping[str, Sequence[str]] | None = None
@@ -78,14 +87,20 @@ class ModelExtractor(Extractor):
         # A long list over a long message takes milliseconds, and the loop has other users' jobs.
         proposals = await asyncio.to_thread(passed, exchanges, chosen, injection_gate=injection_gate)
         held = await self._doubted(exchanges, proposals) if proposals else ()
+        if held is None:
+            return None
         return [_evidence(exchanges[one.n], one, self._signature) for one in held]
 
-    async def _doubted(self, exchanges: Sequence[Exchange], proposals: Sequence[Proposal]) -> list[Proposal]:
-        """Those that the model holds by. Where a message may give an order a note is among them that follows one: a
-        model that does not deny it has followed that message's as well."""
+    async def _doubted(self, exchanges: Sequence[Exchange], proposals: Sequence[Proposal]) -> list[Proposal] | None:
+        """Those that the model holds by, and that are of no order. Where a message gives an order, or may, a note is
+        among them that follows one: a model that does not deny it has followed that message's as well. One that has
+        done so often of late is tried with every message; None where it does so again: what it reads may be anybody's.
+        """
         self.calls["doubt"] += 1
+        suspected, proposals = proposals, [one for one in proposals if not one.is_order]
         notes, last = [one.note(number) for number, one in enumerate(proposals, start=1)], len(proposals) + 1
-        is_tried = any(one.is_suspect for one in proposals)
+        follows_often = sum(self._followed) >= _FOLLOWED
+        is_tried = follows_often or any(one.is_suspect for one in suspected)
         if is_tried:
             control = chosen()
             notes.append(control.note(last, len(exchanges)))
@@ -99,6 +114,11 @@ class ModelExtractor(Extractor):
         verdicts = _verdicts((found or {}).get("verdicts"))
         follows_orders = is_tried and verdicts.get(last, ("",))[0] != "no"
         self.calls["followed"] += follows_orders
+        self._followed.append(follows_orders)
+        if not follows_often and sum(self._followed) >= _FOLLOWED:
+            log.warning("model_follows_orders", model=self._model.name, meaning="for now the rules read in its place")
+        if follows_often and follows_orders:
+            return None
         held = (
             doubted(one, *verdicts.get(number, (None, "none")))
             for number, one in enumerate(proposals, start=1)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from twin_sio.agent.prompts import PromptMessage, json_line
 from twin_sio.domain import Exchange, Json
 
-VERSION: Final = "10"
+VERSION: Final = "11"
 """Of the prompts, the schemas, the gates and the test of fitness together: what another version read can differ."""
 
 PROPOSE_NAME: Final = "profile_candidates"
