@@ -175,11 +175,11 @@ def test_what_ended_is_told_as_it_was_the_last_first():
             "what": "interests.likes",
             "about": "Mia, daughter",
             "value": "football",
-            "from": "2025-10",
-            "until": "2025-12",
+            "known_since": "2025-10",
+            "over_by": "2025-12",
         },
-        {"what": "interests.likes", "value": "chess", "from": "2025-10", "until": "2025-11"},
-        {"what": "interests.likes", "value": "polo", "until": "2025-10"},
+        {"what": "interests.likes", "value": "chess", "known_since": "2025-10", "over_by": "2025-11"},
+        {"what": "interests.likes", "value": "polo", "over_by": "2025-10"},
     ]
     assert used == ("trait-football", "trait-chess", "trait-polo")
     assert prompts.TRAITS_HEADING not in system

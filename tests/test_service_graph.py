@@ -121,7 +121,7 @@ async def test_former_facts_are_in_the_prompt(
     answer = await client.ask(f"Where did I live? {user}", conversation_id="elsewhere")
     before = prompt_of(model, f"Where did I live? {user}").partition(prompts.FORMER_HEADING)[2].splitlines()[2]
     month = f"{now():%Y-%m}"
-    assert before == f'[{{"what": "location.city", "value": "Berlin", "from": "{month}", "until": "{month}"}}]'
+    assert before == f'[{{"what": "location.city", "value": "Berlin", "known_since": "{month}", "over_by": "{month}"}}]'
     assert was in answer.used_traits
 
 

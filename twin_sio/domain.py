@@ -252,7 +252,7 @@ EvidenceKind = Literal[
 EVIDENCE_VERSION = 2
 """Of what the fields of `Evidence` mean. Until 1 a dislike was evidence against `interests.likes`."""
 
-READING = 3
+READING = 4
 """Of how a profile is made of evidence: where it is another than a stored profile's, that profile is made anew."""
 
 TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from twin_sio.agent.contributions import supports
+from twin_sio.agent.contributions import denies, supports
 from twin_sio.agent.relations import EVERY, NOT_ALL, NUMBERS, PARTED, SINGLE, SMALL, relation
 from twin_sio.agent.traits import ENDED, EXISTENCE, EXPLICIT, STATUS, normal
 from twin_sio.domain import Evidence
@@ -14,9 +14,12 @@ PUNCTUATION: Final = ' \t.,;:!?()[]"“”„«»'
 
 
 def ends_all(piece: Evidence) -> bool:
-    """Whether the end of several is one of all of them: it says what they are, at most with how many, and no more."""
-    if piece.kind != ENDED or piece.key not in EXISTENCE:
+    """Whether the end of several is one of all of them: it says what they are, at most with how many, and no more. So
+    does who has none."""
+    if piece.key not in EXISTENCE or not (piece.kind == ENDED or denies(piece)):
         return False
+    if denies(piece) and any(NUMBERS.get(word, 0) > 1 or word.isdecimal() for word in normal(piece.value).split()):
+        return False  # who does not have two may have one
     words = [plain for word in normal(piece.value).split() if (plain := word.strip(PUNCTUATION))]
     return not any(word in NOT_ALL for word in words) and all(
         word in SMALL

@@ -140,12 +140,13 @@ def _latest(facts: Sequence[Fact]) -> Sequence[Fact]:
 
 
 def _former(facts: Sequence[Fact], budget: int) -> tuple[list[str], tuple[str, ...]]:
-    """The section of what held before, and the ids of the traits in it."""
+    """The section of what held before, and the ids of the traits in it. Its months are those in which the user told it:
+    what they do not say of the time ("until 2015") nobody knows."""
     listed = []
     for fact in facts:
         about = {"about": fact.about} if fact.about else {}
-        since = {"from": f"{fact.valid_at:%Y-%m}"} if fact.valid_at != fact.invalid_at else {}
-        listed.append({"what": fact.key, **about, "value": fact.value, **since, "until": f"{fact.invalid_at:%Y-%m}"})
+        since = {"known_since": f"{fact.valid_at:%Y-%m}"} if fact.valid_at != fact.invalid_at else {}
+        listed.append({"what": fact.key, **about, "value": fact.value, **since, "over_by": f"{fact.invalid_at:%Y-%m}"})
     section, count = _section(f"{FORMER_HEADING}\n{PAST_RULE}", listed, budget)
     return section, tuple(fact.trait_id for fact in facts[:count])
 

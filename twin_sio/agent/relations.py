@@ -42,6 +42,8 @@ EVERY: Final = _words(_TABLE["every"])
 """Words before what several are that leave nobody out."""
 NOT_ALL: Final = _words(_TABLE["not_all"])
 """Words by which some of them are meant, or their young."""
+LEGAL_FORMS: Final = _words(_TABLE["legal_forms"])
+"""Words behind the name of a company that are left out when people speak of it."""
 NAMING: Final = _words(_TABLE["naming"])
 """Words that a name follows."""
 WHICH: Final[Mapping[str, str]] = {
