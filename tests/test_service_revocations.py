@@ -61,12 +61,17 @@ async def _redeemed(url: str, user: str, ticket: str) -> dict[str, Any]:
 
 
 async def test_a_ticket_stands_for_all_of_its_token(own_redis: RedisServer) -> None:
-    """Its persona as well."""
+    """Its persona as well. Redis cannot tell whose it is."""
     redis = client(own_redis.url)
     ends = datetime(2030, 1, 1, tzinfo=UTC)
     identity = Identity("ada", frozenset({"twin:chat"}), ends, ends - timedelta(days=1), "t-1", "calm")
     tickets = RedisTickets(redis)
-    assert await tickets.redeem(await tickets.issue(identity)) == identity
+    ticket = await tickets.issue(identity)
+    (key,) = await redis.keys("*ticket*")
+    assert b"ada" not in await redis.get(key)
+    assert ticket.encode() not in key
+    assert await tickets.redeem(ticket) == identity
+    assert await tickets.redeem(ticket) is None
     await redis.aclose()
 
 

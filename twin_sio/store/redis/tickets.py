@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+from cryptography.fernet import Fernet
 from redis.asyncio import Redis
 
 from twin_sio.domain import Identity
@@ -19,7 +20,8 @@ _TICKET_MAX = 128  # characters that are looked at: whoever sends more is not wo
 
 
 class RedisTickets:
-    """`Tickets`: a key for each, named by the ticket's hash, so that a reader of Redis cannot use it."""
+    """`Tickets`: a key for each, named by the ticket's hash, its value encrypted with the ticket: a reader of Redis can
+    neither use it nor see whose it is."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -27,7 +29,9 @@ class RedisTickets:
     async def issue(self, identity: Identity) -> str:
         ticket = secrets.token_urlsafe(32)
         try:
-            await self._redis.set(_ticket(ticket), orjson.dumps(_claims(identity)), ex=TICKET_S)
+            await self._redis.set(
+                _key(ticket), _sealed_by(ticket).encrypt(orjson.dumps(_claims(identity))), ex=TICKET_S
+            )
         except REDIS_ERRORS:
             raise StorageUnavailable from None
         return ticket
@@ -35,14 +39,18 @@ class RedisTickets:
     async def redeem(self, ticket: str) -> Identity | None:
         try:
             # Read and removed in one step: of two that show the same ticket one gets in.
-            found = await self._redis.getdel(_ticket(ticket[:_TICKET_MAX]))
+            found = await self._redis.getdel(_key(ticket[:_TICKET_MAX]))
         except REDIS_ERRORS:
             raise StorageUnavailable from None
-        return _identity(orjson.loads(found)) if found is not None else None
+        return _identity(orjson.loads(_sealed_by(ticket).decrypt(found))) if found is not None else None
 
 
-def _ticket(ticket: str) -> str:
-    return f"{HASH_TAG}:ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
+def _key(ticket: str) -> str:
+    return f"{HASH_TAG}:sealed_ticket:{hashlib.sha256(ticket.encode()).hexdigest()}"
+
+
+def _sealed_by(ticket: str) -> Fernet:
+    return Fernet(f"{ticket}=")  # 32 bytes in URL-safe base64, with the sign that pads them
 
 
 def _claims(identity: Identity) -> dict[str, Any]:
