@@ -57,6 +57,13 @@ STATED = lines(
     second year nursing student here | work.role: second year nursing student
     barista by day, game maker by night | work.role: barista
     doing my phd in physics | education.field: physics
+    im an electrician, self employed nearly 20 years now | work.role: electrician
+    ive got 3 kids and none of them eat the same thing | family.children: 3 kids
+    been vegan for like 7 years | food.diet: vegan
+    i have a cat named biscuit hes so dumb i love him | pets.has: biscuit
+    we used to have two cats but theyre both gone now | pets.has: ended two cats
+    I was a mail carrier for 31 years | work.role: ended mail carrier
+    I used to work in a bank but left | work.employer: ended bank
     dropped out of ryerson last yr | education.school: ended ryerson
     ich arbeite bei der Deutschen Bahn | work.employer: Deutschen Bahn
     I'm in the army | work.employer: army
