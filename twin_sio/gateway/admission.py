@@ -147,9 +147,7 @@ class Admission:
             connection = await self._load_state(caller, auth)
             self._refuse_while_draining()  # it may have begun since
             if self._sessions.is_erased(connection.caller):
-                raise HandshakeRefused(
-                    "unavailable", "Everything was erased just now.", retryable=True, retry_after_ms=500
-                )
+                raise _erased()
             self._sessions.add(connection)
             is_in = True
         finally:
@@ -171,6 +169,8 @@ class Admission:
 
     async def _load_state(self, caller: Caller, auth: Auth) -> ClientConnection:
         snapshot = await self._snapshots.of(caller.user_id)
+        if snapshot.is_erasing:  # whoever came in now would be shown what goes
+            raise _erased()
         caller = replace(caller, epoch=snapshot.epoch)
         if auth.context is not None:
             try:
@@ -197,3 +197,7 @@ class Admission:
         return Reply(
             Outgoing("auth_refreshed", payload, self._new_id(), self._clock(), caller.session_id, sent.message_id)
         )
+
+
+def _erased() -> HandshakeRefused:
+    return HandshakeRefused("unavailable", "Everything was erased just now.", retryable=True, retry_after_ms=500)

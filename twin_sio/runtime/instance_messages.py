@@ -35,16 +35,20 @@ class InstanceMessages:
                 self._gateway.sessions.on_replace(user_id, session_id, keep)
             case UserErased(user_id, epoch):
                 self._services.fence.rise(user_id, epoch)  # which calls `on_erased`, at the first time
+                self._forget(user_id)  # what was read while it was removed
             case Reconcile():
                 self._services.delivery.reconcile()
 
     def on_erased(self, user_id: str, epoch: int) -> None:
         """Hold nothing more of the user in memory, however this instance has come to know of the erasure."""
+        self._forget(user_id)
+        self._services.delivery.on_erased(user_id)
+        self._services.runner.on_erased(user_id)
+        self._gateway.sessions.on_erased(user_id, epoch)
+
+    def _forget(self, user_id: str) -> None:
         services = self._services
         services.profile_cache.forget(user_id)
         services.profile_service.forget(user_id)
         services.statistics_service.forget(user_id)
         services.indexes.forget(user_id)
-        services.delivery.on_erased(user_id)
-        services.runner.on_erased(user_id)
-        self._gateway.sessions.on_erased(user_id, epoch)

@@ -24,6 +24,7 @@ from twin_sio.store.ports import (
 )
 
 _CONTEXTS_MAX = 50  # of a user
+_ERASING_MAX_MS = 120_000  # who erased has died where it takes longer; the worker has begun again by then
 
 
 class MongoContexts:
@@ -93,14 +94,16 @@ class MongoStandings:
     async def of(self, user_id: str) -> ConnectSnapshot:
         mine = {"$match": {"_id": user_id}}
         named = {"$match": {"_id": user_document(self._ids, user_id)}}
-        kept = {"$group": {"_id": None, "floor": {"$max": "$floor"}, "epoch": {"$max": "$epoch"}}}
+        newest = {name: {"$max": f"${name}"} for name in ("floor", "epoch", "erasing")}
+        is_erasing = {"$gt": ["$erasing", {"$subtract": ["$$NOW", _ERASING_MAX_MS]}]}
+        kept = [{"$group": {"_id": None, **newest}}, {"$set": {"erasing": is_erasing}}]
         owed = {"$match": {"user_id": user_id, "unfinished": True}}
         pipeline: list[Doc] = [
             {"$match": {"user_id": user_id}},
             {"$sort": {"seq": DESCENDING}},
             {"$limit": 1},
             {"$project": {"_id": 0, "seq": 1}},
-            {"$unionWith": {"coll": "users", "pipeline": [named, kept]}},
+            {"$unionWith": {"coll": "users", "pipeline": [named, *kept]}},
             {"$unionWith": {"coll": "profiles", "pipeline": [mine, {"$project": {"_id": 0, "version": 1}}]}},
             {"$unionWith": {"coll": "turns", "pipeline": [owed, {"$limit": 1}, {"$project": {"unfinished": 1}}]}},
         ]
@@ -109,4 +112,10 @@ class MongoStandings:
             found.update(doc)
         # Retention or an erasure may have removed all events: the floor tells how far they went.
         head = found["seq"] if "seq" in found else found.get("floor") or 0
-        return ConnectSnapshot(head, found.get("version", 0), "unfinished" in found, found.get("epoch") or 0)
+        return ConnectSnapshot(
+            head,
+            found.get("version", 0),
+            "unfinished" in found,
+            found.get("epoch") or 0,
+            is_erasing=found.get("erasing", False),
+        )

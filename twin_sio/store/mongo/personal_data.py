@@ -70,7 +70,8 @@ class MongoPersonalData:
     async def erase(self, user_id: str) -> Erased:
         name = self._ids.user(user_id)
         # The epoch first: a write after the removal is refused by it, a write before is removed.
-        risen = [{"$set": {"epoch": {"$add": [{"$ifNull": ["$epoch", 0]}, 1]}, "erased_at": "$$NOW"}}]
+        begun = {"erased_at": "$$NOW", "erasing": "$$NOW"}
+        risen = [{"$set": {"epoch": {"$add": [{"$ifNull": ["$epoch", 0]}, 1]}, **begun}}]
         found = None
         for _ in range(2):
             with contextlib.suppress(DuplicateKeyError):  # two upserts met
@@ -86,11 +87,16 @@ class MongoPersonalData:
         self._fence.rise(user_id, epoch)
         if self._outbox is not None:
             await self._outbox.erase(user_id, self._outbox.clock())
-        return Erased(epoch, await self._fence.remove(user_id, epoch))
+        return Erased(epoch, await self._removed(user_id, epoch))
+
+    async def _removed(self, user_id: str, epoch: int) -> Mapping[str, int]:
+        counts = await self._fence.remove(user_id, epoch)
+        await self._users.update_one({"_id": self._ids.user(user_id), "epoch": epoch}, {"$unset": {"erasing": ""}})
+        return counts
 
     @stored
     async def erase_late(self, user_id: str, epoch: int) -> int:
-        return sum((await self._fence.remove(user_id, epoch)).values())
+        return sum((await self._removed(user_id, epoch)).values())
 
     @stored
     async def erasures_due(self, limit: int) -> Sequence[tuple[str, int]]:

@@ -39,6 +39,8 @@ class ConnectSnapshot:
     """Whether an answer is pending or running."""
     epoch: int = 0
     """How often the user was erased."""
+    is_erasing: bool = False
+    """Whether something of before the last erasure may still be there, and be read."""
 
 
 class ConnectSnapshots(Protocol):
