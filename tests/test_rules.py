@@ -188,6 +188,30 @@ STATED = lines(
     hate hate HATE cilantro | interests.dislikes: cilantro
     soy enfermera en rosario hace 12 años | work.role: enfermera
     soy Don Ernesto, jubilado de los ferrocarriles | work.status: jubilado
+    Hab mir jetzt nen Golf 4 gekauft | possessions.car: Golf 4
+    wir wohnen in ehrenfeld und die bahn nervt | location.city: ehrenfeld
+    seit 2019 wohne ich in Hamburg | location.city: Hamburg
+    ich ess kein schwein | food.avoids: schwein
+    bin in der 9b | education.level: 9b
+    Meine Frau, die Resi, sagt nix | family.partner: Resi
+    bin jetzt teamleitung geworden bei der aok | work.role: teamleitung; work.employer: aok
+    Käse mag ich überhaupt nicht | interests.dislikes: Käse
+    hasse sport so sehr vorallem bodenturnen | interests.dislikes: sport
+    bin seit 3 jahren mit meinem freund zusammen | family.partner: freund
+    soy diseñadora freelance desde enero | work.role: diseñadora freelance
+    laburo los findes en una heladería | work.employer: heladería
+    soy de maracaibo pero ya tengo 6 años aca en bogota | identity.origin: maracaibo; location.city: bogota
+    Soy del Betis hasta la muerte | interests.likes: Betis
+    ya no como azúcar | food.avoids: azúcar
+    soy intolerante a la lactosa | health.allergy: lactosa
+    tengo un perro que se llama rocky | pets.has: rocky
+    on habite à Nantes | location.city: Nantes
+    ça fait 5 ans que je vis à Toulouse | location.city: Toulouse
+    je mange pas de porc | food.avoids: porc
+    je fais de l'escalade 2 fois par sem | interests.likes: escalade
+    jbosse comme serveur dans un bar | work.role: serveur; work.employer: bar
+    j'étudie en neuroscience à mcgill | education.field: neuroscience; education.school: mcgill
+    mon copain théo | family.partner: théo
     """
 )
 
@@ -249,6 +273,13 @@ ENDED = lines(
     Ma femme et moi on a divorcé l'an dernier | family.partner: femme
     mi novio y yo terminamos | family.partner: novio
     je n'habite plus à Lyon | location.city: Lyon
+    hab mich von meinem mann getrennt | family.partner: mann
+    meine eltern haben mein pony verkauft | pets.has: pony
+    Früher habe ich als Kellnerin gearbeitet | work.role: Kellnerin
+    antes era soldador | work.role: soldador
+    dejé danza después de 11 años | interests.likes: danza
+    j'ai vendu la voiture | possessions.car: voiture
+    j'ai arrêté la pilule | habits.has: pilule
     """
 )
 
@@ -429,6 +460,26 @@ AT_HAND = lines(
     call me later
     i have a question
     i have a hot dog
+    ich bin 1,80 groß
+    komme gerade aus köln
+    Ich mag die Formulierung
+    hab nen Kater
+    ich hab zwei kinder gesehen
+    ich ess heute kein fleisch
+    ich arbeite an der Steuer
+    Letzteres mag ich nicht
+    estoy en la primera fila
+    vivo en la luna
+    soy de pocas palabras
+    no como carne hoy
+    trabajo en un informe
+    tengo 5 años trabajando aquí
+    je suis en retard
+    j'ai vendu mon âme
+    je bois pas beaucoup
+    j'ai une voiture de location
+    je viens du travail
+    je travaille à Paris
     """
 )
 
@@ -460,6 +511,10 @@ def test_remarks_and_empty_words_teach_nothing(text: str) -> None:
         "I love it when it rains.",
         "I would like to live in Rome.",
         "I'm thinking about moving to Tokyo.",
+        "wohne ich noch in köln",
+        "jetzt frag ich mich, ob ich in Köln wohne",
+        "me voy a mudar a oaxaca en octubre",
+        "dois-je dire que je suis végé",
         "Na toll, ich liebe Regen im Urlaub.",
         "Si viviera en Lima, comería ceviche.",
     ],
