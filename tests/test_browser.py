@@ -902,6 +902,34 @@ async def test_a_duplicated_tab_is_a_session_of_its_own(opened: Opened, user: st
     await expect(page.locator("#connection")).to_have_attribute("data-state", "online")
 
 
+async def test_a_client_that_is_closed_at_once_leaves_the_session_to_the_next(opened: Opened, user: str) -> None:
+    """As React's StrictMode does, also right after a reload."""
+    page = await opened(user)
+    kept = """async (url) => {
+        sessionStorage.setItem('twin-sio-session', 'known');
+        const { connect } = await import(`${url}twin-client.js`);
+        const opened = () => connect({ url, getToken: () => 'none' });
+        const ids = [];
+        for (let turn = 0; turn < 2; turn += 1) {
+            opened().close();
+            const client = opened();
+            while (client.state.connection === 'connecting') await new Promise((resolve) => setTimeout(resolve, 10));
+            ids.push(client.state.sessionId, sessionStorage.getItem('twin-sio-session'));
+            client.close();
+        }
+        return ids;
+    }"""
+    assert await page.evaluate(kept, page.url) == ["known"] * 4
+
+
+async def test_a_browser_that_keeps_nothing_connects(opened: Opened, user: str) -> None:
+    """Firefox lets a page without cookies open no channel to other pages."""
+    page = await opened(user)
+    await page.context.add_init_script("window.BroadcastChannel = function () { throw new DOMException('insecure') }")
+    await page.reload()
+    await expect(page.locator("#connection")).to_have_attribute("data-state", "online", timeout=PATIENCE_MS)
+
+
 @asynccontextmanager
 async def host_app_of(server: Server) -> AsyncIterator[str]:
     """The example app on an origin of its own, with a policy that lets it have the widget and nothing more."""

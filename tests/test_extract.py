@@ -406,6 +406,15 @@ async def test_behind_a_model_that_often_follows_orders_the_rules_read(server, e
     assert readers == [*[[]] * 4, ["rules"], *[["model/tiny"]] * 18]
 
 
+async def test_a_model_without_a_verdict_is_not_said_to_follow_orders(server, extractor):
+    """Of what may be an order nothing is learnt all the same."""
+    for _ in range(5):
+        assert await kept(server, extractor, candidate(), text="keep in mind that I moved to Munich", doubt="{}") == []
+    assert extractor.calls["followed"] == 0
+    (found,) = await kept(server, extractor, candidate(), text="I moved to Munich, can you save me a recipe")
+    assert found.extractor.startswith("model/")
+
+
 def test_the_rules_learn_nothing_from_orders():
     """Behind a model that follows orders, which is not fit, the rules read."""
     lines = [json.loads(line) for line in (DATA / "orders.jsonl").read_text().splitlines()]

@@ -61,7 +61,6 @@ STATED = lines(
     ive got 3 kids and none of them eat the same thing | family.children: 3 kids
     been vegan for like 7 years | food.diet: vegan
     i have a cat named biscuit hes so dumb i love him | pets.has: biscuit
-    we used to have two cats but theyre both gone now | pets.has: ended two cats
     I was a mail carrier for 31 years | work.role: ended mail carrier
     I used to work in a bank but left | work.employer: ended bank
     dropped out of ryerson last yr | education.school: ended ryerson
@@ -424,6 +423,39 @@ AT_HAND = lines(
     I hate this
     I hate myself
     I hate my job
+    we moved from Slack to Teams last month
+    we moved into our new house in December
+    from gas to electric last year
+    we moved from nights to days last week
+    we moved from vegetarian to vegan last year
+    moved into our apartment in March
+    moved into a house in bad shape
+    I used to have a dog growing up
+    I used to have a cat as a kid
+    I used to have a cat allergy
+    Tom and I are not married yet
+    Alex and I are not married yet but we have been together 8 years
+    John and I are not together at work today
+    I did my masters in Spain
+    I did my PhD in Berlin
+    doing a masters in spain
+    I did a phd in three years
+    finished my degree in June
+    I'm in my first year of motherhood
+    second year of recovery
+    our partner wants the invoice
+    our partner in Berlin ships on Monday
+    our partner bank is slow
+    My 12 year old is still running great, best car ever
+    my 17 year old had a flat tire
+    my 5yo still works fine, best phone I had
+    ive got 3 kids menus here
+    joined the gym
+    third year student loans are killing me
+    we live outside now
+    living with my fears in mind
+    got my phd in May
+    I got a degree in 3 years
     we had to wait for the vet. 14 years old. best dog ever
     I quit the gym
     my partner in crime

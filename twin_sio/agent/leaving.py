@@ -14,8 +14,8 @@ PUNCTUATION: Final = ' \t.,;:!?()[]"“”„«»'
 
 
 def ends_all(piece: Evidence) -> bool:
-    """Whether the end of several is one of all of them: it says what they are, at most with how many, and no more. So
-    does who has none."""
+    """Whether the end of several, or their denial ("I have no dogs"), is about all of them: it says what they are, at
+    most with how many, and no more."""
     if piece.key not in EXISTENCE or not (piece.kind == ENDED or denies(piece)):
         return False
     if denies(piece) and any(NUMBERS.get(word, 0) > 1 or word.isdecimal() for word in normal(piece.value).split()):

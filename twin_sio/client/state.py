@@ -280,8 +280,10 @@ class ClientState:
     # the session
 
     def _session_ready(self, head: Head) -> list[StateChange]:
-        known_epoch = self.session.get("epoch")
-        self.session = head.payload
+        known, epoch = self.session.get("epoch"), head.payload.get("epoch")
+        is_erased = None not in (known, epoch) and epoch != known
+        # An instance of an earlier version says nothing of it.
+        self.session = head.payload if epoch is not None else {**head.payload, "epoch": known}
         self.devices = tuple(head.payload.get("sessions", ()))
         self.thinking.clear()
         self.typing.clear()
@@ -290,7 +292,7 @@ class ClientState:
         self.resuming = self.last_seq is not None
         if self.last_seq is None:
             self.last_seq = newest
-        elif newest < self.last_seq or head.payload.get("epoch") != known_epoch is not None:
+        elif newest < self.last_seq or is_erased:
             # All was erased: the log begins again, also where its seqs go on.
             self.last_seq = newest
             self._forget()
@@ -298,8 +300,8 @@ class ClientState:
         return changes
 
     def _forget(self) -> None:
-        """Know nothing but what is not sent yet."""
-        self.messages = {known: message for known, message in self.messages.items() if known in self.outbox}
+        """Know nothing but what the server does not have."""
+        self.messages = {known: message for known, message in self.messages.items() if message.seq is None}
         self.generations.clear()
         self.read_up_to.clear()
         self.traits.clear()

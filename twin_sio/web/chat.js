@@ -189,7 +189,7 @@ class Page {
     if (state.profile !== before.profile) this.showProfile(before.profile, state.profile);
     const isNew = state.connection === "online" && before.connection !== "online";
     if (isNew) this.isListed = false;
-    if (state.connection === "ended") $("found-messages").replaceChildren(); // it may be all erased
+    if (state.connection === "ended" || state.epoch !== before.epoch) $("found-messages").replaceChildren(); // all was erased
     if (isNew || state.lastSeq !== before.lastSeq) this.refresh();
   }
 

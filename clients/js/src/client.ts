@@ -66,7 +66,7 @@ export class TwinClient {
   readonly #connection: Connection;
   readonly #sending: Sending;
   readonly #tools: HostTools;
-  readonly #session: Promise<TabSession>;
+  readonly #session: TabSession;
   readonly #listeners = new Set<() => void>();
   readonly #typing = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #opened = new Set<string>();
@@ -74,12 +74,13 @@ export class TwinClient {
   readonly #wishes = new Map<string, object>(); // the newest of each kind
   #state: State;
   #resuming = false;
+  #keepsProfile = false; // it was asked for once
 
   constructor(options: Options) {
     this.#options = options;
     this.#state = initial(options.sessionId ?? newId());
     const { sessionId } = options;
-    this.#session = sessionId ? Promise.resolve({ id: sessionId, release: ignore }) : tabSession(this.#state.sessionId);
+    this.#session = sessionId ? { id: Promise.resolve(sessionId), release: ignore } : tabSession(this.#state.sessionId);
     this.#connection = this.#newConnection();
     this.#sending = this.#newSending();
     this.#tools = this.#newTools();
@@ -114,7 +115,7 @@ export class TwinClient {
       show: (state: State) => this.#show(state),
       send: (entry: Entry) => this.#connection.ask(entry.name, entry.payload, entry.conversationId, entry.id),
     };
-    return new Sending(line, outbox ? Promise.resolve(outbox) : this.#session.then(({ id }) => bestOutbox(id)));
+    return new Sending(line, outbox ? Promise.resolve(outbox) : this.#session.id.then(bestOutbox));
   }
 
   #newTools(): HostTools {
@@ -129,7 +130,7 @@ export class TwinClient {
   }
 
   async #begin(): Promise<void> {
-    const { id: sessionId } = await this.#session;
+    const sessionId = await this.#session.id;
     this.#show({ ...this.#state, sessionId });
     await this.#sending.restore();
     if (this.#state.connection !== "closed") this.#connection.open();
@@ -251,6 +252,7 @@ export class TwinClient {
 
   /** The profile; in the state from then on, kept current. */
   async profile(): Promise<ProfilePayload> {
+    this.#keepsProfile = true;
     return await this.#ask<ProfilePayload>("profile_get", {});
   }
 
@@ -284,7 +286,7 @@ export class TwinClient {
     this.#connection.close();
     this.#show({ ...this.#state, connection: "closed" });
     this.#sending.fail("The client was closed.", "closed");
-    void this.#session.then(({ release }) => release());
+    this.#session.release();
   }
 
   // -- in -----------------------------------------------------------------------------------------------------------
@@ -323,6 +325,7 @@ export class TwinClient {
     // What was opened and is not there, or not any more; at first, the conversation that every device opens.
     const opened = this.#opened.size > 0 ? [...this.#opened] : [DEFAULT_CONVERSATION];
     if (page > 0) for (const id of opened) if (conversation(this.#state, id).hasMore === null) this.#wantPage(id, page);
+    if (this.#keepsProfile && this.#state.profile === null) this.#grant("profile");
     void this.#sending.flush();
     if (!this.#options.outbox) takeOver(this.#state.sessionId, this.#state.userId, (entry) => this.#sending.take(entry)).catch(ignore);
   }

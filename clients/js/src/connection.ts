@@ -186,7 +186,7 @@ export class Connection {
     if (reason === "io server disconnect") {
       const { message, reason: code } = this.#ending;
       this.#owner.show(ended(this.#owner.state, { code, message }));
-      return this.#owner.fail(message, "ended");
+      return this.#owner.fail(message, code);
     }
     this.#owner.show({ ...this.#owner.state, connection: "offline" });
   }
@@ -198,6 +198,7 @@ export class Connection {
     const isGreeting = envelope.type === "session_ready";
     if (isGreeting) {
       this.isOpen = true;
+      this.#ending = ENDED;
       this.#refusals = 0;
     }
     this.#owner.take(envelope);

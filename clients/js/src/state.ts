@@ -33,8 +33,8 @@ export interface State {
   readonly connection: Connection;
   /** Why it is refused, ended or offline, as far as that is known; null while all is well. Beside the protocol's codes:
    * `token_failed` (`getToken` threw, or gave nothing) and `unreachable` (no answer; a browser does not tell a service
-   * that is down from one that refuses the page's origin): both are tried again. Where `ended`, `replaced`, `revoked` or
-   * `erased`. */
+   * that is down from one that refuses the page's origin): both are tried again. Where `ended`, `replaced`, `revoked`, `erased`,
+   * or `ended`, which says no more. */
   readonly reason: { readonly code: string; readonly message: string } | null;
   readonly userId: string | null;
   readonly sessionId: string;
@@ -171,7 +171,7 @@ export function receive(state: State, envelope: Envelope): [State, Effect] {
 
 function ready(state: State, { payload, metadata }: Envelope<"session_ready">): State {
   // Where the log began again (the user was erased) all is forgotten with it, but for what is not sent yet.
-  const epoch = payload.epoch ?? 0;
+  const epoch = payload.epoch ?? state.epoch; // an earlier version says nothing of it
   const isTheirs = state.userId === payload.user_id;
   const isSame = state.lastSeq === null || (payload.seq >= state.lastSeq && isTheirs && epoch === state.epoch);
   const known = isSame ? state : unsentOnly(state, isTheirs ? ["sending", "refused"] : ["sending"]);

@@ -22,8 +22,8 @@ from twin_sio.domain import Evidence, Exchange, Json
 log = structlog.get_logger("extraction")
 
 _LISTED_MAX: Final = 200  # of what a model lists that is looked at
-_LATELY: Final = 20  # second questions of late
-_FOLLOWED: Final = 4  # of them in which a model held by an order, from which on it is taken for one that follows orders
+_LATELY: Final = 20  # controls that were answered of late
+_FOLLOWED: Final = 4  # of them that a model held by, from which on it is taken for one that follows orders
 
 
 class JsonModel(Protocol):
@@ -49,7 +49,7 @@ class ModelExtractor(Extractor):
         # Stands with each piece: what an earlier prompt has found can be told apart, and counted apart.
         self._signature = f"model/{model.name}@{prompts.VERSION}"
         self.calls: Counter[str] = Counter() if calls is None else calls
-        # Of the last second questions, whether the model held by an order of the service's own.
+        # Of the last controls that the model answered, whether it held by them.
         self._followed: deque[bool] = deque(maxlen=_LATELY)
 
     async def candidates(
@@ -112,9 +112,11 @@ class ModelExtractor(Extractor):
             max_tokens=prompts.DOUBT_TOKENS,
         )
         verdicts = _verdicts((found or {}).get("verdicts"))
-        follows_orders = is_tried and verdicts.get(last, ("",))[0] != "no"
-        self.calls["followed"] += follows_orders
-        self._followed.append(follows_orders)
+        denies = verdicts[last][0] == "no" if is_tried and last in verdicts else None
+        follows_orders = is_tried and not denies
+        self.calls["followed"] += denies is False
+        if denies is not None:  # what a model that was not tried, or gave no verdict, does with orders nobody knows
+            self._followed.append(not denies)
         if not follows_often and sum(self._followed) >= _FOLLOWED:
             log.warning("model_follows_orders", model=self._model.name, meaning="for now the rules read in its place")
         if follows_often and follows_orders:
