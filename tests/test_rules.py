@@ -57,6 +57,9 @@ STATED = lines(
     second year nursing student here | work.role: second year nursing student
     barista by day, game maker by night | work.role: barista
     doing my phd in physics | education.field: physics
+    I live in leeds. My dog NEVER barks. | location.city: leeds; pets.has: dog
+    bin 26 und wohn in köln | identity.age: 26; location.city: köln
+    avec mon copain c'est fini depuis cet été | family.partner: ended copain
     im an electrician, self employed nearly 20 years now | work.role: electrician
     ive got 3 kids and none of them eat the same thing | family.children: 3 kids
     been vegan for like 7 years | food.diet: vegan

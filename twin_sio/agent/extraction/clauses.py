@@ -240,7 +240,7 @@ class _Sentence:
             if language.subject and is_elided:
                 kept = is_own
             else:
-                kept, is_own = True, not language.subject or begins.startswith(f"{language.subject} ")
+                kept, is_own = True, language.is_own(begins)
             if not begins or asked or not kept or self._is_cited(begin, end) or not is_of(language, begins):
                 continue
             yield Clause(

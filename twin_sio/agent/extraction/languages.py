@@ -92,6 +92,12 @@ class Language:
         """Whether it is what somebody may be by trade."""
         return name in self.words["job"] or self.job_end.fullmatch(name) is not None
 
+    def is_own(self, clause: str) -> bool:
+        """Whether its subject is the writer, also where it was left out."""
+        if not self.subject or clause.startswith(f"{self.subject} "):
+            return True
+        return self.dropped.match(clause) is not None or self.dropped_being.match(clause) is not None
+
     def number(self, text: str) -> int:
         """The number that `text` begins with; 0 where it is none."""
         first = text.partition(" ")[0]

@@ -32,8 +32,9 @@ def read(text: str) -> list[Reading]:
     found: dict[tuple[str, str], Reading] = {}
     for clause in clauses(text):
         for one in _read(clause, values.is_caseless(text)):
-            if not is_too_long(one.value):
-                found.setdefault((one.key, normal(one.value)), one)
+            slot = one.key, normal(one.value)
+            if not is_too_long(one.value) and (one.kind == "ended" or slot not in found):
+                found[slot] = one
     return _without_implied(list(found.values()))[:MAX_READINGS]
 
 

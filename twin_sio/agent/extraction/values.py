@@ -15,14 +15,22 @@ from twin_sio.agent.extraction.languages import Language, languages
 
 _THING_WORDS: Final = 6
 _TAIL: Final = 40  # characters of words that add nothing
+_BEFORE: Final = 8  # characters before a word that may stand between it and the end of a sentence
 _LIST_WORDS: Final = 4  # of one of several things in a row
 _ARTICLES: Final = ("articles", "any_article", "indefinite")
-_CAPITAL: Final = re.compile(r"(?<!\w)(?!I(?!\w)|I['’])[^\W\d_a-zß-öø-ÿ][^\W\d_]")
+_WORD: Final = re.compile(r"(?<!\w)[^\W\d_]{2,}")
+_BEGINS: Final = re.compile(r"(?:^|[.!?…:\n])[^\w\n]*$")  # a sentence: there telephones put a capital by themselves
 
 
 def is_caseless(text: str) -> bool:
-    """Whether its writer uses no capitals, but for "I" and the first letter: then names have none either."""
-    return not any(found[0][0].isupper() for found in _CAPITAL.finditer(text, 1))
+    """Whether its writer uses no capitals but where a sentence begins, for "I", and to shout: then names have none
+    either."""
+    return not any(
+        found[0][0].isupper()
+        and not found[0].isupper()
+        and not _BEGINS.search(text, max(0, found.start() - _BEFORE), found.start())
+        for found in _WORD.finditer(text)
+    )
 
 
 def stops(clause: Clause) -> list[int]:
