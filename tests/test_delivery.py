@@ -201,7 +201,7 @@ async def test_late_words_to_an_erased_user_leave_nothing(redis_server: RedisSer
         answering.begin_generation(user, second)
         answering.chunk(user, second, "late")
         assert len(await kept("late")) == 2
-        answering.on_erased(user)
+        answering.on_erased(user, 1)
         assert await kept("heard") == []
 
 

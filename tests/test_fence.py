@@ -16,7 +16,7 @@ from tests.test_store import draft, evidence, turn
 from tests.waiting import eventually
 from twin_sio.clock import new_id, now
 from twin_sio.domain import Profile
-from twin_sio.errors import TooLate
+from twin_sio.errors import StorageUnavailable, TooLate
 from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
@@ -89,6 +89,27 @@ async def test_late_writes_of_an_instance_are_removed(
         await there.log.append(draft(user))
 
 
+async def test_who_connects_tells_an_instance_of_an_erasure(db: mongo.Database, ids: Ids, user: str) -> None:
+    """Though the message about it got lost; and nobody is let in before it is done."""
+    here, there = Instance(db, ids), Instance(db, ids)
+    await here.write_all(user)
+    erased = await here.personal.erase(user)
+    assert (await there.standings.of(user)).is_erasing
+    with pytest.raises(TooLate):
+        await there.log.append(draft(user))
+    await here.personal.let_in(user, erased.epoch - 1)  # of another erasure
+    assert (await there.standings.of(user)).is_erasing
+    await here.personal.let_in(user, erased.epoch)
+    assert not (await there.standings.of(user)).is_erasing
+
+
+async def test_what_is_counted_is_of_one_epoch(db: mongo.Database, ids: Ids, user: str) -> None:
+    here = Instance(db, ids)
+    await here.write_all(user)
+    await here.log.append(replace(draft(user), type="twin_message", payload={"text": "hi", "status": "complete"}))
+    assert ((await here.statistics.answers(user)).count, (await here.statistics.answers(user, 1)).count) == (1, 0)
+
+
 async def test_no_clock_decides_what_is_of_before(db: mongo.Database, ids: Ids, user: str) -> None:
     here = Instance(db, ids)
     ahead, behind = (replace(draft(user), at=now() + timedelta(seconds=s)) for s in (5, -3600))
@@ -149,6 +170,27 @@ async def test_the_second_pass_removes_leftovers(db: mongo.Database, ids: Ids, u
         await here.personal.erased(user, erased.epoch)
     assert await _left(db, user) == {}
     assert await db["erasures"].find_one(named) is None
+
+
+async def test_an_erasure_whose_process_died_is_carried_out(
+    db: mongo.Database, ids: Ids, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it died before anything but the plan was written."""
+    here = Instance(db, ids)
+    await here.write_all(user)
+
+    class Dead:
+        async def find_one_and_update(self, *_: Any, **__: Any) -> None:
+            raise PyMongoError
+
+    monkeypatch.setattr(here.personal, "_users", Dead())
+    with pytest.raises(StorageUnavailable):
+        await here.personal.erase(user)
+    monkeypatch.undo()
+    await db["erasures"].update_one({"_id": ids.user(user)}, {"$set": {"due_at": now() - timedelta(seconds=1)}})
+    assert (user, 1) in await here.personal.erasures_due(100)
+    await here.personal.erase_late(user, 1)
+    assert (await here.fence.epoch(user), await _left(db, user)) == (1, {})
 
 
 async def test_what_remains_of_a_user_names_nobody(db: mongo.Database, ids: Ids, user: str) -> None:

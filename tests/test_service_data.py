@@ -16,6 +16,7 @@ from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_learning import candidates, likes
 from tests.waiting import eventually
+from twin_sio.agent.extraction.prompts import DOUBT_NAME
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
@@ -152,6 +153,24 @@ async def test_a_late_job_brings_nothing_back(
     await erase(url, user)
     await job
     assert await _nothing_left(url, user)
+
+
+async def test_a_worker_that_was_not_told_publishes_nothing_of_before(
+    url: str, connect: Connect, model: ScriptedModel, worker: None, user: str
+) -> None:
+    """Its model takes its time while all is erased: the device that comes next hears of nothing."""
+    text = f"I prefer mate, {user}"
+    answer = candidates(likes("mate", "I prefer mate", key="preferences.drink"))
+    model.script(contains=f'"message": "{text}', json_answer=answer, first_delay_s=2.5, times=1)
+    await (await connect()).ask(text)
+    await model.until(lambda m: any(f'"message": "{text}' in one["messages"][-1]["content"] for one in m.requests))
+    await erase(url, user)
+    seen: list[dict[str, Any]] = []
+    device = await connect(on_envelope=lambda way, envelope: seen.append(envelope))
+    await model.until(lambda m: any(text in str(one) and DOUBT_NAME in str(one) for one in m.requests))
+    await device.ask("hello again")
+    assert not [one for one in seen if one["type"] == "profile_update"]
+    assert (await device.profile())["traits"] == []
 
 
 async def test_retention_tells_a_device_of_the_gap(

@@ -41,10 +41,13 @@ async def test_the_server_says_why(url: str, user: str, settings: Settings, reas
 
 
 async def test_the_python_client_says_why(url: str, user: str, connect: Connect) -> None:
+    """And knows nothing more of what was erased."""
     client = await connect()
+    await client.ask("a secret")
     stream = client.changes()
     await erase(url, user)
     assert str((await the_next(stream, Ended)).error) == "All data of this account was erased."
+    assert client.state.transcript() == []
 
 
 async def test_nobody_comes_in_while_all_is_erased(

@@ -232,6 +232,10 @@ async def test_an_erasure_leaves_no_graph_and_looks_again(
     await projected(graphed, user)
     assert await facts.read(user) != []
     await erase(url_of(graphed), user)
+    await (await connect(url_of(graphed))).ask(f"Where did I live? {user}")
+    assert await facts.read(user) != []  # no worker has come to it, and no prompt holds it
+    assert prompts.FORMER_HEADING not in prompt_of(model, f"Where did I live? {user}")
+    await erase(url_of(graphed), user)
     await projected(graphed, user)
     assert await facts.read(user) == []
     # A worker that hung has written late: it is gone after the second look.

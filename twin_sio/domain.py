@@ -242,6 +242,8 @@ class Generation:
     session_id: str | None
     started_at: float
     texts: list[str] = field(default_factory=list)
+    epoch: int = 0
+    """Of the turn; 0 on instances that only relay it."""
 
 
 EvidenceKind = Literal[

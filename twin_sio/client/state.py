@@ -157,10 +157,8 @@ class ClientState:
 
     def _behind(self) -> list[StateChange]:
         """Request a resume once; until it is complete, further gaps are the same gap."""
-        if self.resuming:
-            return []
-        self.resuming = True
-        return [WantsResume(self.last_seq or 0)]
+        was_resuming, self.resuming = self.resuming, True
+        return [] if was_resuming else [WantsResume(self.last_seq or 0)]
 
     def _received(self, head: Head, request: Json | None) -> list[StateChange]:
         changes: list[StateChange] = []
@@ -216,14 +214,9 @@ class ClientState:
         self.thinking.pop(head.conversation_id, None)
         return self._put(twin_message(head, matches))
 
-    def _feedback(self, head: Head) -> list[StateChange]:
-        return self._rate(head.payload)
-
     def _rate(self, rating: Json) -> list[StateChange]:
         message = self.messages.get(rating.get("message_id", ""))
-        if message is None:
-            return []
-        return self._put(replace(message, feedback=rating_of(rating)))
+        return [] if message is None else self._put(replace(message, feedback=rating_of(rating)))
 
     def _read_receipt(self, head: Head) -> list[StateChange]:
         message_id = head.payload.get("message_id", "")
@@ -254,11 +247,8 @@ class ClientState:
         generation.text = piece["text"] if replaced else generation.text + piece["text"]
         generation.next_index = index + 1
         generation.is_whole = bool(piece.get("is_last_chunk"))
-        return [
-            ChunkApplied(
-                generation.generation_id, generation.in_response_to, head.conversation_id, piece["text"], replaced
-            )
-        ]
+        about = generation.generation_id, generation.in_response_to, head.conversation_id
+        return [ChunkApplied(*about, piece["text"], replaced)]
 
     def _generation(self, generation_id: str, head: Head) -> StreamedAnswer:
         """The generation a chunk belongs to; a new one ends the older attempts at the same message."""
@@ -270,10 +260,9 @@ class ClientState:
         return known
 
     def _end(self, generation_id: str | None, in_response_to: str | None) -> None:
-        over = [
-            g.generation_id for g in self.generations.values() if in_response_to and g.in_response_to == in_response_to
-        ]
-        for ended in {*over, *([generation_id] if generation_id else [])}:
+        running = self.generations.values()
+        over = {one.generation_id for one in running if in_response_to and one.in_response_to == in_response_to}
+        for ended in over | ({generation_id} if generation_id else set()):
             self.generations.pop(ended, None)
             self._ended.add(ended)
 
@@ -284,11 +273,10 @@ class ClientState:
         is_erased = None not in (known, epoch) and epoch != known
         # An instance of an earlier version says nothing of it.
         self.session = head.payload if epoch is not None else {**head.payload, "epoch": known}
-        self.devices = tuple(head.payload.get("sessions", ()))
+        self.devices, newest = tuple(head.payload.get("sessions", ())), head.payload.get("seq", 0)
         self.thinking.clear()
         self.typing.clear()
         changes: list[StateChange] = [Ready(head.payload)]
-        newest = head.payload.get("seq", 0)
         self.resuming = self.last_seq is not None
         if self.last_seq is None:
             self.last_seq = newest
@@ -308,6 +296,11 @@ class ClientState:
         self.profile_version = 0
         self.progress = Progress()
 
+    def _session_ended(self, head: Head) -> list[StateChange]:
+        if head.payload.get("reason") == "erased":
+            self._forget()
+        return []
+
     def _resumed(self, head: Head) -> list[StateChange]:
         self.resuming = False
         through, last = head.payload["through_seq"], self.last_seq or 0
@@ -321,9 +314,7 @@ class ClientState:
         return changes
 
     def _heartbeat_ack(self, head: Head) -> list[StateChange]:
-        if head.payload.get("head_seq", 0) <= (self.last_seq or 0):
-            return []
-        return self._resync()
+        return self._resync() if head.payload.get("head_seq", 0) > (self.last_seq or 0) else []
 
     def _resync(self) -> list[StateChange]:
         """The server has more than the client: request a resume, even if one is under way."""
@@ -349,10 +340,7 @@ class ClientState:
 
     def _typing_indicator(self, head: Head) -> list[StateChange]:
         session_id, is_typing = head.session_id or "", bool(head.payload.get("is_typing"))
-        if is_typing:
-            self.typing.add(session_id)
-        else:
-            self.typing.discard(session_id)
+        (self.typing.add if is_typing else self.typing.discard)(session_id)
         return [Typing(session_id, is_typing)]
 
     def _twin_thinking(self, head: Head) -> list[StateChange]:
@@ -367,9 +355,8 @@ class ClientState:
 
     def _history(self, head: Head) -> list[StateChange]:
         conversation_id = head.payload.get("conversation_id", head.conversation_id)
-        changes: list[StateChange] = []
-        for entry in head.payload.get("messages", ()):
-            changes += self._put(history_message(entry, conversation_id))
+        found = [history_message(entry, conversation_id) for entry in head.payload.get("messages", ())]
+        changes = [change for message in found for change in self._put(message)]
         return changes + self.progress.history(head.payload.get("approvals") or (), conversation_id)
 
     def _profile(self, head: Head) -> list[StateChange]:
@@ -385,7 +372,7 @@ _Rule = Callable[[ClientState, Head], list[StateChange]]
 _DURABLE: Mapping[str, _Rule] = {
     "user_message": ClientState._user_message,
     "twin_message": ClientState._twin_message,
-    "feedback": ClientState._feedback,
+    "feedback": lambda state, head: state._rate(head.payload),
     "read_receipt": ClientState._read_receipt,
     "profile_update": ClientState._profile_update,
     "approval_requested": lambda state, head: state.progress.approval_requested(head),
@@ -394,6 +381,7 @@ _DURABLE: Mapping[str, _Rule] = {
 _EPHEMERAL: Mapping[str, _Rule] = {
     "twin_message_chunk": ClientState._chunk,
     "session_ready": ClientState._session_ready,
+    "session_ended": ClientState._session_ended,
     "resumed": ClientState._resumed,
     "heartbeat_ack": ClientState._heartbeat_ack,
     "resync": lambda state, _: state._resync(),

@@ -230,12 +230,12 @@ class Delivery:
         """This attempt has failed: delete it from Redis. A later attempt at the same answer stays."""
         self._running.drop(user_id, generation)
 
-    def on_erased(self, user_id: str) -> None:
-        """The user was erased: what is being generated for them is shown to nobody from now on."""
-        self._running.on_erased(user_id)
+    def on_erased(self, user_id: str, epoch: int) -> None:
+        """All of before this epoch was erased: what is being generated since then is shown to nobody from now on."""
+        self._running.on_erased(user_id, epoch)
         stream = self._streams.get(user_id)
         if stream is not None:
-            stream.on_erased()
+            stream.on_erased(epoch)
 
     def broadcast(self, message: ControlMessage) -> None:
         """Send a message to all instances, this one included."""

@@ -103,14 +103,14 @@ class RunningGenerations:
         self._answered.append((user_id, in_response_to))
         self._end(user_id, in_response_to)
 
-    def on_erased(self, user_id: str) -> None:
-        """The user was erased: forget their generations. Their last words may have reached Redis after the erasure:
-        what this instance has sent so far is deleted behind it."""
+    def on_erased(self, user_id: str, epoch: int) -> None:
+        """All of before this epoch was erased: forget the generations of then. Their last words may have reached Redis
+        after the erasure: what this instance has sent so far is deleted behind it, once more where Redis comes back."""
         for generation_id, entry in list(self._local.items()):
-            if entry.user_id == user_id:
+            if entry.user_id == user_id and entry.generation.epoch < epoch:
                 del self._local[generation_id]
                 self.drop(user_id, entry.generation)
-        self._answered = deque((answer for answer in self._answered if answer[0] != user_id), maxlen=_ANSWERED_MAX)
+                self._answered.append((user_id, entry.generation.in_response_to))
 
     def restore(self) -> None:
         """Redis is back, and may have lost or brought back anything: write what it should have."""

@@ -274,10 +274,11 @@ class UserStream:
             if generation.started_at > oldest
         }
 
-    def on_erased(self) -> None:
-        """The user was erased: show nothing more of what is being generated."""
-        self._finished.extend(self.generations)
-        self.generations = {}
+    def on_erased(self, epoch: int) -> None:
+        """All of before this epoch was erased: show nothing more of what is being generated since then."""
+        kept = {name: generation for name, generation in self.generations.items() if generation.epoch >= epoch}
+        self._finished.extend(self.generations.keys() - kept.keys())
+        self.generations = kept
 
     # -- subscribers -------------------------------------------------------------------------------------------------
 

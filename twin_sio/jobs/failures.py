@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from contextlib import suppress
 
@@ -51,4 +52,4 @@ class JobFailures:
 
 
 def _key(job_id: str, what: str) -> str:
-    return f"{HASH_TAG}:failures:{what}:{job_id}"
+    return f"{HASH_TAG}:failures:{what}:{hashlib.sha256(job_id.encode()).hexdigest()}"  # outlives what the id is of

@@ -42,8 +42,8 @@ class InstanceMessages:
     def on_erased(self, user_id: str, epoch: int) -> None:
         """Hold nothing more of the user in memory, however this instance has come to know of the erasure."""
         self._forget(user_id)
-        self._services.delivery.on_erased(user_id)
-        self._services.runner.on_erased(user_id)
+        self._services.delivery.on_erased(user_id, epoch)
+        self._services.runner.on_erased(user_id, epoch)
         self._gateway.sessions.on_erased(user_id, epoch)
 
     def _forget(self, user_id: str) -> None:

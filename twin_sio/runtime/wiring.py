@@ -165,6 +165,7 @@ async def build_services(settings: Settings, server: ServerHooks | None = None) 
             facts,
             patience_s=settings.tuning.recall_ms / 1000,
             kept_for=kept_for,
+            outbox=graphed,
         )
         presence = RedisPresence(channels.redis, clock.now, 3 * settings.tuning.stale_s, lambda: channels.healthy)
         runs = mongo.MongoRuns(db, clock.now, sealer, fence)

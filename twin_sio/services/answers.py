@@ -69,8 +69,8 @@ class AnswerService:
         self._clock = clock
         self._new_id = new_id
         self._checkpoint_s = lease_s / 3
-        # By (user id, turn id), for each generation of this instance: set, it ends as `stopped`.
-        self._stops: dict[tuple[str, str], asyncio.Event] = {}
+        # By (user id, turn id), for each generation of this instance: set, it ends as `stopped`; and the turn's epoch.
+        self._stops: dict[tuple[str, str], tuple[asyncio.Event, int]] = {}
         # By (user id, conversation id): what this instance generates there.
         self._attempts: dict[tuple[str, str], Attempt] = {}
         # Set while this instance hands its answers over: an answer that is cancelled then says nothing about the turn.
@@ -85,13 +85,13 @@ class AnswerService:
 
     def stop(self, user_id: str, turn_id: str) -> None:
         """End the turn's answer if this instance generates it."""
-        if event := self._stops.get((user_id, turn_id)):
-            event.set()
+        if found := self._stops.get((user_id, turn_id)):
+            found[0].set()
 
-    def stop_user(self, user_id: str) -> None:
-        """End all answers to this user; used by an erasure, after which none of them can be settled."""
-        for (owner, _), event in list(self._stops.items()):
-            if owner == user_id:
+    def stop_user(self, user_id: str, epoch: int) -> None:
+        """End all answers to this user of before an epoch; used by an erasure, after which none can be settled."""
+        for (owner, _), (event, began) in list(self._stops.items()):
+            if owner == user_id and began < epoch:
                 event.set()
 
     def on_changed(self, user_id: str, conversation_id: str) -> None:
@@ -192,7 +192,8 @@ class AnswerService:
         `LeaseLost`; every other ending is an outcome."""
         generation = generation_of(turn)
         run = await self._runs.begin(turn)
-        stop = self._stops[turn.user_id, turn.turn_id] = asyncio.Event()
+        stop = asyncio.Event()
+        self._stops[turn.user_id, turn.turn_id] = stop, turn.epoch
         attempt = Attempt(
             turn,
             question,
@@ -256,7 +257,9 @@ class AnswerService:
             await asyncio.sleep(self._checkpoint_s)
             with suppress(StorageUnavailable):
                 stored = await self._turns.checkpoint(turn, "".join(generation.texts))
-                if stored is not None and stored.stop_requested:
+                if (
+                    stored is None or stored.stop_requested
+                ):  # None: it was erased, or is another's: nothing can be settled
                     stop.set()
 
     async def _publish_answer(self, turn: Turn, outcome: Outcome) -> None:

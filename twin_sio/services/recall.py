@@ -15,7 +15,7 @@ from twin_sio.errors import StorageUnavailable
 from twin_sio.services.lines import with_answers
 from twin_sio.services.search import MessageSearch
 from twin_sio.store.cache import CachedProfiles
-from twin_sio.store.ports import Contexts, Facts, GraphUnavailable, Log, Memories
+from twin_sio.store.ports import Contexts, Facts, GraphUnavailable, Log, Memories, Outbox
 
 _ANSWERS_AFTER = 50  # events, in which the answers stand that came after later messages
 _SEARCHED = 60  # lines, of which those that say the same again are left out
@@ -38,10 +38,12 @@ class Recall:
         *,
         patience_s: float,
         kept_for: timedelta | None = None,
+        outbox: Outbox | None = None,
         clock: Clock = now,
     ) -> None:
         """`patience_s` is what an answer waits for the past at most; `kept_for` how long evidence counts (None: for
-        ever), which reaches the graph later."""
+        ever), which reaches the graph later, as does what `outbox` knows to be erased."""
+        self._outbox = outbox
         self._kept_for = kept_for
         self._clock = clock
         self._facts = facts
@@ -132,7 +134,7 @@ class Recall:
 
     async def _expired_facts(self, user_id: str) -> tuple[Fact, ...]:
         """What held once and holds no more, the last to end first."""
-        if self._facts is None:
+        if self._facts is None or (self._outbox is not None and await self._outbox.is_erasing(user_id)):
             return ()
         since = self._clock() - self._kept_for if self._kept_for is not None else None
         facts = [fact for fact in await self._facts.read(user_id) if since is None or fact.valid_at > since]

@@ -81,7 +81,11 @@ class StatisticsService:
         began = self._clock()
         epoch = await self._personal.epoch(user_id)
         stamp = await self._profiles.revision(user_id)  # first: what is written from here on makes the user due again
-        evidence, answers = await asyncio.gather(self._profiles.evidence(user_id), self._statistics.answers(user_id))
+        evidence, answers = await asyncio.gather(
+            self._profiles.evidence(user_id, epoch), self._statistics.answers(user_id, epoch)
+        )
+        if is_due and not (evidence or answers.count):  # of who was erased since, nothing is kept
+            is_due = (await self._profiles.get(user_id)).profile.version > 0
         counts = await weighing(evidence, lambda: self._tallied(user_id, evidence, answers, began))
         if is_due or evidence or answers.count:
             with suppress(TooLate):

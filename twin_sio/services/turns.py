@@ -188,9 +188,9 @@ class TurnService:
         if not self._draining:
             self.schedule(user_id, conversation_id)
 
-    def on_erased(self, user_id: str) -> None:
-        """The user was erased: end the answers to them. They cannot be settled, so nothing of them is kept."""
-        self._answers.stop_user(user_id)
+    def on_erased(self, user_id: str, epoch: int) -> None:
+        """All of before this epoch was erased: end the answers of then. They cannot be settled, so nothing is kept."""
+        self._answers.stop_user(user_id, epoch)
 
     # -- start and end -----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@ import { draft, draftsOf, keepDraft } from "./drafts.js";
 import { button, count, directed, errorText, make, setText } from "./view.js";
 
 const COMMENT_MAX = 2000;
-const DRAFT = "twin-approval";
+export const APPROVAL_DRAFT = "twin-approval";
 const DECIDED = { approve: "Allowed", edit: "Allowed, as you changed it", reject: "Refused", expired: "Nobody decided in time", cancelled: "Called off" };
 
 export class ApprovalCard {
@@ -124,7 +124,7 @@ export class ApprovalCard {
   // What is typed into the form: over reloads, until it is decided here or elsewhere, or nobody can decide it any more.
   get place() {
     const user = this.view.user ?? this.view.client.state.userId;
-    return user === null ? null : `${DRAFT} ${user} ${this.approval.id}`;
+    return user === null ? null : `${APPROVAL_DRAFT} ${user} ${this.approval.id}`;
   }
 
   keep() {
@@ -200,6 +200,6 @@ function timeOf(timestamp) {
 }
 
 // Of approvals that ended while nobody looked.
-for (const key of draftsOf(DRAFT)) {
+for (const key of draftsOf(APPROVAL_DRAFT)) {
   if (!(Date.parse(JSON.parse(draft(key))?.expiresAt) > Date.now())) keepDraft(key, null);
 }

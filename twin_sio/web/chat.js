@@ -1,7 +1,9 @@
 // The chat page: one user's session over the client, and around the conversation what belongs to the page: who is here,
 // which conversations there are, what the twin believes, how it looks.
 import { connect, untilAnswered } from "./twin-client.js";
+import { APPROVAL_DRAFT } from "./approval.js";
 import { ConversationView } from "./conversation.js";
+import { draftsOf, keepDraft } from "./drafts.js";
 import { ProfileView } from "./profile.js";
 import { button, count, directed, make, setText, errorText } from "./view.js";
 import { named, shortened, valueOf } from "./words.js";
@@ -189,8 +191,14 @@ class Page {
     if (state.profile !== before.profile) this.showProfile(before.profile, state.profile);
     const isNew = state.connection === "online" && before.connection !== "online";
     if (isNew) this.isListed = false;
-    if (state.connection === "ended" || state.epoch !== before.epoch) $("found-messages").replaceChildren(); // all was erased
+    if (state.connection === "ended" || state.epoch !== before.epoch) this.forget();
     if (isNew || state.lastSeq !== before.lastSeq) this.refresh();
+  }
+
+  // All may have been erased: what stands outside the client's state goes with it.
+  forget() {
+    $("found-messages").replaceChildren();
+    for (const key of draftsOf(APPROVAL_DRAFT)) keepDraft(key, null);
   }
 
   // The list is no part of the log: it is asked for when something may have changed in it. All of it once for a connection,

@@ -24,7 +24,7 @@ from twin_sio.store.ports import (
 )
 
 _CONTEXTS_MAX = 50  # of a user
-_ERASING_MAX_MS = 120_000  # who erased has died where it takes longer; the worker has begun again by then
+_ERASING_MAX_MS = 900_000  # who erased has died, and no worker has carried it on
 
 
 class MongoContexts:
@@ -89,6 +89,7 @@ class MongoStandings:
         # What a client is told that it has missed must not be rolled back after a failover.
         self._events = db["events"].with_options(read_concern=ReadConcern("majority"))
         self._ids = fence.ids if fence is not None else Ids()
+        self._fence = fence
 
     @stored
     async def of(self, user_id: str) -> ConnectSnapshot:
@@ -110,6 +111,8 @@ class MongoStandings:
         found: dict[str, Any] = {}
         for doc in await self._events.aggregate(pipeline).to_list(None):
             found.update(doc)
+        if self._fence is not None and found.get("epoch"):  # the message about it may have got lost
+            self._fence.rise(user_id, found["epoch"])
         # Retention or an erasure may have removed all events: the floor tells how far they went.
         head = found["seq"] if "seq" in found else found.get("floor") or 0
         return ConnectSnapshot(

@@ -97,6 +97,11 @@ class MongoOutbox:
         await upsert(self._erasures, {"_id": self._ids.user(user_id)}, {"$set": due})
 
     @stored
+    async def is_erasing(self, user_id: str) -> bool:
+        pending = {"_id": self._ids.user(user_id), "looked": False}
+        return await self._erasures.find_one(pending, {"_id": 1}) is not None
+
+    @stored
     async def erasure(self, user_id: str) -> datetime | None:
         found = await self._erasures.find_one({"_id": self._ids.user(user_id), "due_at": {"$lte": self.clock()}})
         return found["erased_at"] if found else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from motor.motor_asyncio import (
     AsyncIOMotorCollection,
@@ -69,7 +69,9 @@ class MongoPersonalData:
     @stored
     async def erase(self, user_id: str) -> Erased:
         name = self._ids.user(user_id)
-        # The epoch first: a write after the removal is refused by it, a write before is removed.
+        # Before all else that it is to be done: where this process dies the worker does it.
+        await self._plan(user_id, await self._fence.epoch(user_id) + 1)
+        # The epoch before the removal: a write after it is refused, a write before is removed.
         begun = {"erased_at": "$$NOW", "erasing": "$$NOW"}
         risen = [{"$set": {"epoch": {"$add": [{"$ifNull": ["$epoch", 0]}, 1]}, **begun}}]
         found = None
@@ -82,21 +84,30 @@ class MongoPersonalData:
         if found is None:
             raise StorageUnavailable
         epoch = found["epoch"]
-        again = {"who": self._ids.hide(user_id), "epoch": epoch, "looks": 0}
-        await self._erasures.update_one({"_id": name}, [{"$set": {**again, "due_at": until(LOOKS_S[0])}}], upsert=True)
+        await self._plan(user_id, epoch)  # a later one, where two erase at once
         self._fence.rise(user_id, epoch)
+        await self._erase_graph(user_id)
+        removed = await self._fence.remove(user_id, epoch)
+        await self._erase_graph(user_id)  # once more: it may have been made anew of what was still there
+        return Erased(epoch, removed)
+
+    async def _erase_graph(self, user_id: str) -> None:
         if self._outbox is not None:
             await self._outbox.erase(user_id, self._outbox.clock())
-        return Erased(epoch, await self._removed(user_id, epoch))
 
-    async def _removed(self, user_id: str, epoch: int) -> Mapping[str, int]:
-        counts = await self._fence.remove(user_id, epoch)
+    async def _plan(self, user_id: str, epoch: int) -> None:
+        again = {"who": self._ids.hide(user_id), "epoch": {"$max": ["$epoch", epoch]}, "looks": 0}
+        planned = [{"$set": {**again, "due_at": until(LOOKS_S[0])}}]
+        await self._erasures.update_one({"_id": self._ids.user(user_id)}, planned, upsert=True)
+
+    @stored
+    async def let_in(self, user_id: str, epoch: int) -> None:
         await self._users.update_one({"_id": self._ids.user(user_id), "epoch": epoch}, {"$unset": {"erasing": ""}})
-        return counts
 
     @stored
     async def erase_late(self, user_id: str, epoch: int) -> int:
-        return sum((await self._removed(user_id, epoch)).values())
+        await self._users.update_one({"_id": self._ids.user(user_id)}, {"$max": {"epoch": epoch}}, upsert=True)
+        return sum((await self._fence.remove(user_id, epoch)).values())
 
     @stored
     async def erasures_due(self, limit: int) -> Sequence[tuple[str, int]]:

@@ -38,10 +38,11 @@ class MongoStatistics:
         self._events: AsyncIOMotorCollection[Doc] = db["events"]
 
     @stored
-    async def answers(self, user_id: str) -> Answers:
-        found = await self._statistics.find_one({"user_id": user_id}, {"answers": 1})
+    async def answers(self, user_id: str, epoch: int = 0) -> Answers:
+        own: Doc = {"user_id": user_id, "epoch": {"$gte": epoch}} if epoch else {"user_id": user_id}
+        found = await self._statistics.find_one(own, {"answers": 1})
         before = Answers(**found["answers"]) if found else Answers()
-        query = {"user_id": user_id, "seq": {"$gt": before.through_seq}, "type": "twin_message"}
+        query = {**own, "seq": {"$gt": before.through_seq}, "type": "twin_message"}
         # A sealed payload is read whole, of others what is counted.
         kept = {"seq": 1, "payload.sealed": 1, "payload.status": 1, "payload.used_traits": 1}
         cursor = self._events.find(query, kept).sort("seq", ASCENDING).batch_size(_READ_AT_ONCE)

@@ -72,6 +72,10 @@ class Outbox(Protocol):
         """The user's graph is to be deleted, and the versions up to `at`."""
         ...
 
+    async def is_erasing(self, user_id: str) -> bool:
+        """Whether the user was erased, and the graph still holds what it held before."""
+        ...
+
     async def erasure(self, user_id: str) -> datetime | None:
         """The time of an erasure that is due; None where none is."""
         ...

@@ -24,8 +24,8 @@ class Answers:
 class Statistics(Protocol):
     """What was counted about each user's profile, and the sum over all. Numbers only, no text of anybody."""
 
-    async def answers(self, user_id: str) -> Answers:
-        """The user's answers as of now; those that were counted before are not read again."""
+    async def answers(self, user_id: str, epoch: int = 0) -> Answers:
+        """The user's answers of this epoch as of now; those that were counted before are not read again."""
         ...
 
     async def put(
