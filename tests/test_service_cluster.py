@@ -19,6 +19,7 @@ from tests.conftest import settings_for, token_of, url_of, working
 from tests.raw import RawSocket
 from tests.scripted_model import ScriptedModel
 from tests.test_delivery import _no_heads, _nothing
+from tests.test_service_data import erase
 from tests.test_service_learning import candidates, likes
 from tests.test_service_limits import say
 from tests.test_service_raw import plain
@@ -222,6 +223,19 @@ async def test_both_instances_know_of_limits_sessions_tickets_revocations_and_st
             assert await revoke(settings, other, None, 60) == 1
             await here.until(lambda: here.leave)
             await there.until(lambda: there.leave)
+
+
+async def test_an_instance_that_was_not_told_learns_of_an_erasure_from_who_connects(
+    together: Callable[..., Any], user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with together() as (_, one, two), RawSocket(url_of(two), token_of(user), session_id="old") as old:
+        monkeypatch.setattr(one.services.delivery, "broadcast", lambda _: None)
+        await erase(url_of(one), user)
+        assert not old.leave
+        async with RawSocket(url_of(two), token_of(user), session_id="new") as new:
+            await old.until(lambda: old.leave)
+            assert [word["payload"]["reason"] for word in old.of("session_ended")] == ["erased"]
+            assert not new.leave
 
 
 async def test_a_publish_reaches_one_master_in_order(cluster: RedisCluster, user: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -53,6 +54,7 @@ class Admission:
         proxies: TrustedProxies,
         stats: GatewayStats,
         settings: GatewaySettings,
+        on_erased: Callable[[str, int], None],
         clock: Clock,
         new_id: NewId,
     ) -> None:
@@ -69,6 +71,7 @@ class Admission:
         self._settings = settings
         self._clock = clock
         self._new_id = new_id
+        self._on_erased = on_erased  # with a user and the epoch since an erasure that this instance was not told of
         self._by_address = BucketCache()  # of connection attempts to this instance
 
     def allow_connection(self, request: web.Request) -> bool:
@@ -171,6 +174,8 @@ class Admission:
         snapshot = await self._snapshots.of(caller.user_id)
         if snapshot.is_erasing:  # whoever came in now would be shown what goes
             raise _erased()
+        if snapshot.epoch and self._sessions.has_before(caller.user_id, snapshot.epoch):
+            self._on_erased(caller.user_id, snapshot.epoch)  # the message about it got lost
         caller = replace(caller, epoch=snapshot.epoch)
         if auth.context is not None:
             try:

@@ -116,6 +116,7 @@ def build_gateway(settings: Settings, services: Services, edges: EdgeDeps) -> Ga
         proxies=edges.proxies,
         stats=stats,
         settings=bounds,
+        on_erased=services.fence.rise,
         clock=clock.now,
         new_id=clock.new_id,
     )

@@ -89,7 +89,6 @@ class MongoStandings:
         # What a client is told that it has missed must not be rolled back after a failover.
         self._events = db["events"].with_options(read_concern=ReadConcern("majority"))
         self._ids = fence.ids if fence is not None else Ids()
-        self._fence = fence
 
     @stored
     async def of(self, user_id: str) -> ConnectSnapshot:
@@ -111,8 +110,6 @@ class MongoStandings:
         found: dict[str, Any] = {}
         for doc in await self._events.aggregate(pipeline).to_list(None):
             found.update(doc)
-        if self._fence is not None and found.get("epoch"):  # the message about it may have got lost
-            self._fence.rise(user_id, found["epoch"])
         # Retention or an erasure may have removed all events: the floor tells how far they went.
         head = found["seq"] if "seq" in found else found.get("floor") or 0
         return ConnectSnapshot(
