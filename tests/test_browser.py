@@ -854,8 +854,14 @@ async def test_what_a_closed_tab_has_not_sent_is_sent_by_another(opened: Opened,
     assert await first.evaluate(outboxes) == 1
 
 
+DRAFT = "twin-approval of what"
+KEEP_DRAFT = f"sessionStorage.setItem('{DRAFT}', JSON.stringify({{expiresAt: '2999-01-01T00:00:00Z'}}))"
+
+
 async def test_what_was_erased_is_seen_no_more(opened: Opened, server: Server, user: str) -> None:
+    """A phone has room for why. What is changed of a call of a tool goes, too, and no later reload takes it."""
     page = await opened(user)
+    await page.evaluate(KEEP_DRAFT)
     await say(page, "The sails of the boat are red")
     await answered(page, 1)
     await page.locator("#search-text").fill("red sail")
@@ -866,9 +872,17 @@ async def test_what_was_erased_is_seen_no_more(opened: Opened, server: Server, u
     await expect(page.locator("#connection")).to_have_attribute("data-state", "ended", timeout=PATIENCE_MS)
     await expect(page.locator(".message")).to_have_count(0)
     await expect(page.locator("body")).not_to_contain_text("sails")
+    assert await page.evaluate(f"sessionStorage.getItem('{DRAFT}')") is None
+    await page.set_viewport_size({"width": 360, "height": 700})
+    await expect(page.locator("#connection")).to_have_text("All data of this account was erased.")
+    assert await page.locator(".state").first.evaluate("it => it.scrollWidth <= it.clientWidth")
     await page.locator("#again").click()
     await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)
     await expect(page.locator(".message")).to_have_count(0)
+    await page.evaluate(KEEP_DRAFT)
+    await page.reload()
+    await expect(page.locator("#connection")).to_have_attribute("data-state", "online", timeout=PATIENCE_MS)
+    assert await page.evaluate(f"sessionStorage.getItem('{DRAFT}')") is not None
 
 
 async def test_a_token_leaves_the_address_bar(opened: Opened, server: Server, user: str) -> None:

@@ -231,7 +231,7 @@ class Delivery:
         self._running.drop(user_id, generation)
 
     def on_erased(self, user_id: str, epoch: int) -> None:
-        """All of before this epoch was erased: what is being generated since then is shown to nobody from now on."""
+        """All of before this epoch was erased: answers that began before it are shown to nobody from now on."""
         self._running.on_erased(user_id, epoch)
         stream = self._streams.get(user_id)
         if stream is not None:

@@ -104,8 +104,9 @@ class RunningGenerations:
         self._end(user_id, in_response_to)
 
     def on_erased(self, user_id: str, epoch: int) -> None:
-        """All of before this epoch was erased: forget the generations of then. Their last words may have reached Redis
-        after the erasure: what this instance has sent so far is deleted behind it, once more where Redis comes back."""
+        """All of before this epoch was erased: forget the generations that began before it. Their last words may have
+        reached Redis after the erasure: what this instance has sent so far is deleted behind it, once more where Redis
+        comes back."""
         for generation_id, entry in list(self._local.items()):
             if entry.user_id == user_id and entry.generation.epoch < epoch:
                 del self._local[generation_id]

@@ -275,7 +275,7 @@ class UserStream:
         }
 
     def on_erased(self, epoch: int) -> None:
-        """All of before this epoch was erased: show nothing more of what is being generated since then."""
+        """All of before this epoch was erased: show nothing more of answers that began before it."""
         kept = {name: generation for name, generation in self.generations.items() if generation.epoch >= epoch}
         self._finished.extend(self.generations.keys() - kept.keys())
         self.generations = kept

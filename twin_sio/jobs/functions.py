@@ -155,8 +155,6 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
         batch = await deps.exchanges.batch(turn, 1 if await _has_failed(ctx) else MAX_MESSAGES)
         exchanges = [exchange for _, exchange in batch if exchange is not None]
         evidence = await _evidence(deps, exchanges) if exchanges else ()
-        if evidence and await deps.turns.get(user_id, turn_id) is None:  # the model has taken its time
-            raise TooLate
         for exchange in exchanges:
             count += await _learn(deps, exchange, [one for one in evidence if one.message_id == exchange.message_id])
         for one, _ in batch:  # also what was erased since, or is kept no longer
@@ -174,8 +172,10 @@ async def _has_failed(ctx: Mapping[str, Any]) -> bool:
 
 async def _learn(deps: JobDeps, exchange: Exchange, evidence: Sequence[Evidence]) -> int:
     """Store what an exchange held; how many pieces. Most hold nothing: then the profile, which may be large, is left
-    alone."""
+    alone. Raises `TooLate` where the message was erased while the model read it."""
     if evidence:
+        if await deps.messages.get(exchange.user_id, exchange.message_id) is None:
+            raise TooLate
         await deps.profile_service.learn(
             exchange.user_id, evidence, in_response_to=exchange.message_id, epoch=exchange.epoch
         )
@@ -195,8 +195,6 @@ async def correct(ctx: Mapping[str, Any], user_id: str, message_id: str) -> int:
             return 0
         found = await _evidence(deps, [exchange])
         evidence = [replace(piece, kind="explicit") if piece.kind == "inferred" else piece for piece in found]
-        if await deps.messages.get(user_id, message_id) is None:
-            raise TooLate
         await _learn(deps, exchange, evidence)
         await deps.messages.corrected(user_id, message_id)
     log.info("corrected", feedback=message_id, evidence=len(evidence))

@@ -257,9 +257,8 @@ class AnswerService:
             await asyncio.sleep(self._checkpoint_s)
             with suppress(StorageUnavailable):
                 stored = await self._turns.checkpoint(turn, "".join(generation.texts))
-                if (
-                    stored is None or stored.stop_requested
-                ):  # None: it was erased, or is another's: nothing can be settled
+                # None: the turn was erased, or another instance has it; then this answer cannot be settled.
+                if stored is None or stored.stop_requested:
                     stop.set()
 
     async def _publish_answer(self, turn: Turn, outcome: Outcome) -> None:

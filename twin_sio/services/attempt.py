@@ -204,5 +204,11 @@ def step_payload(step: Step) -> dict[str, object]:
 
 def generation_of(turn: Turn) -> Generation:
     """What the devices see of the attempt that the turn has begun."""
-    began, of = monotonic(), (turn.conversation_id, turn.message_id, turn.session_id)
-    return Generation(turn.generation_id or "", *of, began, epoch=turn.epoch)
+    return Generation(
+        turn.generation_id or "",
+        turn.conversation_id,
+        turn.message_id,
+        turn.session_id,
+        monotonic(),
+        epoch=turn.epoch,
+    )

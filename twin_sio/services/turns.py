@@ -189,7 +189,7 @@ class TurnService:
             self.schedule(user_id, conversation_id)
 
     def on_erased(self, user_id: str, epoch: int) -> None:
-        """All of before this epoch was erased: end the answers of then. They cannot be settled, so nothing is kept."""
+        """All of before this epoch was erased: end the answers that began before it. None can be settled, or kept."""
         self._answers.stop_user(user_id, epoch)
 
     # -- start and end -----------------------------------------------------------------------------------------------

@@ -191,12 +191,13 @@ class Page {
     if (state.profile !== before.profile) this.showProfile(before.profile, state.profile);
     const isNew = state.connection === "online" && before.connection !== "online";
     if (isNew) this.isListed = false;
-    if (state.connection === "ended" || state.epoch !== before.epoch) this.forget();
+    if (state.connection === "ended") $("found-messages").replaceChildren(); // it may be all erased
+    if (isErased(before, state)) this.forgetErased();
     if (isNew || state.lastSeq !== before.lastSeq) this.refresh();
   }
 
-  // All may have been erased: what stands outside the client's state goes with it.
-  forget() {
+  // What stands outside the client's state.
+  forgetErased() {
     $("found-messages").replaceChildren();
     for (const key of draftsOf(APPROVAL_DRAFT)) keepDraft(key, null);
   }
@@ -343,6 +344,9 @@ function userOf(token) {
     return null;
   }
 }
+
+// While this page was connected, or away: then the epoch tells. At the first greeting it is only learnt.
+const isErased = (before, { connection, reason, epoch }) => (connection === "ended" && reason?.code === "erased") || (before.lastSeq !== null && epoch !== before.epoch);
 
 function keep(name, value, storage = "sessionStorage") {
   try {

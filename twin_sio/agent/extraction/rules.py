@@ -30,8 +30,9 @@ def read(text: str) -> list[Reading]:
     if is_instruction(text, STRICT_THRESHOLD):  # no model has doubted it
         return []
     found: dict[tuple[str, str], Reading] = {}
+    is_caseless = values.is_caseless(text)
     for clause in clauses(text):
-        for one in _read(clause, values.is_caseless(text)):
+        for one in _read(clause, is_caseless):
             slot = one.key, normal(one.value)
             if not is_too_long(one.value) and (one.kind == "ended" or slot not in found):
                 found[slot] = one

@@ -24,7 +24,7 @@ from twin_sio.store.ports import (
 )
 
 _CONTEXTS_MAX = 50  # of a user
-_ERASING_MAX_MS = 900_000  # who erased has died, and no worker has carried it on
+_ERASING_MAX_MS = 900_000  # after which users are let in again though no process has finished the erasure
 
 
 class MongoContexts:

@@ -70,7 +70,8 @@ class MongoPersonalData:
     async def erase(self, user_id: str) -> Erased:
         name = self._ids.user(user_id)
         # Before all else that it is to be done: where this process dies the worker does it.
-        await self._plan(user_id, await self._fence.epoch(user_id) + 1)
+        planned = await self._fence.epoch(user_id) + 1
+        await self._plan(user_id, planned)
         # The epoch before the removal: a write after it is refused, a write before is removed.
         begun = {"erased_at": "$$NOW", "erasing": "$$NOW"}
         risen = [{"$set": {"epoch": {"$add": [{"$ifNull": ["$epoch", 0]}, 1]}, **begun}}]
@@ -84,7 +85,8 @@ class MongoPersonalData:
         if found is None:
             raise StorageUnavailable
         epoch = found["epoch"]
-        await self._plan(user_id, epoch)  # a later one, where two erase at once
+        if epoch > planned:  # two erase at once
+            await self._plan(user_id, epoch)
         self._fence.rise(user_id, epoch)
         await self._erase_graph(user_id)
         removed = await self._fence.remove(user_id, epoch)
