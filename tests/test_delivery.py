@@ -14,6 +14,7 @@ from twin_sio.background import BackgroundTasks
 from twin_sio.clock import monotonic, new_id, now
 from twin_sio.delivery import Delivery
 from twin_sio.delivery.catching_up import CatchingUp
+from twin_sio.delivery.chunks import generations_key
 from twin_sio.delivery.messages import Broadcast
 from twin_sio.delivery.pubsub import PubSub
 from twin_sio.delivery.user_stream import ReadLog
@@ -203,6 +204,14 @@ async def test_late_words_to_an_erased_user_leave_nothing(redis_server: RedisSer
         assert len(await kept("late")) == 2
         answering.on_erased(user, 1)
         assert await kept("heard") == []
+        erasing.begin_generation(user, second)  # it stands there again, as where Redis comes back with old data
+        await eventually(lambda: redis.exists(generations_key(user)))
+        answering._running.restore()
+        assert await kept("restored") == []
+        since = Generation("g3", "main", "m3", None, monotonic(), epoch=1)
+        answering.begin_generation(user, since)
+        answering.on_erased(user, 1)
+        assert len(await kept("since")) == 1
 
 
 class _Stream:

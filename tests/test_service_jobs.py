@@ -200,6 +200,7 @@ async def test_two_lost_workers_end_a_job(parts: Services, redis: ArqRedis, mode
     ctx = {"deps": parts.job_deps(), "redis": redis, "job_id": f"{HASH_TAG}:user:{user}:learn:t1"}
     for _ in range(2):  # workers that were killed
         assert await JobFailures(redis).begin(ctx["job_id"])
+    assert not [key async for key in redis.scan_iter(match=f"*failures*{user}*")]  # they outlive an erasure
     assert await learn(ctx, user, "t1") is None
     assert not any(user in str(request) for request in model.requests)
     assert not await _is_due(parts, user)
