@@ -94,9 +94,9 @@ async def test_nobody_is_let_in_before_it_is_done(db: mongo.Database, ids: Ids, 
     await here.write_all(user)
     erased = await here.personal.erase(user)
     assert (await there.standings.of(user)).is_erasing
-    await here.personal.let_in(user, erased.epoch - 1)  # of another erasure
+    await here.personal.allow_connections(user, erased.epoch - 1)  # of another erasure
     assert (await there.standings.of(user)).is_erasing
-    await here.personal.let_in(user, erased.epoch)
+    await here.personal.allow_connections(user, erased.epoch)
     assert not (await there.standings.of(user)).is_erasing
 
 

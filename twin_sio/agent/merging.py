@@ -72,7 +72,7 @@ class Ends:
         self._within: dict[tuple[str, str, Words], list[Open]] = defaultdict(list)
         self._all: dict[tuple[str, str], list[Open]] = defaultdict(list)
         for value in values:
-            own = _spoken(value.name)
+            own = _without_legal_form(value.name)
             for scope in asked.intersection(_scopes(value.key)):
                 self._all[value.who, scope].append(value)
                 self._alike[value.who, scope, own].append(value)
@@ -82,7 +82,7 @@ class Ends:
     def of(self, key: str, who: str, name: str, at: datetime) -> list[Open]:
         """What was known before `at` and is meant by the end of `name`; nothing where it is about none of it. The word
         for whatever a slot holds ("job"; "car" in `possession.car`) means all of it."""
-        own = _spoken(name)
+        own = _without_legal_form(name)
         found: dict[Open, None] = {}
         for scope in _scopes(key):
             lists = [self._alike.get((who, scope, own), []), self._within.get((who, scope, own), [])]
@@ -100,7 +100,7 @@ class Ends:
         return [one for one in found if one.since < at and one.key != other][:ENDED_AT_ONCE]
 
 
-def _spoken(name: str) -> Words:
+def _without_legal_form(name: str) -> Words:
     """The words of a value as people speak of it: without the legal form of a company."""
     found = words(name)
     while len(found) > 1 and found[-1].rstrip(".") in LEGAL_FORMS:

@@ -174,7 +174,7 @@ class Admission:
         snapshot = await self._snapshots.of(caller.user_id)
         if snapshot.is_erasing:  # whoever came in now would be shown what goes
             raise _erased()
-        if snapshot.epoch and self._sessions.has_before(caller.user_id, snapshot.epoch):
+        if snapshot.epoch and self._sessions.has_older_connection(caller.user_id, snapshot.epoch):
             self._on_erased(caller.user_id, snapshot.epoch)  # the message about it got lost
         caller = replace(caller, epoch=snapshot.epoch)
         if auth.context is not None:

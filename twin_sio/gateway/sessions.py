@@ -166,8 +166,8 @@ class Sessions:
         """Whether the user's data of the caller's epoch was erased meanwhile."""
         return caller.epoch < self._erased.get(caller.user_id, 0)
 
-    def has_before(self, user_id: str, epoch: int) -> bool:
-        """Whether a connection of the user is here that is older than this epoch."""
+    def has_older_connection(self, user_id: str, epoch: int) -> bool:
+        """Whether the user has a connection to this instance that is older than this epoch."""
         mine = (self._by_session.get((user_id, session_id), {}) for session_id in self._reserved.get(user_id, ()))
         return any(self._by_sid[sid].caller.epoch < epoch for sids in mine for sid in sids)
 

@@ -33,7 +33,7 @@ class ErasureService:
         then not everything is removed."""
         erased = await self._personal.erase(user_id)
         self._delivery.broadcast(UserErased(user_id, erased.epoch))
-        await self._personal.let_in(user_id, erased.epoch)  # once all others have been told
+        await self._personal.allow_connections(user_id, erased.epoch)  # once all others have been told
         counts = dict(erased.counts)
         counts["jobs"] = await self._jobs.erase(user_id)
         counts["redis"] = await self._forget(user_id)
@@ -54,7 +54,7 @@ class ErasureService:
     async def _again(self, user_id: str, epoch: int) -> None:
         late = await self._personal.erase_late(user_id, epoch)
         self._delivery.broadcast(UserErased(user_id, epoch))  # some may not have received it
-        await self._personal.let_in(user_id, epoch)
+        await self._personal.allow_connections(user_id, epoch)
         late += await self._jobs.erase(user_id) + await self._delivery.erase(user_id)
         if late:
             log.warning("erased_late", count=late)

@@ -103,7 +103,7 @@ class MongoPersonalData:
         await self._erasures.update_one({"_id": self._ids.user(user_id)}, planned, upsert=True)
 
     @stored
-    async def let_in(self, user_id: str, epoch: int) -> None:
+    async def allow_connections(self, user_id: str, epoch: int) -> None:
         await self._users.update_one({"_id": self._ids.user(user_id), "epoch": epoch}, {"$unset": {"erasing": ""}})
 
     @stored

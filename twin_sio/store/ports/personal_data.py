@@ -42,13 +42,14 @@ class PersonalData(Protocol):
     async def erase(self, user_id: str) -> Erased:
         """Begin a new epoch and remove all of the earlier ones; what remains is a hash of the user's id.
 
-        The user's seqs go on where they were. Running it again removes nothing. Nobody of the user is let in from now
-        on (`ConnectSnapshot.is_erasing`) until `let_in`, for a quarter of an hour at most.
+        The user's seqs go on where they were. Running it again removes nothing. From now on the
+        user's connections are refused (`ConnectSnapshot.is_erasing`) until `allow_connections`, for a quarter of an
+        hour at most.
         """
         ...
 
-    async def let_in(self, user_id: str, epoch: int) -> None:
-        """Everything of before this epoch is removed, and everybody was told."""
+    async def allow_connections(self, user_id: str, epoch: int) -> None:
+        """The erasure that began this epoch is done, and all instances were told: the user may connect again."""
         ...
 
     async def erase_late(self, user_id: str, epoch: int) -> int:
