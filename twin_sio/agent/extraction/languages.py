@@ -96,6 +96,10 @@ class Language:
         """Whether its subject is the writer, also where it was left out."""
         if not self.subject or clause.startswith(f"{self.subject} "):
             return True
+        return self.begins_without_subject(clause)
+
+    def begins_without_subject(self, clause: str) -> bool:
+        """Whether it begins as one whose subject, the writer, was left out."""
         return self.dropped.match(clause) is not None or self.dropped_being.match(clause) is not None
 
     def number(self, text: str) -> int:
@@ -200,13 +204,13 @@ def _expanded(pattern: str, parts: Mapping[str, str]) -> str:
 
 
 def spoken(words: Sequence[str], likely: Language | None = None) -> Language | None:
-    """The language of words, lower-cased, by its small words; None where none has any, or several have as many and
-    `likely` is none of them."""
+    """The language of words, lower-cased, by its small words, and by what it begins with where the subject was left
+    out; None where none has any, or several have as many and `likely` is none of them."""
     found: list[Language] = []
     best = 1
     for one in languages():
-        small = one.words["small"]
-        count = sum(part in small for word in words for part in one.spelled(word))
+        spelled = [part for word in words for part in one.spelled(word)]
+        count = sum(part in one.words["small"] for part in spelled) + one.begins_without_subject(" ".join(spelled))
         if count > best:
             found, best = [one], count
         elif count == best:

@@ -20,7 +20,7 @@ from twin_sio.agent.reading import Reading
 from twin_sio.agent.traits import is_too_long, normal
 from twin_sio.domain import Entity, Evidence, Exchange
 
-SIGNATURE: Final = "rules@9"
+SIGNATURE: Final = "rules@10"
 MAX_READINGS: Final = 20
 
 
