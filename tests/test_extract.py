@@ -21,8 +21,9 @@ from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.orders import SUSPECT_THRESHOLD
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
 from twin_sio.agent.model import OpenAIModel
-from twin_sio.domain import Entity, Evidence, Exchange, Line
+from twin_sio.domain import Entity, Evidence, Exchange, Line, Profile, Trait
 from twin_sio.errors import ModelTimeout, ModelUnavailable
+from twin_sio.jobs.exchanges import known_values
 
 DATA = Path(__file__).parent / "data"
 TEXT = "I moved to Munich last week. I have asthma, and I love jazz. My boss says I love golf."
@@ -138,6 +139,51 @@ async def test_a_doubt_decides(server, extractor):
         assert [p.kind for p in await kept(server, extractor, candidate(), jazz, doubt=doubt)] == kinds, doubt
 
 
+@pytest.mark.parametrize(
+    ("text", "fields", "key", "label"),
+    [
+        ("he lives there w his husband", {"about": "brother", "name": "Marek"}, "life.partner", "Marek, brother"),
+        ("he lives there w his husband", {"about": "husband", "whose": "Marek"}, "life.partner", "Marek"),
+        ("he lives there w his husband", {"about": "husband", "whose": "brother"}, "life.partner", "brother"),
+        ("my husband is here", {"about": "husband"}, "family.partner", "husband"),
+        ("my husband is here", {"about": "husband", "whose": "me"}, "family.partner", "husband"),
+    ],
+)
+async def test_somebody_elses_partner_is_theirs(server, extractor, text, fields, key, label):
+    one = candidate(key="family.partner", value="husband", kind="explicit", quote=text, **fields)
+    (found,) = await kept(server, extractor, one, text=text)
+    assert (found.key, found.value) == (key, "husband")
+    assert found.entity is not None
+    assert found.entity.label == label
+
+
+async def test_what_is_told_of_somebody_elses_is_kept_where_they_have_a_name(server, extractor):
+    fields = {"key": "identity.age", "value": "7", "kind": "explicit", "about": "daughter", "whose": "Rui"}
+    text = "hes got a daughter, ines, shes 7"
+    (found,) = await kept(server, extractor, candidate(quote=text, name="ines", **fields), text=text)
+    assert found.entity is not None
+    assert found.entity.label == "ines"
+    assert await kept(server, extractor, candidate(quote=text, **fields), text=text) == []
+
+
+async def test_an_animal_of_a_friends_is_the_friends(server, extractor):
+    text = "rui has a dog called bolota"
+    one = candidate(
+        key="pets.has", value="bolota", kind="explicit", about="dog", whose="rui", name="bolota", quote=text
+    )
+    (found,) = await kept(server, extractor, one, text=text)
+    assert (found.key, found.value, found.entity and found.entity.label) == ("life.pets", "bolota", "rui")
+
+
+async def test_a_value_may_stand_in_what_the_person_said_before(server, extractor):
+    """ "He lives there": in their own words, not in the twin's."""
+    text, city = "he lives there", candidate(about="brother", value="Oslo", kind="explicit", quote="he lives there")
+    own = (Line("user", "my brother comes over from oslo"), Line("twin", "Nice!"))
+    assert [p.value for p in await kept(server, extractor, city, text=text, before=own)] == ["Oslo"]
+    twins = (Line("user", "my brother comes over"), Line("twin", "From Oslo?"), Line("user", "no"), Line("twin", "Ah."))
+    assert await kept(server, extractor, city, text=text, before=twins) == []
+
+
 async def test_an_unclear_inference_stays_one(server, extractor):
     guess = candidate(kind="inferred", quote="I moved to Munich")
     for holds in ("unclear", "yes"):
@@ -168,7 +214,8 @@ async def test_doubted_notes_say_what_was_proposed(server, extractor):
 
 
 async def test_a_sensitive_fact_is_sensitive_under_any_name(server, extractor):
-    """Whatever it was called, a fact of health goes to health; unsure ones go nowhere."""
+    """Whatever it was called, a fact of health goes to health, with a name of its own under that; unsure ones go
+    nowhere. That somebody is there, and where they are, is no such fact."""
     ill = candidate(key="life.fact", value="asthma", kind="explicit", quote="I have asthma")
     found = await kept(server, extractor, ill, doubt=verdicts("yes", nature="health"))
     assert [(p.key, p.kind) for p in found] == [("health.condition", "explicit")]
@@ -176,6 +223,14 @@ async def test_a_sensitive_fact_is_sensitive_under_any_name(server, extractor):
     named = {**ill, "key": "health.condition"}
     assert await kept(server, extractor, named, doubt=verdicts("unclear")) == []
     assert await kept(server, extractor, {**named, "kind": "inferred"}) == []
+    for key, nature, slot in [
+        ("habits.routine", "health", "health.routine"),
+        ("location.city", "health", "location.city"),
+        ("family.partner", "sexuality", "family.partner"),
+    ]:
+        one = candidate(key=key, value="Munich", quote="I moved to Munich")
+        found = await kept(server, extractor, one, doubt=verdicts("yes", nature=nature))
+        assert [p.key for p in found] == [slot]
 
 
 @pytest.mark.parametrize(
@@ -677,7 +732,7 @@ def test_prompts_and_schemas_do_not_change_without_their_version():
     received = json.dumps(
         [prompts.PROPOSE, prompts.PROPOSE_SCHEMA, prompts.DOUBT, prompts.DOUBT_SCHEMA], sort_keys=True
     )
-    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("11", "c4f18c2d9ac35fc7")
+    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("12", "e62a65fa7af0cb57")
 
 
 def test_the_questions_hold_the_exchange_as_data():
@@ -719,3 +774,33 @@ async def test_rules_learn_without_a_fit_model() -> None:
     found = await RulesExtractor().candidates([replace(EXCHANGE, text="I live in Lisbon.")])
     assert [(piece.key, piece.value, piece.kind) for piece in found] == [("location.city", "Lisbon", "explicit")]
     assert found[0].extractor.startswith("rules")
+
+
+def test_a_message_is_read_with_what_the_twin_had_asked():
+    """Also where several messages are read together: the answer to one may be the question that the next answers."""
+    first, second = replace(EXCHANGE, answer="So you live in Porto now?"), replace(EXCHANGE, text="since last week!")
+    messages = json.loads(prompts.doubt([first, second], [])[1]["content"])["messages"]
+    assert [one.get("answer") for one in messages] == ["So you live in Porto now?", None]
+
+
+def test_what_is_known_says_whose_it_is():
+    """The user's own values by key, and a line for each of those in their life; nothing that has ended."""
+    sister, cat = Entity("person", "sister", "Emma"), Entity("pet", "cat", "Pixel")
+    values = [
+        ("identity.age", "31", None, "applied"),
+        ("identity.age", "36", sister, "applied"),
+        ("family.siblings", "Emma", sister, "applied"),
+        ("health.allergy", "hazelnuts", None, "tentative"),
+        ("work.role", "nurse", sister, "superseded"),
+        ("pets.has", "Pixel", cat, "rejected"),
+    ]
+    traits = [
+        Trait(f"t{nth}", key, value, status, 0.9, 1, 0, EXCHANGE.at, None, EXCHANGE.at, entity=entity)
+        for nth, (key, value, entity, status) in enumerate(values)
+    ]
+    assert known_values(Profile("u1", 1, tuple(traits))) == {
+        "people": ["Emma, sister: identity.age 36"],
+        "identity.age": ["31"],
+        "family.siblings": ["Emma"],
+        "health.allergy": ["hazelnuts"],
+    }

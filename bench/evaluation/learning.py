@@ -13,8 +13,9 @@ from bench.evaluation.dialogues import LEARNABLE, START, Dialogue, Label, Turn, 
 from twin_sio.agent.extraction.slots import same_value
 from twin_sio.agent.scoring import score
 from twin_sio.agent.traits import is_functional
-from twin_sio.domain import Evidence, Exchange, Trait
+from twin_sio.domain import Evidence, Exchange, Profile, Trait
 from twin_sio.errors import ModelUnavailable
+from twin_sio.jobs.exchanges import known_values
 
 AT_ONCE = 2
 
@@ -98,12 +99,9 @@ async def _read(reader: Reader, result: Learnt, dialogue: Dialogue) -> list[Sequ
     """What is read in each message, while what was learnt of the earlier ones is known, as it is in the service."""
     read: list[Sequence[Evidence]] = []
     for number, exchange in enumerate(dialogue.exchanges()):
-        known: dict[str, list[str]] = {}
-        for trait in score("user", [piece for pieces in read for piece in pieces], START + timedelta(days=number)):
-            if trait.status == "applied" and trait.entity is None:
-                known.setdefault(trait.key, []).append(trait.value)
+        traits = score("user", [piece for pieces in read for piece in pieces], START + timedelta(days=number))
         try:
-            read.append(await reader.candidates([exchange], known))
+            read.append(await reader.candidates([exchange], known_values(Profile("user", number, traits))))
             result.failed.add(False)
         except ModelUnavailable:
             read.append(())

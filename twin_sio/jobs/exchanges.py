@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from twin_sio.agent.extraction.prompts import LINES_BEFORE
-from twin_sio.agent.traits import is_sensitive
-from twin_sio.domain import Event, Exchange, Line, Profile, Turn
+from twin_sio.agent.extraction.prompts import LINES_BEFORE, PEOPLE
+from twin_sio.agent.traits import EXISTENCE
+from twin_sio.domain import Entity, Event, Exchange, Line, Profile, Turn
 from twin_sio.services.answers import answer_id
 from twin_sio.services.lines import with_answers
 from twin_sio.store.ports import Log, Turns
@@ -77,13 +77,20 @@ class ExchangeReader:
 
 
 def known_values(profile: Profile) -> Mapping[str, Sequence[str]]:
-    """What a user's profile says, by key, the surest first: not what has ended, was rejected, or is sensitive and was
-    not confirmed."""
+    """What a user's profile says, by key, the surest first, but what has ended or was rejected. What it says of those
+    in their life stands under `PEOPLE`, a line for each."""
     known: dict[str, list[str]] = {}
+    people: dict[Entity, list[str]] = {}
     for trait in sorted(profile.traits, key=lambda trait: -trait.confidence):
-        if trait.status in ("applied", "tentative") and (trait.pinned or not is_sensitive(trait.key)):
+        if trait.status not in ("applied", "tentative"):
+            continue
+        if trait.entity is None or trait.key in EXISTENCE:
             known.setdefault(trait.key, []).append(trait.value)
-    return known
+        if trait.entity is not None:
+            facts = people.setdefault(trait.entity, [])
+            facts += [] if trait.key in EXISTENCE else [f"{trait.key} {trait.value}"]
+    in_their_life = [": ".join(filter(None, (who.label, "; ".join(facts)))) for who, facts in people.items()]
+    return {PEOPLE: in_their_life, **known} if in_their_life else known
 
 
 def _said(exchange: Exchange) -> tuple[Line, ...]:

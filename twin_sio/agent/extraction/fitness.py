@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from twin_sio.agent.extraction.gates import stands_in
+from twin_sio.agent.extraction.grounding import stands_in
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.slots import table
 from twin_sio.domain import Evidence, Exchange, Fitness, Line

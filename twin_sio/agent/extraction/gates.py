@@ -2,8 +2,9 @@
 understanding of a language. Pure.
 
 The words that are quoted stand in the message. The value stands there too, or in the words of the twin that they
-affirm: every name and number of it, and half of its other words, in whatever form; what has ended may be named by an
-earlier line, and one of a few states by its word (`prompts.STATES`). What stands between quotation marks from end to
+affirm, or in the person's own lines before, which they may point to: every name and number of it, and half of its other
+words, in whatever form; what has ended may be named by any earlier line, and one of a few states by its word
+(`prompts.STATES`). What stands between quotation marks from end to
 end is somebody's words. What is read of a message that gives an order about the profile, or may, is marked, for
 `controls`. Nothing of health, faith, politics or sexuality is concluded. A model may be as wrong as it likes: it
 can only choose among what the user has written.
@@ -12,18 +13,25 @@ can only choose among what the user has written.
 from __future__ import annotations
 
 import re
-import unicodedata
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any, Final, Literal
 
 from twin_sio.agent.extraction import prompts
+from twin_sio.agent.extraction.grounding import (
+    bare_with_places,
+    by_beginning,
+    plain_text,
+    stands_in,
+    words_of,
+    words_stand_in,
+)
 from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.orders import SUSPECT_THRESHOLD
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
-from twin_sio.agent.traits import EXISTENCE, OPPOSITE, is_sensitive, is_too_long
+from twin_sio.agent.relations import relation
+from twin_sio.agent.traits import EXISTENCE, OPPOSITE, category, is_sensitive, is_too_long, normal
 from twin_sio.domain import Entity, Exchange, Json
 
 Learnt = Literal["explicit", "change", "ended", "inferred"]
@@ -35,9 +43,6 @@ _LEARNT: Final[dict[str, Learnt]] = {one: one for one in ("explicit", "change", 
 _FIELDS: Final = 16  # that a candidate may have
 _FIELD_CHARACTERS: Final = 1_000  # of one of them: a quote is shorter
 _COUNT_MAX: Final = 100  # children, cats; more is no count of them
-_STEM: Final = 3  # letters that forms of one word share at least
-_JOINED_MAX: Final = 4  # words that may be written as one
-_WORD: Final = re.compile(r"[\w+#]+")
 _PLACES_MAX: Final = 20  # of a quote that are looked at
 _ENDINGS: Final = " .,;:!?…"  # of a quote, with which models end it in mid-sentence
 _CITED: Final = re.compile(
@@ -45,6 +50,10 @@ _CITED: Final = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _SELF: Final = frozenset({"", "self", "me", "user", "myself", "i", "person", "the user"})
+_NO_NAMES: Final = frozenset({"fact", "facts", "has", "is", "other", "info", "current"})
+"""Names of slots that say nothing of what is in them."""
+_OF_OTHERS: Final = {key: f"life.{key.partition('.')[2]}" for key in EXISTENCE} | {"pets.has": "life.pets"}
+"""Where it stands that somebody else than the user has somebody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +127,11 @@ def doubted(proposal: Proposal, holds: str | None, nature: str) -> Proposal | No
         return None
     if holds is None and proposal.kind == "ended":
         return None
-    if nature in prompts.SENSITIVE_SLOTS and not is_sensitive(proposal.key):
-        proposal = replace(proposal, key=prompts.SENSITIVE_SLOTS[nature])
+    # That somebody is there, and where, is of no such nature, whatever may be concluded from it.
+    is_plain = proposal.key in EXISTENCE or category(proposal.key) == "location"
+    if nature in prompts.NATURES and not is_sensitive(proposal.key) and not is_plain:
+        name = proposal.key.partition(".")[2]
+        proposal = replace(proposal, key=f"{nature}.{prompts.NATURES[nature] if name in _NO_NAMES else name}")
     if holds != "yes":
         proposal = replace(proposal, kind="inferred")
     return None if proposal.kind == "inferred" and is_sensitive(proposal.key) else proposal
@@ -130,15 +142,16 @@ class _Message:
 
     def __init__(self, exchange: Exchange, injection_gate: bool) -> None:
         self.text = exchange.text[:LONGEST]
-        self.plain = _plain(self.text)
-        self._bare, self._places = _bare_with_places(self.text)
-        self.twin_before = [
-            _plain(line.text[: prompts.LINE_CHARACTERS])
+        self.plain = plain_text(self.text)
+        self._bare, self._places = bare_with_places(self.text)
+        before = [
+            (line.role, plain_text(line.text[: prompts.LINE_CHARACTERS]))
             for line in exchange.before[-prompts.LINES_BEFORE :]
-            if line.role == "twin"
         ]
+        self.twin_before = [text for role, text in before if role == "twin"]
+        self.own_before = [text for role, text in before if role == "user"]
         # By their first letters, since only words that share these can be forms of one.
-        self.words = _by_beginning(self.plain)
+        self.words = by_beginning(self.plain)
         self.is_suspect = injection_gate and is_instruction(self.text, SUSPECT_THRESHOLD)
         self.is_order = self.is_suspect and is_instruction(self.text)
         # Where others' words stand, in the order of the text.
@@ -159,7 +172,7 @@ class _Message:
         """The words of the message that a quote is of, as they stand there; None where they do not."""
         if quote in self.text:
             return quote
-        wanted = _bare_with_places(quote.rstrip(_ENDINGS))[0]
+        wanted = bare_with_places(quote.rstrip(_ENDINGS))[0]
         at = self._bare.find(wanted) if wanted else -1
         if at < 0:
             return None
@@ -186,7 +199,9 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
         or is_too_long(value)
     ):
         return None
-    slot = _slot(candidate, value)
+    slot, entity = _slot(candidate, value), None
+    if slot is not None:
+        slot, entity = _of_whom(candidate, slot, value)
     if slot is None or (kind == "inferred" and is_sensitive(slot.key)):
         return None
     if message.is_quotation(quote):
@@ -211,7 +226,7 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
         kind,
         quote,
         " ".join(candidate.get("when", "").split())[:100],
-        _entity(candidate, slot.key, value),
+        entity,
         message.is_suspect,
         message.is_order,
     )
@@ -234,27 +249,49 @@ def _slot(candidate: dict[str, Any], value: str) -> Slot | None:
     return comparison(value, other) if other else canonical(candidate.get("key", ""), value)
 
 
-def _entity(candidate: dict[str, Any], key: str, value: str) -> Entity | None:
-    """Whom a candidate is about; None for the user."""
-    about, name = candidate.get("about", "").strip(), " ".join(candidate.get("name", "").split())
-    relation = "" if about.casefold() in _SELF else about[:40]
-    if not relation and key not in EXISTENCE:
-        return None
-    is_pet = key == "pets.has" or candidate.get("key", "").startswith("pet")
+def _of_whom(candidate: dict[str, Any], slot: Slot, value: str) -> tuple[Slot | None, Entity | None]:
+    """Where a candidate belongs, and whom it is about (None: the user). That somebody in the user's life has a partner,
+    a child or an animal is a fact of theirs; what is told of such a one is kept where it has a name."""
+    about, whose = (" ".join(candidate.get(name, "").split()) for name in ("about", "whose"))
+    name = " ".join(candidate.get("name", "").split())[: prompts.MAX_VALUE]
+    called = "" if about.casefold() in _SELF else about[:40]
+    is_pet = slot.key == "pets.has" or candidate.get("key", "").startswith("pet")
+    if whose.casefold() in _SELF:
+        whose = ""
+    if slot.key in EXISTENCE and (whose or _is_owner(called, slot.key, value)):
+        is_word = relation(normal(whose)) is not None
+        owner = Entity("person", whose if is_word else "", "" if is_word else whose) if whose else None
+        return Slot(_OF_OTHERS[slot.key], value), owner or Entity("person", called, name)
+    if whose:
+        return (slot, Entity("pet" if is_pet else "person", "", name)) if name else (None, None)
+    if not called and slot.key not in EXISTENCE:
+        return slot, None
+    if slot.key in EXISTENCE and not called and not name:
+        called = value[:40]
     count = min(_COUNT_MAX, max(0, candidate.get("count", 0)))
-    if key in EXISTENCE and not relation and not name:
-        relation = value[:40]
-    return Entity("pet" if is_pet else "person", relation, name[: prompts.MAX_VALUE], count)
+    return slot, Entity("pet" if is_pet else "person", called, name, count)
+
+
+def _is_owner(called: str, key: str, value: str) -> bool:
+    """Whether somebody who is named by what they are is not whom a slot of people is to hold, but whose they are: the
+    brother of "his husband"."""
+    owner = relation(normal(called).rpartition(" ")[2])
+    if owner is None or owner.slot == key:
+        return False
+    held = [one for word in words_of(value) if (one := relation(word)) is not None]
+    return any(one.slot == key for one in held) and all(one.slot != owner.slot for one in held)
 
 
 # -- the value stands in the words
 
 
 def _is_grounded(candidate: dict[str, Any], value: str, quote: str, message: _Message) -> bool:
-    """Whether the value stands in the message, or in what the quote affirms."""
-    if _plain(value) in message.plain or _words_stand_in(value, message.words):
+    """Whether the value stands in the message, in what the person said before, or in what the quote affirms."""
+    if plain_text(value) in message.plain or words_stand_in(value, message.words):
         return True
-    affirmed = _plain(candidate.get("affirms", ""))
+    if any(stands_in(value, line) for line in message.own_before):  # "he lives there"
+        return True
+    affirmed = plain_text(candidate.get("affirms", ""))
     if affirmed:
         return any(affirmed in line for line in message.twin_before) and stands_in(value, f"{affirmed} {quote}")
     return bool(message.twin_before) and _is_reply(quote, message) and stands_in(value, message.twin_before[-1])
@@ -268,108 +305,3 @@ def _is_state(slot: Slot) -> bool:
 def _is_reply(quote: str, message: _Message) -> bool:
     """Whether the quote may be all of an answer to what the twin asked."""
     return 2 * len(quote) >= len(message.text.strip())
-
-
-def stands_in(value: str, text: str) -> bool:
-    """Whether `value` stands in `text` as it is, or word by word in whatever form: each that is a name or a number, and
-    half of the others."""
-    plain = _plain(text)
-    return _plain(value) in plain or _words_stand_in(value, _by_beginning(plain))
-
-
-def _words_stand_in(value: str, words: Mapping[str, Collection[str]]) -> bool:
-    named = _WORD.findall(value)
-    parts = [_WORD.findall(_plain(word)) for word in named]
-    is_there = [
-        any(_is_same_stem(part, other) for part in each for other in words.get(part[:_STEM], ())) for each in parts
-    ]
-    for begin in range(len(parts)):  # "New York City", written "newyorkcity"
-        for end in range(begin + 2, min(begin + _JOINED_MAX, len(parts)) + 1):
-            joined = "".join(chain(*parts[begin:end]))
-            if joined in words.get(joined[:_STEM], ()):
-                is_there[begin:end] = [True] * (end - begin)
-    missing = [word for word, there in zip(named, is_there, strict=True) if not there]
-    # A name, or a number, is right or wrong: no form of it stands for another.
-    if any(word[0].isupper() or not word.isalpha() for word in missing):
-        return False
-    return 2 * len(missing) <= len(named) and len(missing) < len(named)
-
-
-def _by_beginning(plain: str) -> dict[str, set[str]]:
-    """The words of a text by how they begin, since only those can be forms of one; what is short for another word, by
-    its beginning as well."""
-    found: dict[str, set[str]] = {}
-    for word in set(_WORD.findall(plain)):
-        found.setdefault(word[:_STEM], set()).add(word)
-        for long in _long_forms(word):
-            found.setdefault(long[:_STEM], set()).add(long)
-    return found
-
-
-def _is_same_stem(word: str, other: str) -> bool:
-    """Whether two words may be forms of one ("run", "running")."""
-    if min(len(word), len(other)) < _STEM:
-        return word == other
-    shared = next((n for n, (a, b) in enumerate(zip(word, other, strict=False)) if a != b), min(len(word), len(other)))
-    return shared >= max(_STEM, (min(len(word), len(other)) + 1) // 2)
-
-
-def _long_forms(word: str) -> Sequence[str]:
-    """The words that `word` is short for ("ts")."""
-    slot = canonical("any.thing", word)
-    long = _plain(slot.value) if slot is not None else word
-    return _WORD.findall(long) if long != word else ()
-
-
-def _plain(text: str) -> str:
-    """`text` as values are compared: without regard to case, accents, spacing and the kind of quotation marks."""
-    return _with_places(_spelled(text))[0]
-
-
-def _bare_with_places(text: str) -> tuple[str, list[int]]:
-    """`text` as quotes are compared, and for each of its characters where it stands in `text`: as `_plain`, and without
-    apostrophes, which models set where people leave them out."""
-    return _with_places((at, one) for at, one in _spelled(text) if one != "'")
-
-
-def _with_places(spelled: Iterable[tuple[int, str]]) -> tuple[str, list[int]]:
-    plain: list[str] = []
-    places: list[int] = []
-    for at, character in spelled:
-        if character.isspace():
-            if not plain or plain[-1] == " ":
-                continue
-            character = " "
-        plain.append(character)
-        places.append(at)
-    while plain and plain[-1] == " ":
-        plain.pop()
-        places.pop()
-    return "".join(plain), places
-
-
-_SAME: Final = {
-    "’": "'",
-    "‘": "'",
-    "ʼ": "'",
-    "′": "'",
-    "`": "'",
-    "´": "'",
-    "“": '"',
-    "”": '"',
-    "„": '"',
-    "«": '"',
-    "»": '"',
-    "–": "-",
-    "—": "-",
-}
-
-
-def _spelled(text: str) -> Iterator[tuple[int, str]]:
-    for at, character in enumerate(text):
-        if character.isascii():
-            yield at, character.lower()
-        else:
-            for one in unicodedata.normalize("NFKD", _SAME.get(character, character).casefold()):
-                if not unicodedata.combining(one):
-                    yield at, one
