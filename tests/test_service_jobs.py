@@ -234,7 +234,7 @@ async def test_over_budget_the_rules_learn_and_a_title_waits(
     await remember(ctx, user, "t2")
     assert len([one for one in model.requests if user in str(one)]) == asked == 1
     held = {piece.value: piece.extractor for piece in await parts.profiles.evidence(user)}
-    assert held["jazz"] == "rules@9"
+    assert held["jazz"] == "rules@10"
     assert parts.limits.hit["background"] == 2
 
 
