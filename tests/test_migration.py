@@ -17,7 +17,7 @@ from tests.test_store import draft, evidence
 from tests.waiting import eventually
 from twin_sio.agent.traits import trait_id
 from twin_sio.clock import now
-from twin_sio.domain import READING, Profile
+from twin_sio.domain import Profile
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import service
 from twin_sio.services.migration import MigrationService
@@ -27,6 +27,7 @@ from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.mongo.fence import Fence
 from twin_sio.store.mongo.keys import load_ids
 from twin_sio.store.mongo.migrations import MongoMigrations
+from twin_sio.store.ports import SCORING_VERSION
 
 KEY = Fernet.generate_key().decode()
 
@@ -138,7 +139,7 @@ async def test_a_broken_profile_stops_no_other(
         await parts.profile_service.learn(user, [evidence(user)])
         await profiles.update_one({"_id": user}, {"$unset": {"keyed": 1, "reading": 1, "counted_at": 1}})
         await parts.job_deps().migration.step()
-        assert await profiles.count_documents({"_id": user, "keyed": True, "reading": READING}) == 1
+        assert await profiles.count_documents({"_id": user, "keyed": True, "reading": SCORING_VERSION}) == 1
         await parts.statistics_service.count_due(10)
         assert await profiles.count_documents({"_id": user, "counted_at": {"$ne": None}}) == 1
 
@@ -168,7 +169,7 @@ async def test_many_broken_documents_starve_nobody(
         migration = parts.job_deps().migration
         while await migration.step():
             pass
-        assert await db["profiles"].count_documents({"_id": user, "keyed": True, "reading": READING}) == 1
+        assert await db["profiles"].count_documents({"_id": user, "keyed": True, "reading": SCORING_VERSION}) == 1
         assert await db["users"].count_documents({"_id": user}) == 0
         assert await db["evidence"].count_documents({"user_id": user, "_id": {"$gt": "k"}}) == 1
         while await parts.statistics_service.count_due(100):
@@ -180,7 +181,7 @@ async def test_many_broken_documents_starve_nobody(
 
 async def test_what_was_broken_is_tried_again_ever_later(db: mongo.Database, user: str) -> None:
     sealer = FieldCipher([KEY])
-    await db["profiles"].insert_one({"_id": user, "version": 1, "traits": 7, "untold": [], "reading": READING})
+    await db["profiles"].insert_one({"_id": user, "version": 1, "traits": 7, "untold": [], "reading": SCORING_VERSION})
     migrator, fence = await _migrator(db, sealer)
     waits = []
     for _ in range(3):

@@ -14,7 +14,6 @@ from pymongo import ASCENDING, IndexModel
 
 from tests.test_store import draft, turn
 from twin_sio.clock import new_id, now
-from twin_sio.domain import READING
 from twin_sio.runtime.dev_engines.engines import Mongod
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
@@ -22,6 +21,7 @@ from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.fence import PERSONAL, Fence, owner
 from twin_sio.store.mongo.keys import load_ids
 from twin_sio.store.mongo.migrations import MongoMigrations
+from twin_sio.store.ports import SCORING_VERSION
 
 MANY = 2_500
 
@@ -181,8 +181,8 @@ async def test_the_heads_of_logs_are_read_without_the_logs(db: mongo.Database) -
 
 
 async def test_a_migration_looks_at_what_is_not_done_alone(db: mongo.Database, user: str) -> None:
-    done = [{"_id": f"{user}-{n}", "reading": READING, "keyed": True, "traits": []} for n in range(MANY)]
-    await db["profiles"].insert_many([*done, {"_id": f"{user}-old", "reading": READING - 1, "traits": []}])
+    done = [{"_id": f"{user}-{n}", "reading": SCORING_VERSION, "keyed": True, "traits": []} for n in range(MANY)]
+    await db["profiles"].insert_many([*done, {"_id": f"{user}-old", "reading": SCORING_VERSION - 1, "traits": []}])
     migrations = MongoMigrations(db, FieldCipher(), Fence(db, Ids(names=bytes(32))))
     async with profiled(db) as entries:
         found = await migrations.profiles_to_score(10), await migrations.profiles_to_rename(10)

@@ -87,14 +87,6 @@ class NewEvent:
     epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AppendResult:
-    """What the log answered: the event as stored, and whether this call stored it."""
-
-    event: Event
-    is_new: bool
-
-
 AnswerStatus = Literal["complete", "stopped", "interrupted", "failed"]
 
 Cut = Literal["length", "content_filter"]
@@ -253,9 +245,6 @@ EvidenceKind = Literal[
 
 EVIDENCE_VERSION = 2
 """Of what the fields of `Evidence` mean. Until 1 a dislike was evidence against `interests.likes`."""
-
-READING = 4
-"""Of how a profile is made of evidence: where it is another than a stored profile's, that profile is made anew."""
 
 TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]
 

@@ -17,7 +17,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from twin_sio.clock import monotonic
-from twin_sio.domain import AppendResult, Event, Json, NewEvent
+from twin_sio.domain import Event, Json, NewEvent
 from twin_sio.errors import StorageUnavailable
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ids import Ids
@@ -26,6 +26,7 @@ from twin_sio.store.mongo.documents import event_of
 from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.queries import LEARN_WITHIN, few_of_each, user_document
 from twin_sio.store.ports import (
+    AppendResult,
     ConversationSummary,
     Page,
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
-from twin_sio.domain import READING, Trait
+from twin_sio.domain import Trait
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import KEYED
 from twin_sio.store.mongo.client import Database, stored
@@ -17,7 +17,7 @@ from twin_sio.store.mongo.documents import piece_of
 from twin_sio.store.mongo.fence import Doc, Fence, fenced
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.mongo.postponed import not_postponed, postpone
-from twin_sio.store.ports import MigrationStep, StoredProfile
+from twin_sio.store.ports import SCORING_VERSION, MigrationStep, StoredProfile
 
 _COLLECTIONS: Mapping[MigrationStep, str] = {
     "name_user": "users",
@@ -97,7 +97,7 @@ class MongoMigrations:
 
     @stored
     async def profiles_to_score(self, limit: int) -> Sequence[str]:
-        return await self._profiles({"reading": {"$ne": READING}}, "rescore", limit)
+        return await self._profiles({"reading": {"$ne": SCORING_VERSION}}, "rescore", limit)
 
     async def _profiles(self, query: Doc, step: MigrationStep, limit: int) -> Sequence[str]:
         found = self._db["profiles"].find({**query, **not_postponed(step)}, {"_id": 1}).limit(limit)

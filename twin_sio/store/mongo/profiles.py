@@ -14,7 +14,7 @@ from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
 from twin_sio.clock import Clock, new_id, now
-from twin_sio.domain import READING, Evidence, Profile, Trait, TraitChange
+from twin_sio.domain import Evidence, Profile, Trait, TraitChange
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import EVER, Database, Doc, stored
@@ -23,6 +23,7 @@ from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.mongo.queries import off_the_loop
 from twin_sio.store.ports import (
+    SCORING_VERSION,
     StoredProfile,
 )
 
@@ -117,8 +118,14 @@ class MongoProfiles:
     async def refresh(self, profile: StoredProfile, traits: Sequence[Trait], oldest: datetime | None) -> None:
         user_id = profile.profile.user_id
         same = {"_id": user_id, "version": profile.profile.version, "stamp": profile.revision}
-        fresh = {"traits": self._sealer.seal([asdict(trait) for trait in traits]), "stamp": new_id(), "oldest": oldest}
-        await self._profiles.update_one(same, {"$set": {**fresh, "keyed": self._ids.are_keyed, "reading": READING}})
+        fresh = {
+            "traits": self._sealer.seal([asdict(trait) for trait in traits]),
+            "keyed": self._ids.are_keyed,
+            "reading": SCORING_VERSION,
+            "oldest": oldest,
+            "stamp": new_id(),
+        }
+        await self._profiles.update_one(same, {"$set": fresh})
 
     @stored
     async def replace(
@@ -158,7 +165,7 @@ class MongoProfiles:
         doc = {
             "epoch": epoch,
             "keyed": self._ids.are_keyed,
-            "reading": READING,
+            "reading": SCORING_VERSION,
             "oldest": oldest,
             "version": profile.version + 1,
             "stamp": new_id(),

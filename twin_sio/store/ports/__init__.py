@@ -5,13 +5,13 @@ Every method may raise `StorageUnavailable`; then nothing is promised to have be
 
 from __future__ import annotations
 
-from twin_sio.store.ports.events import ConversationSummary, Log, Page
+from twin_sio.store.ports.events import AppendResult, ConversationSummary, Log, Page
 from twin_sio.store.ports.graph import Facts, GraphUnavailable, Outbox, Projection
 from twin_sio.store.ports.memories import LINE_CHARACTERS, Memories, MessageVector, StoredLine, Summary, Thread
 from twin_sio.store.ports.model_dialects import ModelDialects
 from twin_sio.store.ports.model_verdicts import ModelVerdict, ModelVerdicts
 from twin_sio.store.ports.personal_data import Erased, Migrations, MigrationStep, PersonalData
-from twin_sio.store.ports.profiles import ConnectSnapshot, ConnectSnapshots, Profiles, StoredProfile
+from twin_sio.store.ports.profiles import SCORING_VERSION, ConnectSnapshot, ConnectSnapshots, Profiles, StoredProfile
 from twin_sio.store.ports.quotas import Quota, Quotas
 from twin_sio.store.ports.runs import HostTools, Runs
 from twin_sio.store.ports.sessions import (
@@ -28,8 +28,10 @@ from twin_sio.store.ports.turns import Turns
 
 __all__ = [
     "LINE_CHARACTERS",
+    "SCORING_VERSION",
     "TICKET_S",
     "Answers",
+    "AppendResult",
     "ConnectSnapshot",
     "ConnectSnapshots",
     "Contexts",

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from twin_sio.domain import (
-    AppendResult,
-    Event,
-    Json,
-    NewEvent,
-)
+from twin_sio.domain import Event, Json, NewEvent
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """What the log answered: the event as stored, and whether this call stored it."""
+
+    event: Event
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)

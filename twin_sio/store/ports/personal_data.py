@@ -97,7 +97,7 @@ class Migrations(Protocol):
         ...
 
     async def profiles_to_score(self, limit: int) -> Sequence[str]:
-        """Users whose stored profile was made under an earlier reading of evidence (`READING`)."""
+        """Users whose stored profile was made by earlier rules of scoring (`SCORING_VERSION`)."""
         ...
 
     async def postpone(self, step: MigrationStep, name: str) -> None:

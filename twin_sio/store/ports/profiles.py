@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from twin_sio.domain import (
-    Evidence,
-    Profile,
-    Trait,
-    TraitChange,
-)
+from twin_sio.domain import Evidence, Profile, Trait, TraitChange
+
+SCORING_VERSION = 4
+"""Of how a profile is computed from evidence: where a stored profile has another, it is computed anew. Increase it with
+every change of the rules that profiles are to follow at once."""
 
 
 @dataclass(frozen=True, slots=True)
