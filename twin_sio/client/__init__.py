@@ -8,10 +8,10 @@ A message is sent until the server has stored it: over reconnects, to any instan
 are applied in order and once (see `state`). The client reconnects with exponential backoff and full jitter; `close()`
 ends every task that was started.
 
-`client` is the public API, `session` what it works on, `state` the pure core (`progress`: what is done for answers),
-`requests` sends until there is a reply, `host_tools` runs what the app offers, `supervisor` keeps the session
-connected, `connection` is one connection, `envelopes` what is written and read. May import `protocol` and what is
-below; nothing of the server.
+`client` is the public API, `session` what it works on, `state` the pure core (`generations`: how chunks are joined,
+`progress`: what else is done for answers that are not there yet), `requests` sends until there is a reply, `host_tools`
+runs what the app offers, `supervisor` keeps the session connected, `connection` is one connection, `envelopes` what is
+written and read. May import `protocol` and what is below; nothing of the server.
 """
 
 from twin_sio.client.changes import (

@@ -15,7 +15,6 @@ from typing import Literal
 
 from twin_sio.client.changes import (
     AuthExpiring,
-    ChunkApplied,
     ContextChanged,
     DevicesChanged,
     Draining,
@@ -43,6 +42,7 @@ from twin_sio.client.envelopes import (
     twin_message,
     user_message,
 )
+from twin_sio.client.generations import Generations
 from twin_sio.client.progress import Progress, tool_called
 from twin_sio.domain import DEFAULT_CONVERSATION, Json
 from twin_sio.protocol import DURABLE_EVENTS
@@ -60,7 +60,6 @@ class ClientState:
     resuming: bool = False
     session: Json = field(default_factory=dict)
     messages: dict[str, Message] = field(default_factory=dict)
-    generations: dict[str, StreamedAnswer] = field(default_factory=dict)
     outbox: dict[str, Json] = field(default_factory=dict)
     thinking: dict[str, str] = field(default_factory=dict)
     typing: set[str] = field(default_factory=set)
@@ -69,8 +68,7 @@ class ClientState:
     profile_version: int = 0
     traits: dict[str, Json] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
-    # Generation ids that are over: their late chunks are dropped.
-    _ended: set[str] = field(default_factory=set)
+    _generations: Generations = field(default_factory=Generations)
     # Message ids of the newest errors, which arrive as event and as acknowledgement.
     _errors_seen: deque[str] = field(default_factory=lambda: deque(maxlen=64))
 
@@ -87,9 +85,14 @@ class ClientState:
         found = [message for message in self.messages.values() if message.is_answer_to(message_id)]
         return sorted(found, key=lambda message: message.seq or 0)
 
+    @property
+    def generations(self) -> Mapping[str, StreamedAnswer]:
+        """The answers that are being written, by generation id."""
+        return self._generations.running
+
     def generation_of(self, message_id: str) -> StreamedAnswer | None:
         """The running answer to a user's message."""
-        return next((g for g in self.generations.values() if g.in_response_to == message_id), None)
+        return self._generations.answering(message_id)
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -155,10 +158,12 @@ class ClientState:
         self.last_seq = seq
         return "next"
 
-    def _behind(self) -> list[StateChange]:
+    def _request_resume(self) -> list[StateChange]:
         """Request a resume once; until it is complete, further gaps are the same gap."""
-        was_resuming, self.resuming = self.resuming, True
-        return [] if was_resuming else [WantsResume(self.last_seq or 0)]
+        if self.resuming:
+            return []
+        self.resuming = True
+        return [WantsResume(self.last_seq or 0)]
 
     def _received(self, head: Head, request: Json | None) -> list[StateChange]:
         changes: list[StateChange] = []
@@ -172,13 +177,13 @@ class ClientState:
         if request is not None and request["type"] == "approval":
             changes += self.progress.decided(request["payload"], head.conversation_id)
         if head.seq is not None and self._advance(head.seq) == "gap":
-            changes += self._behind()
+            changes += self._request_resume()
         return changes
 
     def _durable(self, head: Head) -> list[StateChange]:
         place = "next" if head.seq is None else self._advance(head.seq)
         if place == "gap":
-            return self._behind()
+            return self._request_resume()
         # A repeated request gets the old answer, which a client that lost its state has never received.
         is_news = head.type.endswith("_message") and head.message_id not in self.messages
         if place == "old" and not is_news:
@@ -199,24 +204,25 @@ class ClientState:
         self.messages[message.message_id] = message
         return [MessageChanged(message, known is None)]
 
-    # durable
+    # -- durable events ------------------------------------------------------------------------------------------------
 
     def _user_message(self, head: Head) -> list[StateChange]:
         self.typing.discard(head.session_id or "")
         return self._put(user_message(head))
 
     def _twin_message(self, head: Head) -> list[StateChange]:
-        text, generation_id = head.payload.get("text", ""), head.payload.get("generation_id")
-        streamed = self.generations.get(generation_id or "")
-        matches = streamed.text == text if streamed is not None and streamed.is_whole else None
-        self._end(generation_id, head.in_response_to)
+        generation_id = head.payload.get("generation_id")
+        joined_matches = self._generations.joins_to(head.payload.get("text", ""), generation_id)
+        self._generations.answered(generation_id, head.in_response_to)
         self.progress.answered(generation_id, head.in_response_to)
         self.thinking.pop(head.conversation_id, None)
-        return self._put(twin_message(head, matches))
+        return self._put(twin_message(head, joined_matches))
 
     def _rate(self, rating: Json) -> list[StateChange]:
         message = self.messages.get(rating.get("message_id", ""))
-        return [] if message is None else self._put(replace(message, feedback=rating_of(rating)))
+        if message is None:
+            return []
+        return self._put(replace(message, feedback=rating_of(rating)))
 
     def _read_receipt(self, head: Head) -> list[StateChange]:
         message_id = head.payload.get("message_id", "")
@@ -224,56 +230,27 @@ class ClientState:
         return [ReadUpTo(head.conversation_id, message_id)]
 
     def _profile_update(self, head: Head) -> list[StateChange]:
-        version, changes = head.payload.get("version", 0), tuple(head.payload.get("changes", ()))
+        version = head.payload.get("version", 0)
+        changes = tuple(head.payload.get("changes", ()))
         self.profile_version = max(self.profile_version, version)
         for change in changes:
+            trait_id = change["trait_id"]
             fields = {key: value for key, value in change.items() if key not in ("previous", "reason")}
-            self.traits[change["trait_id"]] = {**self.traits.get(change["trait_id"], {}), **fields}
+            self.traits[trait_id] = {**self.traits.get(trait_id, {}), **fields}
         return [ProfileChanged(version, changes)]
 
-    # chunks
-
-    def _chunk(self, head: Head) -> list[StateChange]:
-        piece = head.payload
-        if piece["generation_id"] in self._ended:
-            return []
-        generation = self._generation(piece["generation_id"], head)
-        index, first = piece["chunk_index"], piece.get("first_chunk_index", piece["chunk_index"])
-        if index < generation.next_index:
-            return []
-        if first not in (0, generation.next_index):
-            return self._behind()
-        replaced = first == 0
-        generation.text = piece["text"] if replaced else generation.text + piece["text"]
-        generation.next_index = index + 1
-        generation.is_whole = bool(piece.get("is_last_chunk"))
-        about = generation.generation_id, generation.in_response_to, head.conversation_id
-        return [ChunkApplied(*about, piece["text"], replaced)]
-
-    def _generation(self, generation_id: str, head: Head) -> StreamedAnswer:
-        """The generation a chunk belongs to; a new one ends the older attempts at the same message."""
-        known = self.generations.get(generation_id)
-        if known is None:
-            self._end(None, head.in_response_to)
-            known = StreamedAnswer(generation_id, head.in_response_to, head.conversation_id)
-            self.generations[generation_id] = known
-        return known
-
-    def _end(self, generation_id: str | None, in_response_to: str | None) -> None:
-        running = self.generations.values()
-        over = {one.generation_id for one in running if in_response_to and one.in_response_to == in_response_to}
-        for ended in over | ({generation_id} if generation_id else set()):
-            self.generations.pop(ended, None)
-            self._ended.add(ended)
-
-    # the session
+    # -- the session ---------------------------------------------------------------------------------------------------
 
     def _session_ready(self, head: Head) -> list[StateChange]:
-        known, epoch = self.session.get("epoch"), head.payload.get("epoch")
-        is_erased = None not in (known, epoch) and epoch != known
-        # An instance of an earlier version says nothing of it.
-        self.session = head.payload if epoch is not None else {**head.payload, "epoch": known}
-        self.devices, newest = tuple(head.payload.get("sessions", ())), head.payload.get("seq", 0)
+        known_epoch = self.session.get("epoch")
+        epoch = head.payload.get("epoch")
+        if epoch is None:  # from an instance of an earlier version, which knows of no epochs
+            self.session = {**head.payload, "epoch": known_epoch}
+        else:
+            self.session = head.payload
+        is_erased = known_epoch is not None and epoch is not None and epoch != known_epoch
+        newest = head.payload.get("seq", 0)
+        self.devices = tuple(head.payload.get("sessions", ()))
         self.thinking.clear()
         self.typing.clear()
         changes: list[StateChange] = [Ready(head.payload)]
@@ -290,7 +267,7 @@ class ClientState:
     def _forget(self) -> None:
         """Know nothing but what the server does not have."""
         self.messages = {known: message for known, message in self.messages.items() if message.seq is None}
-        self.generations.clear()
+        self._generations.running.clear()
         self.read_up_to.clear()
         self.traits.clear()
         self.profile_version = 0
@@ -303,23 +280,26 @@ class ClientState:
 
     def _resumed(self, head: Head) -> list[StateChange]:
         self.resuming = False
-        through, last = head.payload["through_seq"], self.last_seq or 0
+        through = head.payload["through_seq"]
+        last = self.last_seq or 0
         changes: list[StateChange] = [Resumed(through)]
         if not head.payload.get("complete", True):
             self.last_seq = max(last, through)
             self.progress.approvals.clear()  # what became of them may be among what was removed
             changes.append(WantsHistory("retention"))
         elif through > last:
-            changes += self._behind()
+            changes += self._request_resume()
         return changes
 
     def _heartbeat_ack(self, head: Head) -> list[StateChange]:
-        return self._resync() if head.payload.get("head_seq", 0) > (self.last_seq or 0) else []
+        if head.payload.get("head_seq", 0) > (self.last_seq or 0):
+            return self._resync()
+        return []
 
     def _resync(self) -> list[StateChange]:
         """The server has more than the client: request a resume, even if one is under way."""
         self.resuming = False
-        return self._behind()
+        return self._request_resume()
 
     def _error(self, head: Head) -> list[StateChange]:
         # The acknowledgement and the event are the same envelope: report it once.
@@ -339,8 +319,12 @@ class ClientState:
         return [DevicesChanged(head.payload, self.devices)]
 
     def _typing_indicator(self, head: Head) -> list[StateChange]:
-        session_id, is_typing = head.session_id or "", bool(head.payload.get("is_typing"))
-        (self.typing.add if is_typing else self.typing.discard)(session_id)
+        session_id = head.session_id or ""
+        is_typing = bool(head.payload.get("is_typing"))
+        if is_typing:
+            self.typing.add(session_id)
+        else:
+            self.typing.discard(session_id)
         return [Typing(session_id, is_typing)]
 
     def _twin_thinking(self, head: Head) -> list[StateChange]:
@@ -351,7 +335,15 @@ class ClientState:
             self.thinking[head.conversation_id] = state
         return [Thinking(head.conversation_id, head.in_response_to, state)]
 
-    # answers
+    def _chunk(self, head: Head) -> list[StateChange]:
+        applied = self._generations.chunk(head)
+        if applied == "old":
+            return []
+        if applied == "gap":
+            return self._request_resume()
+        return [applied]
+
+    # -- replies -------------------------------------------------------------------------------------------------------
 
     def _history(self, head: Head) -> list[StateChange]:
         conversation_id = head.payload.get("conversation_id", head.conversation_id)
