@@ -1,4 +1,4 @@
-"""Whether what a pattern found is a value: a thing, and not a remark on one at hand; a place, an employer, a name.
+"""Whether what a pattern found is a value: a thing, and not a remark on one at hand; a role, a goal; a name (`names`).
 
 Pure; the words are those of the clause's language.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 from typing import Final
 
+from twin_sio.agent.extraction import names
 from twin_sio.agent.extraction.clauses import Clause
 from twin_sio.agent.extraction.languages import Language, languages
 
@@ -17,7 +17,6 @@ _THING_WORDS: Final = 6
 _TAIL: Final = 40  # characters of words that add nothing
 _BEFORE: Final = 8  # characters before a word that may stand between it and the end of a sentence
 _LIST_WORDS: Final = 4  # of one of several things in a row
-_ARTICLES: Final = ("articles", "any_article", "indefinite")
 _WORD: Final = re.compile(r"(?<!\w)[^\W\d_]{2,}")
 _BEGINS: Final = re.compile(r"(?:^|[.!?…:\n])[^\w\n]*$")  # a sentence: there telephones put a capital by themselves
 
@@ -54,7 +53,7 @@ def stops(clause: Clause) -> list[int]:
 def key_of(key: str, clause: Clause, value: str) -> str:
     """The slot of a value: a country is no city."""
     if key == "location.city":
-        plain = _without_article(clause.language, value.casefold().split())
+        plain = names.without_article(clause.language, value.casefold().split())
         if clause.language.has("countries", " ".join(plain)):
             return "location.country"
         if clause.language.has("regions", " ".join(plain)):
@@ -240,112 +239,6 @@ def _goal(clause: Clause, begin: int, end: int) -> str | None:
     )
 
 
-# -- names
-
-
-def _capital(word: str) -> bool:
-    return word[:1].isupper()
-
-
-def _named(clause: Clause, begin: int, _: int, is_caseless: bool) -> str | None:
-    """What bears a name: as far as its words have capitals; a writer who uses none is believed for two words."""
-    cut = _cut(clause, begin)
-    words = clause.spelled[begin:cut].split()
-    bare = words[:-1] if words and len(words) > 1 and clause.language.has("place_end", words[-1]) else words
-    if not words or any(clause.language.has("not_place", word) for word in bare) or words[0].isdecimal():
-        return None
-    source = clause.source(begin, cut)
-    if _capital(source):
-        parts = source.split()
-        kept = list(takewhile(lambda part: _capital(part) or clause.language.has("inside_name", part), parts))
-        return source if len(kept) == len(parts) <= _LIST_WORDS else None
-    is_short = len(words) <= (_LIST_WORDS - 1 if clause.language.has("place_heads", words[0]) else 2)
-    return source if is_caseless and is_short else None
-
-
-def _school(clause: Clause, begin: int, end: int) -> str | None:
-    words = clause.spelled[begin:end].split()
-    return None if any(clause.language.has("not_place", word) for word in words[:-1]) else clause.source(begin, end)
-
-
-def _cut(clause: Clause, begin: int) -> int:
-    """Where a name ends: at a comma, and at a word that goes on about something else."""
-    at = begin
-    for word in clause.spelled[begin:].split(" "):
-        if word == "," or clause.language.has("after_name", word):
-            return max(begin, at - 1)
-        at += len(word) + 1
-    return len(clause.spelled)
-
-
-def _place(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | None:
-    language = clause.language
-    cut = _cut(clause, begin)
-    words = clause.spelled[begin:cut].split()
-    plain = _without_article(language, words)
-    if language.has("countries", " ".join(plain)) or language.has("regions", " ".join(plain)):
-        return clause.source(begin + sum(len(word) + 1 for word in words[: len(words) - len(plain)]), cut)
-    if len(plain) < len(words):
-        return None
-    return _named(clause, begin, end, is_caseless)
-
-
-def _without_article(language: Language, words: Sequence[str]) -> Sequence[str]:
-    return words[1:] if len(words) > 1 and any(language.has(name, words[0]) for name in _ARTICLES) else words
-
-
-def _employer(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | None:
-    language = clause.language
-    cut = _cut(clause, begin)
-    words = clause.spelled[begin:cut].split()
-    plain, name = _without_article(language, words), " ".join(words)
-    start = begin + len(name) - len(" ".join(plain))
-    if any(language.has("workplace", " ".join(plain[-n:])) for n in (1, 2, 3) if n <= len(plain)):
-        bad = any(language.has("not_inside", word) or language.has("role_not", word) for word in plain)
-        bad = bad or len(plain) > _LIST_WORDS or (len(plain) == 1 and language.has("vague_workplace", plain[0]))
-        return None if bad else clause.source(start, cut)
-    if any(language.has("not_employer", word) for word in plain):
-        return None
-    if any(language.has(places, " ".join(plain)) for places in ("countries", "regions")):
-        return None
-    return _named(clause, start, end, is_caseless and start == begin)
-
-
-def _person(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | None:
-    cut = min(_cut(clause, begin), end)
-    words = clause.spelled[begin:cut].split()
-    if not words or any(not _is_name(clause.language, word) for word in words):
-        return None
-    source = clause.source(begin, cut)
-    if all(map(_capital, source.split())):
-        return source
-    return source if len(words) == 1 or is_caseless else None
-
-
-def _first_name(clause: Clause, begin: int, end: int, is_caseless: bool) -> str | None:
-    """A name that is one beyond doubt: a usual one, or with a capital."""
-    name = _person(clause, begin, end, is_caseless)
-    is_usual = name is not None and clause.language.has("first_names", name.casefold())
-    return name if name and (is_usual or _capital(name)) else None
-
-
-def _is_name(language: Language, word: str) -> bool:
-    return len(word) > 1 and word.replace("-", "").replace("'", "").isalpha() and not language.has("not_name", word)
-
-
-def _introduced(clause: Clause, begin: int, end: int, _: bool) -> str | None:
-    """A name by which somebody introduces themselves: after a greeting, or a usual first name."""
-    language = clause.language
-    source = clause.source(begin, end)
-    words = clause.spelled[begin:end].split()
-    if not (clause.is_contiguous(0, end) and all(_is_name(language, word) for word in words)):  # "I'm fine, Peter"
-        return None
-    if language.has("first_names", words[0]):
-        return source if len(words) == 1 or all(map(_capital, source.split())) else None
-    known = any(language.has(name, words[0]) for name in ("job", "nationality", "faith", "diet", "countries"))
-    return source if clause.is_greeted and not known and all(map(_capital, source.split())) else None
-
-
 def is_role(clause: Clause, match: re.Match[str]) -> bool:
     """Whether what stands as the group `role` is one that somebody is paid for."""
     begin, end = match.span("role")
@@ -358,12 +251,12 @@ def own_name(clause: Clause, match: re.Match[str]) -> str:
     """The name of somebody in the user's life; empty where the word is none."""
     begin, end = match.span("name")
     word, source = clause.spelled[begin:end], clause.source(begin, end)
-    if not _is_name(clause.language, word):
+    if not names.is_name(clause.language, word):
         return ""
     before = clause.spelled[:begin].rstrip()
     is_named = any(before.endswith(naming) for naming in clause.language.words["naming"])
     is_usual = clause.language.has("first_names", word)
-    return source if is_named or is_usual or (_capital(source) and not source.isupper()) else ""
+    return source if is_named or is_usual or (names.is_capitalized(source) and not source.isupper()) else ""
 
 
 def _title(clause: Clause, begin: int, end: int) -> str | None:
@@ -371,7 +264,7 @@ def _title(clause: Clause, begin: int, end: int) -> str | None:
     language, words = clause.language, clause.spelled[begin:end].split()
     if len(words) > 1 and language.has("articles", words[0]):
         after = begin + len(words[0]) + 1
-        if len(words) <= _THING_WORDS and all(map(_capital, clause.source(after, end).split())):
+        if len(words) <= _THING_WORDS and all(map(names.is_capitalized, clause.source(after, end).split())):
             return clause.source(begin, end)
         return clause.source(begin, end) if thing(clause, after, end) is not None else None
     return thing(clause, begin, end)
@@ -386,16 +279,16 @@ _ONE: Final[dict[str, Callable[[Clause, int, int], str | None]]] = {
     "field": _field,
     "project": thing,
     "goal": _goal,
-    "school": _school,
+    "school": names.school,
 }
 _SEVERAL: Final[dict[str, Callable[[Clause, int, int], str | None]]] = {"things": thing, "doings": _doing}
 _NAMED: Final[dict[str, Callable[[Clause, int, int, bool], str | None]]] = {
-    "place": _place,
-    "named": _named,
-    "employer": _employer,
-    "name": _person,
-    "first_name": _first_name,
-    "introduced": _introduced,
+    "place": names.place,
+    "named": names.named,
+    "employer": names.employer,
+    "name": names.person,
+    "first_name": names.first_name,
+    "introduced": names.introduced,
 }
 
 TAKES: Final = ("compared", *_ONE, *_SEVERAL, *_NAMED)
