@@ -8,25 +8,19 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-import orjson
-
 from twin_sio.clock import iso, monotonic, new_id, now
-from twin_sio.conformance.rules import RULES, RuleViolation, T, Verdict
+from twin_sio.conformance.client import COUNT_TOOL, ClientUnderTest, first, short
+from twin_sio.conformance.rules import RULES, RuleViolation, Verdict
 from twin_sio.conformance.server import (
     HEARTBEAT_MS,
     RECONNECT_AFTER_MS,
     RETRY_AFTER_MS,
-    ConnectAttempt,
-    ReceivedEvent,
     ScriptedServer,
     in_main,
 )
 from twin_sio.protocol import Incoming
 
-REPORT = "report"
 UNKNOWN_EVENT = "hologram"
-COUNT_TOOL = "count"
-_CALL = {"name": COUNT_TOOL, "arguments": {}, "timeout_ms": 5_000}
 _TOLERANCE = 0.9  # clocks and timers are not exact
 _QUIET_S = 2.0
 _REPORT_RETRY_S = 0.3
@@ -38,7 +32,7 @@ class Script:
 
     def __init__(self, server: ScriptedServer, limit_s: float, arrival_s: float) -> None:
         self.server = server
-        self._limit_s = limit_s
+        self._client = ClientUnderTest(server, limit_s)
         self._arrival_s = arrival_s
         # The client's first message.
         self._message: Incoming[Any] | None = None
@@ -61,39 +55,41 @@ class Script:
     async def retries_a_refused_handshake(self) -> None:
         attempts = self.server.attempts
         refused = await self.server.wait_for(
-            lambda: _first([attempt for attempt in attempts if attempt.auth.token]),
+            lambda: first([attempt for attempt in attempts if attempt.auth.token]),
             self._arrival_s,
             "no client with a token connected",
         )
-        again = await self._wait_accepted(0, "it did not reconnect")
+        again = await self._client.wait_accepted(0, "it did not reconnect")
         waited_ms = (again.at - refused.at) * 1000
         if waited_ms < RETRY_AFTER_MS * _TOLERANCE:
             raise RuleViolation(f"it reconnected after {waited_ms:.0f} ms; retry_after_ms was {RETRY_AFTER_MS}")
 
     async def sends_a_message(self) -> None:
         server = self.server
-        await self._wait_connected()
+        await self._client.wait_connected()
         server.send(server.append_from_other_device("one"))
-        self._message = (await self._wait_for(lambda: _first(server.of("user_message")), "no user_message came")).event
+        self._message = (
+            await self._client.wait_for(lambda: first(server.of("user_message")), "no user_message came")
+        ).event
         self._shown = ["one", self._message.payload.text]
 
     async def reconnects_with_the_same_session(self) -> None:
         before, since = len(self.server.attempts), len(self.server.received)
-        await self._wait_connected()
+        await self._client.wait_connected()
         # A library may hand on after the close what came together with it: a client is given time to look at "one".
         with suppress(RuleViolation):  # whether it sends heartbeats is not the question here
             await self.server.wait_for(
-                lambda: _first(self.server.of("heartbeat", since)[1:]), 3 * HEARTBEAT_MS / 1000, ""
+                lambda: first(self.server.of("heartbeat", since)[1:]), 3 * HEARTBEAT_MS / 1000, ""
             )
         self.server.close()
         self.server.ignores_messages = False
-        again = await self._wait_accepted(before, "it did not reconnect")
+        again = await self._client.wait_accepted(before, "it did not reconnect")
         if again.auth.session_id is None or again.auth.session_id != self.server.attempts[before - 1].auth.session_id:
             raise RuleViolation("it reconnected as another session: auth.session_id must stay the same")
 
     async def reports_last_seq(self) -> None:
-        await self._wait_connected()
-        await self._wait_for(
+        await self._client.wait_connected()
+        await self._client.wait_for(
             lambda: 1 in self._reported_seqs(),
             f"it had received seq 1, and reported {self._reported_seqs() or 'nothing'}",
         )
@@ -107,8 +103,8 @@ class Script:
 
     async def resends_with_the_same_id(self) -> None:
         server, hello = self.server, self._required_message()
-        stored = await self._wait_for(
-            lambda: _first([event for event in server.log if event.message_id == hello.message_id]),
+        stored = await self._client.wait_for(
+            lambda: first([event for event in server.log if event.message_id == hello.message_id]),
             f"message {hello.message_id} was not acknowledged, and was not sent again",
         )
         self._stored_at = monotonic()
@@ -145,7 +141,7 @@ class Script:
         await self._expect_shown()
 
     async def ignores_duplicates(self) -> None:
-        await self._wait_connected()
+        await self._client.wait_connected()
         self.server.send(self.server.log[0])
         await self._expect_shown()
 
@@ -153,7 +149,7 @@ class Script:
 
     async def resumes_at_a_gap(self) -> None:
         server = self.server
-        await self._wait_connected()
+        await self._client.wait_connected()
         seen, since = server.seq, len(server.received)
         server.append_from_other_device("two")
         server.send(server.append_from_other_device("three"))
@@ -165,20 +161,22 @@ class Script:
 
     async def resumes_on_resync(self) -> None:
         server = self.server
-        await self._wait_connected()
+        await self._client.wait_connected()
         seen, since = server.seq, len(server.received)
         self._shown.append(server.append_from_other_device("four").payload["text"])
         server.send_new("resync", {"reason": "gap"})
         await self._expect_resume(seen, since, "resync came")
 
     async def sends_heartbeats(self) -> None:
-        await self._wait_connected()
+        await self._client.wait_connected()
         since = len(self.server.received)
-        await self._wait_for(lambda: _first(self.server.of("heartbeat", since)), f"no heartbeat ({HEARTBEAT_MS} ms)")
+        await self._client.wait_for(
+            lambda: first(self.server.of("heartbeat", since)), f"no heartbeat ({HEARTBEAT_MS} ms)"
+        )
 
     async def resumes_when_behind(self) -> None:
         server = self.server
-        await self._wait_connected()
+        await self._client.wait_connected()
         seen, since = server.seq, len(server.received)
         self._shown.append(server.append_from_other_device("five").payload["text"])
         server.reports_head = True
@@ -186,7 +184,9 @@ class Script:
         await self._expect_shown()
 
     async def _expect_resume(self, seen: int, since: int, why: str) -> None:
-        asked = await self._wait_for(lambda: _first(self.server.of("resume", since)), f"{why}, and no resume came")
+        asked = await self._client.wait_for(
+            lambda: first(self.server.of("resume", since)), f"{why}, and no resume came"
+        )
         if asked.event.payload.last_seq > seen:
             raise RuleViolation(
                 f"{why}, and resume had last_seq {asked.event.payload.last_seq}: it has received {seen} only"
@@ -195,34 +195,34 @@ class Script:
     # disconnecting
 
     async def refreshes_its_token(self) -> None:
-        await self._wait_connected()
+        await self._client.wait_connected()
         since = len(self.server.received)
         self.server.send_new("auth_expiring", {"expires_at": iso(now() + timedelta(seconds=60))})
-        await self._wait_for(lambda: _first(self.server.of("auth_refresh", since)), "no auth_refresh came")
+        await self._client.wait_for(lambda: first(self.server.of("auth_refresh", since)), "no auth_refresh came")
 
     async def leaves_a_draining_server(self) -> None:
         server = self.server
-        await self._wait_connected()
+        await self._client.wait_connected()
         before, began = len(server.attempts), monotonic()
         server.has_lost_log, server.reports_head = True, False
         server.send_new("server_draining", {"reconnect_after_ms": RECONNECT_AFTER_MS})
         server.append_from_other_device("gone by the time it is asked for")
         closing = asyncio.get_running_loop().call_later(_QUIET_S, server.close)
         try:
-            again = await self._wait_accepted(before, "it did not reconnect", _QUIET_S)
+            again = await self._client.wait_accepted(before, "it did not reconnect", _QUIET_S)
         finally:
             closing.cancel()
         if (again.at - began) * 1000 < RECONNECT_AFTER_MS * _TOLERANCE:
             raise RuleViolation(f"it reconnected after {(again.at - began) * 1000:.0f} ms, not {RECONNECT_AFTER_MS}")
 
     async def fetches_history_after_a_loss(self) -> None:
-        await self._wait_connected()
+        await self._client.wait_connected()
         newest = self.server.attempts[-1]
 
         def asked() -> bool:
             return any(request.at >= newest.at for request in self.server.of("history"))
 
-        await self._wait_for(asked, "missed events could not be resumed, and no history was requested")
+        await self._client.wait_for(asked, "missed events could not be resumed, and no history was requested")
 
     async def does_not_resend_stored_messages(self) -> None:
         hello, stored_at = self._required_message(), self._stored_at
@@ -237,14 +237,14 @@ class Script:
 
     async def counts_unknown_events(self) -> None:
         server = self.server
-        await self._wait_connected()
+        await self._client.wait_connected()
         since = len(server.received)
         server.send(server.append(UNKNOWN_EVENT, {"depth": 3}))
         await self._expect_newest("six", since, f"an event of an unknown type came ({UNKNOWN_EVENT})")
 
     async def counts_approvals(self) -> None:
         server, hello = self.server, self._required_message()
-        await self._wait_connected()
+        await self._client.wait_connected()
         since = len(server.received)
         asked = {"approval_id": new_id(), "call_id": new_id(), "tool": "book", "title": "Book a table", "arguments": {}}
         about = {"in_response_to": hello.message_id, "conversation_id": hello.conversation_id}
@@ -257,47 +257,32 @@ class Script:
     async def _expect_newest(self, text: str, since: int, why: str) -> None:
         """A message that comes now is shown, and nothing is taken for a gap."""
         self.server.send(self.server.append_from_other_device(text))
-        shown = await self._report()
+        shown = await self._client.report()
         if self.server.of("resume", since):
             raise RuleViolation(f"{why}, and it sent resume though there was no gap")
         if not isinstance(shown, list) or not shown or shown[-1] != text:
-            raise RuleViolation(f"{why}, and it shows {_short(shown)} without the message after it")
+            raise RuleViolation(f"{why}, and it shows {short(shown)} without the message after it")
 
     async def runs_a_tool_once(self) -> None:
         server = self.server
         if not server.of("host_tools"):
             return
-        await self._wait_connected()
+        await self._client.wait_connected()
         newest = server.attempts[-1]
-        await self._wait_for(
+        await self._client.wait_for(
             lambda: any(offer.at >= newest.at for offer in server.of("host_tools")),
             "it had offered tools, and did not offer them again after it reconnected",
         )
-        first, second = new_id(), new_id()
-        before = await self._call(first)
-        server.send_new("tool_call", {**_CALL, "call_id": first}, **in_main({}))
-        after = await self._call(second)
-        outputs = {
-            sent.event.payload.output for sent in server.of("tool_result") if sent.event.payload.call_id == first
-        }
-        if after != before + 1 or outputs != {before}:
+        call_id = new_id()
+        before = await self._client.call(call_id)
+        self._client.send_call(call_id)
+        after = await self._client.call(new_id())
+        if after != before + 1 or any(result != before for result in self._client.results(call_id)):
             raise RuleViolation(f"{COUNT_TOOL} gave {before}, then {after} after the first call_id had come again")
-
-    async def _call(self, call_id: str) -> int:
-        self.server.send_new("tool_call", {**_CALL, "call_id": call_id}, **in_main({}))
-        results = self.server.of
-        result = await self._wait_for(
-            lambda: _first([one for one in results("tool_result") if one.event.payload.call_id == call_id]),
-            f"no tool_result came to a call of {COUNT_TOOL}",
-        )
-        output = result.event.payload.output
-        if type(output) is not int:
-            raise RuleViolation(f"{COUNT_TOOL} gave {_short(output)}, not how often it was run")
-        return output
 
     async def stays_disconnected(self) -> None:
         server = self.server
-        await self._wait_connected()
+        await self._client.wait_connected()
         before = len(server.attempts)
         if server.sid is not None:
             server.connections.close(server.sid, "gone")
@@ -326,52 +311,15 @@ class Script:
         piece = {"text": text, "generation_id": generation_id, "chunk_index": index, "is_last_chunk": False, **more}
         self.server.send_new("twin_message_chunk", piece, **self._reply_metadata())
 
-    async def _wait_for(self, check: Callable[[], T | None], otherwise: str) -> T:
-        return await self.server.wait_for(check, self._limit_s, otherwise)
-
-    async def _wait_connected(self) -> None:
-        await self._wait_for(lambda: self.server.sid, "not reached: it is not connected, and did not connect")
-
-    async def _wait_accepted(self, before: int, otherwise: str, more_s: float = 0.0) -> ConnectAttempt:
-        server = self.server
-        return await server.wait_for(
-            lambda: _first([attempt for attempt in server.attempts[before:] if attempt.accepted]),
-            self._limit_s + more_s,
-            otherwise,
-        )
-
     async def _expect_shown(self, unfinished: str = "") -> None:
         """Ask what the client shows; ask once more, because it may be a moment behind."""
         expected = [*self._shown, *([unfinished] if unfinished else [])]
-        shown = await self._report()
+        shown = await self._client.report()
         if shown != expected:
             await asyncio.sleep(_REPORT_RETRY_S)
-            shown = await self._report()
+            shown = await self._client.report()
         if shown != expected:
-            raise RuleViolation(f"it shows {_short(shown)}, not {_short(expected)}")
-
-    async def _report(self) -> object:
-        server = self.server
-        await self._wait_connected()
-        since = len(server.received)
-        server.send(server.append_from_other_device("What do you show?", REPORT))
-
-        def reported() -> ReceivedEvent | None:
-            return _first([sent for sent in server.of("user_message", since) if sent.event.conversation_id == REPORT])
-
-        report = (await self._wait_for(reported, f"no report came (a user_message in {REPORT!r})")).event.payload.text
-        try:
-            return orjson.loads(report)
-        except orjson.JSONDecodeError:
-            raise RuleViolation("the report is no JSON list") from None
-
-
-def _first(items: list[T]) -> T | None:
-    return items[0] if items else None
-
-
-def _short(shown: object) -> str:
-    return orjson.dumps(shown).decode()[:300]
+            raise RuleViolation(f"it shows {short(shown)}, not {short(expected)}")
 
 
 # One step for each rule, in the order of the rules.
