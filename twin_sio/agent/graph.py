@@ -30,8 +30,7 @@ from twin_sio.agent.chunk_buffer import ChunkBuffer, paragraphs
 from twin_sio.agent.loop import LOOP_S, STEPS_MAX, STEPS_OVER, Loop
 from twin_sio.agent.model import Finished, Thought, tokens
 from twin_sio.agent.recalled import Prompt, recalled
-from twin_sio.agent.tools import Tool
-from twin_sio.agent.tools.host import tool_of_host
+from twin_sio.agent.tools import Tool, tool_of_host
 from twin_sio.clock import monotonic
 from twin_sio.domain import Json
 from twin_sio.errors import ModelContextTooLong, ModelNoAnswer, ServiceError

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Final
 
 from twin_sio.agent.model.calls import MAX_CALLS
-from twin_sio.agent.model.python_calls import python_calls
+from twin_sio.agent.model.relaxed_json import as_json
 
 MARKS: Final[Mapping[str, str]] = {
     "<tool_call>": "</tool_call>",
@@ -60,6 +60,15 @@ _FENCE: Final = re.compile(r"\s*+```\w{0,20}+\s*+")
 _CALL_KEYS: Final = frozenset({"id", "type", "function", "name", "arguments", "parameters"})
 _UNMARKED_MAX: Final = 300  # characters within which such an answer shows what it is
 _NAMELESS: Final = "unknown"  # the model is told that there is no such tool
+
+_PYTHON_CALL: Final = re.compile(r"\s*+([A-Za-z_][\w.-]{0,63}+)\(")
+_BETWEEN_CALLS: Final = re.compile(r"\s*+[,;]?\s*+")
+_PYTHON_PIECE: Final = re.compile(
+    # A string that was cut off goes on to the end.
+    r""""(?:[^"\\]|\\.)*+(?:"|\\?\Z)|'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|\b([A-Za-z_]\w{0,63}+)\s{0,20}+=|[()\[\]{}]""",
+    re.DOTALL,
+)
+_AS_LIST: Final = {"(": "[", ")": "]"}
 
 Call = dict[str, Any]
 """A call, as the API has it: `{"function": {"name", "arguments"}}`."""
@@ -116,9 +125,9 @@ def _without_fence(text: str) -> str:
 def unmarked_calls(written: str) -> list[Call]:
     """The calls that an answer is made of; none where it is anything else, or was cut."""
     text = _without_fence(written).strip().removesuffix("```").strip()
+    if (in_python := _python_calls(text)) is not None:
+        return in_python
     made: list[Call] = []
-    if (called := python_calls(text)) is not None:
-        return [_call(*one) for one in called]
     while text and len(made) <= MAX_CALLS:  # Llama writes several with a semicolon between
         try:
             read, end = _DECODER.raw_decode(text)
@@ -153,8 +162,8 @@ def calls_in(written: str, tools: Sequence[Mapping[str, Any]]) -> list[Call]:
     try:
         read = json.loads(written, strict=False)
     except (ValueError, RecursionError):
-        called = python_calls(written)
-        return _otherwise(written, tools) if called is None else [_call(*one) for one in called]
+        in_python = _python_calls(written)
+        return _otherwise(written, tools) if in_python is None else in_python
     return _calls_of(read)
 
 
@@ -215,3 +224,45 @@ def _read(text: str) -> Any:
 
 def _call(name: object, arguments: object) -> Call:
     return {"function": {"name": name if isinstance(name, str) and name else _NAMELESS, "arguments": arguments}}
+
+
+def _python_calls(text: str) -> list[Call] | None:
+    """The calls that a text is made of, as `[look(city="Rome", days=2), weigh(x=None)]`; None where it is anything
+    else, or was cut. It takes as long as the text is."""
+    text = text.strip()
+    if text.startswith("["):
+        if not text.endswith("]"):
+            return None
+        text = text[1:-1]
+    calls: list[Call] = []
+    at = 0
+    while at < len(text):
+        named = _PYTHON_CALL.match(text, at)
+        if named is None or len(calls) > MAX_CALLS:
+            return None
+        pieces, at = _python_arguments(text, named.end())
+        try:
+            arguments = json.loads(as_json(f"{{{''.join(pieces)}}}"), strict=False)
+        except (ValueError, RecursionError):
+            return None
+        calls.append(_call(named[1].removesuffix(".call"), arguments))
+        between = _BETWEEN_CALLS.match(text, at)
+        at = between.end() if between is not None else at
+    return calls or None
+
+
+def _python_arguments(text: str, begin: int) -> tuple[list[str], int]:
+    """What stands between the brackets of a call, its names as keys of JSON; and where the call ends. Without an end it
+    is no JSON."""
+    pieces, at, depth = [], begin, 0
+    for found in _PYTHON_PIECE.finditer(text, begin):
+        pieces.append(text[at : found.start()])
+        piece, at = found[0], found.end()
+        if found[1] is not None:
+            pieces.append(f'"{found[1]}":' if not depth else piece)
+            continue
+        if piece == ")" and not depth:
+            return pieces, at
+        depth += 1 if piece in ("(", "[", "{") else -1 if piece in (")", "]", "}") else 0
+        pieces.append(_AS_LIST.get(piece, piece))
+    return ["{"], len(text)

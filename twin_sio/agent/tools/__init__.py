@@ -1,8 +1,7 @@
 """What the twin can do beside talking: tools, and how they are called.
 
-`Tool` is one tool, made by `tool_of` from a plain typed function or from a LangChain tool; `calls` runs what a model
-asks for, `schemas` checks its arguments, `mcp` connects to MCP servers, and `host` makes tools of what the user's apps
-offer.
+`Tool` is one tool, made by `tool_of` from a plain typed function or a LangChain tool, by `tool_of_host` from what the
+user's apps offer; `calls` runs what a model asks for, `schemas` checks its arguments, `mcp` connects to MCP servers.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ from typing import Any, Final
 
 from langchain_core.tools import BaseTool, StructuredTool
 
-from twin_sio.domain import Json
+from twin_sio.agent import AgentRequest
+from twin_sio.domain import HostTool, Json
 
-TIMEOUT_S: Final = 30.0
-THREADS: Final = (
-    32  # of tools that are no coroutines: one that hangs takes a thread from other tools, and from nothing else
-)
+_TIMEOUT_S: Final = 30.0
+_HOST_TIMEOUT_S: Final = 60.0
+# Of tools that are no coroutines: one that hangs takes a thread from other tools, and from nothing else.
+_THREADS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Tool:
     needs_approval: bool = False
     is_repeatable: bool = False
     is_checked: bool = True
-    timeout_s: float = TIMEOUT_S
+    timeout_s: float = _TIMEOUT_S
 
     def offered(self) -> Json:
         """As the model's API has it."""
@@ -63,7 +63,7 @@ class Tool:
 
 
 _current: ContextVar[ToolContext] = ContextVar("twin_tool")
-_pool = ThreadPoolExecutor(THREADS, thread_name_prefix="tool")
+_pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tool")
 
 
 def tool_context() -> ToolContext:
@@ -82,7 +82,7 @@ def tool_of(
     title: str = "",
     needs_approval: bool = False,
     is_repeatable: bool = False,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float = _TIMEOUT_S,
 ) -> Tool:
     """A tool of the twin from a LangChain tool, or from a typed function with a docstring. What is no coroutine runs in
     a thread. Raises `ValueError` for a function without a docstring."""
@@ -118,3 +118,31 @@ def _runner(tool: BaseTool) -> Callable[[Json], Awaitable[object]]:
         return await asyncio.get_running_loop().run_in_executor(_pool, lambda: copied.run(tool.invoke, dict(arguments)))
 
     return run
+
+
+class HostError(Exception):
+    """The app says that its tool has failed; the text is the app's own, for the model."""
+
+
+def tool_of_host(ask: AgentRequest, offered: HostTool) -> Tool:
+    """A tool that an app offers: it runs on the user's device. Calling it again under the same call's id asks for its
+    result, and has no second effect."""
+
+    async def run(arguments: Json) -> object:
+        result = await ask.run.call_host(tool_context().call_id, offered, arguments, _HOST_TIMEOUT_S)
+        if error := result.get("error"):
+            raise HostError(error)
+        return result.get("output")
+
+    return Tool(
+        offered.name,
+        offered.description,
+        offered.parameters or {"type": "object", "properties": {}},
+        run,
+        offered.name.replace("_", " "),
+        offered.needs_approval,
+        is_repeatable=True,
+        # The app checks: a schema that anybody may send can be made to take for ever.
+        is_checked=False,
+        timeout_s=_HOST_TIMEOUT_S + 1.0,
+    )

@@ -12,9 +12,7 @@ from typing import Final
 import structlog
 
 from twin_sio.agent.text import encodable
-from twin_sio.agent.tools import Tool, ToolContext, set_tool_context
-from twin_sio.agent.tools.blocks import text_of_blocks
-from twin_sio.agent.tools.host import HostError
+from twin_sio.agent.tools import HostError, Tool, ToolContext, set_tool_context
 from twin_sio.agent.tools.schemas import SchemaUnusable, fault
 from twin_sio.domain import Json, StepState
 from twin_sio.errors import InvalidMessage, ServiceError
@@ -30,6 +28,9 @@ UNKNOWN: Final = (
 """The result of a call that a killed attempt may have made."""
 RESULT_CHARACTERS: Final = 8_000  # of what a tool returns; the model is told where it was cut
 _SUMMARY_CHARACTERS: Final = 200
+_MEDIA: Final = frozenset({"image", "image_url", "audio", "video", "file"})
+_MEDIA_SOURCES: Final = frozenset({"base64", "url", "data", "file_id", "image_url", "source_type"})
+_LINK_CHARACTERS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,38 @@ async def run(tool: Tool, arguments: Json, context: ToolContext) -> Result:
 async def _text(value: object) -> str:
     """A tool's result as the model reads it. What is neither a text nor content blocks is written as JSON in a thread:
     it may be large."""
-    text = value if isinstance(value, str) else text_of_blocks(value)
+    text = value if isinstance(value, str) else _text_of_blocks(value)
     if text is None:
         text = await asyncio.to_thread(_json, value)
     if len(text) > RESULT_CHARACTERS:
         return f"{plain(text[:RESULT_CHARACTERS])}\n(The first {RESULT_CHARACTERS} characters of {len(text)}.)"
     return plain(text)
+
+
+def _text_of_blocks(value: object) -> str | None:
+    """Of content blocks, as the tools of MCP servers return them, the texts, and a note in the place of each that is
+    none; None: this is no list of blocks."""
+    if not isinstance(value, list) or not value:
+        return None
+    texts: list[str] = []
+    for block in value:
+        if (text := _text_of_block(block)) is None:
+            return None
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def _text_of_block(block: object) -> str | None:
+    if not isinstance(block, Mapping):
+        return None
+    kind, text = block.get("type"), block.get("text")
+    if kind == "text":
+        return text if isinstance(text, str) else None
+    if kind not in _MEDIA or _MEDIA_SOURCES.isdisjoint(block):
+        return None
+    link = block.get("url")
+    is_link = isinstance(link, str) and not link.startswith("data:") and len(link) <= _LINK_CHARACTERS
+    return f"[{kind}: {link}]" if is_link else f"[{kind}]"
 
 
 def plain(text: str) -> str:
