@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from twin_sio.http.shared_work import SharedWork
+from twin_sio.http.app import SharedWork
 
 
 async def test_all_who_ask_while_one_is_made_share_the_next() -> None:

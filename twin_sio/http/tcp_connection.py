@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from twin_sio.clock import NewId
-from twin_sio.observability.places import place_of
+from twin_sio.observability.logging import place_of
 
 if TYPE_CHECKING:
     from twin_sio.http.connections import Connections
