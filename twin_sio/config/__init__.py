@@ -1,8 +1,7 @@
 """The settings: the only reader of the environment.
 
-`groups` has the fields by group, `removed` the variables that are settings no longer, `unknown` finds those that never
-were, `refusals` says why a value cannot be used. May import `dev_tokens` and
-nothing else of the service.
+`groups` has the fields by group, `refusals` the variables that are settings no longer, those that never were, and why a
+value cannot be used. May import `dev_tokens` and nothing else of the service.
 """
 
 from __future__ import annotations
@@ -39,9 +38,7 @@ from twin_sio.config.groups import (
     Tuning,
     is_weak,
 )
-from twin_sio.config.refusals import reason_of
-from twin_sio.config.removed import REMOVED, first_removed
-from twin_sio.config.unknown import UnknownVariable, unknown_variables
+from twin_sio.config.refusals import REMOVED, UnknownVariable, first_removed, reason_of, unknown_variables
 
 __all__ = [
     "DEFAULT_MODEL",
