@@ -11,8 +11,7 @@ from twin_sio.store.mongo.events import MongoLog
 from twin_sio.store.mongo.failures import explain
 from twin_sio.store.mongo.indexes import INDEXES, apply_retention, create_indexes
 from twin_sio.store.mongo.memories import MongoMemories
-from twin_sio.store.mongo.model_dialects import MongoModelDialects
-from twin_sio.store.mongo.model_verdicts import MongoModelVerdicts
+from twin_sio.store.mongo.models import MongoModelDialects, MongoModelVerdicts
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.mongo.personal_data import MongoPersonalData
 from twin_sio.store.mongo.profiles import MongoProfiles

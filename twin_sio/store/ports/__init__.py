@@ -8,8 +8,7 @@ from __future__ import annotations
 from twin_sio.store.ports.events import AppendResult, ConversationSummary, Log, Page
 from twin_sio.store.ports.graph import Facts, GraphUnavailable, Outbox, Projection
 from twin_sio.store.ports.memories import LINE_CHARACTERS, Memories, MessageVector, StoredLine, Summary, Thread
-from twin_sio.store.ports.model_dialects import ModelDialects
-from twin_sio.store.ports.model_verdicts import ModelVerdict, ModelVerdicts
+from twin_sio.store.ports.models import ModelDialects, ModelVerdict, ModelVerdicts
 from twin_sio.store.ports.personal_data import Erased, Migrations, MigrationStep, PersonalData
 from twin_sio.store.ports.profiles import SCORING_VERSION, ConnectSnapshot, ConnectSnapshots, Profiles, StoredProfile
 from twin_sio.store.ports.quotas import Quota, Quotas
