@@ -5,17 +5,24 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import twin_sio
 from twin_sio.agent import Agent, Memory
 from twin_sio.agent.factory import AgentServices, twin
 from twin_sio.agent.graph import ChatModel
 from twin_sio.agent.personas import Personas
 from twin_sio.agent.tools import Tool
 from twin_sio.config import ConfigError, Settings
-from twin_sio.runtime.user_code import failure_in, place_in
+
+_LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_LIBRARIES.append(Path(twin_sio.__file__).resolve().parent)
 
 
 async def build_agent(settings: Settings, memory: Memory, model: ChatModel, stack: AsyncExitStack) -> Agent:
@@ -71,7 +78,7 @@ def _of_factory(place: str, services: AgentServices) -> Agent:
     except ConfigError:  # it says what to do
         raise
     except (Exception, SystemExit) as error:
-        failure = failure_in(_module_of(place), error)
+        failure = _failure_in(_module_of(place), error)
         raise ConfigError(f"TWIN_AGENT: {place} has failed ({failure}).") from error
     if inspect.iscoroutine(agent):
         agent.close()
@@ -104,9 +111,40 @@ def _module_of(place: str) -> str:
 
 
 def _not_imported(module: str, error: BaseException) -> str:
-    at = place_in(module, error)
+    at = _place_in(module, error)
     if isinstance(error, ModuleNotFoundError) and error.name:
         if not at:
             return f"the module {error.name} is not found; it must be on PYTHONPATH."
         return f"{module} cannot be imported: the module {error.name}, which {at} imports, is not installed."
-    return f"{module} cannot be imported ({failure_in(module, error)})."
+    return f"{module} cannot be imported ({_failure_in(module, error)})."
+
+
+# -- where in the user's own code something has failed; never what it said, which may quote a secret ------------------
+
+
+def _failure_in(module: str, error: BaseException) -> str:
+    """The kind of the failure, and the place in the user's code that it has come from, if any."""
+    place = _place_in(module, error)
+    return type(error).__name__ + (f" at {place}" if place else "")
+
+
+def _place_in(module: str, error: BaseException) -> str:
+    """`file:line`: the innermost line of the package of `module`, or of what is no library; empty where there is
+    none."""
+    if isinstance(error, SyntaxError) and error.lineno and Path(error.filename or "").is_file():
+        return f"{_shown(error.filename or '')}:{error.lineno}"
+    package = module.partition(".")[0]
+    lines = [at for at in traceback.walk_tb(error.__traceback__) if _is_own(package, at[0])]
+    return f"{_shown(lines[-1][0].f_code.co_filename)}:{lines[-1][1]}" if lines else ""
+
+
+def _is_own(package: str, frame: FrameType) -> bool:
+    if str(frame.f_globals.get("__name__", "")).partition(".")[0] == package:
+        return True
+    file = Path(frame.f_code.co_filename)
+    return file.is_file() and not any(file.resolve().is_relative_to(library) for library in _LIBRARIES)
+
+
+def _shown(file: str) -> str:
+    path = Path(file).resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
