@@ -17,8 +17,7 @@ from tests.scripted_model import ScriptedModel
 from tests.test_store import draft, turn
 from tests.waiting import eventually
 from twin_sio.clock import new_id
-from twin_sio.jobs.fairness import FairWorker
-from twin_sio.jobs.worker import ReconnectingWorker
+from twin_sio.jobs.worker import FairWorker, ReconnectingWorker
 from twin_sio.redis_connection import HASH_TAG, slot_of
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.wiring import build_services

@@ -21,9 +21,9 @@ from twin_sio.clock import new_id
 from twin_sio.domain import Evidence, Exchange
 from twin_sio.errors import RateLimited, StorageUnavailable
 from twin_sio.jobs.failures import JobFailures
-from twin_sio.jobs.fairness import FairWorker
 from twin_sio.jobs.functions import learn, remember, sweep
 from twin_sio.jobs.queue import SERIALIZERS, user_of
+from twin_sio.jobs.worker import FairWorker
 from twin_sio.redis_connection import HASH_TAG, pool
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.wiring import Services, build_services
