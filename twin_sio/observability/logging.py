@@ -45,6 +45,12 @@ def _format_traceback(error: BaseException) -> str:
     return here if before is None else f"{_format_traceback(before)}\n\n{here}"
 
 
+def place_of(error: BaseException | None) -> str:
+    """`file.py:line`, the innermost; empty for what was not raised."""
+    lines = list(traceback.walk_tb(error.__traceback__)) if error is not None else []
+    return f"{Path(lines[-1][0].f_code.co_filename).name}:{lines[-1][1]}" if lines else ""
+
+
 class LibraryLogHandler(logging.Handler):
     """Logs what libraries log: the format string in the library's code, the place, the type of the exception. Never
     the arguments: they may be of a request, a header or a user.

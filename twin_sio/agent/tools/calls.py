@@ -16,7 +16,7 @@ from twin_sio.agent.tools import HostError, Tool, ToolContext, set_tool_context
 from twin_sio.agent.tools.schemas import SchemaUnusable, fault
 from twin_sio.domain import Json, StepState
 from twin_sio.errors import InvalidMessage, ServiceError
-from twin_sio.observability.places import place_of
+from twin_sio.observability.logging import place_of
 from twin_sio.protocol import check_storable
 
 log = structlog.get_logger("tools")
