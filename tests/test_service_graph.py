@@ -32,6 +32,7 @@ from twin_sio.jobs.functions import learn, project, sweep
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 from twin_sio.runtime.serve import Service, service
 from twin_sio.services.graph_projection import GraphProjectionService
+from twin_sio.services.trait_ids import TraitIds
 from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.graphiti import GraphitiFacts
@@ -101,7 +102,7 @@ def later(running: Service, facts: GraphitiFacts, minutes: float) -> GraphProjec
 
     db = running.services.db
     outbox = mongo.MongoOutbox(db, then, None, running.services.fence)
-    return GraphProjectionService(outbox, facts, mongo.MongoProfiles(db), now, WEIGHTS)
+    return GraphProjectionService(outbox, facts, mongo.MongoProfiles(db), now, WEIGHTS, TraitIds())
 
 
 def received(held: Sequence[Fact]) -> list[tuple[str, bool]]:

@@ -115,7 +115,7 @@ OF: Final = "\N{SYMBOL FOR UNIT SEPARATOR}"
 """Stands between a value and whose it is, where both are in one name."""
 
 
-def own_name(value: str, entity: Entity | None = None) -> str:
+def own_name(value: str, entity: Entity | None) -> str:
     """What an observation of `value` is called within its slot: of the user by the value, of others also by who."""
     who = normal(entity.name or entity.relation) if entity is not None else ""
     return f"{normal(value)}{OF}{who}" if who else normal(value)
@@ -132,10 +132,10 @@ def names_of(trait: Trait) -> tuple[str, ...]:
     return trait.names or (normal(trait.value),)
 
 
-def fact_of(trait: Trait, known_at: datetime, expired_at: datetime | None = None) -> Fact:
+def fact_of(trait: Trait, known_at: datetime) -> Fact:
     """What a trait says, from its beginning to its end, and of whom."""
     about = trait.entity.label if trait.entity is not None and trait.key not in EXISTENCE else ""
-    return Fact(trait.trait_id, trait.key, trait.value, trait.valid_from, trait.valid_to, known_at, expired_at, about)
+    return Fact(trait.trait_id, trait.key, trait.value, trait.valid_from, trait.valid_to, known_at, None, about)
 
 
 def is_functional(key: str) -> bool:

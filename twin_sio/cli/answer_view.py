@@ -23,7 +23,7 @@ class AnswerView:
     """Of one answer of the conversation that is open. What is complete scrolls away; the rest stands above the
     prompt."""
 
-    def __init__(self, console: Console, markdown: bool = False) -> None:
+    def __init__(self, console: Console, markdown: bool) -> None:
         """`markdown`: the answer's text is shown as Markdown, block by block, and not as it was written."""
         self._console = console
         self._markdown = markdown

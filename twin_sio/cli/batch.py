@@ -105,7 +105,7 @@ async def ask_lines(
     conversation_id: str,
     as_json: bool,
     out: Output,
-    print_answer: PrintAnswer | None = None,
+    print_answer: PrintAnswer | None,
 ) -> None:
     """Ask each line that is not empty, one after the other, and print a plain transcript as it grows."""
     async for question in _lines(questions):

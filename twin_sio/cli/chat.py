@@ -338,13 +338,13 @@ class Chat:
 
     async def show_history(self, limit: int) -> None:
         for entry in await history(self.client, self.conversation, limit):
-            self.show_entry(entry)
+            self._show_entry(entry)
 
-    def show_entry(self, entry: Json, before: str = "") -> None:
+    def _show_entry(self, entry: Json) -> None:
         if entry["role"] == "user":
-            self.console.print(styled(f"{before}you> ", "dim") + styled(entry["text"], "dim"))
+            self.console.print(styled("you> ", "dim") + styled(entry["text"], "dim"))
         else:
-            self._new_answer().print_answer(entry["text"], "dim", f"{before}twin> ", "dim")
+            self._new_answer().print_answer(entry["text"], "dim", "twin> ", "dim")
         for step in entry.get("steps") or ():
             self.note(step_line(step))
 

@@ -156,7 +156,7 @@ class ScriptedServer:
             return HandshakeRefused("overloaded", "Too much to do.", retryable=True, retry_after_ms=RETRY_AFTER_MS)
         return None
 
-    async def on_disconnect(self, sid: str, _: object = None) -> None:
+    async def on_disconnect(self, sid: str, _: object) -> None:
         if self.sid == sid:
             self.sid = None
         self._changed.set()

@@ -110,7 +110,7 @@ class Gateway:
         if await self.sessions.greet(connection):
             self._schedule(connection)  # what was sent before `session_ready`
 
-    async def on_disconnect(self, sid: str, reason: object = None) -> None:
+    async def on_disconnect(self, sid: str, reason: object) -> None:
         connection = self.sessions.remove(sid, reason)
         if connection is not None and not connection.is_ready:  # no worker has begun, and none will
             self._budgets.done(connection.caller.user_id, connection.queued_bytes)

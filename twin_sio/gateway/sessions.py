@@ -42,6 +42,7 @@ _ENDED = {
     "revoked": "Your access was ended. Sign in again.",
     "erased": "All data of this account was erased.",
 }
+_DRAIN_BATCH = 100  # connections that are closed at once
 _LISTED_MAX = 100  # sessions in a frame; clients choose the length of their device's fields
 
 
@@ -294,7 +295,7 @@ class Sessions:
         if all(session["session_id"] != caller.session_id for session in sessions):
             self._send_presence(caller, "left", sessions)
 
-    async def drain(self, within_s: float, batch: int = 100) -> None:
+    async def drain(self, within_s: float) -> None:
         """Tell every client when to connect again, then close plainly, spread over `within_s`."""
         self.draining = True
         clients = list(self._by_sid.items())
@@ -302,10 +303,10 @@ class Sessions:
             wait_ms = random.randint(100, max(200, int(within_s * 1000)))
             draining = Outgoing("server_draining", {"reconnect_after_ms": wait_ms}, self._new_id(), self._clock())
             self._delivery.to_session(connection.caller, draining)
-        batches = max(1, -(-len(clients) // batch))
-        for start in range(0, len(clients), batch):
+        batches = max(1, -(-len(clients) // _DRAIN_BATCH))
+        for start in range(0, len(clients), _DRAIN_BATCH):
             await asyncio.sleep(within_s / batches)  # before each batch: clients are to read the event first
-            for sid, _ in clients[start : start + batch]:
+            for sid, _ in clients[start : start + _DRAIN_BATCH]:
                 self._connections.close(sid, "draining")
 
     # -- expiry and revocation ---------------------------------------------------------------------------------------

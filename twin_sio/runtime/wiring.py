@@ -150,7 +150,7 @@ async def build_services(settings: Settings, server: ServerHooks | None = None) 
         )
         search = MessageSearch(memories, indexes, embedder)
         weights, trait_ids = settings.scoring.weights, TraitIds(ids.subject)
-        keeper = ProfileService(profiles, messages, delivery, clock.now, clock.new_id, weights, trait_ids)
+        keeper = ProfileService(profiles, messages, delivery, clock.now, weights, trait_ids)
         known = CachedProfiles(
             profiles,
             partial(prompts.known, budget_tokens=settings.model.prompt_budget_tokens),

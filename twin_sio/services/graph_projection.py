@@ -31,9 +31,9 @@ class GraphProjectionService:
         profiles: Profiles,
         clock: Clock,
         weights: ScoreWeights,
-        trait_ids: TraitIds | None = None,
+        trait_ids: TraitIds,
     ) -> None:
-        self._trait_ids = trait_ids or TraitIds()
+        self._trait_ids = trait_ids
         self._outbox = outbox
         self._facts = facts
         self._profiles = profiles

@@ -132,7 +132,7 @@ def _current_messages(events: Sequence[Event]) -> list[Event]:
 
 
 def _fitting(lines: Sequence[Event], budget: int, most: int, characters: int | None = None) -> int:
-    """How many of the first lines fit."""
+    """How many of the first lines fit, of each of which so many characters count (None: all)."""
     for count, event in enumerate(lines):
         budget -= _cost(event, characters)
         if budget < 0 or count == most:

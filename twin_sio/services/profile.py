@@ -15,8 +15,8 @@ from twin_sio.agent.explanation import Explainer
 from twin_sio.agent.keeping import surplus
 from twin_sio.agent.observations import observed_names
 from twin_sio.agent.scoring import score
-from twin_sio.agent.traits import RATINGS, WEIGHTS, names_of, normal
-from twin_sio.clock import Clock, NewId
+from twin_sio.agent.traits import RATINGS, names_of, normal
+from twin_sio.clock import Clock
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Caller, Entity, Event, Evidence, EvidenceKind, Json, NewEvent, Profile, Trait, TraitChange
 from twin_sio.errors import NotFound, StorageUnavailable
@@ -69,20 +69,18 @@ class ProfileService:
         messages: Log,
         delivery: Delivery,
         clock: Clock,
-        new_id: NewId,
-        weights: ScoreWeights = WEIGHTS,
-        trait_ids: TraitIds | None = None,
+        weights: ScoreWeights,
+        trait_ids: TraitIds,
     ) -> None:
         self._weights = weights
         self._shared = SharedResults(self._scored, lambda scored: len(scored.evidence))
-        self._trait_ids = trait_ids or TraitIds()
+        self._trait_ids = trait_ids
         # Of what users ask for: what was learnt is computed by the worker, a job of a user at a time.
         self._budget = ComputeBudget()
         self._profiles = profiles
         self._messages = messages
         self._delivery = delivery
         self._clock = clock
-        self._new_id = new_id
 
     async def read(self, user_id: str) -> Json:
         """`{version, as_of, traits}`, scored as of now."""

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 
 from twin_sio.agent.scoring import score
 from twin_sio.agent.statistics import WITHIN_S, EvidenceCounts, from_stored, report, tally, within
-from twin_sio.agent.traits import WEIGHTS
 from twin_sio.clock import Clock, iso
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Json
@@ -32,7 +31,7 @@ class StatisticsService:
         personal: PersonalData,
         keeper: ProfileService,
         clock: Clock,
-        weights: ScoreWeights = WEIGHTS,
+        weights: ScoreWeights,
     ) -> None:
         self._profiles = profiles
         self._statistics = statistics

@@ -140,7 +140,7 @@ class TransportHooks(Protocol):
         """An HTTP request of a connected client, a ping, or bytes: it costs something and carries no event."""
         ...
 
-    async def on_disconnect(self, sid: str, reason: object = None) -> None:
+    async def on_disconnect(self, sid: str, reason: object) -> None:
         """The connection has ended, for whatever reason. Called once, for whom `admit` has let in."""
         ...
 

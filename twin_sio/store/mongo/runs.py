@@ -28,13 +28,11 @@ class MongoRuns:
     """`Runs`: the agent's state stands in the turn's document; each decision, and each result of a host tool, in a
     document of its own, whose unique key makes it count once. All of it as JSON text: arguments name fields `$x`."""
 
-    def __init__(
-        self, db: Database, clock: Clock, sealer: FieldCipher | None = None, fence: Fence | None = None
-    ) -> None:
+    def __init__(self, db: Database, clock: Clock, sealer: FieldCipher, fence: Fence) -> None:
         self._turns: AsyncIOMotorCollection[Doc] = db["turns"]
         self._entries: AsyncIOMotorCollection[Doc] = db["run_entries"]
         self._clock = clock
-        self._sealer = sealer or FieldCipher()
+        self._sealer = sealer
         self._fence = fence
 
     def _seal(self, value: Any) -> Any:
@@ -186,12 +184,10 @@ class MongoRuns:
 class MongoHostTools:
     """`HostTools`: one document a session."""
 
-    def __init__(
-        self, db: Database, clock: Clock, sealer: FieldCipher | None = None, fence: Fence | None = None
-    ) -> None:
+    def __init__(self, db: Database, clock: Clock, sealer: FieldCipher, fence: Fence) -> None:
         self._tools: AsyncIOMotorCollection[Doc] = db["host_tools"]
         self._clock = clock
-        self._sealer = sealer or FieldCipher()
+        self._sealer = sealer
         self._fence = fence
 
     @stored
