@@ -28,7 +28,7 @@ _TOKEN_MAX = 16_384  # characters; with groups of a company in it a token may be
 _USER_MAX = 255  # characters, as OpenID Connect has it for `sub`
 _PERSONA_MAX = 64
 
-__all__ = ["Authenticator", "JwksKeys", "Keys", "SharedSecrets", "refused"]
+__all__ = ["Authenticator", "JwksKeys", "Keys", "SharedSecrets"]
 
 
 class Authenticator:

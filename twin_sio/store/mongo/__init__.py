@@ -5,7 +5,7 @@ The only package that knows the driver. May import the ports, values and errors.
 
 from __future__ import annotations
 
-from twin_sio.store.mongo.client import MESSAGES, Database, Doc, P, T, check_rights, connect, ping, stored
+from twin_sio.store.mongo.client import Database, check_rights, connect, ping
 from twin_sio.store.mongo.contexts import MongoContexts, MongoStandings
 from twin_sio.store.mongo.events import MongoLog
 from twin_sio.store.mongo.failures import explain
@@ -23,10 +23,8 @@ from twin_sio.store.mongo.turns import MongoTurns
 
 __all__ = [
     "INDEXES",
-    "MESSAGES",
     "SEALED_FIELDS",
     "Database",
-    "Doc",
     "MongoContexts",
     "MongoHostTools",
     "MongoLog",
@@ -41,8 +39,6 @@ __all__ = [
     "MongoStandings",
     "MongoStatistics",
     "MongoTurns",
-    "P",
-    "T",
     "apply_retention",
     "check_rights",
     "connect",
@@ -50,5 +46,4 @@ __all__ = [
     "explain",
     "ping",
     "reencrypt",
-    "stored",
 ]
