@@ -50,7 +50,7 @@ class Instance:
         self.profiles = mongo.MongoProfiles(db, None, self.outbox, self.fence)
         self.statistics = mongo.MongoStatistics(db, None, self.fence)
         self.personal = mongo.MongoPersonalData(db, None, self.fence)
-        self.standings = mongo.MongoStandings(db, self.fence)
+        self.snapshots = mongo.MongoConnectSnapshots(db, self.fence)
 
     async def write_all(self, user: str, epoch: int = 0) -> None:
         """A document of every kind."""
@@ -93,11 +93,11 @@ async def test_nobody_is_let_in_before_it_is_done(db: mongo.Database, ids: Ids, 
     here, there = Instance(db, ids), Instance(db, ids)
     await here.write_all(user)
     erased = await here.personal.erase(user)
-    assert (await there.standings.of(user)).is_erasing
+    assert (await there.snapshots.of(user)).is_erasing
     await here.personal.allow_connections(user, erased.epoch - 1)  # of another erasure
-    assert (await there.standings.of(user)).is_erasing
+    assert (await there.snapshots.of(user)).is_erasing
     await here.personal.allow_connections(user, erased.epoch)
-    assert not (await there.standings.of(user)).is_erasing
+    assert not (await there.snapshots.of(user)).is_erasing
 
 
 async def test_what_is_counted_is_of_one_epoch(db: mongo.Database, ids: Ids, user: str) -> None:
@@ -127,7 +127,7 @@ async def test_a_head_before_the_erasure_is_void(db: mongo.Database, ids: Ids, u
     erased = await here.personal.erase(user)
     stored = await there.log.append(replace(draft(user), epoch=erased.epoch))
     assert stored.event.seq == 6
-    assert (await there.standings.of(user)).epoch == 1
+    assert (await there.snapshots.of(user)).epoch == 1
 
 
 async def test_a_late_event_takes_no_seq(db: mongo.Database, ids: Ids, user: str) -> None:

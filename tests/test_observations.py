@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.factories import least_cpu_s
 from tests.test_scoring import DAY, START, days, number, seen, steady
 from twin_sio.agent.capacity import PER_USER
+from twin_sio.agent.eviction import evicted
 from twin_sio.agent.explanation import Explainer
-from twin_sio.agent.keeping import surplus
 from twin_sio.agent.mentions import entity_of
 from twin_sio.agent.scoring import score
 from twin_sio.agent.traits import EXISTENCE, OF, normal, trait_id
@@ -194,7 +194,7 @@ def test_an_end_is_explained_without_a_weight():
 def test_an_end_is_kept_as_long_as_what_it_ended():
     ended = [seen("change", "chess", day=2), seen("ended", "chess", day=2.5)]
     more = [seen("explicit", f"thing {n}", day=2, message=f"m{n}") for n in range(PER_USER)]
-    gone = surplus("u1", [*ended, *more], START + 3 * DAY)
+    gone = evicted("u1", [*ended, *more], START + 3 * DAY)
     assert {piece.kind for piece in gone} == {"explicit"}
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.factories import least_cpu_s
 from twin_sio.agent.capacity import PER_USER, PER_VALUE
+from twin_sio.agent.eviction import evicted
 from twin_sio.agent.explanation import Explainer
-from twin_sio.agent.keeping import surplus
 from twin_sio.agent.scoring import confidence, score, slots_of
 from twin_sio.agent.traits import WEIGHTS, is_functional, is_sensitive, trait_id
 from twin_sio.config import ConfigError, ScoreWeights, Settings
@@ -577,9 +577,9 @@ def test_the_lightest_evidence_goes_first():
     rejections = [seen("rejected", f"never {n}", day=n / 1e4, message=f"r{n}", polarity=-1) for n in range(50)]
     words = [seen("confirmed", f"kept {n}", day=n / 1e4, message=f"c{n}") for n in range(50)]
     guesses = [seen("inferred", f"guess {n}", day=n / 1e4, message=f"g{n}") for n in range(PER_USER)]
-    assert surplus("u1", guesses, START + DAY) == ()
+    assert evicted("u1", guesses, START + DAY) == ()
     everything = [*rejections, *words, *guesses]
-    gone = surplus("u1", everything, START + DAY)
+    gone = evicted("u1", everything, START + DAY)
     assert {piece.kind for piece in gone} == {"inferred"}
     assert len(everything) - len(gone) == PER_USER * 9 // 10
 

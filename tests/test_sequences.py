@@ -10,8 +10,8 @@ import pytest
 from tests.factories import least_cpu_s
 from tests.test_scoring import DAY, START, seen
 from twin_sio.agent.capacity import PER_USER
+from twin_sio.agent.eviction import evicted
 from twin_sio.agent.explanation import Explainer
-from twin_sio.agent.keeping import surplus
 from twin_sio.agent.prompts import known
 from twin_sio.agent.scoring import score
 from twin_sio.domain import Entity, Evidence, Profile, Trait
@@ -204,7 +204,7 @@ def test_a_denial_is_kept_as_long_as_what_it_closed():
     closed = told(DIET, "2 change vegetarian, 2.5 not vegetarian")
     more = [seen("explicit", f"thing {n}", day=2, message=f"m{n}") for n in range(PER_USER)]
     assert not {piece.evidence_id for piece in closed} & {
-        piece.evidence_id for piece in surplus("u1", [*closed, *more], START + 3 * DAY) if piece.polarity < 0
+        piece.evidence_id for piece in evicted("u1", [*closed, *more], START + 3 * DAY) if piece.polarity < 0
     }
 
 

@@ -41,17 +41,17 @@ async def test_seqs_are_dense_whoever_writes_at_the_same_time(db: mongo.Database
 
 
 async def test_a_connection_learns_in_one_trip_where_everything_stands(db: mongo.Database, user: str) -> None:
-    standings, log, turns = mongo.MongoStandings(db), mongo.MongoLog(db), mongo.MongoTurns(db, now)
-    assert await standings.of(user) == ConnectSnapshot(head=0, profile_version=0, is_owed=False)
+    snapshots, log, turns = mongo.MongoConnectSnapshots(db), mongo.MongoLog(db), mongo.MongoTurns(db, now)
+    assert await snapshots.of(user) == ConnectSnapshot(head=0, profile_version=0, is_owed=False)
     event = (await log.append(draft(user, "t1"))).event
     begun = await turns.begin(await turns.ensure(turn(user)), "g1")
     assert begun is not None
     await mongo.MongoProfiles(db).replace(Profile(user, 0, ()), [])
-    assert await standings.of(user) == ConnectSnapshot(head=1, profile_version=1, is_owed=True)
+    assert await snapshots.of(user) == ConnectSnapshot(head=1, profile_version=1, is_owed=True)
     await turns.settle(begun, Outcome("complete", "text", "g1", "m"))
     await turns.close(begun, "complete")
     await log.remove(event)
-    assert await standings.of(user) == ConnectSnapshot(head=1, profile_version=1, is_owed=False)
+    assert await snapshots.of(user) == ConnectSnapshot(head=1, profile_version=1, is_owed=False)
 
 
 async def test_one_id_is_stored_once_whoever_writes_it(db: mongo.Database, user: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from twin_sio.agent import Embedder
 from twin_sio.agent.metering import count_tokens
 from twin_sio.agent.model import tokens
-from twin_sio.agent.model.connection import Standing, api_client, host_of, translated
+from twin_sio.agent.model.connection import CircuitBreaker, api_client, host_of, translated
 from twin_sio.agent.model.failures import Failed
 from twin_sio.errors import ModelUnavailable
 
@@ -76,21 +76,21 @@ class EndpointEmbedder(Embedder):
         """`token_counts`: receives the tokens that the endpoint reports, under the purpose `embeddings`."""
         self.model = model
         self.tokens: Counter[tuple[str, str]] = Counter() if token_counts is None else token_counts
-        self._standing = Standing(host_of(base_url), model)
+        self._breaker = CircuitBreaker(host_of(base_url), model)
         self._client = api_client(base_url, api_key, timeout=_TIMEOUT_S)
 
     async def embed(self, texts: Sequence[str]) -> Sequence[bytes]:
-        """See the port. An endpoint that refuses everybody is left alone for a while (`Standing`)."""
-        self._standing.require()
+        """See the port. An endpoint that refuses everybody is not asked for a while (`CircuitBreaker`)."""
+        self._breaker.check()
         try:
             with translated():
                 vectors = await self._embedded(texts)
         except Failed as failed:
             failure = failed
         else:
-            self._standing.answered()
+            self._breaker.succeeded()
             return vectors
-        raise self._standing.failed(failure)
+        raise self._breaker.failed(failure)
 
     async def _embedded(self, texts: Sequence[str]) -> Sequence[bytes]:
         cut = [text[:_CHARACTERS] or " " for text in texts]

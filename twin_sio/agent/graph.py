@@ -29,7 +29,7 @@ from twin_sio.agent import (
 from twin_sio.agent.chunk_buffer import ChunkBuffer, paragraphs
 from twin_sio.agent.loop import LOOP_S, STEPS_MAX, STEPS_OVER, Loop
 from twin_sio.agent.model import Finished, Thought, tokens
-from twin_sio.agent.recalled import Prompt, recalled
+from twin_sio.agent.prompt_loading import Prompt, load_prompt
 from twin_sio.agent.tools import Tool, tool_of_host
 from twin_sio.clock import monotonic
 from twin_sio.domain import Json
@@ -128,7 +128,7 @@ class TwinAgent(Agent):
         writer(Stage("recalling"))
         ask = state["ask"]
         with span("recall"):
-            found: _State = {"prompt": await recalled(self._memory, ask, self._persona(ask.persona))}
+            found: _State = {"prompt": await load_prompt(self._memory, ask, self._persona(ask.persona))}
         tools = await self._tools_for(ask)
         # What was begun with tools goes on without: an app that is away does not undo what was said and allowed.
         if not tools and not ask.run.saved.state:

@@ -37,8 +37,8 @@ from twin_sio.agent import (
 from twin_sio.agent.chunk_buffer import paragraphs, separator
 from twin_sio.agent.langchain_model import text_of
 from twin_sio.agent.model.answer import thought_of
+from twin_sio.agent.prompt_loading import load_prompt
 from twin_sio.agent.prompts import characters
-from twin_sio.agent.recalled import recalled
 from twin_sio.agent.run_saver import RunSaver
 from twin_sio.agent.tools.calls import UNKNOWN, ended_state, plain
 from twin_sio.config import ConfigError
@@ -86,7 +86,7 @@ class LangGraphAgent(Agent):
     async def answer(self, ask: AgentRequest) -> AsyncGenerator[AnswerPart, None]:
         """See the port. The pieces of one message come as its model sends them."""
         yield Stage("recalling")
-        prompt = await recalled(self._services.memory, ask, self._services.personas.text(ask.persona))
+        prompt = await load_prompt(self._services.memory, ask, self._services.personas.text(ask.persona))
         built, used = prompt(self._services.budget_tokens)
         yield Stage("thinking")
         saver = RunSaver(ask.run)

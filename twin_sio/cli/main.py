@@ -275,11 +275,11 @@ def replay(
       twin-sio replay slow-answers.jsonl --sub replay-1 --speed 10
       twin-sio replay slow-answers.jsonl --sub ada --same-ids      # all of them must be reported as duplicates
     """
-    from twin_sio.cli.recording import read_tape
+    from twin_sio.cli.recording import read_recording
     from twin_sio.cli.recording import replay as replayed
 
     async def again() -> None:
-        steps = read_tape(file)
+        steps = read_recording(file)
         async with target.client("replay") as client:
             if not await replayed(client, steps, speed, same_ids, timeout, as_json, output(as_json)):
                 raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""A session on a tape, and the same session once more against another server.
+"""Records a session to a file (a tape), and replays it against another server.
 
 A tape is JSON Lines: `{tape: 1, protocol, started, session_id}`, then `{at_ms, direction: "in" | "out", envelope}` for
 everything that went over the connection, but for tokens. It holds what was said: nobody but its user may read it.
@@ -74,8 +74,8 @@ class RecordedEvent:
     twin_messages: list[str] = field(default_factory=list)
 
 
-def read_tape(path: Path) -> list[RecordedEvent]:
-    """What is to be said again, oldest first; raises `Failure` where the file is no tape."""
+def read_recording(path: Path) -> list[RecordedEvent]:
+    """What is to be sent again, oldest first; raises `Failure` where the file is no recording."""
     try:
         with path.open("rb") as file:
             head, *lines = [orjson.loads(line) for line in file if line.strip()]
@@ -121,7 +121,7 @@ def _note(envelope: Json, steps: dict[str, RecordedEvent]) -> None:
 
 
 class Replay:
-    """Says a tape's steps again, with their pace times `speed`, and waits `timeout_s` for what came back then.
+    """Sends the recorded events again, with their pace times `speed`, and waits `timeout_s` for what came back then.
 
     Ids are fresh, and what refers to a message refers to its counterpart; with `same_ids` they are the recorded ones.
     """

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
 
-from twin_sio.copied import bare
+from twin_sio.pasted import strip_pasted
 
 _LOGIN = re.compile(r"(?<=://)[^/?#\s]*@|(?<=\?)[^#\s]+")
 
@@ -18,7 +18,7 @@ _LOGIN = re.compile(r"(?<=://)[^/?#\s]*@|(?<=\?)[^#\s]+")
 def cleaned(value: object) -> object:
     """A text without the blanks and quotation marks that are pasted, or left by a shell or a file, around it; all else
     as it is. Every value of the environment but secrets comes through here (`group.Group`), before its own parser."""
-    return bare(value) if isinstance(value, str) else value
+    return strip_pasted(value) if isinstance(value, str) else value
 
 
 def without_login(text: str) -> str:
@@ -32,8 +32,8 @@ def _words(value: object) -> object:
         return value
     if value.startswith("["):
         with suppress(ValueError, RecursionError):
-            return tuple(bare(word) if isinstance(word, str) else word for word in json.loads(value))
-    return tuple(filter(None, map(bare, re.split(r"[\s,;]+", value))))
+            return tuple(strip_pasted(word) if isinstance(word, str) else word for word in json.loads(value))
+    return tuple(filter(None, map(strip_pasted, re.split(r"[\s,;]+", value))))
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]

@@ -16,9 +16,9 @@ from pydantic import (
 )
 
 from twin_sio.clock import iso
-from twin_sio.copied import AROUND, bare
 from twin_sio.domain import Event
 from twin_sio.errors import InvalidMessage, ServiceError, TooLarge, UnknownType
+from twin_sio.pasted import PASTED_AROUND, strip_pasted
 from twin_sio.protocol.client_events import (
     CLIENT_EVENTS,
     Auth,
@@ -37,7 +37,7 @@ from twin_sio.protocol.limits import (
 
 P = TypeVar("P", bound=Payload)
 
-_SCHEME = re.compile(rf"(authorization\s*:\s*)?(bearer[:{re.escape(AROUND)}]+)+", re.IGNORECASE)
+_SCHEME = re.compile(rf"(authorization\s*:\s*)?(bearer[:{re.escape(PASTED_AROUND)}]+)+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ def token_of(auth: object) -> str | None:
 def bare_token(text: str) -> str:
     """The token alone, of one as people copy it: without the blanks, the quotation marks and the word `Bearer` around
     it."""
-    text = bare(text)
+    text = strip_pasted(text)
     scheme = _SCHEME.match(text)
     return text[scheme.end() if scheme else 0 :]
 

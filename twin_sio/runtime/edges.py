@@ -109,7 +109,7 @@ def build_gateway(settings: Settings, services: Services, edges: EdgeDeps) -> Ga
         budgets,
         delivery=services.delivery,
         authenticator=edges.authenticator,
-        snapshots=mongo.MongoStandings(services.db, services.fence),
+        snapshots=mongo.MongoConnectSnapshots(services.db, services.fence),
         presence=services.presence,
         context=context,
         limits=services.limits,

@@ -11,8 +11,8 @@ from functools import cached_property, partial
 from typing import TypeVar
 
 from twin_sio.agent.contributions import upgraded
+from twin_sio.agent.eviction import evicted
 from twin_sio.agent.explanation import Explainer
-from twin_sio.agent.keeping import surplus
 from twin_sio.agent.observations import observed_names
 from twin_sio.agent.scoring import score
 from twin_sio.agent.traits import RATINGS, names_of, normal
@@ -209,7 +209,7 @@ class ProfileService:
     async def _kept(self, user_id: str, epoch: int) -> Sequence[Evidence]:
         """The user's evidence; what there is no more room for is removed."""
         everything, now = await self._profiles.evidence(user_id, epoch), self._clock()
-        gone = await weighing(everything, lambda: surplus(user_id, everything, now, self._weights))
+        gone = await weighing(everything, lambda: evicted(user_id, everything, now, self._weights))
         if not gone:
             return everything
         await self._profiles.remove_evidence(gone)

@@ -9,14 +9,14 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from twin_sio.copied import bare
+from twin_sio.pasted import strip_pasted
 
 _UNSENT_MAX_BYTES = 128 * 1024  # that the kernel buffers for one client
 
 
 def bearer(request: web.BaseRequest) -> str | None:
     """The token of `Authorization: Bearer`, as it was sent."""
-    kind, _, token = bare(request.headers.get("Authorization", "")).partition(" ")
+    kind, _, token = strip_pasted(request.headers.get("Authorization", "")).partition(" ")
     return token if kind.lower() == "bearer" else None
 
 

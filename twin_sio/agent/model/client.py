@@ -17,7 +17,7 @@ import structlog
 
 from twin_sio.agent.metering import count_tokens
 from twin_sio.agent.model.answer import Answer, Finished, Thought, choice_of, parts_of
-from twin_sio.agent.model.connection import Endpoint, Standing, drained, host_of, read, translated, until
+from twin_sio.agent.model.connection import CircuitBreaker, Endpoint, drained, host_of, read, translated, until
 from twin_sio.agent.model.dialect import Messages, Question, asking_for_json, body_of, with_learnt
 from twin_sio.agent.model.events import EventParser
 from twin_sio.agent.model.failures import Failed, Failure, request_id
@@ -99,7 +99,7 @@ class OpenAIModel:
         self.tokens: Counter[tuple[str, str]] = Counter()
         """What the endpoint reported, by purpose (`answer`, or the name of an object) and kind (`read`, `written`)."""
         # Whether it answers at present: logs once what is wrong, and keeps the background from asking in vain.
-        self._standing = Standing(self.host, model)
+        self._breaker = CircuitBreaker(self.host, model)
         self._endpoint = Endpoint(
             base_url or OPENAI, api_key, model, connect_s=min(5.0, first_token_s), concurrency=concurrency
         )
@@ -134,15 +134,15 @@ class OpenAIModel:
                             raise
         except Failed as failed:
             failure = failed
-        raise self._standing.failed(failure, 1 + question.retries)
+        raise self._breaker.failed(failure, 1 + question.retries)
 
     async def complete_json(self, messages: Messages, schema: Json, *, name: str, max_tokens: int = 500) -> Json | None:
         """The object that the model answers under `schema`; None where its answer holds none.
 
-        Raises `ModelUnavailable` and what is below it; the same again at once while the endpoint is left alone
-        (`Standing`).
+        Raises `ModelUnavailable` and what is below it; the same again at once while the
+        `CircuitBreaker` is open.
         """
-        self._standing.require()
+        self._breaker.check()
 
         def body(dialect: Dialect) -> dict[str, Any]:
             room = max_tokens + (_THINKING_TOKENS if self._thinks else 0)
@@ -161,7 +161,7 @@ class OpenAIModel:
                             raise
         except Failed as failed:
             failure = failed
-        raise self._standing.failed(failure, 1 + question.retries)
+        raise self._breaker.failed(failure, 1 + question.retries)
 
     async def check(self) -> Failure | None:
         """Ask the endpoint for a word, once; what is wrong with it, or None."""
@@ -213,7 +213,7 @@ class OpenAIModel:
 
     async def _succeeded(self, question: Question) -> None:
         """The endpoint has answered: what was tried for this question holds for the next ones."""
-        self._standing.answered()
+        self._breaker.succeeded()
         await self._adopt(question.learnt_beyond(self._dialect))
 
     async def _adopt(self, new: dict[str, Any]) -> None:

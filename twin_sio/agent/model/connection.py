@@ -39,32 +39,34 @@ for _chatty in ("openai", "httpx2", "httpcore2"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 
-_RESTING_S: Final = 300.0
+_OPEN_S: Final = 300.0
 _LASTING: Final = (ModelKeyRefused, ModelNotFound, ModelQuotaGone)
 
 
-class Standing:
-    """What is known of an endpoint's failures: each is a line in the log, and where it refuses everybody (a wrong key,
-    no such model, no quota) the background leaves it alone for five minutes, or until it answers somebody."""
+class CircuitBreaker:
+    """Of an endpoint: every failure is a line in the log. Where it refuses everybody (a wrong key, no such model, no
+    quota) the breaker is open for five minutes, or until a request succeeds that did not ask: background work asks
+    before it begins, answers to users are always tried."""
 
     def __init__(self, host: str, model: str) -> None:
         self._host = host
         self._model = model
-        self._resting: tuple[float, Failed] | None = None
+        # While it is open: until when, and what the endpoint failed with.
+        self._open: tuple[float, Failed] | None = None
 
-    def require(self) -> None:
-        """Raise what it failed with last, while it is left alone."""
-        if self._resting is not None and asyncio.get_running_loop().time() < self._resting[0]:
-            raise self._resting[1].for_caller()
+    def check(self) -> None:
+        """Raise what the endpoint failed with last, while the breaker is open."""
+        if self._open is not None and asyncio.get_running_loop().time() < self._open[0]:
+            raise self._open[1].for_caller()
 
-    def answered(self) -> None:
-        """It has answered."""
-        self._resting = None
+    def succeeded(self) -> None:
+        """The endpoint has answered: close the breaker."""
+        self._open = None
 
     def failed(self, failed: Failed, tries: int = 1) -> ModelUnavailable:
         """The failure for the caller, once it stands in the log."""
         if issubclass(failed.kind, _LASTING):
-            self._resting = asyncio.get_running_loop().time() + _RESTING_S, failed
+            self._open = asyncio.get_running_loop().time() + _OPEN_S, failed
         seen = failed.failure
         log.warning(
             "model_failed",

@@ -6,7 +6,7 @@ The only package that knows the driver. May import the ports, values and errors.
 from __future__ import annotations
 
 from twin_sio.store.mongo.client import Database, check_rights, connect, ping
-from twin_sio.store.mongo.contexts import MongoContexts, MongoStandings
+from twin_sio.store.mongo.contexts import MongoConnectSnapshots, MongoContexts
 from twin_sio.store.mongo.events import MongoLog
 from twin_sio.store.mongo.failures import explain
 from twin_sio.store.mongo.indexes import INDEXES, apply_retention, create_indexes
@@ -25,6 +25,7 @@ __all__ = [
     "INDEXES",
     "SEALED_FIELDS",
     "Database",
+    "MongoConnectSnapshots",
     "MongoContexts",
     "MongoHostTools",
     "MongoLog",
@@ -36,7 +37,6 @@ __all__ = [
     "MongoProfiles",
     "MongoRevocations",
     "MongoRuns",
-    "MongoStandings",
     "MongoStatistics",
     "MongoTurns",
     "apply_retention",

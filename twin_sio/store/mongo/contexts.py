@@ -82,8 +82,8 @@ class MongoContexts:
         return loaded
 
 
-class MongoStandings:
-    """`Standings` by one aggregation: a trip through the driver costs a connection more than all that it reads."""
+class MongoConnectSnapshots:
+    """`ConnectSnapshots` by one aggregation: a trip through the driver costs a connection more than what it reads."""
 
     def __init__(self, db: Database, fence: Fence | None = None) -> None:
         # What a client is told that it has missed must not be rolled back after a failover.

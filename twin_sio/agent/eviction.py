@@ -1,4 +1,4 @@
-"""Which evidence of a user is kept no longer. Pure."""
+"""Which evidence of a user is removed where there is too much of it. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence
 
 
-def surplus(
+def evicted(
     user_id: str, evidence: Sequence[Evidence], as_of: datetime, weights: ScoreWeights = WEIGHTS
 ) -> Sequence[Evidence]:
-    """What of a user's evidence is to be kept no longer: nothing while there is room for all. First goes what does not
-    count, then what weighs least, and never a rejection that stands; an end goes no sooner than what it ended."""
+    """What of a user's evidence is to be removed: nothing while there is room for all (`capacity.PER_USER`). First what
+    does not count, then what weighs least, and never a rejection that stands; an end goes no sooner than what it
+    ended."""
     if len(evidence) <= capacity.PER_USER:
         return ()
     counted: dict[str, float] = {}
