@@ -143,6 +143,8 @@ async def test_a_doubt_decides(server, extractor):
     ("text", "fields", "key", "label"),
     [
         ("he lives there w his husband", {"about": "brother", "name": "Marek"}, "life.partner", "Marek, brother"),
+        ("husband of aoife", {"about": "friend", "name": "aoife"}, "life.partner", "aoife, friend"),
+        ("my husband is a friend", {"about": "husband"}, "family.partner", "husband"),
         ("he lives there w his husband", {"about": "husband", "whose": "Marek"}, "life.partner", "Marek"),
         ("he lives there w his husband", {"about": "husband", "whose": "brother"}, "life.partner", "brother"),
         ("my husband is here", {"about": "husband"}, "family.partner", "husband"),

@@ -24,6 +24,7 @@ from twin_sio.domain import Entity, Evidence, Trait
 ROLE, EMPLOYER, CITY = "work.role", "work.employer", "location.city"
 LIKES, DISLIKES = "interests.likes", "interests.dislikes"
 PARTNER, CHILDREN, PETS = "family.partner", "family.children", "pets.has"
+FRIENDS = "people.friends"
 MIA = Entity("person", "daughter", "Mia")
 
 
@@ -324,6 +325,52 @@ def test_a_relation_means_whoever_was_named_last():
 def test_a_general_word_means_whoever_was_named_last():
     said = [seen("explicit", value, key=PETS, day=day) for day, value in enumerate(("dog Rex", "cat Miso", "my pet"))]
     assert {trait.value: round(trait.supporting) for trait in held(*said, day=3)} == {"Miso": 16, "Rex": 8}
+
+
+def test_a_friend_without_a_name_is_nobody_in_particular():
+    """Of whom people have many, nobody can know which one is meant: before or after one of them is named."""
+    aoife = Entity("person", "friend", "Aoife")
+    said = [
+        seen("explicit", "Aoife", key=FRIENDS, of=aoife),
+        seen("explicit", "Porto", key=CITY, day=2, of=Entity("person", "friend")),
+        seen("ended", "friend", key=FRIENDS, day=3, of=Entity("person", "friend")),
+        seen("explicit", "Joana", key=FRIENDS, day=4, of=Entity("person", "friend", "Joana")),
+    ]
+    assert read(*said) == {
+        "people.friends Aoife": "applied",
+        "people.friends Joana": "applied",
+        "people.friends friend": "superseded",
+        "location.city Porto of friend": "superseded",
+    }
+    boss = Entity("person", "boss", "Ana"), Entity("person", "boss")
+    said = [seen("explicit", "chess", key=LIKES, day=day, of=who, message=f"m{day}") for day, who in enumerate(boss)]
+    assert [trait.entity for trait in held(*said)] == [boss[0]]
+
+
+def test_a_partner_is_a_partner_whatever_they_were_before():
+    rui = [Entity("person", called, "Rui") for called in ("acquaintance", "boyfriend")]
+    said = seen("explicit", "36", key="identity.age", of=rui[0]), seen("explicit", "Rui", key=PARTNER, day=3, of=rui[1])
+    assert {trait.entity for trait in held(*said)} == {rui[1]}
+
+
+def test_who_moves_to_another_city_leaves_the_quarter():
+    quarter = "location.neighborhood"
+    said = [
+        seen("explicit", "Dublin", key=CITY),
+        seen("explicit", "Rathmines", key=quarter, day=1),
+        seen("explicit", "Dublin", key=CITY, day=2),
+        seen("change", "Porto", key=CITY, day=9),
+        seen("explicit", "Bonfim", key=quarter, day=9),
+        seen("explicit", "Gràcia", key=quarter, day=9, of=MIA),
+    ]
+    assert spans(*said) == {
+        "Dublin": (0, 9),
+        "Rathmines": (1, 9),
+        "Porto": (9, None),
+        "Bonfim": (9, None),
+        "Gràcia": (9, None),
+    }
+    assert spans(*said[:3])["Rathmines"] == (1, None)
 
 
 def test_two_animals_of_one_name_or_none_stay_two():

@@ -288,6 +288,31 @@ def test_the_past_is_dated_data():
     assert system.count(prompts.PAST_RULE) == 2
 
 
+def test_who_is_gone_is_told_before_all_else_that_was():
+    """And city, work and status; last of all what is known of who is gone, and what was only told to have ended."""
+    liam, pixel = Entity("person", "bf", "Liam"), Entity("pet", "cat", "Pixel")
+    listed = [
+        ("possessions.has", "shoes", None, 9, 9),
+        ("interests.likes", "climbing", None, 0, 8),
+        ("location.city", "Dublin", None, 0, 5),
+        ("identity.age", "14", pixel, 0, 4),
+        ("pets.has", "Pixel", pixel, 0, 4),
+        ("family.partner", "Liam", liam, 0, 3),
+    ]
+    traits = [
+        replace(
+            trait(value, "superseded", key=key),
+            entity=who,
+            valid_from=NOW + timedelta(began),
+            valid_to=NOW + timedelta(over),
+        )
+        for key, value, who, began, over in listed
+    ]
+    system, _, _ = build(*traits, budget_tokens=4000)
+    (row,) = [json.loads(row) for row in system.splitlines() if row.startswith("[")]
+    assert [one["value"] for one in row] == ["Dublin", "Pixel, cat", "Liam, bf", "climbing", "shoes", "14"]
+
+
 def test_related_lines_repeat_no_history():
     """A related line that the history holds is not repeated."""
     past = RecalledMemory(related=(line("in the window", 7), line("long ago", 2)))

@@ -1,7 +1,8 @@
 """Who is meant: the people and animals of a user's life, each once, however they are called. Pure.
 
 Whoever has a name is known by it. A relation without a name ("my daughter") is whoever of that sort was named last,
-else whoever is named next; where nobody is named it is somebody unnamed. Of two ("older sister", "second dog") each is
+else whoever is named next; where nobody is named it is somebody unnamed. So is, always, one of the many that people
+have of a sort ("a friend", "a colleague"): nobody can know which. Of two ("older sister", "second dog") each is
 somebody. Several at once ("two kids") are one count.
 """
 
@@ -22,6 +23,9 @@ from twin_sio.agent.traits import ENDED, EXISTENCE, OF, PARTNER, normal
 from twin_sio.domain import Entity, Evidence
 
 _LEAVING: Final = frozenset({ENDED, "rejected"})
+_MANY: Final = frozenset({"people.friends", "people.colleagues"})
+"""Slots of which people have many: one without a name is nobody in particular, unless they are more than the slot says
+("my boss", "my flatmate")."""
 _ENDS: Final = 16  # of several at once that count, the newest
 
 
@@ -156,7 +160,7 @@ def resolved(pieces: Sequence[Evidence]) -> Resolved:
             unnamed.add(at)
             continue
         else:
-            known = slot.meant("" if one.sort == EX else one.sort)
+            known = None if _is_one_of_many(one) else slot.meant("" if one.sort == EX else one.sort)
             if known is None:
                 unnamed.add(at)
                 if one.sort == (base := _base(one.sort)):
@@ -232,7 +236,7 @@ def _look_ahead(
                 coming[someone.slot, called] = someone.cluster
         elif at in unnamed:
             slot, sort = _slot(one), one.sort
-            asked = [(slot, each) for each in _next_of(sort)]
+            asked = [] if _is_one_of_many(one) else [(slot, each) for each in _next_of(sort)]
             known = next((coming[each] for each in asked if each in coming), None)
             if known is not None and sort.endswith(f"/{ANOTHER}") and first[OF.join((slot, known))] < at:
                 known = None
@@ -250,6 +254,10 @@ def _next_of(sort: str) -> tuple[str, ...]:
     if not base:
         return (sort, "*") if sort else ("*",)
     return (sort, "") if which in PAIR else tuple(dict.fromkeys((sort, base, "")))
+
+
+def _is_one_of_many(one: Mention) -> bool:
+    return not one.name and not one.sort and _slot(one) in _MANY
 
 
 def _slot(one: Mention) -> str:
@@ -307,9 +315,11 @@ def _entities(mentions: Sequence[Mention | None], found: Sequence[Someone | None
         before = held.get(someone, Entity(one.kind))
         name = one.name if len(one.name) >= len(before.name) else before.name
         called = before.relation
-        if one.relation and one.sort != EX and (one.sort or someone not in specific):
+        # A partner is what they are, whatever they were before.
+        is_specific = bool(one.sort) or one.slot == PARTNER
+        if one.relation and one.sort != EX and (is_specific or someone not in specific):
             called = one.relation
-            if one.sort:
+            if is_specific:
                 specific.add(someone)
         held[someone] = Entity(before.kind, called or one.relation, name, one.number or before.count)
     return held

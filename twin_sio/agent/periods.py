@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 
 from twin_sio.agent.contributions import supports
 from twin_sio.agent.traits import EXPLICIT, REPLACED, is_functional
@@ -50,6 +51,11 @@ class Periods:
     def newest(self) -> str | None:
         """The value that was the last to take the place of others; None where none was."""
         return self._displacing[-1][2] if self._displacing else None
+
+    @property
+    def replacements(self) -> Sequence[datetime]:
+        """When another value took the place of the one before."""
+        return [later[0] for before, later in pairwise(self._displacing) if before[2] != later[2]]
 
     def stated(self, name: str) -> Sequence[datetime]:
         """When the value was stated; never where it is rejected."""

@@ -10,10 +10,12 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from twin_sio.agent import ChatMessage, ProfileContext, RecalledMemory, RelatedMessage
-from twin_sio.agent.traits import EXISTENCE, category, fact_of, is_sensitive, normal
+from twin_sio.agent.traits import CITY, EXISTENCE, STATUS, category, fact_of, is_sensitive, normal
 from twin_sio.domain import Entity, Fact, Json, Profile, Trait
 
 PromptMessage = Mapping[str, Any]
@@ -27,7 +29,9 @@ _WHO: Final[Mapping[str, str]] = {"user": "they said", "assistant": "you said"}
 MESSAGE_OVERHEAD: Final = 4  # tokens that a chat template spends on each message
 PINNED_TOKENS: Final = 1_000  # what the user confirmed is in the prompt however small the budget, up to this much
 SAID_TOKENS: Final = 300  # and what they said of an allergy or a condition, up to this
-FORMER_FACTS: Final = 10  # of what has ended, the newest
+FORMER_FACTS: Final = 10  # of what has ended
+_OF_A_LIFE: Final = frozenset({CITY, STATUS, "work.role", "work.employer"})
+"""Of what has ended, what is told first, beside who is gone."""
 
 PERSONA: Final = """\
 You are the digital twin of the person you are talking with: you know them, you think along with them, and you speak \
@@ -79,7 +83,7 @@ def build(
     """
     # Each part has its share, so that no one of them pushes the others out.
     eighth = budget_tokens // 8
-    before = _latest((*past.former, *known.former))
+    before = _former_facts(known.former, past.former)
     former, ended = _former([fact for fact in before if not known.is_rejected(fact.value)], eighth // 2)
     summary = _summary([point for point in past.summary if not known.is_rejected(point)], eighth)
     last = _context(context, eighth)
@@ -129,14 +133,15 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(_TOKEN.findall(normal(text)))
 
 
-def _latest(facts: Sequence[Fact]) -> Sequence[Fact]:
-    """Each once, the last to end first, and none of what is sensitive."""
-    ended = {
-        fact.fact_id: (fact.invalid_at, fact)
-        for fact in reversed(facts)
-        if fact.invalid_at is not None and not is_sensitive(fact.key)
-    }
-    return [fact for _, fact in sorted(ended.values(), key=lambda one: one[0], reverse=True)[:FORMER_FACTS]]
+def _former_facts(known: Sequence[Fact], recalled: Sequence[Fact]) -> Sequence[Fact]:
+    """Each once, those of the profile in their order before the others, the last to end first; none of what is
+    sensitive."""
+    newest = sorted(recalled, key=lambda fact: fact.invalid_at or fact.valid_at, reverse=True)
+    facts: dict[str, Fact] = {}
+    for fact in (*known, *newest):
+        if fact.invalid_at is not None and not is_sensitive(fact.key):
+            facts.setdefault(fact.fact_id, fact)
+    return list(facts.values())[:FORMER_FACTS]
 
 
 def _former(facts: Sequence[Fact], budget: int) -> tuple[list[str], tuple[str, ...]]:
@@ -214,13 +219,28 @@ def _shown_traits(profile: Profile) -> Sequence[Trait]:
 
 
 def _ended(profile: Profile) -> tuple[Fact, ...]:
-    """What held once and holds no more, the last to end first."""
+    """What held once and holds no more: who is gone and what made up their life before all else, then the last to end;
+    behind that what is known of those who are gone, and what was only ever told to have ended."""
     ended = [
-        (trait.valid_to, fact_of(trait, trait.valid_to))
+        (trait, trait.valid_to)
         for trait in _shown_traits(profile)
         if trait.status == "superseded" and trait.valid_to is not None
     ]
-    return tuple(fact for _, fact in sorted(ended, key=lambda one: one[0], reverse=True)[:FORMER_FACTS])
+
+    gone = {trait.entity for trait, _ in ended if trait.key in EXISTENCE}
+
+    def rank(one: tuple[Trait, datetime]) -> tuple[bool, bool, float]:
+        trait, over = one
+        is_somebody = trait.key in EXISTENCE
+        is_last = (trait.entity in gone and not is_somebody) or trait.valid_from == over
+        return is_last, not (is_somebody or trait.key in _OF_A_LIFE), -over.timestamp()
+
+    return tuple(_former_fact(trait, over) for trait, over in sorted(ended, key=rank)[:FORMER_FACTS])
+
+
+def _former_fact(trait: Trait, over: datetime) -> Fact:
+    fact = fact_of(trait, over)
+    return replace(fact, value=_who(trait)) if trait.entity is not None and trait.key in EXISTENCE else fact
 
 
 def _facts(traits: Sequence[Trait]) -> list[str]:
@@ -230,7 +250,7 @@ def _facts(traits: Sequence[Trait]) -> list[str]:
     facts: dict[Entity, list[str]] = defaultdict(list)
     for trait in traits:
         if trait.entity is not None and trait.key in EXISTENCE:
-            people[trait.entity] = f"- {_line_of(trait)}"
+            people.setdefault(trait.entity, f"- {_line_of(trait)}")
     for trait in traits:
         if trait.entity is not None and trait.key not in EXISTENCE:
             people.setdefault(trait.entity, f"- {json_line(_who(trait))}")

@@ -8,7 +8,8 @@ How a status comes about, first match wins:
 
     rejected     the user rejected the value and has not confirmed it since; nothing else can teach it again
     superseded   it has ended: the user said so, whoever it is of is there no more, or a newer statement took its place
-                 (another value of a functional slot, a change in a slot of roles, a dislike of what was liked)
+                 (another value of a functional slot, a change in a slot of roles, a dislike of what was liked, another
+                 city for where in a city they live)
     unused       the user said that it is not so, and has not stated it since: however much spoke for it before
     applied      p reached 0.80 and has not been seen under 0.65 since; what was denied and then stated again is judged
                  without the denial, which its number keeps
@@ -44,6 +45,7 @@ from twin_sio.agent.mentions import is_ex
 from twin_sio.agent.observations import Place, Value, sorted_out
 from twin_sio.agent.periods import Periods
 from twin_sio.agent.traits import (
+    CITY,
     CORRECTIONS,
     DISLIKES,
     EXISTENCE,
@@ -52,6 +54,7 @@ from twin_sio.agent.traits import (
     OF,
     REPLACED,
     WEIGHTS,
+    WITHIN_CITY,
     is_functional,
     is_sensitive,
     trait_id,
@@ -95,6 +98,8 @@ def slots_of(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weight
     for place, slot in slots.items():
         if place.key == DISLIKES and (liked := slots.get(Place(LIKES, place.who))) is not None:
             _exclude(liked, slot)
+        if place.key in WITHIN_CITY and (city := slots.get(Place(CITY, place.who))) is not None:
+            _move_out(slot, city)
     _leave(slots)
     return list(slots.values())
 
@@ -106,6 +111,13 @@ def _leave(slots: Mapping[Place, Slot]) -> None:
         existence = slots.get(Place(key)) if key in EXISTENCE else None
         if existence is not None and name in existence.values and not is_ex(existence.claims[name].entity):
             *_, slots[place].left_at, slots[place].was_nobody = existence.period(name)
+
+
+def _move_out(home: Slot, city: Slot) -> None:
+    """Who has moved to another city lives there no more, but where they say so in the same breath."""
+    for name in home.values:
+        stated = home.periods.stated(name)
+        home.periods.close(name, [at for at in city.periods.replacements if at not in stated])
 
 
 def _exclude(likes: Slot, dislikes: Slot) -> None:

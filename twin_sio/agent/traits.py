@@ -48,6 +48,10 @@ EXISTENCE: Final = frozenset(
 )
 """The slots whose values are people and animals: that they are there."""
 
+CITY: Final = "location.city"
+WITHIN_CITY: Final = frozenset({"location.neighborhood", "location.address", "location.setting"})
+"""The slots of where in a city somebody lives: who has moved to another lives there no more."""
+
 PARTNER: Final = "family.partner"
 STATUS: Final = "family.status"
 LIKES: Final = "interests.likes"

@@ -258,7 +258,7 @@ def _of_whom(candidate: dict[str, Any], slot: Slot, value: str) -> tuple[Slot | 
     is_pet = slot.key == "pets.has" or candidate.get("key", "").startswith("pet")
     if whose.casefold() in _SELF:
         whose = ""
-    if slot.key in EXISTENCE and (whose or _is_owner(called, slot.key, value)):
+    if slot.key in EXISTENCE and (whose or _is_owner(called, name, slot.key, value)):
         is_word = relation(normal(whose)) is not None
         owner = Entity("person", whose if is_word else "", "" if is_word else whose) if whose else None
         return Slot(_OF_OTHERS[slot.key], value), owner or Entity("person", called, name)
@@ -272,14 +272,18 @@ def _of_whom(candidate: dict[str, Any], slot: Slot, value: str) -> tuple[Slot | 
     return slot, Entity("pet" if is_pet else "person", called, name, count)
 
 
-def _is_owner(called: str, key: str, value: str) -> bool:
+def _is_owner(called: str, name: str, key: str, value: str) -> bool:
     """Whether somebody who is named by what they are is not whom a slot of people is to hold, but whose they are: the
     brother of "his husband"."""
     owner = relation(normal(called).rpartition(" ")[2])
     if owner is None or owner.slot == key:
         return False
-    held = [one for word in words_of(value) if (one := relation(word)) is not None]
-    return any(one.slot == key for one in held) and all(one.slot != owner.slot for one in held)
+    words = words_of(value)
+    held = [one for word in words if (one := relation(word)) is not None]
+    if any(one.slot == owner.slot for one in held):
+        return False
+    is_another = bool(name) and set(words_of(name)).isdisjoint(words)
+    return is_another or any(one.slot == key for one in held)
 
 
 # -- the value stands in the words
