@@ -227,7 +227,7 @@ def _ended(profile: Profile) -> tuple[Fact, ...]:
         if trait.status == "superseded" and trait.valid_to is not None
     ]
 
-    gone = {trait.entity for trait, _ in ended if trait.key in EXISTENCE}
+    gone = {trait.entity for trait, _ in ended if trait.entity is not None and trait.key in EXISTENCE}
 
     def rank(one: tuple[Trait, datetime]) -> tuple[bool, bool, float]:
         trait, over = one
