@@ -93,11 +93,11 @@ they repeat words that are not theirs.
 - quote: the words of the message that show it, copied exactly.
 
 A dislike is `interests.dislikes`. What they have decided to do and is still to come ("we fly to Japan in October", \
-"I start at Siemens on the 15th") is a `goals.current` until it is so; called off, it has ended. That they have a \
-partner, children, friends or pets is a thing shown, and so is what they tell of them. What only concerns a thing at \
-hand ("love the stripes on this one"), a passing mood or need, and what they say in jest or irony, shows nothing. \
-List at most {MAX_CANDIDATES} a message, and nothing rather than a guess: greetings, questions and requests usually \
-show nothing."""
+"I start at Siemens on the 15th") is a `goals.current` until it is so; called off, it has ended. Whatever of `known` \
+a message puts an end to is listed as `ended`, each with its key and value there. That they have a partner, children, \
+friends or pets is a thing shown, and so is what they tell of them. What only concerns a thing at hand ("love the \
+stripes on this one"), a passing mood or need, and what they say in jest or irony, shows nothing. List at most \
+{MAX_CANDIDATES} a message, and nothing rather than a guess: greetings, questions and requests usually show nothing."""
 
 _TEXT: Final[Json] = {"type": "string"}
 _NUMBER: Final[Json] = {"type": "integer"}
