@@ -15,14 +15,14 @@ from bench.evaluation import report
 from bench.evaluation.claims import evaluate_claims
 from bench.evaluation.datasets import DatasetError, first_person, months
 from bench.evaluation.datasets import load as load_dataset
-from bench.evaluation.dialogues import DATA, HANDS, Dialogue, Label, Turn, load
+from bench.evaluation.dialogues import DATA, SOURCES, Dialogue, Label, Turn, load
 from bench.evaluation.learning import Learnt, Share, evaluate
 from bench.evaluation.readers import reader_of
 from bench.evaluation.retrieval import evaluate_retrieval
 from twin_sio.agent.embeddings import LocalEmbedder
 from twin_sio.domain import Evidence, Exchange
 
-PHONES, GRAMMAR = map(load, HANDS)
+PHONES, GRAMMAR = map(load, SOURCES)
 
 
 def test_every_kind_has_enough_dialogues() -> None:
@@ -122,7 +122,7 @@ async def test_what_the_time_does_not_suffice_for_is_left_out() -> None:
 
 def test_the_tables_have_an_interval_and_a_hand_for_each_figure(tmp_path: Path) -> None:
     result = Learnt(recall=Share(12, 20), pairs=[(0.9, True)])
-    text = report.learnt_tables({("phones", "rules"): result}, HANDS, {"phones": "en 3"})
+    text = report.learnt_tables({("phones", "rules"): result}, SOURCES, {"phones": "en 3"})
     assert "| facts learnt (recall) | 12 of 20 = 60 % (39-78) |" in text
     assert "a hand that has not seen the code" in text
     assert "wrote the rules" not in text

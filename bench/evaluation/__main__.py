@@ -31,7 +31,7 @@ from bench.evaluation import report
 from bench.evaluation.claims import ClaimResult, evaluate_claims
 from bench.evaluation.datasets import Dataset, DatasetError, months
 from bench.evaluation.datasets import load as load_dataset
-from bench.evaluation.dialogues import DATA, HANDS, languages, load
+from bench.evaluation.dialogues import DATA, SOURCES, languages, load
 from bench.evaluation.learning import Learnt, evaluate
 from bench.evaluation.readers import READERS, reader_of
 from bench.evaluation.retrieval import evaluate_retrieval
@@ -43,16 +43,16 @@ _TOLD_MOST = 300  # people of a public set, evenly out of all
 
 
 async def own(readers: Sequence[str], seconds: float, console: Console) -> dict[tuple[str, str], Learnt]:
-    """What each reader learns of each hand's dialogues."""
+    """What each reader learns of each source's dialogues."""
     results: dict[tuple[str, str], Learnt] = {}
     with Progress(*_COLUMNS, console=console) as progress:
-        for hand in HANDS:
-            dialogues = load(hand)
+        for source in SOURCES:
+            dialogues = load(source)
             for name in readers:
-                bar = progress.add_task(f"{hand.name}, {name}", total=len(dialogues))
+                bar = progress.add_task(f"{source.name}, {name}", total=len(dialogues))
                 async with reader_of(name, dialogues) as reader:
                     tick = partial(progress.advance, bar)
-                    results[hand.name, name] = await evaluate(reader, dialogues, seconds / len(HANDS), tick)
+                    results[source.name, name] = await evaluate(reader, dialogues, seconds / len(SOURCES), tick)
     return results
 
 
@@ -115,12 +115,12 @@ def main() -> int:
     except (EngineError, DatasetError) as error:
         console.print(str(error), markup=False)
         return 2
-    notes = {hand.name: languages(load(hand)) for hand in HANDS}
-    text = report.learnt_tables(results, HANDS, notes) + asyncio.run(found_again())
+    notes = {source.name: languages(load(source)) for source in SOURCES}
+    text = report.learnt_tables(results, SOURCES, notes) + asyncio.run(found_again())
     print(text)
-    for (hand, name), result in results.items() if asked.show else ():
+    for (source, name), result in results.items() if asked.show else ():
         for what in ("missed", "wrong", "fallen_for"):
-            print(f"{hand}, {name}, {what}:", *getattr(result, what), sep="\n  ")
+            print(f"{source}, {name}, {what}:", *getattr(result, what), sep="\n  ")
     if not asked.no_page and not asked.only:
         report.write(report.PAGE, text)
         console.print(f"written to {report.PAGE.name}")

@@ -19,17 +19,17 @@ BEFORE = 3  # lines before a message, as the job that learns has them
 
 
 @dataclass(frozen=True, slots=True)
-class Hand:
+class Source:
     """Who wrote the dialogues of a file, as the report says it."""
 
     file: str
     name: str
-    wrote: str
+    written_by: str
 
 
-HANDS = (
-    Hand("phone_dialogues", "phones", "a hand that has not seen the code: what people type on phones"),
-    Hand("dialogues", "grammar", "the hand that wrote the rules; half of it held out while they were tuned"),
+SOURCES = (
+    Source("phone_dialogues", "phones", "a hand that has not seen the code: what people type on phones"),
+    Source("dialogues", "grammar", "the hand that wrote the rules; half of it held out while they were tuned"),
 )
 
 
@@ -116,13 +116,13 @@ class Dialogue:
         return found
 
 
-def load(hand: Hand, folder: Path = DATA) -> list[Dialogue]:
-    """The dialogues of one hand; the first of each topic first, so that a part has all kinds."""
+def load(source: Source, folder: Path = DATA) -> list[Dialogue]:
+    """The dialogues of one source; the first of each topic first, so that a part has all kinds."""
     proposed: dict[tuple[str, int], Any] = {}
     for line in (folder / "proposals.jsonl").read_text().splitlines():
         one = json.loads(line)
         proposed[one["id"], one["turn"]] = one
-    lines = (folder / f"{hand.file}.jsonl").read_text().splitlines()
+    lines = (folder / f"{source.file}.jsonl").read_text().splitlines()
     found = [_dialogue(json.loads(line), proposed) for line in lines]
     return sorted(found, key=lambda dialogue: int(dialogue.id.rpartition("-")[2]))
 
@@ -138,7 +138,7 @@ def _dialogue(received: Mapping[str, Any], proposed: Mapping[tuple[str, int], An
 
 
 def _labels(expected: Sequence[Mapping[str, Any]], strong: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
-    """The labels, each with what a strong model calls it: the hand that wrote both has put them in the same order."""
+    """The labels, each with what a strong model calls it: the author of both has put them in the same order."""
     paired = strong if len(strong) == len(expected) else [None] * len(expected)
     return tuple(
         Label(

@@ -1,4 +1,4 @@
-"""The tables, in Markdown: each figure with its 95 % interval (Wilson) and whose hand wrote what it was measured on."""
+"""The tables, in Markdown: each figure with its 95 % interval (Wilson) and who wrote what it was measured on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.evaluation.claims import ClaimResult
-from bench.evaluation.dialogues import Hand
+from bench.evaluation.dialogues import Source
 from bench.evaluation.learning import AT_ONCE, Learnt, Share
 from bench.evaluation.retrieval import CUTS, Retrieved
 from twin_sio.agent.statistics import wilson
@@ -30,14 +30,18 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rest)) + "\n"
 
 
-def learnt_tables(results: Mapping[tuple[str, str], Learnt], hands: Sequence[Hand], notes: Mapping[str, str]) -> str:
-    """What was learnt of the own dialogues, a table for each hand; `results` by hand and reader."""
+def learnt_tables(
+    results: Mapping[tuple[str, str], Learnt], sources: Sequence[Source], notes: Mapping[str, str]
+) -> str:
+    """What was learnt of the own dialogues, a table for each source; `results` by source and reader."""
     parts = []
-    for hand in hands:
-        found = {reader: result for (name, reader), result in results.items() if name == hand.name}
+    for source in sources:
+        found = {reader: result for (name, reader), result in results.items() if name == source.name}
         if not found:
             continue
-        parts.append(f"### Written by {hand.wrote}\n\n`tests/data/{hand.file}.jsonl`: {notes[hand.name]}.\n\n")
+        parts.append(
+            f"### Written by {source.written_by}\n\n`tests/data/{source.file}.jsonl`: {notes[source.name]}.\n\n"
+        )
         rows = [["", *found]]
         for title, share in (
             ("dialogues read", lambda one: one.dialogues),
