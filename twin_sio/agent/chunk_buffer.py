@@ -20,7 +20,7 @@ def paragraphs(texts: Iterable[str]) -> str:
 
 
 class ChunkBuffer:
-    """Hands the first piece on at once, and what comes after it at most once per interval."""
+    """Sends the first piece at once, and what comes after it at most once per interval."""
 
     def __init__(self, send: Callable[[str], None], interval_s: float, before: str = "") -> None:
         """What comes stands in a paragraph of its own behind `before`."""
@@ -34,7 +34,7 @@ class ChunkBuffer:
 
     @property
     def text(self) -> str:
-        """All that was handed on."""
+        """All that was sent."""
         return "".join(self._said)
 
     def add(self, text: str) -> None:
@@ -46,7 +46,7 @@ class ChunkBuffer:
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self.flush)
 
     def flush(self) -> None:
-        """Hand on what is held."""
+        """Send what is held."""
         text = "".join(self._pieces)
         self.drop()
         if text:

@@ -341,7 +341,7 @@ async def _ask(client: TwinClient, text: str, conversation_id: str, on_change: O
 
 
 async def _follow(changes: Changes, message_id: str, conversation_id: str, on_change: OnChange) -> None:
-    """Hand over what happens in the conversation, until the message is answered."""
+    """Show what happens in the conversation, until the message is answered."""
     async for change in changes:
         match change:
             case StepChanged() | ApprovalResolved() if change.conversation_id == conversation_id:

@@ -33,7 +33,7 @@ class Output(Protocol):
         ...
 
     def flush(self) -> None:
-        """Hand on what is held."""
+        """Write what is held."""
         ...
 
 
@@ -55,7 +55,7 @@ class PrintableStream:
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what the stream behind holds."""
+        """Write what the stream behind holds."""
         self._stream.flush()
 
     def _json(self, text: str) -> str:

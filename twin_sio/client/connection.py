@@ -157,7 +157,7 @@ class Connection:
             await self._connecting
 
     async def emit(self, envelope: Json, on_ack: Callable[[Json], None] | None) -> None:
-        """Hand over to the socket's queue. On a lost connection nothing happens: the outbox sends again."""
+        """Put into the socket's queue. On a lost connection nothing happens: the outbox sends again."""
         with suppress(socketio.exceptions.SocketIOError):
             await self._sio.emit(envelope["type"], envelope, callback=on_ack)
 

@@ -6,12 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from twin_sio.client.changes import (
-    StateChange,
-)
-from twin_sio.client.connection import (
-    ClientError,
-)
+from twin_sio.client.changes import StateChange
+from twin_sio.client.connection import ClientError
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ class Supervisor:
             await self._open_until(float("inf"), self._first_delay(monotonic() - since))
 
     async def send(self, envelope: Json, on_ack: Callable[[Json], None] | None) -> None:
-        """Hand the envelope to the open connection, if there is one."""
+        """Send over the open connection, if there is one."""
         if self._connection is not None:
             await self._connection.emit(envelope, on_ack)
 

@@ -76,7 +76,7 @@ class Script:
     async def reconnects_with_the_same_session(self) -> None:
         before, since = len(self.server.attempts), len(self.server.received)
         await self._client.wait_connected()
-        # A library may hand on after the close what came together with it: a client is given time to look at "one".
+        # A library may deliver after the close what came together with it: a client is given time to look at "one".
         with suppress(RuleViolation):  # whether it sends heartbeats is not the question here
             await self.server.wait_for(
                 lambda: first(self.server.of("heartbeat", since)[1:]), 3 * HEARTBEAT_MS / 1000, ""

@@ -172,7 +172,7 @@ class Admission:
 
     async def _load_state(self, caller: Caller, auth: Auth) -> ClientConnection:
         snapshot = await self._snapshots.of(caller.user_id)
-        if snapshot.is_erasing:  # whoever came in now would be shown what goes
+        if snapshot.is_erasing:  # a client admitted now would be shown what is being deleted
             raise _erased()
         if snapshot.epoch and self._sessions.has_older_connection(caller.user_id, snapshot.epoch):
             self._on_erased(caller.user_id, snapshot.epoch)  # the message about it got lost

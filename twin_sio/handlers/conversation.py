@@ -108,7 +108,7 @@ class Conversation:
     async def _repeat(self, caller: Caller, draft: NewEvent, known: Event, mode: MessageMode) -> Reply:
         """The same message again: the same receipt, then its answer, to the caller alone, if there is one."""
         _same(draft, known)
-        turn = await self._owed(caller, known, mode)  # heals a crash between message and turn
+        turn = await self._owed(caller, known, mode)  # repairs a crash between message and turn
         await self._act_on_mode(turn)
         draft = replace(draft, conversation_id=known.conversation_id)  # where the message stands
         receipt = self._receipt(draft, known.seq, "duplicate")
@@ -162,7 +162,7 @@ class Conversation:
             stored = await self._messages.append(draft)
             if not stored.is_new:
                 _same(draft, stored.event)
-            evidence, traits = await self._profile.rate(stored.event, about)  # also heals a crash after the append
+            evidence, traits = await self._profile.rate(stored.event, about)  # also repairs a crash after the append
         status = "accepted" if stored.is_new else "duplicate"
         receipt = self._receipt(draft, stored.event.seq, status, traits=traits)
         learn = partial(self._learn_from, draft, evidence, has_correction=bool(sent.payload.correction))

@@ -16,8 +16,8 @@ _PROXIED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Vi
 
 @dataclass(frozen=True, slots=True)
 class DevPage:
-    """What the development page asks for beside its files, for a browser on this machine alone: others, and whoever
-    comes from another page, get 403 `{code, message, retryable}`. For development only.
+    """What the development page asks for beside its files, for a browser on this machine alone: others, and requests
+    from another page, get 403 `{code, message, retryable}`. For development only.
 
     `POST /dev/token`: `{token}`; one button signs in with it. `GET /dev/models`: `{found: [{server, models,
     command}]}`, model servers of this machine in place of the tiny model.

@@ -92,7 +92,7 @@ class TcpConnection(RequestHandler):
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
         """The library's hook: it is a WebSocket from now on. What came with the request is parsed as all else."""
-        # The library would hand it to the parser whole, past `data_received` and its bounds.
+        # The library would give it to the parser whole, past `data_received` and its bounds.
         came, self._message_tail = self._message_tail, b""
         super().set_parser(parser, data_received_cb)
         if came:

@@ -164,7 +164,7 @@ async def learn(ctx: Mapping[str, Any], user_id: str, turn_id: str) -> int:
 
 
 async def _has_failed(ctx: Mapping[str, Any]) -> bool:
-    """Whether an earlier try of the job came to nothing, whoever has it tried again: arq, or the sweep."""
+    """Whether an earlier try of the job came to nothing, be it arq or the sweep that has it tried again."""
     if int(ctx.get("job_try", 1)) > 1:
         return True
     return "redis" in ctx and await JobFailures(ctx["redis"]).has_failed(ctx["job_id"])

@@ -16,7 +16,7 @@ from twin_sio.runtime.services import Services
 
 
 class InstanceMessages:
-    """Hands each message of another instance to the part that it concerns."""
+    """Dispatches the messages of other instances to what they concern."""
 
     def __init__(self, services: Services, gateway: Gateway) -> None:
         self._services = services

@@ -50,7 +50,7 @@ from twin_sio.transport.websocket import RawWebSocketEndpoint
 
 Print = Callable[[str], None]
 _INTERRUPT_TIMEOUT_S = 1.0  # for running answers after Ctrl-C: who presses it waits for the prompt
-_SWITCH_S = 0.0005  # after which a thread that computes hands over the GIL; by default 5 ms
+_SWITCH_S = 0.0005  # after which a thread that computes releases the GIL; by default 5 ms
 _STOP_S = 4.5  # for the rest of the stop; orchestrators kill after some seconds more
 
 
@@ -237,7 +237,7 @@ async def service(settings: Settings, local_models: LocalModels | None = None) -
 
 
 async def _first_probe(services: Services) -> None:
-    """Wait for Redis to return the first probe, a second at most: whoever asks at once is told that it is ready."""
+    """Wait for Redis to return the first probe, a second at most: probes of the first moment then find it ready."""
     with suppress(TimeoutError):
         async with asyncio.timeout(TIMEOUT_S):
             while services.delivery.channels.problem:  # noqa: ASYNC110 - there is no event to wait for

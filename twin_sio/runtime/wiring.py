@@ -1,4 +1,4 @@
-"""Builds the services that the server and the worker have in common, and hands each what it needs."""
+"""Builds the services that the server and the worker have in common, and gives each what it needs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One user's lines, found by their words and by their vectors: SQLite's FTS5 in memory, and a matrix beside it.
 
-A statement hands over its input and its result as one JSON value: the driver lets go of the interpreter's lock for each
-row that it steps to and takes it again, which beside a busy event loop is 5 ms a row.
+A statement takes its input, and gives its result, as one JSON value: the driver lets go of the interpreter's lock for
+each row that it steps to and takes it again, which beside a busy event loop is 5 ms a row.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class AgUiConnection:
 
 
 class AgUiEndpoint(RequestTransport):
-    """Authenticates runs, hands what they ask for to the hooks, and keeps their connections in the registry."""
+    """Authenticates runs, calls the hooks with what they ask for, and keeps their connections in the registry."""
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ class RunInput(BaseModel):
 
 
 class AgUiRun:
-    """Takes our envelopes, gives AG-UI's events. `requests` are the events to hand to the gateway, after each step."""
+    """Takes our envelopes, gives AG-UI's events. `requests` are the events for the gateway, after each step."""
 
     def __init__(self, asked: RunInput, new_id: NewId) -> None:
         """Raises `InvalidMessage` where there is no message of the user with an id and a text."""

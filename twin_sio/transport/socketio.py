@@ -109,7 +109,7 @@ class SocketIOConnection:
 
 
 class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
-    """An AsyncServer that hands whole frames to sockets without a task per recipient, handles events in the order of
+    """An AsyncServer that gives whole frames to sockets without a task per recipient, handles events in the order of
     arrival and answers every malformed frame.
 
     A socket is in one namespace only. A client of /admin is in no room and has no `Connection`: it gets what

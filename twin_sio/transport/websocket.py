@@ -118,7 +118,7 @@ class RawWebSocketConnection:
 
 
 class RawWebSocketEndpoint(RequestTransport):
-    """Authenticates clients, hands their envelopes to the hooks, and keeps their connections in the registry."""
+    """Authenticates clients, calls the hooks with their envelopes, and keeps their connections in the registry."""
 
     def __init__(
         self,

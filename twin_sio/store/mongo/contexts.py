@@ -6,9 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from motor.motor_asyncio import (
-    AsyncIOMotorCollection,
-)
+from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo import DESCENDING
 from pymongo.read_concern import ReadConcern
 
@@ -19,9 +17,7 @@ from twin_sio.store.ids import Ids
 from twin_sio.store.mongo.client import Database, Doc, stored
 from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.queries import upsert, user_document
-from twin_sio.store.ports import (
-    ConnectSnapshot,
-)
+from twin_sio.store.ports import ConnectSnapshot
 
 _CONTEXTS_MAX = 50  # of a user
 _ERASING_MAX_MS = 900_000  # after which users are let in again though no process has finished the erasure

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from motor.motor_asyncio import (
-    AsyncIOMotorCollection,
-)
+from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -25,11 +23,7 @@ from twin_sio.store.mongo.client import MESSAGES, WITHOUT_VECTOR, Database, Doc,
 from twin_sio.store.mongo.documents import event_of
 from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.queries import LEARN_WITHIN, few_of_each, user_document
-from twin_sio.store.ports import (
-    AppendResult,
-    ConversationSummary,
-    Page,
-)
+from twin_sio.store.ports import AppendResult, ConversationSummary, Page
 
 # Each is lost to another instance's append: so many in a row take more writers than a user has.
 _APPEND_TRIES = 200

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from bson import ObjectId
-from motor.motor_asyncio import (
-    AsyncIOMotorCollection,
-)
+from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo import ASCENDING, DESCENDING
 
 from twin_sio.domain import Event

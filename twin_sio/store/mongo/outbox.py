@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from motor.motor_asyncio import (
-    AsyncIOMotorClientSession,
-    AsyncIOMotorCollection,
-)
+from motor.motor_asyncio import AsyncIOMotorClientSession, AsyncIOMotorCollection
 from pymongo import ASCENDING
 
 from twin_sio.clock import Clock
@@ -20,9 +17,7 @@ from twin_sio.store.mongo.client import RESERVED_FOR, Database, Doc, stored
 from twin_sio.store.mongo.documents import trait_of
 from twin_sio.store.mongo.fence import Fence
 from twin_sio.store.mongo.queries import upsert
-from twin_sio.store.ports import (
-    Projection,
-)
+from twin_sio.store.ports import Projection
 
 
 class MongoOutbox:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 
-from motor.motor_asyncio import (
-    AsyncIOMotorCollection,
-)
+from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
@@ -20,9 +18,7 @@ from twin_sio.store.mongo.fence import LOOKS_S, PERSONAL, Fence, owner
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.mongo.queries import until
 from twin_sio.store.mongo.reencryption import SEALED_FIELDS
-from twin_sio.store.ports import (
-    Erased,
-)
+from twin_sio.store.ports import Erased
 
 _EXPORTED_AT_ONCE = 8  # documents: a batch of the driver's own choice holds 16 MiB
 

@@ -1,7 +1,7 @@
 """Work on documents that has failed and is tried again ever later, so that it stands in nobody else's way.
 
-Until when stands in the document itself, by the name of the work, on the database's clock: whoever writes the document
-anew, and so may have mended it, has it looked at at once.
+Until when stands in the document itself, by the name of the work, on the database's clock: where the document is
+written anew, and so may have been repaired, it is looked at at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from motor.motor_asyncio import AsyncIOMotorCollection
 from twin_sio.store.mongo.fence import Doc
 
 _FIRST_MS = 60_000  # a store that was away is back by then
-_MOST_MS = 6 * 3_600_000  # what was mended by hand is looked at within a working day
+_MOST_MS = 6 * 3_600_000  # what was repaired manually is looked at within a working day
 _DOUBLINGS = 9  # from the first to the most
 
 

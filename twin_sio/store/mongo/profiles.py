@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from motor.motor_asyncio import (
-    AsyncIOMotorClientSession,
-    AsyncIOMotorCollection,
-)
+from motor.motor_asyncio import AsyncIOMotorClientSession, AsyncIOMotorCollection
 from pymongo import ASCENDING
 from pymongo.errors import DuplicateKeyError
 
@@ -22,10 +19,7 @@ from twin_sio.store.mongo.documents import piece_of, trait_of
 from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.outbox import MongoOutbox
 from twin_sio.store.mongo.queries import off_the_loop
-from twin_sio.store.ports import (
-    SCORING_VERSION,
-    StoredProfile,
-)
+from twin_sio.store.ports import SCORING_VERSION, StoredProfile
 
 _BATCH = 500  # pieces of evidence that are decoded, or removed, at one go
 _TRAIT_BYTES = 400  # of a sealed trait, about

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from motor.motor_asyncio import (
-    AsyncIOMotorCollection,
-)
+from motor.motor_asyncio import AsyncIOMotorCollection
 
 from twin_sio.store.encryption import FieldCipher, is_sealed
 from twin_sio.store.mongo.client import Database, Doc, stored

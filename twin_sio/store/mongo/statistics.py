@@ -7,9 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 
-from motor.motor_asyncio import (
-    AsyncIOMotorCollection,
-)
+from motor.motor_asyncio import AsyncIOMotorCollection
 from pymongo import ASCENDING
 
 from twin_sio.domain import Json
@@ -18,9 +16,7 @@ from twin_sio.store.mongo.client import Database, Doc, stored
 from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.postponed import not_postponed, postpone
 from twin_sio.store.mongo.queries import off_the_loop, upsert
-from twin_sio.store.ports import (
-    Answers,
-)
+from twin_sio.store.ports import Answers
 
 _READ_AT_ONCE = 1_000  # answers
 

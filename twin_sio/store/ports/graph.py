@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from twin_sio.domain import (
-    Fact,
-    Trait,
-)
+from twin_sio.domain import Fact, Trait
 
 
 class GraphUnavailable(Exception):

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
-from twin_sio.domain import (
-    Event,
-)
+from twin_sio.domain import Event
 
 
 @dataclass(frozen=True, slots=True)

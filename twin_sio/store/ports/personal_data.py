@@ -6,10 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from twin_sio.domain import (
-    Json,
-    Trait,
-)
+from twin_sio.domain import Json, Trait
 from twin_sio.store.ports.profiles import StoredProfile
 
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from twin_sio.domain import (
-    Json,
-)
+from twin_sio.domain import Json
 
 
 @dataclass(frozen=True, slots=True)

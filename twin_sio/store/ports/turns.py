@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from twin_sio.domain import (
-    Outcome,
-    Turn,
-)
+from twin_sio.domain import Outcome, Turn
 
 
 class Turns(Protocol):

@@ -16,7 +16,7 @@ from twin_sio.errors import StorageUnavailable
 from twin_sio.redis_connection import HASH_TAG, REDIS_ERRORS
 from twin_sio.store.ports import TICKET_S
 
-_TICKET_MAX = 128  # characters that are looked at: whoever sends more is not worth hashing it
+_TICKET_MAX = 128  # characters of what was sent that are hashed: a ticket has fewer
 
 
 class RedisTickets:
