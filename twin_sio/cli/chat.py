@@ -16,6 +16,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
 
+from twin_sio.background import BackgroundTasks
 from twin_sio.cli.answer_view import AnswerView, styled
 from twin_sio.cli.batch import cut_note, explain, history
 from twin_sio.cli.completion import Completions
@@ -92,7 +93,7 @@ class Chat:
         self._first_seq = 0
         self.is_raw = False
         self.is_typing = False
-        self._work: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self.conversations: list[str] = [conversation_id]
         self.console = console or Console(force_terminal=True, highlight=False)
         self._markdown = markdown
@@ -128,10 +129,7 @@ class Chat:
                     await self._on_line((await self._prompt.prompt_async()).strip())
 
     async def close(self) -> None:
-        tasks = [*self._work, *([self._follower] if self._follower else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.stop()
         await asyncio.gather(*(client.close() for client in self.clients.values()))
 
     # -- input ---------------------------------------------------------------------------------------------------------
@@ -206,9 +204,7 @@ class Chat:
             except ClientError as error:
                 self.print(explain(error), "red")
 
-        task = asyncio.get_running_loop().create_task(run())
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        self._tasks.start(run())
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
@@ -248,7 +244,7 @@ class Chat:
             self._follower.cancel()
         self._first_seq = self.client.state.last_seq or 0
         self._status, self._answer = "", self._new_answer()
-        self._follower = asyncio.get_running_loop().create_task(self._follow(self.client))
+        self._follower = self._tasks.start(self._follow(self.client))
 
     async def _follow(self, client: TwinClient) -> None:
         async for change in client.changes():

@@ -63,12 +63,9 @@ class Progress:
         self.approvals[approval.approval_id] = approval
         return [ApprovalRequested(approval)]
 
-    def approval_resolved(self, head: Head) -> list[StateChange]:
-        """It was decided, on whatever device, or is over."""
-        return self.decided(head.payload, head.conversation_id)
-
     def decided(self, decision: Json, conversation_id: str) -> list[StateChange]:
-        """The same of an own decision that was received; it is said once, though the event may come as well."""
+        """An approval was decided, on whatever device, or is over. Of an own decision the receipt may come, and the
+        event as well: it is said once."""
         approval_id = decision["approval_id"]
         if approval_id in self._resolved:
             return []

@@ -368,7 +368,7 @@ _DURABLE: Mapping[str, _Rule] = {
     "read_receipt": ClientState._read_receipt,
     "profile_update": ClientState._profile_update,
     "approval_requested": lambda state, head: state.progress.approval_requested(head),
-    "approval_resolved": lambda state, head: state.progress.approval_resolved(head),
+    "approval_resolved": lambda state, head: state.progress.decided(head.payload, head.conversation_id),
 }
 _EPHEMERAL: Mapping[str, _Rule] = {
     "twin_message_chunk": ClientState._chunk,

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from twin_sio.agent import AgentRequest, ChatMessage, ProfileContext, RecalledMemory, RelatedMessage
+from twin_sio.background import BackgroundTasks
 from twin_sio.clock import Clock, now
 from twin_sio.domain import Event, Fact, Json
 from twin_sio.errors import StorageUnavailable
@@ -53,8 +54,8 @@ class Recall:
         self._memories = memories
         self._search = search
         self._patience_s = patience_s
-        # Searches that were cancelled and have not ended yet: asyncio holds tasks weakly.
-        self._ending: set[asyncio.Task[Any]] = set()
+        # Searches, also those that were cancelled and have not ended yet.
+        self._searches = BackgroundTasks()
         self.late: Counter[str] = Counter()  # for the operator
 
     async def history(self, ask: AgentRequest, limit: int) -> Sequence[ChatMessage]:
@@ -97,9 +98,8 @@ class Recall:
 
     async def _with_timeout(self, what: str, recall: Callable[[], Coroutine[Any, Any, tuple[T, ...]]]) -> tuple[T, ...]:
         """The result within the timeout, else nothing. A search that is late is cancelled and not waited for."""
-        task = asyncio.create_task(recall())
-        self._ending.add(task)
-        task.add_done_callback(self._end)
+        task = self._searches.start(recall())
+        task.add_done_callback(_retrieve_exception)
         try:
             done, _ = await asyncio.wait([task], timeout=self._patience_s)
         finally:
@@ -109,11 +109,6 @@ class Recall:
             return task.result() if done else ()
         except (GraphUnavailable, StorageUnavailable):
             return ()
-
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        self._ending.discard(task)
-        if not task.cancelled():
-            task.exception()  # also where it came too late for anybody to hear of it
 
     async def _summary(self, ask: AgentRequest) -> tuple[str, ...]:
         thread = await self._memories.thread(ask.user_id, ask.conversation_id)
@@ -141,6 +136,12 @@ class Recall:
         ended = [(fact.invalid_at, fact) for fact in facts if fact.invalid_at is not None]
         ended.sort(key=lambda one: one[0], reverse=True)
         return tuple(fact for _, fact in ended[:_FORMER])
+
+
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
+    """So that asyncio does not log it where it came too late for anybody to wait for it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _answer_line(answer: Event) -> ChatMessage:

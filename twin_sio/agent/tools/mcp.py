@@ -17,6 +17,7 @@ from langchain_mcp_adapters.client import MultiServerMCPClient
 from langchain_mcp_adapters.tools import load_mcp_tools
 
 from twin_sio.agent.tools import Tool, tool_of
+from twin_sio.background import BackgroundTasks
 from twin_sio.config.agent import McpServer
 from twin_sio.domain import Json
 
@@ -35,22 +36,21 @@ class McpTools:
         self._servers = servers
         self._client = MultiServerMCPClient({name: _connection(server) for name, server in servers.items()})
         self._tools: dict[str, Sequence[Tool]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = BackgroundTasks()
         self._ready = {name: asyncio.Event() for name in servers}  # tried once
         self._doubted = {name: asyncio.Event() for name in servers}  # a call did not end well
 
     async def start(self) -> None:
         """Connect to every server; waits `START_S` at most."""
-        self._tasks = [asyncio.create_task(self._serve(name)) for name in self._servers]
+        for name in self._servers:
+            self._tasks.start(self._serve(name))
         with suppress(TimeoutError):
             async with asyncio.timeout(START_S):
                 await asyncio.gather(*(ready.wait() for ready in self._ready.values()))
 
     async def close(self) -> None:
         """End the sessions, and the servers that are processes of ours."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
 
     def tools(self) -> Sequence[Tool]:
         """What can be called now. Where two servers have a tool of one name, the server's comes before it."""
