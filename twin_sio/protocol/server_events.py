@@ -10,20 +10,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from twin_sio.domain import StepState
+from twin_sio.domain import AnswerStatus, Cut, StepState, TraitStatus
 
 Seq = Annotated[int, Field(ge=0, description="A place in the user's log, dense from 1; 0: before the first.")]
 Time = Annotated[
     str, Field(json_schema_extra={"format": "date-time"}, description="UTC, milliseconds, `2026-06-12T14:22:31.123Z`.")
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-AnswerStatus = Literal["complete", "stopped", "interrupted", "failed"]
-Cut = Annotated[
-    Literal["length", "content_filter"],
+Finish = Annotated[
+    Cut,
     Field(description="What cut a complete answer short: its longest length, or the rules of the model's provider."),
 ]
 ErrorCode = Annotated[str, Field(description="Why it failed, as in the `error` before it.")]
-TraitStatus = Literal["applied", "tentative", "unused", "rejected", "superseded"]
 DeviceEntry = Annotated[
     dict[str, str], Field(description="`name`, `platform`, `app_version`, as far as the device reported.")
 ]
@@ -172,7 +170,7 @@ class TwinMessagePayload(ServerPayload):
     model: str
     usage: dict[str, Any] | None = None
     used_traits: list[str]
-    finish: Cut | None = None
+    finish: Finish | None = None
     error: ErrorCode | None = None
     steps: Annotated[list[Step] | None, Field(description="What was done for it.")] = None
     reasoning: Annotated[str | None, Field(description="What the model thought, where that is shown.")] = None
@@ -266,7 +264,7 @@ class HistoryMessage(ServerPayload):
     model: str | None = None
     usage: dict[str, Any] | None = None
     used_traits: list[str] | None = None
-    finish: Cut | None = None
+    finish: Finish | None = None
     error: ErrorCode | None = None
     steps: Annotated[list[Step] | None, Field(description="What was done for it.")] = None
     reasoning: Annotated[str | None, Field(description="What the model thought, where that is shown.")] = None
