@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from twin_sio.config.values import cleaned
+from twin_sio.config.group import cleaned
 
 DEFAULT_MODEL: Final = "gpt-4o-mini"  # where an endpoint is set, and no model
 

@@ -1,14 +1,44 @@
-"""What all groups of settings have in common: how a value is cleaned, and what is shown of it."""
+"""What all groups of settings have in common: how values are read, cleaned and shown."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from twin_sio.config.values import cleaned, without_login
+from twin_sio.pasted import strip_pasted
+
+_LOGIN = re.compile(r"(?<=://)[^/?#\s]*@|(?<=\?)[^#\s]+")
+
+
+def cleaned(value: object) -> object:
+    """A text without the blanks and quotation marks that are pasted, or left by a shell or a file, around it; all else
+    as it is. Every value of the environment but secrets comes through here, before its own parser."""
+    return strip_pasted(value) if isinstance(value, str) else value
+
+
+def without_login(text: str) -> str:
+    """A URL without what stands before its host and after its path."""
+    return _LOGIN.sub(lambda found: "***@" if found.group().endswith("@") else "***", text) if "://" in text else text
+
+
+def _words(value: object) -> object:
+    """Words between blanks, commas or semicolons; or a JSON list of them."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            return tuple(strip_pasted(word) if isinstance(word, str) else word for word in json.loads(value))
+    return tuple(filter(None, map(strip_pasted, re.split(r"[\s,;]+", value))))
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+"""A setting of several words."""
 
 
 def env(name: str, default: Any, doc: str, *more: str, **bounds: Any) -> Any:

@@ -19,11 +19,10 @@ from pydantic import (
 from pydantic_settings import NoDecode
 
 from twin_sio.config.endpoints import ApiKey, Dialect, EndpointUrl, json_object
-from twin_sio.config.group import Group
+from twin_sio.config.group import Group, Words
 from twin_sio.config.group import env as _env
 from twin_sio.config.origins import normal_origins
 from twin_sio.config.urls import GraphUrl, HttpUrl, MongoUrl, RedisUrl
-from twin_sio.config.values import Words
 from twin_sio.dev_tokens import DEV_SECRET
 from twin_sio.domain import Scope
 

@@ -29,7 +29,7 @@ from twin_sio.observability.limited_log import LimitedLog
 from twin_sio.observability.logging import configure_logs
 from twin_sio.observability.watchdog import Watchdog
 from twin_sio.redis_connection import TIMEOUT_S
-from twin_sio.runtime.dev_engines import DevEngines
+from twin_sio.runtime.dev_engines import DevEngines, Print
 from twin_sio.runtime.dev_engines.process import Child, EngineError
 from twin_sio.runtime.edges import build_edge_deps, build_gateway
 from twin_sio.runtime.instance_messages import InstanceMessages
@@ -48,7 +48,6 @@ from twin_sio.transport.origins import Origins
 from twin_sio.transport.socketio import SocketServer
 from twin_sio.transport.websocket import RawWebSocketEndpoint
 
-Print = Callable[[str], None]
 _INTERRUPT_TIMEOUT_S = 1.0  # for running answers after Ctrl-C: who presses it waits for the prompt
 _SWITCH_S = 0.0005  # after which a thread that computes releases the GIL; by default 5 ms
 _STOP_S = 4.5  # for the rest of the stop; orchestrators kill after some seconds more

@@ -8,7 +8,7 @@ is in its input, so that a run that comes again tells the rest only.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final
 
 import orjson
@@ -39,11 +39,11 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from twin_sio.clock import NewId
+from twin_sio.domain import Json
 from twin_sio.errors import InvalidMessage
 from twin_sio.protocol import is_id
 from twin_sio.transport.ag_ui_reasoning import ReasoningEvents
 
-Json = Mapping[str, Any]
 REPLACED = "twin.text_replaced"
 """The name of the custom event for text that an attempt took back: its value has the `messageId` of that text."""
 _PARTS_MAX: Final = 30_000

@@ -14,16 +14,14 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
-from motor.motor_asyncio import AsyncIOMotorDatabase
 from pymongo import DESCENDING
 from pymongo.errors import PyMongoError
 
 from twin_sio.errors import TooLate
 from twin_sio.store.ids import Ids
+from twin_sio.store.mongo.client import Database, Doc
 
-Doc = dict[str, Any]
 LOOKS_S = (60, 600)
 """An erasure is carried out again after so many seconds each: concurrent writers have ended by then."""
 
@@ -62,9 +60,7 @@ def owner(collection: str, user_id: str) -> Doc:
 class Fence:
     """Sees to it that nothing outlasts the erasure that it came before."""
 
-    def __init__(
-        self, db: AsyncIOMotorDatabase[Doc], ids: Ids, on_risen: Callable[[str, int], None] = lambda *_: None
-    ) -> None:
+    def __init__(self, db: Database, ids: Ids, on_risen: Callable[[str, int], None] = lambda *_: None) -> None:
         """`on_risen(user_id, epoch)` is called once for each erasure that this process comes to know of."""
         self.ids = ids
         self._on_risen = on_risen

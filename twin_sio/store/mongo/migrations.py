@@ -12,11 +12,11 @@ from pymongo.errors import DuplicateKeyError
 from twin_sio.domain import Trait
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.ids import KEYED
-from twin_sio.store.mongo.client import Database, stored
+from twin_sio.store.mongo.client import Database, Doc, stored
 from twin_sio.store.mongo.documents import piece_of
-from twin_sio.store.mongo.fence import Doc, Fence, fenced
+from twin_sio.store.mongo.fence import Fence, fenced
 from twin_sio.store.mongo.outbox import MongoOutbox
-from twin_sio.store.mongo.postponed import not_postponed, postpone
+from twin_sio.store.mongo.queries import not_postponed, postpone
 from twin_sio.store.ports import SCORING_VERSION, MigrationStep, StoredProfile
 
 _COLLECTIONS: Mapping[MigrationStep, str] = {

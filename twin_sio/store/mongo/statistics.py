@@ -14,8 +14,7 @@ from twin_sio.domain import Json
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.mongo.client import Database, Doc, stored
 from twin_sio.store.mongo.fence import Fence, fenced
-from twin_sio.store.mongo.postponed import not_postponed, postpone
-from twin_sio.store.mongo.queries import off_the_loop, upsert
+from twin_sio.store.mongo.queries import not_postponed, off_the_loop, postpone, upsert
 from twin_sio.store.ports import Answers
 
 _READ_AT_ONCE = 1_000  # answers
