@@ -77,7 +77,8 @@ async def rebuild(settings: Settings, user: str | None) -> int:
             raise ConfigError("TWIN_GRAPH_URL is not set: say which graph.")
         fence = Fence(db, await load_ids(db, sealer))
         profiles = mongo.MongoProfiles(db, sealer, None, fence)
-        outbox, trait_ids = mongo.MongoOutbox(db, now, sealer, fence), TraitIds(fence.ids.subject)
+        outbox = mongo.MongoOutbox(db, now, sealer, fence)
+        trait_ids = TraitIds(fence.ids.subject)
         projector = GraphProjectionService(outbox, facts, profiles, now, settings.scoring.weights, trait_ids)
         users = [user] if user is not None else await profiles.users()
         held = 0

@@ -200,7 +200,8 @@ async def print_history(
         looked_at = "no message" if result.is_whole else f"none of the newest {SEARCHED_MAX} messages"
         nothing = f"{looked_at} in {conversation_id} holds all of these words"
     else:
-        found, nothing = await history(client, conversation_id, limit), f"nothing was said in {conversation_id}"
+        found = await history(client, conversation_id, limit)
+        nothing = f"nothing was said in {conversation_id}"
     for entry in found:
         print(orjson.dumps(entry).decode() if as_json else _plain(entry), file=out)
     if not found:

@@ -23,8 +23,12 @@ async def talk(target: Target, device: str, conversation: str, as_json: bool, st
 
         await run_chat(target.client, device, conversation, state, _shows_markdown(plain))
     else:
-        printing, source = (as_json, output(as_json), _print_answer(plain)), standard_input()
-        await with_client(target, device, lambda client: batch.ask_lines(client, source, conversation, *printing))
+        questions = standard_input()
+        out = output(as_json)
+        print_answer = _print_answer(plain)
+        await with_client(
+            target, device, lambda client: batch.ask_lines(client, questions, conversation, as_json, out, print_answer)
+        )
 
 
 async def ask_once(target: Target, device: str, conversation: str, as_json: bool, plain: bool) -> None:

@@ -83,7 +83,9 @@ class Progress:
 
     def reasoning_chunk(self, head: Head) -> list[StateChange]:
         """The next piece; a new generation begins anew."""
-        generation_id, index, text = head.payload["generation_id"], head.payload["chunk_index"], head.payload["text"]
+        generation_id = head.payload["generation_id"]
+        index = head.payload["chunk_index"]
+        text = head.payload["text"]
         if head.in_response_to is None or generation_id in self._ended:
             return []
         known = self.reasoning.get(head.in_response_to)

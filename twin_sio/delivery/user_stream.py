@@ -217,7 +217,9 @@ class UserStream:
 
     def send_chunk(self, generation: Generation, index: int, frame: EncodedFrame) -> None:
         """Send the last chunk of `generation.texts` to every live subscriber: as it is, or the whole text so far."""
-        generation_id, soft, hard = generation.generation_id, self._writer.soft_bytes, self._writer.hard_bytes
+        generation_id = generation.generation_id
+        soft = self._writer.soft_bytes
+        hard = self._writer.hard_bytes
         write = self._writer.connections.write  # not `BoundedWriter.write`: this runs for every chunk and device
         snapshot: EncodedFrame | None = None
         for sid, subscriber in self.subscribers.items():

@@ -90,7 +90,8 @@ def _job(work: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine
         if "enqueue_time" in ctx:
             stats.on_begin(name, max(0.0, (now() - ctx["enqueue_time"]).total_seconds()))
         ids: dict[str, Any] = {"user": about[0], "job": ctx.get("job_id", name), "attempt": ctx.get("job_try", 1)}
-        failures, job_id = JobFailures(ctx["redis"]) if "redis" in ctx else None, ids["job"]
+        failures = JobFailures(ctx["redis"]) if "redis" in ctx else None
+        job_id = ids["job"]
         with bound_contextvars(**ids), span(f"job {name}", parent=trace, **ids), background_of(about[0]):
             try:
                 if failures is not None and not await failures.begin(job_id):

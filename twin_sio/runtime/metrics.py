@@ -41,7 +41,9 @@ class CommonMetrics:
 
     def collect(self) -> Iterator[Metric]:
         """For the registry: what the parts have counted."""
-        services, channels, stats = self._services, self._services.delivery.channels, self._services.runner.stats
+        services = self._services
+        channels = self._services.delivery.channels
+        stats = self._services.runner.stats
         hits, misses = services.profile_cache.hits, services.profile_cache.misses
         yield _gauge("twin_redis_healthy", "1: this process receives what it publishes.", channels.healthy)
         yield _counter(

@@ -199,7 +199,9 @@ async def build_services(settings: Settings, server: ServerHooks | None = None) 
         )
         personal = mongo.MongoPersonalData(db, sealer, fence, graphed)
         statistics = mongo.MongoStatistics(db, sealer, fence)
-        reader, budgeted, extraction = ProcessReader(), BudgetedModel(model, limits), ExtractionStats()
+        reader = ProcessReader()
+        budgeted = BudgetedModel(model, limits)
+        extraction = ExtractionStats()
         stack.push_async_callback(reader.close)
         projector = None
         if facts is not None:

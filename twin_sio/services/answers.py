@@ -178,7 +178,8 @@ class AnswerService:
 
     async def _ending(self, turn: Turn) -> Outcome:
         shown = await self._delivery.partial(turn.user_id, turn.generation_id) if turn.generation_id else ""
-        text, generation_id = max(turn.partial, shown, key=len), turn.generation_id or self._new_id()
+        text = max(turn.partial, shown, key=len)
+        generation_id = turn.generation_id or self._new_id()
         if turn.stop_requested:
             return Outcome("stopped", text, generation_id, "")
         if turn.lost >= _LOSSES_MAX:

@@ -90,7 +90,8 @@ class ProfileService:
         stored, evidence = await asyncio.gather(self._profiles.get(user_id), self._profiles.evidence(user_id))
         version, now = stored.profile.version, self._clock()
         payload = await weighing(evidence, lambda: profile_payload(version, now, self._score(user_id, evidence, now)))
-        subject, ids = self._trait_ids.subject(user_id), partial(self._trait_ids.all, user_id)
+        subject = self._trait_ids.subject(user_id)
+        ids = partial(self._trait_ids.all, user_id)
         return _Scored(payload, evidence, partial(Explainer, subject, evidence, now, self._weights, ids))
 
     def turn(self, user_id: str) -> AbstractAsyncContextManager[None]:

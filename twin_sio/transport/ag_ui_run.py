@@ -220,7 +220,8 @@ class AgUiRun:
     def _chunk(self, piece: Json) -> Iterator[BaseEvent]:
         if piece["generation_id"] != self._generation:
             self._generation, self._so_far, self._next = piece["generation_id"], "", 0
-        first, index = piece.get("first_chunk_index", piece["chunk_index"]), piece["chunk_index"]
+        first = piece.get("first_chunk_index", piece["chunk_index"])
+        index = piece["chunk_index"]
         if index < self._next or first not in (0, self._next):
             return
         self._so_far = piece["text"] if first == 0 else self._so_far + piece["text"]

@@ -65,7 +65,8 @@ def choice_of(event: dict[str, Any]) -> dict[str, Any]:
 
 def parts_of(said: dict[str, Any]) -> tuple[str, bool]:
     """The text of a message or a piece of one, and whether it holds reasoning. A refusal is text, too."""
-    content, reasons = said.get("content"), any(said.get(name) for name in _REASONING)
+    content = said.get("content")
+    reasons = any(said.get(name) for name in _REASONING)
     if isinstance(content, dict):
         content = [content]
     if isinstance(content, list):

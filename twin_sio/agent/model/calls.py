@@ -89,7 +89,9 @@ class Calls:
 
     def _entry(self, piece: dict[str, Any], function: dict[str, Any]) -> _Entry:
         """The call that a piece belongs to. A new id alone begins none: some servers make one up for every piece."""
-        wire_id, index, is_named = str(piece.get("id") or ""), piece.get("index"), bool(function.get("name"))
+        wire_id = str(piece.get("id") or "")
+        index = piece.get("index")
+        is_named = bool(function.get("name"))
         if isinstance(index, str) and index.isdecimal():
             index = int(index)
         if isinstance(index, int):

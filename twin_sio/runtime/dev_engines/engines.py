@@ -155,7 +155,8 @@ class Mongod(Engine):
     def _data(self) -> Path:
         """The folder of this version's data, made where it is missing: no MongoDB opens what one of two releases later
         has written, or of two before. An earlier build named no version: then it is taken for this one's."""
-        data, unnamed = self.folder / f"data-{_release(self._argv[0])}", self.folder / "data"
+        data = self.folder / f"data-{_release(self._argv[0])}"
+        unnamed = self.folder / "data"
         if unnamed.is_dir() and not data.exists():
             unnamed.rename(data)
         data.mkdir(exist_ok=True)

@@ -255,7 +255,8 @@ class MongoLog:
         found = [doc async for doc in self._majority.aggregate(pipeline)]
         if not found:
             return []
-        names, seqs = [doc["_id"] for doc in found], {doc[end] for doc in found for end in ends}
+        names = [doc["_id"] for doc in found]
+        seqs = {doc[end] for doc in found for end in ends}
         kept = {"conversation_id": 1, "read_seq": 1, "title": 1}
         query = {"user_id": user_id, "conversation_id": {"$in": names}}
         marks = {doc["conversation_id"]: doc async for doc in self._marks.find(query, kept)}
