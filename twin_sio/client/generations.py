@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
 from twin_sio.client.changes import ChunkApplied, StreamedAnswer
 from twin_sio.client.envelopes import Head
+
+_REMEMBERED = 256
 
 
 @dataclass(slots=True)
@@ -14,8 +17,8 @@ class Generations:
     """The running generations by their id: of each message the newest attempt at its answer alone."""
 
     running: dict[str, StreamedAnswer] = field(default_factory=dict)
-    # Generation ids that are over: their late chunks are dropped.
-    _ended: set[str] = field(default_factory=set)
+    # Generation ids that were over last: their late chunks are dropped.
+    _ended: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def answering(self, message_id: str) -> StreamedAnswer | None:
         """The running answer to a user's message."""
@@ -77,4 +80,4 @@ class Generations:
 
     def _end(self, generation_id: str) -> None:
         self.running.pop(generation_id, None)
-        self._ended.add(generation_id)
+        self._ended.append(generation_id)
