@@ -734,12 +734,12 @@ def test_prompts_and_schemas_do_not_change_without_their_version():
     received = json.dumps(
         [prompts.PROPOSE, prompts.PROPOSE_SCHEMA, prompts.DOUBT, prompts.DOUBT_SCHEMA], sort_keys=True
     )
-    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("12", "ff23a961b818fe93")
+    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("12", "1c2ba4df9bdc9f9c")
 
 
 def test_the_questions_hold_the_exchange_as_data():
     exchange = replace(EXCHANGE, text='I live in "Berlin"\n## Rules', answer="Nice. " * 1000)
-    for messages in (prompts.propose([exchange], {}), prompts.doubt([exchange], [])):
+    for messages in (prompts.propose([exchange], {}), prompts.doubt([exchange], [], {})):
         assert json.loads(messages[1]["content"])["messages"][0]["message"] == exchange.text
         assert "\n" not in messages[1]["content"]
         assert "Berlin" not in messages[0]["content"]
@@ -778,10 +778,43 @@ async def test_rules_learn_without_a_fit_model() -> None:
     assert found[0].extractor.startswith("rules")
 
 
+async def test_a_value_may_be_one_that_is_known(server, extractor):
+    """ "Back down to once a day": what of, they said long ago. The second question shows that, and no more."""
+    text = "doc says back down to once a day"
+    one = candidate(key="health.medication", value="metformin 500", kind="explicit", quote=text)
+    known = {"people": ["Emma, sister"], "health.medication": ["metformin 500"], "work.role": ["driver"]}
+    server.script(json_answer=json.dumps({"candidates": [one]}))
+    (found,) = await extractor.candidates([replace(EXCHANGE, text=text)], known)
+    assert found.value == "metformin 500"
+    (question,) = asked(server, prompts.DOUBT_NAME)
+    assert question["known"] == {"people": ["Emma, sister"], "health.medication": ["metformin 500"]}
+    assert await kept(server, extractor, one, text=text) == []
+
+
+async def test_a_word_that_the_user_has_for_somebody_is_no_name(server, extractor):
+    text = "the trainor has a husband called ed"
+    one = candidate(key="family.partner", value="ed", about="husband", name="ed", whose="trainor", quote=text)
+    server.script(json_answer=json.dumps({"candidates": [one]}))
+    (found,) = await extractor.candidates(
+        [replace(EXCHANGE, text=text)], {"people": ["Trish, trainor: identity.age 30"]}
+    )
+    assert found.entity == Entity("person", "trainor")
+    (found,) = await kept(server, extractor, one, text=text)
+    assert found.entity == Entity("person", "", "trainor")
+
+
+async def test_an_acquaintance_is_somebody_whatever_the_slot_is_called(server, extractor):
+    one = candidate(
+        key="people.dance_partners", value="sandra", about="dance partner", name="sandra", quote="i met sandra"
+    )
+    (found,) = await kept(server, extractor, one, text="i met sandra")
+    assert (found.key, found.entity) == ("people.friends", Entity("person", "dance partner", "sandra"))
+
+
 def test_a_message_is_read_with_what_the_twin_had_asked():
     """Also where several messages are read together: the answer to one may be the question that the next answers."""
     first, second = replace(EXCHANGE, answer="So you live in Porto now?"), replace(EXCHANGE, text="since last week!")
-    messages = json.loads(prompts.doubt([first, second], [])[1]["content"])["messages"]
+    messages = json.loads(prompts.doubt([first, second], [], {})[1]["content"])["messages"]
     assert [one.get("answer") for one in messages] == ["So you live in Porto now?", None]
 
 

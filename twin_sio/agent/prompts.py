@@ -190,7 +190,9 @@ def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
     applied = [trait for trait in ranked if trait.status == "applied"]
     tentative = [trait for trait in ranked if trait.status == "tentative"]
     said = [trait for trait in tentative if is_sensitive(trait.key)]
-    said.sort(key=lambda trait: category(trait.key) != "health")
+    said.sort(
+        key=lambda trait: (trait.entity is not None, trait.key != "health.allergy", category(trait.key) != "health")
+    )
     pinned, spent = _fitting([trait for trait in applied if trait.pinned], PINNED_TOKENS)
     budget -= spent
     stated, spent = _fitting(said, SAID_TOKENS)
@@ -232,7 +234,7 @@ def _ended(profile: Profile) -> tuple[Fact, ...]:
     def rank(one: tuple[Trait, datetime]) -> tuple[bool, bool, float]:
         trait, over = one
         is_somebody = trait.key in EXISTENCE
-        is_last = (trait.entity in gone and not is_somebody) or trait.valid_from == over
+        is_last = not is_somebody and (trait.entity in gone or trait.valid_from == over)
         return is_last, not (is_somebody or trait.key in _OF_A_LIFE), -over.timestamp()
 
     return tuple(_former_fact(trait, over) for trait, over in sorted(ended, key=rank)[:FORMER_FACTS])

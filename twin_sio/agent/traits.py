@@ -31,7 +31,22 @@ FUNCTIONAL: Final = frozenset(
 )
 """The slots that hold one value at a time, as `category.key`; so does every comparison (`is_functional`)."""
 
-REPLACED: Final = frozenset({"work.role", "work.employer", "work.industry", "work.status"})
+REPLACED: Final = frozenset(
+    {
+        "work.role",
+        "work.employer",
+        "work.industry",
+        "work.status",
+        "work.schedule",
+        "work.arrangement",
+        "work.location",
+        "education.field",
+        "education.level",
+        "education.school",
+        "family.household",
+        "possessions.home",
+    }
+)
 """The slots that hold several values at once, of which a change (`EvidenceKind`) replaces those from before it."""
 
 EXISTENCE: Final = frozenset(

@@ -2,20 +2,21 @@
 understanding of a language. Pure.
 
 The words that are quoted stand in the message. The value stands there too, or in the words of the twin that they
-affirm, or in the person's own lines before, which they may point to: every name and number of it, and half of its other
-words, in whatever form; what has ended may be named by any earlier line, and one of a few states by its word
-(`prompts.STATES`). What stands between quotation marks from end to
-end is somebody's words. What is read of a message that gives an order about the profile, or may, is marked, for
-`controls`. Nothing of health, faith, politics or sexuality is concluded. A model may be as wrong as it likes: it
-can only choose among what the user has written.
+affirm, or in the person's own lines before or what is known of them, which they may point to: every name and number
+of it, and half of its other words, in whatever form; what has ended may have been named long ago, and one of a few
+states is told by its word (`prompts.STATES`). What stands between quotation marks from end to end is somebody's
+words. What is read of a message that gives an order about the profile, or may, is marked, for `controls`. Nothing of
+health, faith, politics or sexuality is concluded. A model may be as wrong as it likes: it can only choose among what
+the user has written.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from twin_sio.agent.extraction import prompts
@@ -42,6 +43,7 @@ LONGEST: Final = 4_000
 _LEARNT: Final[dict[str, Learnt]] = {one: one for one in ("explicit", "change", "ended", "inferred")}
 _FIELDS: Final = 16  # that a candidate may have
 _FIELD_CHARACTERS: Final = 1_000  # of one of them: a quote is shorter
+_CALLED: Final = 40  # characters of the word for what somebody is
 _COUNT_MAX: Final = 100  # children, cats; more is no count of them
 _PLACES_MAX: Final = 20  # of a quote that are looked at
 _ENDINGS: Final = " .,;:!?…"  # of a quote, with which models end it in mid-sentence
@@ -92,11 +94,19 @@ def is_set_aside(candidate: Any) -> bool:
     return isinstance(kind, str) and kind in prompts.KINDS and kind not in _LEARNT
 
 
-def passed(exchanges: Sequence[Exchange], listed: Sequence[Any], *, injection_gate: bool = True) -> list[Proposal]:
-    """The candidates of a model that pass, `MAX_CANDIDATES` of each exchange at most, none twice; what is malformed
-    is dropped alone. `injection_gate`: those of a message that gives an order about what is stored, or may, are
-    marked."""
-    messages = [_Message(exchange, injection_gate) for exchange in exchanges]
+def passed(
+    exchanges: Sequence[Exchange],
+    listed: Sequence[Any],
+    known: Mapping[str, Sequence[str]] | None = None,
+    *,
+    injection_gate: bool = True,
+) -> list[Proposal]:
+    """The candidates of a model that pass, `MAX_CANDIDATES` of each exchange at most, none twice; what is malformed is
+    dropped alone. `known`: what the model was shown of them. `injection_gate`: those of a message that gives an order
+    about what is stored, or may, are marked."""
+    words = [value for values in (known or {}).values() for value in values]
+    messages = [_Message(exchange, words, injection_gate) for exchange in exchanges]
+    called = _called(listed, (known or {}).get(prompts.PEOPLE, ()))
     # By what it says: a model may list one thing twice.
     found: dict[tuple[object, ...], Proposal] = {}
     counts = [0] * len(exchanges)
@@ -107,7 +117,7 @@ def passed(exchanges: Sequence[Exchange], listed: Sequence[Any], *, injection_ga
         if counts[n] >= prompts.MAX_CANDIDATES:
             continue
         counts[n] += 1
-        proposal = _passed(candidate, n, messages[n])
+        proposal = _passed(candidate, n, messages[n], called)
         if proposal is not None:
             whose = (proposal.entity.relation, proposal.entity.name) if proposal.entity is not None else ()
             is_end = proposal.kind == "ended"
@@ -140,7 +150,7 @@ def doubted(proposal: Proposal, holds: str | None, nature: str) -> Proposal | No
 class _Message:
     """A message, with what its quotes are looked up in."""
 
-    def __init__(self, exchange: Exchange, injection_gate: bool) -> None:
+    def __init__(self, exchange: Exchange, known: Sequence[str], injection_gate: bool) -> None:
         self.text = exchange.text[:LONGEST]
         self.plain = plain_text(self.text)
         self._bare, self._places = bare_with_places(self.text)
@@ -149,13 +159,18 @@ class _Message:
             for line in exchange.before[-prompts.LINES_BEFORE :]
         ]
         self.twin_before = [text for role, text in before if role == "twin"]
-        self.own_before = [text for role, text in before if role == "user"]
+        self._own_words = " \n ".join((*(text for role, text in before if role == "user"), *map(plain_text, known)))
         # By their first letters, since only words that share these can be forms of one.
         self.words = by_beginning(self.plain)
         self.is_suspect = injection_gate and is_instruction(self.text, SUSPECT_THRESHOLD)
         self.is_order = self.is_suspect and is_instruction(self.text)
         # Where others' words stand, in the order of the text.
         self._cited = [found.span() for found in _CITED.finditer(self.text)]
+
+    @cached_property
+    def words_before(self) -> Mapping[str, Collection[str]]:
+        """The words that the person said before, as `words`."""
+        return by_beginning(self._own_words)
 
     def is_quotation(self, quote: str) -> bool:
         """Whether each time that the words stand there they stand between quotation marks, in code, or in a line that
@@ -187,7 +202,14 @@ def _where(candidate: dict[str, Any], messages: Sequence[_Message]) -> int:
     return next((n for n in order if messages[n].quoted(candidate.get("quote", "")) is not None), 0)
 
 
-def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | None:
+def _called(listed: Sequence[Any], people: Sequence[str]) -> frozenset[str]:
+    """The words for what somebody is to the person, as the model and the known values have them."""
+    said = (one.get("about") for one in listed if isinstance(one, dict))
+    known = (line.partition(":")[0].rpartition(",")[2] for line in people if "," in line.partition(":")[0])
+    return frozenset(normal(word) for word in (*said, *known) if isinstance(word, str) and len(word) <= _CALLED)
+
+
+def _passed(candidate: dict[str, Any], n: int, message: _Message, called: Collection[str]) -> Proposal | None:
     kind = _LEARNT.get(candidate.get("kind", ""))
     value = " ".join(candidate.get("value", "").split())
     quote = message.quoted(candidate.get("quote", "").strip())
@@ -201,7 +223,7 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message) -> Proposal | 
         return None
     slot, entity = _slot(candidate, value), None
     if slot is not None:
-        slot, entity = _of_whom(candidate, slot, value)
+        slot, entity = _of_whom(candidate, slot, value, called)
     if slot is None or (kind == "inferred" and is_sensitive(slot.key)):
         return None
     if message.is_quotation(quote):
@@ -249,17 +271,22 @@ def _slot(candidate: dict[str, Any], value: str) -> Slot | None:
     return comparison(value, other) if other else canonical(candidate.get("key", ""), value)
 
 
-def _of_whom(candidate: dict[str, Any], slot: Slot, value: str) -> tuple[Slot | None, Entity | None]:
+def _of_whom(
+    candidate: dict[str, Any], slot: Slot, value: str, words: Collection[str]
+) -> tuple[Slot | None, Entity | None]:
     """Where a candidate belongs, and whom it is about (None: the user). That somebody in the user's life has a partner,
-    a child or an animal is a fact of theirs; what is told of such a one is kept where it has a name."""
+    a child or an animal is a fact of theirs; what is told of such a one is kept where it has a name. `words`: what
+    people are called that is no name."""
     about, whose = (" ".join(candidate.get(name, "").split()) for name in ("about", "whose"))
     name = " ".join(candidate.get("name", "").split())[: prompts.MAX_VALUE]
-    called = "" if about.casefold() in _SELF else about[:40]
+    called = "" if about.casefold() in _SELF else about[:_CALLED]
+    if category(slot.key) == "people" and name and normal(name) == normal(value):  # `people.acquaintances`
+        slot = Slot("people.friends" if slot.key not in EXISTENCE else slot.key, slot.value)
     is_pet = slot.key == "pets.has" or candidate.get("key", "").startswith("pet")
     if whose.casefold() in _SELF:
         whose = ""
     if slot.key in EXISTENCE and (whose or _is_owner(called, name, slot.key, value)):
-        is_word = relation(normal(whose)) is not None
+        is_word = normal(whose) in words or relation(normal(whose)) is not None
         owner = Entity("person", whose if is_word else "", "" if is_word else whose) if whose else None
         return Slot(_OF_OTHERS[slot.key], value), owner or Entity("person", called, name)
     if whose:
@@ -267,7 +294,7 @@ def _of_whom(candidate: dict[str, Any], slot: Slot, value: str) -> tuple[Slot | 
     if not called and slot.key not in EXISTENCE:
         return slot, None
     if slot.key in EXISTENCE and not called and not name:
-        called = value[:40]
+        called = value[:_CALLED]
     count = min(_COUNT_MAX, max(0, candidate.get("count", 0)))
     return slot, Entity("pet" if is_pet else "person", called, name, count)
 
@@ -293,7 +320,7 @@ def _is_grounded(candidate: dict[str, Any], value: str, quote: str, message: _Me
     """Whether the value stands in the message, in what the person said before, or in what the quote affirms."""
     if plain_text(value) in message.plain or words_stand_in(value, message.words):
         return True
-    if any(stands_in(value, line) for line in message.own_before):  # "he lives there"
+    if words_stand_in(value, message.words_before):  # "he lives there"
         return True
     affirmed = plain_text(candidate.get("affirms", ""))
     if affirmed:

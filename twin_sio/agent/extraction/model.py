@@ -73,11 +73,12 @@ class ModelExtractor(Extractor):
         """`candidates` of all exchanges, by the model alone; None where its answer is unusable. `injection_gate`: see
         `gates.passed`."""
         self.calls["propose"] += 1
+        shown = _fitting(known or {})
         found = await self._model.complete_json(
-            prompts.propose(exchanges, _fitting(known or {})),
+            prompts.propose(exchanges, shown),
             prompts.PROPOSE_SCHEMA,
             name=prompts.PROPOSE_NAME,
-            max_tokens=prompts.PROPOSE_TOKENS,
+            max_tokens=prompts.PROPOSE_TOKENS + prompts.PROPOSE_TOKENS_OF_EACH * len(exchanges),
         )
         # An empty list is an answer; anything else than a list of objects is none.
         listed = (found or {}).get("candidates")
@@ -85,13 +86,15 @@ class ModelExtractor(Extractor):
             return None
         chosen = [one for one in listed[:_LISTED_MAX] if not is_set_aside(one)]
         # A long list over a long message takes milliseconds, and the loop has other users' jobs.
-        proposals = await asyncio.to_thread(passed, exchanges, chosen, injection_gate=injection_gate)
-        held = await self._doubted(exchanges, proposals) if proposals else ()
+        proposals = await asyncio.to_thread(passed, exchanges, chosen, shown, injection_gate=injection_gate)
+        held = await self._doubted(exchanges, proposals, shown) if proposals else ()
         if held is None:
             return None
         return [_evidence(exchanges[one.n], one, self._signature) for one in held]
 
-    async def _doubted(self, exchanges: Sequence[Exchange], proposals: Sequence[Proposal]) -> list[Proposal] | None:
+    async def _doubted(
+        self, exchanges: Sequence[Exchange], proposals: Sequence[Proposal], known: Mapping[str, Sequence[str]]
+    ) -> list[Proposal] | None:
         """Those that the model holds by, and that are of no order. Where a message gives an order, or may, a note is
         among them that follows one: a model that does not deny it has followed that message's as well. One that has
         done so often of late is tried with every message; None where it does so again: what it reads may be anybody's.
@@ -105,8 +108,9 @@ class ModelExtractor(Extractor):
             control = chosen()
             notes.append(control.note(last, len(exchanges)))
             exchanges = [*exchanges, replace(exchanges[-1], text=control.text)]
+        about = {prompts.PEOPLE, *(one.key for one in proposals)}
         found = await self._model.complete_json(
-            prompts.doubt(exchanges, notes),
+            prompts.doubt(exchanges, notes, {key: known[key] for key in known if key in about}),
             prompts.DOUBT_SCHEMA,
             name=prompts.DOUBT_NAME,
             max_tokens=prompts.DOUBT_TOKENS,
@@ -138,10 +142,11 @@ class ModelExtractor(Extractor):
 
 
 def _fitting(known: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """As many of the known values as are shown to a model."""
+    """As many of the known values as are shown to a model; of people so many that the others have room."""
     left, shown = prompts.KNOWN_VALUES, dict[str, list[str]]()
     for key, values in known.items():
-        taken = [value[: prompts.MAX_VALUE] for value in values[:left]]
+        most = min(left, prompts.KNOWN_PEOPLE) if key == prompts.PEOPLE else left
+        taken = [value[: prompts.MAX_VALUE] for value in values[:most]]
         if taken:
             shown[key] = taken
         left -= len(taken)
