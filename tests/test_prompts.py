@@ -313,6 +313,19 @@ def test_who_is_gone_is_told_before_all_else_that_was():
     assert [one["value"] for one in row] == ["Dublin", "Pixel, cat", "Liam, bf", "climbing", "shoes", "14"]
 
 
+def test_a_colleague_who_became_the_partner_has_one_line():
+    was, now, other = (Entity("person", called, "Sam") for called in ("colleague", "girlfriend", "boss"))
+    traits = [
+        replace(trait("Sam", key="people.colleagues"), entity=was),
+        replace(trait("30", key="identity.age"), entity=was),
+        replace(trait("Sam", key="family.partner", confidence=0.8), entity=now),
+    ]
+    system, _, _ = build(*traits)
+    assert section(system, prompts.PEOPLE_HEADING)[1:] == ['- family.partner: "Sam, girlfriend": identity.age: "30"']
+    system, _, _ = build(*traits[:2], replace(trait("Sam", key="people.friends"), entity=other))
+    assert len(section(system, prompts.PEOPLE_HEADING)[1:]) == 2
+
+
 def test_related_lines_repeat_no_history():
     """A related line that the history holds is not repeated."""
     past = RecalledMemory(related=(line("in the window", 7), line("long ago", 2)))

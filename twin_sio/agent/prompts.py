@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from twin_sio.agent import ChatMessage, ProfileContext, RecalledMemory, RelatedMessage
-from twin_sio.agent.traits import CITY, EXISTENCE, STATUS, category, fact_of, is_sensitive, normal
+from twin_sio.agent.traits import CITY, EXISTENCE, PARTNER, STATUS, category, fact_of, is_sensitive, normal
 from twin_sio.domain import Entity, Fact, Json, Profile, Trait
 
 PromptMessage = Mapping[str, Any]
@@ -248,15 +248,19 @@ def _former_fact(trait: Trait, over: datetime) -> Fact:
 def _facts(traits: Sequence[Trait]) -> list[str]:
     """The sections of what is true of the user, and of those in their life, each of whom has a line."""
     own = [f"- {_line_of(trait)}" for trait in traits if trait.entity is None]
+    of_others = [(who, trait) for trait in traits if (who := trait.entity) is not None]
+    # Who was a friend or a colleague before is one person with the partner of that name.
+    partners = {normal(who.name): who for who, trait in of_others if trait.key == PARTNER and who.name}
     people: dict[Entity, str] = {}
     facts: dict[Entity, list[str]] = defaultdict(list)
-    for trait in traits:
-        if trait.entity is not None and trait.key in EXISTENCE:
-            people.setdefault(trait.entity, f"- {_line_of(trait)}")
-    for trait in traits:
-        if trait.entity is not None and trait.key not in EXISTENCE:
-            people.setdefault(trait.entity, f"- {json_line(_who(trait))}")
-            facts[trait.entity].append(f"{_slot(trait)}: {json_line(trait.value)}")
+    for who, trait in of_others:
+        if trait.key in EXISTENCE and partners.get(normal(who.name), who) == who:
+            people.setdefault(who, f"- {_line_of(trait)}")
+    for who, trait in of_others:
+        if trait.key not in EXISTENCE:
+            one = partners.get(normal(who.name), who)
+            people.setdefault(one, f"- {json_line(_who(trait))}")
+            facts[one].append(f"{_slot(trait)}: {json_line(trait.value)}")
     lines = [": ".join((line, "; ".join(facts[who]))) if who in facts else line for who, line in people.items()]
     sections = ["\n".join((TRAITS_HEADING, *own))] if own else []
     return [*sections, "\n".join((PEOPLE_HEADING, PEOPLE_RULE, *lines))] if lines else sections
