@@ -373,6 +373,16 @@ def test_who_moves_to_another_city_leaves_the_quarter():
     assert spans(*said[:3])["Rathmines"] == (1, None)
 
 
+def test_what_was_said_last_of_the_time_stands_with_the_value():
+    since_may, later = (
+        replace(seen("explicit", "nurse", key=ROLE, day=day), when=when)
+        for day, when in ((0, "since may"), (40, "31 yrs"))
+    )
+    assert [trait.when for trait in held(since_may)] == [f"since may, said {START:%Y-%m}"]
+    assert [trait.when for trait in held(later, since_may)] == [f"31 yrs, said {START + 40 * DAY:%Y-%m}"]
+    assert [trait.when for trait in held(seen("explicit", "nurse", key=ROLE))] == [""]
+
+
 def test_two_animals_of_one_name_or_none_stay_two():
     said = [seen("explicit", value, key=PETS, day=day) for day, value in enumerate(("dog Rex", "cat", "two birds"))]
     assert sorted(trait.value for trait in held(*said)) == ["Rex", "cat", "two birds"]

@@ -326,6 +326,11 @@ def test_a_colleague_who_became_the_partner_has_one_line():
     assert len(section(system, prompts.PEOPLE_HEADING)[1:]) == 2
 
 
+def test_what_was_said_of_the_time_stands_with_the_value():
+    system, _, _ = build(replace(trait("driver", key="work.role"), when="31 years this march, said 2026-01"))
+    assert section(system, prompts.TRAITS_HEADING) == ['- work.role: "driver" ("31 years this march, said 2026-01")']
+
+
 def test_related_lines_repeat_no_history():
     """A related line that the history holds is not repeated."""
     past = RecalledMemory(related=(line("in the window", 7), line("long ago", 2)))

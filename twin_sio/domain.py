@@ -303,7 +303,7 @@ class Trait:
 
     `pinned`: the user confirmed the value or wrote it in. `entity`: who it is of, or, in a slot of people or animals,
     who it is; None: the user. `names`: what its evidence calls it (`traits.own_name`), the one that gives it its id
-    first; empty where that is the value.
+    first; empty where that is the value. `when`: what the user said last of the time, and in which month.
     """
 
     trait_id: str
@@ -319,6 +319,7 @@ class Trait:
     pinned: bool = False
     entity: Entity | None = None
     names: tuple[str, ...] = ()
+    when: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,7 +260,7 @@ def _facts(traits: Sequence[Trait]) -> list[str]:
         if trait.key not in EXISTENCE:
             one = partners.get(normal(who.name), who)
             people.setdefault(one, f"- {json_line(_who(trait))}")
-            facts[one].append(f"{_slot(trait)}: {json_line(trait.value)}")
+            facts[one].append(f"{_slot(trait)}: {_value_of(trait)}")
     lines = [": ".join((line, "; ".join(facts[who]))) if who in facts else line for who, line in people.items()]
     sections = ["\n".join((TRAITS_HEADING, *own))] if own else []
     return [*sections, "\n".join((PEOPLE_HEADING, PEOPLE_RULE, *lines))] if lines else sections
@@ -286,10 +286,15 @@ def _fitting(traits: Sequence[Trait], budget: int) -> tuple[list[Trait], int]:
 def _line_of(trait: Trait) -> str:
     """A trait by itself, with whom it is of where that is not the user."""
     if trait.entity is None:
-        return f"{_slot(trait)}: {json_line(trait.value)}"
+        return f"{_slot(trait)}: {_value_of(trait)}"
     if trait.key in EXISTENCE:
         return f"{_slot(trait)}: {json_line(_who(trait))}"
-    return f"{json_line(_who(trait))}: {_slot(trait)}: {json_line(trait.value)}"
+    return f"{json_line(_who(trait))}: {_slot(trait)}: {_value_of(trait)}"
+
+
+def _value_of(trait: Trait) -> str:
+    """A value with what they said of the time."""
+    return f"{json_line(trait.value)} ({json_line(trait.when)})" if trait.when else json_line(trait.value)
 
 
 def _who(trait: Trait) -> str:

@@ -148,6 +148,13 @@ def _counted(
     return capacity.of_slot(counted, always) if is_functional(key) or key in REPLACED else counted
 
 
+def _when(pieces: Sequence[Evidence]) -> str:
+    """What was said last of the time, which only the month in which it was said makes plain: "since last week"."""
+    said = [piece for piece in pieces if piece.when and supports(piece)]
+    newest = max(said, key=lambda piece: (piece.observed_at, piece.evidence_id), default=None)
+    return f"{newest.when}, said {newest.observed_at:%Y-%m}" if newest is not None else ""
+
+
 class Slot:
     """All values of one slot of one user's profile, on one date."""
 
@@ -210,6 +217,7 @@ class Slot:
             pinned=rejected_at is None and not is_denied and is_pinned(pieces),
             entity=claims.entity,
             names=names if len(names) > 1 or self.place.who or claims.entity is not None else (),
+            when=_when(pieces),
         )
 
     def period(self, name: str) -> tuple[datetime, datetime | None, bool]:
