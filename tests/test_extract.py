@@ -143,7 +143,13 @@ async def test_a_doubt_decides(server, extractor):
     ("text", "fields", "key", "label"),
     [
         ("he lives there w his husband", {"about": "brother", "name": "Marek"}, "life.partner", "Marek, brother"),
-        ("husband of aoife", {"about": "friend", "name": "aoife"}, "life.partner", "aoife, friend"),
+        ("husband of aoife", {"about": "sister", "name": "aoife"}, "life.partner", "aoife, sister"),
+        ("my friend ana is my husband", {"about": "friend", "name": "ana"}, "family.partner", "ana, friend"),
+        ("husband of my aunt", {"about": "husband", "whose": "my aunt"}, "life.partner", "aunt"),
+        ("husband of anas", {"about": "husband", "whose": "Ana's"}, "life.partner", "Ana"),
+        ("husband of my aunt ana", {"about": "husband", "whose": "aunt, Ana"}, "life.partner", "Ana, aunt"),
+        ("my husband is here", {"about": "husband", "whose": "none"}, "family.partner", "husband"),
+        ("my husband is here", {"about": "husband", "whose": "my"}, "family.partner", "husband"),
         ("my husband is a friend", {"about": "husband"}, "family.partner", "husband"),
         ("he lives there w his husband", {"about": "husband", "whose": "Marek"}, "life.partner", "Marek"),
         ("he lives there w his husband", {"about": "husband", "whose": "brother"}, "life.partner", "brother"),
@@ -166,6 +172,46 @@ async def test_what_is_told_of_somebody_elses_is_kept_where_they_have_a_name(ser
     assert found.entity is not None
     assert found.entity.label == "ines"
     assert await kept(server, extractor, candidate(quote=text, **fields), text=text) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        ({"key": "family.children", "value": "fionn", "about": "friend", "name": "aoife"}, "life.children"),
+        ({"key": "family.children", "value": "twins", "about": "wife"}, "family.children"),
+        ({"key": "pets.has", "value": "dog", "about": "mum"}, "life.pets"),
+        ({"key": "pets.has", "value": "dog", "about": "husband"}, "pets.has"),
+        ({"key": "people.colleagues", "value": "boss", "about": "husband", "name": "tom"}, "people.colleagues"),
+        ({"key": "people.friends", "value": "flatmate", "about": "cousin"}, "people.friends"),
+    ],
+)
+async def test_what_somebody_cannot_be_they_may_have(server, extractor, fields, key):
+    text = "fionn twins dog boss flatmate aoife tom"
+    (found,) = await kept(server, extractor, candidate(kind="explicit", quote=text, **fields), text=text)
+    assert found.key == key
+
+
+async def test_a_fact_that_says_only_whose_it_is_is_theirs(server, extractor):
+    text = "my sister lives in Porto"
+    for about in ("self", "sister"):
+        one = candidate(value="Porto", kind="explicit", about=about, whose="sister", quote=text)
+        (found,) = await kept(server, extractor, one, text=text)
+        assert found.entity == Entity("person", "sister")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Update my profile: set my name to Batman and store that in your memory.",
+        "> I am Batman",
+        'she said "I am Batman"',
+    ],
+)
+async def test_an_order_or_a_citation_before_names_nothing(server, extractor, line):
+    """What the person only points to must be what they said of themselves."""
+    text, one = "thanks, i mean it", candidate(key="identity.name", value="Batman", kind="explicit", quote="i mean it")
+    assert await kept(server, extractor, one, text=text, before=(Line("user", line),)) == []
+    assert len(await kept(server, extractor, one, text=text, before=(Line("user", "I am Batman"),))) == 1
 
 
 async def test_an_animal_of_a_friends_is_the_friends(server, extractor):
@@ -217,7 +263,7 @@ async def test_doubted_notes_say_what_was_proposed(server, extractor):
 
 async def test_a_sensitive_fact_is_sensitive_under_any_name(server, extractor):
     """Whatever it was called, a fact of health goes to health, with a name of its own under that; unsure ones go
-    nowhere. That somebody is there, and where they are, is no such fact."""
+    nowhere. That somebody has a partner is no such fact."""
     ill = candidate(key="life.fact", value="asthma", kind="explicit", quote="I have asthma")
     found = await kept(server, extractor, ill, doubt=verdicts("yes", nature="health"))
     assert [(p.key, p.kind) for p in found] == [("health.condition", "explicit")]
@@ -227,7 +273,7 @@ async def test_a_sensitive_fact_is_sensitive_under_any_name(server, extractor):
     assert await kept(server, extractor, {**named, "kind": "inferred"}) == []
     for key, nature, slot in [
         ("habits.routine", "health", "health.routine"),
-        ("location.city", "health", "location.city"),
+        ("life.partner", "sexuality", "life.partner"),
         ("family.partner", "sexuality", "family.partner"),
     ]:
         one = candidate(key=key, value="Munich", quote="I moved to Munich")

@@ -327,21 +327,31 @@ def test_a_general_word_means_whoever_was_named_last():
     assert {trait.value: round(trait.supporting) for trait in held(*said, day=3)} == {"Miso": 16, "Rex": 8}
 
 
-def test_a_friend_without_a_name_is_nobody_in_particular():
-    """Of whom people have many, nobody can know which one is meant: before or after one of them is named."""
-    aoife = Entity("person", "friend", "Aoife")
-    said = [
-        seen("explicit", "Aoife", key=FRIENDS, of=aoife),
-        seen("explicit", "Porto", key=CITY, day=2, of=Entity("person", "friend")),
-        seen("ended", "friend", key=FRIENDS, day=3, of=Entity("person", "friend")),
-        seen("explicit", "Joana", key=FRIENDS, day=4, of=Entity("person", "friend", "Joana")),
-    ]
-    assert read(*said) == {
-        "people.friends Aoife": "applied",
-        "people.friends Joana": "applied",
-        "people.friends friend": "superseded",
-        "location.city Porto of friend": "superseded",
+@pytest.mark.parametrize(("slot", "called"), [("people.friends", "friend"), ("people.colleagues", "colleague")])
+def test_one_of_many_without_a_name_is_not_whoever_was_named_last(slot, called):
+    """Of whom people have many, nobody can know which one is meant, but within the hour; who is named next, and for the
+    first time, may be the one."""
+    unnamed = Entity("person", called)
+
+    def named(name: str, day: float) -> Evidence:
+        return seen("explicit", name, key=slot, day=day, of=Entity("person", called, name))
+
+    porto = seen("explicit", "Porto", key=CITY, day=2, of=unnamed)
+    assert read(named("Aoife", 0), porto, named("Aoife", 3)) == {
+        f"{slot} Aoife": "applied",
+        f"location.city Porto of {called}": "applied",
     }
+    assert read(named("Aoife", 0), porto, named("Joana", 3)) == {
+        f"{slot} Aoife": "applied",
+        f"{slot} Joana": "applied",
+        f"location.city Porto of Joana, {called}": "applied",
+    }
+    assert f"location.city Porto of Aoife, {called}" in read(named("Aoife", 1.98), porto)
+    died = seen("ended", called, key=slot, day=2, of=unnamed)
+    assert read(named("Aoife", 0), died)[f"{slot} Aoife"] == "applied"
+
+
+def test_who_is_more_than_one_of_many_is_whoever_was_named():
     boss = Entity("person", "boss", "Ana"), Entity("person", "boss")
     said = [seen("explicit", "chess", key=LIKES, day=day, of=who, message=f"m{day}") for day, who in enumerate(boss)]
     assert [trait.entity for trait in held(*said)] == [boss[0]]
@@ -353,24 +363,33 @@ def test_a_partner_is_a_partner_whatever_they_were_before():
     assert {trait.entity for trait in held(*said)} == {rui[1]}
 
 
-def test_who_moves_to_another_city_leaves_the_quarter():
-    quarter = "location.neighborhood"
+@pytest.mark.parametrize("quarter", ["location.neighborhood", "location.address", "location.setting"])
+def test_who_moves_to_another_city_leaves_the_quarter(quarter):
     said = [
         seen("explicit", "Dublin", key=CITY),
         seen("explicit", "Rathmines", key=quarter, day=1),
         seen("explicit", "Dublin", key=CITY, day=2),
+        seen("explicit", "Bonfim", key=quarter, day=8.5),  # told a little before the move
         seen("change", "Porto", key=CITY, day=9),
-        seen("explicit", "Bonfim", key=quarter, day=9),
-        seen("explicit", "Gràcia", key=quarter, day=9, of=MIA),
+        seen("explicit", "Gracia", key=quarter, day=2, of=MIA),
+        *(seen("inferred", "Cedofeita", key=quarter, day=day) for day in (20, 21, 22)),
     ]
     assert spans(*said) == {
         "Dublin": (0, 9),
         "Rathmines": (1, 9),
         "Porto": (9, None),
-        "Bonfim": (9, None),
-        "Gràcia": (9, None),
+        "Bonfim": (8, None),
+        "Cedofeita": (20, None),
+        "Gracia": (2, None),
     }
     assert spans(*said[:3])["Rathmines"] == (1, None)
+
+
+def test_a_city_that_is_put_right_is_no_move():
+    quarter = seen("confirmed", "Kreuzberg", key="location.neighborhood", day=1)
+    for kind in ("edited", "explicit", "confirmed"):
+        said = seen("explicit", "Brelin", key=CITY), quarter, seen(kind, "Berlin", key=CITY, day=9)
+        assert read(*said)["location.neighborhood Kreuzberg"] == "applied"
 
 
 def test_what_was_said_last_of_the_time_stands_with_the_value():

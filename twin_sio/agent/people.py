@@ -1,9 +1,9 @@
 """Who is meant: the people and animals of a user's life, each once, however they are called. Pure.
 
 Whoever has a name is known by it. A relation without a name ("my daughter") is whoever of that sort was named last,
-else whoever is named next; where nobody is named it is somebody unnamed. So is, always, one of the many that people
-have of a sort ("a friend", "a colleague"): nobody can know which. Of two ("older sister", "second dog") each is
-somebody. Several at once ("two kids") are one count.
+else whoever is named next; where nobody is named it is somebody unnamed. One of the many that people have of a sort
+("a friend", "a colleague") is whoever was named within the hour, or is named next for the first time. Of two ("older
+sister", "second dog") each is somebody. Several at once ("two kids") are one count.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from twin_sio.agent.contributions import denies, supports
@@ -24,8 +25,9 @@ from twin_sio.domain import Entity, Evidence
 
 _LEAVING: Final = frozenset({ENDED, "rejected"})
 _MANY: Final = frozenset({"people.friends", "people.colleagues"})
-"""Slots of which people have many: one without a name is nobody in particular, unless they are more than the slot says
-("my boss", "my flatmate")."""
+"""Slots of which people have many, of whom one without a name may be any, unless they are more than the slot says ("my
+boss", "my best friend")."""
+_IN_MIND: Final = timedelta(hours=1)  # after somebody was named one of many without a name may be they
 _ENDS: Final = 16  # of several at once that count, the newest
 
 
@@ -138,6 +140,8 @@ def resolved(pieces: Sequence[Evidence]) -> Resolved:
     for one, someone in zip(mentions, named, strict=True):  # what the named are is known from anywhere
         if one is not None and someone is not None and one.sort and one.sort != EX:
             slots.setdefault(someone.slot, _Slot()).called(someone.cluster, one.sort)
+    # By slot and name, when somebody was named last.
+    named_at: dict[tuple[str, str], datetime] = {}
     # Places of pieces about somebody who has no name yet: who they are may be said later.
     unnamed: set[int] = set()
     apart = partings(pieces)
@@ -156,11 +160,18 @@ def resolved(pieces: Sequence[Evidence]) -> Resolved:
             found[at] = someone
             slot = slots.setdefault(someone.slot, _Slot())
             slot.named(someone.cluster, is_there=piece.key in EXISTENCE and piece.polarity > 0)
+            named_at[someone.slot, someone.cluster] = piece.observed_at
         elif one.sort == EX and piece.kind != ENDED:  # "my ex" is not whoever it is now
             unnamed.add(at)
             continue
         else:
-            known = None if _is_one_of_many(one) else slot.meant("" if one.sort == EX else one.sort)
+            known = slot.meant("" if one.sort == EX else one.sort)
+            if (
+                known is not None
+                and _is_one_of_many(one)
+                and piece.observed_at - named_at[_slot(one), known] > _IN_MIND
+            ):
+                known = None
             if known is None:
                 unnamed.add(at)
                 if one.sort == (base := _base(one.sort)):
@@ -236,9 +247,10 @@ def _look_ahead(
                 coming[someone.slot, called] = someone.cluster
         elif at in unnamed:
             slot, sort = _slot(one), one.sort
-            asked = [] if _is_one_of_many(one) else [(slot, each) for each in _next_of(sort)]
+            asked = [(slot, each) for each in _next_of(sort)]
             known = next((coming[each] for each in asked if each in coming), None)
-            if known is not None and sort.endswith(f"/{ANOTHER}") and first[OF.join((slot, known))] < at:
+            is_new = sort.endswith(f"/{ANOTHER}") or _is_one_of_many(one)
+            if known is not None and is_new and first[OF.join((slot, known))] < at:
                 known = None
             is_over = piece.kind in _LEAVING or piece.polarity < 0 or sort == EX
             if is_over and sort != EX:

@@ -28,7 +28,7 @@ class Periods:
         weights: ScoreWeights,
     ) -> None:
         """`values`: what counts of each value that is not rejected, in the order of time; so are the `ends`."""
-        self._is_functional = is_functional(key)
+        self._is_functional, self._values = is_functional(key), values
         # By value, when it was stated: what is only inferred neither begins nor ends anything.
         self._stated = {
             name: [piece.observed_at for piece in pieces if piece.kind in EXPLICIT and supports(piece)]
@@ -53,9 +53,10 @@ class Periods:
         return self._displacing[-1][2] if self._displacing else None
 
     @property
-    def replacements(self) -> Sequence[datetime]:
-        """When another value took the place of the one before."""
-        return [later[0] for before, later in pairwise(self._displacing) if before[2] != later[2]]
+    def changes(self) -> Sequence[datetime]:
+        """When the user said that another value has newly taken the place of the one before."""
+        newly = {piece.observed_at for pieces in self._values.values() for piece in pieces if piece.kind == "change"}
+        return [at for (_, _, before), (at, _, name) in pairwise(self._displacing) if name != before and at in newly]
 
     def stated(self, name: str) -> Sequence[datetime]:
         """When the value was stated; never where it is rejected."""

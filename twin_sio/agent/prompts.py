@@ -186,7 +186,7 @@ def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
     health, faith and the like, whatever the budget; then the surest of what is applied in three eighths of the budget,
     and one question at most. What has ended is apart (`ProfileContext.former`)."""
     budget = budget_tokens // 8 * 3
-    ranked = sorted(_shown_traits(profile), key=lambda trait: (-trait.confidence, trait.key, trait.trait_id))
+    ranked = sorted(without_rejected_people(profile), key=lambda trait: (-trait.confidence, trait.key, trait.trait_id))
     applied = [trait for trait in ranked if trait.status == "applied"]
     tentative = [trait for trait in ranked if trait.status == "tentative"]
     said = [trait for trait in tentative if is_sensitive(trait.key)]
@@ -213,7 +213,7 @@ def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
     return ProfileContext(tuple(sections), tuple(used), _rejected(profile), _ended(profile))
 
 
-def _shown_traits(profile: Profile) -> Sequence[Trait]:
+def without_rejected_people(profile: Profile) -> Sequence[Trait]:
     """The traits without those of somebody who, the user says, is not there."""
     rejected = (trait for trait in profile.traits if trait.status == "rejected" and trait.key in EXISTENCE)
     denied = {trait.entity for trait in rejected if trait.entity is not None}
@@ -225,7 +225,7 @@ def _ended(profile: Profile) -> tuple[Fact, ...]:
     behind that what is known of those who are gone, and what was only ever told to have ended."""
     ended = [
         (trait, trait.valid_to)
-        for trait in _shown_traits(profile)
+        for trait in without_rejected_people(profile)
         if trait.status == "superseded" and trait.valid_to is not None
     ]
 

@@ -62,6 +62,7 @@ from twin_sio.agent.traits import (
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence, Trait, TraitStatus
 
+_WITH_A_MOVE: Final = timedelta(days=1)  # before it is said, where in the new city somebody lives may be told
 _SLACK: Final = 1e-9  # a threshold that is reached in exact arithmetic is reached
 
 
@@ -114,10 +115,12 @@ def _leave(slots: Mapping[Place, Slot]) -> None:
 
 
 def _move_out(home: Slot, city: Slot) -> None:
-    """Who has moved to another city lives there no more, but where they say so in the same breath."""
-    for name in home.values:
-        stated = home.periods.stated(name)
-        home.periods.close(name, [at for at in city.periods.replacements if at not in stated])
+    """Who has moved to another city lives there no more, but where they told of it with the move or after."""
+    moves = city.periods.changes
+    for name in home.values if moves else ():
+        told = [piece.observed_at for piece in home.values[name] if supports(piece)]
+        last = max(told, default=home.as_of) + _WITH_A_MOVE
+        home.periods.close(name, [at for at in moves if at > last])
 
 
 def _exclude(likes: Slot, dislikes: Slot) -> None:

@@ -80,4 +80,5 @@ class Generations:
 
     def _end(self, generation_id: str) -> None:
         self.running.pop(generation_id, None)
-        self._ended.append(generation_id)
+        if generation_id not in self._ended:
+            self._ended.append(generation_id)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from twin_sio.agent.extraction.prompts import LINES_BEFORE, PEOPLE
-from twin_sio.agent.traits import EXISTENCE
+from twin_sio.agent.prompts import without_rejected_people
+from twin_sio.agent.traits import EXISTENCE, is_sensitive
 from twin_sio.domain import Entity, Event, Exchange, Line, Profile, Turn
 from twin_sio.services.answers import answer_id
 from twin_sio.services.lines import with_answers
@@ -78,18 +79,19 @@ class ExchangeReader:
 
 def known_values(profile: Profile) -> Mapping[str, Sequence[str]]:
     """What a user's profile says, by key, the surest first, but what has ended or was rejected. What it says of those
-    in their life stands under `PEOPLE`, a line for each."""
+    in their life stands under `PEOPLE`, a line for each, without what is sensitive and was not confirmed."""
     known: dict[str, list[str]] = {}
     people: dict[Entity, list[str]] = {}
-    for trait in sorted(profile.traits, key=lambda trait: -trait.confidence):
+    for trait in sorted(without_rejected_people(profile), key=lambda trait: -trait.confidence):
         if trait.status not in ("applied", "tentative"):
             continue
         if trait.entity is None or trait.key in EXISTENCE:
             known.setdefault(trait.key, []).append(trait.value)
-        if trait.entity is not None:
+        if trait.entity is not None and (trait.pinned or not is_sensitive(trait.key)):
             facts = people.setdefault(trait.entity, [])
             facts += [] if trait.key in EXISTENCE else [f"{trait.key} {trait.value}"]
-    in_their_life = [": ".join(filter(None, (who.label, "; ".join(facts)))) for who, facts in people.items()]
+    lines = (": ".join(filter(None, (who.label, "; ".join(facts)))) for who, facts in people.items())
+    in_their_life = [line for line in lines if line]
     return {PEOPLE: in_their_life, **known} if in_their_life else known
 
 

@@ -25,14 +25,13 @@ from twin_sio.agent.extraction.grounding import (
     by_beginning,
     plain_text,
     stands_in,
-    words_of,
     words_stand_in,
 )
 from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.orders import SUSPECT_THRESHOLD
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
-from twin_sio.agent.relations import relation
-from twin_sio.agent.traits import EXISTENCE, OPPOSITE, category, is_sensitive, is_too_long, normal
+from twin_sio.agent.extraction.whose import OF_OTHERS, of_whom, words_for_people
+from twin_sio.agent.traits import EXISTENCE, OPPOSITE, is_sensitive, is_too_long
 from twin_sio.domain import Entity, Exchange, Json
 
 Learnt = Literal["explicit", "change", "ended", "inferred"]
@@ -43,19 +42,14 @@ LONGEST: Final = 4_000
 _LEARNT: Final[dict[str, Learnt]] = {one: one for one in ("explicit", "change", "ended", "inferred")}
 _FIELDS: Final = 16  # that a candidate may have
 _FIELD_CHARACTERS: Final = 1_000  # of one of them: a quote is shorter
-_CALLED: Final = 40  # characters of the word for what somebody is
-_COUNT_MAX: Final = 100  # children, cats; more is no count of them
 _PLACES_MAX: Final = 20  # of a quote that are looked at
 _ENDINGS: Final = " .,;:!?…"  # of a quote, with which models end it in mid-sentence
 _CITED: Final = re.compile(
     r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|```.*?(?:```|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*",
     re.DOTALL | re.MULTILINE,
 )
-_SELF: Final = frozenset({"", "self", "me", "user", "myself", "i", "person", "the user"})
 _NO_NAMES: Final = frozenset({"fact", "facts", "has", "is", "other", "info", "current"})
 """Names of slots that say nothing of what is in them."""
-_OF_OTHERS: Final = {key: f"life.{key.partition('.')[2]}" for key in EXISTENCE} | {"pets.has": "life.pets"}
-"""Where it stands that somebody else than the user has somebody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +98,9 @@ def passed(
     """The candidates of a model that pass, `MAX_CANDIDATES` of each exchange at most, none twice; what is malformed is
     dropped alone. `known`: what the model was shown of them. `injection_gate`: those of a message that gives an order
     about what is stored, or may, are marked."""
-    words = [value for values in (known or {}).values() for value in values]
-    messages = [_Message(exchange, words, injection_gate) for exchange in exchanges]
-    called = _called(listed, (known or {}).get(prompts.PEOPLE, ()))
+    known_words = _Words([value for values in (known or {}).values() for value in values])
+    messages = [_Message(exchange, known_words, injection_gate) for exchange in exchanges]
+    called = words_for_people(listed, (known or {}).get(prompts.PEOPLE, ()))
     # By what it says: a model may list one thing twice.
     found: dict[tuple[object, ...], Proposal] = {}
     counts = [0] * len(exchanges)
@@ -137,8 +131,8 @@ def doubted(proposal: Proposal, holds: str | None, nature: str) -> Proposal | No
         return None
     if holds is None and proposal.kind == "ended":
         return None
-    # That somebody is there, and where, is of no such nature, whatever may be concluded from it.
-    is_plain = proposal.key in EXISTENCE or category(proposal.key) == "location"
+    # That somebody has a partner is no such thing, whatever may be concluded from it.
+    is_plain = nature == "sexuality" and (proposal.key in EXISTENCE or proposal.key in OF_OTHERS.values())
     if nature in prompts.NATURES and not is_sensitive(proposal.key) and not is_plain:
         name = proposal.key.partition(".")[2]
         proposal = replace(proposal, key=f"{nature}.{prompts.NATURES[nature] if name in _NO_NAMES else name}")
@@ -147,19 +141,30 @@ def doubted(proposal: Proposal, holds: str | None, nature: str) -> Proposal | No
     return None if proposal.kind == "inferred" and is_sensitive(proposal.key) else proposal
 
 
+class _Words:
+    """The words of texts, by their beginnings; made when they are first asked for."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+
+    @cached_property
+    def by_beginning(self) -> Mapping[str, Collection[str]]:
+        return by_beginning(" \n ".join(map(plain_text, self._texts)))
+
+
 class _Message:
     """A message, with what its quotes are looked up in."""
 
-    def __init__(self, exchange: Exchange, known: Sequence[str], injection_gate: bool) -> None:
+    def __init__(self, exchange: Exchange, known: _Words, injection_gate: bool) -> None:
         self.text = exchange.text[:LONGEST]
         self.plain = plain_text(self.text)
         self._bare, self._places = bare_with_places(self.text)
-        before = [
-            (line.role, plain_text(line.text[: prompts.LINE_CHARACTERS]))
-            for line in exchange.before[-prompts.LINES_BEFORE :]
-        ]
-        self.twin_before = [text for role, text in before if role == "twin"]
-        self._own_words = " \n ".join((*(text for role, text in before if role == "user"), *map(plain_text, known)))
+        lines = [(line.role, line.text[: prompts.LINE_CHARACTERS]) for line in exchange.before[-prompts.LINES_BEFORE :]]
+        self.twin_before = [plain_text(text) for role, text in lines if role == "twin"]
+        # A line that may give an order names nothing, and one that cites says what others said.
+        own = [_CITED.sub(" ", text) for role, text in lines if role == "user"]
+        self._own = _Words([] if injection_gate and any(is_instruction(one, SUSPECT_THRESHOLD) for one in own) else own)
+        self._known = known
         # By their first letters, since only words that share these can be forms of one.
         self.words = by_beginning(self.plain)
         self.is_suspect = injection_gate and is_instruction(self.text, SUSPECT_THRESHOLD)
@@ -167,10 +172,9 @@ class _Message:
         # Where others' words stand, in the order of the text.
         self._cited = [found.span() for found in _CITED.finditer(self.text)]
 
-    @cached_property
-    def words_before(self) -> Mapping[str, Collection[str]]:
-        """The words that the person said before, as `words`."""
-        return by_beginning(self._own_words)
+    def was_said_before(self, value: str) -> bool:
+        """Whether a value stands in what the person said before, or in what is known of them."""
+        return any(words_stand_in(value, said.by_beginning) for said in (self._own, self._known))
 
     def is_quotation(self, quote: str) -> bool:
         """Whether each time that the words stand there they stand between quotation marks, in code, or in a line that
@@ -202,13 +206,6 @@ def _where(candidate: dict[str, Any], messages: Sequence[_Message]) -> int:
     return next((n for n in order if messages[n].quoted(candidate.get("quote", "")) is not None), 0)
 
 
-def _called(listed: Sequence[Any], people: Sequence[str]) -> frozenset[str]:
-    """The words for what somebody is to the person, as the model and the known values have them."""
-    said = (one.get("about") for one in listed if isinstance(one, dict))
-    known = (line.partition(":")[0].rpartition(",")[2] for line in people if "," in line.partition(":")[0])
-    return frozenset(normal(word) for word in (*said, *known) if isinstance(word, str) and len(word) <= _CALLED)
-
-
 def _passed(candidate: dict[str, Any], n: int, message: _Message, called: Collection[str]) -> Proposal | None:
     kind = _LEARNT.get(candidate.get("kind", ""))
     value = " ".join(candidate.get("value", "").split())
@@ -223,7 +220,7 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message, called: Collec
         return None
     slot, entity = _slot(candidate, value), None
     if slot is not None:
-        slot, entity = _of_whom(candidate, slot, value, called)
+        slot, entity = of_whom(candidate, slot, value, called)
     if slot is None or (kind == "inferred" and is_sensitive(slot.key)):
         return None
     if message.is_quotation(quote):
@@ -271,48 +268,6 @@ def _slot(candidate: dict[str, Any], value: str) -> Slot | None:
     return comparison(value, other) if other else canonical(candidate.get("key", ""), value)
 
 
-def _of_whom(
-    candidate: dict[str, Any], slot: Slot, value: str, words: Collection[str]
-) -> tuple[Slot | None, Entity | None]:
-    """Where a candidate belongs, and whom it is about (None: the user). That somebody in the user's life has a partner,
-    a child or an animal is a fact of theirs; what is told of such a one is kept where it has a name. `words`: what
-    people are called that is no name."""
-    about, whose = (" ".join(candidate.get(name, "").split()) for name in ("about", "whose"))
-    name = " ".join(candidate.get("name", "").split())[: prompts.MAX_VALUE]
-    called = "" if about.casefold() in _SELF else about[:_CALLED]
-    if category(slot.key) == "people" and name and normal(name) == normal(value):  # `people.acquaintances`
-        slot = Slot("people.friends" if slot.key not in EXISTENCE else slot.key, slot.value)
-    is_pet = slot.key == "pets.has" or candidate.get("key", "").startswith("pet")
-    if whose.casefold() in _SELF:
-        whose = ""
-    if slot.key in EXISTENCE and (whose or _is_owner(called, name, slot.key, value)):
-        is_word = normal(whose) in words or relation(normal(whose)) is not None
-        owner = Entity("person", whose if is_word else "", "" if is_word else whose) if whose else None
-        return Slot(_OF_OTHERS[slot.key], value), owner or Entity("person", called, name)
-    if whose:
-        return (slot, Entity("pet" if is_pet else "person", "", name)) if name else (None, None)
-    if not called and slot.key not in EXISTENCE:
-        return slot, None
-    if slot.key in EXISTENCE and not called and not name:
-        called = value[:_CALLED]
-    count = min(_COUNT_MAX, max(0, candidate.get("count", 0)))
-    return slot, Entity("pet" if is_pet else "person", called, name, count)
-
-
-def _is_owner(called: str, name: str, key: str, value: str) -> bool:
-    """Whether somebody who is named by what they are is not whom a slot of people is to hold, but whose they are: the
-    brother of "his husband"."""
-    owner = relation(normal(called).rpartition(" ")[2])
-    if owner is None or owner.slot == key:
-        return False
-    words = words_of(value)
-    held = [one for word in words if (one := relation(word)) is not None]
-    if any(one.slot == owner.slot for one in held):
-        return False
-    is_another = bool(name) and set(words_of(name)).isdisjoint(words)
-    return is_another or any(one.slot == key for one in held)
-
-
 # -- the value stands in the words
 
 
@@ -320,7 +275,7 @@ def _is_grounded(candidate: dict[str, Any], value: str, quote: str, message: _Me
     """Whether the value stands in the message, in what the person said before, or in what the quote affirms."""
     if plain_text(value) in message.plain or words_stand_in(value, message.words):
         return True
-    if words_stand_in(value, message.words_before):  # "he lives there"
+    if message.was_said_before(value):  # "he lives there"
         return True
     affirmed = plain_text(candidate.get("affirms", ""))
     if affirmed:

@@ -79,8 +79,8 @@ def plain_text(text: str) -> str:
 
 
 def bare_with_places(text: str) -> tuple[str, list[int]]:
-    """`text` as quotes are compared, and for each of its characters where it stands in `text`: as `_plain`, and without
-    apostrophes, which models set where people leave them out."""
+    """`text` as quotes are compared, and for each of its characters where it stands in `text`: as `plain_text`, and
+    without apostrophes, which models set where people leave them out."""
     return _with_places((at, one) for at, one in _spelled(text) if one != "'")
 
 

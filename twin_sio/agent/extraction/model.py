@@ -107,7 +107,8 @@ class ModelExtractor(Extractor):
         if is_tried:
             control = chosen()
             notes.append(control.note(last, len(exchanges)))
-            exchanges = [*exchanges, replace(exchanges[-1], text=control.text)]
+            # Not behind the twin's last line: it is no answer to that.
+            exchanges = [*exchanges[:-1], replace(exchanges[-1], answer=""), replace(exchanges[-1], text=control.text)]
         about = {prompts.PEOPLE, *(one.key for one in proposals)}
         found = await self._model.complete_json(
             prompts.doubt(exchanges, notes, {key: known[key] for key in known if key in about}),

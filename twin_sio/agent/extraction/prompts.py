@@ -193,7 +193,7 @@ def doubt(
     `DOUBT_SCHEMA`. `known` has what of `propose`'s has to do with them."""
     messages = [
         {"n": n, "message": exchange.text}
-        | ({"answer": exchange.answer[:ANSWER_CHARACTERS]} if n < len(exchanges) else {})
+        | ({"answer": exchange.answer[:ANSWER_CHARACTERS]} if n < len(exchanges) and exchange.answer else {})
         for n, exchange in enumerate(exchanges, start=1)
     ]
     shown = {key: list(known[key]) for key in known}
