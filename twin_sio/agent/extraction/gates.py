@@ -111,7 +111,7 @@ def passed(
         if counts[n] >= prompts.MAX_CANDIDATES:
             continue
         counts[n] += 1
-        proposal = _passed(candidate, n, messages[n], called)
+        proposal = _passed(candidate, n, messages, called)
         if proposal is not None:
             whose = (proposal.entity.relation, proposal.entity.name) if proposal.entity is not None else ()
             is_end = proposal.kind == "ended"
@@ -176,6 +176,11 @@ class _Message:
         """Whether a value stands in what the person said before, or in what is known of them."""
         return any(words_stand_in(value, said.by_beginning) for said in (self._own, self._known))
 
+    def names(self, name: str) -> bool:
+        """Whether a name stands in the message, or in what was said before or is known."""
+        is_in_it = words_stand_in(name, self.words) or self.was_said_before(name)
+        return is_in_it or any(stands_in(name, line) for line in self.twin_before)
+
     def is_quotation(self, quote: str) -> bool:
         """Whether each time that the words stand there they stand between quotation marks, in code, or in a line that
         is cited."""
@@ -206,7 +211,10 @@ def _where(candidate: dict[str, Any], messages: Sequence[_Message]) -> int:
     return next((n for n in order if messages[n].quoted(candidate.get("quote", "")) is not None), 0)
 
 
-def _passed(candidate: dict[str, Any], n: int, message: _Message, called: Collection[str]) -> Proposal | None:
+def _passed(
+    candidate: dict[str, Any], n: int, messages: Sequence[_Message], called: Collection[str]
+) -> Proposal | None:
+    message = messages[n]
     kind = _LEARNT.get(candidate.get("kind", ""))
     value = " ".join(candidate.get("value", "").split())
     quote = message.quoted(candidate.get("quote", "").strip())
@@ -225,6 +233,11 @@ def _passed(candidate: dict[str, Any], n: int, message: _Message, called: Collec
         return None
     if message.is_quotation(quote):
         return None
+    # Who is named in another message that is read with this one may be meant here already.
+    if entity is not None and entity.name and not any(one.names(entity.name) for one in messages):
+        if not entity.relation:
+            return None
+        entity = replace(entity, name="")
     # What has ended is often not named ("I sold it"), and a state seldom by its word ("I was laid off").
     if kind != "ended" and not _is_state(slot) and not _is_grounded(candidate, value, quote, message):
         return None
