@@ -540,6 +540,34 @@ async def test_a_search_leads_to_the_message(opened: Opened, user: str) -> None:
     await expect(laptop.locator("#found")).to_be_hidden()
 
 
+async def test_the_page_itself_never_scrolls(opened: Opened, user: str, model: ScriptedModel) -> None:
+    """The conversation scrolls in it, also to what a search has found."""
+    page = await opened(user, viewport={"width": 360, "height": 640})
+    model.script(contains="a long one", streams=True, tokens=("A line of many.\n\n" * 80,))
+    await say(page, "The sails of the boat are red")
+    await answered(page, 1)
+    for number in (2, 3):
+        await say(page, f"Tell me a long one, {number}")
+        await answered(page, number)
+    for width, height in ((360, 640), (1100, 700)):
+        await page.set_viewport_size({"width": width, "height": height})
+        assert await stands_still(page)
+        if width == 360:
+            await page.locator("#menu").click()
+        await page.locator("#search-text").fill(f"red sail {width}")
+        first = page.locator("#found .found-line").filter(has_text="you").filter(has_not_text="your twin")
+        await first.click(timeout=PATIENCE_MS)
+        message = page.locator("[data-role=user]", has_text="The sails of the boat are red")
+        await expect(message).to_be_focused(timeout=PATIENCE_MS)
+        await expect(message).to_be_in_viewport()
+        assert await stands_still(page)
+
+
+async def stands_still(page: Page) -> bool:
+    """Whether the page is as high as its window and where it was at first."""
+    return bool(await page.evaluate("document.documentElement.scrollHeight === innerHeight && scrollY === 0"))
+
+
 async def test_what_was_refused_is_asked_for_after_a_while(opened: Opened, user: str) -> None:
     """A conversation whose page or whose list is refused asks again with growing pauses, and shows when it may."""
     asked: list[float] = []
