@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, Page, WebSocketRoute, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, WebSocketRoute, async_playwright, expect
 
 from tests.scripted_model import ScriptedModel
 from tests.waiting import eventually
@@ -123,12 +123,12 @@ Opened = Callable[..., Awaitable[Page]]
 @pytest.fixture
 async def opened(server: Server, browser: Browser) -> AsyncIterator[Opened]:
     """Opens the page as a device of a user: `await opened("ada")`, or as one more tab `beside` another page, or `at`
-    another address. `sockets` gets the page's WebSockets. No page may have failed in between."""
+    another address. `sockets` gets the page's WebSockets, `scope` is the token's. No page may have failed."""
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
     async def open_page(
-        user: str, *, beside: Page | None = None, at: str = "", sockets: Any = None, **options: Any
+        user: str, *, beside: Page | None = None, at: str = "", sockets: Any = None, scope: str = "", **options: Any
     ) -> Page:
         context = beside.context if beside else await browser.new_context(**options)
         contexts.append(context)
@@ -138,7 +138,7 @@ async def opened(server: Server, browser: Browser) -> AsyncIterator[Opened]:
             await page.route_web_socket("**/socket.io/**", sockets)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if "Content Security" in message.text else None)
-        await page.goto(f"{at or server.url + '/'}#token={create_token(user, DEV_SECRET)}")
+        await page.goto(f"{at or server.url + '/'}#token={create_token(user, DEV_SECRET, scope=scope)}")
         await expect(page.locator("#connection, .state[role=status]")).to_have_attribute(
             "data-state", "online", timeout=PATIENCE_MS
         )
@@ -285,6 +285,47 @@ async def test_a_rating_shows_everywhere(opened: Opened, user: str) -> None:
     await expect(laptop.locator(pressed)).to_be_visible(timeout=PATIENCE_MS)
 
 
+async def on_top(node: Locator) -> bool:
+    """Whether nothing covers it, and it is in the window."""
+    return bool(
+        await node.evaluate(
+            """node => {
+                node.style.pointerEvents = "auto"; // what lets taps through is found, too
+                const { left, top, width, height } = node.getBoundingClientRect();
+                return node.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+            }"""
+        )
+    )
+
+
+class Network:
+    """What a page has for a network, which may be lost."""
+
+    def __init__(self) -> None:
+        self.is_lost = False
+        self.ends: list[WebSocketRoute] = []
+
+    async def wire(self, page_end: WebSocketRoute) -> None:
+        if self.is_lost:
+            await page_end.close()
+            return
+        self.ends.append(page_end)
+        page_end.connect_to_server()
+
+    async def lose(self, page: Page) -> None:
+        self.is_lost = True
+        await page.context.set_offline(True)
+        for page_end in self.ends:
+            await page_end.close()
+        await expect(page.locator("#connection")).to_have_attribute("data-state", "offline", timeout=PATIENCE_MS)
+
+    async def find(self, page: Page) -> None:
+        self.is_lost = False
+        self.ends.clear()
+        await page.context.set_offline(False)
+        await expect(page.locator("#connection")).to_have_attribute("data-state", "online", timeout=PATIENCE_MS)
+
+
 async def learnt(page: Page, model: ScriptedModel, text: str, key: str, value: str) -> None:
     found = {"key": key, "value": value, "polarity": "support", "kind": "explicit", "quote": text}
     model.script(contains=text, json_answer=json.dumps({"candidates": [found]}))
@@ -318,6 +359,38 @@ async def test_the_profile_is_corrected_by_keyboard(opened: Opened, user: str, m
     await phone.keyboard.press("Enter")
     await expect(linz).to_have_attribute("data-status", "rejected", timeout=PATIENCE_MS)
     assert await phone.evaluate("!!document.activeElement.closest('#traits li')")  # where the keyboard stood, it stands
+
+
+async def test_the_profile_says_what_goes_wrong_where_one_looks(
+    opened: Opened, user: str, model: ScriptedModel
+) -> None:
+    """In its dialog, which covers the page; what is said there without a connection is shown to wait, and is sent."""
+    network = Network()
+    phone = await opened(user, sockets=network.wire, viewport={"width": 360, "height": 700})
+    await learnt(phone, model, "I live in Graz", "location.city", "Graz")
+    profile = phone.locator("#profile")
+    await phone.locator("#open-profile").click()
+    trait = phone.locator("#traits > li[data-status=applied]")
+    await expect(trait.locator(".value")).to_have_text("Graz")
+    await network.lose(phone)
+    await trait.locator("summary").click()
+    told = profile.get_by_role("alert").get_by_text("The reasons could not be fetched.")
+    await expect(told).to_be_visible(timeout=PATIENCE_MS)
+    assert await on_top(told)
+    await trait.locator("[data-action=reject]").click()
+    await expect(trait.get_by_role("status")).to_have_text("“Wrong” is sent as soon as the connection is back.")
+    await accessible(phone)
+    await network.find(phone)
+    await expect(phone.locator("#traits > li[data-status=rejected]")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(phone.locator("#traits .unsent")).to_have_text("")
+
+
+async def test_a_profile_that_may_not_be_read_says_so(opened: Opened, user: str) -> None:
+    page = await opened(user, scope="twin:chat")
+    await page.locator("#open-profile").click()
+    note = page.locator("#profile").get_by_role("status")
+    await expect(note).to_have_text("The profile could not be fetched. Your token does not allow this.")
+    assert await on_top(note)
 
 
 async def test_a_trait_says_whose_it_is(opened: Opened, user: str) -> None:

@@ -232,11 +232,14 @@ class Page {
     const text = texts[connection] ?? errorText(reason);
     setText($("connection"), isTried && reason ? `${text} ${errorText(reason)}` : text);
     if (connection === "online") keep("user", userId, "localStorage");
-    $("again").hidden = connection !== "ended" && connection !== "refused";
+    const isOver = connection === "ended" || connection === "refused";
+    $("again").hidden = !isOver;
     const again = reason?.code === "replaced" ? "Use it here" : "Start again";
     setText($("again"), connection === "ended" ? again : "Sign in");
     $("offline").hidden = connection !== "offline" && connection !== "draining";
     $("open-profile").disabled = connection !== "online";
+    this.profile.showUnsent();
+    if (isOver && $("profile").open) $("profile").close(); // why it is over stands behind it
     if (connection === "refused" && SIGN_IN.has(reason?.code)) this.askForToken(reason);
   }
 
@@ -322,9 +325,11 @@ class Page {
   }
 
   async get(path) {
-    const response = await fetch(new URL(path.slice(1), HOME), { headers: { Authorization: `Bearer ${this.token}` } });
-    if (!response.ok) throw new Error(`${path}: ${response.status}`);
-    return await response.json();
+    const headers = { Authorization: `Bearer ${this.token}` };
+    const response = await fetch(new URL(path.slice(1), HOME), { headers }).catch(() => null);
+    const answer = await response?.json().catch(() => null); // a proxy's error is no JSON
+    if (!response?.ok) throw answer ?? { code: "unreachable" };
+    return answer;
   }
 }
 

@@ -1,6 +1,7 @@
 // What the twin believes of its user, and why; confirmed, rejected and edited here.
+import { untilAnswered } from "./twin-client.js";
 import { named, valueOf } from "./words.js";
-import { button, count, directed, make } from "./view.js";
+import { button, count, directed, errorText, make, setText } from "./view.js";
 
 const SAID = {
   confirmed: "You said that it is right",
@@ -11,6 +12,8 @@ const SAID = {
   ended: "You said that it is over",
 };
 const VALUE_MAX = 500;
+const EMPTY = "Nothing yet. It learns from what you say of yourself.";
+const ACTIONS = { confirm: "Right", reject: "Wrong" };
 const STANDING = {
   applied: "used in answers",
   tentative: "not sure yet",
@@ -23,20 +26,32 @@ export class ProfileView {
   // `get(path)` fetches JSON in the user's name; `say(text, code)` tells what went wrong.
   constructor(dialog, { get, say }) {
     Object.assign(this, { dialog, get, say, drawn: null });
+    this.unsent = new Map(); // the id of a trait -> what the user said of it last, while the server does not have it
     this.list = dialog.querySelector("#traits");
-    this.none = dialog.querySelector("#profile-empty");
+    this.note = dialog.querySelector("#profile-note");
   }
 
   open(client) {
+    if (client !== this.client) this.unsent.clear();
     this.client = client;
-    client.profile().catch((error) => this.say("The profile could not be fetched.", error.code));
     this.show(client.state.profile);
     this.dialog.showModal();
+    this.fetch();
+  }
+
+  fetch() {
+    const { client } = this;
+    const failed = (error) => setText(this.note, `The profile could not be fetched. ${errorText(error)}`);
+    untilAnswered(client, () => client.profile(), () => this.dialog.open).catch(failed);
   }
 
   // Drawn anew with every change; what the user has open, is writing or stands on stays as it is.
   show(profile) {
-    if (!profile) this.list.replaceChildren();
+    if (!profile) {
+      this.list.replaceChildren();
+      setText(this.note, "Loading …");
+      if (this.dialog.open) this.fetch(); // it was erased meanwhile
+    }
     if (profile === this.drawn || !profile || this.list.querySelector("form.edit")) return;
     this.drawn = profile;
     const { list } = this;
@@ -45,7 +60,7 @@ export class ProfileView {
     const focus = on && { trait: on.dataset.traitId, action: document.activeElement.dataset.action };
     const holds = ({ status }) => !["rejected", "superseded"].includes(status);
     const order = [...profile.traits].sort((a, b) => holds(b) - holds(a) || b.confidence - a.confidence);
-    this.none.hidden = order.length > 0;
+    setText(this.note, order.length > 0 ? "" : EMPTY);
     list.replaceChildren(...order.map((trait) => this.trait(trait, opened.has(trait.trait_id))));
     if (!focus) return;
     const item = list.querySelector(`[data-trait-id="${CSS.escape(focus.trait)}"]`);
@@ -77,15 +92,37 @@ export class ProfileView {
       item.replaceChildren(name, this.editor(trait));
       item.querySelector("input").select();
     }));
+    const unsent = make("span", "unsent", this.textOfUnsent(id));
+    unsent.setAttribute("role", "status");
+    actions.append(unsent);
     item.append(name, directed(make("p", "value", value)), make("div", "row", meter, sure), this.reasons(id, isOpen), actions);
     return item;
   }
 
   async correct(id, action, value) {
+    const said = { text: value ?? ACTIONS[action] };
+    this.unsent.set(id, said);
+    const { receipt } = this.client.correct(id, action, value);
+    this.showUnsent();
     try {
-      await this.client.correct(id, action, value).receipt;
+      await receipt;
     } catch (error) {
-      this.say("It could not be put right.", error.code);
+      this.say(`It could not be put right. ${errorText(error)}`, error.code);
+    }
+    if (this.unsent.get(id) === said) this.unsent.delete(id);
+    this.showUnsent();
+  }
+
+  textOfUnsent(id) {
+    const said = this.unsent.get(id);
+    if (!said) return "";
+    return this.client.state.connection === "online" ? "Sending …" : `“${said.text}” is sent as soon as the connection is back.`;
+  }
+
+  showUnsent() {
+    for (const item of this.list.children) {
+      const line = item.querySelector(".unsent");
+      if (line) setText(line, this.textOfUnsent(item.dataset.traitId));
     }
   }
 
@@ -125,9 +162,9 @@ export class ProfileView {
       try {
         const { evidence } = await this.get(`/v1/profile/${encodeURIComponent(id)}/why`);
         list.replaceChildren(...evidence.map(reason));
-      } catch {
+      } catch (error) {
         why.open = false;
-        this.say("The reasons could not be fetched.", "unavailable");
+        this.say(`The reasons could not be fetched. ${errorText(error)}`, error.code);
       }
     });
     why.open = isOpen;

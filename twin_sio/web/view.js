@@ -81,11 +81,11 @@ export function typesetter(load) {
   };
 }
 
-// What happened, for a moment, in a corner.
+// What happened, for a moment, in a corner: of an open dialog where there is one, as it covers everything else.
 export function toast(into, text, code) {
   const made = make("p", "toast", text);
   if (code) made.dataset.code = code;
-  into.append(made);
+  (into.getRootNode().querySelector("dialog[open] .toasts") ?? into).append(made);
   setTimeout(() => made.remove(), 6000);
 }
 
