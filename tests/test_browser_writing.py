@@ -23,6 +23,7 @@ from tests.test_browser import (  # noqa: F401 - its fixtures
     accessible,
     answered,
     browser,
+    learnt,
     model,
     opened,
     say,
@@ -111,6 +112,19 @@ async def test_what_is_too_long_is_said_and_not_cut(opened: Opened, user: str) -
     await page.get_by_role("button", name="Tell it").click()
     await expect(page.locator(".toast")).to_contain_text("too long")
     await expect(page.locator("[name=comment]")).to_have_value("x" * 2_001)
+
+
+async def test_a_long_word_in_what_is_told_stays_in_the_window(
+    opened: Opened,  # noqa: F811
+    user: str,  # noqa: F811
+    model: ScriptedModel,  # noqa: F811
+) -> None:
+    page = await opened(user, viewport={"width": 360, "height": 640})
+    await learnt(page, model, "I live in " + "X" * 80, "location.city", "X" * 80)
+    box = await page.locator(".toast").bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] <= box["x"] + box["width"] <= 360
+    assert await fits(page)
 
 
 async def test_an_input_methods_enter_sends_nothing(opened: Opened, user: str) -> None:  # noqa: F811
