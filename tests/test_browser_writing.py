@@ -114,6 +114,16 @@ async def test_what_is_too_long_is_said_and_not_cut(opened: Opened, user: str) -
     await expect(page.locator("[name=comment]")).to_have_value("x" * 2_001)
 
 
+async def test_one_character_too_many_is_said_under_the_field(opened: Opened, user: str) -> None:  # noqa: F811
+    page = await opened(user, viewport={"width": 900, "height": 700})
+    await page.locator("#text").fill("x" * 8_001)
+    limit = page.locator("#limit")
+    await expect(limit).to_contain_text("1 character too long")
+    place = "node => node.getBoundingClientRect().left + parseFloat(getComputedStyle(node).paddingLeft)"
+    field = await page.locator("#text").evaluate("node => node.getBoundingClientRect().left")
+    assert await limit.evaluate(place) == field
+
+
 async def test_a_long_word_in_what_is_told_stays_in_the_window(
     opened: Opened,  # noqa: F811
     user: str,  # noqa: F811

@@ -172,7 +172,7 @@ export class Composer {
     this.editing.hidden = this.before === null;
     this.modes.hidden = this.send.disabled || this.stop.hidden;
     this.limit.hidden = over <= 0;
-    if (over > 0) setText(this.limit, `That is ${over.toLocaleString()} characters too long: at most ${this.most.toLocaleString()} are sent at once.`);
+    if (over > 0) setText(this.limit, `That is ${over.toLocaleString()} ${over === 1 ? "character" : "characters"} too long: at most ${this.most.toLocaleString()} are sent at once.`);
   }
 
   // An answer to this message is being made, none where it is empty; or it waits for the user, and takes nothing in.
