@@ -962,6 +962,8 @@ KEEP_DRAFT = f"sessionStorage.setItem('{DRAFT}', JSON.stringify({{expiresAt: '29
 async def test_what_was_erased_is_seen_no_more(opened: Opened, server: Server, user: str) -> None:
     """A phone has room for why. What is changed of a call of a tool goes, too, and no later reload takes it."""
     page = await opened(user)
+    await opened(user)
+    await expect(page.locator("#device-count")).to_have_text("on 2 devices", timeout=PATIENCE_MS)
     await page.evaluate(KEEP_DRAFT)
     await say(page, "The sails of the boat are red")
     await answered(page, 1)
@@ -975,7 +977,8 @@ async def test_what_was_erased_is_seen_no_more(opened: Opened, server: Server, u
     await expect(page.locator("body")).not_to_contain_text("sails")
     assert await page.evaluate(f"sessionStorage.getItem('{DRAFT}')") is None
     await page.set_viewport_size({"width": 360, "height": 700})
-    await expect(page.locator("#connection")).to_have_text("All data of this account was erased.")
+    await expect(page.locator(".state")).to_have_text(re.compile(r"^All data of this account was erased\.\s*$"))
+    await expect(page.locator("#devices li")).to_have_count(0)
     assert await page.locator(".state").first.evaluate("it => it.scrollWidth <= it.clientWidth")
     await page.locator("#again").click()
     await expect(page.locator(".empty")).to_be_visible(timeout=PATIENCE_MS)

@@ -109,8 +109,8 @@ class Page {
     Object.assign(this, { client: null, token: null });
     forget("token", "sessionStorage");
     forget("user", "localStorage");
-    for (const id of ["conversation", "conversations", "devices", "found-messages", "traits"]) $(id).replaceChildren();
-    setText($("device-count"), "");
+    for (const id of ["conversation", "conversations", "found-messages", "traits"]) $(id).replaceChildren();
+    this.showDevices({ sessions: [] });
     if ($("side").matches(":popover-open")) $("side").hidePopover();
     $("open-profile").disabled = true;
     this.askForToken({ code: "signed_out", message: "You are signed out." });
@@ -185,7 +185,7 @@ class Page {
     const [before, state] = [this.state, this.client.state];
     this.state = state;
     if (state.connection !== before.connection || state.reason !== before.reason) this.showConnection(state);
-    if (state.sessions !== before.sessions || state.sessionId !== before.sessionId) this.showDevices(state);
+    if (["connection", "sessions", "sessionId"].some((one) => state[one] !== before[one])) this.showDevices(state);
     if (state.list !== before.list) this.showList(state);
     if (state.conversations !== before.conversations) this.showModel(state);
     if (state.profile !== before.profile) this.showProfile(before.profile, state.profile);
@@ -270,9 +270,11 @@ class Page {
     if (!$("sign-in").open) $("sign-in").showModal();
   }
 
-  showDevices({ sessions, sessionId }) {
+  // Who is here is known only over a connection.
+  showDevices({ connection, sessions, sessionId }) {
     const isOwn = (one) => one.session_id === sessionId;
-    const order = [...sessions].sort((a, b) => isOwn(b) - isOwn(a));
+    const order = connection === "online" ? [...sessions].sort((a, b) => isOwn(b) - isOwn(a)) : [];
+    $("here").hidden = order.length === 0;
     $("devices").replaceChildren(
       ...order.map((one) => {
         const item = make("li", "", isOwn(one) ? "This device" : (one.device?.name ?? "A device"));
@@ -280,7 +282,7 @@ class Page {
         return item;
       }),
     );
-    setText($("device-count"), sessions.length > 1 ? `on ${sessions.length} devices` : "");
+    setText($("device-count"), order.length > 1 ? `on ${order.length} devices` : "");
   }
 
   showList({ list, conversations }) {
