@@ -77,19 +77,23 @@ def build(
     """The chat messages that ask for the answer to `text`, and the ids of the traits they hold.
 
     The budget is for all that is added to `persona` and message: `known` takes three eighths of it at most, an eighth
-    each the context, the summary, and former facts with related lines; the newest history takes what is left, whole
-    messages only: a quarter is always there for it. A related line that the history holds is not repeated, and what
-    the user has rejected stands in none of them. The user's own message is always there.
+    each the context, the summary, and former facts with related lines, and former facts half of what `known` leaves of
+    its own; the newest history takes what is left, whole messages only: a quarter is always there for it. A related
+    line that the history holds is not repeated, and what the user has rejected stands in none of them. The user's own
+    message is always there.
     """
     # Each part has its share, so that no one of them pushes the others out.
     eighth = budget_tokens // 8
     before = _former_facts(known.former, past.former)
-    former, ended = _former([fact for fact in before if not known.is_rejected(fact.value)], eighth // 2)
+    spare = 3 * eighth - sum(map(tokens, known.sections))
+    former, ended = _former(
+        [fact for fact in before if not known.is_rejected(fact.value)], eighth // 2 + max(0, spare) // 2
+    )
     summary = _summary([point for point in past.summary if not known.is_rejected(point)], eighth)
     last = _context(context, eighth)
     # What the parts have not used goes to the history.
     left = budget_tokens - tokens("\n\n".join(["", *known.sections, *former, *summary, *last]))
-    eighth -= sum(map(tokens, former))
+    eighth = max(eighth // 2, eighth - sum(map(tokens, former)))
     related = [one for one in past.related if not known.is_rejected(one.said.text[:_LOOKED_THROUGH])]
     # Before the related lines: those that it holds need not be said twice.
     recent = _newest(history, left - eighth if related else left)
@@ -234,15 +238,16 @@ def _ended(profile: Profile) -> tuple[Fact, ...]:
     def rank(one: tuple[Trait, datetime]) -> tuple[bool, bool, float]:
         trait, over = one
         is_somebody = trait.key in EXISTENCE
-        is_last = not is_somebody and (trait.entity in gone or trait.valid_from == over)
-        return is_last, not (is_somebody or trait.key in _OF_A_LIFE), -over.timestamp()
+        is_first = is_somebody or (trait.key in _OF_A_LIFE and trait.entity is None)
+        is_last = not is_first and (trait.entity in gone or trait.valid_from == over)
+        return is_last, not is_first, -over.timestamp()
 
     return tuple(_former_fact(trait, over) for trait, over in sorted(ended, key=rank)[:FORMER_FACTS])
 
 
 def _former_fact(trait: Trait, over: datetime) -> Fact:
-    fact = fact_of(trait, over)
-    return replace(fact, value=_who(trait)) if trait.entity is not None and trait.key in EXISTENCE else fact
+    value = _who(trait) if trait.entity is not None and trait.key in EXISTENCE else trait.value
+    return replace(fact_of(trait, over), value=f"{value} ({trait.when})" if trait.when else value)
 
 
 def _facts(traits: Sequence[Trait]) -> list[str]:

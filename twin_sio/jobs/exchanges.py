@@ -79,10 +79,12 @@ class ExchangeReader:
 
 def known_values(profile: Profile) -> Mapping[str, Sequence[str]]:
     """What a user's profile says, by key, the surest first, but what has ended or was rejected. What it says of those
-    in their life stands under `PEOPLE`, a line for each, without what is sensitive and was not confirmed."""
+    in their life, or were, stands under `PEOPLE`, a line for each, without what is sensitive and was not confirmed."""
     known: dict[str, list[str]] = {}
     people: dict[Entity, list[str]] = {}
     for trait in sorted(without_rejected_people(profile), key=lambda trait: -trait.confidence):
+        if trait.status == "superseded" and trait.key in EXISTENCE and trait.entity is not None:
+            people.setdefault(trait.entity, []).append("is gone")
         if trait.status not in ("applied", "tentative"):
             continue
         if trait.entity is None or trait.key in EXISTENCE:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,7 +32,7 @@ from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.orders import SUSPECT_THRESHOLD
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
 from twin_sio.agent.extraction.whose import OF_OTHERS, of_whom, words_for_people
-from twin_sio.agent.traits import EXISTENCE, OPPOSITE, is_sensitive, is_too_long
+from twin_sio.agent.traits import EXISTENCE, OPPOSITE, category, is_sensitive, is_too_long
 from twin_sio.domain import Entity, Exchange, Json
 
 Learnt = Literal["explicit", "change", "ended", "inferred"]
@@ -48,6 +49,8 @@ _CITED: Final = re.compile(
     r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|```.*?(?:```|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*",
     re.DOTALL | re.MULTILINE,
 )
+_NAMES: Final = {"goal": "plans", "possession": "possessions"}
+"""By the category of a slot, its name under a sensitive nature: a plan is no condition."""
 _NO_NAMES: Final = frozenset({"fact", "facts", "has", "is", "other", "info", "current"})
 """Names of slots that say nothing of what is in them."""
 
@@ -71,7 +74,9 @@ class Proposal:
     def note(self, number: int) -> Json:
         """As the second question shows it."""
         about = "self" if self.entity is None else " ".join(filter(None, (self.entity.relation, self.entity.name)))
-        says = f"{self.key}: {self.value}" if self.polarity > 0 else f"not {self.key}: {self.value}"
+        # Whoever it is, the question is whether they are there: not everybody is a friend.
+        slot = "in their life" if self.key.startswith("people.") else self.key
+        says = f"{slot}: {self.value}" if self.polarity > 0 else f"not {slot}: {self.value}"
         return {
             "n": number,
             "message": self.n + 1,
@@ -104,6 +109,8 @@ def passed(
     # By what it says: a model may list one thing twice.
     found: dict[tuple[object, ...], Proposal] = {}
     counts = [0] * len(exchanges)
+    # Of each message the slots of which something did not pass: what ended there was replaced by it, and stays so long.
+    dropped: set[tuple[int, str]] = set()
     for candidate in listed[: prompts.MAX_CANDIDATES * len(exchanges)]:
         if not _is_short(candidate):
             continue
@@ -112,12 +119,19 @@ def passed(
             continue
         counts[n] += 1
         proposal = _passed(candidate, n, messages, called)
+        if proposal is None and candidate.get("kind") != "ended":
+            dropped.add((n, _key(candidate)))
         if proposal is not None:
             whose = (proposal.entity.relation, proposal.entity.name) if proposal.entity is not None else ()
             is_end = proposal.kind == "ended"
             name = (n, proposal.key, proposal.value.casefold(), proposal.polarity, is_end, whose)
             found.setdefault(name, proposal)
-    return list(found.values())
+    return [one for one in found.values() if one.kind != "ended" or (one.n, one.key) not in dropped]
+
+
+def _key(candidate: Mapping[str, Any]) -> str:
+    slot = canonical(candidate.get("key", ""), candidate.get("value", ""))
+    return slot.key if slot is not None else ""
 
 
 def doubted(proposal: Proposal, holds: str | None, nature: str) -> Proposal | None:
@@ -134,11 +148,16 @@ def doubted(proposal: Proposal, holds: str | None, nature: str) -> Proposal | No
     # That somebody has a partner is no such thing, whatever may be concluded from it.
     is_plain = nature == "sexuality" and (proposal.key in EXISTENCE or proposal.key in OF_OTHERS.values())
     if nature in prompts.NATURES and not is_sensitive(proposal.key) and not is_plain:
-        name = proposal.key.partition(".")[2]
-        proposal = replace(proposal, key=f"{nature}.{prompts.NATURES[nature] if name in _NO_NAMES else name}")
+        proposal = replace(proposal, key=_sensitive(proposal.key, nature))
     if holds != "yes":
         proposal = replace(proposal, kind="inferred")
     return None if proposal.kind == "inferred" and is_sensitive(proposal.key) else proposal
+
+
+def _sensitive(key: str, nature: str) -> str:
+    """The slot of a sensitive nature for what was proposed under `key`: with its name, if that says something."""
+    name = _NAMES.get(category(key)) or key.partition(".")[2]
+    return f"{nature}.{prompts.NATURES[nature] if name in _NO_NAMES else name}"
 
 
 class _Words:
@@ -175,6 +194,18 @@ class _Message:
     def was_said_before(self, value: str) -> bool:
         """Whether a value stands in what the person said before, or in what is known of them."""
         return any(words_stand_in(value, said.by_beginning) for said in (self._own, self._known))
+
+    def says_part_of(self, value: str, asked: str) -> bool:
+        """Whether a part of a value stands in the message and the rest in what was said before: by the person, or by
+        the twin, where the message answers that."""
+        own = [words_stand_in(word, self.words) for word in value.split()]
+        if not any(own):
+            return False
+        together = defaultdict[str, set[str]](set)
+        for words in (self.words, self._own.by_beginning, self._known.by_beginning, by_beginning(asked)):
+            for beginning, found in words.items():
+                together[beginning].update(found)
+        return words_stand_in(value, together)
 
     def names(self, name: str) -> bool:
         """Whether a name stands in the message, or in what was said before or is known."""
@@ -290,10 +321,14 @@ def _is_grounded(candidate: dict[str, Any], value: str, quote: str, message: _Me
         return True
     if message.was_said_before(value):  # "he lives there"
         return True
-    affirmed = plain_text(candidate.get("affirms", ""))
+    affirmed, asked = plain_text(candidate.get("affirms", "")), ""
     if affirmed:
-        return any(affirmed in line for line in message.twin_before) and stands_in(value, f"{affirmed} {quote}")
-    return bool(message.twin_before) and _is_reply(quote, message) and stands_in(value, message.twin_before[-1])
+        asked = affirmed if any(affirmed in line for line in message.twin_before) else ""
+    elif message.twin_before and _is_reply(quote, message):
+        asked = message.twin_before[-1]
+    if asked and stands_in(value, f"{asked} {quote}" if affirmed else asked):
+        return True
+    return message.says_part_of(value, asked)
 
 
 def _is_state(slot: Slot) -> bool:

@@ -51,6 +51,8 @@ STATES: Final[Mapping[str, frozenset[str]]] = {
 }
 """By category: what people say by telling what happened ("laid off last week"), and models name by its word."""
 
+_STATES: Final = ", ".join(sorted(state for states in STATES.values() for state in states))
+
 COMMON_SLOTS: Final = (
     "identity.name", "identity.nickname", "identity.pronouns", "identity.age", "identity.birthday", "identity.gender",
     "identity.origin", "location.city", "location.neighborhood", "location.country", "location.timezone", "work.role",
@@ -74,8 +76,9 @@ For each thing shown give
 - n: the number of the message.
 - key: `category.name` in lower-case English. Take one of `known` where it is the same thing, else one of these where \
 it fits: {", ".join(COMMON_SLOTS)}. Else make one up.
-- value: the thing itself, in the person's words and language, never translated, short, at most {MAX_VALUE} \
-characters, and such that it can be understood without the message ("coffee", not "like 5 a day"). Of a person or an \
+- value: the thing itself, in the person's words and language, never translated, numbers as they are written there, \
+short, at most {MAX_VALUE} characters, and such that it can be understood without the message ("coffee", not "like 5 \
+a day"). A `family.status` and a `work.status` is in English, where one of these fits: {_STATES}. Of a person or an \
 animal the name, else the word for them ("wife", "two kids"). Where the message only points to it ("I sold it", "he \
 lives there"), what it is, from the person's own lines or from `known`.
 - over: what they prefer the value to, where they compare two things; otherwise empty.
@@ -83,7 +86,7 @@ lives there"), what it is, from the person's own lines or from `known`.
 "cat".
 - name: the name of that person or animal, where any of the messages, the lines before or `known` say it; otherwise \
 empty.
-- whose: where a partner, child, friend or animal is somebody else's and nobody of the person's own ("my boss's \
+- whose: where a partner, relative, friend or animal is somebody else's and nobody of the person's own ("my boss's \
 kids", "he has a dog"), whose: the name or else the word ("Rui", "boss"); what else is told of such a one is listed \
 only where they have a name. Otherwise empty.
 - count: how many, where they say so ("two kids": 2); otherwise 0.
@@ -99,11 +102,12 @@ they repeat words that are not theirs.
 
 A dislike is `interests.dislikes`. What they have decided to do and is still to come ("we fly to Japan in October", \
 "I start at Siemens on the 15th") is a `goals.current`. What a message makes untrue of `known` (replaced, carried \
-out, called off, over with something else: the rota with the job, the dose with a new one) is listed as well, each as \
-it stands there, as `ended`. That they have a partner, children, friends or pets is a thing shown, and so is what \
-they tell of them. What only concerns a thing at hand ("love the stripes on this one"), a passing mood or need, and \
-what they say in jest or irony, shows nothing. List at most {MAX_CANDIDATES} a message, and nothing rather than a \
-guess: greetings, questions and requests usually show nothing."""
+out, called off, over with something else: the rota with the job, the dose with a new one, what they did together \
+with somebody who has died) is listed as well, each as it stands there, as `ended`. That they have a partner, \
+children, friends or pets is a thing shown, and so is what they tell of them. What only concerns a thing at hand \
+("love the stripes on this one"), a passing mood or need, and what they say in jest or irony, shows nothing. List at \
+most {MAX_CANDIDATES} a message, and nothing rather than a guess: greetings, questions and requests usually show \
+nothing."""
 
 _TEXT: Final[Json] = {"type": "string"}
 _NUMBER: Final[Json] = {"type": "integer"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from twin_sio.domain import Entity, Event, Evidence, Trait
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.mongo.client import Doc
@@ -28,9 +30,13 @@ def piece_of(opened: Doc) -> Evidence:
     return Evidence(**{"version": 1, **opened, "entity": _entity(opened)})
 
 
+_OF_A_TRAIT = frozenset(field.name for field in fields(Trait))
+
+
 def trait_of(opened: Doc) -> Trait:
-    """A stored trait."""
-    return Trait(**{**opened, "entity": _entity(opened), "names": tuple(opened.get("names", ()))})
+    """A stored trait; what only a later version knows of it is left out, as instances of two versions run together."""
+    known = {name: value for name, value in opened.items() if name in _OF_A_TRAIT}
+    return Trait(**{**known, "entity": _entity(opened), "names": tuple(opened.get("names", ()))})
 
 
 def _entity(opened: Doc) -> Entity | None:
