@@ -32,7 +32,7 @@ from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.orders import SUSPECT_THRESHOLD
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
 from twin_sio.agent.extraction.whose import OF_OTHERS, of_whom, words_for_people
-from twin_sio.agent.traits import EXISTENCE, OPPOSITE, category, is_sensitive, is_too_long
+from twin_sio.agent.traits import EXISTENCE, OPPOSITE, REPLACED, category, is_functional, is_sensitive, is_too_long
 from twin_sio.domain import Entity, Exchange, Json
 
 Learnt = Literal["explicit", "change", "ended", "inferred"]
@@ -109,7 +109,7 @@ def passed(
     # By what it says: a model may list one thing twice.
     found: dict[tuple[object, ...], Proposal] = {}
     counts = [0] * len(exchanges)
-    # Of each message the slots of which something did not pass: what ended there was replaced by it, and stays so long.
+    # Of each message the slots of which a replacement did not pass: an end alone would say that there is nothing now.
     dropped: set[tuple[int, str]] = set()
     for candidate in listed[: prompts.MAX_CANDIDATES * len(exchanges)]:
         if not _is_short(candidate):
@@ -119,14 +119,19 @@ def passed(
             continue
         counts[n] += 1
         proposal = _passed(candidate, n, messages, called)
-        if proposal is None and candidate.get("kind") != "ended":
-            dropped.add((n, _key(candidate)))
+        if proposal is None and candidate.get("kind") != "ended" and _replaces(key := _key(candidate)):
+            dropped.add((n, key))
         if proposal is not None:
             whose = (proposal.entity.relation, proposal.entity.name) if proposal.entity is not None else ()
             is_end = proposal.kind == "ended"
             name = (n, proposal.key, proposal.value.casefold(), proposal.polarity, is_end, whose)
             found.setdefault(name, proposal)
-    return [one for one in found.values() if one.kind != "ended" or (one.n, one.key) not in dropped]
+    return [one for one in found.values() if not (one.kind == "ended" and (one.n, one.key) in dropped)]
+
+
+def _replaces(key: str) -> bool:
+    """Whether a new value of the slot takes the place of another: a dose, too."""
+    return is_functional(key) or key in REPLACED or category(key) == "health"
 
 
 def _key(candidate: Mapping[str, Any]) -> str:
