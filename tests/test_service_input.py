@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -192,6 +193,20 @@ async def test_a_malformed_frame_gets_one_coded_error(frame: str, url: str, user
         _is_coded(raw.of("error")[0])
         await _alive_and_empty(raw)
         assert len(raw.of("error")) == 1
+
+
+async def test_session_ready_is_first_whatever_is_sent_at_once(url: str, user: str) -> None:
+    """Errors of what is no event have their place in the connection's order, behind the greeting."""
+    token, count = token_of(user), 300  # more than one connection's queue holds
+    raw = RawSocket(url, token)
+    await raw.open()
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(raw)
+        await raw.send("40" + json.dumps({"token": token}))
+        for _ in range(count):
+            await raw.send("42[7]")
+        await raw.until(lambda: len(raw.of("error")) == count)
+        assert raw.events[0]["type"] == "session_ready"
 
 
 @pytest.mark.parametrize(

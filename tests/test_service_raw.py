@@ -172,6 +172,28 @@ async def test_bytes_and_half_an_emoji_get_an_error(url: str, user: str) -> None
         assert one.of("error")[2]["payload"]["code"] == "too_large"
 
 
+@pytest.mark.parametrize("frame", [b"\x00\x01", "{"], ids=["binary", "no JSON"])
+async def test_session_ready_is_first_whatever_is_sent_at_once(frame: str | bytes, url: str, user: str) -> None:
+    """Errors of what is no event have their place in the connection's order, behind the greeting."""
+    async with plain(url, user) as one:
+        send = one.socket.send_bytes if isinstance(frame, bytes) else one.socket.send_str
+        for _ in range(300):  # more than one connection's queue holds
+            await send(frame)
+        await one.until(lambda: len(one.of("error")) == 300)
+        assert one.events[0]["type"] == "session_ready"
+        assert {error["payload"]["code"] for error in one.of("error")} <= {"invalid_message", "rate_limited"}
+
+
+async def test_an_error_of_a_malformed_frame_comes_after_what_was_sent_before_it(url: str, user: str) -> None:
+    async with plain(url, user) as one:
+        await one.until(lambda: one.of("session_ready"))
+        await one.say("user_message", {"text": "stored before the frame that is none is refused"})
+        await one.socket.send_str("{")
+        await one.until(lambda: one.of("error") and one.of("message_received"))
+        types = [event["type"] for event in one.events]
+        assert types.index("message_received") < types.index("error")
+
+
 async def test_an_invalid_envelope_gets_an_error(url: str, user: str) -> None:
     """What is no envelope gets a coded error and the connection lives."""
     async with plain(url, user) as one:

@@ -120,10 +120,18 @@ class Gateway:
 
     def on_event(self, sid: str, name: str, args: list[Any], ack_id: int | None, size: int) -> float:
         """Queue an event; one over the bounds is refused at once, and slows down the reading of its connection."""
+        return self._take(sid, QueuedEvent(name, args, _message_id(args), ack_id, size))
+
+    def on_malformed(self, sid: str, size: int, args: Sequence[object] = (), ack_id: int | None = None) -> float:
+        """Queue the error, which has its place among the events."""
+        error = InvalidMessage("The frame is no event: no binary, one name, one envelope.", field="frame")
+        return self._take(sid, QueuedEvent("", [], _message_id(args), ack_id, size, error))
+
+    def _take(self, sid: str, event: QueuedEvent) -> float:
         connection = self.sessions.get(sid)
         if connection is None:
             return 0.0
-        user_id, units = connection.caller.user_id, connection.units
+        user_id, units, size = connection.caller.user_id, connection.units, event.size
         wait_ms = connection.bucket.take()
         if wait_ms is None:
             wait_ms = units.wait_ms() or None
@@ -136,34 +144,24 @@ class Gateway:
             self._limits.hit["events"] += 1
             units.spend(cost_of("", size))  # parsing and refusing is work as well
             # As it is after that: who comes back when told to is not told to come back again.
-            wait_ms = max(wait_ms, units.wait_ms())
-            self._reply_error(connection.caller, RateLimited(retry_after_ms=wait_ms), args, ack_id)
+            error = RateLimited(retry_after_ms=max(wait_ms, units.wait_ms()))
+            if connection.is_ready:
+                self._reply_error(connection.caller, error, event.message_id, event.ack_id)
+            else:  # after `session_ready`; of the event nothing is kept
+                connection.queue.append(QueuedEvent("", [], event.message_id, event.ack_id, 0, error))
         else:
-            units.spend(cost_of(name, size))
-            connection.queue.append(QueuedEvent(name, args, ack_id, size))
+            units.spend(cost_of(event.name, size))
+            connection.queue.append(event)
             connection.queued_bytes += size
             self._budgets.waits(user_id, size)
             self._schedule(connection)
         return min(_PAUSE_MAX_S, units.owed_s())
 
-    def on_malformed(self, sid: str, size: int, args: Sequence[object] = (), ack_id: int | None = None) -> float:
-        connection = self.sessions.get(sid)
-        if connection is None:
-            return 0.0
-        error: ServiceError = InvalidMessage("The frame is no event: no binary, one name, one envelope.", field="frame")
-        wait_ms = connection.bucket.take()
-        connection.units.spend(cost_of("", size))
-        if wait_ms is not None:
-            self._limits.hit["events"] += 1
-            error = RateLimited(retry_after_ms=wait_ms)
-        self._reply_error(connection.caller, error, args, ack_id)
-        return min(_PAUSE_MAX_S, connection.units.owed_s())
-
     def on_too_long(self, sid: str) -> None:
         connection = self.sessions.get(sid)
-        if connection is not None:
+        if connection is not None and connection.is_ready:  # `session_ready` comes before any other event
             error = TooLarge(f"A frame has less than {PACKET_MAX_BYTES} bytes.")
-            self._reply_error(connection.caller, error, [], None)
+            self._reply_error(connection.caller, error)
 
     def on_poll(self, sid: str, size: int = 0) -> float:
         connection = self.sessions.get(sid)
@@ -185,7 +183,7 @@ class Gateway:
         while connection.queue:
             event = connection.queue.popleft()
             connection.queued_bytes -= event.size
-            name, message_id = _known(event.name), _message_id(event.args) or ""
+            name, message_id = _known(event.name), event.message_id or ""
             bind_contextvars(message=message_id)
             try:
                 with span(name, parent="", user=caller.user_id, connection=caller.connection_id, message=message_id):
@@ -196,6 +194,8 @@ class Gateway:
     async def _handle(self, connection: ClientConnection, event: QueuedEvent) -> None:
         caller, ack_id = connection.caller, event.ack_id
         try:
+            if event.refusal is not None:
+                raise event.refusal
             reply = await self._dispatch(caller, event.name, event.args)
             self.stats.handled[event.name] += 1
             self._send_reply(caller, reply, ack_id)
@@ -203,11 +203,11 @@ class Gateway:
             if reply is not None and reply.then is not None:
                 await reply.then()
         except ServiceError as error:
-            self._reply_error(caller, error, event.args, ack_id)
+            self._reply_error(caller, error, event.message_id, ack_id)
         except Exception:
             error_id = self._new_id()
             log.exception("event_failed", error_id=error_id, event_type=_known(event.name))
-            self._reply_error(caller, ServiceError(), event.args, ack_id, error_id)
+            self._reply_error(caller, ServiceError(), event.message_id, ack_id, error_id)
 
     async def _dispatch(self, caller: Caller, name: str, args: list[Any]) -> Reply | None:
         incoming = parse(name, args)
@@ -226,11 +226,11 @@ class Gateway:
         self,
         caller: Caller,
         error: ServiceError,
-        args: Sequence[object],
-        ack_id: int | None,
+        message_id: str | None = None,
+        ack_id: int | None = None,
         error_id: str | None = None,
     ) -> None:
-        self._send_reply(caller, Reply(self.sessions.error(caller, error, _message_id(args), error_id)), ack_id)
+        self._send_reply(caller, Reply(self.sessions.error(caller, error, message_id, error_id)), ack_id)
 
     def _send_reply(self, caller: Caller, reply: Reply | None, ack_id: int | None) -> None:
         """The one way out for replies: the event to the session, in its place in the log's order where it has one, and
@@ -247,7 +247,7 @@ def _known(name: str) -> str:
 
 
 def _message_id(args: Sequence[object]) -> str | None:
-    """The id of the event that was refused, if it has one that can be repeated."""
+    """The event's id, if it has one that can be repeated."""
     metadata = args[0].get("metadata") if args and isinstance(args[0], dict) else None
     message_id = metadata.get("message_id") if isinstance(metadata, dict) else None
     return message_id if isinstance(message_id, str) and is_id(message_id) else None

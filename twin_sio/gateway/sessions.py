@@ -71,8 +71,10 @@ class QueuedEvent:
 
     name: str
     args: list[Any]
+    message_id: str | None  # its own, if it has one that can be repeated
     ack_id: int | None
     size: int  # bytes, as it arrived
+    refusal: ServiceError | None = None  # it is answered with this
 
 
 @dataclass(slots=True)
@@ -300,6 +302,8 @@ class Sessions:
         self.draining = True
         clients = list(self._by_sid.items())
         for _, connection in clients:
+            if not connection.is_ready:  # `session_ready` comes before any other event
+                continue
             wait_ms = random.randint(100, max(200, int(within_s * 1000)))
             draining = Outgoing("server_draining", {"reconnect_after_ms": wait_ms}, self._new_id(), self._clock())
             self._delivery.to_session(connection.caller, draining)

@@ -129,7 +129,8 @@ class TransportHooks(Protocol):
         ...
 
     def on_malformed(self, sid: str, size: int, args: Sequence[object] = (), ack_id: int | None = None) -> float:
-        """A frame that is no event, or one with binary in it, of which `args` and `ack_id` could be read."""
+        """A frame that is no event, or one with binary in it, of which `args` and `ack_id` could be read; in the order
+        of arrival. Must not wait."""
         ...
 
     def on_too_long(self, sid: str) -> None:
