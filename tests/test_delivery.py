@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,8 @@ from twin_sio.delivery.pubsub import PubSub
 from twin_sio.delivery.user_stream import ReadLog
 from twin_sio.domain import Caller, Event, Generation, Identity
 from twin_sio.errors import StorageUnavailable
-from twin_sio.runtime.dev_engines.engines import RedisServer
+from twin_sio.redis_connection.failures import SENTENCES
+from twin_sio.runtime.dev_engines.engines import RedisServer, start_redis
 
 
 async def _nothing(user_id: str, after: int, limit: int) -> Sequence[Event]:
@@ -122,6 +125,32 @@ async def test_a_channel_left_during_connect_is_not_received(redis_server: Redis
         assert await _listeners(subscriber, f"left:{user}") == 0
     finally:
         await asyncio.gather(wanted, subscriber.stop())
+
+
+@pytest.mark.parametrize(
+    ("what", "lines"),
+    [
+        ("kill", {"redis_down": {"hung_up", "refused"}, "redis_listener_lost": {"hung_up", "refused"}}),
+        ("pause", {"redis_down": {"silent"}, "redis_probe_failed": {"silent"}}),
+    ],
+)
+async def test_each_line_about_a_lost_redis_says_what_is_wrong(
+    what: str, lines: dict[str, set[str]], folder: Path, logged: list[Any]
+) -> None:
+    server = await asyncio.to_thread(start_redis, folder)
+    channels = PubSub(server.url, on_message=lambda _, __: None, probe_interval_s=0.1)
+    try:
+        await channels.start()
+        await eventually(lambda: not channels.problem)
+        getattr(server, what)()
+        await eventually(lambda: lines.keys() <= {line["event"] for line in logged})
+        for line in logged:
+            if line["event"] in lines:
+                assert line["kind"] in lines[line["event"]]
+                assert line["meaning"] == SENTENCES[line["kind"]]
+    finally:
+        await channels.stop()
+        await asyncio.to_thread(server.stop)
 
 
 async def test_resubscribing_at_once_receives(redis_server: RedisServer, user: str) -> None:

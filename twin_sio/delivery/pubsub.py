@@ -190,24 +190,23 @@ class PubSub:
     async def _watch_publisher(self, connection: Any) -> None:
         """Notice the end of the connection: what was written last may be lost, and nothing else would say so."""
         try:
-            with contextlib.suppress(*REDIS_ERRORS):
-                while True:
-                    await connection.read_response()
+            while True:
+                await connection.read_response()
+        except REDIS_ERRORS as error:
             if self._pub_conn is connection:
                 self._pub_conn = None
-                self._mark_down()
+                self._mark_down(error)
         finally:
             await self._close_connection(self._pub_client, connection)
 
-    def _mark_down(self, error: BaseException | None = None) -> None:
-        if error is not None:
-            self._failure = explain(error)
+    def _mark_down(self, error: BaseException) -> EngineFailure:
+        self._failure = failure = explain(error)
         if self._up:
             self.outages += 1
-            known = self._failure
-            log.warning("redis_down", **({"kind": known.kind, "meaning": known.sentence} if known is not None else {}))
+            log.warning("redis_down", kind=failure.kind, meaning=failure.sentence)
         self._up = False
         self._queue.clear()
+        return failure
 
     # -- subscribing ---------------------------------------------------------------------------------------------------
 
@@ -274,9 +273,8 @@ class PubSub:
                         self._on_push(*push)
                         delay = 0.05
             except REDIS_ERRORS as error:
-                self._failure = explain(error)
-                self._log_lost(self._failure.kind, meaning=self._failure.sentence)
-                self._up = False
+                failure = self._mark_down(error)
+                self._log_lost(failure.kind, meaning=failure.sentence)
             finally:
                 self._sub_conn = None
                 if connection is not None:
@@ -327,8 +325,8 @@ class PubSub:
             silent_s = monotonic() - max(self._received_at, restarted_at)
             if self._listener is not None and silent_s > 2 * self._interval:
                 self.probe_failures += 1
-                log.warning("redis_probe_failed")
-                self._mark_down()
+                failure = self._mark_down(TimeoutError())
+                log.warning("redis_probe_failed", kind=failure.kind, meaning=failure.sentence)
                 restarted_at = monotonic()
                 await cancel_and_wait(self._listener)
                 self._listener = asyncio.create_task(self._listen())

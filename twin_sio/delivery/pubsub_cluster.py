@@ -286,7 +286,7 @@ class ClusterPubSub:
         confirmed = await asyncio.gather(*(self._subscribed[channel].subscribe(channel) for channel in moved))
         for channel, is_confirmed in zip(moved, confirmed, strict=True):
             if not is_confirmed and channel in self._subscribed:
-                self._subscribed[channel]._mark_down()
+                self._subscribed[channel]._mark_down(TimeoutError())
 
     def _shard(self, place: NodeAddress, *, up: bool) -> _Shard:
         return _Shard(

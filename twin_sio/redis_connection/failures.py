@@ -52,8 +52,8 @@ SENTENCES = {
     "unknown_host": "The host of TWIN_REDIS_URL has no address: look at its name.",
     "refused": "Nobody listens at TWIN_REDIS_URL: start Redis there, or set the right address.",
     "hung_up": (
-        "What listens at TWIN_REDIS_URL ends the connection: it is no Redis, or speaks TLS alone (rediss:// "
-        "instead of redis://), or is shutting down."
+        "What listens at TWIN_REDIS_URL ended the connection: Redis died or is shutting down; or, where it never "
+        "worked, it is no Redis, or speaks TLS alone (rediss:// instead of redis://)."
     ),
     "no_connection": (
         "No connection to TWIN_REDIS_URL within a second: a firewall, or rediss:// where redis:// is spoken."
