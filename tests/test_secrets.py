@@ -44,7 +44,6 @@ def settings_of(**more: Any) -> Settings:
             "model__base_url": "http://m",
         },
         {"server__host": "127.0.0.1", "server__trusted_proxies": "127.0.0.1"},
-        {"server__host": "0.0.0.0", "auth__jwt_secret": "short"},
         {"server__host": "0.0.0.0", "auth__jwt_secret": OWN, "auth__jwt_previous_secrets": f" {DEV_SECRET} "},
     ],
 )
@@ -52,6 +51,20 @@ def test_a_known_secret_is_refused_off_loopback(open_to_others: dict[str, Any]) 
     """A secret that all know is refused where others can reach the server."""
     with pytest.raises(ConfigError, match="TWIN_JWT_SECRET"):
         settings_of(**open_to_others).check()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"auth__jwt_secret": "x" * 31},
+        {"auth__jwt_secret": ""},
+        {"auth__jwt_previous_secrets": "x" * 31},
+        {"server__host": "0.0.0.0", "auth__jwt_secret": "x" * 31},
+    ],
+)
+def test_a_short_secret_is_refused_on_a_developers_machine_too(more: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"TWIN_JWT_.*SECRETS? must be .* of 32 bytes or more"):
+        settings_of(**more).check()
 
 
 @pytest.mark.parametrize(

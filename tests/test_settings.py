@@ -70,6 +70,11 @@ async def test_the_doctor_tells_of_misspelt_settings(mongod: Mongod, redis_serve
     assert "Is it TWIN_PERSONA?" in out.decode()
 
 
+async def test_the_doctor_refuses_a_short_secret_in_development_too() -> None:
+    said = await doctor_of(**environment(*NOWHERE, TWIN_ENV="dev", TWIN_JWT_SECRET="x" * 31))
+    assert said == (1, {"settings": "TWIN_JWT_SECRET must be a secret of your own, of 32 bytes or more."})
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [

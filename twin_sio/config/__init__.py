@@ -36,9 +36,9 @@ from twin_sio.config.groups import (
     StorageSettings,
     TestSettings,
     Tuning,
-    is_weak,
 )
 from twin_sio.config.refusals import REMOVED, UnknownVariable, first_removed, reason_of, unknown_variables
+from twin_sio.dev_tokens import DEV_SECRET
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -150,17 +150,17 @@ class Settings(BaseModel):
                 _ = urlsplit(value).port  # parses everything before the port, too
         if not self.is_dev:
             self._check_production()
-        elif self.auth.has_weak_secret and not self.server.is_loopback_only:
+        _check_secrets(self.auth, is_dev=self.is_dev)
+        if self.auth.takes_development_secret and not self.server.is_loopback_only:
             raise ConfigError(
-                "TWIN_JWT_SECRET is the development secret, or shorter than 32 bytes: anybody can be anybody. "
+                "TWIN_JWT_SECRET is the development secret: anybody can be anybody. "
                 "A server that others can reach (TWIN_HOST, TWIN_TRUSTED_PROXIES) needs one of its own. "
                 "In production set TWIN_ENV=production, too."
             )
 
     def _check_production(self) -> None:
         auth = self.auth
-        takes_shared_secret = bool(set(auth.jwt_algorithms) & SHARED_SECRET_ALGORITHMS)
-        if not takes_shared_secret and not (auth.jwt_issuer and auth.jwt_audience):
+        if not auth.takes_shared_secrets and not (auth.jwt_issuer and auth.jwt_audience):
             raise ConfigError(
                 "TWIN_JWT_ISSUER and TWIN_JWT_AUDIENCE are needed beside TWIN_JWT_JWKS_URL: "
                 "the key set signs tokens for other services, too."
@@ -173,11 +173,6 @@ class Settings(BaseModel):
                 raise ConfigError(f"{name} is not set: production runs no embedded engines.")
         if not self.model.base_url and not self.model.api_key.get_secret_value():
             raise ConfigError("OPENAI_API_KEY (or OPENAI_BASE_URL) is not set: production runs no embedded model.")
-        if takes_shared_secret:
-            if is_weak(auth.jwt_secret.get_secret_value()):
-                raise ConfigError("TWIN_JWT_SECRET must be a secret of your own, of 32 bytes or more.")
-            if any(is_weak(secret) for secret in auth.previous_secrets):
-                raise ConfigError("TWIN_JWT_PREVIOUS_SECRETS must be secrets of your own, of 32 bytes or more each.")
 
 
 GROUPS: Final[dict[str, type[Group]]] = {
@@ -225,6 +220,17 @@ def _check_algorithms(auth: AuthSettings) -> None:
         raise ConfigError("TWIN_JWT_ALGORITHMS must name algorithms of one family: HS256, or RS256 / ES256.")
     if not shared and not auth.jwt_jwks_url:
         raise ConfigError("TWIN_JWT_JWKS_URL is needed for RS256 / ES256 tokens.")
+
+
+def _check_secrets(auth: AuthSettings, *, is_dev: bool) -> None:
+    def is_weak(secret: str) -> bool:
+        return (secret == DEV_SECRET and not is_dev) or len(secret.encode()) < SECRET_MIN_BYTES
+
+    if auth.takes_shared_secrets:
+        if is_weak(auth.jwt_secret.get_secret_value()):
+            raise ConfigError("TWIN_JWT_SECRET must be a secret of your own, of 32 bytes or more.")
+        if any(map(is_weak, auth.previous_secrets)):
+            raise ConfigError("TWIN_JWT_PREVIOUS_SECRETS must be secrets of your own, of 32 bytes or more each.")
 
 
 def _check_server(server: ServerSettings) -> None:

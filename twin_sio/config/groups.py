@@ -173,16 +173,15 @@ class AuthSettings(Group):
         return tuple(part for part in parts if part)
 
     @property
-    def has_weak_secret(self) -> bool:
-        """Whether a secret is accepted that is public, or short enough to be guessed."""
-        if not set(self.jwt_algorithms) & SHARED_SECRET_ALGORITHMS:
-            return False
-        return any(is_weak(secret) for secret in (self.jwt_secret.get_secret_value(), *self.previous_secrets))
+    def takes_shared_secrets(self) -> bool:
+        """Whether tokens are signed with a secret, and not with a key of a key set."""
+        return bool(set(self.jwt_algorithms) & SHARED_SECRET_ALGORITHMS)
 
-
-def is_weak(secret: str) -> bool:
-    """Whether a secret is the public development secret, or short enough to be guessed."""
-    return secret == DEV_SECRET or len(secret.encode()) < SECRET_MIN_BYTES
+    @property
+    def takes_development_secret(self) -> bool:
+        """Whether anybody can sign a token."""
+        secrets = (self.jwt_secret.get_secret_value(), *self.previous_secrets)
+        return self.takes_shared_secrets and DEV_SECRET in secrets
 
 
 class ModelSettings(Group):

@@ -255,7 +255,7 @@ async def serve(settings: Settings, print_line: Print, local_models: LocalModels
 
     `local_models`: what is looked for where a development server would answer with the tiny model."""
     configure_logs(settings.process.log_level, for_people=settings.is_dev)
-    if settings.auth.has_weak_secret and (settings.storage.mongodb_url or settings.storage.redis_url):
+    if settings.auth.takes_development_secret and (settings.storage.mongodb_url or settings.storage.redis_url):
         log.warning("development_secret_counts", meaning="anybody can sign a token for any user: set TWIN_JWT_SECRET")
     raise_descriptor_limit()
     loop = asyncio.get_running_loop()
