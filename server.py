@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds: no traceback
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import uvloop
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import Any
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds: no traceback
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 from twin_sio.config import ConfigError, Settings, unknown_settings
 from twin_sio.observability.logging import print_crashes_without_messages

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -178,3 +180,22 @@ async def test_a_hanging_store_does_not_hold_up_the_end(
         finally:
             mongod.resume()
             redis_server.resume()
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [("server", "uvloop"), ("server", "langgraph"), ("worker", "pydantic"), ("worker", "langgraph")],
+)
+async def test_ctrl_c_during_the_imports_ends_without_a_trace(
+    module: str, imported: str, mongod: Mongod, redis_server: RedisServer, model: ScriptedModel
+) -> None:
+    env = environment(mongod.url, redis_server.url, model.base_url)
+    command = [sys.executable, "-X", "importtime", "-m", module]  # a line on stderr for each import as it is done
+    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **env}, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    while imported.encode() not in await process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    said = await process.stderr.read()
+    assert await process.wait() == 130
+    assert b"Traceback" not in said
