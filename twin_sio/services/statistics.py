@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 from twin_sio.agent.scoring import score
 from twin_sio.agent.statistics import WITHIN_S, EvidenceCounts, from_stored, report, tally, within
@@ -47,7 +48,7 @@ class StatisticsService:
 
     async def _read(self, user_id: str) -> tuple[Json, int]:
         counts, pieces = await self._count(user_id)
-        return {"as_of": iso(self._clock()), **report(counts)}, pieces
+        return {"as_of": iso(self._clock()), **_rounded(report(counts))}, pieces
 
     def forget(self, user_id: str) -> None:
         """Hold nothing of this user in memory."""
@@ -69,10 +70,12 @@ class StatisticsService:
         await self._count(user_id, is_due=True)
 
     async def totals(self) -> Json:
-        """What all users add up to, as it was counted last; `applied_within_s` counts traits by the time it took."""
+        """What all users add up to, as it was counted last; `applied_within_s` counts traits by the time it took, the
+        shortest first."""
         total = await self._statistics.total()
         shares = {name: value for name, value in report(from_stored(total)).items() if name != "time_to_apply_s"}
-        return {**shares, "applied_within_s": {f"{row['bound_s']:g}": row["count"] for row in total.get("within", ())}}
+        within = sorted((row["bound_s"], row["count"]) for row in total.get("within", ()))
+        return {**_rounded(shares), "applied_within_s": {f"{bound_s:.0f}": count for bound_s, count in within}}
 
     async def _count(self, user_id: str, *, is_due: bool = False) -> tuple[EvidenceCounts, int]:
         """The user's counts, which are stored, and how many pieces of evidence there are. `is_due`: stored although
@@ -94,6 +97,19 @@ class StatisticsService:
     def _tallied(self, user_id: str, evidence: Sequence[Evidence], answers: Answers, at: datetime) -> EvidenceCounts:
         traits = score(user_id, evidence, at, self._weights)
         return tally(evidence, traits, answers=answers.count, using=answers.using, weights=self._weights)
+
+
+def _rounded(value: Any) -> Any:
+    """JSON without the noise of floating point."""
+    match value:
+        case float():
+            return round(value, 6)
+        case dict():
+            return {name: _rounded(one) for name, one in value.items()}
+        case list():
+            return [_rounded(one) for one in value]
+        case _:
+            return value
 
 
 def _stored(counts: EvidenceCounts) -> Json:
