@@ -126,6 +126,35 @@ async def test_doctor_checks_the_token_without_a_service() -> None:
     assert "twin-sio token" in checks["token"]["advice"]
 
 
+@pytest.mark.parametrize(
+    "options", [("--model", "--send"), ("--server", "--url", NOWHERE), ("--server", "--model", "--sub", "ada")]
+)
+async def test_the_doctor_refuses_a_clients_option_beside_the_servers_checks(options: Sequence[str]) -> None:
+    """One of the environment, where it is the server's, is none of those."""
+    result = await run("doctor", *options, env={"TWIN_URL": NOWHERE, "TWIN_JWT_SECRET": "s" * 32})
+    assert result.exit_code == 2
+    assert "leave out --server and --model" in result.stderr
+    assert result.stdout == ""
+
+
+async def test_the_doctor_looks_at_engines_and_model_together() -> None:
+    env = {"TWIN_MONGODB_URL": "mongodb://127.0.0.1:9", "TWIN_REDIS_URL": "redis://127.0.0.1:9", "TWIN_URL": NOWHERE}
+    env |= {"OPENAI_BASE_URL": "http://login:secret@127.0.0.1:9/v1", "TWIN_MONGODB_TIMEOUT_MS": "300"}
+    result = await run("doctor", "--server", "--model", "--json", env=env)
+    checks = {check["check"]: check for check in map(orjson.loads, result.stdout.splitlines())}
+    assert result.exit_code == 1
+    assert {"settings", "mongodb", "redis", "model"} <= checks.keys()
+    assert "at 127.0.0.1:9: nothing listens there" in checks["model"]["text"]
+
+
+@pytest.mark.parametrize("sub", ["", "  ", "a\nb", "x" * 256])
+@pytest.mark.parametrize("command", ["token", "doctor"])
+async def test_a_user_that_no_server_takes_is_refused(command: str, sub: str) -> None:
+    result = await run(command, "--sub", sub)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "name a user" in result.stderr
+
+
 @pytest.mark.parametrize("around", ["Bearer {}", "'{}'\n", "Bearer {}\n"])
 async def test_a_token_is_taken_as_it_was_copied(around: str) -> None:
     """Given as an option, or by the environment."""

@@ -94,6 +94,8 @@ async def test_a_terminal_tells_why_in_the_users_own_words(
         await terminal.shows("interests.likes")
         terminal.enter("/why")
         await terminal.shows("Which trait?")
+        terminal.enter("/why gardening")
+        await terminal.shows("There is no such trait")
         terminal.enter("/why interests.likes")
         await terminal.shows("I adore figs")
         await terminal.shows("(1 + S) / (2 + S + C) = 0.9000, S = 8.00, C = 0.00")
@@ -351,6 +353,9 @@ async def test_statistics_name_nobody(
         received = await statistics(settings)
         assert received["traits"] == {"applied": 2, "tentative": 0, "unused": 0, "rejected": 1, "superseded": 0}
         assert (received["reject_rate"]["count"], received["applied_within_s"]["inf"]) == (1, 3)
+        bounds = ["0", "60", "3600", "86400", "604800", "2592000", "7776000", "inf"]
+        assert list(received["applied_within_s"]) == bounds
+        assert received["reject_rate"]["rate"] == 0.333333  # without the noise of floating point
         await parts.personal.erase(f"{user}-1")
         await parts.statistics.recompute_total()
         assert await _metric(url_of(running), 'twin_traits{extractor="test@1",kind="inferred",status="applied"}') == 1

@@ -267,8 +267,10 @@ async def find_traits(client: TwinClient, wanted: str) -> list[Json]:
     name = wanted.strip().casefold()
     traits = (await client.profile())["traits"]
     found = [t for t in traits if name in (t["trait_id"].casefold(), t["key"].casefold(), t["value"].casefold())]
-    if not name or not found:
+    if not name:
         raise Failure("Which trait? Its key or its value, as the profile lists them, such as location.city.")
+    if not found:
+        raise Failure("There is no such trait: name its key or its value, as the profile lists them.")
     return found
 
 

@@ -22,10 +22,12 @@ from twin_sio.cli.options import (
     Session,
     StateFolder,
     Url,
+    a_user,
     address,
     output,
     run,
     takes_target,
+    typed,
 )
 from twin_sio.cli.talk import ask_once, talk, with_client
 from twin_sio.cli.target import THIS_DEVICE, Target, version
@@ -103,7 +105,7 @@ def chat(
 
 @app.command()
 def token(
-    sub: Annotated[str, typer.Option(help="The user the token is for.")],
+    sub: Annotated[str, typer.Option(help="The user the token is for.", callback=a_user)],
     ttl: Annotated[int, typer.Option(min=1, help="Seconds until it expires.")] = 3600,
     scope: Annotated[
         str, typer.Option(help="Scopes, space-separated; the server's default if left out.", show_default=False)
@@ -203,6 +205,7 @@ def why(
 @takes_target
 def doctor(
     target: Target,
+    context: typer.Context,
     send: Annotated[bool, typer.Option("--send", help="Send a message, too, in a conversation of its own.")] = False,
     model: Annotated[bool, typer.Option("--model", help="Instead: does the model of TWIN_MODEL read well?")] = False,
     server: Annotated[bool, typer.Option("--server", help="Instead: the server's settings and engines.")] = False,
@@ -211,7 +214,7 @@ def doctor(
     """Check everything that a client needs, and say how to fix what is wrong. Exit code 1 if a check fails.
 
     Address, readiness, token, both transports, protocol version, clock, round trip; with --send a message and its
-    answer. In the server's environment: --server and --model, the model that reads what users write.
+    answer. In the server's environment: --server and --model, the model that reads what users write, alone or together.
 
     \b
     Examples:
@@ -222,9 +225,14 @@ def doctor(
     """
     from twin_sio.cli.doctor import examine, examine_server
 
+    parts = [part for part, asked in (("engine", server), ("model", model)) if asked]
+    if parts and (others := typed(context, "send", "url", "token", "sub", "secret")):
+        raise typer.BadParameter("it is for the checks of a client: leave out --server and --model", param_hint=others)
+
     async def examined() -> None:
-        asked, out = "model" if model else "engine" if server else None, output(as_json)
-        if not await (examine_server(asked, as_json, out) if asked else examine(target, send, as_json, out)):
+        out = output(as_json)
+        well = [await examine_server(part, as_json, out) for part in parts]
+        if not all(well or [await examine(target, send, as_json, out)]):
             raise typer.Exit(1)
 
     run(examined(), as_json)

@@ -22,9 +22,21 @@ from twin_sio.protocol import bare_token
 _INTERRUPTED = 130  # as shells have it: 128, and the number of the signal
 DEFAULT_URL = "http://127.0.0.1:8000"
 
+_USER_MAX = 255  # characters, as OpenID Connect has it for `sub`
+
+
+def a_user(sub: str) -> str:
+    """A user that servers take; any other is a usage error."""
+    if not sub.strip() or not sub.isprintable() or len(sub) > _USER_MAX:
+        raise typer.BadParameter(f"name a user, by 1 to {_USER_MAX} characters that can be printed")
+    return sub
+
+
 Url = Annotated[str, typer.Option(envvar="TWIN_URL", help="Address of the service.")]
 Token = Annotated[str, typer.Option(envvar="TWIN_TOKEN", help="JWT to authenticate with.", show_default=False)]
-Sub = Annotated[str, typer.Option(help="User of the development token that is made if there is no --token.")]
+Sub = Annotated[
+    str, typer.Option(help="User of the development token that is made if there is no --token.", callback=a_user)
+]
 Secret = Annotated[
     str,
     typer.Option(
@@ -65,6 +77,12 @@ def takes_target(command: Callable[..., None]) -> Callable[..., None]:
     with_target.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     with_target.__name__, with_target.__doc__ = command.__name__, command.__doc__
     return with_target
+
+
+def typed(context: typer.Context, *names: str) -> list[str]:
+    """Those of these options that stand in the command line, and are not taken from the environment."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [f"--{name}" for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
 
 
 def address(url: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from typing import Final
+from urllib.parse import urlsplit
 
 from twin_sio.agent.extraction.fitness import count, examine
 from twin_sio.agent.extraction.model import ModelExtractor
@@ -85,6 +86,11 @@ def what_is_wrong(failure: Failure) -> tuple[str, str]:
     return f"{wrong} (HTTP {failure.status})" if failure.status >= 400 else wrong, advice
 
 
+def _place(base_url: str) -> str:
+    """The endpoint's host, and its port where one is set: never its login or its path."""
+    return urlsplit(base_url).netloc.rpartition("@")[2]
+
+
 async def _checked(settings: Settings) -> int:
     chosen = settings.model
     if not chosen.base_url and not chosen.api_key.get_secret_value():
@@ -103,7 +109,7 @@ async def _checked(settings: Settings) -> int:
         failure = await model.check()
         if failure is not None:
             wrong, advice = what_is_wrong(failure)
-            print_check("model", False, f"{model.name} at {model.host}: {wrong}", advice)
+            print_check("model", False, f"{model.name} at {_place(chosen.base_url) or model.host}: {wrong}", advice)
             return 1
         fitness = await examine(ModelExtractor(model, RulesExtractor()), on_answer)
     except ModelTimeout:
