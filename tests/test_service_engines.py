@@ -297,6 +297,14 @@ async def test_a_start_says_what_it_fails_of(
     assert ("Cannot listen" in printed) == ("PORT" in more or "TWIN_HOST" in more)
 
 
+async def test_no_engine_is_started_for_a_port_that_is_taken(redis_server: RedisServer, folder: Path) -> None:
+    env = {"TWIN_ENV": "dev", "PORT": str(redis_server.port), "TWIN_DATA_DIR": str(folder / "data")}
+    printed = await _refused_start(folder, env)
+    assert "set PORT to a free one" in printed
+    assert "starting" not in printed
+    assert not (folder / "data").exists()
+
+
 async def test_without_a_home_it_goes_without_vectors(
     mongod: Mongod, redis_server: RedisServer, model: ScriptedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

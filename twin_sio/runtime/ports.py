@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -31,6 +32,13 @@ async def listening(host: str, port: int, variable: str) -> AsyncIterator[None]:
             advice = f"set {variable} to a free one"
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else "the name has no address"
         raise ConfigError(f"Cannot listen on {shown_address(host, port)} ({why}): {advice}.") from None
+
+
+async def check_address(host: str, port: int, variable: str) -> None:
+    """Raise `ConfigError` where nobody could listen there now."""
+    async with listening(host, port, variable):
+        loop = asyncio.get_running_loop()
+        (await loop.create_server(asyncio.Protocol, host, port, start_serving=False)).close()
 
 
 def shown_address(host: str, port: int) -> str:

@@ -36,7 +36,7 @@ from twin_sio.runtime.instance_messages import InstanceMessages
 from twin_sio.runtime.local_models import LocalModels
 from twin_sio.runtime.metrics import ServerMetrics
 from twin_sio.runtime.model_check import what_is_wrong
-from twin_sio.runtime.ports import listening, shown_address, tls_context
+from twin_sio.runtime.ports import check_address, listening, shown_address, tls_context
 from twin_sio.runtime.services import ServerHooks, Services
 from twin_sio.runtime.wiring import build_services, log
 from twin_sio.store import mongo
@@ -264,6 +264,7 @@ async def serve(settings: Settings, print_line: Print, local_models: LocalModels
         # Before the start, which may take long: Ctrl-C ends it, too.
         loop.add_signal_handler(number, _on_signal, stop_signal, number)
     try:
+        await check_address(settings.server.host, settings.server.port, "PORT")  # before the engines, which take long
         async with AsyncExitStack() as stack:
             engines: DevEngines | None = None
             local_models = local_models or LocalModels()
