@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -195,15 +196,30 @@ async def test_scripts_get_every_event_as_a_line(at: tuple[Booking, str]) -> Non
 
 
 async def test_a_transcript_has_the_steps_that_are_over(at: tuple[Booking, str]) -> None:
-    """With --once only the answer is on stdout; who has to decide is told on stderr."""
+    """Who has to decide is told on stderr."""
     server, url = at
     server.by_itself = True
     lines = await run("chat", "--url", url, stdin="a table for two\n")
     assert lines.stdout == "you: a table for two\n  [done] Book a table: Luigi's, at eight\ntwin: It is booked.\n"
-    once = await run("chat", "--once", "--url", url, stdin="a table for two\n")
-    assert once.stdout == "It is booked.\n"
-    for result in (lines, once):
-        assert "waits for an approval on another of your devices: Book a table" in result.stderr
+    assert "waits for an approval on another of your devices: Book a table" in lines.stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_one_message_does_not_wait_for_an_approval(at: tuple[Booking, str], as_json: bool) -> None:
+    """Nobody is there to decide."""
+    server, url = at
+    options = ["--json"] if as_json else []
+    asking = asyncio.create_task(run("chat", "--once", "--url", url, *options, stdin="a table for two\n"))
+    server.ask(await server.said(), "a-1")
+    async with asyncio.timeout(20):
+        result = await asking
+    assert result.exit_code == 3
+    if as_json:
+        approval, failure = map(orjson.loads, result.stdout.splitlines())
+        assert (approval["type"], failure["type"], failure["code"]) == ("approval", "error", "approval_needed")
+    else:
+        assert result.stdout == ""
+        assert "waits for an approval: Book a table" in result.stderr
 
 
 async def test_the_history_has_the_steps(at: tuple[Booking, str]) -> None:

@@ -33,6 +33,7 @@ from twin_sio.clock import new_id
 from twin_sio.domain import Json
 from twin_sio.protocol import PAGE_MAX, SEARCH_TEXT_MAX
 
+APPROVAL_NEEDED = 3  # exit code
 _PATIENCE = 5
 SEARCHED_MAX = 10_000
 CUTS = {
@@ -42,12 +43,13 @@ CUTS = {
 
 
 class Failure(Exception):
-    """The command failed; the text says why and what to do, for a person; `code` and `retryable` are for scripts."""
+    """The command failed; the text says why and what to do, for a person; the rest is for scripts."""
 
-    def __init__(self, text: str, *, code: str = "failed", retryable: bool = False) -> None:
+    def __init__(self, text: str, *, code: str = "failed", retryable: bool = False, exit_code: int = 1) -> None:
         super().__init__(text)
         self.code = code
         self.retryable = retryable
+        self.exit_code = exit_code
 
 
 def explain(error: ClientError) -> str:
@@ -93,8 +95,9 @@ async def ask_once(
     print_answer: PrintAnswer | None = None,
 ) -> None:
     """Ask, and print the answer's text and nothing else; as JSON what is done for it as well. Raises `Failure` where it
-    did not end well."""
-    answer = await _ask(client, text, conversation_id, _json_events(out) if as_json else _ask_elsewhere)
+    did not end well, or waits for an approval."""
+    show = _json_events(out) if as_json else None
+    answer = await _ask(client, text, conversation_id, _until_approval(show))
     _print(text, answer, "", as_json, out, print_answer)
     _check(client, answer)
 
@@ -182,6 +185,23 @@ def _plain_events(out: Output) -> OnChange:
         _ask_elsewhere(change)
 
     return show
+
+
+def _until_approval(show: OnChange | None) -> OnChange:
+    """Show what is done until it takes an approval, for which nobody is here."""
+
+    def on_change(change: Change) -> None:
+        if show is not None:
+            show(change)
+        if isinstance(change, ApprovalRequested):
+            raise Failure(
+                f"The answer waits for an approval: {change.approval.title}\n"
+                "Decide on another of your devices, or in twin-sio chat; twin-sio history has the answer after that.",
+                code="approval_needed",
+                exit_code=APPROVAL_NEEDED,
+            )
+
+    return on_change
 
 
 def _ask_elsewhere(change: Change) -> None:
@@ -324,23 +344,27 @@ def _plain(entry: Json) -> str:
 
 async def _ask(client: TwinClient, text: str, conversation_id: str, on_change: OnChange) -> Message:
     """Ask; a refusal that passes is waited out and the same message sent again (its id makes that safe). What is done
-    for the answer is handed over as it comes."""
+    for the answer is handed over as it comes; what `on_change` raises ends it."""
     message_id = new_id()
-    following = asyncio.create_task(_follow(client.changes(), message_id, conversation_id, on_change))
-    try:
+
+    async def answered() -> Message:
         for attempt in range(_PATIENCE):
             try:
-                answer = await client.ask(text, conversation_id=conversation_id, message_id=message_id)
+                return await client.ask(text, conversation_id=conversation_id, message_id=message_id)
             except RequestFailed as refused:
                 if not refused.retryable or attempt == _PATIENCE - 1:
                     raise
                 await asyncio.sleep((refused.retry_after_ms or 1000 * 2**attempt) / 1000)
-            else:
-                await following  # it is there: all that came before it is shown before it
-                return answer
         raise AssertionError("unreachable")
+
+    following = asyncio.create_task(_follow(client.changes(), message_id, conversation_id, on_change))
+    asking = asyncio.create_task(answered())
+    try:
+        answer, _ = await asyncio.gather(asking, following)  # all that came before the answer is shown before it
+        return answer
     finally:
         following.cancel()
+        asking.cancel()
 
 
 async def _follow(changes: Changes, message_id: str, conversation_id: str, on_change: OnChange) -> None:

@@ -85,7 +85,8 @@ def chat(
     On a terminal, answers appear as they are made, step by step, and so do the messages of your other devices; /help
     lists the commands (/approve what the twin asks for, /steer an answer), Tab completes, Ctrl-C stops an answer, and
     then exits. From a pipe, every line that is not empty is sent in turn and a plain transcript is printed; with --once
-    all of stdin is one message, and only the answer is printed. With --json each line has a type, such as "answer".
+    all of stdin is one message, and only the answer is printed; exit code 3 if it waits for an approval. With --json
+    each line has a type, such as "answer".
     Answers are shown as Markdown where stdout is a terminal, and as they were written with --plain and everywhere else.
 
     \b

@@ -95,8 +95,8 @@ def address(url: str) -> str:
 
 
 def run(work: Awaitable[None], as_json: bool = False) -> None:
-    """Run to the end; a failure is printed on stderr (with --json as a line on stdout), with exit code 1; after
-    Ctrl-C it is 130."""
+    """Run to the end; a failure is printed on stderr (with --json as a line on stdout), with its exit code, as a
+    rule 1; after Ctrl-C it is 130."""
 
     async def working() -> None:
         await work
@@ -109,15 +109,11 @@ def run(work: Awaitable[None], as_json: bool = False) -> None:
     except (ClientError, batch.Failure) as error:
         if as_json:
             print(orjson.dumps(batch.failure_line(error)).decode(), file=output(as_json))
-            raise typer.Exit(1) from None
-        _fail(batch.explain(error) if isinstance(error, ClientError) else str(error))
+        else:
+            typer.echo(printable(batch.explain(error) if isinstance(error, ClientError) else str(error)), err=True)
+        raise typer.Exit(error.exit_code if isinstance(error, batch.Failure) else 1) from None
 
 
 def output(as_json: bool) -> PrintableStream:
     """Standard output, without the terminal control sequences that a message may hold."""
     return PrintableStream(sys.stdout, as_json=as_json)
-
-
-def _fail(text: str) -> None:
-    typer.echo(printable(text), err=True)
-    raise typer.Exit(1)
