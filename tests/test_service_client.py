@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Connect, token_of, url_of
 from tests.scripted_model import ScriptedModel
+from tests.waiting import eventually
 from twin_sio.client import (
     Backoff,
     Change,
@@ -350,3 +351,10 @@ async def test_two_streams_hear_the_same(connect: Connect) -> None:
     received: list[list[Change]] = [[change async for change in stream] for stream in (one, two)]
     assert received[0] == received[1]
     assert isinstance(received[0][-1], Ended)
+
+
+async def test_the_log_tells_a_leave_from_a_lost_connection(connect: Connect, logged: list[Any]) -> None:
+    client = await connect()
+    await client.close()
+    await eventually(lambda: [one for one in logged if one["event"] == "disconnected"])
+    assert [one["reason"] for one in logged if one["event"] == "disconnected"] == ["client disconnect"]

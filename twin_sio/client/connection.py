@@ -29,6 +29,7 @@ from twin_sio.protocol import error_payload
 from twin_sio.protocol.json_codec import OrjsonCodec
 
 _NOT_TAKEN = frozenset({1003, 1007, 1008, 1009})
+_DISCONNECT = "1"  # Socket.IO's packet, as Engine.IO sends it: the server then tells a leave from a lost connection
 SENT_AWAY = "io server disconnect"
 _LOG = logging.getLogger("twin_sio.client")
 _LOG.addHandler(logging.NullHandler())
@@ -167,6 +168,8 @@ class Connection:
         with suppress(*_FAULTS):
             async with asyncio.timeout(1.0):
                 if eio.state == "connected":
+                    if self._sio.connected:  # the library's own disconnect packet is lost as it closes the socket
+                        await eio.send(_DISCONNECT)
                     await eio.queue.join()
                 await self._sio.disconnect()
         for task in (eio.read_loop_task, eio.write_loop_task, self._connecting):
