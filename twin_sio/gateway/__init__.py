@@ -31,6 +31,7 @@ log = structlog.get_logger("gateway")
 
 Handler = Callable[[Caller, Incoming[Any]], Awaitable[Reply | None]]
 _PAUSE_MAX_S = 1.0  # a client that has stopped sending too much is read again within this
+_REFUSALS = 8  # times as many refusals as events wait for `session_ready`
 _POLL_COST = 2  # units, see `protocol.cost_of`: an HTTP request costs more than its frame
 
 
@@ -147,7 +148,8 @@ class Gateway:
             error = RateLimited(retry_after_ms=max(wait_ms, units.wait_ms()))
             if connection.is_ready:
                 self._reply_error(connection.caller, error, event.message_id, event.ack_id)
-            else:  # after `session_ready`; of the event nothing is kept
+            elif len(connection.queue) < _REFUSALS * self._settings.tuning.connection_queue:
+                # After `session_ready`; of the event nothing is kept, and of who floods not each refusal.
                 connection.queue.append(QueuedEvent("", [], event.message_id, event.ack_id, 0, error))
         else:
             units.spend(cost_of(event.name, size))
