@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +21,7 @@ from typing import Any, Final, Literal
 
 from twin_sio.agent.extraction import prompts
 from twin_sio.agent.extraction.grounding import (
+    Together,
     bare_with_places,
     by_beginning,
     plain_text,
@@ -185,16 +185,22 @@ class _Message:
         self._bare, self._places = bare_with_places(self.text)
         lines = [(line.role, line.text[: prompts.LINE_CHARACTERS]) for line in exchange.before[-prompts.LINES_BEFORE :]]
         self.twin_before = [plain_text(text) for role, text in lines if role == "twin"]
-        # A line that may give an order names nothing, and one that cites says what others said.
-        own = [_CITED.sub(" ", text) for role, text in lines if role == "user"]
-        self._own = _Words([] if injection_gate and any(is_instruction(one, SUSPECT_THRESHOLD) for one in own) else own)
-        self._known = known
+        self._own_before = [text for role, text in lines if role == "user"]
+        self._known, self._injection_gate = known, injection_gate
         # By their first letters, since only words that share these can be forms of one.
         self.words = by_beginning(self.plain)
         self.is_suspect = injection_gate and is_instruction(self.text, SUSPECT_THRESHOLD)
         self.is_order = self.is_suspect and is_instruction(self.text)
         # Where others' words stand, in the order of the text.
         self._cited = [found.span() for found in _CITED.finditer(self.text)]
+
+    @cached_property
+    def _own(self) -> _Words:
+        """What the person said before. A line that may give an order names nothing, and one that cites says what others
+        said."""
+        own = [_CITED.sub(" ", text) for text in self._own_before]
+        may_order = self._injection_gate and any(is_instruction(one, SUSPECT_THRESHOLD) for one in own)
+        return _Words([] if may_order else own)
 
     def was_said_before(self, value: str) -> bool:
         """Whether a value stands in what the person said before, or in what is known of them."""
@@ -206,11 +212,8 @@ class _Message:
         own = [words_stand_in(word, self.words) for word in value.split()]
         if not any(own):
             return False
-        together = defaultdict[str, set[str]](set)
-        for words in (self.words, self._own.by_beginning, self._known.by_beginning, by_beginning(asked)):
-            for beginning, found in words.items():
-                together[beginning].update(found)
-        return words_stand_in(value, together)
+        said = self.words, self._own.by_beginning, self._known.by_beginning, by_beginning(asked)
+        return words_stand_in(value, Together(said))
 
     def names(self, name: str) -> bool:
         """Whether a name stands in the message, or in what was said before or is known."""

@@ -16,6 +16,22 @@ _JOINED_MAX: Final = 4  # words that may be written as one
 _WORD: Final = re.compile(r"[\w+#]+")
 
 
+class Together(Mapping[str, Collection[str]]):
+    """The words of several texts by their beginnings, put together only where they are looked up."""
+
+    def __init__(self, texts: Sequence[Mapping[str, Collection[str]]]) -> None:
+        self._texts = texts
+
+    def __getitem__(self, beginning: str) -> Collection[str]:
+        return {word for words in self._texts for word in words.get(beginning, ())}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({beginning for words in self._texts for beginning in words})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 def stands_in(value: str, text: str) -> bool:
     """Whether `value` stands in `text` as it is, or word by word in whatever form: each that is a name or a number, and
     half of the others."""
