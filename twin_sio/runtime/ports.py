@@ -38,7 +38,8 @@ async def check_address(host: str, port: int, variable: str) -> None:
     """Raise `ConfigError` where nobody could listen there now."""
     async with listening(host, port, variable):
         loop = asyncio.get_running_loop()
-        (await loop.create_server(asyncio.Protocol, host, port, start_serving=False)).close()
+        plain = host.strip("[]")  # an IPv6 address may stand in brackets
+        (await loop.create_server(asyncio.Protocol, plain, port, start_serving=False)).close()
 
 
 def shown_address(host: str, port: int) -> str:
