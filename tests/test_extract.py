@@ -191,6 +191,15 @@ async def test_what_somebody_cannot_be_they_may_have(server, extractor, fields, 
     assert found.key == key
 
 
+async def test_what_is_somebody_elses_who_is_not_known_is_nobodys(server, extractor):
+    """ "Her dog": of whom, nobody can know; it is not the user's."""
+    one = candidate(key="pets.has", value="rex", kind="explicit", about="dog", name="rex", quote="her dog rex")
+    for whose in ("her", "his", "the"):
+        assert await kept(server, extractor, {**one, "whose": whose}, text="i met her dog rex") == []
+    (found,) = await kept(server, extractor, {**one, "whose": "our"}, text="i met her dog rex")
+    assert found.key == "pets.has"
+
+
 async def test_a_fact_that_says_only_whose_it_is_is_theirs(server, extractor):
     text = "my sister lives in Porto"
     for about in ("self", "sister"):

@@ -26,25 +26,8 @@ _CALLED: Final = 40  # characters of the word for what somebody is, and of a nam
 _COUNT_MAX: Final = 100  # children, cats; more is no count of them
 _NOBODY: Final = frozenset({"", "-", ".", "none", "null", "n/a", "nobody", "unknown"})
 _USER: Final = frozenset(
-    {
-        "self",
-        "me",
-        "user",
-        "myself",
-        "i",
-        "person",
-        "mine",
-        "us",
-        "we",
-        "ich",
-        "mich",
-        "yo",
-        "mí",
-        "moi",
-        "je",
-        "io",
-        "eu",
-    }
+    {"self", "me", "user", "myself", "i", "person", "my", "mine", "our", "us", "we"}
+    | {"ich", "mich", "mein", "meine", "yo", "mi", "mí", "moi", "mon", "ma", "je", "io", "eu"}
 )
 """What models call the user, or nobody, where the user is meant."""
 _OWNED: Final[Mapping[str, frozenset[str]]] = {
@@ -74,6 +57,8 @@ def of_whom(
     if category(slot.key) == "people" and name and normal(name) == normal(value) and slot.key not in EXISTENCE:
         slot = Slot("people.friends", slot.value)  # `people.acquaintances`
     owner = _owner(candidate.get("whose", ""), words)
+    if owner is not None and not owner.label:
+        return None, None
     if owner is not None and slot.key not in EXISTENCE:
         if not name and normal(called) in ("", normal(owner.relation or owner.name)):
             return slot, owner
@@ -96,18 +81,21 @@ def _is_user(word: str) -> bool:
 
 
 def _owner(whose: str, words: Collection[str]) -> Entity | None:
-    """Somebody as `whose` names them: "my sister", "Ana's", "sister, Ana"; None where that is the user, or nobody."""
+    """Somebody as `whose` names them: "my sister", "Ana's", "sister, Ana"; without relation and name where nobody can
+    know who it is ("her"). None where it is the user, or nobody."""
+    if _is_user(whose):
+        return None
     called = name = ""
     for part in " ".join(whose.split())[: 2 * _CALLED].split(","):
         kept = [word for word in part.split() if normal(word) not in SMALL]
         plain = " ".join(kept).removesuffix("'s").removesuffix("’s")[:_CALLED]
-        if _is_user(plain):
+        if not plain:
             continue
         if normal(plain) in words or relation(normal(plain)) is not None:
             called = plain
         else:
             name = plain
-    return Entity("person", called, name) if called or name else None
+    return Entity("person", called, name)
 
 
 def _is_owner(called: str, name: str, key: str, value: str) -> bool:
