@@ -70,9 +70,15 @@ async def server() -> AsyncIterator[ScriptedModel]:
 
 @pytest.fixture
 async def model(server: ScriptedModel) -> AsyncIterator[OpenAIModel]:
-    model = OpenAIModel(
-        base_url=server.base_url, api_key="", model="tiny", stall_s=0.3, first_token_s=2, backoff_s=0.001
-    )
+    model = OpenAIModel(base_url=server.base_url, api_key="", model="tiny", backoff_s=0.001)
+    yield model
+    await model.close()
+
+
+@pytest.fixture
+async def hasty(server: ScriptedModel) -> AsyncIterator[OpenAIModel]:
+    """It gives up after a second of silence."""
+    model = OpenAIModel(base_url=server.base_url, api_key="", model="tiny", stall_s=1)
     yield model
     await model.close()
 
@@ -149,9 +155,9 @@ async def test_a_failure_comes_after_all_that_was_said(server, model, interval_m
     assert (said, type(failure)) == ("abc", ModelUnavailable)
 
 
-async def test_a_model_that_stalls_is_model_timeout(server, model):
+async def test_a_model_that_stalls_is_model_timeout(server, hasty):
     server.script(tokens=("a", "b", "c"), hang_after=2)
-    said, failure = await broken(twin(model))
+    said, failure = await broken(twin(hasty))
     assert (said, type(failure)) == ("ab", ModelTimeout)
 
 
@@ -167,7 +173,7 @@ async def test_closing_the_answer_ends_the_models_call_at_once(server, model):
         async for step in steps:
             if isinstance(step, Delta):
                 break
-    await server.until(lambda seen: seen.cancelled == 1 and seen.running == 0, timeout=1)
+    await server.until(lambda seen: seen.cancelled == 1 and seen.running == 0)
 
 
 class Watched:
@@ -205,7 +211,7 @@ async def test_cancelling_the_reader_ends_the_models_call_at_once(server, model)
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
-    await server.until(lambda seen: seen.cancelled == 1 and seen.running == 0, timeout=1)
+    await server.until(lambda seen: seen.cancelled == 1 and seen.running == 0)
 
 
 async def test_answers_run_beside_each_other_and_do_not_mix(server, model):
