@@ -233,6 +233,23 @@ async def test_a_name_stands_in_what_was_said(server, extractor):
         assert found.entity.label == label
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("娘の花子は五歳です", "花子"),
+        ("我女儿叫小美", "小美"),
+        ("ลูกสาวชื่อมาลี", "มาลี"),
+        ("កូនស្រីខ្ញុំឈ្មោះដារា", "ដារា"),
+        ("내 딸 민지는 다섯 살이에요", "민지"),
+    ],
+)
+async def test_a_name_stands_in_a_line_without_spaces(server, extractor, text, name):
+    one = candidate(key="family.children", value=name, kind="explicit", about="daughter", name=name, quote=text)
+    (found,) = await kept(server, extractor, one, text=text)
+    assert found.entity is not None
+    assert found.entity.label == f"{name}, daughter"
+
+
 async def test_a_value_may_stand_half_in_the_message_and_half_before(server, extractor):
     text = "doc put the ramipril up to ten"
     known = {"health.medication": ["ramipril 5 mg in the morning"]}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from twin_sio.agent.extraction.grounding import stands_in
+from twin_sio.agent.extraction.grounding import Words, stands_in
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.slots import table
 from twin_sio.domain import Evidence, Exchange, Fitness, Line
@@ -55,7 +55,7 @@ def _exchange(item: dict[str, Any]) -> Exchange:
 
 def _is(piece: Evidence, item: dict[str, Any]) -> bool:
     """Whether a piece is what was to be learnt: what it is called is the model's choice, what it says is not."""
-    is_same = stands_in(item["value"], piece.value) or stands_in(piece.value, item["value"])
+    is_same = stands_in(item["value"], Words(piece.value)) or stands_in(piece.value, Words(item["value"]))
     is_ended = (item.get("kind") == "ended") == (piece.kind == "ended")
     same_side = (item["key"] == "interests.dislikes") == (piece.key == "interests.dislikes" or piece.polarity < 0)
     return is_same and is_ended and same_side

@@ -20,14 +20,7 @@ from functools import cached_property
 from typing import Any, Final, Literal
 
 from twin_sio.agent.extraction import prompts
-from twin_sio.agent.extraction.grounding import (
-    Together,
-    bare_with_places,
-    by_beginning,
-    plain_text,
-    stands_in,
-    words_stand_in,
-)
+from twin_sio.agent.extraction.grounding import Words, bare_with_places, plain_text, stands_in, words_stand_in
 from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.orders import SUSPECT_THRESHOLD
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
@@ -103,7 +96,7 @@ def passed(
     """The candidates of a model that pass, `MAX_CANDIDATES` of each exchange at most, none twice; what is malformed is
     dropped alone. `known`: what the model was shown of them. `injection_gate`: those of a message that gives an order
     about what is stored, or may, are marked."""
-    known_words = _Words([value for values in (known or {}).values() for value in values])
+    known_words = Words(*(value for values in (known or {}).values() for value in values))
     messages = [_Message(exchange, known_words, injection_gate) for exchange in exchanges]
     called = words_for_people(listed, (known or {}).get(prompts.PEOPLE, ()))
     # By what it says: a model may list one thing twice.
@@ -165,55 +158,40 @@ def _sensitive(key: str, nature: str) -> str:
     return f"{nature}.{prompts.NATURES[nature] if name in _NO_NAMES else name}"
 
 
-class _Words:
-    """The words of texts, by their beginnings; made when they are first asked for."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = texts
-
-    @cached_property
-    def by_beginning(self) -> Mapping[str, Collection[str]]:
-        return by_beginning(" \n ".join(map(plain_text, self._texts)))
-
-
 class _Message:
     """A message, with what its quotes are looked up in."""
 
-    def __init__(self, exchange: Exchange, known: _Words, injection_gate: bool) -> None:
+    def __init__(self, exchange: Exchange, known: Words, injection_gate: bool) -> None:
         self.text = exchange.text[:LONGEST]
-        self.plain = plain_text(self.text)
+        self.words = Words(self.text)
         self._bare, self._places = bare_with_places(self.text)
         lines = [(line.role, line.text[: prompts.LINE_CHARACTERS]) for line in exchange.before[-prompts.LINES_BEFORE :]]
-        self.twin_before = [plain_text(text) for role, text in lines if role == "twin"]
+        self.twin_before = [Words(text) for role, text in lines if role == "twin"]
         self._own_before = [text for role, text in lines if role == "user"]
         self._known, self._injection_gate = known, injection_gate
-        # By their first letters, since only words that share these can be forms of one.
-        self.words = by_beginning(self.plain)
         self.is_suspect = injection_gate and is_instruction(self.text, SUSPECT_THRESHOLD)
         self.is_order = self.is_suspect and is_instruction(self.text)
         # Where others' words stand, in the order of the text.
         self._cited = [found.span() for found in _CITED.finditer(self.text)]
 
     @cached_property
-    def _own(self) -> _Words:
+    def _own(self) -> Words:
         """What the person said before. A line that may give an order names nothing, and one that cites says what others
         said."""
         own = [_CITED.sub(" ", text) for text in self._own_before]
         may_order = self._injection_gate and any(is_instruction(one, SUSPECT_THRESHOLD) for one in own)
-        return _Words([] if may_order else own)
+        return Words(*([] if may_order else own))
 
     def was_said_before(self, value: str) -> bool:
         """Whether a value stands in what the person said before, or in what is known of them."""
-        return any(words_stand_in(value, said.by_beginning) for said in (self._own, self._known))
+        return any(words_stand_in(value, said) for said in (self._own, self._known))
 
     def says_part_of(self, value: str, asked: str) -> bool:
         """Whether a part of a value stands in the message and the rest in what was said before: by the person, or by
         the twin, where the message answers that."""
-        own = [words_stand_in(word, self.words) for word in value.split()]
-        if not any(own):
+        if not any(words_stand_in(word, self.words) for word in value.split()):
             return False
-        said = self.words, self._own.by_beginning, self._known.by_beginning, by_beginning(asked)
-        return words_stand_in(value, Together(said))
+        return words_stand_in(value, self.words, self._own, self._known, Words(asked))
 
     def names(self, name: str) -> bool:
         """Whether a name stands in the message, or in what was said before or is known."""
@@ -325,16 +303,14 @@ def _slot(candidate: dict[str, Any], value: str) -> Slot | None:
 
 def _is_grounded(candidate: dict[str, Any], value: str, quote: str, message: _Message) -> bool:
     """Whether the value stands in the message, in what the person said before, or in what the quote affirms."""
-    if plain_text(value) in message.plain or words_stand_in(value, message.words):
-        return True
-    if message.was_said_before(value):  # "he lives there"
+    if stands_in(value, message.words) or message.was_said_before(value):  # "he lives there"
         return True
     affirmed, asked = plain_text(candidate.get("affirms", "")), ""
     if affirmed:
-        asked = affirmed if any(affirmed in line for line in message.twin_before) else ""
+        asked = affirmed if any(affirmed in line.plain for line in message.twin_before) else ""
     elif message.twin_before and _is_reply(quote, message):
-        asked = message.twin_before[-1]
-    if asked and stands_in(value, f"{asked} {quote}" if affirmed else asked):
+        asked = message.twin_before[-1].plain
+    if asked and stands_in(value, Words(f"{asked} {quote}" if affirmed else asked)):
         return True
     return message.says_part_of(value, asked)
 

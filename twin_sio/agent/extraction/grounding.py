@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Final
 
@@ -14,29 +15,43 @@ from twin_sio.agent.extraction.slots import canonical
 _STEM: Final = 3  # letters that forms of one word share at least
 _JOINED_MAX: Final = 4  # words that may be written as one
 _WORD: Final = re.compile(r"[\w+#]+")
+# Thai to Burmese, Khmer, kana, Han: written without spaces between words.
+_UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 
 
-class Together(Mapping[str, Collection[str]]):
-    """The words of several texts by their beginnings, put together only where they are looked up."""
+class Words:
+    """The words of texts, which values are looked up in. They are taken apart when they are first looked at."""
 
-    def __init__(self, texts: Sequence[Mapping[str, Collection[str]]]) -> None:
+    def __init__(self, *texts: str) -> None:
         self._texts = texts
 
-    def __getitem__(self, beginning: str) -> Collection[str]:
-        return {word for words in self._texts for word in words.get(beginning, ())}
+    @cached_property
+    def plain(self) -> str:
+        """The texts, as values are compared."""
+        return " \n ".join(map(plain_text, self._texts))
 
-    def __iter__(self) -> Iterator[str]:
-        return iter({beginning for words in self._texts for beginning in words})
+    def have(self, word: str) -> bool:
+        """Whether `word` is one of them, or stands in what is written without spaces between words."""
+        return word in self._by_beginning.get(word[:_STEM], ()) or word in self._unspaced
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+    def have_form_of(self, word: str) -> bool:
+        """Whether they have `word`, or another form of it."""
+        return self.have(word) or any(_is_same_stem(word, other) for other in self._by_beginning.get(word[:_STEM], ()))
 
+    @cached_property
+    def _by_beginning(self) -> Mapping[str, Collection[str]]:
+        """By their first letters, since only words that share these can be forms of one; what is short for another
+        word, by the first letters of that as well."""
+        found: dict[str, set[str]] = {}
+        for word in set(_WORD.findall(self.plain)):
+            found.setdefault(word[:_STEM], set()).add(word)
+            for long in _long_forms(word):
+                found.setdefault(long[:_STEM], set()).add(long)
+        return found
 
-def stands_in(value: str, text: str) -> bool:
-    """Whether `value` stands in `text` as it is, or word by word in whatever form: each that is a name or a number, and
-    half of the others."""
-    plain = plain_text(text)
-    return plain_text(value) in plain or words_stand_in(value, by_beginning(plain))
+    @cached_property
+    def _unspaced(self) -> str:
+        return " ".join(_UNSPACED.findall(self.plain))
 
 
 def words_of(text: str) -> list[str]:
@@ -44,34 +59,27 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(plain_text(text))
 
 
-def words_stand_in(value: str, words: Mapping[str, Collection[str]]) -> bool:
-    """`stands_in` for the words of a text (`by_beginning`), but for a value that stands there as it is."""
+def stands_in(value: str, words: Words) -> bool:
+    """Whether `value` stands in a text as it is, or word by word."""
+    return plain_text(value) in words.plain or words_stand_in(value, words)
+
+
+def words_stand_in(value: str, *said: Words) -> bool:
+    """Whether the words of `value` stand in those of any text, in whatever form: each that is a name or a number, and
+    half of the others."""
     named = _WORD.findall(value)
     parts = [_WORD.findall(plain_text(word)) for word in named]
-    is_there = [
-        any(_is_same_stem(part, other) for part in each for other in words.get(part[:_STEM], ())) for each in parts
-    ]
+    is_there = [any(words.have_form_of(part) for part in each for words in said) for each in parts]
     for begin in range(len(parts)):  # "New York City", written "newyorkcity"
         for end in range(begin + 2, min(begin + _JOINED_MAX, len(parts)) + 1):
             joined = "".join(chain(*parts[begin:end]))
-            if joined in words.get(joined[:_STEM], ()):
+            if any(words.have(joined) for words in said):
                 is_there[begin:end] = [True] * (end - begin)
     missing = [word for word, there in zip(named, is_there, strict=True) if not there]
     # A name, or a number, is right or wrong: no form of it stands for another.
     if any(word[0].isupper() or not word.isalpha() for word in missing):
         return False
     return 2 * len(missing) <= len(named) and len(missing) < len(named)
-
-
-def by_beginning(plain: str) -> dict[str, set[str]]:
-    """The words of a text by how they begin, since only those can be forms of one; what is short for another word, by
-    its beginning as well."""
-    found: dict[str, set[str]] = {}
-    for word in set(_WORD.findall(plain)):
-        found.setdefault(word[:_STEM], set()).add(word)
-        for long in _long_forms(word):
-            found.setdefault(long[:_STEM], set()).add(long)
-    return found
 
 
 def _is_same_stem(word: str, other: str) -> bool:
