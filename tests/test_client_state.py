@@ -23,6 +23,7 @@ from twin_sio.client import (
     WantsHistory,
     WantsResume,
 )
+from twin_sio.client.requests import Requests
 
 Envelope = dict[str, Any]
 
@@ -580,3 +581,12 @@ def test_partial_text_is_always_a_prefix(
         text = state.generations["g1"].text
         assert "".join(words).startswith(text)
         assert text == "".join(words[: state.generations["g1"].next_index])
+
+
+async def test_only_the_newest_failures_are_kept() -> None:
+    async def nowhere(_: Envelope) -> None: ...
+
+    requests = Requests(ClientState(), nowhere, 10.0, heartbeats=False)
+    for number in range(1_100):
+        requests.on_failure(f"m{number}", {"code": "model_refused"})
+    assert ("m99" in requests.failures, "m100" in requests.failures) == (False, True)

@@ -47,7 +47,7 @@ async def _evaluate(talk: Talk, embedder: Embedder | None, results: Mapping[str,
     ]
     await asyncio.to_thread(index.add, lines)
     asked = [question.text for question in talk.questions]
-    telling = [await asyncio.to_thread(index.telling, text) for text in asked]
+    telling = [await asyncio.to_thread(index.distinctive, text) for text in asked]
     wanted = await embedder.embed(telling) if embedder is not None and asked else [None] * len(asked)
     for question, vector in zip(talk.questions, wanted, strict=True):
         seqs = await asyncio.to_thread(index.search, question.text, vector, max(CUTS))

@@ -24,7 +24,7 @@ from twin_sio.agent.traits import ENDED, EXISTENCE, OF, PARTNER, normal
 from twin_sio.domain import Entity, Evidence
 
 _LEAVING: Final = frozenset({ENDED, "rejected"})
-_MANY: Final = frozenset({"people.friends", "people.colleagues"})
+_MANY_PEOPLE: Final = frozenset({"people.friends", "people.colleagues"})
 """Slots of which people have many, of whom one without a name may be any, unless they are more than the slot says ("my
 boss", "my best friend")."""
 _IN_MIND: Final = timedelta(hours=1)  # after somebody was named one of many without a name may be they
@@ -269,7 +269,7 @@ def _next_of(sort: str) -> tuple[str, ...]:
 
 
 def _is_one_of_many(one: Mention) -> bool:
-    return not one.name and not one.sort and _slot(one) in _MANY
+    return not one.name and not one.sort and _slot(one) in _MANY_PEOPLE
 
 
 def _slot(one: Mention) -> str:

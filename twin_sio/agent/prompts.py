@@ -15,7 +15,17 @@ from datetime import datetime
 from typing import Any, Final
 
 from twin_sio.agent import ChatMessage, ProfileContext, RecalledMemory, RelatedMessage
-from twin_sio.agent.traits import CITY, EXISTENCE, PARTNER, STATUS, category, fact_of, is_sensitive, normal
+from twin_sio.agent.traits import (
+    CITY,
+    EXISTENCE,
+    PARTNER,
+    STATUS,
+    category,
+    fact_of,
+    is_sensitive,
+    normal,
+    without_rejected_people,
+)
 from twin_sio.domain import Entity, Fact, Json, Profile, Trait
 
 PromptMessage = Mapping[str, Any]
@@ -30,7 +40,7 @@ MESSAGE_OVERHEAD: Final = 4  # tokens that a chat template spends on each messag
 PINNED_TOKENS: Final = 1_000  # what the user confirmed is in the prompt however small the budget, up to this much
 SAID_TOKENS: Final = 300  # and what they said of an allergy or a condition, up to this
 FORMER_FACTS: Final = 10  # of what has ended
-_OF_A_LIFE: Final = frozenset({CITY, STATUS, "work.role", "work.employer"})
+_LIFE_SLOTS: Final = frozenset({CITY, STATUS, "work.role", "work.employer"})
 """Of what has ended, what is told first, beside who is gone."""
 
 PERSONA: Final = """\
@@ -217,13 +227,6 @@ def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
     return ProfileContext(tuple(sections), tuple(used), _rejected(profile), _ended(profile))
 
 
-def without_rejected_people(profile: Profile) -> Sequence[Trait]:
-    """The traits without those of somebody who, the user says, is not there."""
-    rejected = (trait for trait in profile.traits if trait.status == "rejected" and trait.key in EXISTENCE)
-    denied = {trait.entity for trait in rejected if trait.entity is not None}
-    return [trait for trait in profile.traits if trait.entity not in denied] if denied else profile.traits
-
-
 def _ended(profile: Profile) -> tuple[Fact, ...]:
     """What held once and holds no more: who is gone and what made up their life before all else, then the last to end;
     behind that what is known of those who are gone, and what was only ever told to have ended."""
@@ -238,7 +241,7 @@ def _ended(profile: Profile) -> tuple[Fact, ...]:
     def rank(one: tuple[Trait, datetime]) -> tuple[bool, bool, float]:
         trait, over = one
         is_somebody = trait.key in EXISTENCE
-        is_first = is_somebody or (trait.key in _OF_A_LIFE and trait.entity is None)
+        is_first = is_somebody or (trait.key in _LIFE_SLOTS and trait.entity is None)
         is_last = not is_first and (trait.entity in gone or trait.valid_from == over)
         return is_last, not is_first, -over.timestamp()
 

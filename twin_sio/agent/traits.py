@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 from twin_sio.config import ScoreWeights
-from twin_sio.domain import Entity, Fact, Trait
+from twin_sio.domain import Entity, Fact, Profile, Trait
 
 FUNCTIONAL: Final = frozenset(
     {
@@ -149,6 +150,13 @@ def trait_id(user_id: str, key: str, value: str) -> str:
 def names_of(trait: Trait) -> tuple[str, ...]:
     """What a trait is called within its slot, the name that gives it its id first."""
     return trait.names or (normal(trait.value),)
+
+
+def without_rejected_people(profile: Profile) -> Sequence[Trait]:
+    """The traits without those of somebody who, the user says, is not there."""
+    rejected = (trait for trait in profile.traits if trait.status == "rejected" and trait.key in EXISTENCE)
+    denied = {trait.entity for trait in rejected if trait.entity is not None}
+    return [trait for trait in profile.traits if trait.entity not in denied] if denied else profile.traits
 
 
 def fact_of(trait: Trait, known_at: datetime) -> Fact:

@@ -14,6 +14,7 @@ from twin_sio.domain import Json
 from twin_sio.errors import TooLarge
 
 _TIMES_NOT_TAKEN = 2
+_FAILURES_MAX = 1_000  # that are kept: of the newest messages
 
 Transmit = Callable[[Json], Awaitable[None]]
 
@@ -63,6 +64,12 @@ class Requests:
         finally:
             del self._expected[message_id]
             self._state.outbox.pop(message_id, None)
+
+    def on_failure(self, message_id: str, error: Json) -> None:
+        """The server sent an `error` for a message or its answer."""
+        self.failures[message_id] = error
+        while len(self.failures) > _FAILURES_MAX:
+            del self.failures[next(iter(self.failures))]
 
     def on_reply(self, message_id: str, envelope: Json) -> None:
         """A request has its reply."""

@@ -270,7 +270,7 @@ class ClientSession:
             case Settled(message_id, envelope):
                 self._requests.on_reply(message_id, envelope)
             case Failed(error, str(in_response_to)):
-                self._requests.failures[in_response_to] = error
+                self._requests.on_failure(in_response_to, error)
             case WantsResume():
                 self._requests.resume()
             case Resumed():

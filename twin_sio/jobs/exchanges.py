@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from twin_sio.agent.extraction.prompts import LINES_BEFORE, PEOPLE
-from twin_sio.agent.prompts import without_rejected_people
-from twin_sio.agent.traits import EXISTENCE, is_sensitive
+from twin_sio.agent.traits import EXISTENCE, is_sensitive, without_rejected_people
 from twin_sio.domain import Entity, Event, Exchange, Line, Profile, Turn
 from twin_sio.services.answers import answer_id
 from twin_sio.services.lines import with_answers

@@ -75,7 +75,7 @@ class MessageSearch:
             return None
         try:
             async with asyncio.timeout(patience_s):
-                (vector,) = await self._embedder.embed([await asyncio.to_thread(index.telling, text)])
+                (vector,) = await self._embedder.embed([await asyncio.to_thread(index.distinctive, text)])
         except (ModelUnavailable, TimeoutError):
             return None
         return vector

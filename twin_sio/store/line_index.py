@@ -164,7 +164,7 @@ class LineIndex:
         with self._lock:
             return int(self._db.execute(query, (most - 1,)).fetchone()[0]) if self.count > most else 0
 
-    def telling(self, text: str) -> str:
+    def distinctive(self, text: str) -> str:
         """The words of the text that tell one line from another; all of it where there are none."""
         with self._lock:
             pieces = self._words.pieces(text[:_ASKED_CHARACTERS])
@@ -175,8 +175,8 @@ class LineIndex:
 
     def search(self, text: str, vector: bytes | None, most: int, *, without: int = 0, beside: bool = True) -> list[int]:
         """The seqs of the lines that have to do with `text`, the nearest first; the line of seq `without` is not
-        counted at all. `vector` is that of what `text` has that is `telling`. `beside`: also lines that only stand next
-        to such a line, or may mean the same."""
+        counted at all. `vector` is that of what `text` has that is `distinctive`. `beside`: also lines that only stand
+        next to such a line, or may mean the same."""
         with self._lock:
             by_words = self._by_words(text, without)
             by_vector: dict[int, float] = {}

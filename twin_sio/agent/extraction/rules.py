@@ -140,7 +140,7 @@ def _readings(rule: Rule, clause: Clause, match: re.Match[str], is_caseless: boo
         return
     if _is_misnamed(clause, match) or ("role" in match.groupdict() and not values.is_role(clause, match)):
         return
-    for value in [rule.value] if rule.value else values.judged(rule.takes, clause, match, is_caseless):
+    for value in [rule.value] if rule.value else values.values_of(rule.takes, clause, match, is_caseless):
         if (slot := canonical(values.key_of(rule.key, clause, value), value)) is not None:
             yield _reading(rule, clause, match, slot)
 

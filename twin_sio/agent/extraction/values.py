@@ -61,7 +61,7 @@ def key_of(key: str, clause: Clause, value: str) -> str:
     return key
 
 
-def judged(takes: str, clause: Clause, match: re.Match[str], is_caseless: bool) -> list[str]:
+def values_of(takes: str, clause: Clause, match: re.Match[str], is_caseless: bool) -> list[str]:
     """The values that a pattern found, as the message has them; none where it is no value."""
     begin, end = match.span("value")
     if takes == "":
