@@ -201,6 +201,12 @@ class ScriptedModel:
         )
         return {name: getattr(self, name) for name in names}
 
+    def asked_to_answer(self, text: str) -> list[dict[str, Any]]:
+        """The chat messages of the newest request to answer what has `text`; titles and facts are asked for beside."""
+        asked = (one["messages"] for one in reversed(self.requests) if one.get("stream"))
+        found: list[dict[str, Any]] = next(messages for messages in asked if text in str(messages[-1]))
+        return found
+
     async def until(self, holds: Callable[[ScriptedModel], object], timeout: float = 10.0) -> None:
         """Return as soon as `holds(self)`; TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout), self._changed:

@@ -262,9 +262,11 @@ async def test_making_profiles_anew_can_be_ended(
     """By Ctrl-C, with what was done kept and a word instead of a trace."""
     async with service(own) as running:
         db = running.services.db
-        await db["profiles"].insert_many(
-            [{"_id": f"{user}-{n}", "version": 1, "traits": [], "untold": [], "stamp": str(n)} for n in range(20_000)]
-        )
+        for piece in range(20):
+            numbers = range(1_000 * piece, 1_000 * (piece + 1))
+            await db["profiles"].insert_many(
+                [{"_id": f"{user}-{n}", "version": 1, "traits": [], "untold": [], "stamp": str(n)} for n in numbers]
+            )
     env = environment(mongod.url, redis_server.url, model.base_url, TWIN_MONGODB_DATABASE=own.storage.mongodb_database)
     command = [sys.executable, "-m", "twin_sio.admin", "profile-rebuild"]
     pipe = asyncio.subprocess.PIPE

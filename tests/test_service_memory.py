@@ -36,8 +36,7 @@ def asked_for_summary(user: str) -> str:
 
 def prompt_of(model: ScriptedModel, text: str) -> str:
     """The system message of the newest answer's request for `text`."""
-    found = next(one for one in reversed(model.requests) if one["messages"][-1]["content"] == text)
-    return str(found["messages"][0]["content"])
+    return str(model.asked_to_answer(text)[0]["content"])
 
 
 async def title_of(client: TwinClient, conversation: str = "main") -> str:

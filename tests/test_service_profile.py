@@ -222,8 +222,7 @@ async def test_a_lost_correction_job_is_found(
 
 def prompt_to(model: ScriptedModel, text: str) -> str:
     """The system text of the newest request to answer `text`."""
-    asked = (one for one in reversed(model.requests) if text in str(one["messages"][-1]) and one.get("stream"))
-    return str(next(asked)["messages"][0]["content"])
+    return str(model.asked_to_answer(text)[0]["content"])
 
 
 @pytest.mark.parametrize("receives", [True, False])

@@ -33,6 +33,8 @@ P95_MS = 50.0
 MEMORY_MB = 64.0
 LONG_STEP_MS = 100.0
 """Where one step fails an attack. Steps from 20 ms are shown: the collector and a busy machine make some of those."""
+LONG_STEP_SHORT_MS = 1_000.0
+"""The same in the short form, which runs beside other tests: only what no machine's speed explains."""
 
 SHORT_S = 2.0
 FULL_S = 30.0
@@ -235,7 +237,8 @@ async def run(site: Site, name: str, before: str, attack: Attack, checks: Sequen
         often = Counter(re.findall(r"\w*event\W+(\w+)", fresh)).most_common(3)
         broken.append(f"{len(fresh) // 1024} KiB of log, most often {often}")
     steps = sorted(long_steps(server.printed()[printed_before:]), key=lambda step: -step.ms)
-    broken += [f"{step.ms:.0f} ms of the event loop at {step.at}" for step in steps[:1] if step.ms > LONG_STEP_MS]
+    most_ms = LONG_STEP_MS if site.is_full else LONG_STEP_SHORT_MS
+    broken += [f"{step.ms:.0f} ms of the event loop at {step.at}" for step in steps[:1] if step.ms > most_ms]
     return Outcome(name, before, note, seen, cpu_after - cpu_before, (first, last), steps, broken)
 
 
