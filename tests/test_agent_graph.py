@@ -25,11 +25,11 @@ from twin_sio.agent import (
     ProfileContext,
     RecalledMemory,
     Stage,
-    prompts,
 )
 from twin_sio.agent.graph import TwinAgent
 from twin_sio.agent.loop import Loop
 from twin_sio.agent.model import OpenAIModel, RequestedCall
+from twin_sio.agent.profile_prompt import known
 from twin_sio.domain import Json, Profile, Trait
 from twin_sio.errors import ModelTimeout, ModelUnavailable, ServiceError, StorageUnavailable
 
@@ -53,7 +53,7 @@ class RememberedInPlace:
     async def known(self, user_id: str) -> ProfileContext:
         if self.failure is not None:
             raise self.failure
-        return prompts.known(Profile(user_id, 1, self.traits), budget_tokens=1000)
+        return known(Profile(user_id, 1, self.traits), budget_tokens=1000)
 
     async def context(self, user_id: str) -> Json | None:
         return self.host

@@ -273,6 +273,74 @@ async def test_a_value_may_stand_half_in_the_message_and_half_before(server, ext
     assert await read(ended) == [("ended", "ramipril 5 mg in the morning")]
 
 
+@pytest.mark.parametrize(
+    ("text", "value", "is_kept"),
+    [
+        ("endokrinolog 75e dondurdu", "thyrax 75", True),  # thyrax is known
+        ("lääkäri nosti 75een", "thyrax 75", True),
+        ("врач поднял до 75мкг", "thyrax 75", True),
+        ("up to 75mcg now", "thyrax 75", True),
+        ("up to 75 mcg now", "75mcg", True),
+        ("its on the 3rd of may", "3 may", True),
+        ("up to 175 now", "thyrax 75", False),
+        ("up to 7 now", "thyrax 75", False),
+        ("back in 2015", "2016", False),
+    ],
+)
+async def test_a_number_stands_there_with_any_ending_and_as_no_other(server, extractor, text, value, is_kept):
+    server.script(json_answer=json.dumps({"candidates": [candidate(key="life.dose", value=value, quote=text)]}))
+    found = await extractor.candidates([replace(EXCHANGE, text=text)], {"health.medication": ["thyrax"]})
+    assert [p.value for p in found] == ([value] if is_kept else [])
+
+
+async def test_a_value_may_stand_in_another_message_that_is_read_with_it(server, extractor):
+    """What is read together is of one person, who says a name before, or only afterwards."""
+    texts = ["got an offer. ui artist", "yes", "start on 5 may", "and we got a puppy!!!", "his name is rolo"]
+    exchanges = [replace(EXCHANGE, text=text, message_id=f"m{n}") for n, text in enumerate(texts)]
+    plan = candidate(n=3, key="goals.current", value="start as ui artist on 5 may", quote="start on 5 may")
+    puppy = candidate(n=4, key="pets.has", value="rolo", about="dog", name="rolo", quote="got a puppy")
+    early = candidate(n=1, key="goals.current", value="start on 5 may", quote="got an offer")
+    server.script(json_answer=json.dumps({"candidates": [plan, puppy, early]}))
+    found = await extractor.candidates(exchanges)
+    assert [p.value for p in found] == ["start as ui artist on 5 may", "rolo"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "key", "label"),
+    [
+        ("my daughter ana had a baby leo", ("family.children", "leo", "daughter", "ana"), "life.children", "ana, daughter"),  # noqa: E501
+        ("luca è il figlio di fiona", ("family.children", "Luca", "figlia", "Fiona"), "life.children", "Fiona, figlia"),
+        ("my daughter has two kids", ("family.children", "two kids", "daughter", ""), "life.children", "daughter"),
+        ("my mate dave has a brother phil", ("family.siblings", "phil", "mate", "dave"), "life.siblings", "dave, mate"),
+        ("my wife kims brother al", ("family.siblings", "al", "wife", "kim"), "life.siblings", "kim, wife"),
+        ("my wifes dad", ("family.parents", "dad", "wife", ""), "life.parents", "wife"),
+        ("zoes cat pip", ("pets.has", "pip", "daughter", "zoe"), "pets.has", "pip"),
+        ("anna maria my daughter", ("family.children", "anna maria", "daughter", "anna"), "family.children", "anna, daughter"),  # noqa: E501
+        ("my two kids", ("family.children", "two kids", "kids", ""), "family.children", "kids"),
+        ("my mum and dad", ("family.parents", "mum and dad", "parents", ""), "family.parents", "parents"),
+    ],
+)  # fmt: skip
+async def test_somebody_elses_family_is_theirs(server, extractor, text, fields, key, label):
+    names = dict(zip(("key", "value", "about", "name"), fields, strict=True))
+    (found,) = await kept(server, extractor, candidate(kind="explicit", quote=text, **names), text=text)
+    assert (found.key, found.entity and found.entity.label) == (key, label)
+
+
+async def test_a_grandchild_is_the_users_too(server, extractor):
+    """Whoever of the family has them; the nephew of a boss is the boss's."""
+    text, known = "anas boy leo, my bosss nephew tim", {"people": ["ana, daughter", "rui, boss"]}
+    leo, tim = (
+        candidate(key="family.relatives", value=name, about=about, whose=whose, name=name, kind="explicit", quote=text)
+        for name, about, whose in (("leo", "grandson", "ana"), ("tim", "nephew", "rui"))
+    )
+    server.script(json_answer=json.dumps({"candidates": [leo, tim]}))
+    found = await extractor.candidates([replace(EXCHANGE, text=text)], known)
+    assert [(p.key, p.entity and p.entity.label) for p in found] == [
+        ("family.relatives", "leo, grandson"),
+        ("life.relatives", "rui"),
+    ]
+
+
 async def test_a_plan_of_a_sensitive_nature_is_no_condition(server, extractor):
     text = "my knee gets done in january"
     plan = candidate(key="goals.current", value="knee", kind="explicit", quote=text)
@@ -846,7 +914,7 @@ def test_prompts_and_schemas_do_not_change_without_their_version():
     received = json.dumps(
         [prompts.PROPOSE, prompts.PROPOSE_SCHEMA, prompts.DOUBT, prompts.DOUBT_SCHEMA], sort_keys=True
     )
-    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("12", "83f5ea36d17a6985")
+    assert (prompts.VERSION, hashlib.sha256(received.encode()).hexdigest()[:16]) == ("13", "f5b9c0589ffa8891")
 
 
 def test_the_questions_hold_the_exchange_as_data():

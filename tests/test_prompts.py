@@ -10,6 +10,15 @@ import pytest
 
 from tests.factories import least_cpu_s
 from twin_sio.agent import ChatMessage, RecalledMemory, RelatedMessage, prompts
+from twin_sio.agent.profile_prompt import (
+    PEOPLE_HEADING,
+    PEOPLE_RULE,
+    QUESTION_HEADING,
+    SAID_HEADING,
+    SAID_RULE,
+    TRAITS_HEADING,
+    known,
+)
 from twin_sio.agent.traits import fact_of
 from twin_sio.domain import Entity, Profile, Trait
 
@@ -42,15 +51,21 @@ def trait(
 def build(*traits: Trait, text="Hello", history=(), context=None, budget_tokens=1000, past=prompts.RecalledMemory()):  # noqa: B008
     """The system text, the rest of the messages, and the used ids."""
     profile = Profile("u1", 1, traits)
-    known = prompts.known(profile, budget_tokens=budget_tokens)
-    messages, used = prompts.build(text, history, known, context, budget_tokens=budget_tokens, past=past)
+    said = known(profile, budget_tokens=budget_tokens)
+    messages, used = prompts.build(
+        text, history, said, context, budget_tokens=budget_tokens, today=NOW.date(), past=past
+    )
     assert messages[0]["role"] == "system"
     return messages[0]["content"], messages[1:], used
 
 
 def test_a_stranger_gets_the_persona_and_their_own_message_only():
     system, rest, used = build()
-    assert (system, rest, used) == (prompts.PERSONA, [{"role": "user", "content": "Hello"}], ())
+    assert (system, rest, used) == (
+        f"{prompts.PERSONA}\n\nToday is Thursday, 2026-01-01.",
+        [{"role": "user", "content": "Hello"}],
+        (),
+    )
 
 
 def test_a_prompt_holds_applied_traits_without_ids():
@@ -89,8 +104,8 @@ def test_other_traits_are_not_in_the_prompt(status, pinned):
 
 def test_of_tentative_traits_the_surest_is_at_most_a_question():
     system, _, used = build(trait("jazz", "tentative", confidence=0.6), trait("rock", "tentative", confidence=0.7))
-    assert prompts.TRAITS_HEADING not in system
-    assert system.index(prompts.QUESTION_HEADING) < system.index("rock")
+    assert TRAITS_HEADING not in system
+    assert system.index(QUESTION_HEADING) < system.index("rock")
     assert ("jazz" in system, used) == (False, ("trait-rock",))
 
 
@@ -107,13 +122,13 @@ def test_what_was_said_of_ones_health_is_told_as_said():
     """Not as a fact, and not as a question; confirmed it is one."""
     ill = trait("asthma", "tentative", key="health.condition")
     system, _, used = build(ill, trait("rock", "tentative", confidence=0.6))
-    assert section(system, prompts.SAID_HEADING) == [prompts.SAID_RULE, '- health.condition: "asthma"']
-    assert prompts.TRAITS_HEADING not in system
-    assert '"rock"' in section(system, prompts.QUESTION_HEADING)[0]
+    assert section(system, SAID_HEADING) == [SAID_RULE, '- health.condition: "asthma"']
+    assert TRAITS_HEADING not in system
+    assert '"rock"' in section(system, QUESTION_HEADING)[0]
     assert used == ("trait-asthma", "trait-rock")
     system = build(replace(ill, status="applied"))[0]
-    assert section(system, prompts.TRAITS_HEADING) == ['- health.condition: "asthma"']
-    assert prompts.SAID_HEADING not in system
+    assert section(system, TRAITS_HEADING) == ['- health.condition: "asthma"']
+    assert SAID_HEADING not in system
 
 
 @pytest.mark.parametrize("status", ["unused", "rejected", "superseded"])
@@ -143,9 +158,9 @@ def test_people_have_a_line_each_with_what_is_true_of_them():
         replace(trait("two kids", key="family.children", confidence=0.7), entity=Entity("person", "kids", "", 2)),
         replace(trait("chess", confidence=0.6), entity=Entity("person", "brother")),
     )
-    assert section(system, prompts.TRAITS_HEADING) == ['- interests.likes: "jazz"']
-    assert section(system, prompts.PEOPLE_HEADING) == [
-        prompts.PEOPLE_RULE,
+    assert section(system, TRAITS_HEADING) == ['- interests.likes: "jazz"']
+    assert section(system, PEOPLE_HEADING) == [
+        PEOPLE_RULE,
         '- family.children: "Mia, daughter": interests.likes: "football"; interests.dislikes: "peas"',
         '- family.children: "two kids"',
         '- "brother": interests.likes: "chess"',
@@ -176,13 +191,13 @@ def test_what_ended_is_told_as_it_was_the_last_first():
             "about": "Mia, daughter",
             "value": "football",
             "known_since": "2025-10",
-            "over_by": "2025-12",
+            "told_over": "2025-12",
         },
-        {"what": "interests.likes", "value": "chess", "known_since": "2025-10", "over_by": "2025-11"},
-        {"what": "interests.likes", "value": "polo", "over_by": "2025-10"},
+        {"what": "interests.likes", "value": "chess", "known_since": "2025-10", "told_over": "2025-11"},
+        {"what": "interests.likes", "value": "polo", "told_over": "2025-10"},
     ]
     assert used == ("trait-football", "trait-chess", "trait-polo")
-    assert prompts.TRAITS_HEADING not in system
+    assert TRAITS_HEADING not in system
 
 
 def test_the_graph_and_the_profile_tell_an_end_once():
@@ -209,7 +224,7 @@ def test_no_user_text_opens_a_section(breaker):
     system, _, _ = build(trait(hostile), context={"title": hostile, hostile: 1}, past=past)
     headings = [line for line in system.splitlines() if line.startswith("##")]
     assert headings == [
-        prompts.TRAITS_HEADING,
+        TRAITS_HEADING,
         prompts.SUMMARY_HEADING,
         prompts.RELATED_HEADING,
         prompts.CONTEXT_HEADING,
@@ -321,14 +336,51 @@ def test_a_colleague_who_became_the_partner_has_one_line():
         replace(trait("Sam", key="family.partner", confidence=0.8), entity=now),
     ]
     system, _, _ = build(*traits)
-    assert section(system, prompts.PEOPLE_HEADING)[1:] == ['- family.partner: "Sam, girlfriend": identity.age: "30"']
+    assert section(system, PEOPLE_HEADING)[1:] == ['- family.partner: "Sam, girlfriend": identity.age: "30"']
     system, _, _ = build(*traits[:2], replace(trait("Sam", key="people.friends"), entity=other))
-    assert len(section(system, prompts.PEOPLE_HEADING)[1:]) == 2
+    assert len(section(system, PEOPLE_HEADING)[1:]) == 2
+
+
+def test_what_they_said_is_not_so_is_told():
+    """And is not among what a rating of the answer speaks for. What a slot of one value holds says enough."""
+    denied = [
+        replace(trait(value, "unused", key=key, confidence=0.1), is_denied=True)
+        for key, value in (("habits.drinking", "alcohol"), ("faith.religion", "church"), ("location.city", "Rome"))
+    ]
+    nobody = replace(trait("kids", "unused", key="family.children"), is_denied=True, entity=Entity("person", "kids"))
+    system, _, used = build(*denied, nobody, trait("Oslo", key="location.city"))
+    assert section(system, TRAITS_HEADING) == ['- location.city: "Oslo"', '- habits.drinking: not "alcohol"']
+    assert section(system, PEOPLE_HEADING)[1:] == ['- family.children: not "kids"']
+    assert section(system, SAID_HEADING)[1:] == ['- faith.religion: not "church"']
+    assert used == ("trait-Oslo",)
+    assert "jazz" not in build(trait("jazz", "unused", confidence=0.5))[0]
+
+
+def test_small_things_do_not_push_out_who_somebody_is():
+    """Where there is no room for all; and what is too long leaves its room to what is not."""
+    dog = replace(trait("Rex", key="pets.has", confidence=0.8), entity=Entity("pet", "dog", "Rex"))
+    small = [trait(f"small thing number {n}", confidence=0.95) for n in range(60)]
+    basics = [trait("Ada", key="identity.name", confidence=0.8), trait("driver", key="work.role", confidence=0.8), dog]
+    system, _, _ = build(*small, *basics, trait("v" * 190, confidence=0.99), budget_tokens=600)
+    assert all(one in system for one in ('"Ada"', '"driver"', '"Rex, dog"', "small thing number 1"))
+    assert "small thing number 59" not in system
+
+
+def test_of_people_who_all_have_names_the_number_is_not_told():
+    kids = [
+        replace(trait(name, key="family.children"), entity=Entity("person", called, name))
+        for name, called in (("Theo", "son"), ("Ivy", "daughter"))
+    ]
+    two = replace(trait("two kids", key="family.children"), entity=Entity("person", "kids", "", 2))
+    three = replace(trait("3 sons", key="family.children"), entity=Entity("person", "sons", "", 3))
+    assert "two kids" not in build(*kids, two)[0]
+    assert "two kids" in build(kids[0], two)[0]
+    assert "3 sons" in build(*kids, three)[0]
 
 
 def test_what_was_said_of_the_time_stands_with_the_value():
     system, _, _ = build(replace(trait("driver", key="work.role"), when="31 years this march, said 2026-01"))
-    assert section(system, prompts.TRAITS_HEADING) == ['- work.role: "driver" ("31 years this march, said 2026-01")']
+    assert section(system, TRAITS_HEADING) == ['- work.role: "driver" ("31 years this march, said 2026-01")']
 
 
 def test_related_lines_repeat_no_history():
@@ -361,7 +413,7 @@ def test_what_was_rejected_stands_in_neither_summary_nor_related_lines():
     ],
 )
 def test_what_was_rejected_is_found_by_whole_words(value, text, found):
-    assert prompts.known(Profile("u", 1, (trait(value, "rejected"),)), budget_tokens=800).is_rejected(text) is found
+    assert known(Profile("u", 1, (trait(value, "rejected"),)), budget_tokens=800).is_rejected(text) is found
 
 
 def test_the_number_of_rejections_costs_nothing():
@@ -370,8 +422,8 @@ def test_the_number_of_rejections_costs_nothing():
 
     def cost(count: int) -> float:
         values = [trait(f"word{n % 50} and so {'x' * (n % 7)}{n}", "rejected") for n in range(count)]
-        known = prompts.known(Profile("u", 1, tuple(values)), budget_tokens=800)
-        return least_cpu_s(lambda: known.is_rejected(text))
+        said = known(Profile("u", 1, tuple(values)), budget_tokens=800)
+        return least_cpu_s(lambda: said.is_rejected(text))
 
     assert cost(10_000) < 5 * max(cost(10), 0.01)
 

@@ -39,6 +39,7 @@ def seen(
     message: str | None = None,
     of: Entity | None = None,
     version: int = EVIDENCE_VERSION,
+    when: str = "",
 ) -> Evidence:
     """One piece of evidence; each day is a session of its own unless given."""
     return Evidence(
@@ -54,6 +55,7 @@ def seen(
         extractor="test@1",
         entity=of,
         version=version,
+        when=when,
     )
 
 
@@ -601,3 +603,22 @@ def test_the_confidence_curve_equals_daily_scores():
         before = [piece for piece in evidence if piece.observed_at < at]
         assert course[2 * nth] == pytest.approx(confidence(evidence, at), abs=1e-12)
         assert course[2 * nth + 1] == pytest.approx(confidence(before, at), abs=1e-12)
+
+
+def test_what_was_said_of_the_time_has_its_month():
+    """Of what is over, of its end, too; of what grows old by itself, the month alone."""
+    city = seen("explicit", "Rome", key="location.city", when="since 94")
+    over = seen("ended", "Rome", key="location.city", day=40, when="left in May")
+    assert traits(city)["Rome"].when == "since 94, said 2026-01"
+    assert traits(city, over, day=50)["Rome"].when == "since 94, said 2026-01; over: left in May, said 2026-02"
+    assert traits(seen("explicit", "41", key="identity.age"))["41"].when == "said 2026-01"
+    assert traits(seen("explicit", "run 10k", key="goals.current"))["run 10k"].when == "said 2026-01"
+    assert traits(seen("explicit", "jazz"))["jazz"].when == ""
+
+
+def test_what_is_denied_is_told_from_what_is_only_doubtful():
+    denied = traits(seen("explicit", "kids", key="family.children", polarity=-1))["kids"]
+    assert (denied.status, denied.is_denied) == ("unused", True)
+    assert not traits(seen("inferred", "jazz"), day=200)["jazz"].is_denied
+    back = traits(seen("explicit", "meat", polarity=-1), seen("explicit", "meat", day=9), day=10)["meat"]
+    assert (back.status, back.is_denied) == ("applied", False)

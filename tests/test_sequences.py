@@ -12,7 +12,7 @@ from tests.test_scoring import DAY, START, seen
 from twin_sio.agent.capacity import PER_USER
 from twin_sio.agent.eviction import evicted
 from twin_sio.agent.explanation import Explainer
-from twin_sio.agent.prompts import known
+from twin_sio.agent.profile_prompt import known
 from twin_sio.agent.scoring import score
 from twin_sio.domain import Entity, Evidence, Profile, Trait
 
@@ -153,7 +153,9 @@ def test_a_denial_closes_what_was_said_before(key, life):
     day = (evidence[-1].observed_at - START).days
     (trait,) = held(evidence, day)
     assert (trait.status, trait.valid_to) == ("unused", None)
-    assert known(Profile("u1", 1, (trait,)), budget_tokens=2000).sections == ()
+    prompt = known(Profile("u1", 1, (trait,)), budget_tokens=2000)
+    assert prompt.sections[0].splitlines()[-1].partition(": ")[2].startswith('not "')
+    assert prompt.used_traits == ()
     assert known(Profile("u1", 1, (trait,)), budget_tokens=2000).former == ()
     reasons = Explainer("u1", evidence, START + day * DAY).explain(trait.trait_id).reasons
     assert {(one.piece.polarity, one.side) for one in reasons} == {(1, "supports"), (-1, "opposes")}
@@ -254,13 +256,6 @@ MOTHER, REX = Entity("person", "mother"), Entity("pet", "dog", "Rex")
         ([(PARTNER, "0 Clara", CLARA), (ROLE, "0 teacher", CLARA), (PARTNER, "40 change Dana", DANA)], 40),
         ([(PARTNER, "0 Clara", CLARA), (ROLE, "3 teacher", CLARA), (PARTNER, "40 change Dana", DANA)], 40),
         ([(PARTNER, "0 Clara, 9 ended Clara", CLARA), (ROLE, "3 teacher", CLARA)], 9),
-        (
-            [
-                (PARTNER, "0 Clara, 9 ended Clara", CLARA),
-                (ROLE, "40 teacher", Entity("person", "ex-wife", "Clara")),
-            ],
-            9,
-        ),
         ([(PARENTS, "0 mother, 30 ended mother", MOTHER), (ROLE, "40 nurse", MOTHER)], 30),
         ([(PARENTS, "0 mother, 30 ended mother", MOTHER), (ROLE, "40 guess nurse", MOTHER)], 30),
         ([(PETS, "0 Rex, 30 ended Rex", REX), ("interests.likes", "40 cheese, 41 confirmed cheese", REX)], 30),
@@ -278,6 +273,21 @@ def test_what_is_known_of_somebody_is_over_when_they_are(lives, until):
     assert not any(fact.value in section for section in said.sections)
     assert fact.value in {one.value for one in said.former}
     assert Explainer("u1", evidence, START + 100 * DAY).explain(fact.trait_id).trait == fact
+
+
+@pytest.mark.parametrize("ex", ["ex-wife", "ex", "exfrau", "ex novia", "ex girlfriend"])
+def test_what_is_said_of_an_ex_holds(ex):
+    """They have left, and live on; what was known of them before is over."""
+    lives = [(PARTNER, "0 Clara, 9 ended Clara", CLARA), (ROLE, "3 teacher", CLARA)]
+    later = told(CITY, "40 York", Entity("person", ex, "Clara"))
+    traits = held([*(piece for key, life, of in lives for piece in told(key, life, of)), *later])
+    assert {trait.value: trait.status for trait in traits if trait.key != PARTNER} == {
+        "York": "applied",
+        "teacher": "superseded",
+    }
+    assert '- former "Clara, wife": location.city: "York"' in known(
+        Profile("u1", 1, tuple(traits)), budget_tokens=2000
+    ).sections[-1].replace(ex, "wife")
 
 
 def test_what_is_known_of_somebody_who_is_not_there_is_nothing():

@@ -21,6 +21,7 @@ from tests.test_service_profile import get
 from tests.waiting import eventually
 from twin_sio.admin import rebuild_profiles
 from twin_sio.agent import prompts
+from twin_sio.agent.profile_prompt import PEOPLE_HEADING, SAID_HEADING, TRAITS_HEADING
 from twin_sio.agent.traits import trait_id
 from twin_sio.cli.batch import print_profile
 from twin_sio.client import TwinClient
@@ -92,8 +93,8 @@ async def test_the_model_hears_of_dislikes_allergies_and_what_was(
         life.said("possessions.car", "the volvo", "ended"),
     )
     system, used = await prompt(client, model, life.user)
-    assert '- interests.dislikes: "horror films"' in section(system, prompts.TRAITS_HEADING)
-    assert '- health.allergy: "peanuts"' in section(system, prompts.SAID_HEADING)
+    assert '- interests.dislikes: "horror films"' in section(system, TRAITS_HEADING)
+    assert '- health.allergy: "peanuts"' in section(system, SAID_HEADING)
     assert '"value": "volvo v60"' in section(system, prompts.FORMER_HEADING)[1]
     assert "insomnia" not in system
     traits = await listed(client)
@@ -112,8 +113,8 @@ async def test_what_is_true_of_others_is_told_of_them(connect: Connect, model: S
         life.said(PETS, "cat"),
     )
     system, _ = await prompt(client, model, life.user)
-    assert prompts.TRAITS_HEADING not in system
-    assert set(section(system, prompts.PEOPLE_HEADING)[1:]) == {
+    assert TRAITS_HEADING not in system
+    assert set(section(system, PEOPLE_HEADING)[1:]) == {
         '- family.children: "Mia, daughter": interests.likes: "football"',
         '- family.children: "two kids"',
         '- pets.has: "cat"',
@@ -142,7 +143,7 @@ async def test_somebody_can_be_put_right(connect: Connect, model: ScriptedModel,
     assert traits["family.children Mila"]["entity"] == {"kind": "person", "relation": "daughter", "name": "Mila"}
     assert traits["family.children Mia"]["status"] == "rejected"
     system, _ = await prompt(client, model, life.user)
-    assert section(system, prompts.PEOPLE_HEADING)[1:] == ['- family.children: "Mila, daughter"']
+    assert section(system, PEOPLE_HEADING)[1:] == ['- family.children: "Mila, daughter"']
 
 
 async def test_a_rejection_rejects_a_value_in_all_its_words(connect: Connect, model: ScriptedModel, life: Life) -> None:

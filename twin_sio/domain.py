@@ -301,9 +301,9 @@ class Evidence:
 class Trait:
     """What the twin holds about its user, with the number that the evidence gives on `as_of`.
 
-    `pinned`: the user confirmed the value or wrote it in. `entity`: who it is of, or, in a slot of people or animals,
-    who it is; None: the user. `names`: what its evidence calls it (`traits.own_name`), the one that gives it its id
-    first; empty where that is the value. `when`: what the user said last of the time, and in which month.
+    `pinned`: the user confirmed it or wrote it in. `entity`: who it is of, or, of people and animals, who it is; None:
+    the user. `names`: what its evidence calls it (`traits.own_name`), first what gives it its id; empty: the value.
+    `when`: what they said last of time and end, and in which month. `is_denied`: they said last that it is not so.
     """
 
     trait_id: str
@@ -320,6 +320,7 @@ class Trait:
     entity: Entity | None = None
     names: tuple[str, ...] = ()
     when: str = ""
+    is_denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

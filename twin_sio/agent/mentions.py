@@ -165,5 +165,5 @@ def _kind_before_name(key: str, words: Sequence[str]) -> str:
 
 def is_ex(entity: Entity | None) -> bool:
     """Whether somebody is called what they were: what is told of an ex is told of them as such."""
-    found = relation(normal(entity.relation)) if entity is not None else None
-    return found is not None and found.sort == EX
+    words = normal(entity.relation).split() if entity is not None else []
+    return any((found := relation(word)) is not None and found.sort == EX for word in (" ".join(words), *words))

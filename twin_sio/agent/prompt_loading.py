@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from twin_sio.agent import AgentRequest, Memory, prompts
+from twin_sio.clock import now
 
 _HISTORY_LINES: Final = 60  # what is fetched at most; the token budget decides what is used
 
@@ -20,5 +21,5 @@ async def load_prompt(memory: Memory, ask: AgentRequest, persona: str) -> Prompt
         memory.history(ask, _HISTORY_LINES), memory.known(ask.user_id), memory.context(ask.user_id), memory.past(ask)
     )
     return lambda budget: prompts.build(
-        ask.text, history, known, context, budget_tokens=budget, past=past, persona=persona
+        ask.text, history, known, context, budget_tokens=budget, today=now().date(), past=past, persona=persona
     )

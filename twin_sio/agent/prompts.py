@@ -7,26 +7,13 @@ section of its own nor end the one it stands in. Tokens are estimated at four ch
 from __future__ import annotations
 
 import json
-import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from typing import Any, Final
 
 from twin_sio.agent import ChatMessage, ProfileContext, RecalledMemory, RelatedMessage
-from twin_sio.agent.traits import (
-    CITY,
-    EXISTENCE,
-    PARTNER,
-    STATUS,
-    category,
-    fact_of,
-    is_sensitive,
-    normal,
-    without_rejected_people,
-)
-from twin_sio.domain import Entity, Fact, Json, Profile, Trait
+from twin_sio.agent.traits import is_sensitive
+from twin_sio.domain import Fact, Json
 
 PromptMessage = Mapping[str, Any]
 
@@ -37,23 +24,13 @@ _LOOKED_THROUGH: Final = (
 )  # of a line that holds a rejected value: the part that stays, and where it is cut
 _WHO: Final[Mapping[str, str]] = {"user": "they said", "assistant": "you said"}
 MESSAGE_OVERHEAD: Final = 4  # tokens that a chat template spends on each message
-PINNED_TOKENS: Final = 1_000  # what the user confirmed is in the prompt however small the budget, up to this much
-SAID_TOKENS: Final = 300  # and what they said of an allergy or a condition, up to this
 FORMER_FACTS: Final = 10  # of what has ended
-_LIFE_SLOTS: Final = frozenset({CITY, STATUS, "work.role", "work.employer"})
-"""Of what has ended, what is told first, beside who is gone."""
 
 PERSONA: Final = """\
 You are the digital twin of the person you are talking with: you know them, you think along with them, and you speak \
 to them as a close and honest companion. Answer in the language they write in, plainly and to the point. Never invent \
 facts about them: where you do not know, say so or ask. Do not recite what you know; use it where it helps."""
 
-TRAITS_HEADING: Final = "## What you know about them"
-PEOPLE_HEADING: Final = "## People and animals in their life"
-PEOPLE_RULE: Final = "What stands after somebody's name is true of them, not of the person you are talking with."
-SAID_HEADING: Final = "## They said this (not confirmed)"
-SAID_RULE: Final = "Take care not to go against it. Do not bring it up by yourself."
-QUESTION_HEADING: Final = "## What you may ask"
 FORMER_HEADING: Final = "## How it was before"
 SUMMARY_HEADING: Final = "## Earlier in this conversation"
 RELATED_HEADING: Final = "## From earlier conversations"
@@ -81,6 +58,7 @@ def build(
     context: Json | None,
     *,
     budget_tokens: int,
+    today: date,
     past: RecalledMemory = RecalledMemory(),  # noqa: B008 - frozen
     persona: str = PERSONA,
 ) -> tuple[list[PromptMessage], tuple[str, ...]]:
@@ -108,7 +86,8 @@ def build(
     # Before the related lines: those that it holds need not be said twice.
     recent = _newest(history, left - eighth if related else left)
     recalled = _related(related, {said.seq for said in recent}, eighth)
-    system = "\n\n".join([persona, *known.sections, *former, *summary, *recalled, *last, *_stopped(history)])
+    day = f"Today is {today:%A}, {today:%Y-%m-%d}."  # what they know has months
+    system = "\n\n".join([persona, day, *known.sections, *former, *summary, *recalled, *last, *_stopped(history)])
     messages = [{"role": said.role, "content": said.text} for said in recent]
     used = tuple(dict.fromkeys((*known.used_traits, *ended)))
     return [{"role": "system", "content": system}, *messages, {"role": "user", "content": text}], used
@@ -121,30 +100,6 @@ def _stopped(history: Sequence[ChatMessage]) -> list[str]:
     if last is None or last.role != "assistant" or not last.was_stopped:
         return []
     return [f"{STOPPED_HEADING}\n{STOPPED_BY_MESSAGE if last.stopped_by else STOPPED}"]
-
-
-_TOKEN: Final = re.compile(r"\w+|[^\w\s]")
-_REJECTED_WORDS: Final = 8  # of a longer value these first ones are enough to know it by
-
-
-def _rejected(profile: Profile) -> Callable[[str], bool]:
-    """Whether a text holds a value that the user has rejected, word by word: whatever the number of the values, it
-    takes as long as the text is."""
-    # What the user has rejected stands in old lines still; a prompt that shows it teaches it again.
-    values = {_words(trait.value)[:_REJECTED_WORDS] for trait in profile.traits if trait.status == "rejected"}
-    values.discard(())
-    lengths = sorted({len(value) for value in values})
-
-    def is_rejected(text: str) -> bool:
-        words = _words(text) if lengths else ()
-        return any(words[at : at + length] in values for length in lengths for at in range(len(words) - length + 1))
-
-    return is_rejected
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """The words and the single signs of a text, as values are compared."""
-    return tuple(_TOKEN.findall(normal(text)))
 
 
 def _former_facts(known: Sequence[Fact], recalled: Sequence[Fact]) -> Sequence[Fact]:
@@ -165,7 +120,8 @@ def _former(facts: Sequence[Fact], budget: int) -> tuple[list[str], tuple[str, .
     for fact in facts:
         about = {"about": fact.about} if fact.about else {}
         since = {"known_since": f"{fact.valid_at:%Y-%m}"} if fact.valid_at != fact.invalid_at else {}
-        listed.append({"what": fact.key, **about, "value": fact.value, **since, "over_by": f"{fact.invalid_at:%Y-%m}"})
+        over = {"told_over": f"{fact.invalid_at:%Y-%m}"}
+        listed.append({"what": fact.key, **about, "value": fact.value, **since, **over})
     section, count = _section(f"{FORMER_HEADING}\n{PAST_RULE}", listed, budget)
     return section, tuple(fact.trait_id for fact in facts[:count])
 
@@ -195,123 +151,6 @@ def _section(heading: str, entries: Sequence[object], budget: int, *, reverse: b
     return [f"{heading}\n{json_line(kept[::-1] if reverse else kept)}"] if kept else [], len(kept)
 
 
-def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
-    """What a prompt says of the user and of those in their life: what they confirmed first, and what they said of their
-    health, faith and the like, whatever the budget; then the surest of what is applied in three eighths of the budget,
-    and one question at most. What has ended is apart (`ProfileContext.former`)."""
-    budget = budget_tokens // 8 * 3
-    ranked = sorted(without_rejected_people(profile), key=lambda trait: (-trait.confidence, trait.key, trait.trait_id))
-    applied = [trait for trait in ranked if trait.status == "applied"]
-    tentative = [trait for trait in ranked if trait.status == "tentative"]
-    said = [trait for trait in tentative if is_sensitive(trait.key)]
-    said.sort(
-        key=lambda trait: (trait.entity is not None, trait.key != "health.allergy", category(trait.key) != "health")
-    )
-    pinned, spent = _fitting([trait for trait in applied if trait.pinned], PINNED_TOKENS)
-    budget -= spent
-    stated, spent = _fitting(said, SAID_TOKENS)
-    budget -= spent
-    more, spent = _fitting([trait for trait in applied if not trait.pinned], budget)
-    budget -= spent
-    sections = [*_facts((*pinned, *more)), *_said(stated)]
-    used = [trait.trait_id for trait in (*pinned, *more, *stated)]
-    asked = next((trait for trait in tentative if not is_sensitive(trait.key)), None)
-    if asked is not None:
-        question = (
-            f"{QUESTION_HEADING}\nYou are not sure of this; do not rely on it. Where it fits, and at most once, "
-            f"you may ask whether it is so. {_line_of(asked)}"
-        )
-        if tokens(question) <= budget:
-            sections.append(question)
-            used.append(asked.trait_id)
-    return ProfileContext(tuple(sections), tuple(used), _rejected(profile), _ended(profile))
-
-
-def _ended(profile: Profile) -> tuple[Fact, ...]:
-    """What held once and holds no more: who is gone and what made up their life before all else, then the last to end;
-    behind that what is known of those who are gone, and what was only ever told to have ended."""
-    ended = [
-        (trait, trait.valid_to)
-        for trait in without_rejected_people(profile)
-        if trait.status == "superseded" and trait.valid_to is not None
-    ]
-
-    gone = {trait.entity for trait, _ in ended if trait.entity is not None and trait.key in EXISTENCE}
-
-    def rank(one: tuple[Trait, datetime]) -> tuple[bool, bool, float]:
-        trait, over = one
-        is_somebody = trait.key in EXISTENCE
-        is_first = is_somebody or (trait.key in _LIFE_SLOTS and trait.entity is None)
-        is_last = not is_first and (trait.entity in gone or trait.valid_from == over)
-        return is_last, not is_first, -over.timestamp()
-
-    return tuple(_former_fact(trait, over) for trait, over in sorted(ended, key=rank)[:FORMER_FACTS])
-
-
-def _former_fact(trait: Trait, over: datetime) -> Fact:
-    value = _who(trait) if trait.entity is not None and trait.key in EXISTENCE else trait.value
-    return replace(fact_of(trait, over), value=f"{value} ({trait.when})" if trait.when else value)
-
-
-def _facts(traits: Sequence[Trait]) -> list[str]:
-    """The sections of what is true of the user, and of those in their life, each of whom has a line."""
-    own = [f"- {_line_of(trait)}" for trait in traits if trait.entity is None]
-    of_others = [(who, trait) for trait in traits if (who := trait.entity) is not None]
-    # Who was a friend or a colleague before is one person with the partner of that name.
-    partners = {normal(who.name): who for who, trait in of_others if trait.key == PARTNER and who.name}
-    people: dict[Entity, str] = {}
-    facts: dict[Entity, list[str]] = defaultdict(list)
-    for who, trait in of_others:
-        if trait.key in EXISTENCE and partners.get(normal(who.name), who) == who:
-            people.setdefault(who, f"- {_line_of(trait)}")
-    for who, trait in of_others:
-        if trait.key not in EXISTENCE:
-            one = partners.get(normal(who.name), who)
-            people.setdefault(one, f"- {json_line(_who(trait))}")
-            facts[one].append(f"{_slot(trait)}: {_value_of(trait)}")
-    lines = [": ".join((line, "; ".join(facts[who]))) if who in facts else line for who, line in people.items()]
-    sections = ["\n".join((TRAITS_HEADING, *own))] if own else []
-    return [*sections, "\n".join((PEOPLE_HEADING, PEOPLE_RULE, *lines))] if lines else sections
-
-
-def _said(traits: Sequence[Trait]) -> list[str]:
-    lines = [f"- {_line_of(trait)}" for trait in traits]
-    return ["\n".join((SAID_HEADING, SAID_RULE, *lines))] if lines else []
-
-
-def _fitting(traits: Sequence[Trait], budget: int) -> tuple[list[Trait], int]:
-    """The traits from the beginning whose lines fit, and the tokens they take."""
-    kept, spent = [], 0
-    for trait in traits:
-        cost = tokens(f"- {_line_of(trait)}\n")
-        if spent + cost > budget:
-            break
-        kept.append(trait)
-        spent += cost
-    return kept, spent
-
-
-def _line_of(trait: Trait) -> str:
-    """A trait by itself, with whom it is of where that is not the user."""
-    if trait.entity is None:
-        return f"{_slot(trait)}: {_value_of(trait)}"
-    if trait.key in EXISTENCE:
-        return f"{_slot(trait)}: {json_line(_who(trait))}"
-    return f"{json_line(_who(trait))}: {_slot(trait)}: {_value_of(trait)}"
-
-
-def _value_of(trait: Trait) -> str:
-    """A value with what they said of the time."""
-    return f"{json_line(trait.value)} ({json_line(trait.when)})" if trait.when else json_line(trait.value)
-
-
-def _who(trait: Trait) -> str:
-    """Who an entity is: by name and relation, else as the user put it."""
-    if trait.entity is None or (trait.key in EXISTENCE and not trait.entity.name):
-        return trait.value
-    return trait.entity.label
-
-
 def _context(context: Json | None, budget: int) -> list[str]:
     """The host context's section; of one that is too large the first entries that fit."""
     kept: dict[str, object] = {}
@@ -333,10 +172,6 @@ def _newest(history: Sequence[ChatMessage], budget: int) -> list[ChatMessage]:
             break
         kept.append(said)
     return kept[::-1]
-
-
-def _slot(trait: Trait) -> str:
-    return trait.key.replace("_", " ")
 
 
 def json_line(value: object) -> str:

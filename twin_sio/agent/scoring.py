@@ -43,7 +43,7 @@ from twin_sio.agent.contributions import (
 )
 from twin_sio.agent.mentions import is_ex
 from twin_sio.agent.observations import Place, Value, sorted_out
-from twin_sio.agent.periods import Periods
+from twin_sio.agent.periods import Periods, when
 from twin_sio.agent.traits import (
     CITY,
     CORRECTIONS,
@@ -106,7 +106,7 @@ def slots_of(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weight
 
 
 def _leave(slots: Mapping[Place, Slot]) -> None:
-    """What is known of somebody who is there no more is over, whenever it was said."""
+    """What is known of somebody who is there no more is over, whenever it was said; but for what is said of an ex."""
     for place in [place for place in slots if place.who]:
         key, _, name = place.who.partition(OF)
         existence = slots.get(Place(key)) if key in EXISTENCE else None
@@ -149,13 +149,6 @@ def _counted(
     always = {name: capacity.lasting(value.pieces, supports, EXPLICIT) for name, value in values.items()}
     counted = {name: capacity.of_value(value.pieces, always[name], brought) for name, value in values.items()}
     return capacity.of_slot(counted, always) if is_functional(key) or key in REPLACED else counted
-
-
-def _when(pieces: Sequence[Evidence]) -> str:
-    """What was said last of the time, which only the month in which it was said makes plain: "since last week"."""
-    said = [piece for piece in pieces if piece.when and supports(piece)]
-    newest = max(said, key=lambda piece: (piece.observed_at, piece.evidence_id), default=None)
-    return f"{newest.when}, said {newest.observed_at:%Y-%m}" if newest is not None else ""
 
 
 class Slot:
@@ -220,7 +213,8 @@ class Slot:
             pinned=rejected_at is None and not is_denied and is_pinned(pieces),
             entity=claims.entity,
             names=names if len(names) > 1 or self.place.who or claims.entity is not None else (),
-            when=_when(pieces),
+            when=when(self.key, pieces, claims.ends if ended_at is not None else ()),
+            is_denied=is_denied and rejected_at is None and name in self._denied_at,
         )
 
     def period(self, name: str) -> tuple[datetime, datetime | None, bool]:
@@ -230,9 +224,13 @@ class Slot:
         # Of what is denied nobody knows whether it ever was so: it is not told as what held once.
         if self.was_nobody or (name in self._denied_at and ended_at in (None, self._denied_at[name])):
             return valid_from, None, True
-        if self.left_at is not None:
+        if self.left_at is not None and not self._is_said_of_an_ex(name, self.left_at):
             ended_at = min(ended_at or self.left_at, self.left_at)
         return min(valid_from, ended_at or valid_from), ended_at, False
+
+    def _is_said_of_an_ex(self, name: str, left_at: datetime) -> bool:
+        """Whether the user said it since then, calling whoever it is of an ex: they have left, and live."""
+        return any(piece.observed_at > left_at and is_ex(piece.entity) for piece in self.values[name])
 
     def sides(self, name: str) -> tuple[list[Part], list[Part]]:
         """What supports a value and what opposes it; one that was rejected has its rejection alone."""

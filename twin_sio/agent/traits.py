@@ -64,6 +64,9 @@ EXISTENCE: Final = frozenset(
 )
 """The slots whose values are people and animals: that they are there."""
 
+GROWS_OLD: Final = frozenset({"identity.age", "goal", "project", "plan"})
+"""Slots, and categories of such, of which the month in which something was said says as much as the value."""
+
 CITY: Final = "location.city"
 WITHIN_CITY: Final = frozenset({"location.neighborhood", "location.address", "location.setting"})
 """The slots of where in a city somebody lives: who has moved to another lives there no more."""

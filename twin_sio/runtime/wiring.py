@@ -13,7 +13,7 @@ import httpx2
 import structlog
 
 from twin_sio import clock
-from twin_sio.agent import Embedder, Extractor, prompts
+from twin_sio.agent import Embedder, Extractor, profile_prompt
 from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
@@ -153,7 +153,7 @@ async def build_services(settings: Settings, server: ServerHooks | None = None) 
         keeper = ProfileService(profiles, messages, delivery, clock.now, weights, trait_ids)
         known = CachedProfiles(
             profiles,
-            partial(prompts.known, budget_tokens=settings.model.prompt_budget_tokens),
+            partial(profile_prompt.known, budget_tokens=settings.model.prompt_budget_tokens),
             refresh=lambda user_id: keeper.refresh(user_id, []),
         )
         recall = Recall(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -24,7 +24,7 @@ from twin_sio.agent.extraction.grounding import Words, bare_with_places, plain_t
 from twin_sio.agent.extraction.instructions import is_instruction
 from twin_sio.agent.extraction.orders import SUSPECT_THRESHOLD
 from twin_sio.agent.extraction.slots import Slot, canonical, comparison
-from twin_sio.agent.extraction.whose import OF_OTHERS, of_whom, words_for_people
+from twin_sio.agent.extraction.whose import OF_OTHERS, People, of_whom, people_of
 from twin_sio.agent.traits import EXISTENCE, OPPOSITE, REPLACED, category, is_functional, is_sensitive, is_too_long
 from twin_sio.domain import Entity, Exchange, Json
 
@@ -97,8 +97,10 @@ def passed(
     dropped alone. `known`: what the model was shown of them. `injection_gate`: those of a message that gives an order
     about what is stored, or may, are marked."""
     known_words = Words(*(value for values in (known or {}).values() for value in values))
-    messages = [_Message(exchange, known_words, injection_gate) for exchange in exchanges]
-    called = words_for_people(listed, (known or {}).get(prompts.PEOPLE, ()))
+    messages: list[_Message] = []
+    for exchange in exchanges:
+        messages.append(_Message(exchange, messages, known_words, injection_gate))
+    people = people_of(listed, (known or {}).get(prompts.PEOPLE, ()))
     # By what it says: a model may list one thing twice.
     found: dict[tuple[object, ...], Proposal] = {}
     counts = [0] * len(exchanges)
@@ -111,7 +113,7 @@ def passed(
         if counts[n] >= prompts.MAX_CANDIDATES:
             continue
         counts[n] += 1
-        proposal = _passed(candidate, n, messages, called)
+        proposal = _passed(candidate, n, messages, people)
         if proposal is None and candidate.get("kind") != "ended" and _replaces(key := _key(candidate)):
             dropped.add((n, key))
         if proposal is not None:
@@ -159,15 +161,16 @@ def _sensitive(key: str, nature: str) -> str:
 
 
 class _Message:
-    """A message, with what its quotes are looked up in."""
+    """A message, with what its quotes are looked up in. `earlier`: those that are read with it."""
 
-    def __init__(self, exchange: Exchange, known: Words, injection_gate: bool) -> None:
+    def __init__(self, exchange: Exchange, earlier: Sequence[_Message], known: Words, injection_gate: bool) -> None:
         self.text = exchange.text[:LONGEST]
         self.words = Words(self.text)
         self._bare, self._places = bare_with_places(self.text)
         lines = [(line.role, line.text[: prompts.LINE_CHARACTERS]) for line in exchange.before[-prompts.LINES_BEFORE :]]
         self.twin_before = [Words(text) for role, text in lines if role == "twin"]
         self._own_before = [text for role, text in lines if role == "user"]
+        self._earlier = tuple(earlier)
         self._known, self._injection_gate = known, injection_gate
         self.is_suspect = injection_gate and is_instruction(self.text, SUSPECT_THRESHOLD)
         self.is_order = self.is_suspect and is_instruction(self.text)
@@ -176,11 +179,11 @@ class _Message:
 
     @cached_property
     def _own(self) -> Words:
-        """What the person said before. A line that may give an order names nothing, and one that cites says what others
-        said."""
+        """What the person said before, but for what they cite, and for lines that may give an order."""
         own = [_CITED.sub(" ", text) for text in self._own_before]
-        may_order = self._injection_gate and any(is_instruction(one, SUSPECT_THRESHOLD) for one in own)
-        return Words(*([] if may_order else own))
+        if self._injection_gate:
+            own = [text for text in own if not is_instruction(text, SUSPECT_THRESHOLD)]
+        return Words(*own, *(_CITED.sub(" ", one.text) for one in self._earlier if not one.is_suspect))
 
     def was_said_before(self, value: str) -> bool:
         """Whether a value stands in what the person said before, or in what is known of them."""
@@ -228,9 +231,7 @@ def _where(candidate: dict[str, Any], messages: Sequence[_Message]) -> int:
     return next((n for n in order if messages[n].quoted(candidate.get("quote", "")) is not None), 0)
 
 
-def _passed(
-    candidate: dict[str, Any], n: int, messages: Sequence[_Message], called: Collection[str]
-) -> Proposal | None:
+def _passed(candidate: dict[str, Any], n: int, messages: Sequence[_Message], people: People) -> Proposal | None:
     message = messages[n]
     kind = _LEARNT.get(candidate.get("kind", ""))
     value = " ".join(candidate.get("value", "").split())
@@ -245,7 +246,7 @@ def _passed(
         return None
     slot, entity = _slot(candidate, value), None
     if slot is not None:
-        slot, entity = of_whom(candidate, slot, value, called)
+        slot, entity = of_whom(candidate, slot, value, people)
     if slot is None or (kind == "inferred" and is_sensitive(slot.key)):
         return None
     if message.is_quotation(quote):
@@ -256,7 +257,8 @@ def _passed(
             return None
         entity = replace(entity, name="")
     # What has ended is often not named ("I sold it"), and a state seldom by its word ("I was laid off").
-    if kind != "ended" and not _is_state(slot) and not _is_grounded(candidate, value, quote, message):
+    is_named = slot.key in EXISTENCE and any(one.names(value) for one in messages)
+    if not (kind == "ended" or _is_state(slot) or is_named or _is_grounded(candidate, value, quote, message)):
         return None
     polarity = candidate.get("polarity", "support")
     if polarity not in ("support", "oppose"):

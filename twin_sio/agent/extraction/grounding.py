@@ -14,7 +14,7 @@ from twin_sio.agent.extraction.slots import canonical
 
 _STEM: Final = 3  # letters that forms of one word share at least
 _JOINED_MAX: Final = 4  # words that may be written as one
-_WORD: Final = re.compile(r"[\w+#]+")
+_WORD: Final = re.compile(r"\d+|(?:[^\W\d]|[+#])+")  # "75mg" is a number and a unit, "75e" one with an ending
 # Thai to Burmese, Khmer, kana, Han: written without spaces between words.
 _UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 
@@ -84,7 +84,7 @@ def words_stand_in(value: str, *said: Words) -> bool:
 
 def _is_same_stem(word: str, other: str) -> bool:
     """Whether two words may be forms of one ("run", "running")."""
-    if min(len(word), len(other)) < _STEM:
+    if min(len(word), len(other)) < _STEM or word.isdecimal():
         return word == other
     shared = next((n for n, (a, b) in enumerate(zip(word, other, strict=False)) if a != b), min(len(word), len(other)))
     return shared >= max(_STEM, (min(len(word), len(other)) + 1) // 2)

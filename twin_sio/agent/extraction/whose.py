@@ -8,7 +8,7 @@ understood as far as it can be.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twin_sio.agent.extraction import prompts
 from twin_sio.agent.extraction.grounding import words_of
@@ -30,33 +30,51 @@ _USER: Final = frozenset(
     | {"ich", "mich", "mein", "meine", "yo", "mi", "mí", "moi", "mon", "ma", "je", "io", "eu"}
 )
 """What models call the user, or nobody, where the user is meant."""
+_RELATIVES: Final = "family.relatives"
 _OWNED: Final[Mapping[str, frozenset[str]]] = {
-    PARTNER: frozenset({"family.siblings", "family.parents", "family.children", "family.relatives"}),
-    "family.children": EXISTENCE - {PARTNER, "family.children", "pets.has"},
+    PARTNER: frozenset({"family.siblings", "family.parents", "family.children", _RELATIVES}),
+    "family.children": EXISTENCE - {PARTNER, "pets.has"},
+    "family.siblings": EXISTENCE - {"pets.has"},
+    "family.parents": EXISTENCE - {"pets.has"},
+    _RELATIVES: EXISTENCE - {"pets.has"},
     "pets.has": EXISTENCE - {PARTNER, "family.children", "pets.has"},
 }
-"""By slot, what those are who cannot be what it holds: a brother is no partner, but may have one."""
+"""By slot, what those are who may have what it holds: a brother is no partner, but may have one; a child may have a
+child."""
 
 
-def words_for_people(listed: Sequence[Any], people: Sequence[str]) -> frozenset[str]:
-    """The words for what somebody is to the user, as a model's candidates and the known `people` have them."""
-    said = (one.get("about") for one in listed if isinstance(one, dict))
-    known = (label.rpartition(",")[2] for line in people if "," in (label := line.partition(":")[0]))
-    return frozenset(normal(word) for word in (*said, *known) if isinstance(word, str) and len(word) <= _CALLED)
+class People(NamedTuple):
+    """The words for what those in the user's life are to them, and the names of those who are family."""
+
+    words: frozenset[str]
+    family: frozenset[str]
 
 
-def of_whom(
-    candidate: Mapping[str, Any], slot: Slot, value: str, words: Collection[str]
-) -> tuple[Slot | None, Entity | None]:
+def people_of(listed: Sequence[Any], known: Sequence[str]) -> People:
+    """Who is in the user's life, by a model's candidates and the lines that it was shown (`PEOPLE`)."""
+    said = [(one.get("about"), one.get("name")) for one in listed if isinstance(one, dict)]
+    for line in known:
+        name, comma, word = line.partition(":")[0].rpartition(",")
+        said += [(word, name)] if comma else []
+    called = [(normal(word), name) for word, name in said if isinstance(word, str) and len(word) <= _CALLED]
+    family = (normal(name) for word, name in called if isinstance(name, str) and name and _is_family(word))
+    return People(frozenset(word for word, _ in called), frozenset(family))
+
+
+def of_whom(candidate: Mapping[str, Any], slot: Slot, value: str, people: People) -> tuple[Slot | None, Entity | None]:
     """Where a candidate belongs (None: nowhere), and whom it is about (None: the user). What is told of those of
-    somebody in the user's life is kept where they have a name. `words`: see `words_for_people`."""
+    somebody in the user's life is kept where they have a name. A relative whom one of the family has, too, as a
+    grandchild, is the user's."""
     about = " ".join(candidate.get("about", "").split())[:_CALLED]
     name = " ".join(candidate.get("name", "").split())[: prompts.MAX_VALUE]
     is_pet = slot.key == "pets.has" or candidate.get("key", "").startswith("pet")
     called = "" if _is_user(about) else about
     if category(slot.key) == "people" and name and normal(name) == normal(value) and slot.key not in EXISTENCE:
         slot = Slot("people.friends", slot.value)  # `people.acquaintances`
-    owner = _owner(candidate.get("whose", ""), words)
+    owner = _owner(candidate.get("whose", ""), people.words)
+    is_relative = slot.key == _RELATIVES and _slot_of(called) == _RELATIVES
+    if owner is not None and is_relative and (_is_family(owner.relation) or normal(owner.name) in people.family):
+        owner = None
     if owner is not None and not owner.label:
         return None, None
     if owner is not None and slot.key not in EXISTENCE:
@@ -71,6 +89,8 @@ def of_whom(
         return slot, None
     if not called and not name:
         called = value[:_CALLED]
+    if is_pet and name and _slot_of(called) in (PARTNER, "family.children"):  # of the household
+        called, name = "", value[:_CALLED]
     count = min(_COUNT_MAX, max(0, candidate.get("count", 0)))
     return slot, Entity("pet" if is_pet else "person", called, name, count)
 
@@ -98,15 +118,24 @@ def _owner(whose: str, words: Collection[str]) -> Entity | None:
     return Entity("person", called, name)
 
 
+def _slot_of(called: str) -> str:
+    """The slot of those who are called so; empty where that is not known."""
+    found = relation(normal(called).rpartition(" ")[2])
+    return found.slot if found is not None else ""
+
+
+def _is_family(called: str) -> bool:
+    return _slot_of(called).startswith("family.")
+
+
 def _is_owner(called: str, name: str, key: str, value: str) -> bool:
     """Whether somebody who is named by what they are cannot be what a slot of people holds, and another than they is
     its value: the brother of "his husband"."""
-    owner = relation(normal(called).rpartition(" ")[2])
+    owner, said = relation(normal(called).rpartition(" ")[2]), words_of(value)
     if owner is None or owner.slot not in _OWNED.get(key, ()):
         return False
-    said = words_of(value)
     held = [one for word in said if (one := relation(word)) is not None]
-    if any(one.slot == owner.slot for one in held):
-        return False
+    if any(one.slot == owner.slot for one in held):  # "my daughter has two kids"
+        return owner.slot == key and not (owner.is_many or owner.is_general) and any(one.is_many for one in held)
     is_another = bool(name) and set(words_of(name)).isdisjoint(said)
-    return is_another or any(one.slot == key for one in held)
+    return is_another or (key != _RELATIVES and any(one.slot == key for one in held))

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from twin_sio.domain import Evidence, Profile, Trait, TraitChange
 
-SCORING_VERSION = 5
+SCORING_VERSION = 6
 """Of how a profile is computed from evidence: where a stored profile has another, it is computed anew. Increase it with
 every change of the rules that profiles are to follow at once."""
 
