@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from twin_sio.agent import prompts
 from twin_sio.agent.profile_prompt import PEOPLE_HEADING, SAID_HEADING, TRAITS_HEADING
 from twin_sio.agent.traits import trait_id
 from twin_sio.cli.batch import print_profile
+from twin_sio.cli.traits import line_of
 from twin_sio.client import TwinClient
 from twin_sio.clock import now
 from twin_sio.config import Settings
@@ -59,6 +61,9 @@ class Life:
             self.user, key, value, polarity, kind, at, f"s{self.days}", f"m{self.days}", value, "test@1",  # type: ignore[arg-type]
             entity=of, version=version,
         )  # fmt: skip
+
+    def denied(self, key: str, value: str) -> Evidence:
+        return replace(self.said(key, value), polarity=-1)
 
     async def learn(self, *said: Evidence) -> None:
         await self.keeper.learn(self.user, said)
@@ -101,6 +106,19 @@ async def test_the_model_hears_of_dislikes_allergies_and_what_was(
     assert set(used) == {trait["trait_id"] for trait in traits.values()}
     await life.learn(life.said("health.allergy", "peanuts", "ended"))
     assert "peanuts" not in (await prompt(client, model, life.user))[0]
+
+
+async def test_what_is_denied_is_told_so_to_model_and_user(connect: Connect, model: ScriptedModel, life: Life) -> None:
+    client = await connect()
+    since = replace(life.said("work.role", "nurse"), when="since 94")
+    await life.learn(life.denied("habits.drinking", "alcohol"), since)
+    told = section((await prompt(client, model, life.user))[0], TRAITS_HEADING)
+    nurse = f"since 94, said {since.observed_at:%Y-%m}"
+    assert told == [f'- work.role: "nurse" ("{nurse}")', '- habits.drinking: not "alcohol"']
+    traits = await listed(client)
+    assert (traits["habits.drinking alcohol"]["denied"], traits["work.role nurse"].get("denied")) == (True, None)
+    assert traits["work.role nurse"]["when"] == nurse
+    assert line_of(traits["habits.drinking alcohol"]) == "habits.drinking = not alcohol"
 
 
 async def test_what_is_true_of_others_is_told_of_them(connect: Connect, model: ScriptedModel, life: Life) -> None:

@@ -197,6 +197,8 @@ class Trait(ServerPayload):
     valid_from: Time
     valid_to: Time | None = None
     pinned: bool
+    when: Annotated[str | None, Field(description="What the user said of the time, and in which month.")] = None
+    denied: Annotated[bool | None, Field(description="True where the user said last that it is not so.")] = None
     entity: Annotated[TraitEntity | None, Field(description="Who it is of; without it the user.")] = None
 
 

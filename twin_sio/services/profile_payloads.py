@@ -50,6 +50,10 @@ def trait_payload(trait: Trait) -> dict[str, Any]:
     }
     if trait.valid_to is not None:
         payload["valid_to"] = iso(trait.valid_to)
+    if trait.when:
+        payload["when"] = trait.when
+    if trait.is_denied:
+        payload["denied"] = True
     return payload | _entity_payload(trait)
 
 

@@ -77,8 +77,10 @@ export class ProfileView {
     Object.assign(meter, { min: 0, max: 1, low: 0.55, high: 0.8, optimum: 1, value: confidence });
     meter.setAttribute("aria-label", `How sure it is of ${named(key)}`);
     const until = status === "superseded" && trait.valid_to ? ` until ${day(trait.valid_to)}` : "";
-    const said = status === "tentative" && confidence >= 0.8 ? "you said it, not confirmed" : STANDING[status];
-    const sure = make("span", "sure", `${Math.round(confidence * 100)} %, ${said ?? status}${until}`);
+    const isStated = status === "tentative" && confidence >= 0.8;
+    const said = trait.denied ? "you said it is not so" : isStated ? "you said it, not confirmed" : STANDING[status];
+    const when = trait.when ? ` (${trait.when})` : "";
+    const sure = directed(make("span", "sure", `${Math.round(confidence * 100)} %, ${said ?? status}${until}${when}`));
     const name = make("p", "key", named(key));
     const act = (action, label, run, kind = "quiet") => {
       const made = button(kind, label, run);

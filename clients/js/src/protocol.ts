@@ -372,6 +372,14 @@ export interface Trait {
   valid_to?: string | null;
   pinned: boolean;
   /**
+   * What the user said of the time, and in which month.
+   */
+  when?: string | null;
+  /**
+   * True where the user said last that it is not so.
+   */
+  denied?: boolean | null;
+  /**
    * Who it is of; without it the user.
    */
   entity?: TraitEntity | null;
