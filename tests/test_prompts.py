@@ -354,6 +354,9 @@ def test_what_they_said_is_not_so_is_told():
     assert section(system, SAID_HEADING)[1:] == ['- faith.religion: not "church"']
     assert used == ("trait-Oslo",)
     assert "jazz" not in build(trait("jazz", "unused", confidence=0.5))[0]
+    leo = replace(trait("leo", key="family.children"), entity=Entity("person", "son", "leo"))
+    born = replace(leo, valid_from=NOW + timedelta(90))
+    assert ('not "kids"' in build(nobody, leo)[0], 'not "kids"' in build(nobody, born)[0]) == (True, False)
 
 
 def test_small_things_do_not_push_out_who_somebody_is():

@@ -252,7 +252,7 @@ def _look_ahead(
             is_new = sort.endswith(f"/{ANOTHER}") or _is_one_of_many(one)
             if known is not None and is_new and first[OF.join((slot, known))] < at:
                 known = None
-            is_over = piece.kind in _LEAVING or piece.polarity < 0 or sort == EX
+            is_over = _leaves(piece, one) or sort == EX
             if is_over and sort != EX:
                 for each in asked:
                     coming.pop(each, None)

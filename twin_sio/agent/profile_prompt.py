@@ -46,6 +46,7 @@ PEOPLE_HEADING: Final = "## People and animals in their life"
 PEOPLE_RULE: Final = "What stands after somebody's name is true of them, not of the person you are talking with."
 SAID_HEADING: Final = "## They said this (not confirmed)"
 SAID_RULE: Final = "Take care not to go against it. Do not bring it up by yourself."
+GONE: Final = " (no longer in their life)"
 QUESTION_HEADING: Final = "## What you may ask"
 
 
@@ -88,9 +89,18 @@ def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
 
 
 def _denied(traits: Sequence[Trait]) -> list[Trait]:
-    """What the user said is not so, the last first: "no kids"; not what is only another value of a slot of one."""
-    has_one = {(trait.key, trait.entity) for trait in traits if trait.status == "applied" and is_functional(trait.key)}
-    denied = [trait for trait in traits if trait.is_denied and (trait.key, trait.entity) not in has_one]
+    """What the user said is not so, the last first: "no kids"; not what is only another value of a slot of one, and
+    nobody where somebody was named since."""
+    applied = [trait for trait in traits if trait.status == "applied"]
+    has_one = {(trait.key, trait.entity) for trait in applied if is_functional(trait.key)}
+    since = {trait.key: trait.valid_from for trait in sorted(applied, key=lambda one: one.valid_from)}
+    denied = [
+        trait
+        for trait in traits
+        if trait.is_denied
+        and (trait.key, trait.entity) not in has_one
+        and not (trait.key in EXISTENCE and trait.key in since and since[trait.key] > trait.valid_from)
+    ]
     return sorted(denied, key=lambda trait: -trait.opposing)
 
 
@@ -146,7 +156,7 @@ def _facts(traits: Sequence[Trait], gone: Collection[Entity]) -> list[str]:
     for who, trait in of_others:
         if trait.key not in EXISTENCE:
             one = partners.get(normal(who.name), who)
-            people.setdefault(one, f"- {'former ' if one in gone else ''}{json_line(_who(trait))}")
+            people.setdefault(one, f"- {json_line(_who(trait))}{GONE if one in gone else ''}")
             facts[one].append(f"{_slot(trait)}: {_value_of(trait)}")
     lines = [": ".join((line, "; ".join(facts[who]))) if who in facts else line for who, line in people.items()]
     sections = ["\n".join((TRAITS_HEADING, *own))] if own else []

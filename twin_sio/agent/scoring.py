@@ -106,7 +106,7 @@ def slots_of(user_id: str, evidence: Iterable[Evidence], as_of: datetime, weight
 
 
 def _leave(slots: Mapping[Place, Slot]) -> None:
-    """What is known of somebody who is there no more is over, whenever it was said; but for what is said of an ex."""
+    """What is known of somebody who is there no more is over; but for what is stated of them since."""
     for place in [place for place in slots if place.who]:
         key, _, name = place.who.partition(OF)
         existence = slots.get(Place(key)) if key in EXISTENCE else None
@@ -224,13 +224,13 @@ class Slot:
         # Of what is denied nobody knows whether it ever was so: it is not told as what held once.
         if self.was_nobody or (name in self._denied_at and ended_at in (None, self._denied_at[name])):
             return valid_from, None, True
-        if self.left_at is not None and not self._is_said_of_an_ex(name, self.left_at):
+        if self.left_at is not None and not self._is_stated_since(name, self.left_at):
             ended_at = min(ended_at or self.left_at, self.left_at)
         return min(valid_from, ended_at or valid_from), ended_at, False
 
-    def _is_said_of_an_ex(self, name: str, left_at: datetime) -> bool:
-        """Whether the user said it since then, calling whoever it is of an ex: they have left, and live."""
-        return any(piece.observed_at > left_at and is_ex(piece.entity) for piece in self.values[name])
+    def _is_stated_since(self, name: str, left_at: datetime) -> bool:
+        """Whether the user said since then in plain words that it is so: whoever has left lives on."""
+        return any(at > left_at for at in self.periods.stated(name))
 
     def sides(self, name: str) -> tuple[list[Part], list[Part]]:
         """What supports a value and what opposes it; one that was rejected has its rejection alone."""

@@ -77,18 +77,19 @@ class ExchangeReader:
 
 
 def known_values(profile: Profile) -> Mapping[str, Sequence[str]]:
-    """What a user's profile says, by key, the surest first, but what has ended or was rejected. What it says of those
-    in their life, or were, stands under `PEOPLE`, a line for each, without what is sensitive and was not confirmed."""
+    """What a user's profile says, by key, the surest first, but what has ended or was rejected; "not kids" of what they
+    deny. What it says of those in their life, or were, stands under `PEOPLE`, a line for each, without what is
+    sensitive and was not confirmed."""
     known: dict[str, list[str]] = {}
     people: dict[Entity, list[str]] = {}
     for trait in sorted(without_rejected_people(profile), key=lambda trait: -trait.confidence):
         if trait.status == "superseded" and trait.key in EXISTENCE and trait.entity is not None:
             people.setdefault(trait.entity, []).append("is gone")
-        if trait.status not in ("applied", "tentative"):
+        if trait.status not in ("applied", "tentative") and not trait.is_denied:
             continue
         if trait.entity is None or trait.key in EXISTENCE:
-            known.setdefault(trait.key, []).append(trait.value)
-        if trait.entity is not None and (trait.pinned or not is_sensitive(trait.key)):
+            known.setdefault(trait.key, []).append(f"not {trait.value}" if trait.is_denied else trait.value)
+        if trait.entity is not None and not trait.is_denied and (trait.pinned or not is_sensitive(trait.key)):
             facts = people.setdefault(trait.entity, [])
             facts += [] if trait.key in EXISTENCE else [f"{trait.key} {trait.value}"]
     lines = (": ".join(filter(None, (who.label, "; ".join(facts)))) for who, facts in people.items())

@@ -16,6 +16,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -171,6 +172,8 @@ class _Message:
         self.twin_before = [Words(text) for role, text in lines if role == "twin"]
         self._own_before = [text for role, text in lines if role == "user"]
         self._earlier = tuple(earlier)
+        days = (exchange.at + timedelta(days=more) for more in (-1, 0, 1))  # "yesterday", "tomorrow", other time zones
+        self._dates = {number for day in days for number in (day.year, day.month, day.day)}
         self._known, self._injection_gate = known, injection_gate
         self.is_suspect = injection_gate and is_instruction(self.text, SUSPECT_THRESHOLD)
         self.is_order = self.is_suspect and is_instruction(self.text)
@@ -195,6 +198,11 @@ class _Message:
         if not any(words_stand_in(word, self.words) for word in value.split()):
             return False
         return words_stand_in(value, self.words, self._own, self._known, Words(asked))
+
+    def is_birthday(self, slot: Slot) -> bool:
+        """Whether it is a birthday of about the day of the message, as of who says "it's my birthday today"."""
+        numbers = re.findall(r"\d+", slot.value) if slot.key == "identity.birthday" else ()
+        return bool(numbers) and all(int(number) in self._dates for number in numbers)
 
     def names(self, name: str) -> bool:
         """Whether a name stands in the message, or in what was said before or is known."""
@@ -257,8 +265,9 @@ def _passed(candidate: dict[str, Any], n: int, messages: Sequence[_Message], peo
             return None
         entity = replace(entity, name="")
     # What has ended is often not named ("I sold it"), and a state seldom by its word ("I was laid off").
+    is_known = kind == "ended" or _is_state(slot) or message.is_birthday(slot)
     is_named = slot.key in EXISTENCE and any(one.names(value) for one in messages)
-    if not (kind == "ended" or _is_state(slot) or is_named or _is_grounded(candidate, value, quote, message)):
+    if not (is_known or is_named or _is_grounded(candidate, value, quote, message)):
         return None
     polarity = candidate.get("polarity", "support")
     if polarity not in ("support", "oppose"):

@@ -136,6 +136,7 @@ def _is_owner(called: str, name: str, key: str, value: str) -> bool:
         return False
     held = [one for word in said if (one := relation(word)) is not None]
     if any(one.slot == owner.slot for one in held):  # "my daughter has two kids"
-        return owner.slot == key and not (owner.is_many or owner.is_general) and any(one.is_many for one in held)
+        is_one = owner.slot == key and not (owner.is_many or owner.is_general)
+        return is_one and any(one.is_many and one.sort != owner.sort for one in held)
     is_another = bool(name) and set(words_of(name)).isdisjoint(said)
     return is_another or (key != _RELATIVES and any(one.slot == key for one in held))
