@@ -1,5 +1,6 @@
-"""Starts servers and workers as forks of one process that has imported the service: that takes seconds of CPU, and the
-tests start hundreds. What is forked is a process like any other: its own session, environment, log and end.
+"""Starts servers, workers and commands as forks of one process that has imported the service: that takes seconds of
+CPU, and the tests start hundreds. What is forked is a process like any other: its own session, environment, standard
+streams and end.
 
 `python -m tests.fork_server FD` is that process; it serves one client over a socket, request by request, and ends with
 it, and what was forked with that. `Forked` is the client's side.
@@ -24,11 +25,14 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from twin_sio.runtime.dev_engines.process import HAS_DEATH_SIGNAL
 
-_IMPORTED = ("uvloop", "twin_sio.runtime.serve", "twin_sio.runtime.work", "tests.scripted_model")
+_IMPORTED = (
+    *("uvloop", "twin_sio.runtime.serve", "twin_sio.runtime.work", "tests.scripted_model"),
+    *("twin_sio.cli.main", "twin_sio.admin", "twin_sio.runtime.engine_check", "twin_sio.runtime.model_check"),
+)
 _REQUEST_BYTES = 65_536
 
 
@@ -40,11 +44,14 @@ def can_fork() -> bool:
 class Forked(subprocess.Popen[bytes]):
     """A forked module as `Popen` has a process. Its parent is the fork server, which knows how it ended."""
 
-    def __init__(self, module: str, args: Sequence[str], env: Mapping[str, str], out: IO[bytes]) -> None:
+    def __init__(
+        self, module: str, args: Sequence[str], env: Mapping[str, str], streams: Sequence[int], cwd: Path | None = None
+    ) -> None:
+        """`env` is its whole environment, `streams` are its standard input, output and error."""
         self.args = [sys.executable, "-m", module, *args]
         self.returncode: int | None = None  # type: ignore[assignment]
-        request = {"module": module, "args": list(args), "env": {**os.environ, **env}, "cwd": str(Path.cwd())}
-        self.pid = _server().ask(request, [out.fileno()])
+        request = {"module": module, "args": list(args), "env": dict(env), "cwd": str(cwd or Path.cwd())}
+        self.pid = _server().ask(request, streams)
         self._handle = os.pidfd_open(self.pid)
         weakref.finalize(self, os.close, self._handle)
 
@@ -56,6 +63,10 @@ class Forked(subprocess.Popen[bytes]):
         if code is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return code
+
+    def opened(self) -> int:
+        """A descriptor that can be read once it has ended; the caller closes it."""
+        return os.dup(self._handle)
 
     def _ended(self, timeout: float | None) -> int | None:
         ended = select.poll()  # not `select`, which knows 1,024 descriptors
@@ -100,7 +111,7 @@ def _server() -> _Server:
 def _serve(client: socket.socket) -> dict[str, Any]:
     """Answer requests until the client is gone. Returns in forks alone, with what they have to run."""
     while True:
-        data, files, *_ = socket.recv_fds(client, _REQUEST_BYTES, 1)
+        data, files, *_ = socket.recv_fds(client, _REQUEST_BYTES, 3)
         if not data:
             sys.exit()
         request: dict[str, Any] = json.loads(data)
@@ -112,24 +123,31 @@ def _serve(client: socket.socket) -> dict[str, Any]:
         pid = os.fork()
         if pid == 0:
             client.close()
-            _become(parent, request, files[0])
+            _become(parent, request, files)
             return request
-        os.close(files[0])
+        for file in files:
+            os.close(file)
         client.send(str(pid).encode())
 
 
-def _become(parent: int, request: Mapping[str, Any], out: int) -> None:
+def _become(parent: int, request: Mapping[str, Any], streams: Sequence[int]) -> None:
     """Give this fork what a started process has."""
     os.setsid()
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)
-    for descriptor in (1, 2):
-        os.dup2(out, descriptor)
-    os.close(out)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    for stream in set(streams):
+        os.close(stream)
+    # Anew: whether a stream is a terminal was looked at when the fork server started.
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False, buffering=1 if os.isatty(1) else -1)
+    sys.stderr = os.fdopen(2, "w", closefd=False, buffering=1, errors="backslashreplace")
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    sys.path[1:1] = filter(None, request["env"].get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = [request["module"], *request["args"]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -79,8 +80,9 @@ class Process(Child):
         is_plain = command[:2] == [sys.executable, "-m"] and not any(name.startswith("PYTHON") for name in self._env)
         if not (is_plain and can_fork() and (self.name in {"server", "worker"} or self.name.startswith("tests."))):
             return super()._fork()
-        with self._open_log(self._log) as out:
-            return Forked(self.name, command[3:], self._env, out)
+        with self._open_log(self._log) as out, Path(os.devnull).open("rb") as nothing:
+            streams = (nothing.fileno(), out.fileno(), out.fileno())
+            return Forked(self.name, command[3:], {**os.environ, **self._env}, streams)
 
     def _announced(self) -> re.Match[str] | None:
         return re.search(r"listening (?:on http://\S+:)?(\d+)", self.printed())

@@ -16,6 +16,8 @@ from tests.test_browser import PATIENCE_MS, ROOT, browser, model, user  # noqa: 
 from tests.test_browser_tools import MAIL, Server, results, script_mail, server  # noqa: F401
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 
+pytestmark = pytest.mark.xdist_group("sdk")  # one server and one browser are enough
+
 _PACKAGE = ROOT / "clients" / "js"
 _SCRIPT = '<script type="module" src="/page.js"></script>'
 _HTML = f'<!doctype html><html lang="en"><title>AI SDK</title><body>{_SCRIPT}</body></html>'
@@ -34,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def opened(server: Server, browser: Browser, bundle: Path) -> AsyncIterator[Opened]:  # noqa: F811
+async def opened(bundle: Path, server: Server, browser: Browser) -> AsyncIterator[Opened]:  # noqa: F811
     """Opens the page as a device of a user, or as one more tab `beside` another page. No page may have failed."""
 
     async def html(_: web.Request) -> web.Response:

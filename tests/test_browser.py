@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 import shutil
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,12 +18,14 @@ from aiohttp import web
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, Locator, Page, WebSocketRoute, async_playwright, expect
 
+from tests.processes import Process
 from tests.scripted_model import ScriptedModel
 from tests.waiting import eventually
 from twin_sio.clock import monotonic, new_id
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.runtime.dev_engines.engines import free_port
-from twin_sio.runtime.dev_engines.process import Child
+
+pytestmark = pytest.mark.xdist_group("browser")  # one server and one browser are enough
 
 ROOT = Path(__file__).parent.parent
 FLAGS = [
@@ -48,7 +49,7 @@ MESSAGES = """list => list.map(item => ({
 
 
 class Server:
-    """`python server.py` on a port of its own, with MongoDB and Redis embedded."""
+    """`python -m server` on a port of its own, with MongoDB and Redis embedded."""
 
     def __init__(self, folder: Path, model: ScriptedModel, **more: str) -> None:
         self.port = free_port()
@@ -68,13 +69,13 @@ class Server:
             "TWIN_CORS_ORIGINS": f"{self.url} http://127.0.0.1:{self.host_app_port}",
             **more,
         }
-        self.child = Child("server", [sys.executable, str(ROOT / "server.py")], log=folder / "server.log", env=env)
+        self.child = Process("server", folder, env)
 
     async def start(self) -> None:
         self.child.start()
         async with asyncio.timeout(60), aiohttp.ClientSession() as http:
             while not await self._is_ready(http):
-                assert self.child.alive, self.child.log and self.child.log.read_text()
+                assert self.child.alive, self.child.printed()
                 await asyncio.sleep(0.1)
 
     async def _is_ready(self, http: aiohttp.ClientSession) -> bool:

@@ -24,6 +24,8 @@ from tests.test_browser import (  # noqa: F401 - its fixtures
 )
 from tests.test_browser_writing import answer, fits
 
+pytestmark = pytest.mark.xdist_group("formulas")  # one server and one browser are enough
+
 FORMULAS = r"""Einstein's $E = mc^2$ and Euler's \(e^{i\pi} + 1 = 0\), where **$a_1 * b_1$** is *not* cut.
 
 $$

@@ -27,6 +27,8 @@ from tests.test_browser import (  # noqa: F401 - its fixtures
 )
 from tests.test_browser_writing import PHONE, fits
 
+pytestmark = pytest.mark.xdist_group("tools")  # one server and one browser are enough
+
 
 @pytest.fixture(scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> AsyncIterator[Server]:  # noqa: F811

@@ -34,6 +34,8 @@ from tests.test_browser import (  # noqa: F401 - its fixtures
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.runtime.dev_engines.engines import MODEL_NAME
 
+pytestmark = pytest.mark.xdist_group("writing")  # one server and one browser are enough
+
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 760}, "is_mobile": True, "has_touch": True}
 
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import pty
 import re
-import sys
 import termios
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tests.commands import command, output_of
 from tests.scripted_model import ScriptedModel
 from tests.test_service_cli import CONTROLS
 from tests.waiting import eventually
@@ -159,13 +159,11 @@ def test_a_long_list_costs_no_more_than_its_length() -> None:
 # -- over the service --------------------------------------------------------------------------------------------------
 
 
-async def on_a_terminal(command: list[str], stdin: str, columns: int = 100, **env: str) -> str:
+async def on_a_terminal(words: list[str], stdin: str, columns: int = 100, **env: str) -> str:
     """What a terminal gets, where the command's stdout is one and its stdin is a pipe."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), **env}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "twin_sio.cli", *command, stdin=PIPE, stdout=follower, stderr=PIPE, env=environment
-    )
+    process = await command("twin_sio.cli", *words, stdin=PIPE, stdout=follower, env=environment)
     os.close(follower)
     got = bytearray()
 
@@ -192,8 +190,8 @@ def answered(model: ScriptedModel, user: str) -> str:
 
 @pytest.mark.parametrize("once", [True, False])
 async def test_a_terminal_gets_markdown(once: bool, url: str, user: str, answered: str) -> None:
-    command = ["chat", "--url", url, "--sub", user, *(["--once"] if once else [])]
-    got = await on_a_terminal(command, f"{answered}\n")
+    words = ["chat", "--url", url, "--sub", user, *(["--once"] if once else [])]
+    got = await on_a_terminal(words, f"{answered}\n")
     assert "\x1b[1mpasta\x1b[0m" in got
     plain = _STYLE.sub("", got)
     assert "**" not in plain
@@ -223,13 +221,9 @@ async def test_plain_is_what_was_written(more: dict[str, str], url: str, user: s
 @pytest.mark.parametrize("words", [["chat", "--once"], ["chat"], ["chat", "--once", "--plain"]])
 async def test_a_pipe_gets_what_was_written(words: list[str], url: str, user: str, answered: str) -> None:
     """Byte for byte, whatever the environment says of the terminal."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "twin_sio.cli", *words, "--url", url, "--sub", user),
-        stdin=PIPE,
-        stdout=PIPE,
-        env={**os.environ, "TERM": "xterm-256color", "FORCE_COLOR": "1"},
-    )
-    out, _ = await process.communicate(f"{answered}\n".encode())
+    env = {**os.environ, "TERM": "xterm-256color", "FORCE_COLOR": "1"}
+    arguments = (*words, "--url", url, "--sub", user)
+    _, out, _ = await output_of("twin_sio.cli", *arguments, given=f"{answered}\n".encode(), env=env)
     expected = ANSWER if "--once" in words else f"you: {answered}\ntwin: {ANSWER}"
     assert out == f"{expected}\n".encode()
 
@@ -239,8 +233,8 @@ async def test_the_live_chat_shows_markdown(url: str, user: str, model: Scripted
     model.script(contains=user, token_delay_s=0.02, tokens=tuple(re.findall(r".{1,6}", ANSWER, re.DOTALL)))
     leader, follower = pty.openpty()
     termios.tcsetwinsize(follower, (40, 100))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "twin_sio.cli", "chat", "--url", url, "--sub", user, "--state", str(folder)),
+    process = await command(
+        *("twin_sio.cli", "chat", "--url", url, "--sub", user, "--state", str(folder)),
         stdin=follower,
         stdout=follower,
         stderr=follower,

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,11 +17,14 @@ import aiohttp
 import pytest
 
 from tests.balancers import Balancer, HAProxy, Nginx
+from tests.commands import output_of
 from tests.processes import Process, environment, started, token_of
 from tests.scripted_model import ScriptedModel
 from tests.waiting import eventually
 from twin_sio.client import RequestFailed, TwinClient
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
+
+pytestmark = pytest.mark.xdist_group("deploy")  # three servers are enough
 
 Make = Callable[[Path, list[int]], Balancer]
 STICKY: dict[str, Make] = {
@@ -161,14 +163,10 @@ async def test_the_service_is_found_below_a_path(servers: list[Process], tmp_pat
                     assert (await client.ask("hello")).status == "complete"
                     with pytest.raises(RequestFailed, match="not_found"):
                         await client.why("no-such-trait")
-        asked = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "twin_sio.cli", "chat", "--url", f"{proxy.url}/any/twin/"),
-            env={**os.environ, "TWIN_TOKEN": token_of(user)},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        said, _ = await asked.communicate(b"hello\n")
-        assert asked.returncode == 0
+        env = {**os.environ, "TWIN_TOKEN": token_of(user)}
+        words = ("chat", "--url", f"{proxy.url}/any/twin/")
+        code, said, _ = await output_of("twin_sio.cli", *words, given=b"hello\n", env=env)
+        assert code == 0
         assert b"hello" in said
     finally:
         await asyncio.to_thread(proxy.stop)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.commands import output_of
 from tests.scripted_model import ScriptedModel
 from twin_sio.agent.extraction.fitness import count
 from twin_sio.agent.extraction.model import ModelExtractor
@@ -147,20 +147,21 @@ def test_other_endpoints_are_other_models():
 # -- doctor --model
 
 
-async def doctor(base_url: str) -> tuple[int, dict[str, object]]:
+async def doctor(base_url: str, *command: str) -> tuple[int | None, dict[str, object]]:
+    """The exit code of the command, or of what `twin-sio doctor --model` runs, and what it finds."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("TWIN_", "OPENAI_"))}
     more = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "secret-key", "TWIN_MODEL": "tiny"} if base_url else {}
-    env["PYTHONPATH"] = str(ROOT)
-    command = (sys.executable, "-P", "-m", "twin_sio.cli", "doctor", "--model", "--json")
-    process = await asyncio.create_subprocess_exec(*command, env={**env, **more}, stdout=-1, stderr=-1)
-    out, err = await process.communicate()
+    code, out, err = await output_of(*command or ["twin_sio.runtime.model_check"], env={**env, **more})
     assert b"secret-key" not in out + err
-    return process.returncode or 0, orjson.loads(out)
+    *progress, check = map(orjson.loads, out.splitlines())
+    assert all("progress" in line for line in progress)
+    assert not (command and progress)
+    return code, check
 
 
 async def test_the_doctor_examines_the_model(server):
     reads_well(server)
-    code, check = await doctor(server.base_url)
+    code, check = await doctor(server.base_url, "twin_sio.cli", "doctor", "--model", "--json")
     assert (code, check["ok"]) == (0, True)
     assert "learned 7 of 7 facts and fell into 0 of 11 traps: it is fit" in str(check["text"])
 

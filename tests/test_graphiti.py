@@ -22,6 +22,8 @@ from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.ports import GraphUnavailable
 
+pytestmark = pytest.mark.xdist_group("graph")  # the library takes seconds to import
+
 AT = datetime(2026, 1, 1, 12, 30, 15, 123000, tzinfo=UTC)
 
 

@@ -6,8 +6,6 @@ import asyncio
 import gzip
 import json
 import os
-import sys
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Page, Route, WebSocketRoute, expect
 
+from tests.commands import command
 from tests.test_browser import (  # noqa: F401 - its fixtures
     PATIENCE_MS,
     Opened,
@@ -176,25 +175,12 @@ async def test_who_is_slow_is_not_waited_for(begins: bool) -> None:
 
 # -- at the start ------------------------------------------------------------------------------------------------------
 
-START = """
-import sys, uvloop
-from twin_sio.config import Settings
-from twin_sio.runtime.local_models import LocalModels
-from twin_sio.runtime.serve import serve
-say = lambda line: print(line, flush=True)
-sys.exit(uvloop.run(serve(Settings.from_environment(), say, LocalModels(*sys.argv[1:]))))
-"""
-
 
 @asynccontextmanager
 async def started(folder: Path, ollama: str, lm_studio: str, **env: str) -> AsyncIterator[list[str]]:
     """What a server prints that looks at these addresses."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", START, ollama, lm_studio),
-        stdout=PIPE,
-        cwd=ROOT,
-        env={**os.environ, "TWIN_DATA_DIR": str(folder), "TWIN_ENV": "dev", "TWIN_WORKER_PORT": "0", **env},
-    )
+    env = {**os.environ, "TWIN_DATA_DIR": str(folder), "TWIN_ENV": "dev", "TWIN_WORKER_PORT": "0", **env}
+    process = await command("tests.local_start", ollama, lm_studio, env=env, stderr=None)
     printed: list[str] = []
 
     async def read() -> None:

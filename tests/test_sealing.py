@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import subprocess
-import sys
 
 import pytest
 from cryptography.fernet import Fernet
 
+from tests.commands import output_of
 from tests.conftest import Connect, settings_for, url_of
 from tests.factories import make_settings
 from tests.scripted_model import ScriptedModel
@@ -110,15 +108,9 @@ async def test_a_rotation_keeps_everything_readable_without_the_old_key(mongod: 
     await _write_all(db, FieldCipher(), f"{user}-open")  # from before there was a key
     await _write_all(db, FieldCipher([OLD]), user)
     variables = {"TWIN_MONGODB_URL": mongod.url, "TWIN_MONGODB_DATABASE": database}
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "twin_sio.admin", "reseal"],
-        env={**os.environ, **variables, "TWIN_ENCRYPTION_KEYS": f"{NEW} {OLD}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "22 values rewritten\n"), done.stderr
+    env = {**os.environ, **variables, "TWIN_ENCRYPTION_KEYS": f"{NEW} {OLD}"}
+    code, out, err = await output_of("twin_sio.admin", "reseal", env=env)
+    assert (code, out) == (0, b"22 values rewritten\n"), err
     for name in (user, f"{user}-open"):
         assert await _read_all(db, FieldCipher([NEW]), name) == EXPECTED
     assert CANARY not in await _dump(db)

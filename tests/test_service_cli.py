@@ -26,6 +26,7 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
+from tests.commands import command
 from tests.conftest import Connect, token_of
 from tests.scripted_model import ScriptedModel, last_user_text
 from tests.test_cli import run
@@ -337,8 +338,7 @@ def _is_load(request: dict[str, Any]) -> bool:
 async def test_ctrl_c_ends_a_load_with_the_figures_so_far(url: str, model: ScriptedModel) -> None:
     model.script(contains="load message", token_delay_s=0.2, count=15, times=1, streams=True)
     before = len(model.requests)
-    command = ("-m", "twin_sio.cli", "load", "--url", url, "--users", "1", "--devices", "1", "--json")
-    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    process = await command("twin_sio.cli", "load", "--url", url, "--users", "1", "--devices", "1", "--json")
     await eventually(lambda: any(_is_load(request) for request in model.requests[before:]), timeout=30)
     process.send_signal(signal.SIGINT)
     stdout, _ = await asyncio.wait_for(process.communicate(), 15)
@@ -619,11 +619,11 @@ async def test_any_encoding_of_the_streams_is_taken(
     """What an encoding does not have is replaced, or escaped in JSON; never a traceback."""
     said = f"a → b \N{GRINNING FACE} {user}"
     model.script(contains=user, tokens=(said,))
-    command = [sys.executable, "-m", "twin_sio.cli"]
+    start = [sys.executable, "-m", "twin_sio.cli"]
     options = ["--url", url, "--sub", user, *(["--json"] if as_json else [])]
     for words, given in ((["chat", "--once"], f"caf\xe9 \xff {user}".encode("latin-1")), (["history"], b"")):
         process = await asyncio.create_subprocess_exec(
-            *command,
+            *start,
             *words,
             *options,
             stdin=PIPE,

@@ -7,7 +7,7 @@ import os
 import pty
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,23 +15,27 @@ from typing import Any, BinaryIO
 import orjson
 import pytest
 
+from tests.commands import command, output_of
 from tests.scripted_model import ScriptedModel
 
 ENDS_S = 5.0  # a second by the clock of a machine that has nothing else to do
 
-Start = Callable[..., Coroutine[Any, Any, Process]]
+Start = Callable[..., Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture
 async def start(url: str, user: str) -> AsyncIterator[Start]:
     """Starts a command against the service, as this test's user."""
-    running: list[Process] = []
+    running: list[Any] = []
 
-    async def started(*command: str, **streams: Any) -> Process:
-        argv = (sys.executable, "-m", "twin_sio.cli", *command, "--url", url, "--sub", user)
-        running.append(
-            await asyncio.create_subprocess_exec(*argv, **{"stdin": PIPE, "stdout": PIPE, "stderr": PIPE} | streams)
-        )
+    async def started(*words: str, **streams: Any) -> Any:
+        """A stream that is to be closed has to be so from the start: no fork has that."""
+        argv = ("twin_sio.cli", *words, "--url", url, "--sub", user)
+        if "preexec_fn" in streams:
+            given = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE} | streams
+            running.append(await asyncio.create_subprocess_exec(sys.executable, "-m", *argv, **given))
+        else:
+            running.append(await command(*argv, **{"stdin": PIPE} | streams))
         return running[-1]
 
     yield started
@@ -57,7 +61,7 @@ def full() -> Iterator[BinaryIO]:
         yield file
 
 
-async def interrupted(process: Process) -> tuple[int | None, bytes]:
+async def interrupted(process: Any) -> tuple[int | None, bytes]:
     """Its exit code after one Ctrl-C, and what it says last on stderr."""
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -65,12 +69,12 @@ async def interrupted(process: Process) -> tuple[int | None, bytes]:
     return await asyncio.wait_for(process.wait(), ENDS_S), err
 
 
-@pytest.mark.parametrize(("command", "lines"), [(("chat", "--json"), 1), (("record", "tape.jsonl"), 2)])
+@pytest.mark.parametrize(("words", "lines"), [(("chat", "--json"), 1), (("record", "tape.jsonl"), 2)])
 async def test_ctrl_c_ends_a_command_whose_pipe_is_silent(
-    start: Start, folder: Path, command: tuple[str, ...], lines: int
+    start: Start, folder: Path, words: tuple[str, ...], lines: int
 ) -> None:
     """After an answer, of which so many lines are printed."""
-    process = await start(*command, cwd=folder)
+    process = await start(*words, cwd=folder)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"hello\n")
@@ -102,25 +106,23 @@ async def test_a_chat_on_a_terminal_into_a_file_is_a_transcript(
 FULL = "No space left on device"
 
 
-@pytest.mark.parametrize("command", [("history",), ("chat", "--once", "--json"), ("doctor",)])
+@pytest.mark.parametrize("words", [("history",), ("chat", "--once", "--json"), ("doctor",)])
 async def test_an_output_that_takes_nothing_is_said_in_a_line(
-    start: Start, full: BinaryIO, command: tuple[str, ...]
+    start: Start, full: BinaryIO, words: tuple[str, ...]
 ) -> None:
     """A full disk, and a stream that is closed."""
     await (await start("chat", "--once")).communicate(b"hello")
-    process = await start(*command, stdout=full)
+    process = await start(*words, stdout=full)
     _, err = await process.communicate(b"hello")
     assert (process.returncode, err.decode()) == (1, f"The output cannot be written: {FULL}.\n")
-    closed = await start(*command, preexec_fn=lambda: os.close(1))
+    closed = await start(*words, preexec_fn=lambda: os.close(1))
     _, err = await closed.communicate(b"hello")
     assert (closed.returncode, err.decode()) == (1, "The output cannot be written: stdout is closed.\n")
 
 
 async def test_help_into_a_full_disk_fails_in_a_line(full: BinaryIO) -> None:
-    argv = (sys.executable, "-m", "twin_sio.cli", "--help")
-    process = await asyncio.create_subprocess_exec(*argv, stdout=full, stderr=PIPE)
-    _, err = await process.communicate()
-    assert (process.returncode, err.decode()) == (1, f"The output cannot be written: {FULL}.\n")
+    code, _, err = await output_of("twin_sio.cli", "--help", stdout=full)
+    assert (code, err.decode()) == (1, f"The output cannot be written: {FULL}.\n")
 
 
 async def test_a_closed_standard_input_is_an_empty_one(start: Start) -> None:
@@ -130,17 +132,17 @@ async def test_a_closed_standard_input_is_an_empty_one(start: Start) -> None:
 
 
 async def test_nothing_found_is_said_beside_the_output(start: Start, user: str) -> None:
-    for command in (
+    for words in (
         ("profile",),
         ("history", "--json"),
         ("search", "parliament"),
         ("history", "--search", "parliament"),
     ):
-        process = await start(*command)
+        process = await start(*words)
         out, err = await process.communicate()
-        assert (process.returncode, out) == (0, b""), command
-        assert user in err.decode(), command
-        assert err.count(b"\n") == 1, command
+        assert (process.returncode, out) == (0, b""), words
+        assert user in err.decode(), words
+        assert err.count(b"\n") == 1, words
 
 
 # -- load --------------------------------------------------------------------------------------------------------------
@@ -149,10 +151,8 @@ LOAD = ("load", "--users", "2", "--devices", "1", "--messages", "1", "--ramp", "
 
 
 async def load(url: str, *more: str) -> tuple[int | None, dict[str, Any], str]:
-    argv = (sys.executable, "-m", "twin_sio.cli", *LOAD, "--url", url, *more)
-    process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE, stderr=PIPE)
-    out, err = await process.communicate()
-    return process.returncode, orjson.loads(out), err.decode()
+    code, out, err = await output_of("twin_sio.cli", *LOAD, "--url", url, *more)
+    return code, orjson.loads(out), err.decode()
 
 
 async def test_a_load_whose_answers_fail_has_failed(url: str, model: ScriptedModel) -> None:

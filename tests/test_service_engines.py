@@ -20,6 +20,7 @@ import pymongo
 import pytest
 import redis
 
+from tests.commands import output_of
 from tests.conftest import settings_for, url_of
 from tests.processes import Process, environment, token_of
 from tests.scripted_model import ScriptedModel
@@ -426,16 +427,13 @@ async def test_a_sentinel_without_its_password_is_named(
         await eventually(lambda: "sentinel_password" in channels.problem)
 
 
-async def doctor_of(**env: str) -> tuple[int, dict[str, str]]:
-    """The exit code of `twin-sio doctor --server --json`, and what it says of each check that fails."""
+async def doctor_of(**env: str) -> tuple[int | None, dict[str, str]]:
+    """The exit code of what `twin-sio doctor --server --json` runs, and what it says of each check that fails."""
     variables = {**os.environ, "TWIN_ENV": "production", **env}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "twin_sio.cli", "doctor", "--server", "--json"), stdout=subprocess.PIPE, env=variables
-    )
-    out, _ = await process.communicate()
+    code, out, _ = await output_of("twin_sio.runtime.engine_check", env=variables)
     lines = [orjson.loads(line) for line in out.splitlines()]
     assert PASSWORD not in out.decode()
-    return process.returncode or 0, {line["check"]: line["text"] for line in lines if not line["ok"]}
+    return code, {line["check"]: line["text"] for line in lines if not line["ok"]}
 
 
 async def test_the_doctor_notes_a_misspelt_setting(
@@ -443,13 +441,8 @@ async def test_the_doctor_notes_a_misspelt_setting(
 ) -> None:
     """The server would start all the same: it is not said to be well, and fails nothing."""
     env = environment(mongod.url, own_redis.url, model.base_url, TWIN_PERSONNA="You are calm.")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "twin_sio.cli", "doctor", "--server"),
-        stdout=subprocess.PIPE,
-        env={**os.environ, "TWIN_ENV": "production", **env},
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == 0
+    code, out, _ = await output_of("twin_sio.cli", "doctor", "--server", env={**os.environ, **env})
+    assert code == 0
     (line, advice) = out.decode().splitlines()[1:3]
     assert line == "note    variable    TWIN_PERSONNA is no setting and is ignored"
     assert advice.strip() == "Is it TWIN_PERSONA?"

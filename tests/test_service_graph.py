@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import output_of
 from tests.conftest import Connect, FalkorServer, settings_for, url_of, working
 from tests.scripted_model import ScriptedModel
 from tests.test_graphiti import everything
@@ -38,6 +37,8 @@ from twin_sio.store import mongo
 from twin_sio.store.encryption import FieldCipher
 from twin_sio.store.graphiti import GraphitiFacts
 from twin_sio.store.ports import GraphUnavailable
+
+pytestmark = pytest.mark.xdist_group("graph")  # the library takes seconds to import
 
 DATABASE = "graph_tests"
 
@@ -298,16 +299,10 @@ async def test_a_graph_can_be_made_anew_from_the_evidence(
         "TWIN_MONGODB_DATABASE": DATABASE,
         "TWIN_GRAPH_URL": graph_settings.storage.graph_url,
     }
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "twin_sio.admin", "graph-rebuild", "--user", user],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "3 facts held\n"), done.stderr
-    assert "users: 1 of 1" in done.stderr
+    env = {**os.environ, **variables}
+    code, out, err = await output_of("twin_sio.admin", "graph-rebuild", "--user", user, env=env)
+    assert (code, out) == (0, b"3 facts held\n"), err
+    assert b"users: 1 of 1" in err
     after = await facts.read(user)
     assert received(after) == [("Berlin", False), ("Lisbon", False), ("Berlin", True)]
     known = {one.fact_id: (one.valid_at, one.invalid_at) for one in before}

@@ -14,6 +14,8 @@ from tests.scripted_model import ScriptedModel
 from twin_sio.client import TwinClient
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 
+pytestmark = pytest.mark.xdist_group("instances")  # two servers are enough
+
 
 @pytest.fixture(scope="module")
 async def servers(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import signal
-import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from tests.commands import command
 from tests.conftest import Connect, settings_for, token_of, url_of
 from tests.processes import environment
 from tests.scripted_model import ScriptedModel
@@ -287,9 +286,7 @@ async def test_making_profiles_anew_can_be_ended(
                 [{"_id": f"{user}-{n}", "version": 1, "traits": [], "untold": [], "stamp": str(n)} for n in numbers]
             )
     env = environment(mongod.url, redis_server.url, model.base_url, TWIN_MONGODB_DATABASE=own.storage.mongodb_database)
-    command = [sys.executable, "-m", "twin_sio.admin", "profile-rebuild"]
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **env}, stdout=pipe, stderr=pipe)
+    process = await command("twin_sio.admin", "profile-rebuild", env={**os.environ, **env})
     assert process.stderr is not None
     shown = await process.stderr.readuntil(b"of 20000")
     process.send_signal(signal.SIGINT)

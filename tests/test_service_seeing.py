@@ -24,6 +24,8 @@ from twin_sio.client import TwinClient
 from twin_sio.clock import new_id
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, free_port
 
+pytestmark = pytest.mark.xdist_group("watched")  # one server and one worker are enough
+
 
 @dataclass
 class Collector:

@@ -14,7 +14,6 @@ from tests.processes import environment
 from tests.test_service_engines import doctor_of
 from twin_sio.config import SCOPES, ConfigError, Settings, unknown_settings
 from twin_sio.protocol import Scope
-from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer
 
 NOWHERE = ("mongodb://127.0.0.1:9/?replicaSet=rs0", "redis://127.0.0.1:9", "http://127.0.0.1:9")
 
@@ -58,16 +57,6 @@ async def test_a_start_tells_of_misspelt_settings_and_goes_on(module: str) -> No
         process.kill()
     await process.communicate()
     assert said.decode() == "TWIN_PERSONNA is no setting and is ignored. Is it TWIN_PERSONA?\n"
-
-
-async def test_the_doctor_tells_of_misspelt_settings(mongod: Mongod, redis_server: RedisServer) -> None:
-    env = environment(mongod.url, redis_server.url, NOWHERE[2], TWIN_PERSONNA="a secret")
-    assert await doctor_of(**env) == (0, {})
-    command = [sys.executable, "-m", "twin_sio.cli", "doctor", "--server"]
-    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **env}, stdout=PIPE)
-    out, _ = await process.communicate()
-    assert "TWIN_PERSONNA is no setting and is ignored" in out.decode()
-    assert "Is it TWIN_PERSONA?" in out.decode()
 
 
 async def test_the_doctor_refuses_a_short_secret_in_development_too() -> None:

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import hmac
 import os
-import sys
 import time
 from typing import Any
 
@@ -18,6 +17,7 @@ import aiohttp
 from redis.asyncio import Redis
 
 from tests.attacks.site import Site
+from tests.commands import output_of
 from tests.factories import make_settings
 from tests.processes import SECRET
 from tests.raw import RawSocket
@@ -59,9 +59,8 @@ async def _revoked(site: Site) -> list[str]:
     token = create_token(user, SECRET, ttl_s=600)
     ticket = await _ticket(site, token)
     environment = {**os.environ, **site.cluster.environment}
-    argv = (sys.executable, "-m", "twin_sio.admin", "revoke", "--user", user)
-    done = await asyncio.create_subprocess_exec(*argv, env=environment, stdout=asyncio.subprocess.DEVNULL)
-    broken = [] if await done.wait() == 0 else ["the revocation failed"]
+    code, *_ = await output_of("twin_sio.admin", "revoke", "--user", user, env=environment)
+    broken = [] if code == 0 else ["the revocation failed"]
     async with site.http.ws_connect(f"{site.url}/ws/chat/{user}?ticket={ticket}") as socket:
         if (received := await _first(socket)) != "auth_invalid":
             broken.append(f"a ticket of a revoked user: {received}")

@@ -5,11 +5,10 @@ The command line shows U+FFFD in place of every control character, whatever the 
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import time
 
 from tests.attacks.site import Site
+from tests.commands import output_of
 
 BEFORE = "clipboard, window title and screen set by an answer"
 SEQUENCES = ("\x1b]52;c;cm0gLXJmIH4=\x07", "\x1b]0;pwned\x07", "\x1b[2J", "\x9b31m", "\x1bP+q544e\x1b\\", "\r\x08")
@@ -33,9 +32,8 @@ async def check(site: Site) -> list[str]:
 
 async def _printed(site: Site) -> str:
     """What the command line prints for an answer that holds every sequence."""
-    user, pipe = site.user(), asyncio.subprocess.PIPE
+    user = site.user()
     await site.cluster.script(f"sequences for {user}", tokens=["before", *SEQUENCES, "after"])
-    argv = ("-m", "twin_sio.cli", "chat", "--once", "--url", site.url, "--token", site.token(user))
-    process = await asyncio.create_subprocess_exec(sys.executable, *argv, stdin=pipe, stdout=pipe)
-    out, _ = await process.communicate(f"sequences for {user}".encode())
+    argv = ("twin_sio.cli", "chat", "--once", "--url", site.url, "--token", site.token(user))
+    _, out, _ = await output_of(*argv, given=f"sequences for {user}".encode())
     return out.decode()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faults.cluster import Cluster
 from tests.faults.figures import Scale
 from tests.faults.group_clients import drain_with_many_clients, long_absence, slow_reader, unauthenticated_sockets
 from tests.faults.group_mongo import killed_mongodb
+
+pytestmark = pytest.mark.xdist_group("faults")  # one cluster is enough
 
 
 async def test_a_slow_reader_is_closed_unnoticed(cluster: Cluster, short: Scale) -> None:
