@@ -21,6 +21,7 @@ from playwright.async_api import Browser, BrowserContext, Locator, Page, WebSock
 from tests.processes import Process
 from tests.scripted_model import ScriptedModel
 from tests.waiting import eventually
+from twin_sio.client import TwinClient
 from twin_sio.clock import monotonic, new_id
 from twin_sio.dev_tokens import DEV_SECRET, create_token
 from twin_sio.runtime.dev_engines.engines import free_port
@@ -586,14 +587,16 @@ async def test_a_refused_message_can_be_retried(opened: Opened, user: str) -> No
     await answered(page, 1)
 
 
-async def test_a_search_leads_to_the_message(opened: Opened, user: str) -> None:
+async def test_a_search_leads_to_the_message(opened: Opened, server: Server, model: ScriptedModel, user: str) -> None:
     """Also far back in another conversation, and on a phone; an empty field shows the conversations again."""
+    async with TwinClient(server.url, create_token(user, DEV_SECRET)) as client:  # a page takes a second for each
+        await client.ask("The sails of the boat are red")
+        for number in range(2, 30):
+            model.script(contains=f"Something else, {number}", streams=True, tokens=("Yes.",))
+            await client.ask(f"Something else, {number}")
     laptop, phone = await opened(user), await opened(user, viewport={"width": 360, "height": 700})
-    await say(laptop, "The sails of the boat are red")
-    await answered(laptop, 1)
-    for number in range(2, 30):
-        await say(laptop, f"Something else, {number}")
-        await answered(laptop, number)
+    await expect(laptop.locator("[data-role=user]").last).to_contain_text("Something else, 29", timeout=PATIENCE_MS)
+    await expect(laptop.locator("[data-role=user]", has_text="The sails")).to_have_count(0)
     await laptop.locator("#new").click()
     await expect(laptop.locator(".empty")).to_be_visible()
     await phone.locator("#menu").click()

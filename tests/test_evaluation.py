@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from bench.evaluation.dialogues import DATA, SOURCES, Dialogue, Label, Turn, loa
 from bench.evaluation.learning import Learnt, Share, evaluate
 from bench.evaluation.readers import reader_of
 from bench.evaluation.retrieval import evaluate_retrieval
+from tests.commands import output_of
 from twin_sio.agent.embeddings import LocalEmbedder
 from twin_sio.domain import Evidence, Exchange
 
@@ -314,16 +313,15 @@ async def test_what_is_true_of_people_is_counted_by_words(name: str, people: int
     assert result.supported.of == 2 * people
 
 
-def test_the_commands_help_teaches() -> None:
-    done = subprocess.run([sys.executable, "-m", "bench.evaluation", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "locomo10.json" in done.stdout
+async def test_the_commands_help_teaches() -> None:
+    code, out, _ = await output_of("bench.evaluation", "--help")
+    assert code == 0
+    assert b"locomo10.json" in out
 
 
-def test_a_file_of_no_known_format_ends_with_its_reason(tmp_path: Path) -> None:
+async def test_a_file_of_no_known_format_ends_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("{}")
-    command = [sys.executable, "-m", "bench.evaluation", "--dataset", str(tmp_path / "x")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "known formats" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, err = await output_of("bench.evaluation", "--dataset", str(tmp_path / "x"))
+    assert code == 2
+    assert b"known formats" in err
+    assert b"Traceback" not in err
