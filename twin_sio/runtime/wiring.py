@@ -18,6 +18,7 @@ from twin_sio.agent.embeddings import EndpointEmbedder, LocalEmbedder
 from twin_sio.agent.extraction.model import ModelExtractor
 from twin_sio.agent.extraction.rule_extractor import RulesExtractor
 from twin_sio.agent.model import Keep, OpenAIModel
+from twin_sio.agent.model.connection import trusted
 from twin_sio.agent.reading import ProcessReader
 from twin_sio.agent.summarizer import ModelSummarizer
 from twin_sio.config import DEFAULT_MODEL, ConfigError, Settings, refused_as
@@ -71,7 +72,7 @@ def check_http_environment() -> None:
     """Raise `ConfigError` where a variable for proxies or certificates cannot be used: every client of HTTP reads them
     when it is made, and raises whatever it likes."""
     try:
-        httpx2.Client().close()
+        httpx2.Client(verify=trusted()).close()
     except ImportError:
         raise ConfigError(
             "ALL_PROXY, HTTPS_PROXY or HTTP_PROXY names a SOCKS proxy, which needs a package: pip install socksio, or "

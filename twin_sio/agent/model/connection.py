@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cache
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -90,9 +91,7 @@ class Endpoint:
             base_url,
             api_key,
             timeout=httpx2.Timeout(None, connect=connect_s),
-            http_client=openai.DefaultAsyncHttpxClient(
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency),
-            ),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency),
         )
         self._completions: Any = self._client.chat.completions  # its overloads know no plain mappings
 
@@ -119,7 +118,14 @@ def host_of(base_url: str) -> str:
     return urlsplit(base_url).hostname or ""
 
 
-def api_client(base_url: str, api_key: str, **options: Any) -> openai.AsyncOpenAI:
+@cache
+def trusted() -> ssl.SSLContext:
+    """What every client of HTTP trusts, as the environment has it. Made once: to read the certificates takes 50 ms of
+    CPU. Raises OSError where there are none."""
+    return httpx2.create_ssl_context()
+
+
+def api_client(base_url: str, api_key: str, *, timeout: float | httpx2.Timeout, **http: Any) -> openai.AsyncOpenAI:
     """The official client of an endpoint, which retries nothing by itself. The query of a base URL goes with every
     request; where it is the one that only Azure asks for, so does Azure's own header for a key."""
     parts = urlsplit(base_url)
@@ -128,7 +134,13 @@ def api_client(base_url: str, api_key: str, **options: Any) -> openai.AsyncOpenA
     key = api_key or "none"  # local servers need no key, the client insists on one
     headers = {"api-key": key} if "api-version" in query else None
     return openai.AsyncOpenAI(
-        base_url=url, api_key=key, default_query=query, default_headers=headers, max_retries=0, **options
+        base_url=url,
+        api_key=key,
+        default_query=query,
+        default_headers=headers,
+        max_retries=0,
+        timeout=timeout,
+        http_client=openai.DefaultAsyncHttpxClient(verify=trusted(), **http),
     )
 
 
