@@ -1,7 +1,7 @@
 """How much a text looks like an order about what is stored: a linear model over its words and pieces of words.
 
 `instructions` looks for what such orders are known by; this finds more of those that are not. It was fitted to messages
-of thirty-one authors in some thirty languages; `tools/fit_orders.py` says what it finds of one that it has not seen.
+of thirty-three authors in some thirty languages; `tools/fit_orders.py` says what it finds of one that it has not seen.
 It understands nothing, costs some harmless sentences, and does not find every order. Pure.
 """
 
