@@ -557,8 +557,10 @@ async def test_one_terminal_can_speak_as_another_device_too(url: str, user: str,
         await terminal.shows("You speak as phone now; laptop, phone are connected.")
         terminal.enter("as the phone")
         await watch.until(lambda state: "as the phone" in [m.text for m in state.transcript()])
-        sessions = {device["session_id"]: device["device"].get("name") for device in watch.state.devices}
-        assert sessions[watch.state.transcript()[0].session_id or ""] == "phone"
+        said_by = watch.state.transcript()[0].session_id
+        await watch.until(lambda state: said_by in [device["session_id"] for device in state.devices])
+        names = {device["session_id"]: device["device"].get("name") for device in watch.state.devices}
+        assert names[said_by] == "phone"
 
 
 async def test_a_chat_can_be_recorded(url: str, user: str) -> None:
