@@ -35,7 +35,7 @@ from twin_sio.redis_connection import HASH_TAG
 from twin_sio.runtime.dev_engines.engines import Mongod, RedisServer, find_redis, free_port
 from twin_sio.runtime.serve import Service, service
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = pytest.mark.xdist_group("faults")  # beside each other they have too little of two cores
 
 HEALED_S = 10.0
 """By when everything is as before, from the death of a master on; a second of it is the nodes' own patience."""

@@ -14,13 +14,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Scale:
-    """The full form, or the short one of the test suite, whose time limits are wider: it shares its cores."""
+    """The full form, or the short one of the test suite."""
 
     full: bool
     seed: int = 1
 
     def pick(self, short: T, full: T) -> T:
         return full if self.full else short
+
+    def within(self, seconds: float) -> float:
+        """A bound of time. The short form shares its cores with other tests: there it only finds what hangs."""
+        return seconds if self.full else max(10 * seconds, 5.0)
 
 
 @dataclass

@@ -126,13 +126,13 @@ async def slow_reader(cluster: Cluster, scale: Scale) -> Figures:
             memory.append(rss(server))
     figures.note(f"1 MB/s to a device that does not read, {rounds} times")
     figures.count("held at most KiB", round(max(held) / 1024), at_most=1024)
-    figures.time("cut after at most", max(cut_after), at_most_s=5.0)
+    figures.time("cut after at most", max(cut_after), at_most_s=scale.within(5.0))
     figures.count("tasks left over", int(after["twin_tasks"] - calm["twin_tasks"]))
     figures.count("connections left over", int(after["twin_connections"] - calm["twin_connections"]))
     figures.count("bytes left over", int(after["twin_buffered_bytes"]))
     if rounds > 1:
         figures.count("memory grown KiB from round 2 to the last", (memory[-1] - memory[1]) // 1024, at_most=3072)
-    figures.time("other device p99", percentile(late, 0.99), at_most_s=scale.pick(0.25, 0.1))
+    figures.time("other device p99", percentile(late, 0.99), at_most_s=scale.within(0.1))
     figures.count("of events", len(late), at_most=None)
     return figures
 
@@ -251,11 +251,11 @@ async def long_absence(cluster: Cluster, scale: Scale) -> Figures:
             figures.holds("every event once and in order", seqs == list(range(1, missed + 1)))
             figures.holds("complete", raw.of("resumed")[0]["payload"]["complete"] is True)
     frames, behind_s = await _join(cluster, scale)
-    figures.time(f"resume of {missed} events at most", max(took), at_most_s=1.0)
+    figures.time(f"resume of {missed} events at most", max(took), at_most_s=scale.within(1.0))
     figures.time("(median)", sorted(took)[1])
     figures.count("frames at most per generation that a new device joins", max(frames), at_most=3)
     figures.count("joined at", len(frames), at_most=None)
-    figures.time("abreast after at most", max(behind_s), at_most_s=1.0)
+    figures.time("abreast after at most", max(behind_s), at_most_s=scale.within(1.0))
     return figures
 
 
@@ -314,7 +314,7 @@ async def unauthenticated_sockets(cluster: Cluster, scale: Scale) -> Figures:
     tuning = json.dumps({"turn_lease_s": 2, "handshake_s": handshake_s})
     server = await cluster.process("server", TWIN_TEST_TUNING=tuning)
     try:
-        await _strangers(cluster, server, figures, number, handshake_s)
+        await _strangers(cluster, server, figures, scale, number, handshake_s)
         for word, fail, mend in (
             ("killed", cluster.mongod.kill, cluster.mongod.restart),
             ("hung", cluster.mongod.pause, cluster.mongod.resume),
@@ -324,7 +324,7 @@ async def unauthenticated_sockets(cluster: Cluster, scale: Scale) -> Figures:
                 began = time.monotonic()
                 async with RawSocket(server.url, token_of(cluster.user())) as raw:
                     refusal = (raw.refusal or {}).get("data", {})
-                    figures.time(f"refusal with MongoDB {word}", time.monotonic() - began, at_most_s=5.0)
+                    figures.time(f"refusal with MongoDB {word}", time.monotonic() - began, at_most_s=scale.within(5.0))
                     figures.holds("refused as unavailable", refusal.get("code") == "unavailable")
                     figures.holds(
                         "retryable", refusal.get("retryable") is True and refusal.get("retry_after_ms", 0) > 0
@@ -338,7 +338,9 @@ async def unauthenticated_sockets(cluster: Cluster, scale: Scale) -> Figures:
     return figures
 
 
-async def _strangers(cluster: Cluster, server: Process, figures: Figures, number: int, handshake_s: float) -> None:
+async def _strangers(
+    cluster: Cluster, server: Process, figures: Figures, scale: Scale, number: int, handshake_s: float
+) -> None:
     async with (
         aiohttp.ClientSession() as looks,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
@@ -395,8 +397,8 @@ async def _strangers(cluster: Cluster, server: Process, figures: Figures, number
                 break
             await asyncio.sleep(0.2)
     figures.note(f"{number} sockets, a fifth polling")
-    figures.time("closed after at most", max(ends), at_most_s=handshake_s + 0.5)
-    figures.time("no entry after", gone_s, at_most_s=handshake_s + 0.5)
+    figures.time("closed after at most", max(ends), at_most_s=handshake_s + scale.within(0.5))
+    figures.time("no entry after", gone_s, at_most_s=handshake_s + scale.within(0.5))
     figures.count("still open", still)
     figures.count("polling ids still known", known)
     # Two are the library's own, from the first socket on; one is the scrape.

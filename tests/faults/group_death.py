@@ -65,7 +65,7 @@ async def killed_server(cluster: Cluster, scale: Scale) -> Figures:
     )
     whole, finals = (sum(found) for found in zip(*((r.joined_whole(), len(r.finals)) for r in every), strict=True))
     figures.note(f"{whole} of {finals} answers joined from all their chunks")
-    figures.time("p95 to resumed", percentile(times, 0.95), at_most_s=scale.pick(6.0, 3.0))
+    figures.time("p95 to resumed", percentile(times, 0.95), at_most_s=scale.within(3.0))
     return figures
 
 

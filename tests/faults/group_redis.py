@@ -51,11 +51,11 @@ async def hung_redis(cluster: Cluster, scale: Scale) -> Figures:
     figures.note(f"Redis stopped for {away_s:g} s, {audience.size}")
     figures.judge(total)
     figures.count("answers that seem to run on", ghosts)
-    figures.time("worst loop lag", lag_s, at_most_s=scale.pick(0.5, 0.05))
+    figures.time("worst loop lag", lag_s, at_most_s=scale.within(0.05))
     figures.time("(before)", before_s)
     figures.time("worst pause of a stream where it is generated", audience.worst_pause(stopped_at, back_at))
     figures.count("answers made meanwhile", len(away_finals), at_most=None)
-    figures.time("elsewhere whole after", whole_s, at_most_s=3.0)
+    figures.time("elsewhere whole after", whole_s, at_most_s=scale.within(3.0))
     return figures
 
 
@@ -88,10 +88,10 @@ async def killed_redis(cluster: Cluster, scale: Scale) -> Figures:
     figures.judge(total)
     figures.count("answers that seem to run on", ghosts)
     figures.count("answers made meanwhile", len(away_finals), at_most=None)
-    figures.time("every device whole after", whole_s, at_most_s=3.0)
+    figures.time("every device whole after", whole_s, at_most_s=scale.within(3.0))
     figures.count("instances that receive nothing", silent)
-    figures.time("learnt from a message within", learnt_s, at_most_s=10.0)
-    figures.time("all ready after", ready_s, at_most_s=scale.pick(6.0, 3.0))
+    figures.time("learnt from a message within", learnt_s, at_most_s=scale.within(10.0))
+    figures.time("all ready after", ready_s, at_most_s=scale.within(3.0))
     return figures
 
 
@@ -108,7 +108,7 @@ async def lost_listeners(cluster: Cluster, scale: Scale) -> Figures:
             off += await _interrupted(cluster, audience, range(len(cluster.servers)), lambda: _kill_listeners(cluster))
     total = sent.total
     figures.note(f"listeners killed {cuts} times, {sent.count} events, {audience.size}")
-    figures.time("not ready within", max(off), at_most_s=2 * PROBE_S)
+    figures.time("not ready within", max(off), at_most_s=scale.within(2 * PROBE_S))
     async with AsyncExitStack() as stack:
         wire = await stack.enter_async_context(TcpProxy(lambda: [cluster.redis.port]))
         mute = await stack.enter_async_context(cluster.one_more(TWIN_REDIS_URL=f"redis://127.0.0.1:{wire.port}/0"))
@@ -120,7 +120,7 @@ async def lost_listeners(cluster: Cluster, scale: Scale) -> Figures:
                 off += await _interrupted(cluster, audience, [mute], lambda: wire.hold(_listens))
                 wire.release()
     figures.note(f"one listener blocked {scale.pick(1, 3)} times, {sent.count} events, {audience.size}")
-    figures.time("not ready within", max(off), at_most_s=2.5 * PROBE_S + scale.pick(1.0, 0.3))
+    figures.time("not ready within", max(off), at_most_s=scale.within(2.5 * PROBE_S + 0.3))
     figures.judge(total + sent.total)
     return figures
 
