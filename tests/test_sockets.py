@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
+import pytest
 import socketio
 from aiohttp import web
 from engineio.packet import MESSAGE, PING, Packet
@@ -26,6 +27,8 @@ from twin_sio.transport.frames import EncodedFrame, event_frame
 from twin_sio.transport.origins import Origins
 from twin_sio.transport.send_queue import SendQueue
 from twin_sio.transport.socketio import SocketServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # a loop of its own: the tasks in it are counted
 
 BIG = 64 * 1024
 
