@@ -15,7 +15,7 @@ run: setup ## set up what is missing and start the service with all that it need
 	@exec $(BIN)/python server.py
 
 test: setup-test browser programs lint types contracts ## lint, types, import contracts and all tests
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup
+	@tools/tests.sh
 	@tools/js.sh
 
 dist: setup-test ## wheel and sdist in dist/, each installed into an empty environment and run there
