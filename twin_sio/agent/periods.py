@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from twin_sio.agent.contributions import supports
-from twin_sio.agent.traits import EXPLICIT, GROWS_OLD, REPLACED, category, is_functional
+from twin_sio.agent.traits import EXPLICIT, GOES_STALE, REPLACED, category, is_functional
 from twin_sio.config import ScoreWeights
 from twin_sio.domain import Evidence
 
@@ -106,12 +106,12 @@ class Periods:
         return other == name or (not self._is_functional and at == last)
 
 
-def when(key: str, pieces: Sequence[Evidence], ends: Sequence[Evidence]) -> str:
+def time_expressions(key: str, pieces: Sequence[Evidence], ends: Sequence[Evidence]) -> str:
     """What was said last of the time and, where it is over, of its end, each with the month in which it was said, which
     alone makes it plain ("since last week"); of what grows old by itself at least that month."""
     told = [piece for piece in pieces if supports(piece)]
     since = _said_last([piece for piece in told if piece.when])
-    if not since and (key in GROWS_OLD or category(key) in GROWS_OLD):
+    if not since and (key in GOES_STALE or category(key) in GOES_STALE):
         since = _said_last(told)
     over = _said_last([end for end in ends if end.when and end.key == key])
     return "; ".join(filter(None, (since, over and f"over: {over}")))

@@ -13,7 +13,7 @@ from typing import Final
 
 from twin_sio.agent import ProfileContext
 from twin_sio.agent.prompts import FORMER_FACTS, json_line, tokens
-from twin_sio.agent.relations import Relation, relation
+from twin_sio.agent.relations import relation_of
 from twin_sio.agent.traits import (
     CITY,
     EXISTENCE,
@@ -56,7 +56,8 @@ def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
     are and the surest, what they said is not so, and one question at most. What has ended is apart
     (`ProfileContext.former`)."""
     budget = budget_tokens // 8 * 3
-    ranked = sorted(without_rejected_people(profile), key=lambda trait: (-trait.confidence, trait.key, trait.trait_id))
+    traits = without_rejected_people(profile)
+    ranked = sorted(traits, key=lambda trait: (-trait.confidence, trait.key, trait.trait_id))
     applied = [trait for trait in ranked if trait.status == "applied"]
     tentative = [trait for trait in ranked if trait.status == "tentative"]
     denied = _denied(ranked)
@@ -73,7 +74,8 @@ def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
     budget -= spent
     not_so, spent = _fitting([trait for trait in denied if not is_sensitive(trait.key)], min(budget, DENIED_TOKENS))
     budget -= spent
-    sections = [*_facts((*pinned, *more, *not_so), _gone(ranked)), *_said(stated)]
+    gone = _gone(traits)
+    sections = [*_facts((*pinned, *more, *not_so), gone), *_said(stated)]
     # What is denied is not rated with the answer: a good one would speak for it.
     used = [trait.trait_id for trait in (*pinned, *more, *stated) if not trait.is_denied]
     asked = next((trait for trait in tentative if not is_sensitive(trait.key)), None)
@@ -85,7 +87,7 @@ def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
         if tokens(question) <= budget:
             sections.append(question)
             used.append(asked.trait_id)
-    return ProfileContext(tuple(sections), tuple(used), _rejected(profile), _ended(profile))
+    return ProfileContext(tuple(sections), tuple(used), _rejected(profile), _ended(traits, gone))
 
 
 def _denied(traits: Sequence[Trait]) -> list[Trait]:
@@ -108,16 +110,10 @@ def _is_of_another(trait: Trait) -> bool:
     return trait.entity is not None and trait.key not in EXISTENCE
 
 
-def _ended(profile: Profile) -> tuple[Fact, ...]:
+def _ended(traits: Sequence[Trait], gone: Collection[Entity]) -> tuple[Fact, ...]:
     """What held once and holds no more: who is gone and what made up their life before all else, then the last to end;
     behind that what is known of those who are gone, and what was only ever told to have ended."""
-    ended = [
-        (trait, trait.valid_to)
-        for trait in without_rejected_people(profile)
-        if trait.status == "superseded" and trait.valid_to is not None
-    ]
-
-    gone = _gone([trait for trait, _ in ended])
+    ended = [(trait, trait.valid_to) for trait in traits if trait.status == "superseded" and trait.valid_to is not None]
 
     def rank(one: tuple[Trait, datetime]) -> tuple[bool, bool, float]:
         trait, over = one
@@ -166,19 +162,17 @@ def _facts(traits: Sequence[Trait], gone: Collection[Entity]) -> list[str]:
 def _are_named(several: Trait, of_others: Sequence[tuple[Entity, Trait]]) -> bool:
     """Whether all of several people or animals ("two kids") stand there by their names."""
     count = several.entity.count if several.entity is not None and not several.is_denied else 0
-    sort = _sort(several.entity) if several.entity is not None else None
+    sort = relation_of(several.entity.relation) if several.entity is not None else None
     if count < 2 or sort is None:
         return False
     alike = {
         who.name
         for who, trait in of_others
-        if trait.key == several.key and who.name and (sort.is_general or _sort(who) == sort._replace(is_many=False))
+        if trait.key == several.key
+        and who.name
+        and (sort.is_general or relation_of(who.relation) == sort._replace(is_many=False))
     }
     return len(alike) >= count
-
-
-def _sort(who: Entity) -> Relation | None:
-    return relation(normal(who.relation).rpartition(" ")[2])
 
 
 def _said(traits: Sequence[Trait]) -> list[str]:

@@ -100,6 +100,11 @@ WHOLE: Final = _whole()
 the employer."""
 
 
+def relation_of(called: str) -> Relation | None:
+    """What the last word of what somebody is called says of them: that of "older sister"."""
+    return relation(normal(called).rpartition(" ")[2])
+
+
 def relation(word: str, slot: str = "") -> Relation | None:
     """What `word` (as values are compared) says of somebody, in `slot` before any other; None where it says nothing."""
     if (found := _RELATIONS.get(slot, {}).get(word)) is not None or slot:

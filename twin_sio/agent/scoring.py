@@ -43,7 +43,7 @@ from twin_sio.agent.contributions import (
 )
 from twin_sio.agent.mentions import is_ex
 from twin_sio.agent.observations import Place, Value, sorted_out
-from twin_sio.agent.periods import Periods, when
+from twin_sio.agent.periods import Periods, time_expressions
 from twin_sio.agent.traits import (
     CITY,
     CORRECTIONS,
@@ -213,7 +213,7 @@ class Slot:
             pinned=rejected_at is None and not is_denied and is_pinned(pieces),
             entity=claims.entity,
             names=names if len(names) > 1 or self.place.who or claims.entity is not None else (),
-            when=when(self.key, pieces, claims.ends if ended_at is not None else ()),
+            when=time_expressions(self.key, pieces, claims.ends if ended_at is not None else ()),
             is_denied=is_denied and rejected_at is None and name in self._denied_at,
         )
 

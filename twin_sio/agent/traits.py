@@ -64,7 +64,7 @@ EXISTENCE: Final = frozenset(
 )
 """The slots whose values are people and animals: that they are there."""
 
-GROWS_OLD: Final = frozenset({"identity.age", "goal", "project", "plan"})
+GOES_STALE: Final = frozenset({"identity.age", "goal", "project", "plan"})
 """Slots, and categories of such, of which the month in which something was said says as much as the value."""
 
 CITY: Final = "location.city"

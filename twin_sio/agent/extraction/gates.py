@@ -172,8 +172,7 @@ class _Message:
         self.twin_before = [Words(text) for role, text in lines if role == "twin"]
         self._own_before = [text for role, text in lines if role == "user"]
         self._earlier = tuple(earlier)
-        days = (exchange.at + timedelta(days=more) for more in (-1, 0, 1))  # "yesterday", "tomorrow", other time zones
-        self._dates = {number for day in days for number in (day.year, day.month, day.day)}
+        self._at = exchange.at
         self._known, self._injection_gate = known, injection_gate
         self.is_suspect = injection_gate and is_instruction(self.text, SUSPECT_THRESHOLD)
         self.is_order = self.is_suspect and is_instruction(self.text)
@@ -202,7 +201,9 @@ class _Message:
     def is_birthday(self, slot: Slot) -> bool:
         """Whether it is a birthday of about the day of the message, as of who says "it's my birthday today"."""
         numbers = re.findall(r"\d+", slot.value) if slot.key == "identity.birthday" else ()
-        return bool(numbers) and all(int(number) in self._dates for number in numbers)
+        days = [self._at + timedelta(days=more) for more in (-1, 0, 1)]  # "yesterday", "tomorrow", other time zones
+        said = {number for day in days for number in (day.year, day.month, day.day)}
+        return bool(numbers) and all(int(number) in said for number in numbers)
 
     def names(self, name: str) -> bool:
         """Whether a name stands in the message, or in what was said before or is known."""
@@ -265,9 +266,10 @@ def _passed(candidate: dict[str, Any], n: int, messages: Sequence[_Message], peo
             return None
         entity = replace(entity, name="")
     # What has ended is often not named ("I sold it"), and a state seldom by its word ("I was laid off").
-    is_known = kind == "ended" or _is_state(slot) or message.is_birthday(slot)
-    is_named = slot.key in EXISTENCE and any(one.names(value) for one in messages)
-    if not (is_known or is_named or _is_grounded(candidate, value, quote, message)):
+    is_told = kind == "ended" or _is_state(slot) or message.is_birthday(slot)
+    is_told = is_told or _is_grounded(candidate, value, quote, message)
+    # Of somebody it is the name, which another message may say.
+    if not is_told and not (slot.key in EXISTENCE and any(one.names(value) for one in messages)):
         return None
     polarity = candidate.get("polarity", "support")
     if polarity not in ("support", "oppose"):

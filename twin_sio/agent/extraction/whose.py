@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from twin_sio.agent.extraction import prompts
 from twin_sio.agent.extraction.grounding import words_of
 from twin_sio.agent.extraction.slots import Slot
-from twin_sio.agent.relations import SMALL, relation
+from twin_sio.agent.relations import SMALL, relation, relation_of
 from twin_sio.agent.traits import EXISTENCE, PARTNER, category, normal
 from twin_sio.domain import Entity
 
@@ -120,7 +120,7 @@ def _owner(whose: str, words: Collection[str]) -> Entity | None:
 
 def _slot_of(called: str) -> str:
     """The slot of those who are called so; empty where that is not known."""
-    found = relation(normal(called).rpartition(" ")[2])
+    found = relation_of(called)
     return found.slot if found is not None else ""
 
 
@@ -131,7 +131,7 @@ def _is_family(called: str) -> bool:
 def _is_owner(called: str, name: str, key: str, value: str) -> bool:
     """Whether somebody who is named by what they are cannot be what a slot of people holds, and another than they is
     its value: the brother of "his husband"."""
-    owner, said = relation(normal(called).rpartition(" ")[2]), words_of(value)
+    owner, said = relation_of(called), words_of(value)
     if owner is None or owner.slot not in _OWNED.get(key, ()):
         return False
     held = [one for word in said if (one := relation(word)) is not None]
