@@ -165,14 +165,9 @@ def _are_named(several: Trait, of_others: Sequence[tuple[Entity, Trait]]) -> boo
     sort = relation_of(several.entity.relation) if several.entity is not None else None
     if count < 2 or sort is None:
         return False
-    alike = {
-        who.name
-        for who, trait in of_others
-        if trait.key == several.key
-        and who.name
-        and (sort.is_general or relation_of(who.relation) == sort._replace(is_many=False))
-    }
-    return len(alike) >= count
+    one = sort._replace(is_many=False)
+    named = [who for who, trait in of_others if trait.key == several.key and who.name]
+    return len({who.name for who in named if sort.is_general or relation_of(who.relation) == one}) >= count
 
 
 def _said(traits: Sequence[Trait]) -> list[str]:
