@@ -335,6 +335,21 @@ async def learnt(page: Page, model: ScriptedModel, text: str, key: str, value: s
     await expect(page.locator(".toast").filter(has_text=value)).to_be_visible(timeout=PATIENCE_MS)
 
 
+async def test_the_profile_says_what_the_user_denies(opened: Opened, user: str, model: ScriptedModel) -> None:
+    """With no button that would say the opposite of what it seems to, and that it is so where it has become so."""
+    page = await opened(user)
+    text = f"i dont smoke, {user}"
+    denied = {"key": "habits.smoking", "value": "smoke", "polarity": "oppose", "kind": "explicit", "quote": text}
+    model.script(contains=text, json_answer=json.dumps({"candidates": [denied]}))
+    await say(page, text)
+    await page.locator("#open-profile").click()
+    trait = page.locator("#traits > li")
+    await expect(trait.locator(".sure")).to_have_text("10 %, you said it is not so", timeout=PATIENCE_MS)
+    await expect(trait.locator("[data-action=reject]")).to_have_count(0)
+    await trait.get_by_text("It is so", exact=True).click()
+    await expect(trait).to_have_attribute("data-status", "applied", timeout=PATIENCE_MS)
+
+
 async def test_the_profile_is_corrected_by_keyboard(opened: Opened, user: str, model: ScriptedModel) -> None:
     """The profile shows why and is put right by keyboard on a phone."""
     phone = await opened(user, viewport={"width": 360, "height": 700})

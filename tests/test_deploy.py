@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from tests.balancers import Balancer, HAProxy, Nginx
 from tests.commands import output_of
@@ -126,6 +127,33 @@ class Polling:
 
     def of(self, name: str) -> list[dict[str, Any]]:
         return [envelope for one, envelope in self.events if one == name]
+
+
+@pytest.mark.parametrize("config", ["haproxy.cfg", "haproxy-websocket.cfg"])
+async def test_a_busy_server_is_not_down(config: str, tmp_path: Path) -> None:
+    """One that answers its health checks late keeps its clients."""
+    checks: list[str] = []
+
+    async def busy(request: web.Request) -> web.Response:
+        if request.path == "/readyz":
+            await asyncio.sleep(0.8)
+            checks.append(request.path)
+        return web.Response(text="here")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", busy)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    balancer = HAProxy(config, tmp_path / "balancer", [runner.addresses[0][1]] * 3)
+    try:
+        await asyncio.to_thread(balancer.start)
+        await eventually(lambda: len(checks) >= 6)
+        async with aiohttp.ClientSession() as http, http.get(balancer.url) as answer:
+            assert (answer.status, await answer.text()) == (200, "here")
+    finally:
+        await asyncio.to_thread(balancer.stop)
+        await runner.cleanup()
 
 
 @sticky

@@ -88,8 +88,8 @@ export class ProfileView {
       made.setAttribute("aria-label", `${label}: ${named(key)} ${value}`);
       return made;
     };
-    const actions = make("div", "row", act("confirm", "Right", () => this.correct(id, "confirm")));
-    if (status !== "rejected") actions.append(act("reject", "Wrong", () => this.correct(id, "reject")));
+    const actions = make("div", "row", act("confirm", trait.denied ? "It is so" : "Right", () => this.correct(id, "confirm")));
+    if (status !== "rejected" && !trait.denied) actions.append(act("reject", "Wrong", () => this.correct(id, "reject")));
     actions.append(act("edit", "Change", () => {
       item.replaceChildren(name, this.editor(trait));
       item.querySelector("input").select();
