@@ -313,6 +313,7 @@ async def test_a_value_may_stand_in_another_message_that_is_read_with_it(server,
         ("my daughter has two kids", ("family.children", "two kids", "daughter", ""), "life.children", "daughter"),
         ("my mate dave has a brother phil", ("family.siblings", "phil", "mate", "dave"), "life.siblings", "dave, mate"),
         ("my wife kims brother al", ("family.siblings", "al", "wife", "kim"), "life.siblings", "kim, wife"),
+        ("my boss karens husband tim", ("family.partner", "tim", "boss", "karen"), "life.partner", "karen, boss"),
         ("my wifes dad", ("family.parents", "dad", "wife", ""), "life.parents", "wife"),
         ("zoes cat pip", ("pets.has", "pip", "daughter", "zoe"), "pets.has", "pip"),
         ("anna maria my daughter", ("family.children", "anna maria", "daughter", "anna"), "family.children", "anna, daughter"),  # noqa: E501

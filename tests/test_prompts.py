@@ -355,6 +355,14 @@ def test_what_they_said_is_not_so_is_told():
     assert used == ("trait-Oslo",)
     assert "jazz" not in build(trait("jazz", "unused", confidence=0.5))[0]
     leo = replace(trait("leo", key="family.children"), entity=Entity("person", "son", "leo"))
+    for key, none, one in (
+        ("possessions.car", "car", "bmw"),
+        ("work.role", "job", "nurse"),
+        ("skills.has", "drive", "ski"),
+    ):
+        no = replace(trait(none, "unused", key=key), is_denied=True)
+        later = replace(trait(one, key=key), valid_from=NOW + timedelta(90))
+        assert (f'not "{none}"' in build(no, later)[0]) == (key == "skills.has")
     born = replace(leo, valid_from=NOW + timedelta(90))
     assert ('not "kids"' in build(nobody, leo)[0], 'not "kids"' in build(nobody, born)[0]) == (True, False)
 

@@ -18,9 +18,11 @@ from twin_sio.agent.traits import (
     CITY,
     EXISTENCE,
     PARTNER,
+    REPLACED,
     STATUS,
     category,
     fact_of,
+    holds_one_thing,
     is_functional,
     is_sensitive,
     normal,
@@ -92,7 +94,7 @@ def known(profile: Profile, *, budget_tokens: int) -> ProfileContext:
 
 def _denied(traits: Sequence[Trait]) -> list[Trait]:
     """What the user said is not so, the last first: "no kids"; not what is only another value of a slot of one, and
-    nobody where somebody was named since."""
+    where there is somebody since, or a car, or a job, not that there is none."""
     applied = [trait for trait in traits if trait.status == "applied"]
     has_one = {(trait.key, trait.entity) for trait in applied if is_functional(trait.key)}
     since = {trait.key: trait.valid_from for trait in sorted(applied, key=lambda one: one.valid_from)}
@@ -101,9 +103,13 @@ def _denied(traits: Sequence[Trait]) -> list[Trait]:
         for trait in traits
         if trait.is_denied
         and (trait.key, trait.entity) not in has_one
-        and not (trait.key in EXISTENCE and trait.key in since and since[trait.key] > trait.valid_from)
+        and not (_is_there_or_not(trait.key) and trait.key in since and since[trait.key] > trait.valid_from)
     ]
     return sorted(denied, key=lambda trait: -trait.opposing)
+
+
+def _is_there_or_not(key: str) -> bool:
+    return key in EXISTENCE or key in REPLACED or holds_one_thing(key)
 
 
 def _is_of_another(trait: Trait) -> bool:

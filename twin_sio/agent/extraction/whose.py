@@ -32,7 +32,7 @@ _USER: Final = frozenset(
 """What models call the user, or nobody, where the user is meant."""
 _RELATIVES: Final = "family.relatives"
 _OWNED: Final[Mapping[str, frozenset[str]]] = {
-    PARTNER: frozenset({"family.siblings", "family.parents", "family.children", _RELATIVES}),
+    PARTNER: EXISTENCE - {PARTNER, "pets.has"},
     "family.children": EXISTENCE - {PARTNER, "pets.has"},
     "family.siblings": EXISTENCE - {"pets.has"},
     "family.parents": EXISTENCE - {"pets.has"},
@@ -139,4 +139,6 @@ def _is_owner(called: str, name: str, key: str, value: str) -> bool:
         is_one = owner.slot == key and not (owner.is_many or owner.is_general)
         return is_one and any(one.is_many and one.sort != owner.sort for one in held)
     is_another = bool(name) and set(words_of(name)).isdisjoint(said)
+    if key == PARTNER and owner.slot.startswith("people."):  # a friend may be the partner, but not by another name
+        return is_another and not held
     return is_another or (key != _RELATIVES and any(one.slot == key for one in held))
